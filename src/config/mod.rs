@@ -1,0 +1,10 @@
+//! What the operator wrote, and what it means.
+//!
+//! Pure text to data: a file becomes a draft (what was said, every value with its place), a draft
+//! becomes a [`model::Config`] (checked, immutable, valid by construction) or a
+//! [`diagnostic::Report`] with every mistake at once. Nothing here opens a socket, knows OpenSSL or
+//! needs a runtime.
+
+pub mod diagnostic;
+pub mod endpoint;
+pub mod model;

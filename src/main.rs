@@ -1,0 +1,2 @@
+//! The binary: arguments to the library, the library's answer to an exit code.
+fn main() {}
