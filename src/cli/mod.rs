@@ -1,1 +1,181 @@
-//! (to come)
+//! The command line: arguments in, an exit code out.
+
+mod check;
+mod demo;
+mod keygen;
+mod run;
+mod version;
+
+use std::ffi::OsString;
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::config::Format;
+use crate::config::diagnostic::Report;
+
+/// Exit codes, after sysexits.h, so that a supervisor can tell a mistake from bad luck.
+pub mod exit {
+    /// Everything went well; a drain that ran to its deadline too.
+    pub const OK: u8 = 0;
+    /// A second signal ended the program before its sessions had ended.
+    pub const FORCED: u8 = 1;
+    /// The command line is wrong (`EX_USAGE`).
+    pub const USAGE: u8 = 64;
+    /// A named file cannot be read (`EX_NOINPUT`).
+    pub const NO_INPUT: u8 = 66;
+    /// An address is taken, or a peer that was asked for is not there (`EX_UNAVAILABLE`).
+    pub const UNAVAILABLE: u8 = 69;
+    /// The program's own fault (`EX_SOFTWARE`).
+    pub const INTERNAL: u8 = 70;
+    /// A file cannot be written (`EX_CANTCREAT`).
+    pub const CANNOT_CREATE: u8 = 73;
+    /// Reading or writing failed (`EX_IOERR`).
+    pub const IO: u8 = 74;
+    /// No right to do that (`EX_NOPERM`).
+    pub const NO_PERMISSION: u8 = 77;
+    /// The configuration or a key file is wrong (`EX_CONFIG`).
+    pub const CONFIG: u8 = 78;
+}
+
+/// A plain port, reached only by those who hold a key: a TLS-PSK tunnel.
+#[derive(Debug, Parser)]
+#[command(
+    name = "pskgate",
+    disable_version_flag = true,
+    arg_required_else_help = true
+)]
+#[command(
+    after_help = "Exit codes: 0 well, 1 forced to stop, 64 usage, 66 no input, \
+                        69 unavailable, 70 internal, 73 cannot create, 74 I/O, 77 permission, \
+                        78 configuration."
+)]
+struct Arguments {
+    /// Print the version, and the OpenSSL it was built with and runs with
+    #[arg(short = 'V', long, exclusive = true)]
+    version: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the services of a configuration file in the foreground
+    Run(File),
+    /// Say everything that is wrong with a configuration file and its key files
+    Check {
+        #[command(flatten)]
+        file: File,
+        /// Print the findings as JSON on standard output
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make a key: a line `IDENTITY:KEY` for both ends' key files
+    Keygen(keygen::Arguments),
+    /// Run both ends and an echo on loopback with a fresh key, and show what came of it
+    Demo,
+    /// Print the version, and the OpenSSL it was built with and runs with
+    Version,
+}
+
+#[derive(Debug, clap::Args)]
+struct File {
+    /// A TOML file, or a stunnel.conf
+    file: PathBuf,
+    /// The language of the file; auto takes .toml for TOML and anything else for a stunnel.conf
+    #[arg(long, value_enum, default_value_t)]
+    format: FormatName,
+}
+
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+enum FormatName {
+    #[default]
+    Auto,
+    Toml,
+    Stunnel,
+}
+
+impl From<FormatName> for Format {
+    fn from(name: FormatName) -> Self {
+        match name {
+            FormatName::Auto => Self::Auto,
+            FormatName::Toml => Self::Toml,
+            FormatName::Stunnel => Self::Stunnel,
+        }
+    }
+}
+
+/// Does what the arguments ask for and says how it went.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help goes to stdout and is no failure. Nothing can be done about a closed stream.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() {
+                exit::USAGE
+            } else {
+                exit::OK
+            });
+        }
+    };
+    let code = match arguments.command {
+        _ if arguments.version => version::main(),
+        Some(Command::Run(file)) => run::main(&file),
+        Some(Command::Check { file, json }) => check::main(&file, json),
+        Some(Command::Keygen(arguments)) => keygen::main(&arguments),
+        Some(Command::Demo) => demo::main(),
+        Some(Command::Version) => version::main(),
+        None => exit::USAGE,
+    };
+    ExitCode::from(code)
+}
+
+/// Whether standard error is a terminal whose user wants colour (https://no-color.org).
+fn colored() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+        && std::io::stderr().is_terminal()
+}
+
+/// Findings go to standard error; results, to standard output.
+fn show(report: &Report) {
+    if !report.diagnostics.is_empty() {
+        complain(&report.render(colored()));
+    }
+}
+
+fn complain(text: &str) {
+    // There is no place left to complain to when this fails.
+    let _ = writeln!(std::io::stderr(), "{}", text.trim_end());
+}
+
+/// Writes a result; a reader that has gone, as `head` does, is no failure of ours.
+fn say(text: &str) -> u8 {
+    match writeln!(std::io::stdout(), "{text}") {
+        Ok(()) => exit::OK,
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => exit::OK,
+        Err(error) => {
+            complain(&format!(
+                "pskgate: cannot write to standard output: {error}"
+            ));
+            exit::IO
+        }
+    }
+}
+
+/// The code for a report with errors.
+fn failed(report: &Report) -> u8 {
+    let of = |code: &str| {
+        report
+            .diagnostics
+            .iter()
+            .any(|finding| finding.code == code)
+    };
+    if of("no-such-config") {
+        exit::NO_INPUT
+    } else {
+        exit::CONFIG
+    }
+}

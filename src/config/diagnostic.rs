@@ -63,7 +63,14 @@ pub struct Diagnostic {
 
 impl Diagnostic {
     fn new(severity: Severity, code: &'static str, message: impl Into<String>) -> Self {
-        Self { severity, code, place: None, message: message.into(), label: None, help: None }
+        Self {
+            severity,
+            code,
+            place: None,
+            message: message.into(),
+            label: None,
+            help: None,
+        }
     }
 
     /// Something that must be changed before the program can work.
@@ -127,20 +134,32 @@ impl Report {
 
     /// Whether anything in it forbids going on.
     pub fn has_errors(&self) -> bool {
-        self.diagnostics.iter().any(|d| d.severity == Severity::Error)
+        self.diagnostics
+            .iter()
+            .any(|d| d.severity == Severity::Error)
     }
 
     /// How many findings are this bad.
     pub fn count(&self, severity: Severity) -> usize {
-        self.diagnostics.iter().filter(|d| d.severity == severity).count()
+        self.diagnostics
+            .iter()
+            .filter(|d| d.severity == severity)
+            .count()
     }
 
     /// The findings for a person, with the lines they are about and a last line that counts them.
     /// Empty when there is nothing to say.
     pub fn render(&self, color: bool) -> String {
-        let renderer = if color { Renderer::styled() } else { Renderer::plain() };
-        let sources: BTreeMap<&Path, String> =
-            self.sources.iter().map(|(file, text)| (&**file, presentable(text))).collect();
+        let renderer = if color {
+            Renderer::styled()
+        } else {
+            Renderer::plain()
+        };
+        let sources: BTreeMap<&Path, String> = self
+            .sources
+            .iter()
+            .map(|(file, text)| (&**file, presentable(text)))
+            .collect();
         let mut out = String::new();
         for d in &self.diagnostics {
             let level = match d.severity {
@@ -257,7 +276,10 @@ fn snippet<'a>(
     if let Some(label) = label {
         mark = mark.label(escape(label));
     }
-    Snippet::source(text.as_str()).path(path).annotation(mark).into()
+    Snippet::source(text.as_str())
+        .path(path)
+        .annotation(mark)
+        .into()
 }
 
 /// The bytes of a line (from 1), without the white space around it.
@@ -328,19 +350,30 @@ const KEY_LENGTH: usize = 16;
 fn key_in_line(line: &str) -> Option<Range<usize>> {
     let about_keys = line.split_once('=').and_then(|(name, value)| {
         let name = name.trim().trim_matches(['"', '\'']).to_ascii_lowercase();
-        matches!(name.as_str(), "psk-secrets" | "psksecrets" | "psk-identity" | "pskidentity")
-            .then_some(line.len() - value.len())
+        matches!(
+            name.as_str(),
+            "psk-secrets" | "psksecrets" | "psk-identity" | "pskidentity"
+        )
+        .then_some(line.len() - value.len())
     });
     let start = about_keys.unwrap_or(0);
     let rest = line.get(start..)?;
     // `"[2001:db8::1]:3001",` in a list of addresses.
-    if rest.trim_start().trim_start_matches(['"', '\'']).starts_with('[') && about_keys.is_none() {
+    if rest
+        .trim_start()
+        .trim_start_matches(['"', '\''])
+        .starts_with('[')
+        && about_keys.is_none()
+    {
         return None;
     }
     let colon = rest.find(':')?;
     let before = rest.get(..colon)?;
     let after = rest.get(colon + 1..)?;
-    let end = after.trim_end().trim_end_matches([',', ']', ' ', '"', '\'']).len();
+    let end = after
+        .trim_end()
+        .trim_end_matches([',', ']', ' ', '"', '\''])
+        .len();
     let key = after.get(..end)?;
     let padding = key.trim_end_matches('=').contains('=');
     let is_option = about_keys.is_none() && (before.contains('=') || padding);
@@ -410,16 +443,31 @@ pub(crate) struct SourceText {
 impl SourceText {
     pub(crate) fn new(file: Arc<Path>, text: impl Into<Arc<str>>) -> Self {
         let text = text.into();
-        let ends = text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(at, _)| at + 1);
+        let ends = text
+            .bytes()
+            .enumerate()
+            .filter(|(_, b)| *b == b'\n')
+            .map(|(at, _)| at + 1);
         let lines = std::iter::once(0).chain(ends).collect();
         Self { file, text, lines }
     }
 
     pub(crate) fn place(&self, span: Range<usize>) -> Place {
-        let index = self.lines.partition_point(|start| *start <= span.start).saturating_sub(1);
+        let index = self
+            .lines
+            .partition_point(|start| *start <= span.start)
+            .saturating_sub(1);
         let start = self.lines.get(index).copied().unwrap_or(0);
-        let before = self.text.get(start..span.start).map_or(0, |t| t.chars().count());
-        Place { file: self.file.clone(), line: number(index + 1), column: number(before + 1), span }
+        let before = self
+            .text
+            .get(start..span.start)
+            .map_or(0, |t| t.chars().count());
+        Place {
+            file: self.file.clone(),
+            line: number(index + 1),
+            column: number(before + 1),
+            span,
+        }
     }
 
     pub(crate) fn register(&self, report: &mut Report) {

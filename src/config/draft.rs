@@ -92,7 +92,9 @@ impl Values {
 
     /// Everything, in the table's order.
     pub fn iter(&self) -> impl Iterator<Item = (Opt, &Spanned<Value>)> {
-        self.0.iter().flat_map(|(opt, values)| values.iter().map(|value| (*opt, value)))
+        self.0
+            .iter()
+            .flat_map(|(opt, values)| values.iter().map(|value| (*opt, value)))
     }
 
     /// Whether nothing was said.

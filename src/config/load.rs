@@ -23,7 +23,9 @@ pub enum Format {
 impl Format {
     /// The language of a file of this name.
     pub fn dialect(self, path: &Path) -> Dialect {
-        let is_toml = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("toml"));
+        let is_toml = path
+            .extension()
+            .is_some_and(|e| e.eq_ignore_ascii_case("toml"));
         match self {
             Self::Toml => Dialect::Native,
             Self::Stunnel => Dialect::Stunnel,
@@ -61,7 +63,11 @@ pub fn load(path: &Path, format: Format) -> Result<(Config, Report), Report> {
     };
     let base = match format.dialect(path) {
         Dialect::Stunnel => here,
-        Dialect::Native => here.join(path).parent().map(Path::to_path_buf).unwrap_or_default(),
+        Dialect::Native => here
+            .join(path)
+            .parent()
+            .map(Path::to_path_buf)
+            .unwrap_or_default(),
     };
     load_text(&bytes, path, &base, format)
 }
@@ -98,9 +104,12 @@ pub(crate) fn read(
     match format.dialect(name) {
         Dialect::Stunnel => Some(stunnel::read(text, name, base, report)),
         Dialect::Native => match std::str::from_utf8(text) {
-            Ok(text) => {
-                Some(toml::read(text.strip_prefix('\u{feff}').unwrap_or(text), name, base, report))
-            }
+            Ok(text) => Some(toml::read(
+                text.strip_prefix('\u{feff}').unwrap_or(text),
+                name,
+                base,
+                report,
+            )),
             Err(e) => {
                 let before = text.get(..e.valid_up_to()).unwrap_or_default();
                 let line = before.iter().filter(|b| **b == b'\n').count() + 1;
@@ -127,7 +136,9 @@ mod tests {
     use crate::config::model::{Authentication, Mode};
 
     fn example(name: &str) -> (Config, Report) {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name);
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("examples")
+            .join(name);
         match load(&path, Format::Auto) {
             Ok(loaded) => loaded,
             Err(report) => panic!("{}", report.render(false)),
@@ -189,9 +200,15 @@ mod tests {
     fn the_name_tells_the_language_unless_the_caller_does() {
         assert_eq!(Format::Auto.dialect(Path::new("a.toml")), Dialect::Native);
         assert_eq!(Format::Auto.dialect(Path::new("a.TOML")), Dialect::Native);
-        assert_eq!(Format::Auto.dialect(Path::new("stunnel.conf")), Dialect::Stunnel);
+        assert_eq!(
+            Format::Auto.dialect(Path::new("stunnel.conf")),
+            Dialect::Stunnel
+        );
         assert_eq!(Format::Auto.dialect(Path::new("-")), Dialect::Stunnel);
         assert_eq!(Format::Toml.dialect(Path::new("a.conf")), Dialect::Native);
-        assert_eq!(Format::Stunnel.dialect(Path::new("a.toml")), Dialect::Stunnel);
+        assert_eq!(
+            Format::Stunnel.dialect(Path::new("a.toml")),
+            Dialect::Stunnel
+        );
     }
 }

@@ -174,7 +174,9 @@ pub fn native(table: Table, key: &str) -> Option<&'static Row> {
 
 /// The row of an option of stunnel's, whose names know no case.
 pub fn stunnel(name: &str) -> Option<&'static Row> {
-    TABLE.iter().find(|row| row.stunnel.iter().any(|n| n.eq_ignore_ascii_case(name)))
+    TABLE
+        .iter()
+        .find(|row| row.stunnel.iter().any(|n| n.eq_ignore_ascii_case(name)))
 }
 
 /// The name nearest to a misspelt one, if one is near enough to be offered.
@@ -182,7 +184,12 @@ pub fn nearest<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -> Opt
     let wrong = wrong.to_ascii_lowercase().replace('_', "-");
     names
         .into_iter()
-        .map(|name| (strsim::damerau_levenshtein(&wrong, &name.to_ascii_lowercase()), name))
+        .map(|name| {
+            (
+                strsim::damerau_levenshtein(&wrong, &name.to_ascii_lowercase()),
+                name,
+            )
+        })
         // A third of the letters may be wrong: more, and the offer is a guess.
         .filter(|(distance, name)| *distance <= name.len().max(3) / 3)
         .min_by_key(|(distance, _)| *distance)
@@ -484,7 +491,11 @@ mod tests {
         for (place, row) in TABLE.iter().enumerate() {
             assert_eq!(row.opt as usize, place);
             assert_eq!(row.opt.row().opt, row.opt);
-            assert!(row.native.is_some() || !row.stunnel.is_empty(), "{:?}", row.opt);
+            assert!(
+                row.native.is_some() || !row.stunnel.is_empty(),
+                "{:?}",
+                row.opt
+            );
             assert!(row.doc.ends_with('.'), "{:?}", row.opt);
         }
     }
@@ -503,7 +514,12 @@ mod tests {
                 assert!(stunnel.insert(name.to_ascii_lowercase()), "{name}");
             }
         }
-        assert!(native.len() >= 30 && stunnel.len() >= 100, "{} {}", native.len(), stunnel.len());
+        assert!(
+            native.len() >= 30 && stunnel.len() >= 100,
+            "{} {}",
+            native.len(),
+            stunnel.len()
+        );
     }
 
     #[test]

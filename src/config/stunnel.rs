@@ -63,8 +63,14 @@ impl Reader<'_> {
         match split {
             Split::Section(name) => {
                 let name = String::from_utf8_lossy(name).into_owned();
-                let name = Spanned { value: name, place: whole };
-                self.draft.services.push(DraftService { name, values: Values::default() });
+                let name = Spanned {
+                    value: name,
+                    place: whole,
+                };
+                self.draft.services.push(DraftService {
+                    name,
+                    values: Values::default(),
+                });
             }
             Split::NoEquals => self.report.push(
                 Diagnostic::error("no-equals-sign", "No '=' found")
@@ -73,7 +79,11 @@ impl Reader<'_> {
             ),
             Split::Option { name, value } => {
                 let at = |range: Range<usize>| {
-                    if range.is_empty() { whole.clone() } else { source.place(line.span(range)) }
+                    if range.is_empty() {
+                        whole.clone()
+                    } else {
+                        source.place(line.span(range))
+                    }
                 };
                 let text = String::from_utf8_lossy(line.bytes.get(name.clone()).unwrap_or(&[]));
                 let bytes = line.bytes.get(value.clone()).unwrap_or(&[]);
@@ -86,40 +96,51 @@ impl Reader<'_> {
         let in_section = !self.draft.services.is_empty();
         let Some(row) = options::stunnel(name) else {
             let whole = String::from_utf8_lossy(bytes);
-            let found = if looks_like_key_line(name)
-                || looks_like_key_line(&format!("{name}={whole}"))
-            {
-                Diagnostic::error("key-in-configuration", "this looks like an identity and its key")
+            let found =
+                if looks_like_key_line(name) || looks_like_key_line(&format!("{name}={whole}")) {
+                    Diagnostic::error(
+                        "key-in-configuration",
+                        "this looks like an identity and its key",
+                    )
                     .at(name_at)
                     .help("put it into a file of its own and name that file with PSKsecrets")
-            } else {
-                let names = options::TABLE.iter().flat_map(|row| row.stunnel.iter().copied());
-                let help = match options::nearest(name, names) {
-                    Some(near) => format!("did you mean `{near}`?"),
-                    None => "there is no such option".into(),
+                } else {
+                    let names = options::TABLE
+                        .iter()
+                        .flat_map(|row| row.stunnel.iter().copied());
+                    let help = match options::nearest(name, names) {
+                        Some(near) => format!("did you mean `{near}`?"),
+                        None => "there is no such option".into(),
+                    };
+                    Diagnostic::error("unknown-option", "Specified option name is not valid here")
+                        .at(name_at)
+                        .label("unknown option")
+                        .help(help)
                 };
-                Diagnostic::error("unknown-option", "Specified option name is not valid here")
-                    .at(name_at)
-                    .label("unknown option")
-                    .help(help)
-            };
             self.report.push(found);
             self.draft.incomplete = true;
             return;
         };
         if row.scope == Scope::Global && in_section {
             self.report.push(
-                Diagnostic::error("misplaced-option", "Specified option name is not valid here")
-                    .at(name_at)
-                    .help("this is a global option: move it before the first [section]"),
+                Diagnostic::error(
+                    "misplaced-option",
+                    "Specified option name is not valid here",
+                )
+                .at(name_at)
+                .help("this is a global option: move it before the first [section]"),
             );
             return;
         }
         // An empty pid is how stunnel is told to write none.
         if row.opt == Opt::Pid && bytes.is_empty() {
-            self.draft
-                .global
-                .push(Opt::Pid, Spanned { value: Value::Text(String::new()), place: at });
+            self.draft.global.push(
+                Opt::Pid,
+                Spanned {
+                    value: Value::Text(String::new()),
+                    place: at,
+                },
+            );
             return;
         }
         match value::read_bytes(row.kind, bytes) {
@@ -127,8 +148,11 @@ impl Reader<'_> {
             Ok(value) => self.keep(row, Spanned { value, place: at }),
             Err(wrong) => {
                 self.draft.incomplete = true;
-                self.report
-                    .push(Diagnostic::error(wrong.code, wrong.message).at(at).help(wrong.help));
+                self.report.push(
+                    Diagnostic::error(wrong.code, wrong.message)
+                        .at(at)
+                        .help(wrong.help),
+                );
             }
         }
     }
@@ -154,10 +178,18 @@ impl Reader<'_> {
     /// with strcoll in the C locale. Names with a leading dot and editors' backups are included too.
     fn include(&mut self, dir: &Path, at: Place, depth: usize) {
         let fail = |report: &mut Report, message: String, help: &str| {
-            report.push(Diagnostic::error("include-failed", message).at(at.clone()).help(help));
+            report.push(
+                Diagnostic::error("include-failed", message)
+                    .at(at.clone())
+                    .help(help),
+            );
         };
         if depth >= DEPTH_LIMIT {
-            fail(self.report, "files include each other without end".into(), "break the circle");
+            fail(
+                self.report,
+                "files include each other without end".into(),
+                "break the circle",
+            );
             return;
         }
         let path = self.draft.base.join(dir);
@@ -206,7 +238,10 @@ impl Reader<'_> {
 enum Split<'a> {
     Section(&'a [u8]),
     NoEquals,
-    Option { name: Range<usize>, value: Range<usize> },
+    Option {
+        name: Range<usize>,
+        value: Range<usize>,
+    },
 }
 
 /// What isspace(3) means in the C locale; CR is gone already.
@@ -285,8 +320,16 @@ impl Lines {
                     && is_utf8
                     && shown.is_char_boundary(offset)
                     && shown.is_char_boundary(offset + content.len());
-                let span = if exact { offset..offset + content.len() } else { start..shown.len() };
-                lines.push(Line { bytes: content, shown: span, exact });
+                let span = if exact {
+                    offset..offset + content.len()
+                } else {
+                    start..shown.len()
+                };
+                lines.push(Line {
+                    bytes: content,
+                    shown: span,
+                    exact,
+                });
             }
         }
         Self { lines, shown }
@@ -365,9 +408,15 @@ mod tests {
     fn only_a_lines_first_character_makes_a_comment() {
         let (d, r) = draft(b"  ; x\n\t# y\n[a]\nciphers = PSK # all of them\n");
         assert!(r.diagnostics.is_empty());
-        assert_eq!(text(&d.services[0].values, Opt::Ciphers), ["PSK # all of them"]);
+        assert_eq!(
+            text(&d.services[0].values, Opt::Ciphers),
+            ["PSK # all of them"]
+        );
         assert_eq!(codes(b"[a] ; comment\n"), [("no-equals-sign", 1)]);
-        assert_eq!(codes(b"[a]\naccept = 127.0.0.1:0 ; x\n"), [("bad-address", 2)]);
+        assert_eq!(
+            codes(b"[a]\naccept = 127.0.0.1:0 ; x\n"),
+            [("bad-address", 2)]
+        );
     }
 
     #[test]
@@ -418,7 +467,10 @@ mod tests {
         let (d, r) = draft(b"[a]\nPSKidentity = \xe9t\xe9\nPSKsecrets = \xe9\n");
         assert!(r.diagnostics.is_empty());
         assert_eq!(
-            d.services[0].values.last(Opt::PskIdentity).map(|v| v.value.clone()),
+            d.services[0]
+                .values
+                .last(Opt::PskIdentity)
+                .map(|v| v.value.clone()),
             Some(Value::Bytes(b"\xe9t\xe9".to_vec()))
         );
         assert_eq!(d.services[0].values.all(Opt::PskSecrets).len(), 1);
@@ -429,7 +481,10 @@ mod tests {
     fn an_unknown_option_is_an_error_and_its_neighbour_is_offered() {
         let (_, r) = draft(b"[a]\nPSKsecret = x\n");
         assert_eq!(r.diagnostics[0].code, "unknown-option");
-        assert_eq!(r.diagnostics[0].help.as_deref(), Some("did you mean `PSKsecrets`?"));
+        assert_eq!(
+            r.diagnostics[0].help.as_deref(),
+            Some("did you mean `PSKsecrets`?")
+        );
         let place = r.diagnostics[0].place.clone().unwrap();
         assert_eq!((place.line, place.column, place.span), (2, 1, 4..13));
     }
@@ -454,7 +509,10 @@ mod tests {
         let text_ = b"[first]\ninclude = d\naccept = 8\n";
         let d = read(text_, Path::new("t.conf"), dir.path(), &mut report);
         assert!(report.diagnostics.is_empty(), "{}", report.render(false));
-        assert_eq!(text(&d.services[0].values, Opt::Connect), ["1", "2", "3", "4", "5", "6"]);
+        assert_eq!(
+            text(&d.services[0].values, Opt::Connect),
+            ["1", "2", "3", "4", "5", "6"]
+        );
         assert_eq!(text(&d.services[1].values, Opt::Connect), ["7"]);
         assert_eq!(text(&d.services[1].values, Opt::Accept), ["8"]);
     }
@@ -465,7 +523,12 @@ mod tests {
         std::fs::create_dir(dir.path().join("d")).unwrap();
         std::fs::write(dir.path().join("d/x"), "\nbroken\n").unwrap();
         let mut report = Report::default();
-        read(b"# hi\ninclude = d\n", Path::new("t.conf"), dir.path(), &mut report);
+        read(
+            b"# hi\ninclude = d\n",
+            Path::new("t.conf"),
+            dir.path(),
+            &mut report,
+        );
         assert_eq!(
             report.render_stunnel(),
             "[!] d/x:2: \"broken\": No '=' found\n\
@@ -480,7 +543,12 @@ mod tests {
         std::fs::create_dir(dir.path().join("d")).unwrap();
         std::fs::write(dir.path().join("d/x"), "include = d\n").unwrap();
         let mut report = Report::default();
-        read(b"include = d\n", Path::new("t.conf"), dir.path(), &mut report);
+        read(
+            b"include = d\n",
+            Path::new("t.conf"),
+            dir.path(),
+            &mut report,
+        );
         assert_eq!(report.diagnostics.len(), 1);
         assert_eq!(report.diagnostics[0].code, "include-failed");
         assert!(report.render_stunnel().len() < 20_000);

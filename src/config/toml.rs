@@ -37,10 +37,18 @@ pub(super) fn read(text: &str, name: &Path, base: &Path, report: &mut Report) ->
     for mistake in &mistakes {
         let span = mistake.span().unwrap_or(0..0);
         let place = reader.source.place(span.clone());
-        let line = text.get(span.start..).and_then(|t| t.lines().next()).unwrap_or_default();
+        let line = text
+            .get(span.start..)
+            .and_then(|t| t.lines().next())
+            .unwrap_or_default();
         let mut found = Diagnostic::error("syntax", mistake.message()).at(place.clone());
         if line.contains(':')
-            && looks_like_key_line(text.lines().nth(index(place.line)).unwrap_or_default().trim())
+            && looks_like_key_line(
+                text.lines()
+                    .nth(index(place.line))
+                    .unwrap_or_default()
+                    .trim(),
+            )
         {
             found = found.help("keys belong into a file of their own, named by psk-secrets");
         } else if let Some(help) = unquoted(text.lines().nth(index(place.line)).unwrap_or_default())
@@ -104,7 +112,8 @@ impl Reader {
     fn error(&mut self, code: &'static str, span: Range<usize>, message: String, help: String) {
         self.draft.incomplete = true;
         let place = self.source.place(span);
-        self.found.push(Diagnostic::error(code, message).at(place).help(help));
+        self.found
+            .push(Diagnostic::error(code, message).at(place).help(help));
     }
 
     fn root(&mut self, root: &DeTable<'_>) {
@@ -128,7 +137,9 @@ impl Reader {
                 name => match options::native(Table::Top, name) {
                     Some(row) => {
                         let values = self.values(row, item);
-                        values.into_iter().for_each(|v| self.draft.global.push(row.opt, v));
+                        values
+                            .into_iter()
+                            .for_each(|v| self.draft.global.push(row.opt, v));
                     }
                     None => self.unknown(key, Table::Top),
                 },
@@ -144,7 +155,10 @@ impl Reader {
                     "wrong-type",
                     item.span(),
                     format!("`{}` is a table, not {}", key.get_ref(), type_of(other)),
-                    format!("write [{}] on a line of its own, and its keys below", key.get_ref()),
+                    format!(
+                        "write [{}] on a line of its own, and its keys below",
+                        key.get_ref()
+                    ),
                 );
                 None
             }
@@ -156,7 +170,9 @@ impl Reader {
             match options::native(table, key.get_ref()) {
                 Some(row) => {
                     let values = self.values(row, item);
-                    values.into_iter().for_each(|v| self.draft.global.push(row.opt, v));
+                    values
+                        .into_iter()
+                        .for_each(|v| self.draft.global.push(row.opt, v));
                 }
                 None => self.unknown(key, table),
             }
@@ -185,7 +201,10 @@ impl Reader {
                 continue;
             };
             let values = self.service(items);
-            let name = Spanned { value: name, place: self.source.place(key.span()) };
+            let name = Spanned {
+                value: name,
+                place: self.source.place(key.span()),
+            };
             self.draft.services.push(DraftService { name, values });
         }
     }
@@ -252,7 +271,10 @@ impl Reader {
                     DeValue::String(text) => text.to_string(),
                     other => type_of(other).to_owned(),
                 };
-                vec![Spanned { value: Value::Text(text), place: place(self, item.span()) }]
+                vec![Spanned {
+                    value: Value::Text(text),
+                    place: place(self, item.span()),
+                }]
             }
             (Arity::List, DeValue::Array(list)) => self.list(row, list, item.span()),
             (_, _) => self.value(row, item).into_iter().collect(),
@@ -275,12 +297,17 @@ impl Reader {
                 "write at least one, or leave the key out".into(),
             );
         }
-        list.iter().filter_map(|item| self.value(row, item)).collect()
+        list.iter()
+            .filter_map(|item| self.value(row, item))
+            .collect()
     }
 
     fn value(&mut self, row: &'static Row, item: &Item<'_>) -> Option<Spanned<Value>> {
         match single(row, item.get_ref()) {
-            Ok(value) => Some(Spanned { value, place: self.source.place(item.span()) }),
+            Ok(value) => Some(Spanned {
+                value,
+                place: self.source.place(item.span()),
+            }),
             Err(wrong) => {
                 self.error(wrong.code, item.span(), wrong.message, wrong.help);
                 None
@@ -325,13 +352,21 @@ fn wrong_type(row: &Row, item: &DeValue<'_>) -> Wrong {
         Kind::Secrets | Kind::Socket => "write a text in quotes, or a list of them".into(),
         _ if !words.is_empty() => format!(
             "write one of: {}",
-            words.iter().map(|w| format!("\"{w}\"")).collect::<Vec<_>>().join(", ")
+            words
+                .iter()
+                .map(|w| format!("\"{w}\""))
+                .collect::<Vec<_>>()
+                .join(", ")
         ),
         _ => "write a text in quotes".into(),
     };
     Wrong {
         code: "wrong-type",
-        message: format!("`{}` cannot be {}", row.name(Dialect::Native), type_of(item)),
+        message: format!(
+            "`{}` cannot be {}",
+            row.name(Dialect::Native),
+            type_of(item)
+        ),
         help,
     }
 }

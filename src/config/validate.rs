@@ -20,15 +20,26 @@ use crate::secrets::{IdentityRule, OnDuplicate, OnLoosePermissions, Rules};
 
 /// Decides everything. `None` only if there is an error in the report.
 pub(super) fn validate(draft: &Draft, report: &mut Report) -> Option<Config> {
-    let mut check = Checker { draft, dialect: draft.dialect, report };
+    let mut check = Checker {
+        draft,
+        dialect: draft.dialect,
+        report,
+    };
     check.treat(&draft.global, false);
     // What holds for all is judged once, and not again in each service.
     let psk_everywhere = !draft.defaults.all(Opt::PskSecrets).is_empty()
-        || draft.services.iter().all(|s| !s.values.all(Opt::PskSecrets).is_empty());
+        || draft
+            .services
+            .iter()
+            .all(|s| !s.values.all(Opt::PskSecrets).is_empty());
     check.treat(&draft.defaults, psk_everywhere);
     let process = check.process();
     let log = check.log();
-    let global = Scope { own: &draft.global, defaults: None, dialect: draft.dialect };
+    let global = Scope {
+        own: &draft.global,
+        defaults: None,
+        dialect: draft.dialect,
+    };
     let drain_timeout = global.decide(Opt::DrainTimeout, duration);
     if draft.services.is_empty() {
         check.no_service();
@@ -99,7 +110,9 @@ struct Scope<'a> {
 impl<'a> Scope<'a> {
     /// A single value that somebody wrote.
     fn last(&self, opt: Opt) -> Option<&'a Spanned<Value>> {
-        self.own.last(opt).or_else(|| self.defaults.and_then(|d| d.last(opt)))
+        self.own
+            .last(opt)
+            .or_else(|| self.defaults.and_then(|d| d.last(opt)))
     }
 
     /// A list. In a stunnel.conf the lines of a section come after the global ones; in a native file
@@ -203,21 +216,34 @@ impl Checker<'_> {
 
     fn process(&mut self) -> Option<ProcessConfig> {
         let draft = self.draft;
-        let scope = Scope { own: &draft.global, defaults: None, dialect: self.dialect };
+        let scope = Scope {
+            own: &draft.global,
+            defaults: None,
+            dialect: self.dialect,
+        };
         let foreground = scope
             .decide(Opt::Foreground, |value| match value {
                 Value::Foreground(f) => Some(*f),
                 _ => None,
             })
             .unwrap_or(Decided::default(Foreground::Yes, self.dialect));
-        let syslog =
-            scope.decide(Opt::Syslog, boolean).unwrap_or(Decided::default(false, self.dialect));
-        Some(ProcessConfig { foreground, pid: self.path(&scope, Opt::Pid), syslog })
+        let syslog = scope
+            .decide(Opt::Syslog, boolean)
+            .unwrap_or(Decided::default(false, self.dialect));
+        Some(ProcessConfig {
+            foreground,
+            pid: self.path(&scope, Opt::Pid),
+            syslog,
+        })
     }
 
     fn log(&mut self) -> Option<LogConfig> {
         let draft = self.draft;
-        let scope = Scope { own: &draft.global, defaults: None, dialect: self.dialect };
+        let scope = Scope {
+            own: &draft.global,
+            defaults: None,
+            dialect: self.dialect,
+        };
         Some(LogConfig {
             level: scope.decide(Opt::LogLevel, |value| match value {
                 Value::Level(level) => Some(*level),
@@ -253,7 +279,11 @@ impl Checker<'_> {
     fn service(&mut self, service: &DraftService) -> Option<ServiceConfig> {
         let draft = self.draft;
         let dialect = self.dialect;
-        let scope = Scope { own: &service.values, defaults: Some(&draft.defaults), dialect };
+        let scope = Scope {
+            own: &service.values,
+            defaults: Some(&draft.defaults),
+            dialect,
+        };
         let head = &service.name.place;
         let secrets = self.secrets(&scope);
         self.treat(&service.values, !secrets.is_empty());
@@ -271,7 +301,9 @@ impl Checker<'_> {
         self.loops(&accept, &connect);
         let tls = self.tls(&scope, role);
         let identity = self.identity(&scope, role);
-        let loose = scope.decide(Opt::AllowLoosePermissions, boolean).is_some_and(|d| d.value);
+        let loose = scope
+            .decide(Opt::AllowLoosePermissions, boolean)
+            .is_some_and(|d| d.value);
         let rules = match dialect {
             Dialect::Native => Rules {
                 duplicates: OnDuplicate::Refuse,
@@ -294,8 +326,9 @@ impl Checker<'_> {
                 _ => None,
             })
             .unwrap_or(Decided::default(super::model::PskHash::Sha256, dialect));
-        let allow_shared_keys =
-            scope.decide(Opt::AllowSharedKeys, boolean).unwrap_or(Decided::default(false, dialect));
+        let allow_shared_keys = scope
+            .decide(Opt::AllowSharedKeys, boolean)
+            .unwrap_or(Decided::default(false, dialect));
         Some(ServiceConfig {
             name,
             mode: mode?,
@@ -365,15 +398,31 @@ impl Checker<'_> {
                 continue;
             };
             let at = |endpoint| Decided::said(endpoint, said.place.clone());
-            let Endpoint::Tcp { host: Host::Unspecified, port } = endpoint else {
+            let Endpoint::Tcp {
+                host: Host::Unspecified,
+                port,
+            } = endpoint
+            else {
                 let endpoint = self.anchored(endpoint);
-                listens.push(Listen { at: at(endpoint), optional: false });
+                listens.push(Listen {
+                    at: at(endpoint),
+                    optional: false,
+                });
                 continue;
             };
-            let every = |ip: IpAddr| Endpoint::Tcp { host: Host::Ip(ip), port: *port };
-            listens.push(Listen { at: at(every(Ipv4Addr::UNSPECIFIED.into())), optional: false });
+            let every = |ip: IpAddr| Endpoint::Tcp {
+                host: Host::Ip(ip),
+                port: *port,
+            };
+            listens.push(Listen {
+                at: at(every(Ipv4Addr::UNSPECIFIED.into())),
+                optional: false,
+            });
             if self.native() {
-                extra.push(Listen { at: at(every(Ipv6Addr::UNSPECIFIED.into())), optional: true });
+                extra.push(Listen {
+                    at: at(every(Ipv6Addr::UNSPECIFIED.into())),
+                    optional: true,
+                });
             }
             if mode == Some(Mode::Client) {
                 self.report.push(
@@ -383,7 +432,9 @@ impl Checker<'_> {
                          gets into the tunnel without a key",
                     )
                     .at(said.place.clone())
-                    .help(format!("write 127.0.0.1:{port}, or 0.0.0.0:{port} if it is meant")),
+                    .help(format!(
+                        "write 127.0.0.1:{port}, or 0.0.0.0:{port} if it is meant"
+                    )),
                 );
             }
         }
@@ -410,7 +461,10 @@ impl Checker<'_> {
             let Value::Endpoint(endpoint) = &said.value else {
                 continue;
             };
-            if let Endpoint::Tcp { host: Host::Name(name), .. } = endpoint
+            if let Endpoint::Tcp {
+                host: Host::Name(name),
+                ..
+            } = endpoint
                 && !name.contains('%')
                 && !is_host_name(name)
             {
@@ -505,7 +559,10 @@ impl Checker<'_> {
     /// A service that connects to itself would run out of descriptors with its first connection.
     fn loops(&mut self, accept: &[Listen], connect: &[Decided<Endpoint>]) {
         for target in connect {
-            if accept.iter().any(|listen| reaches(&target.value, &listen.at.value)) {
+            if accept
+                .iter()
+                .any(|listen| reaches(&target.value, &listen.at.value))
+            {
                 let found =
                     Diagnostic::error("connects-to-itself", "the service connects to itself");
                 self.report.push(
@@ -602,8 +659,9 @@ impl Checker<'_> {
             ciphers: scope.decide(Opt::Ciphers, text)?,
             ciphersuites: scope.decide(Opt::Ciphersuites, text),
             groups: scope.decide(Opt::Groups, text)?,
-            security_level: scope
-                .said(Opt::SecurityLevel, |value| count(value).and_then(|n| u8::try_from(n).ok())),
+            security_level: scope.said(Opt::SecurityLevel, |value| {
+                count(value).and_then(|n| u8::try_from(n).ok())
+            }),
             server_name,
         })
     }
@@ -613,13 +671,23 @@ impl Checker<'_> {
     fn bound(&self, scope: &Scope<'_>, opt: Opt) -> Option<Decided<TlsVersion>> {
         let default = || {
             let none = Values::default();
-            let nobody = Scope { own: &none, defaults: None, dialect: self.dialect };
-            nobody
-                .decide(opt, version)
-                .and_then(|d| Some(Decided { value: d.value?, origin: d.origin }))
+            let nobody = Scope {
+                own: &none,
+                defaults: None,
+                dialect: self.dialect,
+            };
+            nobody.decide(opt, version).and_then(|d| {
+                Some(Decided {
+                    value: d.value?,
+                    origin: d.origin,
+                })
+            })
         };
         match scope.said(opt, version) {
-            Some(Decided { value: Some(value), origin }) => Some(Decided { value, origin }),
+            Some(Decided {
+                value: Some(value),
+                origin,
+            }) => Some(Decided { value, origin }),
             _ => default(),
         }
     }
@@ -660,7 +728,12 @@ impl Checker<'_> {
                 forbidden.remove(&version);
             }
         }
-        let order = [TlsVersion::Tls10, TlsVersion::Tls11, TlsVersion::Tls12, TlsVersion::Tls13];
+        let order = [
+            TlsVersion::Tls10,
+            TlsVersion::Tls11,
+            TlsVersion::Tls12,
+            TlsVersion::Tls13,
+        ];
         let allowed: Vec<TlsVersion> = order
             .into_iter()
             .filter(|v| (min.value..=max.value).contains(v) && !forbidden.contains_key(v))
@@ -677,7 +750,8 @@ impl Checker<'_> {
         let width = order.iter().filter(|v| (first..=last).contains(v)).count();
         if width != allowed.len() {
             let found = Diagnostic::error("version-range", "the versions have a gap in the middle");
-            self.report.push(found.at(place).help("use sslVersionMin and sslVersionMax"));
+            self.report
+                .push(found.at(place).help("use sslVersionMin and sslVersionMax"));
             return;
         }
         if *first != min.value {
@@ -711,7 +785,10 @@ impl Checker<'_> {
             };
             // The last word about an option counts, in the place of the first.
             let decided = Decided::said(option.clone(), said.place.clone());
-            match list.iter_mut().find(|d| discriminant(&d.value) == discriminant(option)) {
+            match list
+                .iter_mut()
+                .find(|d| discriminant(&d.value) == discriminant(option))
+            {
                 Some(earlier) => *earlier = decided,
                 None => list.push(decided),
             }
@@ -725,9 +802,17 @@ impl Checker<'_> {
         if !self.native()
             && let Some(said) = tls_side.iter().find(|d| speaks_of_keepalive(&d.value))
         {
-            keepalive = Decided { value: None, origin: said.origin.clone() };
+            keepalive = Decided {
+                value: None,
+                origin: said.origin.clone(),
+            };
         }
-        Some(Sockets { keepalive, accept, downstream, upstream })
+        Some(Sockets {
+            keepalive,
+            accept,
+            downstream,
+            upstream,
+        })
     }
 
     /// What no two services may share.

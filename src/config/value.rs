@@ -22,7 +22,11 @@ pub(super) struct Wrong {
 
 impl Wrong {
     fn new(code: &'static str, message: impl Into<String>, help: impl Into<String>) -> Self {
-        Self { code, message: message.into(), help: help.into() }
+        Self {
+            code,
+            message: message.into(),
+            help: help.into(),
+        }
     }
 }
 
@@ -62,12 +66,17 @@ const FACILITIES: &[&str] = &[
     "uucp", "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7",
 ];
 
-const FORMATS: &[(&str, LogFormat)] =
-    &[("human", LogFormat::Human), ("json", LogFormat::Json), ("stunnel", LogFormat::Stunnel)];
+const FORMATS: &[(&str, LogFormat)] = &[
+    ("human", LogFormat::Human),
+    ("json", LogFormat::Json),
+    ("stunnel", LogFormat::Stunnel),
+];
 const MODES: &[(&str, Mode)] = &[("client", Mode::Client), ("server", Mode::Server)];
 const STUNNEL_MODES: &[(&str, Mode)] = &[("yes", Mode::Client), ("no", Mode::Server)];
-const FAILOVERS: &[(&str, Failover)] =
-    &[("priority", Failover::Priority), ("round-robin", Failover::RoundRobin)];
+const FAILOVERS: &[(&str, Failover)] = &[
+    ("priority", Failover::Priority),
+    ("round-robin", Failover::RoundRobin),
+];
 const STUNNEL_FAILOVERS: &[(&str, Failover)] =
     &[("prio", Failover::Priority), ("rr", Failover::RoundRobin)];
 const HASHES: &[(&str, PskHash)] = &[("sha256", PskHash::Sha256), ("sha384", PskHash::Sha384)];
@@ -85,8 +94,11 @@ const STUNNEL_VERSIONS: &[(&str, Option<TlsVersion>)] = &[
     ("TLSv1.2", Some(TlsVersion::Tls12)),
     ("TLSv1.3", Some(TlsVersion::Tls13)),
 ];
-const FOREGROUNDS: &[(&str, Foreground)] =
-    &[("yes", Foreground::Yes), ("quiet", Foreground::Quiet), ("no", Foreground::No)];
+const FOREGROUNDS: &[(&str, Foreground)] = &[
+    ("yes", Foreground::Yes),
+    ("quiet", Foreground::Quiet),
+    ("no", Foreground::No),
+];
 const YES_NO: &[(&str, bool)] = &[("yes", true), ("no", false)];
 
 /// OpenSSL's switches, SSL_CTX_set_options(3), without `SSL_OP_`.
@@ -155,9 +167,11 @@ pub(super) const SSL_OPTIONS: &[&str] = &[
 pub(super) fn read(kind: Kind, dialect: Dialect, text: &str) -> Result<Value, Wrong> {
     let native = dialect == Dialect::Native;
     Ok(match kind {
-        Kind::Duration { zero } => {
-            Value::Duration(if native { duration(text, zero)? } else { seconds(text, zero)? })
-        }
+        Kind::Duration { zero } => Value::Duration(if native {
+            duration(text, zero)?
+        } else {
+            seconds(text, zero)?
+        }),
         Kind::Count { min, max } => Value::Count(count(text, min, max)?),
         Kind::Bool => Value::Bool(choice(text, YES_NO, dialect)?),
         Kind::Path => Value::Path(path(text)?),
@@ -172,9 +186,11 @@ pub(super) fn read(kind: Kind, dialect: Dialect, text: &str) -> Result<Value, Wr
         Kind::Secrets => Value::Path(path(text)?),
         Kind::Listen => Value::Endpoint(address(text, dialect, Role::Listen)?),
         Kind::Connect => Value::Endpoint(address(text, dialect, Role::Connect)?),
-        Kind::Mode => {
-            Value::Mode(choice(text, if native { MODES } else { STUNNEL_MODES }, dialect)?)
-        }
+        Kind::Mode => Value::Mode(choice(
+            text,
+            if native { MODES } else { STUNNEL_MODES },
+            dialect,
+        )?),
         Kind::Failover => {
             let words = if native { FAILOVERS } else { STUNNEL_FAILOVERS };
             Value::Failover(choice(text, words, dialect)?)
@@ -204,7 +220,9 @@ pub(super) fn read_bytes(kind: Kind, bytes: &[u8]) -> Result<Value, Wrong> {
         #[cfg(unix)]
         (Kind::Path | Kind::Secrets, Err(_)) => {
             use std::os::unix::ffi::OsStrExt as _;
-            Ok(Value::Path(PathBuf::from(std::ffi::OsStr::from_bytes(bytes))))
+            Ok(Value::Path(PathBuf::from(std::ffi::OsStr::from_bytes(
+                bytes,
+            ))))
         }
         (Kind::Raw, Err(_)) => Ok(Value::Text(String::from_utf8_lossy(bytes).into_owned())),
         (_, Err(_)) => Err(Wrong::new(
@@ -261,7 +279,11 @@ fn no_such_word(text: &str, names: &[&str]) -> Wrong {
         Some(name) => format!("did you mean `{name}`? It is one of: {}", names.join(", ")),
         None => format!("it is one of: {}", names.join(", ")),
     };
-    Wrong::new("unknown-value", format!("there is no `{}` here", shown(text)), help)
+    Wrong::new(
+        "unknown-value",
+        format!("there is no `{}` here", shown(text)),
+        help,
+    )
 }
 
 /// As much of a text as helps to find it, and nothing of what might be a key.
@@ -294,7 +316,10 @@ fn duration(text: &str, zero: bool) -> Result<Duration, Wrong> {
         return Err(Wrong::new(
             "unit-missing",
             format!("`{}` has no unit", shown(text)),
-            format!("write \"{}s\" for seconds; the units are ms, s, m, h and d", shown(rest)),
+            format!(
+                "write \"{}s\" for seconds; the units are ms, s, m, h and d",
+                shown(rest)
+            ),
         ));
     }
     let mut total: u64 = 0;
@@ -357,7 +382,11 @@ fn strtol(text: &str) -> Option<i64> {
         return None;
     }
     // strtol stops at the ends of its range instead of failing.
-    let limit = if text.starts_with('-') { i64::MIN } else { i64::MAX };
+    let limit = if text.starts_with('-') {
+        i64::MIN
+    } else {
+        i64::MAX
+    };
     Some(text.parse().unwrap_or(limit))
 }
 
@@ -370,7 +399,11 @@ fn seconds(text: &str, zero: bool) -> Result<Duration, Wrong> {
             Ok(n) if !text.is_empty() => format!("write whole seconds without a unit: {n}"),
             _ => "write whole seconds without a unit, such as 10".into(),
         };
-        Wrong::new("bad-number", format!("`{}` is not a number", shown(text)), help)
+        Wrong::new(
+            "bad-number",
+            format!("`{}` is not a number", shown(text)),
+            help,
+        )
     })?;
     match u64::try_from(number) {
         Ok(n) => at_least(Duration::from_secs(n).min(FOR_EVER), zero, text),
@@ -386,13 +419,16 @@ pub(super) fn count(text: &str, min: u32, max: u32) -> Result<u32, Wrong> {
             format!("write a number from {min} to {max}"),
         )
     })?;
-    u32::try_from(number).ok().filter(|n| (min..=max).contains(n)).ok_or_else(|| {
-        Wrong::new(
-            "out-of-range",
-            format!("{number} is out of range"),
-            format!("write a number from {min} to {max}"),
-        )
-    })
+    u32::try_from(number)
+        .ok()
+        .filter(|n| (min..=max).contains(n))
+        .ok_or_else(|| {
+            Wrong::new(
+                "out-of-range",
+                format!("{number} is out of range"),
+                format!("write a number from {min} to {max}"),
+            )
+        })
 }
 
 fn path(text: &str) -> Result<PathBuf, Wrong> {
@@ -412,8 +448,11 @@ fn address(text: &str, dialect: Dialect, role: Role) -> Result<Endpoint, Wrong> 
         Dialect::Stunnel => parse_stunnel(text, role),
     };
     read.map_err(|e| {
-        let message =
-            if looks_like_key_line(text) { "this is not an address".into() } else { e.to_string() };
+        let message = if looks_like_key_line(text) {
+            "this is not an address".into()
+        } else {
+            e.to_string()
+        };
         Wrong::new("bad-address", message, e.help())
     })
 }
@@ -458,7 +497,10 @@ fn version(text: &str, dialect: Dialect) -> Result<Option<TlsVersion>, Wrong> {
         Dialect::Native => VERSIONS,
         Dialect::Stunnel => STUNNEL_VERSIONS,
     };
-    if ["SSLv2", "SSLv3"].iter().any(|old| old.eq_ignore_ascii_case(text)) {
+    if ["SSLv2", "SSLv3"]
+        .iter()
+        .any(|old| old.eq_ignore_ascii_case(text))
+    {
         return Err(Wrong::new(
             "obsolete-version",
             format!("{text} is broken and not supported (RFC 7568)"),
@@ -491,7 +533,11 @@ fn level(text: &str, dialect: Dialect) -> Result<Level, Wrong> {
 
 fn plain(text: &str, empty: bool) -> Result<String, Wrong> {
     if text.is_empty() && !empty {
-        return Err(Wrong::new("empty-value", "the value is empty", "write one, or leave it out"));
+        return Err(Wrong::new(
+            "empty-value",
+            "the value is empty",
+            "write one, or leave it out",
+        ));
     }
     if text.chars().any(char::is_control) {
         return Err(Wrong::new(
@@ -505,14 +551,21 @@ fn plain(text: &str, empty: bool) -> Result<String, Wrong> {
 
 fn ssl_option(text: &str) -> Result<String, Wrong> {
     let name = text.strip_prefix('-').unwrap_or(text);
-    if SSL_OPTIONS.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+    if SSL_OPTIONS
+        .iter()
+        .any(|known| known.eq_ignore_ascii_case(name))
+    {
         Ok(text.into())
     } else {
         let help = match nearest(name, SSL_OPTIONS.iter().copied()) {
             Some(near) => format!("did you mean `{near}`?"),
             None => "SSL_CTX_set_options(3) has them, each without SSL_OP_".into(),
         };
-        Err(Wrong::new("unknown-value", format!("there is no switch `{}`", shown(name)), help))
+        Err(Wrong::new(
+            "unknown-value",
+            format!("there is no switch `{}`", shown(name)),
+            help,
+        ))
     }
 }
 
@@ -543,11 +596,18 @@ fn keepalive(text: &str) -> Result<Option<Keepalive>, Wrong> {
         Err(wrong) => Err(wrong),
     };
     let probes = count(probes.trim(), 1, 127)?;
-    Ok(Some(Keepalive { idle: whole(idle)?, interval: whole(interval)?, count: probes }))
+    Ok(Some(Keepalive {
+        idle: whole(idle)?,
+        interval: whole(interval)?,
+        count: probes,
+    }))
 }
 
-const SIDES: &[(&str, Side)] =
-    &[("accept", Side::Accept), ("downstream", Side::Downstream), ("upstream", Side::Upstream)];
+const SIDES: &[(&str, Side)] = &[
+    ("accept", Side::Accept),
+    ("downstream", Side::Downstream),
+    ("upstream", Side::Upstream),
+];
 
 const SOCKET_OPTIONS: &[&str] = &[
     "SO_DEBUG",
@@ -653,7 +713,11 @@ fn linger(value: &str) -> Result<Option<u16>, Wrong> {
         "0" | "no" => false,
         _ => count(on, 1, 1)
             .map_err(|_| {
-                Wrong::new("bad-socket-option", "SO_LINGER is on or off", "write 1:SECONDS or 0")
+                Wrong::new(
+                    "bad-socket-option",
+                    "SO_LINGER is on or off",
+                    "write 1:SECONDS or 0",
+                )
             })
             .map(|_| true)?,
     };

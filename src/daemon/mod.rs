@@ -106,19 +106,32 @@ impl Plan {
             }
         }
         findings.extend(selfies(&services));
-        let failed = findings.iter().any(|finding| finding.severity == Severity::Error);
+        let failed = findings
+            .iter()
+            .any(|finding| finding.severity == Severity::Error);
         // Two services may read one key file: its findings are said once.
         for finding in findings {
             if !report.diagnostics.contains(&finding) {
                 report.diagnostics.push(finding);
             }
         }
-        if failed { Err(()) } else { Ok(Self { drain: config.drain_timeout.value, services }) }
+        if failed {
+            Err(())
+        } else {
+            Ok(Self {
+                drain: config.drain_timeout.value,
+                services,
+            })
+        }
     }
 
     /// How many services and identities there are.
     pub fn size(&self) -> (usize, usize) {
-        let identities = self.services.iter().map(|(_, setup)| setup.secrets().len()).sum();
+        let identities = self
+            .services
+            .iter()
+            .map(|(_, setup)| setup.secrets().len())
+            .sum();
         (self.services.len(), identities)
     }
 
@@ -139,7 +152,14 @@ impl Plan {
             }
             services.push((config, setup, listeners));
         }
-        if errors.is_empty() { Ok(Bound { drain: self.drain, services }) } else { Err(errors) }
+        if errors.is_empty() {
+            Ok(Bound {
+                drain: self.drain,
+                services,
+            })
+        } else {
+            Err(errors)
+        }
     }
 }
 
@@ -159,13 +179,20 @@ fn cannot_bind<T>(config: &ServiceConfig, at: &Decided<T>, error: &std::io::Erro
         label: None,
         help: Some(help.into()),
     };
-    BindError { diagnostic, kind: error.kind() }
+    BindError {
+        diagnostic,
+        kind: error.kind(),
+    }
 }
 
 /// RFC 9257, 4.1 ("Selfie"): with the same identity and key on a client and on a server end of this
 /// program, a peer can be made to talk to itself.
 fn selfies(services: &[(ServiceConfig, Setup)]) -> Vec<Diagnostic> {
-    let of = |mode| services.iter().filter(move |(config, _)| config.mode.value == mode);
+    let of = |mode| {
+        services
+            .iter()
+            .filter(move |(config, _)| config.mode.value == mode)
+    };
     let mut findings = Vec::new();
     for (client, presented) in of(Mode::Client) {
         for (server, accepted) in of(Mode::Server) {
@@ -177,7 +204,10 @@ fn selfies(services: &[(ServiceConfig, Setup)]) -> Vec<Diagnostic> {
             };
             // What counts is the identity that the client end presents.
             let shared = presented.identity().filter(|identity| {
-                accepted.secrets().shared_with(presented.secrets()).any(|other| other == *identity)
+                accepted
+                    .secrets()
+                    .shared_with(presented.secrets())
+                    .any(|other| other == *identity)
             });
             if let Some(identity) = shared {
                 findings.push(Diagnostic {
@@ -207,7 +237,10 @@ impl Bound {
     pub fn addresses(&self) -> Vec<(String, String)> {
         let each = |(config, _, listeners): &(ServiceConfig, Setup, Vec<Listener>)| {
             let name = config.name.value.clone();
-            listeners.iter().map(move |l| (name.clone(), l.address().to_owned())).collect::<Vec<_>>()
+            listeners
+                .iter()
+                .map(move |l| (name.clone(), l.address().to_owned()))
+                .collect::<Vec<_>>()
         };
         self.services.iter().flat_map(each).collect()
     }
@@ -247,7 +280,12 @@ impl Bound {
             services.push(service);
         }
         tokio::spawn(async move { shared.settle().await });
-        Ok(Running { services, drain: self.drain, phase, all_gone })
+        Ok(Running {
+            services,
+            drain: self.drain,
+            phase,
+            all_gone,
+        })
     }
 }
 
@@ -269,9 +307,21 @@ impl Running {
     /// Serves until it is asked to stop, then drains.
     pub async fn serve(self, mut requests: mpsc::Receiver<Request>) -> Ended {
         // A sender that is gone without a word asks to stop as well.
-        let Request::Stop(who) = requests.recv().await.unwrap_or(Request::Stop("end of input"));
-        let Self { services, drain, phase, mut all_gone } = self;
-        Event::Draining { signal: who, limit: drain }.log(None, None);
+        let Request::Stop(who) = requests
+            .recv()
+            .await
+            .unwrap_or(Request::Stop("end of input"));
+        let Self {
+            services,
+            drain,
+            phase,
+            mut all_gone,
+        } = self;
+        Event::Draining {
+            signal: who,
+            limit: drain,
+        }
+        .log(None, None);
         phase.send_replace(Phase::Draining);
         let totals = services.iter().map(|service| service.counters.totals());
         let (sessions, refused) = totals.fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));

@@ -12,7 +12,9 @@ use crate::sys::socket;
 /// # Errors
 /// The system's, for a socket that is closed already.
 pub fn keepalive<'s>(socket: impl Into<SockRef<'s>>, keepalive: &Keepalive) -> io::Result<()> {
-    let mut set = TcpKeepalive::new().with_time(keepalive.idle).with_interval(keepalive.interval);
+    let mut set = TcpKeepalive::new()
+        .with_time(keepalive.idle)
+        .with_interval(keepalive.interval);
     #[cfg(unix)]
     {
         set = set.with_retries(keepalive.count);
@@ -29,8 +31,8 @@ pub fn keepalive<'s>(socket: impl Into<SockRef<'s>>, keepalive: &Keepalive) -> i
 /// # Errors
 /// The system's: a value it does not take, an option this platform has not, or no right to set it.
 pub fn apply(socket: &Socket, option: &SocketOption) -> io::Result<()> {
-    use std::time::Duration;
     use SocketOption as O;
+    use std::time::Duration;
     let seconds = |s: u32| Duration::from_secs(s.into());
     match option {
         O::KeepAlive(on) => socket.set_keepalive(*on),
@@ -47,7 +49,9 @@ pub fn apply(socket: &Socket, option: &SocketOption) -> io::Result<()> {
         O::TimeToLive(ttl) => socket.set_ttl_v4(u32::from(*ttl)),
         O::NoDelay(on) => socket.set_tcp_nodelay(*on),
         O::Ipv6Only(on) => socket.set_only_v6(*on),
-        O::KeepAliveIdle(s) => socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(seconds(*s))),
+        O::KeepAliveIdle(s) => {
+            socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(seconds(*s)))
+        }
         O::KeepAliveInterval(s) => {
             socket.set_tcp_keepalive(&TcpKeepalive::new().with_interval(seconds(*s)))
         }

@@ -53,8 +53,14 @@ pub fn init(config: &LogConfig) -> io::Result<()> {
         None => Output::Stderr,
         Some(path) => Output::File(open(path)?),
     };
-    let sink = Sink { output: Mutex::new(output), queue: OnceLock::new(), lost: AtomicU64::new(0) };
-    let layer = Render { format: config.format.value };
+    let sink = Sink {
+        output: Mutex::new(output),
+        queue: OnceLock::new(),
+        lost: AtomicU64::new(0),
+    };
+    let layer = Render {
+        format: config.format.value,
+    };
     if SINK.set(sink).is_ok() {
         let subscriber = tracing_subscriber::registry().with(layer);
         // Only a second call in one process finds a subscriber set; the first log goes on.
@@ -77,8 +83,9 @@ fn open(path: &Path) -> io::Result<File> {
 pub fn start() {
     let Some(sink) = SINK.get() else { return };
     let (sender, receiver) = sync_channel(QUEUE);
-    let spawned =
-        std::thread::Builder::new().name("log".into()).spawn(move || drain(sink, &receiver));
+    let spawned = std::thread::Builder::new()
+        .name("log".into())
+        .spawn(move || drain(sink, &receiver));
     if spawned.is_ok() {
         let _ = sink.queue.set(sender);
     }
@@ -86,7 +93,9 @@ pub fn start() {
 
 /// Waits, but not for ever, until every line so far is written.
 pub fn flush() {
-    let Some(queue) = SINK.get().and_then(|sink| sink.queue.get()) else { return };
+    let Some(queue) = SINK.get().and_then(|sink| sink.queue.get()) else {
+        return;
+    };
     let (done, wait) = sync_channel(1);
     if queue.try_send(Message::Flush(done)).is_ok() {
         let _ = wait.recv_timeout(FLUSH);
@@ -130,7 +139,9 @@ impl Sink {
     }
 
     fn try_put(&self, line: &str) -> bool {
-        let Ok(mut output) = self.output.lock() else { return false };
+        let Ok(mut output) = self.output.lock() else {
+            return false;
+        };
         match &mut *output {
             Output::Stderr => io::stderr().write_all(line.as_bytes()).is_ok(),
             Output::File(file) => file.write_all(line.as_bytes()).is_ok(),
@@ -215,8 +226,16 @@ impl Visit for Record {
     }
 }
 
-const NAMES: [&str; 8] =
-    ["emergency", "alert", "critical", "error", "warning", "notice", "info", "debug"];
+const NAMES: [&str; 8] = [
+    "emergency",
+    "alert",
+    "critical",
+    "error",
+    "warning",
+    "notice",
+    "info",
+    "debug",
+];
 
 impl Record {
     fn render(&self, format: LogFormat) -> String {
@@ -251,7 +270,9 @@ impl Record {
             }
             LogFormat::Stunnel => {
                 let local = now.to_zoned(jiff::tz::TimeZone::system());
-                let id = self.session.map_or_else(|| "ui".to_owned(), |number| number.to_string());
+                let id = self
+                    .session
+                    .map_or_else(|| "ui".to_owned(), |number| number.to_string());
                 let service = self.service.as_deref().map(|s| format!("Service [{s}] "));
                 format!(
                     "{} LOG{level}[{id}]: {}{}\n",

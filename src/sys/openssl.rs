@@ -9,7 +9,9 @@ use foreign_types_shared::{ForeignType, ForeignTypeRef};
 use openssl::error::ErrorStack;
 use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
-use openssl::ssl::{SslCipherRef, SslContextBuilder, SslContextRef, SslRef, SslSession, SslVersion};
+use openssl::ssl::{
+    SslCipherRef, SslContextBuilder, SslContextRef, SslRef, SslSession, SslVersion,
+};
 use openssl::stack::StackRef;
 use openssl_sys as ffi;
 
@@ -21,12 +23,8 @@ type UseSession = unsafe extern "C" fn(
     *mut *mut ffi::SSL_SESSION,
 ) -> c_int;
 
-type FindSession = unsafe extern "C" fn(
-    *mut ffi::SSL,
-    *const c_uchar,
-    usize,
-    *mut *mut ffi::SSL_SESSION,
-) -> c_int;
+type FindSession =
+    unsafe extern "C" fn(*mut ffi::SSL, *const c_uchar, usize, *mut *mut ffi::SSL_SESSION) -> c_int;
 
 // SAFETY: these are the declarations of <openssl/ssl.h> since 1.1.1, types and arguments alike.
 unsafe extern "C" {
@@ -96,7 +94,9 @@ unsafe extern "C" fn use_session<O: OfferPsk>(
     unsafe {
         *session = ptr::null_mut();
         let hash = (!md.is_null()).then(|| MessageDigest::from_ptr(md).type_());
-        let offer = catch_unwind(AssertUnwindSafe(|| O::offer(SslRef::from_ptr_mut(ssl), hash)));
+        let offer = catch_unwind(AssertUnwindSafe(|| {
+            O::offer(SslRef::from_ptr_mut(ssl), hash)
+        }));
         if let Ok(Some((identity, offered))) = offer {
             *id = identity.as_ptr();
             *id_len = identity.len();
@@ -156,7 +156,11 @@ pub fn psk_session(
             && SSL_SESSION_set_cipher(raw, cipher) == 1
             && SSL_SESSION_set_protocol_version(raw, ffi::TLS1_3_VERSION) == 1
             && SSL_SESSION_set1_ticket_appdata(raw, tag.as_ptr().cast(), tag.len()) == 1;
-        if done { Ok(session) } else { Err(ErrorStack::get()) }
+        if done {
+            Ok(session)
+        } else {
+            Err(ErrorStack::get())
+        }
     }
 }
 
@@ -185,7 +189,11 @@ pub fn client_hello_extension(ssl: &SslRef, kind: u16) -> Option<&[u8]> {
         if ffi::SSL_client_hello_get0_ext(ssl.as_ptr(), kind.into(), &mut data, &mut len) != 1 {
             return None;
         }
-        Some(if len == 0 { &[] } else { std::slice::from_raw_parts(data, len) })
+        Some(if len == 0 {
+            &[]
+        } else {
+            std::slice::from_raw_parts(data, len)
+        })
     }
 }
 
@@ -209,7 +217,9 @@ pub fn suites(context: &SslContextRef) -> Vec<&SslCipherRef> {
         if stack.is_null() {
             return Vec::new();
         }
-        StackRef::<openssl::ssl::SslCipher>::from_ptr(stack).iter().collect()
+        StackRef::<openssl::ssl::SslCipher>::from_ptr(stack)
+            .iter()
+            .collect()
     }
 }
 

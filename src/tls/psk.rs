@@ -57,7 +57,9 @@ struct Answer {
 impl Seen {
     /// The identity that was answered, and whether it is known.
     pub(super) fn identity(&self) -> Option<(&[u8], bool)> {
-        self.answer.as_ref().map(|answer| (&*answer.identity, answer.claim.is_some()))
+        self.answer
+            .as_ref()
+            .map(|answer| (&*answer.identity, answer.claim.is_some()))
     }
 }
 
@@ -77,9 +79,20 @@ fn handshake(ssl: &mut SslRef) -> Option<&mut Handshake> {
 }
 
 impl Handshake {
-    pub(super) fn server(ssl: &mut SslRef, secrets: Arc<SecretSet>, hash: PskHash) -> Result<(), ErrorStack> {
+    pub(super) fn server(
+        ssl: &mut SslRef,
+        secrets: Arc<SecretSet>,
+        hash: PskHash,
+    ) -> Result<(), ErrorStack> {
         let role = Role::Server(Seen::default());
-        ssl.set_ex_data(slot()?, Self { secrets: Some(secrets), hash, role });
+        ssl.set_ex_data(
+            slot()?,
+            Self {
+                secrets: Some(secrets),
+                hash,
+                role,
+            },
+        );
         Ok(())
     }
 
@@ -90,7 +103,14 @@ impl Handshake {
         hash: PskHash,
     ) -> Result<(), ErrorStack> {
         let role = Role::Client(identity);
-        ssl.set_ex_data(slot()?, Self { secrets: Some(secrets), hash, role });
+        ssl.set_ex_data(
+            slot()?,
+            Self {
+                secrets: Some(secrets),
+                hash,
+                role,
+            },
+        );
         Ok(())
     }
 
@@ -113,7 +133,12 @@ impl Handshake {
             return None;
         }
         let proof = if sys::is_tls13(ssl) {
-            Used::Session(ssl.session_reused().then(|| sys::selected_tag(ssl)).flatten()?.to_vec())
+            Used::Session(
+                ssl.session_reused()
+                    .then(|| sys::selected_tag(ssl))
+                    .flatten()?
+                    .to_vec(),
+            )
         } else if ssl.session_reused() || !ssl.current_cipher().is_some_and(|c| is_psk(c.name())) {
             return None;
         } else {
@@ -162,7 +187,11 @@ pub(super) fn install_server(context: &mut SslContextBuilder) -> Result<(), Erro
         if sys::is_tls13(ssl) {
             return Ok(0);
         }
-        Ok(guarded(|| answer_tls12(ssl, identity.unwrap_or_default(), out)).flatten().unwrap_or(0))
+        Ok(
+            guarded(|| answer_tls12(ssl, identity.unwrap_or_default(), out))
+                .flatten()
+                .unwrap_or(0),
+        )
     });
     Ok(())
 }
@@ -175,7 +204,9 @@ pub(super) fn install_client(context: &mut SslContextBuilder) -> Result<(), Erro
         if sys::is_tls13(ssl) {
             return Ok(0);
         }
-        Ok(guarded(|| present_tls12(ssl, identity_out, key_out)).flatten().unwrap_or(0))
+        Ok(guarded(|| present_tls12(ssl, identity_out, key_out))
+            .flatten()
+            .unwrap_or(0))
     });
     Ok(())
 }
@@ -193,20 +224,30 @@ fn read_hello(ssl: &mut SslRef) {
     let list = sys::client_hello_extension(ssl, PRE_SHARED_KEY).map(<[u8]>::to_vec);
     let suites = ssl.client_hello_ciphers().is_some_and(offers_psk_suite);
     let Some(this) = handshake(ssl) else { return };
-    let Role::Server(seen) = &mut this.role else { return };
+    let Role::Server(seen) = &mut this.role else {
+        return;
+    };
     seen.hello = true;
     seen.offered = list.is_some() || suites;
     seen.answer = None;
-    let (Some(secrets), Some(list)) = (&this.secrets, list) else { return };
+    let (Some(secrets), Some(list)) = (&this.secrets, list) else {
+        return;
+    };
     let mut last = None;
     for identity in offered_identities(&list) {
         if let Some((_, claim)) = secrets.find(identity) {
-            seen.answer = Some(Answer { identity: identity.into(), claim: Some(claim) });
+            seen.answer = Some(Answer {
+                identity: identity.into(),
+                claim: Some(claim),
+            });
             return;
         }
         last = Some(identity);
     }
-    seen.answer = last.map(|identity| Answer { identity: identity.into(), claim: None });
+    seen.answer = last.map(|identity| Answer {
+        identity: identity.into(),
+        claim: None,
+    });
 }
 
 /// `identities<7..2^16-1>` of `OfferedPsks`: each a length, that many bytes, and a ticket age.
@@ -243,7 +284,9 @@ struct Callbacks;
 impl sys::FindPsk for Callbacks {
     fn find(ssl: &mut SslRef, identity: &[u8]) -> Option<SslSession> {
         let this = handshake(ssl)?;
-        let Role::Server(seen) = &this.role else { return None };
+        let Role::Server(seen) = &this.role else {
+            return None;
+        };
         let answer = seen.answer.as_ref()?;
         if *answer.identity != *identity {
             return None;
@@ -264,12 +307,17 @@ impl sys::FindPsk for Callbacks {
 fn answer_tls12(ssl: &mut SslRef, identity: &[u8], out: &mut [u8]) -> Option<usize> {
     let this = handshake(ssl)?;
     let secrets = this.secrets.clone()?;
-    let Role::Server(seen) = &mut this.role else { return None };
+    let Role::Server(seen) = &mut this.role else {
+        return None;
+    };
     let decoy = decoy(identity).ok()?;
     let found = secrets.find(identity);
     let claim = found.as_ref().map(|(_, claim)| claim.clone());
     seen.offered = true;
-    seen.answer = Some(Answer { identity: identity.into(), claim });
+    seen.answer = Some(Answer {
+        identity: identity.into(),
+        claim,
+    });
     let key = found.map_or(&decoy[..], |(key, _)| key.expose());
     out.get_mut(..key.len())?.copy_from_slice(key);
     Some(key.len())
@@ -286,25 +334,33 @@ impl sys::OfferPsk for Callbacks {
             return None;
         }
         let secrets = this.secrets.clone()?;
-        let Role::Client(identity) = &this.role else { return None };
+        let Role::Client(identity) = &this.role else {
+            return None;
+        };
         let (suite, identity) = (suite(this.hash), identity.clone());
         let (key, claim) = secrets.find(identity.as_bytes())?;
         let tag = claim.serial().to_bytes();
         let session = sys::psk_session(ssl, suite, key.expose(), &tag).ok()?;
         // Borrowed from the handshake on the SSL, where it stays put until OpenSSL has copied it.
-        let Role::Client(identity) = &handshake(ssl)?.role else { return None };
+        let Role::Client(identity) = &handshake(ssl)?.role else {
+            return None;
+        };
         Some((identity.as_bytes(), session))
     }
 }
 
 fn present_tls12(ssl: &mut SslRef, identity_out: &mut [u8], key_out: &mut [u8]) -> Option<usize> {
     let this = handshake(ssl)?;
-    let Role::Client(identity) = &this.role else { return None };
+    let Role::Client(identity) = &this.role else {
+        return None;
+    };
     let (key, _) = this.secrets.as_ref()?.find(identity.as_bytes())?;
     let name = identity.as_bytes();
     // OpenSSL wants a C string; identities never hold a NUL, and 255 bytes leave room for this one.
     let terminated = Zeroizing::new([name, &[0]].concat());
-    identity_out.get_mut(..terminated.len())?.copy_from_slice(&terminated);
+    identity_out
+        .get_mut(..terminated.len())?
+        .copy_from_slice(&terminated);
     key_out.get_mut(..key.len())?.copy_from_slice(key.expose());
     Some(key.len())
 }
@@ -336,7 +392,11 @@ mod tests {
     fn only_suites_whose_key_exchange_is_the_psk_count() {
         assert!(is_psk("ECDHE-PSK-CHACHA20-POLY1305"));
         assert!(is_psk("PSK-AES256-GCM-SHA384"));
-        for no in ["RSA-PSK-AES256-GCM-SHA384", "PSK-NULL-SHA256", "ECDHE-RSA-AES256-GCM-SHA384"] {
+        for no in [
+            "RSA-PSK-AES256-GCM-SHA384",
+            "PSK-NULL-SHA256",
+            "ECDHE-RSA-AES256-GCM-SHA384",
+        ] {
             assert!(!is_psk(no), "{no}");
         }
     }

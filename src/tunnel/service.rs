@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -95,7 +95,11 @@ pub(super) struct Listed {
 
 impl Drop for Listed {
     fn drop(&mut self) {
-        self.service.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
+        self.service
+            .open
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.number);
     }
 }
 
@@ -134,7 +138,9 @@ impl Service {
     /// The open sessions by number.
     pub fn sessions(&self) -> Vec<(u64, Arc<Info>)> {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.iter().map(|(number, info)| (*number, info.clone())).collect()
+        open.iter()
+            .map(|(number, info)| (*number, info.clone()))
+            .collect()
     }
 
     pub(super) fn list(self: &Arc<Self>, number: u64, info: Info) -> Listed {
@@ -142,7 +148,11 @@ impl Service {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.insert(number, info.clone());
         drop(open);
-        Listed { service: self.clone(), number, info }
+        Listed {
+            service: self.clone(),
+            number,
+            info,
+        }
     }
 
     /// The Setup that a new session takes.
@@ -163,7 +173,11 @@ impl Service {
     /// one first, so that nothing is missed between handshake and now.
     pub(super) async fn revoked(&self, grant: &Grant) {
         let mut setups = self.current.subscribe();
-        if setups.wait_for(|setup| !setup.secrets.grants(grant)).await.is_err() {
+        if setups
+            .wait_for(|setup| !setup.secrets.grants(grant))
+            .await
+            .is_err()
+        {
             std::future::pending::<()>().await;
         }
     }
@@ -204,8 +218,12 @@ impl Service {
                         failures = 0;
                     }
                     let number = self.shared.numbers.fetch_add(1, Ordering::Relaxed);
-                    let session =
-                        Session { service: self.clone(), number, peer, accepted: Instant::now() };
+                    let session = Session {
+                        service: self.clone(),
+                        number,
+                        peer,
+                        accepted: Instant::now(),
+                    };
                     let alive = self.alive.clone();
                     tokio::spawn(async move {
                         session.run(socket).await;

@@ -1,0 +1,61 @@
+//! `check FILE`: a start that stops before the first address is taken.
+
+use super::{File, complain, exit, failed, say, show};
+use crate::config;
+use crate::config::diagnostic::{Report, Severity};
+use crate::daemon::Plan;
+
+pub(super) fn main(file: &File, json: bool) -> u8 {
+    let (size, report) = match config::load(&file.file, file.format.into()) {
+        Err(report) => (None, report),
+        Ok((config, mut report)) => {
+            let plan = Plan::build(&config, &mut report);
+            (plan.ok().map(|plan| plan.size()), report)
+        }
+    };
+    if json {
+        return print_json(&report, size.is_some());
+    }
+    show(&report);
+    let Some((services, identities)) = size else {
+        return failed(&report);
+    };
+    let warnings = report
+        .diagnostics
+        .iter()
+        .filter(|finding| finding.severity == Severity::Warning)
+        .count();
+    let count = |n: usize, one: &str, many: &str| {
+        if n == 1 {
+            format!("1 {one}")
+        } else {
+            format!("{n} {many}")
+        }
+    };
+    say(&format!(
+        "{}: {} with {}, {}",
+        file.file.display(),
+        count(services, "service", "services"),
+        count(identities, "identity", "identities"),
+        if warnings == 0 {
+            "nothing wrong".into()
+        } else {
+            count(warnings, "warning", "warnings")
+        }
+    ))
+}
+
+fn print_json(report: &Report, good: bool) -> u8 {
+    match serde_json::to_string_pretty(&report.diagnostics) {
+        Ok(text) => {
+            let said = say(&text);
+            if good { said } else { failed(report) }
+        }
+        Err(error) => {
+            complain(&format!(
+                "pskgate: cannot write the findings as JSON: {error}"
+            ));
+            exit::INTERNAL
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! `demo`: both ends and an echo on loopback, with a key that never leaves this process.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+
+use super::{complain, exit, run, say};
+use crate::config::diagnostic::Report;
+use crate::config::{self, Format};
+use crate::daemon::{Plan, Request, Running};
+use crate::secrets::SecretSet;
+
+/// What is echoed in one piece to measure the rate: a second's worth on a slow board.
+const BULK: usize = 64 * 1024 * 1024;
+/// Requests of 100 bytes, one after the other, to measure the round trip.
+const ROUNDS: usize = 1000;
+/// Nothing here waits for a network.
+const LIMIT: Duration = Duration::from_secs(60);
+
+pub(super) fn main() -> u8 {
+    let demo = run::runtime()
+        .map_err(Failure::Io)
+        .and_then(|runtime| runtime.block_on(demo()));
+    match demo {
+        Ok(()) => exit::OK,
+        Err(failure) => {
+            complain(&format!("pskgate: the demo failed: {failure}"));
+            exit::INTERNAL
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Failure {
+    Io(io::Error),
+    Report(Report),
+    Other(String),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(error) => error.fmt(f),
+            Self::Report(report) => f.write_str(&report.render(false)),
+            Self::Other(text) => f.write_str(text),
+        }
+    }
+}
+
+async fn demo() -> Result<(), Failure> {
+    let random = |error: getrandom::Error| Failure::Other(error.to_string());
+    let key = Arc::new(SecretSet::ephemeral("demo").map_err(random)?);
+    let stranger = Arc::new(SecretSet::ephemeral("demo").map_err(random)?);
+
+    let echo = TcpListener::bind("127.0.0.1:0").await?;
+    let backend = echo.local_addr()?.to_string();
+    tokio::spawn(serve_echo(echo));
+    for (version, name) in [("1.3", "TLS 1.3"), ("1.2", "TLS 1.2")] {
+        let (server, gate) = start("server", "127.0.0.1:0", &backend, version, &key)?;
+        let (client, door) = start("client", "127.0.0.1:0", &gate, version, &key)?;
+        if version == "1.3" {
+            say(&format!(
+                "plain  {door}  ->  TLS  {gate}  ->  plain echo  {backend}\n"
+            ));
+        }
+        let measured = tokio::time::timeout(LIMIT, measure(&door, &client)).await;
+        let line = measured.map_err(|_| Failure::Other("no answer in a minute".into()))??;
+        say(&format!("{name}: {line}"));
+        let refused = tokio::time::timeout(LIMIT, refused(&gate, version, &stranger)).await;
+        if !refused.map_err(|_| Failure::Other("no refusal in a minute".into()))?? {
+            return Err(Failure::Other(
+                "a client with another key was let in".into(),
+            ));
+        }
+        say("         a client with another key was refused\n");
+        for end in [client, server] {
+            let (stop, requests) = mpsc::channel(1);
+            // The channel has room for this one.
+            let _ = stop.try_send(Request::Stop("demo"));
+            end.serve(requests).await;
+        }
+    }
+    say("Make a key of your own with `pskgate keygen NAME`.");
+    Ok(())
+}
+
+/// One end of a tunnel, from a configuration as a user would write it, and its address.
+fn start(
+    mode: &str,
+    accept: &str,
+    connect: &str,
+    version: &str,
+    key: &Arc<SecretSet>,
+) -> Result<(Running, String), Failure> {
+    let text = format!(
+        "[services.demo]\nmode = \"{mode}\"\naccept = \"{accept}\"\nconnect = \"{connect}\"\n\
+         tls-min = \"{version}\"\ntls-max = \"{version}\"\npsk-secrets = \"held-in-memory\"\n"
+    );
+    let name = Path::new("demo.toml");
+    let (config, mut report) =
+        config::load_text(text.as_bytes(), name, Path::new(""), Format::Toml)
+            .map_err(Failure::Report)?;
+    let Ok(plan) = Plan::with_secrets(&config, key, &mut report) else {
+        return Err(Failure::Report(report));
+    };
+    let bound = plan.bind().map_err(|errors| {
+        let words: Vec<_> = errors
+            .into_iter()
+            .map(|error| error.diagnostic.message)
+            .collect();
+        Failure::Other(words.join("; "))
+    })?;
+    let address = bound
+        .addresses()
+        .into_iter()
+        .next()
+        .map(|(_, address)| address);
+    let address = address.ok_or_else(|| Failure::Other("no listener".into()))?;
+    Ok((bound.start()?, address))
+}
+
+async fn serve_echo(listener: TcpListener) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let _ = stream.set_nodelay(true);
+        tokio::spawn(async move {
+            let (mut from, mut to) = stream.into_split();
+            let _ = tokio::io::copy(&mut from, &mut to).await;
+            let _ = to.shutdown().await;
+        });
+    }
+}
+
+async fn measure(door: &str, client: &Running) -> Result<String, Failure> {
+    let mut stream = TcpStream::connect(door).await?;
+    stream.set_nodelay(true)?;
+    let mut trips = Vec::with_capacity(ROUNDS);
+    let (request, mut answer) = ([b'?'; 100], [0; 100]);
+    for _ in 0..ROUNDS {
+        let start = Instant::now();
+        stream.write_all(&request).await?;
+        stream.read_exact(&mut answer).await?;
+        trips.push(start.elapsed());
+    }
+    trips.sort_unstable();
+    let facts = client
+        .services()
+        .iter()
+        .flat_map(|service| service.sessions())
+        .map(|(_, info)| info.facts.to_string())
+        .next()
+        .unwrap_or_default();
+    let (mut from, mut to) = stream.into_split();
+    let sent: Vec<u8> = (0..BULK).map(|n| (n * 31 + (n >> 13)) as u8).collect();
+    let expected = openssl::sha::sha256(&sent);
+    let start = Instant::now();
+    let writer = tokio::spawn(async move {
+        to.write_all(&sent).await?;
+        to.shutdown().await
+    });
+    let mut received = Vec::with_capacity(BULK);
+    from.read_to_end(&mut received).await?;
+    let seconds = start.elapsed().as_secs_f64();
+    writer
+        .await
+        .map_err(|error| Failure::Other(error.to_string()))??;
+    if openssl::sha::sha256(&received) != expected {
+        return Err(Failure::Other("the echo differs from what was sent".into()));
+    }
+    let rate = BULK as f64 / 1e6 / seconds;
+    let median = trips.get(ROUNDS / 2).copied().unwrap_or_default();
+    Ok(format!(
+        "{facts}\n         {} MiB there and back, byte-exact, at {rate:.0} MB/s; \
+         {ROUNDS} round trips of 100 bytes, half of them under {} us",
+        BULK >> 20,
+        median.as_micros()
+    ))
+}
+
+/// Whether the server end turns away who knows the name but not the key.
+async fn refused(gate: &str, version: &str, stranger: &Arc<SecretSet>) -> Result<bool, Failure> {
+    let (end, door) = start("client", "127.0.0.1:0", gate, version, stranger)?;
+    let mut stream = TcpStream::connect(door).await?;
+    // The door may have closed before the bytes are on their way: that is what is asked here.
+    let _ = stream.write_all(b"let me in").await;
+    let mut answer = Vec::new();
+    let nothing = stream.read_to_end(&mut answer).await.is_err() || answer.is_empty();
+    drop(end);
+    Ok(nothing)
+}
