@@ -24,13 +24,19 @@ fn ide(accept: u16, plc: u16, extra: &str) -> String {
 
 fn start_plc(port: u16, backend: &Backend, extra: &str) -> Pskgate {
     let text = plc(port, backend.address().port(), extra);
-    Gate::new().conf("stunnel-server.conf", &text, Some("stunnel-server.log")).start()
+    Gate::new()
+        .conf("stunnel-server.conf", &text, Some("stunnel-server.log"))
+        .start()
 }
 
 fn start_ide(port: u16, plc: u16, extra: &str) -> Pskgate {
     Gate::new()
         .file("pskclient1.txt", &secret(IDENTITY, KEY))
-        .conf("stunnel-client.conf", &ide(port, plc, extra), Some("stunnel-client.log"))
+        .conf(
+            "stunnel-client.conf",
+            &ide(port, plc, extra),
+            Some("stunnel-client.log"),
+        )
         .start()
 }
 
@@ -50,7 +56,10 @@ fn the_two_files_work_as_they_stand() {
     Plain::connect(ide.address("beremiz")).echo(b"PYRO://127.0.0.1:3002");
     plc.expect_session("TLSv1.3", suite_13());
     ide.expect_session("TLSv1.3", suite_13());
-    assert!(plc.folder().join("stunnel-server.log").exists(), "`output` is in the folder it was started in");
+    assert!(
+        plc.folder().join("stunnel-server.log").exists(),
+        "`output` is in the folder it was started in"
+    );
 }
 
 #[test]
@@ -71,7 +80,10 @@ fn the_plc_s_file_serves_an_ide_that_still_has_stunnel() {
         let backend = Backend::echo();
         let port = free_port();
         let plc = start_plc(port, &backend, "");
-        let ide = Stunnel::client(plc.address("beremiz"), &format!("PSKidentity = {IDENTITY}\n{}", tls.conf()));
+        let ide = Stunnel::client(
+            plc.address("beremiz"),
+            &format!("PSKidentity = {IDENTITY}\n{}", tls.conf()),
+        );
         Plain::connect(ide.address()).echo(b"GetPLCstatus");
         // stunnel's own order puts AES first, also where the processor has no instructions for it.
         let suite = if tls == Tls::V12 { SUITE_12 } else { "SHA256" };
@@ -103,7 +115,9 @@ fn the_ide_s_own_client_meets_the_section_that_beremiz_writes_for_it() {
     // Python's ssl with set_ciphers("PSK"), without SNI, and TLS 1.2 alone.
     let mut ide = OpensslClient::start(
         plc.address("ERPCPSK"),
-        openssl::psk().into_iter().chain(["-tls1_2", "-cipher", "PSK", "-noservername"].map(str::to_owned)),
+        openssl::psk()
+            .into_iter()
+            .chain(["-tls1_2", "-cipher", "PSK", "-noservername"].map(str::to_owned)),
     );
     ide.echo("GetPLCstatus");
     plc.expect_session("TLSv1.2", "PSK");

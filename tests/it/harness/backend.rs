@@ -39,7 +39,8 @@ pub struct Plain(pub TcpStream);
 
 impl Plain {
     pub fn connect(to: SocketAddr) -> Self {
-        let stream = TcpStream::connect(to).unwrap_or_else(|error| panic!("cannot connect to {to}: {error}"));
+        let stream = TcpStream::connect(to)
+            .unwrap_or_else(|error| panic!("cannot connect to {to}: {error}"));
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
@@ -47,20 +48,29 @@ impl Plain {
     }
 
     pub fn send(&self, bytes: &[u8]) {
-        (&self.0).write_all(bytes).expect("the connection takes what is sent");
+        (&self.0)
+            .write_all(bytes)
+            .expect("the connection takes what is sent");
     }
 
     /// Sends, and expects the same bytes back.
     pub fn echo(&self, bytes: &[u8]) {
         self.send(bytes);
         let mut back = vec![0; bytes.len()];
-        (&self.0).read_exact(&mut back).expect("the echo comes back");
-        assert!(back == bytes, "the echo differs: {back:?} instead of {bytes:?}");
+        (&self.0)
+            .read_exact(&mut back)
+            .expect("the echo comes back");
+        assert!(
+            back == bytes,
+            "the echo differs: {back:?} instead of {bytes:?}"
+        );
     }
 
     /// No more will be sent.
     pub fn shut(&self) {
-        self.0.shutdown(Shutdown::Write).expect("the write side can be shut");
+        self.0
+            .shutdown(Shutdown::Write)
+            .expect("the write side can be shut");
     }
 
     /// Reads to the end.
@@ -81,7 +91,9 @@ impl Plain {
 
 /// Closes with a reset.
 pub fn reset(stream: TcpStream) {
-    SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("linger can be set");
+    SockRef::from(&stream)
+        .set_linger(Some(Duration::ZERO))
+        .expect("linger can be set");
 }
 
 /// What became of one connection to a backend.
@@ -105,7 +117,9 @@ pub struct Backend {
 
 impl Backend {
     /// Runs `serve` in a thread for each connection. What it returns is kept as what was seen.
-    pub fn new(serve: impl Fn(&TcpStream) -> Option<(Vec<u8>, Ending)> + Send + Sync + 'static) -> Self {
+    pub fn new(
+        serve: impl Fn(&TcpStream) -> Option<(Vec<u8>, Ending)> + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port for the backend");
         let address = listener.local_addr().unwrap();
         let book = Arc::new(Book::default());
@@ -117,8 +131,12 @@ impl Backend {
                 }
                 let Ok(stream) = stream else { continue };
                 stream.set_nodelay(true).unwrap();
-                stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-                stream.set_write_timeout(Some(Duration::from_secs(60))).unwrap();
+                stream
+                    .set_read_timeout(Some(Duration::from_secs(60)))
+                    .unwrap();
+                stream
+                    .set_write_timeout(Some(Duration::from_secs(60)))
+                    .unwrap();
                 let number = {
                     let mut seen = in_thread.seen.lock().unwrap();
                     seen.push(Seen::default());
@@ -128,7 +146,10 @@ impl Backend {
                 std::thread::spawn(move || {
                     let result = serve(&stream);
                     if let Some((bytes, ended)) = result {
-                        book.seen.lock().unwrap()[number] = Seen { bytes, ended: Some(ended) };
+                        book.seen.lock().unwrap()[number] = Seen {
+                            bytes,
+                            ended: Some(ended),
+                        };
                     }
                 });
             }
@@ -169,23 +190,17 @@ impl Backend {
         self.book.seen.lock().unwrap().len()
     }
 
-    /// Waits for a connection to have come.
-    pub fn wait_accepted(&self, count: usize) {
-        until(&format!("{count} connections to the backend"), PATIENCE, || (self.accepted() >= count).then_some(()));
-    }
-
     /// Waits for the end of connection `number` (from 0): what it had sent, and how it ended.
     pub fn wait_end(&self, number: usize) -> (Vec<u8>, Ending) {
-        until(&format!("the end of backend connection {number}"), PATIENCE, || {
-            let seen = self.book.seen.lock().unwrap();
-            let one = seen.get(number)?;
-            one.ended.map(|ended| (one.bytes.clone(), ended))
-        })
-    }
-
-    /// Whether connection `number` has ended.
-    pub fn has_ended(&self, number: usize) -> bool {
-        self.book.seen.lock().unwrap().get(number).is_some_and(|one| one.ended.is_some())
+        until(
+            &format!("the end of backend connection {number}"),
+            PATIENCE,
+            || {
+                let seen = self.book.seen.lock().unwrap();
+                let one = seen.get(number)?;
+                one.ended.map(|ended| (one.bytes.clone(), ended))
+            },
+        )
     }
 }
 

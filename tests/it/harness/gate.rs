@@ -41,7 +41,12 @@ impl Gate {
     pub fn new() -> Self {
         let folder = TempDir::new().expect("a folder for the test");
         write_private(&folder.path().join("psk.txt"), &secret(IDENTITY, KEY));
-        Self { folder, file: "pskgate.toml".to_owned(), log: None, descriptors: None }
+        Self {
+            folder,
+            file: "pskgate.toml".to_owned(),
+            log: None,
+            descriptors: None,
+        }
     }
 
     pub fn folder(&self) -> &Path {
@@ -79,18 +84,30 @@ impl Gate {
             None => Command::new(binary),
             Some(most) => {
                 let mut shell = Command::new("sh");
-                shell.args(["-c", &format!("ulimit -n {most} && exec \"$@\""), "sh", binary]);
+                shell.args([
+                    "-c",
+                    &format!("ulimit -n {most} && exec \"$@\""),
+                    "sh",
+                    binary,
+                ]);
                 shell
             }
         };
-        command.arg("run").arg(&self.file).current_dir(self.folder());
+        command
+            .arg("run")
+            .arg(&self.file)
+            .current_dir(self.folder());
         let process = Process::spawn("pskgate", "cargo", &mut command);
-        Pskgate { process, gate: self }
+        Pskgate {
+            process,
+            gate: self,
+        }
     }
 
     /// Starts it and waits until every service of its file listens.
     pub fn start(self) -> Pskgate {
-        let text = std::fs::read_to_string(self.folder().join(&self.file)).expect("a configuration");
+        let text =
+            std::fs::read_to_string(self.folder().join(&self.file)).expect("a configuration");
         let running = self.launch();
         for name in text.lines().filter_map(service_name) {
             running.wait_logged(&format!("[{name}] listening on "));
@@ -144,7 +161,10 @@ impl Pskgate {
             return self.process.wait_for(fragment, PATIENCE);
         }
         until(&format!("`{fragment}` in the log file"), PATIENCE, || {
-            self.log().lines().find(|line| line.contains(fragment)).map(str::to_owned)
+            self.log()
+                .lines()
+                .find(|line| line.contains(fragment))
+                .map(str::to_owned)
         })
     }
 
@@ -198,10 +218,18 @@ impl Pair {
 
     /// The same, with more lines for the server's and the client's service.
     pub fn with(backend: &Backend, server: &str, client: &str) -> Self {
-        let server = Gate::new().toml(&server_toml(backend.address(), server)).start();
+        let server = Gate::new()
+            .toml(&server_toml(backend.address(), server))
+            .start();
         let wire = Wire::to(server.address("tls"));
-        let client = Gate::new().toml(&client_toml(wire.address(), client)).start();
-        Self { server, wire, client }
+        let client = Gate::new()
+            .toml(&client_toml(wire.address(), client))
+            .start();
+        Self {
+            server,
+            wire,
+            client,
+        }
     }
 
     /// A plain connection to the client end.

@@ -9,6 +9,7 @@ pub mod data;
 pub mod gate;
 pub mod openssl;
 pub mod process;
+mod self_test;
 pub mod stunnel;
 pub mod wire;
 
@@ -105,7 +106,10 @@ pub fn until<T>(what: &str, patience: Duration, mut ask: impl FnMut() -> Option<
         if let Some(answer) = ask() {
             return answer;
         }
-        assert!(start.elapsed() < patience, "waited {patience:?} in vain: {what}");
+        assert!(
+            start.elapsed() < patience,
+            "waited {patience:?} in vain: {what}"
+        );
         std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -21,16 +21,42 @@ pub fn psk() -> [String; 4] {
 
 /// The arguments for another identity or key.
 pub fn psk_of(identity: &str, key: &str) -> [String; 4] {
-    ["-psk_identity".to_owned(), identity.to_owned(), "-psk".to_owned(), hex(key)]
+    [
+        "-psk_identity".to_owned(),
+        identity.to_owned(),
+        "-psk".to_owned(),
+        hex(key),
+    ]
 }
 
 /// Makes a self-signed certificate: `cert.pem` and `key.pem` in `folder`.
 pub fn certificate(folder: &Path) {
     let mut command = Command::new("openssl");
-    command.current_dir(folder).args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]);
-    command.args(["-nodes", "-keyout", "key.pem", "-out", "cert.pem", "-days", "2", "-subj", "/CN=localhost"]);
+    command.current_dir(folder).args([
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+    ]);
+    command.args([
+        "-nodes",
+        "-keyout",
+        "key.pem",
+        "-out",
+        "cert.pem",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=localhost",
+    ]);
     let mut process = Process::spawn("openssl req", PACKAGE, &mut command);
-    assert!(process.wait(PATIENCE).success(), "no certificate was made: {}", process.text());
+    assert!(
+        process.wait(PATIENCE).success(),
+        "no certificate was made: {}",
+        process.text()
+    );
 }
 
 /// `openssl s_server -rev`: it sends each line back, turned round.
@@ -45,10 +71,16 @@ impl OpensslServer {
         I::Item: AsRef<std::ffi::OsStr>,
     {
         let mut command = Command::new("openssl");
-        command.current_dir(folder).args(["s_server", "-accept", "127.0.0.1:0", "-rev"]).args(arguments);
+        command
+            .current_dir(folder)
+            .args(["s_server", "-accept", "127.0.0.1:0", "-rev"])
+            .args(arguments);
         let process = Process::spawn("openssl s_server", PACKAGE, &mut command);
         let line = process.wait_for("ACCEPT ", PATIENCE);
-        let address = line.trim_start_matches("ACCEPT ").parse().expect("an address after ACCEPT");
+        let address = line
+            .trim_start_matches("ACCEPT ")
+            .parse()
+            .expect("an address after ACCEPT");
         Self { process, address }
     }
 
@@ -83,8 +115,13 @@ impl OpensslClient {
         I::Item: AsRef<std::ffi::OsStr>,
     {
         let mut command = Command::new("openssl");
-        command.current_dir(folder).args(["s_client", "-ign_eof", "-connect", &to.to_string()]).args(arguments);
-        Self { process: Process::spawn("openssl s_client", PACKAGE, &mut command) }
+        command
+            .current_dir(folder)
+            .args(["s_client", "-ign_eof", "-connect", &to.to_string()])
+            .args(arguments);
+        Self {
+            process: Process::spawn("openssl s_client", PACKAGE, &mut command),
+        }
     }
 
     /// Types a line and waits until it comes back.
@@ -98,7 +135,11 @@ impl OpensslClient {
         self.process.wait(PATIENCE);
         let said = self.process.text();
         let number = said.split_once("SSL alert number ")?.1;
-        number.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+        number
+            .split(|c: char| !c.is_ascii_digit())
+            .next()?
+            .parse()
+            .ok()
     }
 }
 

@@ -39,14 +39,21 @@ impl Process {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .unwrap_or_else(|error| panic!("cannot start {name} ({error}): install {package}; scripts/test does it"));
+            .unwrap_or_else(|error| {
+                panic!("cannot start {name} ({error}): install {package}; scripts/test does it")
+            });
         let shared = Arc::new(Shared::default());
         shared.collected.lock().unwrap().open = 2;
         let stdin = child.stdin.take();
         let (out, err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
         collect(out, Arc::clone(&shared), |collected| &mut collected.out);
         collect(err, Arc::clone(&shared), |collected| &mut collected.err);
-        Self { name: name.to_owned(), child, stdin, shared }
+        Self {
+            name: name.to_owned(),
+            child,
+            stdin,
+            shared,
+        }
     }
 
     pub fn id(&self) -> u32 {
@@ -69,17 +76,27 @@ impl Process {
     /// Standard output and standard error, in this order.
     pub fn text(&self) -> String {
         let collected = self.shared.collected.lock().unwrap();
-        let (out, err) = (String::from_utf8_lossy(&collected.out), String::from_utf8_lossy(&collected.err));
+        let (out, err) = (
+            String::from_utf8_lossy(&collected.out),
+            String::from_utf8_lossy(&collected.err),
+        );
         format!("{out}{err}")
     }
 
     /// Waits until a line of either stream contains `fragment`, and returns that line.
     pub fn wait_for(&self, fragment: &str, patience: Duration) -> String {
-        self.wait_for_line(&format!("a line with `{fragment}`"), patience, |line| line.contains(fragment))
+        self.wait_for_line(&format!("a line with `{fragment}`"), patience, |line| {
+            line.contains(fragment)
+        })
     }
 
     /// Waits until a line of either stream satisfies `wanted`.
-    pub fn wait_for_line(&self, what: &str, patience: Duration, wanted: impl Fn(&str) -> bool) -> String {
+    pub fn wait_for_line(
+        &self,
+        what: &str,
+        patience: Duration,
+        wanted: impl Fn(&str) -> bool,
+    ) -> String {
         let deadline = Instant::now() + patience;
         let mut collected = self.shared.collected.lock().unwrap();
         loop {
@@ -91,8 +108,15 @@ impl Process {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() || collected.open == 0 {
-                let state = if collected.open == 0 { "ended its output" } else { "went on" };
-                let (out, err) = (String::from_utf8_lossy(&collected.out), String::from_utf8_lossy(&collected.err));
+                let state = if collected.open == 0 {
+                    "ended its output"
+                } else {
+                    "went on"
+                };
+                let (out, err) = (
+                    String::from_utf8_lossy(&collected.out),
+                    String::from_utf8_lossy(&collected.err),
+                );
                 let (out, err) = (out.into_owned(), err.into_owned());
                 drop(collected);
                 panic!(
@@ -107,7 +131,10 @@ impl Process {
     /// Writes to its standard input.
     pub fn type_in(&mut self, text: &str) {
         let stdin = self.stdin.as_mut().expect("its standard input is closed");
-        stdin.write_all(text.as_bytes()).and_then(|()| stdin.flush()).expect("it reads its input");
+        stdin
+            .write_all(text.as_bytes())
+            .and_then(|()| stdin.flush())
+            .expect("it reads its input");
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -128,12 +155,21 @@ impl Process {
 
     /// Waits for its end, and for the end of its output.
     pub fn wait(&mut self, patience: Duration) -> ExitStatus {
-        let what = format!("the end of {}, which said so far:\n{}", self.name, self.text());
+        let what = format!(
+            "the end of {}, which said so far:\n{}",
+            self.name,
+            self.text()
+        );
         let status = until(&what, patience, || self.ended());
         let deadline = Instant::now() + Duration::from_secs(2);
         let mut collected = self.shared.collected.lock().unwrap();
         while collected.open > 0 && Instant::now() < deadline {
-            collected = self.shared.more.wait_timeout(collected, Duration::from_millis(100)).unwrap().0;
+            collected = self
+                .shared
+                .more
+                .wait_timeout(collected, Duration::from_millis(100))
+                .unwrap()
+                .0;
         }
         drop(collected);
         status
@@ -141,23 +177,38 @@ impl Process {
 
     /// Resident memory in bytes.
     pub fn resident(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).expect("/proc can be read");
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("it is alive");
-        line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a number of kB") * 1024
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()))
+            .expect("/proc can be read");
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .expect("it is alive");
+        line.split_whitespace()
+            .nth(1)
+            .and_then(|kib| kib.parse::<u64>().ok())
+            .expect("a number of kB")
+            * 1024
     }
 
     /// Processor time so far, in kernel and program.
     pub fn cpu(&self) -> Duration {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id())).expect("/proc can be read");
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id()))
+            .expect("/proc can be read");
         let after_name = stat.rsplit_once(')').expect("a name in brackets").1;
-        let ticks: u64 =
-            after_name.split_whitespace().skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum();
+        let ticks: u64 = after_name
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .map(|field| field.parse::<u64>().unwrap())
+            .sum();
         Duration::from_millis(ticks * 10)
     }
 
     /// How many descriptors it has open.
     pub fn descriptors(&self) -> usize {
-        std::fs::read_dir(format!("/proc/{}/fd", self.id())).expect("/proc can be read").count()
+        std::fs::read_dir(format!("/proc/{}/fd", self.id()))
+            .expect("/proc can be read")
+            .count()
     }
 }
 
@@ -184,7 +235,11 @@ pub fn pskgate<S: AsRef<OsStr>>(folder: &std::path::Path, arguments: &[S]) -> Fi
     let mut process = Process::spawn("pskgate", "cargo", &mut command);
     drop(process.stdin.take());
     let status = process.wait(super::PATIENCE);
-    Finished { code: status.code(), out: process.out(), err: process.err() }
+    Finished {
+        code: status.code(),
+        out: process.out(),
+        err: process.err(),
+    }
 }
 
 fn collect(

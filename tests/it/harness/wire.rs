@@ -57,11 +57,17 @@ impl Wire {
                     return;
                 }
                 let Ok(client) = client else { continue };
-                let Ok(server) = TcpStream::connect(target) else { continue };
+                let Ok(server) = TcpStream::connect(target) else {
+                    continue;
+                };
                 *place.lock().unwrap() = Some(Leg::start(client, server));
             }
         });
-        Self { address, current, over }
+        Self {
+            address,
+            current,
+            over,
+        }
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -81,7 +87,9 @@ impl Wire {
     /// Ends the connection towards `side` as a dying process does: FIN, and no close_notify before it.
     pub fn finish_towards(&self, side: Side) {
         let leg = self.stop();
-        leg.stream(side).shutdown(Shutdown::Write).expect("the wire can be ended");
+        leg.stream(side)
+            .shutdown(Shutdown::Write)
+            .expect("the wire can be ended");
         // What the side still says is read, so that nothing turns the FIN into a reset.
         std::thread::spawn(move || {
             leg.stream(side).set_read_timeout(Some(PATIENCE)).unwrap();
@@ -101,17 +109,31 @@ impl Wire {
 
     /// Waits until `side` has ended its connection to the wire: how?
     pub fn wait_end_of(&self, side: Side) -> Ending {
-        until(&format!("the end of the {side:?}'s side of the wire"), PATIENCE, || {
-            self.with(|leg| *leg.from(side).ended.lock().unwrap())
-        })
+        until(
+            &format!("the end of the {side:?}'s side of the wire"),
+            PATIENCE,
+            || self.with(|leg| *leg.from(side).ended.lock().unwrap()),
+        )
     }
 
     fn with<T>(&self, act: impl FnOnce(&Leg) -> T) -> T {
-        act(&self.current.lock().unwrap().as_ref().expect("a connection came over the wire").0)
+        let leg = until("a connection over the wire", PATIENCE, || {
+            self.current
+                .lock()
+                .unwrap()
+                .as_ref()
+                .map(|(leg, _)| Arc::clone(leg))
+        });
+        act(&leg)
     }
 
     fn stop(&self) -> Arc<Leg> {
-        let (leg, threads) = self.current.lock().unwrap().take().expect("a connection came over the wire");
+        let (leg, threads) = self
+            .current
+            .lock()
+            .unwrap()
+            .take()
+            .expect("a connection came over the wire");
         leg.stop.store(true, Ordering::Release);
         for thread in threads {
             thread.join().expect("the wire works");
@@ -134,7 +156,9 @@ impl Leg {
     fn start(client: TcpStream, server: TcpStream) -> Running {
         for stream in [&client, &server] {
             stream.set_nodelay(true).unwrap();
-            stream.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
+            stream
+                .set_read_timeout(Some(Duration::from_millis(10)))
+                .unwrap();
         }
         let leg = Arc::new(Leg {
             client,
@@ -192,7 +216,11 @@ impl Leg {
                     }
                     continue;
                 }
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => continue,
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
+                {
+                    continue;
+                }
                 Err(_) => Ending::Rst,
             };
             let _ = to.shutdown(Shutdown::Write);
