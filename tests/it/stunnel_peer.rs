@@ -1,8 +1,8 @@
 //! Debian's stunnel4 at the other end, in both roles and both versions.
 
 use crate::harness::{
-    Backend, Gate, OTHER_KEY, Plain, Stream, Stunnel, Tls, client_toml, free_port, local, secret,
-    server_toml,
+    Backend, Gate, OTHER_KEY, PATIENCE, Plain, Stream, Stunnel, Tls, client_toml, free_port, local,
+    secret, server_toml,
 };
 
 /// Sends a megabyte through an echo and compares what comes back.
@@ -92,11 +92,8 @@ fn a_stunnel_client_with_a_ticket_of_a_replaced_server_connects_the_first_time()
             plain.shut();
             plain.rest();
         }
-        assert!(
-            client.text().contains("previous session reused"),
-            "stunnel did not resume: {}",
-            client.text()
-        );
+        // It has a ticket, and uses it.
+        before.wait_for("Decrypted ticket", PATIENCE);
         drop(before);
 
         let text = server_toml(backend.address(), tls.toml())

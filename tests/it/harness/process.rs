@@ -101,7 +101,17 @@ impl Process {
         let mut collected = self.shared.collected.lock().unwrap();
         loop {
             for stream in [&collected.err, &collected.out] {
-                let text = String::from_utf8_lossy(stream);
+                // Half a line may say half an address.
+                let whole = stream
+                    .iter()
+                    .rposition(|byte| *byte == b'\n')
+                    .map_or(0, |end| end + 1);
+                let whole = if collected.open == 0 {
+                    stream.len()
+                } else {
+                    whole
+                };
+                let text = String::from_utf8_lossy(&stream[..whole]);
                 if let Some(line) = text.lines().find(|line| wanted(line)) {
                     return line.to_owned();
                 }
