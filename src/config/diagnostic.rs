@@ -1,9 +1,13 @@
 //! What is wrong, where, and what to do about it.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+
+use annotate_snippets::{AnnotationKind, Element, Group, Level, Origin, Renderer, Snippet};
+use serde::ser::{Serialize, SerializeStruct, Serializer};
 
 /// A spot in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +33,17 @@ pub enum Severity {
     Notice,
 }
 
+impl Severity {
+    /// `error`, `warning` or `notice`: the word in the JSON form and in the count line.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+            Self::Notice => "notice",
+        }
+    }
+}
+
 /// One finding.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
@@ -46,6 +61,45 @@ pub struct Diagnostic {
     pub help: Option<String>,
 }
 
+impl Diagnostic {
+    fn new(severity: Severity, code: &'static str, message: impl Into<String>) -> Self {
+        Self { severity, code, place: None, message: message.into(), label: None, help: None }
+    }
+
+    /// Something that must be changed before the program can work.
+    pub fn error(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(Severity::Error, code, message)
+    }
+
+    /// Something that works, but not wisely.
+    pub fn warning(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(Severity::Warning, code, message)
+    }
+
+    /// Something that is good to know.
+    pub fn notice(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(Severity::Notice, code, message)
+    }
+
+    /// Where it stands; `None` leaves it without a place, as for a default that nobody wrote.
+    pub fn at(mut self, place: impl Into<Option<Place>>) -> Self {
+        self.place = place.into();
+        self
+    }
+
+    /// A word at the marked text.
+    pub fn label(mut self, label: impl Into<String>) -> Self {
+        self.label = Some(label.into());
+        self
+    }
+
+    /// What to do about it.
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+}
+
 /// All findings of one run, and the texts they point into. Key files are never among the texts: a
 /// finding in one shows its line number only.
 #[derive(Debug, Clone, Default)]
@@ -54,4 +108,325 @@ pub struct Report {
     pub diagnostics: Vec<Diagnostic>,
     /// File → text, for snippets.
     pub sources: BTreeMap<Arc<Path>, Arc<str>>,
+    /// An included file → the line that included it.
+    pub included: BTreeMap<Arc<Path>, Place>,
+}
+
+impl Report {
+    /// Adds one finding.
+    pub fn push(&mut self, diagnostic: Diagnostic) {
+        self.diagnostics.push(diagnostic);
+    }
+
+    /// Adds what another run found, and its texts.
+    pub fn extend(&mut self, other: Report) {
+        self.diagnostics.extend(other.diagnostics);
+        self.sources.extend(other.sources);
+        self.included.extend(other.included);
+    }
+
+    /// Whether anything in it forbids going on.
+    pub fn has_errors(&self) -> bool {
+        self.diagnostics.iter().any(|d| d.severity == Severity::Error)
+    }
+
+    /// How many findings are this bad.
+    pub fn count(&self, severity: Severity) -> usize {
+        self.diagnostics.iter().filter(|d| d.severity == severity).count()
+    }
+
+    /// The findings for a person, with the lines they are about and a last line that counts them.
+    /// Empty when there is nothing to say.
+    pub fn render(&self, color: bool) -> String {
+        let renderer = if color { Renderer::styled() } else { Renderer::plain() };
+        let sources: BTreeMap<&Path, String> =
+            self.sources.iter().map(|(file, text)| (&**file, presentable(text))).collect();
+        let mut out = String::new();
+        for d in &self.diagnostics {
+            let level = match d.severity {
+                Severity::Error => Level::ERROR,
+                Severity::Warning => Level::WARNING,
+                Severity::Notice => Level::NOTE.with_name("notice"),
+            };
+            let mut group = Group::with_title(level.primary_title(escape(&d.message)).id(d.code));
+            if let Some(place) = &d.place {
+                group = group.element(snippet(place, d.label.as_deref(), &sources));
+            }
+            if let Some(help) = &d.help {
+                group = group.element(Level::HELP.message(escape(help)));
+            }
+            out.push_str(&renderer.render(&[group]));
+            out.push_str("\n\n");
+        }
+        let counts: Vec<String> = [Severity::Error, Severity::Warning, Severity::Notice]
+            .into_iter()
+            .filter_map(|severity| match self.count(severity) {
+                0 => None,
+                1 => Some(format!("1 {}", severity.word())),
+                n => Some(format!("{n} {}s", severity.word())),
+            })
+            .collect();
+        if !counts.is_empty() {
+            out.push_str(&counts.join(", "));
+            out.push('\n');
+        }
+        out
+    }
+
+    /// The errors and warnings in the shape in which stunnel prints them, for whoever parses its
+    /// output. Ends with `Configuration failed` when anything is an error.
+    pub fn render_stunnel(&self) -> String {
+        let mut out = String::new();
+        for d in &self.diagnostics {
+            let mark = match d.severity {
+                Severity::Error => '!',
+                Severity::Warning => ':',
+                Severity::Notice => '.',
+            };
+            let message = escape(&d.message);
+            let Some(place) = &d.place else {
+                let _ = writeln!(out, "[{mark}] {message}");
+                continue;
+            };
+            let mut place = place;
+            let line = self.line(place);
+            // A finding about a whole section stands at its head.
+            if let Some(name) = line.strip_prefix('[').and_then(|l| l.strip_suffix(']')) {
+                let _ = writeln!(out, "[{mark}] Service [{name}]: {message}");
+                continue;
+            }
+            let _ = writeln!(
+                out,
+                "[{mark}] {}:{}: \"{line}\": {message}",
+                escape(&place.file.to_string_lossy()),
+                place.line
+            );
+            // A file cannot include itself for ever: the reader limits the depth.
+            for _ in 0..64 {
+                if d.severity != Severity::Error {
+                    break;
+                }
+                let Some(by) = self.included.get(&place.file) else {
+                    break;
+                };
+                let _ = writeln!(
+                    out,
+                    "[{mark}] {}:{}: \"{}\": Failed to include a file",
+                    escape(&by.file.to_string_lossy()),
+                    by.line,
+                    self.line(by)
+                );
+                place = by;
+            }
+        }
+        if self.has_errors() {
+            out.push_str("[!] Configuration failed\n");
+        }
+        out
+    }
+
+    /// The trimmed line at `place`, fit to be printed.
+    fn line(&self, place: &Place) -> String {
+        let index = (place.line as usize).saturating_sub(1);
+        self.sources
+            .get(&place.file)
+            .and_then(|text| text.split('\n').nth(index))
+            .map(|line| presentable(line).trim().to_owned())
+            .unwrap_or_default()
+    }
+}
+
+fn snippet<'a>(
+    place: &Place,
+    label: Option<&str>,
+    sources: &'a BTreeMap<&Path, String>,
+) -> Element<'a> {
+    let path = escape(&place.file.to_string_lossy());
+    let Some(text) = sources.get(&*place.file) else {
+        return Origin::path(path).line(place.line as usize).into();
+    };
+    let mut span = place.span.clone();
+    if !text.is_char_boundary(span.start) || !text.is_char_boundary(span.end) || span.is_empty() {
+        span = line_span(text, place.line);
+    }
+    // A span over several lines (a whole table) is shown by its first.
+    if let Some(end) = text.get(span.clone()).and_then(|t| t.find('\n')) {
+        span.end = span.start + end;
+    }
+    let mut mark = AnnotationKind::Primary.span(span);
+    if let Some(label) = label {
+        mark = mark.label(escape(label));
+    }
+    Snippet::source(text.as_str()).path(path).annotation(mark).into()
+}
+
+/// The bytes of a line (from 1), without the white space around it.
+fn line_span(text: &str, line: u32) -> Range<usize> {
+    let mut start = 0;
+    for (n, part) in (1u32..).zip(text.split('\n')) {
+        if n == line {
+            let trimmed = part.trim();
+            let lead = part.len() - part.trim_start().len();
+            return start + lead..start + lead + trimmed.len();
+        }
+        start += part.len() + 1;
+    }
+    text.len()..text.len()
+}
+
+/// A text of a stranger's, on one line and without anything that moves a terminal's cursor.
+pub fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\t' => out.push(' '),
+            c if is_unprintable(c) => {
+                let _ = write!(out, "{}", c.escape_unicode());
+            }
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+fn is_unprintable(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+/// A file's text as it may be shown: without control characters and without what looks like a key.
+/// Every character keeps its length in bytes, so that spans stay true.
+fn presentable(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for (n, line) in text.split('\n').enumerate() {
+        if n > 0 {
+            out.push('\n');
+        }
+        let secret = key_in_line(line);
+        for (at, c) in line.char_indices() {
+            let hidden = secret.as_ref().is_some_and(|range| range.contains(&at));
+            match (c, c.len_utf8()) {
+                ('\t', _) => out.push('\t'),
+                _ if !hidden && !is_unprintable(c) => out.push(c),
+                ('\r', _) => out.push(' '),
+                (_, 1) => out.push(if hidden { '*' } else { '?' }),
+                (_, 2) => out.push('\u{b7}'),
+                (_, 3) => out.push('\u{fffd}'),
+                (_, n) => (0..n).for_each(|_| out.push('*')),
+            }
+        }
+    }
+    out
+}
+
+/// How long the text after a colon must be to be taken for a key: the shortest key that is allowed.
+const KEY_LENGTH: usize = 16;
+
+/// The bytes of a line that look like the key of an `identity:key` line which strayed into a
+/// configuration file. An equals sign ends the suspicion, unless it can only be base64's padding, or
+/// the line is about keys anyway.
+fn key_in_line(line: &str) -> Option<Range<usize>> {
+    let about_keys = line.split_once('=').and_then(|(name, value)| {
+        let name = name.trim().trim_matches(['"', '\'']).to_ascii_lowercase();
+        matches!(name.as_str(), "psk-secrets" | "psksecrets" | "psk-identity" | "pskidentity")
+            .then_some(line.len() - value.len())
+    });
+    let start = about_keys.unwrap_or(0);
+    let rest = line.get(start..)?;
+    // `"[2001:db8::1]:3001",` in a list of addresses.
+    if rest.trim_start().trim_start_matches(['"', '\'']).starts_with('[') && about_keys.is_none() {
+        return None;
+    }
+    let colon = rest.find(':')?;
+    let before = rest.get(..colon)?;
+    let after = rest.get(colon + 1..)?;
+    let end = after.trim_end().trim_end_matches([',', ']', ' ', '"', '\'']).len();
+    let key = after.get(..end)?;
+    let padding = key.trim_end_matches('=').contains('=');
+    let is_option = about_keys.is_none() && (before.contains('=') || padding);
+    (!is_option && key.chars().count() >= KEY_LENGTH)
+        .then(|| start + colon + 1..start + colon + 1 + end)
+}
+
+/// Whether a text looks like an identity and its key.
+pub(crate) fn looks_like_key_line(text: &str) -> bool {
+    text.split_once(':').is_some_and(|(identity, key)| {
+        !identity.is_empty()
+            && !identity.contains(['/', '\\', '='])
+            && key.chars().count() >= KEY_LENGTH
+            && !key.trim_end_matches('=').contains(['=', ':', '.', '\\'])
+    })
+}
+
+impl Serialize for Place {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut s = serializer.serialize_struct("Place", 5)?;
+        s.serialize_field("file", &self.file.to_string_lossy())?;
+        s.serialize_field("line", &self.line)?;
+        s.serialize_field("column", &self.column)?;
+        s.serialize_field("start", &self.span.start)?;
+        s.serialize_field("end", &self.span.end)?;
+        s.end()
+    }
+}
+
+impl Serialize for Severity {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.word())
+    }
+}
+
+impl Serialize for Diagnostic {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut s = serializer.serialize_struct("Diagnostic", 6)?;
+        s.serialize_field("severity", &self.severity)?;
+        s.serialize_field("code", self.code)?;
+        s.serialize_field("place", &self.place)?;
+        s.serialize_field("message", &escape(&self.message))?;
+        s.serialize_field("label", &self.label.as_deref().map(escape))?;
+        s.serialize_field("help", &self.help.as_deref().map(escape))?;
+        s.end()
+    }
+}
+
+/// The findings without the texts: what a program wants, and nothing that could hold a key.
+impl Serialize for Report {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut s = serializer.serialize_struct("Report", 3)?;
+        s.serialize_field("errors", &self.count(Severity::Error))?;
+        s.serialize_field("warnings", &self.count(Severity::Warning))?;
+        s.serialize_field("diagnostics", &self.diagnostics)?;
+        s.end()
+    }
+}
+
+/// A file's text and where its lines begin: makes places out of byte ranges.
+pub(crate) struct SourceText {
+    file: Arc<Path>,
+    text: Arc<str>,
+    lines: Vec<usize>,
+}
+
+impl SourceText {
+    pub(crate) fn new(file: Arc<Path>, text: impl Into<Arc<str>>) -> Self {
+        let text = text.into();
+        let ends = text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(at, _)| at + 1);
+        let lines = std::iter::once(0).chain(ends).collect();
+        Self { file, text, lines }
+    }
+
+    pub(crate) fn place(&self, span: Range<usize>) -> Place {
+        let index = self.lines.partition_point(|start| *start <= span.start).saturating_sub(1);
+        let start = self.lines.get(index).copied().unwrap_or(0);
+        let before = self.text.get(start..span.start).map_or(0, |t| t.chars().count());
+        Place { file: self.file.clone(), line: number(index + 1), column: number(before + 1), span }
+    }
+
+    pub(crate) fn register(&self, report: &mut Report) {
+        report.sources.insert(self.file.clone(), self.text.clone());
+    }
+}
+
+fn number(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
 }

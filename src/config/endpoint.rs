@@ -1,7 +1,7 @@
 //! Addresses as operators write them.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 
 /// The host part of an address.
@@ -37,6 +37,325 @@ impl fmt::Display for Endpoint {
             Self::Tcp { host: Host::Ip(ip), port } => write!(f, "{ip}:{port}"),
             Self::Tcp { host: Host::Name(name), port } => write!(f, "{name}:{port}"),
             Self::Unix(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+/// What an address is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// To wait for connections.
+    Listen,
+    /// To make them.
+    Connect,
+}
+
+/// Why a text is no address. The display form says what is wrong, [`AddressError::help`] what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AddressError {
+    /// Nothing there.
+    Empty,
+    /// Digits beyond 65535.
+    PortTooLarge(String),
+    /// Neither a number nor a name in /etc/services.
+    UnknownService(String),
+    /// Nothing after the colon.
+    NoPort,
+    /// Port 0 is no place to connect to.
+    PortZero,
+    /// A host and no port.
+    OnlyHost(String),
+    /// Nothing before the colon.
+    NoHost,
+    /// Several colons and no brackets.
+    Ambiguous {
+        /// The host with brackets, if the part before the last colon is an address.
+        suggestion: Option<String>,
+    },
+    /// Brackets around something else, or not closed.
+    Brackets(String),
+    /// Neither an address nor a name.
+    BadHost(String),
+    /// `unix:` or `/` and nothing behind it, or a NUL in it.
+    BadPath,
+}
+
+impl fmt::Display for AddressError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => write!(f, "the address is empty"),
+            Self::PortTooLarge(port) => write!(f, "port {port} is larger than 65535"),
+            // The words that are known from stunnel, and searched for.
+            Self::UnknownService(name) => write!(f, "Unknown TCP service \"{name}\""),
+            Self::NoPort => write!(f, "the port is missing after the colon"),
+            Self::PortZero => write!(f, "port 0 is no port to connect to"),
+            Self::OnlyHost(host) => write!(f, "`{host}` has no port"),
+            Self::NoHost => write!(f, "the host is missing before the colon"),
+            Self::Ambiguous { .. } => {
+                write!(f, "an IPv6 address and a port need brackets to tell them apart")
+            }
+            Self::Brackets(text) => write!(f, "brackets hold an IPv6 address, not `{text}`"),
+            Self::BadHost(host) => write!(f, "`{host}` is neither an address nor a host name"),
+            Self::BadPath => write!(f, "this is not the path of a Unix socket"),
+        }
+    }
+}
+
+impl AddressError {
+    /// What to write instead.
+    pub fn help(&self) -> String {
+        match self {
+            Self::Empty | Self::OnlyHost(_) | Self::NoPort | Self::NoHost => {
+                "write a port, host:port, [IPv6]:port or the absolute path of a Unix socket".into()
+            }
+            Self::PortTooLarge(_) => "ports go from 1 to 65535".into(),
+            Self::UnknownService(_) => {
+                "write the port's number; a comment needs a line of its own".into()
+            }
+            Self::PortZero => "write the port that the other side listens on".into(),
+            Self::Ambiguous { suggestion: Some(text) } => format!("write \"{text}\""),
+            Self::Ambiguous { suggestion: None } => "write [IPv6]:port".into(),
+            Self::Brackets(_) => "write host:port without brackets".into(),
+            Self::BadHost(_) => {
+                "a host is an IPv4 address, an IPv6 address in brackets or a name of letters, \
+                 digits, dots and hyphens"
+                    .into()
+            }
+            Self::BadPath => "write unix: and an absolute path, such as unix:/run/plc.sock".into(),
+        }
+    }
+}
+
+/// Reads an address of a native file: `3001`, `host:3001`, `[v6]:3001`, `unix:/path` or `/path`. A
+/// relative path after `unix:` is left as it is, for the caller to anchor.
+///
+/// # Errors
+/// Whatever cannot be understood in exactly one way.
+pub fn parse_native(text: &str, role: Role) -> Result<Endpoint, AddressError> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Err(AddressError::Empty);
+    }
+    if let Some(path) = text.strip_prefix("unix:") {
+        return unix(path);
+    }
+    if text.starts_with('/') {
+        return unix(text);
+    }
+    if let Some(rest) = text.strip_prefix('[') {
+        let Some((inside, port)) = rest.split_once(']') else {
+            return Err(AddressError::Brackets(text.into()));
+        };
+        let host = bracketed(inside)?;
+        let port = port.strip_prefix(':').ok_or_else(|| AddressError::OnlyHost(text.into()))?;
+        return Ok(Endpoint::Tcp { host, port: number(port, role)? });
+    }
+    let Some((host, port)) = text.rsplit_once(':') else {
+        if text.bytes().all(|b| b.is_ascii_digit()) {
+            return Ok(Endpoint::Tcp { host: Host::Unspecified, port: number(text, role)? });
+        }
+        return Err(AddressError::OnlyHost(text.into()));
+    };
+    if host.contains(':') {
+        let suggestion = match (host.parse::<Ipv6Addr>(), text.parse::<Ipv6Addr>()) {
+            (Ok(ip), _) => Some(format!("[{ip}]:{port}")),
+            (Err(_), Ok(ip)) => Some(format!("[{ip}]:PORT")),
+            _ => None,
+        };
+        return Err(AddressError::Ambiguous { suggestion });
+    }
+    let host = match host {
+        "" => return Err(AddressError::NoHost),
+        "*" if role == Role::Listen => Host::Unspecified,
+        host => named(host)?,
+    };
+    Ok(Endpoint::Tcp { host, port: number(port, role)? })
+}
+
+/// Reads an address as stunnel does: a leading slash is a Unix socket, the last colon ends the host,
+/// and without a colon all of it is the port. Beyond that, `[v6]:port` is understood.
+///
+/// # Errors
+/// A port that is neither a number nor a service, and a number that stunnel would wrap at 65536.
+pub fn parse_stunnel(text: &str, role: Role) -> Result<Endpoint, AddressError> {
+    if text.is_empty() {
+        return Err(AddressError::Empty);
+    }
+    if text.starts_with('/') {
+        return unix(text);
+    }
+    let (host, port) = match text.rsplit_once(':') {
+        None => (Host::Unspecified, text),
+        Some(("", _)) => return Err(AddressError::NoHost),
+        Some(("*", port)) => (Host::Unspecified, port),
+        Some((host, port)) => {
+            let inside = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
+            let host = match (inside.map(bracketed), host.parse::<IpAddr>()) {
+                (Some(Ok(host)), _) => host,
+                (_, Ok(ip)) => Host::Ip(ip),
+                _ => Host::Name(host.into()),
+            };
+            (host, port)
+        }
+    };
+    let is_number = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
+    let port = if is_number { number(port, role)? } else { service(port)? };
+    Ok(Endpoint::Tcp { host, port })
+}
+
+fn unix(path: &str) -> Result<Endpoint, AddressError> {
+    if path.is_empty() || path == "/" || path.contains('\0') {
+        return Err(AddressError::BadPath);
+    }
+    Ok(Endpoint::Unix(PathBuf::from(path)))
+}
+
+fn bracketed(inside: &str) -> Result<Host, AddressError> {
+    if let Ok(ip) = inside.parse::<Ipv6Addr>() {
+        return Ok(Host::Ip(IpAddr::V6(ip)));
+    }
+    // A zone (RFC 4007) is for the resolver, which knows the interfaces.
+    match inside.split_once('%') {
+        Some((ip, zone)) if ip.parse::<Ipv6Addr>().is_ok() && !zone.is_empty() => {
+            Ok(Host::Name(inside.into()))
+        }
+        _ => Err(AddressError::Brackets(inside.into())),
+    }
+}
+
+fn named(host: &str) -> Result<Host, AddressError> {
+    if let Ok(ip) = host.parse::<IpAddr>() {
+        return Ok(Host::Ip(ip));
+    }
+    let looks_numeric = host.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    if looks_numeric || !is_host_name(host) {
+        return Err(AddressError::BadHost(host.into()));
+    }
+    Ok(Host::Name(host.into()))
+}
+
+/// Whether a resolver could know it: letters, digits, dots, hyphens, underscores, and whatever is
+/// not ASCII; 253 bytes (RFC 1035, 2.3.4).
+pub(crate) fn is_host_name(host: &str) -> bool {
+    let good = |c: char| c.is_alphanumeric() || matches!(c, '-' | '.' | '_');
+    (1..=253).contains(&host.len()) && host.chars().all(good) && !host.starts_with(['.', '-'])
+}
+
+fn number(text: &str, role: Role) -> Result<u16, AddressError> {
+    if text.is_empty() {
+        return Err(AddressError::NoPort);
+    }
+    if !text.bytes().all(|b| b.is_ascii_digit()) {
+        return service(text);
+    }
+    match text.parse::<u16>() {
+        Ok(0) if role == Role::Connect => Err(AddressError::PortZero),
+        Ok(port) => Ok(port),
+        Err(_) => Err(AddressError::PortTooLarge(text.into())),
+    }
+}
+
+fn service(name: &str) -> Result<u16, AddressError> {
+    let unknown = || AddressError::UnknownService(name.into());
+    // A missing file is a machine that knows no services.
+    let table = std::fs::read("/etc/services").unwrap_or_default();
+    service_in(&String::from_utf8_lossy(&table), name).ok_or_else(unknown)
+}
+
+/// services(5): name, port/protocol, aliases; a hash ends a line.
+fn service_in(table: &str, wanted: &str) -> Option<u16> {
+    table.lines().find_map(|line| {
+        let mut words = line.split('#').next()?.split_ascii_whitespace();
+        let name = words.next()?;
+        let port = words.next()?.strip_suffix("/tcp")?.parse().ok()?;
+        (name == wanted || words.any(|alias| alias == wanted)).then_some(port)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn native(text: &str) -> Result<String, AddressError> {
+        parse_native(text, Role::Listen).map(|e| format!("{e}"))
+    }
+
+    fn stunnel(text: &str) -> Result<String, AddressError> {
+        parse_stunnel(text, Role::Listen).map(|e| format!("{e}"))
+    }
+
+    #[test]
+    fn native_addresses_are_understood_in_one_way_only() {
+        for (text, shown) in [
+            ("3001", "3001"),
+            ("0", "0"),
+            ("127.0.0.1:3001", "127.0.0.1:3001"),
+            ("plc.example:3001", "plc.example:3001"),
+            ("[::1]:3001", "[::1]:3001"),
+            ("[fe80::1%eth0]:1", "fe80::1%eth0:1"),
+            ("*:3001", "3001"),
+            ("unix:/run/a", "/run/a"),
+            ("unix:a.sock", "a.sock"),
+            ("/run/a:b", "/run/a:b"),
+        ] {
+            assert_eq!(native(text).as_deref(), Ok(shown), "{text}");
+        }
+        for (text, error) in [
+            ("", AddressError::Empty),
+            (":80", AddressError::NoHost),
+            ("a:", AddressError::NoPort),
+            ("plc.example", AddressError::OnlyHost("plc.example".into())),
+            ("70000", AddressError::PortTooLarge("70000".into())),
+            ("a:65536", AddressError::PortTooLarge("65536".into())),
+            ("::1:80", AddressError::Ambiguous { suggestion: Some("[::1]:80".into()) }),
+            ("fe80::1", AddressError::Ambiguous { suggestion: Some("[fe80::1]:PORT".into()) }),
+            ("1:2:3", AddressError::Ambiguous { suggestion: None }),
+            ("[PLC]:3001", AddressError::Brackets("PLC".into())),
+            ("[::1]", AddressError::OnlyHost("[::1]".into())),
+            ("127.0.0.256:1", AddressError::BadHost("127.0.0.256".into())),
+            ("a b:1", AddressError::BadHost("a b".into())),
+            ("unix:", AddressError::BadPath),
+            ("127.0.0.1:0 ; x", AddressError::UnknownService("0 ; x".into())),
+        ] {
+            assert_eq!(native(text), Err(error), "{text}");
+        }
+        assert_eq!(parse_native("0", Role::Connect), Err(AddressError::PortZero));
+    }
+
+    #[test]
+    fn stunnel_addresses_split_at_the_last_colon() {
+        for (text, shown) in [
+            ("3002", "3002"),
+            ("*:80", "80"),
+            ("::1:80", "[::1]:80"),
+            (":::8000", "[::]:8000"),
+            ("2a06:c484:5::102:16000", "[2a06:c484:5::102]:16000"),
+            ("[::1]:80", "[::1]:80"),
+            ("[PLC]:3001", "[PLC]:3001"),
+            ("localhost:80", "localhost:80"),
+            ("/run/a", "/run/a"),
+        ] {
+            assert_eq!(stunnel(text).as_deref(), Ok(shown), "{text}");
+        }
+        assert_eq!(stunnel(":80"), Err(AddressError::NoHost));
+        assert_eq!(stunnel("70000"), Err(AddressError::PortTooLarge("70000".into())));
+        assert_eq!(stunnel("127.0.0.1:0 ; x"), Err(AddressError::UnknownService("0 ; x".into())));
+    }
+
+    #[test]
+    fn services_are_known_by_name_and_alias_for_tcp_only() {
+        let table = "# x\nhttp  80/tcp  www # WorldWideWeb\ndomain 53/udp\nbad\nworse x/tcp\n";
+        assert_eq!(service_in(table, "http"), Some(80));
+        assert_eq!(service_in(table, "www"), Some(80));
+        assert_eq!(service_in(table, "domain"), None);
+        assert_eq!(service_in(table, "WorldWideWeb"), None);
+    }
+
+    #[test]
+    fn what_is_shown_can_be_read_again() {
+        for text in ["3001", "127.0.0.1:3001", "[::1]:3001", "plc.example:1", "/run/a"] {
+            let once = parse_native(text, Role::Listen).unwrap();
+            assert_eq!(parse_native(&once.to_string(), Role::Listen).unwrap(), once);
         }
     }
 }

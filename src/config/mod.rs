@@ -6,5 +6,14 @@
 //! needs a runtime.
 
 pub mod diagnostic;
+pub mod draft;
 pub mod endpoint;
+pub mod load;
 pub mod model;
+pub mod options;
+mod stunnel;
+mod toml;
+mod validate;
+mod value;
+
+pub use load::{Format, load, load_text};

@@ -74,10 +74,34 @@ pub struct Config {
     pub file: PathBuf,
     /// What is logged, how and where.
     pub log: LogConfig,
+    /// What the process does with itself.
+    pub process: ProcessConfig,
     /// How long sessions may go on after SIGTERM.
     pub drain_timeout: Decided<Duration>,
     /// At least one.
     pub services: Vec<ServiceConfig>,
+}
+
+/// Where the process stays, and to whom it logs meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Foreground {
+    /// In the foreground, and the log also goes to standard error.
+    Yes,
+    /// In the foreground, without logging to standard error.
+    Quiet,
+    /// In the background, once everything has started.
+    No,
+}
+
+/// What the process does with itself. A native file leaves all of this to the service manager.
+#[derive(Debug, Clone)]
+pub struct ProcessConfig {
+    /// Native: in the foreground. stunnel.conf: in the background, unless it says otherwise.
+    pub foreground: Decided<Foreground>,
+    /// The file that holds the process's number while it runs.
+    pub pid: Option<Decided<PathBuf>>,
+    /// Whether the log also goes to syslog, as it does for a stunnel.conf that does not forbid it.
+    pub syslog: Decided<bool>,
 }
 
 /// Syslog's eight severities (RFC 5424, 6.2.1), which stunnel's log uses too.

@@ -1,1 +1,125 @@
-//! (to come)
+//! Sockets: TCP or Unix, accepted or connected, and what is set on them.
+
+mod dial;
+mod listen;
+mod options;
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+#[cfg(unix)]
+use tokio::net::UnixStream;
+
+pub use dial::{DialError, Dialer};
+pub use listen::{Acceptable, Listener, bind};
+pub use options::{apply, keepalive};
+
+/// A connection.
+#[derive(Debug)]
+pub enum Socket {
+    /// TCP.
+    Tcp(TcpStream),
+    /// A Unix stream socket.
+    #[cfg(unix)]
+    Unix(UnixStream),
+}
+
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Peer {
+    /// An address.
+    Tcp(SocketAddr),
+    /// Somebody on this machine.
+    Local,
+}
+
+impl Peer {
+    /// The address without its port; IPv4 that came through an IPv6 socket is IPv4 again.
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Tcp(address) => Some(address.ip().to_canonical()),
+            Self::Local => None,
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => {
+                write!(f, "{}", SocketAddr::new(address.ip().to_canonical(), address.port()))
+            }
+            Self::Local => f.write_str("unix socket"),
+        }
+    }
+}
+
+impl Socket {
+    /// What closing does to data and peer: a reset, which tells the peer that what it has may be
+    /// half of something, or TCP's orderly end. Unix sockets know no reset.
+    pub fn reset_on_close(&self, reset: bool) {
+        if let Self::Tcp(stream) = self {
+            let linger = reset.then_some(Duration::ZERO);
+            // Fails on a socket that the peer has reset already: the aim is reached then.
+            let _ = socket2::SockRef::from(stream).set_linger(linger);
+        }
+    }
+
+    /// Ends an orderly conversation with a peer that may still be sending: FIN, then discard what
+    /// comes until it has closed too or `limit` is over. Closing with unread data would send RST
+    /// (RFC 1122, 4.2.2.13), which loses what the peer has not read yet and kills fragile ones.
+    pub async fn close_gently(mut self, limit: Duration) {
+        self.reset_on_close(false);
+        let _ = tokio::time::timeout(limit, async {
+            if self.shutdown().await.is_ok() {
+                let mut sink = [0; 4096];
+                while matches!(self.read(&mut sink).await, Ok(1..)) {}
+            }
+        })
+        .await;
+    }
+}
+
+macro_rules! each {
+    ($socket:expr, $stream:ident => $do:expr) => {
+        match $socket.get_mut() {
+            Socket::Tcp($stream) => $do,
+            #[cfg(unix)]
+            Socket::Unix($stream) => $do,
+        }
+    };
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        each!(self, stream => Pin::new(stream).poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        each!(self, stream => Pin::new(stream).poll_write(cx, buf))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self, stream => Pin::new(stream).poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self, stream => Pin::new(stream).poll_shutdown(cx))
+    }
+}

@@ -1,1 +1,6 @@
-//! (to come)
+//! What the operator gets to see: log lines now, counters for later questions.
+
+pub mod event;
+pub mod limit;
+pub mod log;
+pub mod metrics;

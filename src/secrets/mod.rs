@@ -1,4 +1,19 @@
 //! Identities and keys: the only place that knows what a key's bytes are.
+//!
+//! A file is parsed once into a [`SecretSet`], which is immutable and shared by `Arc`. A handshake
+//! turns an identity found there into a [`Claim`], and the proof of the key turns the claim into a
+//! [`Grant`]; a session lives as long as the current set still [`grants`](SecretSet::grants) it.
+
+mod file;
+mod key;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub use file::{Gravity, Problem, files_of, parse};
+pub use key::{Escaped, Identity, Key, MAX_IDENTITY, MAX_KEY, MIN_KEY, Serial, escape};
+use zeroize::Zeroizing;
 
 /// How strictly key files are read. The two dialects differ in these three points.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,4 +51,202 @@ pub enum OnLoosePermissions {
     Refuse,
     /// A warning.
     Warn,
+}
+
+/// One line of a key file.
+#[derive(Debug)]
+pub struct Entry {
+    identity: Identity,
+    key: Key,
+    file: Arc<Path>,
+    line: u32,
+}
+
+#[derive(Debug)]
+struct Known {
+    serial: Serial,
+    key: Key,
+}
+
+/// An immutable table of identities and their keys: the merged files of one service.
+#[derive(Debug)]
+pub struct SecretSet {
+    known: HashMap<Identity, Known>,
+    first: Identity,
+}
+
+impl SecretSet {
+    /// Reads every file, each once, all or nothing. `previous` is the set that this one replaces:
+    /// an identity whose key did not change keeps its serial, so that its sessions live on.
+    ///
+    /// # Errors
+    /// Every [`Problem`] of every file, when at least one of them refuses the set.
+    pub fn load(
+        paths: &[PathBuf],
+        rules: Rules,
+        previous: Option<&SecretSet>,
+    ) -> Result<(Self, Vec<Problem>), Vec<Problem>> {
+        let mut problems = Vec::new();
+        let mut entries = Vec::new();
+        for path in paths {
+            for file in files_of(path, &mut problems) {
+                entries.extend(file::read(&file, rules, &mut problems));
+            }
+        }
+        Self::from_entries(entries, rules, previous, problems)
+    }
+
+    /// A set of one fresh random key, known to this process alone: what `demo` runs on.
+    ///
+    /// # Errors
+    /// The operating system has no random numbers to give.
+    pub fn ephemeral(identity: &str) -> Result<Self, getrandom::Error> {
+        let mut bytes = Zeroizing::new(vec![0; 32].into_boxed_slice());
+        getrandom::fill(&mut bytes)?;
+        let identity = Identity::new(identity.as_bytes());
+        let known = Known { serial: Serial::next(), key: Key::new(bytes) };
+        Ok(Self { known: HashMap::from([(identity.clone(), known)]), first: identity })
+    }
+
+    fn from_entries(
+        entries: Vec<Entry>,
+        rules: Rules,
+        previous: Option<&SecretSet>,
+        mut problems: Vec<Problem>,
+    ) -> Result<(Self, Vec<Problem>), Vec<Problem>> {
+        let first = entries.first().map(|entry| entry.identity.clone());
+        let mut places: HashMap<Identity, (Arc<Path>, u32)> = HashMap::with_capacity(entries.len());
+        let mut known: HashMap<Identity, Known> = HashMap::with_capacity(entries.len());
+        for entry in entries {
+            let place = (entry.file.clone(), entry.line);
+            if let Some((file, line)) = places.insert(entry.identity.clone(), place) {
+                problems.push(Problem::duplicate(&entry, &file, line, rules.duplicates));
+            }
+            let serial = previous
+                .and_then(|set| set.known.get(&entry.identity))
+                .filter(|old| old.key.same_as(&entry.key))
+                .map_or_else(Serial::next, |old| old.serial);
+            known.insert(entry.identity, Known { serial, key: entry.key });
+        }
+        problems.extend(file::shared_keys(&known, &places));
+        match first {
+            Some(first) if !problems.iter().any(|p| p.gravity == Gravity::Refuses) => {
+                Ok((Self { known, first }, problems))
+            }
+            Some(_) => Err(problems),
+            None => {
+                if problems.is_empty() {
+                    problems.push(Problem::nothing());
+                }
+                Err(problems)
+            }
+        }
+    }
+
+    /// How many identities there are.
+    pub fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    /// Never true: an empty set is refused.
+    pub fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+
+    /// The identity of the first line of the first file: what a client presents when nothing was
+    /// said.
+    pub fn first(&self) -> &Identity {
+        &self.first
+    }
+
+    /// The key of an identity, and what its proof would be worth.
+    pub fn find(&self, identity: &[u8]) -> Option<(&Key, Claim)> {
+        let (who, known) = self.known.get_key_value(identity)?;
+        Some((&known.key, Claim { who: who.clone(), serial: known.serial }))
+    }
+
+    /// Whether a session that was let in by an earlier set may go on under this one.
+    pub fn grants(&self, grant: &Grant) -> bool {
+        self.known.get(grant.who.as_bytes()).is_some_and(|known| known.serial == grant.serial)
+    }
+
+    /// Identities that stand with the same key in both sets, for the check of RFC 9257, 4.1.
+    pub fn shared_with<'a>(&'a self, other: &'a SecretSet) -> impl Iterator<Item = &'a Identity> {
+        self.known.iter().filter_map(|(identity, known)| {
+            other.known.get(identity).filter(|k| k.key.same_as(&known.key)).map(|_| identity)
+        })
+    }
+}
+
+/// An identity that somebody presented, before its key is proven. Worth nothing by itself.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    who: Identity,
+    serial: Serial,
+}
+
+impl Claim {
+    /// The identity that is claimed.
+    pub fn who(&self) -> &Identity {
+        &self.who
+    }
+
+    pub(crate) fn serial(&self) -> Serial {
+        self.serial
+    }
+
+    /// Only the `tls` layer calls this, after it has seen that the finished handshake used the key.
+    pub(crate) fn proven(self, proof: Proof) -> Grant {
+        Grant { who: self.who, serial: self.serial, proof }
+    }
+}
+
+/// How a peer proved itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proof {
+    /// By a handshake that only the holder of the pre-shared key can finish.
+    Psk,
+}
+
+/// That a session was let in, and on what ground.
+#[derive(Debug, Clone)]
+pub struct Grant {
+    who: Identity,
+    serial: Serial,
+    proof: Proof,
+}
+
+impl Grant {
+    /// Who was let in.
+    pub fn who(&self) -> &Identity {
+        &self.who
+    }
+
+    /// On what ground.
+    pub fn proof(&self) -> Proof {
+        self.proof
+    }
+}
+
+/// The key that an unknown identity is answered with, so that it fails as a wrong key does: in the
+/// same alert and the same time. HMAC-SHA256 under a secret of this process, hence the same again
+/// after a HelloRetryRequest, and useless to whoever would guess it.
+///
+/// # Errors
+/// The operating system has no random numbers, or the library no HMAC.
+pub(crate) fn decoy(identity: &[u8]) -> Result<Zeroizing<Vec<u8>>, openssl::error::ErrorStack> {
+    use openssl::{hash::MessageDigest, pkey::PKey, sign::Signer};
+    static SECRET: std::sync::OnceLock<[u8; 32]> = std::sync::OnceLock::new();
+    let secret = match SECRET.get() {
+        Some(secret) => secret,
+        None => {
+            let mut fresh = [0; 32];
+            openssl::rand::rand_bytes(&mut fresh)?;
+            SECRET.get_or_init(|| fresh)
+        }
+    };
+    let key = PKey::hmac(secret)?;
+    let mut signer = Signer::new(MessageDigest::sha256(), &key)?;
+    signer.update(identity)?;
+    Ok(Zeroizing::new(signer.sign_to_vec()?))
 }

@@ -1,0 +1,132 @@
+//! What a file said: every value with its place, in either dialect, before anything is decided.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::diagnostic::Place;
+use super::endpoint::Endpoint;
+use super::model::{
+    Dialect, Failover, Foreground, Keepalive, Level, LogFormat, Mode, PskHash, SocketOption,
+    TlsVersion,
+};
+use super::options::Opt;
+
+/// A value and where it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spanned<T> {
+    /// What was said.
+    pub value: T,
+    /// Where.
+    pub place: Place,
+}
+
+/// The socket that an option is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The listener.
+    Accept,
+    /// Who connected to us.
+    Downstream,
+    /// Whom we connect to.
+    Upstream,
+}
+
+/// A value as its [`Kind`](super::options::Kind) understands it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    /// A length of time.
+    Duration(Duration),
+    /// A number.
+    Count(u32),
+    /// A decision.
+    Bool(bool),
+    /// A file's name as it was written, not anchored yet.
+    Path(PathBuf),
+    /// An address; the path of a Unix socket is not anchored yet.
+    Endpoint(Endpoint),
+    /// Which side wears TLS.
+    Mode(Mode),
+    /// The order of addresses.
+    Failover(Failover),
+    /// Bytes that a peer compares.
+    Bytes(Vec<u8>),
+    /// The hash of a PSK.
+    Hash(PskHash),
+    /// A protocol version; `None` is stunnel's `all`.
+    Version(Option<TlsVersion>),
+    /// A log level.
+    Level(Level),
+    /// How a log line looks.
+    LogFormat(LogFormat),
+    /// Text.
+    Text(String),
+    /// TCP keepalive, or none.
+    Keepalive(Option<Keepalive>),
+    /// A socket option.
+    Socket(Side, SocketOption),
+    /// Where the process stays.
+    Foreground(Foreground),
+}
+
+/// What one table or section said: in the order in which it was written, for each option.
+#[derive(Debug, Clone, Default)]
+pub struct Values(BTreeMap<Opt, Vec<Spanned<Value>>>);
+
+impl Values {
+    /// Adds one value.
+    pub fn push(&mut self, opt: Opt, value: Spanned<Value>) {
+        self.0.entry(opt).or_default().push(value);
+    }
+
+    /// All that was said about an option, first to last.
+    pub fn all(&self, opt: Opt) -> &[Spanned<Value>] {
+        self.0.get(&opt).map_or(&[], Vec::as_slice)
+    }
+
+    /// The last that was said about an option: for a single value, the one that counts.
+    pub fn last(&self, opt: Opt) -> Option<&Spanned<Value>> {
+        self.all(opt).last()
+    }
+
+    /// Everything, in the table's order.
+    pub fn iter(&self) -> impl Iterator<Item = (Opt, &Spanned<Value>)> {
+        self.0.iter().flat_map(|(opt, values)| values.iter().map(|value| (*opt, value)))
+    }
+
+    /// Whether nothing was said.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// One service as it was written.
+#[derive(Debug, Clone)]
+pub struct DraftService {
+    /// Its name, and the place of its head.
+    pub name: Spanned<String>,
+    /// What it says itself, without what it inherits.
+    pub values: Values,
+}
+
+/// What a file said.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    /// The language it was written in.
+    pub dialect: Dialect,
+    /// The file as its reader named it.
+    pub file: Arc<Path>,
+    /// What relative names are relative to.
+    pub base: PathBuf,
+    /// What is said once for all.
+    pub global: Values,
+    /// What is said for every service that says nothing else.
+    pub defaults: Values,
+    /// In the order of the file. A stunnel.conf without any is in inetd mode, and its `defaults` are
+    /// the one service.
+    pub services: Vec<DraftService>,
+    /// Whether something that cannot be read stood where a service's value should: what is missing
+    /// then may well have been there.
+    pub incomplete: bool,
+}

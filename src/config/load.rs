@@ -1,0 +1,197 @@
+//! From a file to a [`Config`], or to everything that is wrong with it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::diagnostic::{Diagnostic, Place, Report};
+use super::draft::Draft;
+use super::model::{Config, Dialect};
+use super::{stunnel, toml, validate};
+
+/// How to tell which language a file is written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Format {
+    /// By its name: `.toml` is native, any other is a stunnel.conf.
+    #[default]
+    Auto,
+    /// Native, whatever its name.
+    Toml,
+    /// A stunnel.conf, whatever its name.
+    Stunnel,
+}
+
+impl Format {
+    /// The language of a file of this name.
+    pub fn dialect(self, path: &Path) -> Dialect {
+        let is_toml = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("toml"));
+        match self {
+            Self::Toml => Dialect::Native,
+            Self::Stunnel => Dialect::Stunnel,
+            Self::Auto if is_toml => Dialect::Native,
+            Self::Auto => Dialect::Stunnel,
+        }
+    }
+}
+
+/// Reads and checks a file. The report that comes with a [`Config`] holds warnings and notices only.
+///
+/// Relative names in a native file are relative to the file's folder; in a stunnel.conf, to the
+/// directory that this process is in now, which is taken once and joined, so that they stay valid
+/// after daemonising.
+///
+/// # Errors
+/// All mistakes at once, among them a file that cannot be read.
+pub fn load(path: &Path, format: Format) -> Result<(Config, Report), Report> {
+    let here = match std::env::current_dir() {
+        Ok(here) => here,
+        // The directory may have been removed; only relative names suffer.
+        Err(_) => PathBuf::new(),
+    };
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(e) => {
+            let shown = path.display();
+            let mut report = Report::default();
+            report.push(
+                Diagnostic::error("unreadable-file", format!("cannot read {shown}: {e}"))
+                    .help("name a configuration file that exists and that this user may read"),
+            );
+            return Err(report);
+        }
+    };
+    let base = match format.dialect(path) {
+        Dialect::Stunnel => here,
+        Dialect::Native => here.join(path).parent().map(Path::to_path_buf).unwrap_or_default(),
+    };
+    load_text(&bytes, path, &base, format)
+}
+
+/// Reads and checks a text that is in memory already: from a file descriptor, or in a test. `name` is
+/// what findings call it and what [`Format::Auto`] looks at; relative names are joined to `base`.
+///
+/// # Errors
+/// All mistakes at once.
+pub fn load_text(
+    text: &[u8],
+    name: &Path,
+    base: &Path,
+    format: Format,
+) -> Result<(Config, Report), Report> {
+    let mut report = Report::default();
+    let Some(draft) = read(text, name, base, format, &mut report) else {
+        return Err(report);
+    };
+    match validate::validate(&draft, &mut report) {
+        Some(config) if !report.has_errors() => Ok((config, report)),
+        _ => Err(report),
+    }
+}
+
+/// Reads a text without deciding anything; `None` if it is not even text.
+pub(crate) fn read(
+    text: &[u8],
+    name: &Path,
+    base: &Path,
+    format: Format,
+    report: &mut Report,
+) -> Option<Draft> {
+    match format.dialect(name) {
+        Dialect::Stunnel => Some(stunnel::read(text, name, base, report)),
+        Dialect::Native => match std::str::from_utf8(text) {
+            Ok(text) => {
+                Some(toml::read(text.strip_prefix('\u{feff}').unwrap_or(text), name, base, report))
+            }
+            Err(e) => {
+                let before = text.get(..e.valid_up_to()).unwrap_or_default();
+                let line = before.iter().filter(|b| **b == b'\n').count() + 1;
+                let place = Place {
+                    file: Arc::from(name),
+                    line: u32::try_from(line).unwrap_or(u32::MAX),
+                    column: 1,
+                    span: 0..0,
+                };
+                report.push(
+                    Diagnostic::error("not-utf-8", "the file is not UTF-8")
+                        .at(place)
+                        .help("TOML is UTF-8: save the file in that encoding"),
+                );
+                None
+            }
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::model::{Authentication, Mode};
+
+    fn example(name: &str) -> (Config, Report) {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name);
+        match load(&path, Format::Auto) {
+            Ok(loaded) => loaded,
+            Err(report) => panic!("{}", report.render(false)),
+        }
+    }
+
+    fn secrets(config: &Config) -> PathBuf {
+        let Authentication::Psk(psk) = &config.services[0].auth;
+        psk.secrets[0].value.clone()
+    }
+
+    #[test]
+    fn the_examples_are_the_founding_scenario_in_both_dialects() {
+        let here = std::env::current_dir().unwrap();
+        let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+        for (end, mode, listens, key) in [
+            ("client", Mode::Client, "3002", "pskclient1.txt"),
+            ("server", Mode::Server, "3001", "psk.txt"),
+        ] {
+            for (suffix, base) in [("conf", &here), ("toml", &examples)] {
+                let (config, report) = example(&format!("stunnel-{end}.{suffix}"));
+                let service = &config.services[0];
+                assert_eq!(config.services.len(), 1);
+                assert_eq!(service.name.value, "beremiz");
+                assert_eq!(service.mode.value, mode);
+                assert!(service.accept[0].at.value.to_string().ends_with(listens));
+                assert_eq!(secrets(&config), base.join(key));
+                let log = config.log.output.as_ref().unwrap();
+                assert_eq!(log.value, base.join(format!("stunnel-{end}.log")));
+                assert!(config.file.is_absolute() && config.file.is_file());
+                let warned = end == "client" && suffix == "conf";
+                assert_eq!(
+                    report.diagnostics.len(),
+                    usize::from(warned),
+                    "{}",
+                    report.render(false)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_a_finding() {
+        let report = load(Path::new("/nonexistent/x.toml"), Format::Auto).unwrap_err();
+        assert_eq!(report.diagnostics[0].code, "unreadable-file");
+        assert!(report.render(false).contains("1 error"));
+    }
+
+    #[test]
+    fn a_native_file_that_is_not_utf_8_is_a_finding_with_its_line() {
+        let name = Path::new("x.toml");
+        let report =
+            load_text(b"a = 1\nb = \"\xff\"\n", name, Path::new("/"), Format::Auto).unwrap_err();
+        assert_eq!(report.diagnostics[0].code, "not-utf-8");
+        assert_eq!(report.diagnostics[0].place.as_ref().unwrap().line, 2);
+    }
+
+    #[test]
+    fn the_name_tells_the_language_unless_the_caller_does() {
+        assert_eq!(Format::Auto.dialect(Path::new("a.toml")), Dialect::Native);
+        assert_eq!(Format::Auto.dialect(Path::new("a.TOML")), Dialect::Native);
+        assert_eq!(Format::Auto.dialect(Path::new("stunnel.conf")), Dialect::Stunnel);
+        assert_eq!(Format::Auto.dialect(Path::new("-")), Dialect::Stunnel);
+        assert_eq!(Format::Toml.dialect(Path::new("a.conf")), Dialect::Native);
+        assert_eq!(Format::Stunnel.dialect(Path::new("a.toml")), Dialect::Stunnel);
+    }
+}

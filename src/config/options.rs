@@ -1,0 +1,539 @@
+//! The table of options: one row an option, and nothing is an option without a row.
+//!
+//! A row names an option in both dialects, says how its text is read, what holds when nobody says
+//! anything, and what it is for. The readers, the checks and the manual all work from it.
+
+use super::model::Dialect;
+
+/// The table of the native file in which an option stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Table {
+    /// `[log]`
+    Log,
+    /// Before the first table.
+    Top,
+    /// `[defaults]` and `[services.NAME]`
+    Service,
+}
+
+/// Where stunnel knows an option.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Before the first `[section]` only.
+    Global,
+    /// In a section; before the first section it is a default for all of them.
+    Service,
+}
+
+/// One value or several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arity {
+    /// The last one counts.
+    One,
+    /// In a stunnel.conf each line adds one, to the global ones too. In a native file the list of a
+    /// service replaces that of the defaults.
+    List,
+}
+
+/// How an option's text is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Native: with units, `1h30m`. stunnel: whole seconds.
+    Duration {
+        /// Whether nothing at all is a sensible length.
+        zero: bool,
+    },
+    /// A whole number.
+    Count {
+        /// The smallest.
+        min: u32,
+        /// The largest.
+        max: u32,
+    },
+    /// Native: true or false. stunnel: yes or no.
+    Bool,
+    /// The name of a file.
+    Path,
+    /// The name of a file or directory of keys, or, by mistake, a key itself.
+    Secrets,
+    /// An address to listen on.
+    Listen,
+    /// An address to connect to.
+    Connect,
+    /// `client` or `server`; stunnel's `client = yes`.
+    Mode,
+    /// The order of several addresses.
+    Failover,
+    /// A PSK identity.
+    Identity,
+    /// The hash of a PSK.
+    Hash,
+    /// A protocol version; stunnel also knows `all`.
+    Version,
+    /// A log level; stunnel also puts a syslog facility before it.
+    Level,
+    /// How a log line looks.
+    LogFormat,
+    /// Some text, for OpenSSL or a peer.
+    Text {
+        /// Whether it may be empty.
+        empty: bool,
+    },
+    /// `15s/5s/3`, or off.
+    Keepalive,
+    /// `SIDE:NAME=VALUE`
+    Socket,
+    /// stunnel's `foreground`: yes, quiet or no.
+    Foreground,
+    /// One of OpenSSL's switches, by its name without `SSL_OP_`.
+    SslOption,
+    /// Not read, because the option does not work here; its treatment says the rest.
+    Raw,
+}
+
+/// What becomes of an option that somebody wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Treatment {
+    /// It is read, and it decides something.
+    Works,
+    /// Nothing is lost without it: accepted with a notice that says why.
+    Harmless(&'static str),
+    /// Needs certificates, and to leave it out would weaken somebody's protection: refused, unless
+    /// the value is one of these, which ask for nothing.
+    NeedsCertificates(&'static [&'static str]),
+    /// Not supported yet: refused, unless the value is one of these, which ask for nothing.
+    Later(&'static [&'static str]),
+    /// Never: refused with the reason, unless the value is one of these.
+    Never(&'static [&'static str], &'static str),
+    /// A certificate of our own: noticed beside pre-shared keys, refused without them.
+    OwnCertificate,
+}
+
+/// One option.
+#[derive(Debug)]
+pub struct Row {
+    /// Which.
+    pub opt: Opt,
+    /// Table and key in a native file; unset if there is none.
+    pub native: Option<(Table, &'static str)>,
+    /// Names in a stunnel.conf, the usual one first; empty if there is none.
+    pub stunnel: &'static [&'static str],
+    /// Where stunnel knows it; meaningless without a name there.
+    pub scope: Scope,
+    /// How its text is read.
+    pub kind: Kind,
+    /// One or several.
+    pub arity: Arity,
+    /// What becomes of it.
+    pub treatment: Treatment,
+    /// The native default as it would be written; empty if there is none.
+    pub native_default: &'static str,
+    /// stunnel.conf's default as it would be written; empty if there is none.
+    pub stunnel_default: &'static str,
+    /// One sentence of manual.
+    pub doc: &'static str,
+}
+
+impl Row {
+    /// The name under which an operator of this dialect knows it.
+    pub fn name(&self, dialect: Dialect) -> &'static str {
+        let native = self.native.map(|(_, name)| name);
+        let stunnel = self.stunnel.first().copied();
+        match dialect {
+            Dialect::Native => native.or(stunnel),
+            Dialect::Stunnel => stunnel.or(native),
+        }
+        .unwrap_or_default()
+    }
+
+    /// The default of this dialect, as it would be written; empty if there is none.
+    pub fn default(&self, dialect: Dialect) -> &'static str {
+        match dialect {
+            Dialect::Native => self.native_default,
+            Dialect::Stunnel => self.stunnel_default,
+        }
+    }
+}
+
+impl Opt {
+    /// Its row.
+    pub fn row(self) -> &'static Row {
+        &TABLE[self as usize]
+    }
+
+    /// The name under which an operator of this dialect knows it.
+    pub fn name(self, dialect: Dialect) -> &'static str {
+        self.row().name(dialect)
+    }
+}
+
+/// The row of a key in a table of the native file.
+pub fn native(table: Table, key: &str) -> Option<&'static Row> {
+    TABLE.iter().find(|row| row.native == Some((table, key)))
+}
+
+/// The row of an option of stunnel's, whose names know no case.
+pub fn stunnel(name: &str) -> Option<&'static Row> {
+    TABLE.iter().find(|row| row.stunnel.iter().any(|n| n.eq_ignore_ascii_case(name)))
+}
+
+/// The name nearest to a misspelt one, if one is near enough to be offered.
+pub fn nearest<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let wrong = wrong.to_ascii_lowercase().replace('_', "-");
+    names
+        .into_iter()
+        .map(|name| (strsim::damerau_levenshtein(&wrong, &name.to_ascii_lowercase()), name))
+        // A third of the letters may be wrong: more, and the offer is a guess.
+        .filter(|(distance, name)| *distance <= name.len().max(3) / 3)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, name)| name)
+}
+
+macro_rules! table {
+    ($($opt:ident [$($table:ident $key:literal)?] [$($name:literal)*] $scope:ident $arity:ident
+        $kind:expr, $treatment:expr, $native:literal $stunnel:literal, $doc:literal;)*) => {
+        /// An option, by its place in the table.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(usize)]
+        pub enum Opt { $(#[doc = $doc] $opt,)* }
+
+        /// Every option there is.
+        pub static TABLE: &[Row] = &[$(Row {
+            opt: Opt::$opt,
+            native: first(&[$((Table::$table, $key))?]),
+            stunnel: &[$($name),*],
+            scope: Scope::$scope,
+            kind: $kind,
+            arity: Arity::$arity,
+            treatment: $treatment,
+            native_default: $native,
+            stunnel_default: $stunnel,
+            doc: $doc,
+        },)*];
+    };
+}
+
+const fn first(native: &[(Table, &'static str)]) -> Option<(Table, &'static str)> {
+    match native {
+        [one, ..] => Some(*one),
+        [] => None,
+    }
+}
+
+use Kind::{Bool, Count, Duration, Path, Raw, Text};
+use Treatment::{Harmless, Later, NeedsCertificates, Never, OwnCertificate, Works};
+
+const SESSIONS: &str = "sessions are never resumed, so there is no cache";
+const RANDOM: &str = "random numbers come from the operating system";
+const WINDOWS: &str = "there is no window to draw it in";
+const NO: &[&str] = &["no"];
+
+table! {
+    // What is logged.
+    LogLevel [Log "level"] ["debug"] Service One Kind::Level, Works, "info" "notice",
+        "The least important level that is still logged.";
+    LogFormat [Log "format"] [] Global One Kind::LogFormat, Works, "human" "stunnel",
+        "How a log line looks: for people, as JSON, or as stunnel writes it.";
+    LogOutput [Log "output"] ["output"] Global One Path, Works, "" "",
+        "The file to log to, instead of standard error.";
+    LogMode [] ["log"] Global One Raw, Later(&["append"]), "" "append",
+        "Whether the log file is appended to or begun anew.";
+    Syslog [] ["syslog"] Global One Bool, Works, "" "yes",
+        "Whether the log also goes to syslog.";
+
+    // The process.
+    DrainTimeout [Top "drain-timeout"] [] Global One Duration { zero: true }, Works, "5s" "5",
+        "How long sessions may go on after SIGTERM.";
+    Foreground [] ["foreground"] Global One Kind::Foreground, Works, "" "no",
+        "Whether the process stays in the foreground; quiet does so without logging to standard error.";
+    Pid [] ["pid"] Global One Path, Works, "" "",
+        "The file that holds the process's number while it runs.";
+    Chroot [] ["chroot"] Global One Raw, Later(&[""]), "" "",
+        "The directory that becomes the root of the file system.";
+    Setuid [] ["setuid"] Service One Raw, Later(&[]), "" "",
+        "The user to become once the ports are bound.";
+    Setgid [] ["setgid"] Service One Raw, Later(&[]), "" "",
+        "The group to become once the ports are bound.";
+    SetEnv [] ["setEnv"] Global List Raw, Later(&[]), "" "",
+        "An environment variable to set.";
+    ServiceName [] ["service"] Service One Raw, Harmless("it names the program in syslog and for inetd only"), "" "stunnel",
+        "The name under which syslog and inetd know the program.";
+    Include [] ["include"] Service List Path, Works, "" "",
+        "A directory whose files are read in this place.";
+
+    // Where connections come from and go to.
+    Mode [Service "mode"] ["client"] Service One Kind::Mode, Works, "" "no",
+        "Which side wears TLS: a client accepts plain and connects TLS, a server accepts TLS and connects plain.";
+    Accept [Service "accept"] ["accept"] Service List Kind::Listen, Works, "" "",
+        "Where to listen: a port, host:port, [IPv6]:port or a Unix socket.";
+    Connect [Service "connect"] ["connect"] Service List Kind::Connect, Works, "" "",
+        "Whom to connect to: host:port, [IPv6]:port, a port of this machine or a Unix socket.";
+    Failover [Service "failover"] ["failover"] Service One Kind::Failover, Works, "priority" "prio",
+        "The order in which several addresses are tried.";
+    Delay [] ["delay"] Service One Raw, Harmless("names are always resolved when they are used"), "" "no",
+        "Whether names are resolved at each connection.";
+    Local [] ["local"] Service One Raw, Later(&[]), "" "",
+        "The address from which connections are made.";
+    Exec [] ["exec"] Service One Raw, Later(&[]), "" "",
+        "The program to run for each connection.";
+    ExecArgs [] ["execArgs"] Service One Raw, Later(&[]), "" "",
+        "The arguments of that program, its name first.";
+    Pty [] ["pty"] Service One Raw, Later(NO), "" "no",
+        "Whether that program gets a terminal.";
+    Retry [] ["retry"] Service One Raw, Later(NO), "" "no",
+        "Whether that program is started again when it has ended.";
+    Transparent [] ["transparent"] Service One Raw, Later(&["no", "none"]), "" "none",
+        "Whether addresses are kept as if there were no proxy.";
+    Ident [] ["ident"] Service One Raw, Later(&[]), "" "",
+        "The user that an RFC 1413 server must name.";
+    Libwrap [] ["libwrap"] Service One Raw, Later(NO), "" "no",
+        "Whether hosts.allow and hosts.deny are asked.";
+    Sessiond [] ["sessiond"] Service One Raw, Later(&[]), "" "",
+        "The address of a shared session cache.";
+
+    // Pre-shared keys.
+    PskIdentity [Service "psk-identity"] ["PSKidentity"] Service One Kind::Identity, Works, "" "",
+        "The identity that a client presents; the first of its file if unset.";
+    PskSecrets [Service "psk-secrets"] ["PSKsecrets"] Service List Kind::Secrets, Works, "" "",
+        "Files of identity:key lines, or directories of such files.";
+    AllowSharedKeys [Service "allow-shared-keys"] [] Service One Bool, Works, "false" "",
+        "Lets a client and a server service of one file share a key (RFC 9257, 4.1).";
+    AllowLoosePermissions [Service "allow-loose-permissions"] [] Service One Bool, Works, "false" "",
+        "Reads key files that others can read or write.";
+    PskHash [Service "tls13-psk-hash"] [] Service One Kind::Hash, Works, "sha256" "",
+        "The hash that a TLS 1.3 key is bound to (RFC 8446, 4.2.11).";
+
+    // TLS.
+    TlsVersion [] ["sslVersion"] Service One Kind::Version, Works, "" "all",
+        "The only protocol version.";
+    TlsMin [Service "tls-min"] ["sslVersionMin"] Service One Kind::Version, Works, "1.2" "TLSv1.2",
+        "The oldest protocol version that is accepted.";
+    TlsMax [Service "tls-max"] ["sslVersionMax"] Service One Kind::Version, Works, "1.3" "TLSv1.3",
+        "The newest protocol version that is offered.";
+    Ciphers [Service "ciphers"] ["ciphers"] Service One Text { empty: false }, Works,
+        "ECDHE-PSK-CHACHA20-POLY1305:DHE-PSK-AES256-GCM-SHA384:DHE-PSK-AES128-GCM-SHA256:DHE-PSK-CHACHA20-POLY1305"
+        "HIGH:!aNULL:!SSLv2:!DH:!kDHEPSK",
+        "OpenSSL's list of suites up to TLS 1.2, of which only those with a pre-shared key and encryption are used.";
+    Ciphersuites [Service "ciphersuites"] ["ciphersuites"] Service One Text { empty: false }, Works, ""
+        "TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256",
+        "OpenSSL's list of TLS 1.3 suites, of which only those of the key's hash are used.";
+    Groups [Service "groups"] ["curves" "curve"] Service One Text { empty: false }, Works,
+        "X25519:P-256" "X25519:P-256:X448:P-521:P-384",
+        "OpenSSL's list of key exchange groups.";
+    SecurityLevel [Service "security-level"] ["securityLevel"] Service One Count { min: 0, max: 5 }, Works, "" "",
+        "OpenSSL's security level; the library's default if unset.";
+    ServerName [Service "server-name"] ["sni"] Service One Text { empty: true }, Works, "" "",
+        "The name that a client sends in SNI; the host it connects to if unset, none if empty.";
+    SslOptions [] ["options"] Service List Kind::SslOption, Works, "" "NO_SSLv3",
+        "A switch of OpenSSL's.";
+    SslConfig [] ["config"] Service List Raw, Later(&[]), "" "",
+        "A configuration command of OpenSSL's.";
+    Renegotiation [] ["renegotiation"] Service One Raw, Harmless("renegotiation is always off"), "" "yes",
+        "Whether a peer may negotiate anew.";
+    Compression [] ["compression"] Global One Raw, Never(&[], "what is compressed before it is encrypted can be guessed from its length (RFC 7457, 2.6)"), "" "",
+        "Compression inside TLS.";
+    Fips [] ["fips"] Global One Raw, Later(NO), "" "no",
+        "Whether only a certified OpenSSL is used.";
+    SessionResume [] ["sessionResume"] Service One Raw, Harmless("every handshake proves the key anew"), "" "yes",
+        "Whether a session can be resumed.";
+    SessionCacheSize [] ["sessionCacheSize"] Service One Raw, Harmless(SESSIONS), "" "1000",
+        "How many sessions are kept to be resumed.";
+    SessionCacheTimeout [] ["sessionCacheTimeout" "session"] Service One Raw, Harmless(SESSIONS), "" "300",
+        "How long a session is kept to be resumed.";
+    TicketKeySecret [] ["ticketKeySecret"] Service One Raw, Later(&[]), "" "",
+        "The key that encrypts session tickets.";
+    TicketMacSecret [] ["ticketMacSecret"] Service One Raw, Later(&[]), "" "",
+        "The key that authenticates session tickets.";
+
+    // Time and amounts.
+    HandshakeTimeout [Service "handshake-timeout"] ["TIMEOUTbusy"] Service One Duration { zero: false }, Works, "10s" "10",
+        "From accept to the end of the handshake, in total.";
+    ConnectTimeout [Service "connect-timeout"] ["TIMEOUTconnect"] Service One Duration { zero: false }, Works, "10s" "10",
+        "For each address that is tried.";
+    IdleTimeout [Service "idle-timeout"] ["TIMEOUTidle"] Service One Duration { zero: false }, Works, "12h" "43200",
+        "Silence of both directions while both are open.";
+    CloseTimeout [Service "close-timeout"] ["TIMEOUTclose"] Service One Duration { zero: true }, Works, "60s" "60",
+        "Silence after one direction has ended.";
+    OcspTimeout [] ["TIMEOUTocsp"] Service One Raw, Harmless("no certificate is ever checked"), "" "5",
+        "How long an OCSP answer may take.";
+    MaxSessions [Service "max-sessions"] [] Service One Count { min: 1, max: 1_000_000 }, Works, "" "",
+        "Sessions at once; derived from the limit on open files if unset.";
+    MaxHandshakes [Service "max-handshakes"] [] Service One Count { min: 1, max: 1_000_000 }, Works, "" "",
+        "Handshakes at once; derived from the limit on open files if unset.";
+    WhenFull [Service "when-full"] [] Service One Raw, Later(&["refuse"]), "refuse" "",
+        "What becomes of a newcomer when max-sessions is reached.";
+    OnRevocation [Service "on-revocation"] [] Service One Raw, Later(&["cut"]), "cut" "",
+        "What becomes of a session whose key was removed or changed.";
+    Identities [Service "identities"] [] Service One Raw, Later(&[]), "" "",
+        "Rules for single identities.";
+    AllowFrom [Service "allow-from"] [] Service One Raw, Later(&[]), "" "",
+        "The addresses from which connections are accepted.";
+
+    // Sockets.
+    Keepalive [Service "keepalive"] [] Service One Kind::Keepalive, Works, "15s/5s/3" "15s/5s/3",
+        "When TCP gives up a silent TLS peer: silence before the first probe, time between probes, number of probes.";
+    Socket [Service "socket"] ["socket"] Service List Kind::Socket, Works, "" "",
+        "A socket option: accept, downstream or upstream (stunnel: a, l or r), a colon, and NAME=VALUE as in socket(7).";
+    Reset [Service "reset"] ["reset"] Service One Bool, Works, "" "",
+        "Whether an error ends a connection with a TCP reset; unset follows the table of endings in the manual.";
+
+    // What stunnel also does.
+    Protocol [] ["protocol"] Service One Raw, Later(&[]), "" "",
+        "The protocol in whose middle TLS begins.";
+    ProtocolAuthentication [] ["protocolAuthentication"] Service One Raw, Later(&[]), "" "basic",
+        "How that protocol authenticates.";
+    ProtocolDomain [] ["protocolDomain"] Service One Raw, Later(&[]), "" "",
+        "The domain that is sent in that protocol.";
+    ProtocolHeader [] ["protocolHeader"] Service List Raw, Later(&[]), "" "",
+        "A header that is sent in that protocol.";
+    ProtocolHost [] ["protocolHost"] Service One Raw, Later(&[]), "" "",
+        "The host that is asked for in that protocol.";
+    ProtocolPassword [] ["protocolPassword"] Service One Raw, Later(&[]), "" "",
+        "The password that is sent in that protocol.";
+    ProtocolUsername [] ["protocolUsername"] Service One Raw, Later(&[]), "" "",
+        "The user that is sent in that protocol.";
+    LogId [] ["logId"] Service One Raw, Later(&["sequential"]), "" "sequential",
+        "What tells the log lines of one connection from another's.";
+    Engine [] ["engine"] Global List Raw, Later(&[]), "" "",
+        "An OpenSSL engine.";
+    EngineCtrl [] ["engineCtrl"] Global List Raw, Later(&[]), "" "",
+        "A command for an engine.";
+    EngineDefault [] ["engineDefault"] Global List Raw, Later(&[]), "" "",
+        "What an engine is used for.";
+    EngineId [] ["engineId"] Service One Raw, NeedsCertificates(&[]), "" "",
+        "The engine that holds the private key.";
+    EngineNum [] ["engineNum"] Service One Raw, NeedsCertificates(&[]), "" "",
+        "The engine that holds the private key, by its number.";
+    Provider [] ["provider"] Global List Raw, Later(&["default"]), "" "",
+        "An OpenSSL provider.";
+    ProviderParameter [] ["providerParameter"] Global List Raw, Later(&[]), "" "",
+        "A parameter of a provider.";
+
+    // Obsolete, or about other machines.
+    Egd [] ["EGD"] Global One Raw, Harmless(RANDOM), "" "",
+        "A socket to get random numbers from.";
+    RndBytes [] ["RNDbytes"] Global One Raw, Harmless(RANDOM), "" "1024",
+        "How much to read from RNDfile.";
+    RndFile [] ["RNDfile"] Global One Raw, Harmless(RANDOM), "" "/dev/urandom",
+        "A file to get random numbers from.";
+    RndOverwrite [] ["RNDoverwrite"] Global One Raw, Harmless(RANDOM), "" "yes",
+        "Whether RNDfile is written anew.";
+    Stack [] ["stack"] Service One Raw, Harmless("there is no thread for each connection"), "" "131072",
+        "The stack of a thread, in bytes.";
+    Taskbar [] ["taskbar"] Global One Raw, Harmless(WINDOWS), "" "",
+        "Whether there is an icon in the task bar.";
+    IconActive [] ["iconActive"] Global One Raw, Harmless(WINDOWS), "" "",
+        "The icon while there are sessions.";
+    IconError [] ["iconError"] Global One Raw, Harmless(WINDOWS), "" "",
+        "The icon after an error.";
+    IconIdle [] ["iconIdle"] Global One Raw, Harmless(WINDOWS), "" "",
+        "The icon while there are no sessions.";
+
+    // Certificates.
+    Cert [] ["cert"] Service One Raw, OwnCertificate, "" "",
+        "A certificate of our own.";
+    Key [] ["key"] Service One Raw, OwnCertificate, "" "",
+        "The private key of that certificate.";
+    Verify [] ["verify"] Service One Raw, NeedsCertificates(&["0"]), "" "",
+        "How far the peer's certificate is checked, by a number.";
+    VerifyChain [] ["verifyChain"] Service One Raw, NeedsCertificates(NO), "" "no",
+        "Whether the peer's certificate must come from a known authority.";
+    VerifyPeer [] ["verifyPeer"] Service One Raw, NeedsCertificates(NO), "" "no",
+        "Whether the peer's certificate must be a known one.";
+    RequireCert [] ["requireCert"] Service One Raw, NeedsCertificates(NO), "" "no",
+        "Whether a client must show a certificate.";
+    CaFile [] ["CAfile"] Service One Raw, NeedsCertificates(&[]), "" "",
+        "A file of authorities.";
+    CaPath [] ["CApath"] Service One Raw, NeedsCertificates(&[]), "" "",
+        "A directory of authorities.";
+    CaStore [] ["CAstore"] Service One Raw, NeedsCertificates(&[]), "" "",
+        "A store of authorities.";
+    CaEngine [] ["CAengine"] Service List Raw, NeedsCertificates(&[]), "" "",
+        "An authority in an engine.";
+    CrlFile [] ["CRLfile"] Service One Raw, NeedsCertificates(&[]), "" "",
+        "A file of revoked certificates.";
+    CrlPath [] ["CRLpath"] Service One Raw, NeedsCertificates(&[]), "" "",
+        "A directory of revoked certificates.";
+    CheckHost [] ["checkHost"] Service List Raw, NeedsCertificates(&[]), "" "",
+        "The host that the peer's certificate must name.";
+    CheckEmail [] ["checkEmail"] Service List Raw, NeedsCertificates(&[]), "" "",
+        "The address that the peer's certificate must name.";
+    CheckIp [] ["checkIP"] Service List Raw, NeedsCertificates(&[]), "" "",
+        "The IP address that the peer's certificate must name.";
+    Redirect [] ["redirect"] Service List Raw, NeedsCertificates(&[]), "" "",
+        "Where a client goes whose certificate is not good.";
+    Ocsp [] ["OCSP"] Service One Raw, NeedsCertificates(&[]), "" "",
+        "A server that knows about revoked certificates.";
+    OcspAia [] ["OCSPaia"] Service One Raw, NeedsCertificates(NO), "" "no",
+        "Whether to ask the server that a certificate names.";
+    OcspFlag [] ["OCSPflag"] Service List Raw, NeedsCertificates(&[]), "" "",
+        "A switch for OCSP.";
+    OcspNonce [] ["OCSPnonce"] Service One Raw, NeedsCertificates(NO), "" "no",
+        "Whether an OCSP answer must be fresh.";
+    OcspRequire [] ["OCSPrequire"] Service One Raw, Harmless("no certificate is ever checked"), "" "yes",
+        "Whether an OCSP answer that says nothing is a refusal.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_option_has_exactly_one_row() {
+        for (place, row) in TABLE.iter().enumerate() {
+            assert_eq!(row.opt as usize, place);
+            assert_eq!(row.opt.row().opt, row.opt);
+            assert!(row.native.is_some() || !row.stunnel.is_empty(), "{:?}", row.opt);
+            assert!(row.doc.ends_with('.'), "{:?}", row.opt);
+        }
+    }
+
+    #[test]
+    fn no_name_means_two_options() {
+        let mut native = BTreeSet::new();
+        let mut stunnel = BTreeSet::new();
+        for row in TABLE {
+            if let Some((table, key)) = row.native {
+                assert!(native.insert((format!("{table:?}"), key)), "{key}");
+                assert_eq!(key, key.to_ascii_lowercase(), "keys are kebab-case");
+                assert!(!key.contains('_'), "keys are kebab-case");
+            }
+            for name in row.stunnel {
+                assert!(stunnel.insert(name.to_ascii_lowercase()), "{name}");
+            }
+        }
+        assert!(native.len() >= 30 && stunnel.len() >= 100, "{} {}", native.len(), stunnel.len());
+    }
+
+    #[test]
+    fn every_option_of_stunnels_has_a_row() {
+        // stunnel 5.75, `stunnel -options` and its manual; `service` and the like count once.
+        for name in "chroot compression debug EGD engine engineCtrl engineDefault fips foreground \
+            iconActive iconError iconIdle log output pid provider providerParameter RNDbytes RNDfile \
+            RNDoverwrite setEnv syslog taskbar accept connect client PSKsecrets PSKidentity ciphers \
+            ciphersuites curves curve sslVersion sslVersionMin sslVersionMax securityLevel options \
+            config sessionResume sessionCacheSize sessionCacheTimeout session ticketKeySecret \
+            ticketMacSecret renegotiation TIMEOUTbusy TIMEOUTclose TIMEOUTconnect TIMEOUTidle \
+            TIMEOUTocsp socket local delay failover retry reset exec execArgs pty include service \
+            logId setuid setgid sni transparent ident libwrap stack sessiond protocol \
+            protocolAuthentication protocolDomain protocolHeader protocolHost protocolPassword \
+            protocolUsername cert key CAfile CApath CAstore CAengine CRLfile CRLpath checkHost \
+            checkEmail checkIP verify verifyChain verifyPeer requireCert redirect OCSP OCSPaia \
+            OCSPflag OCSPnonce OCSPrequire engineId engineNum"
+            .split_whitespace()
+        {
+            assert!(stunnel(name).is_some(), "{name}");
+            assert!(stunnel(&name.to_ascii_uppercase()).is_some(), "{name} in capitals");
+        }
+    }
+
+    #[test]
+    fn a_misspelt_name_finds_its_neighbour_and_nonsense_finds_none() {
+        let keys = || TABLE.iter().filter_map(|r| r.native.map(|(_, k)| k));
+        assert_eq!(nearest("psk-secret", keys()), Some("psk-secrets"));
+        assert_eq!(nearest("idle_timeout", keys()), Some("idle-timeout"));
+        assert_eq!(nearest("conect", keys()), Some("connect"));
+        assert_eq!(nearest("xylophone", keys()), None);
+    }
+}

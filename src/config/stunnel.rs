@@ -1,0 +1,509 @@
+//! The grammar of a stunnel.conf: bytes in lines, options, sections, included directories.
+//!
+//! It is read as stunnel 5.75 reads it, down to what looks like an accident: files in the field
+//! depend on that. Only one thing differs, and on purpose: reading goes on after a mistake, so that
+//! all of them are seen at once.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::diagnostic::{Diagnostic, Place, Report, SourceText, looks_like_key_line};
+use super::draft::{Draft, DraftService, Spanned, Value, Values};
+use super::model::Dialect;
+use super::options::{self, Opt, Row, Scope};
+use super::value;
+
+/// A longer line is two lines to stunnel.
+const LINE_LIMIT: usize = 16_383;
+
+/// Nobody includes this deep on purpose, and a directory can include itself.
+const DEPTH_LIMIT: usize = 16;
+
+/// Reads a file's bytes, and the directories it includes.
+pub(super) fn read(bytes: &[u8], name: &Path, base: &Path, report: &mut Report) -> Draft {
+    let file: Arc<Path> = Arc::from(name);
+    let mut reader = Reader {
+        draft: Draft {
+            dialect: Dialect::Stunnel,
+            file: file.clone(),
+            base: base.to_path_buf(),
+            global: Values::default(),
+            defaults: Values::default(),
+            services: Vec::new(),
+            incomplete: false,
+        },
+        report,
+    };
+    reader.file(bytes, file, 0);
+    reader.draft
+}
+
+struct Reader<'a> {
+    draft: Draft,
+    report: &'a mut Report,
+}
+
+impl Reader<'_> {
+    fn file(&mut self, bytes: &[u8], file: Arc<Path>, depth: usize) {
+        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+        let lines = Lines::new(bytes);
+        let source = SourceText::new(file, lines.shown.as_str());
+        source.register(self.report);
+        for line in &lines.lines {
+            self.line(line, &source, depth);
+        }
+    }
+
+    fn line(&mut self, line: &Line, source: &SourceText, depth: usize) {
+        let whole = source.place(line.span(0..line.bytes.len()));
+        let Some(split) = split(&line.bytes) else {
+            return;
+        };
+        match split {
+            Split::Section(name) => {
+                let name = String::from_utf8_lossy(name).into_owned();
+                let name = Spanned { value: name, place: whole };
+                self.draft.services.push(DraftService { name, values: Values::default() });
+            }
+            Split::NoEquals => self.report.push(
+                Diagnostic::error("no-equals-sign", "No '=' found")
+                    .at(whole)
+                    .help("write NAME = VALUE, [SECTION], or # before a comment"),
+            ),
+            Split::Option { name, value } => {
+                let at = |range: Range<usize>| {
+                    if range.is_empty() { whole.clone() } else { source.place(line.span(range)) }
+                };
+                let text = String::from_utf8_lossy(line.bytes.get(name.clone()).unwrap_or(&[]));
+                let bytes = line.bytes.get(value.clone()).unwrap_or(&[]);
+                self.option(&text, at(name), bytes, at(value), depth);
+            }
+        }
+    }
+
+    fn option(&mut self, name: &str, name_at: Place, bytes: &[u8], at: Place, depth: usize) {
+        let in_section = !self.draft.services.is_empty();
+        let Some(row) = options::stunnel(name) else {
+            let whole = String::from_utf8_lossy(bytes);
+            let found = if looks_like_key_line(name)
+                || looks_like_key_line(&format!("{name}={whole}"))
+            {
+                Diagnostic::error("key-in-configuration", "this looks like an identity and its key")
+                    .at(name_at)
+                    .help("put it into a file of its own and name that file with PSKsecrets")
+            } else {
+                let names = options::TABLE.iter().flat_map(|row| row.stunnel.iter().copied());
+                let help = match options::nearest(name, names) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => "there is no such option".into(),
+                };
+                Diagnostic::error("unknown-option", "Specified option name is not valid here")
+                    .at(name_at)
+                    .label("unknown option")
+                    .help(help)
+            };
+            self.report.push(found);
+            self.draft.incomplete = true;
+            return;
+        };
+        if row.scope == Scope::Global && in_section {
+            self.report.push(
+                Diagnostic::error("misplaced-option", "Specified option name is not valid here")
+                    .at(name_at)
+                    .help("this is a global option: move it before the first [section]"),
+            );
+            return;
+        }
+        // An empty pid is how stunnel is told to write none.
+        if row.opt == Opt::Pid && bytes.is_empty() {
+            self.draft
+                .global
+                .push(Opt::Pid, Spanned { value: Value::Text(String::new()), place: at });
+            return;
+        }
+        match value::read_bytes(row.kind, bytes) {
+            Ok(Value::Path(dir)) if row.opt == Opt::Include => self.include(&dir, at, depth),
+            Ok(value) => self.keep(row, Spanned { value, place: at }),
+            Err(wrong) => {
+                self.draft.incomplete = true;
+                self.report
+                    .push(Diagnostic::error(wrong.code, wrong.message).at(at).help(wrong.help));
+            }
+        }
+    }
+
+    fn keep(&mut self, row: &Row, value: Spanned<Value>) {
+        let values = match self.draft.services.last_mut() {
+            Some(service) => &mut service.values,
+            None if row.scope == Scope::Global || row.opt == Opt::LogLevel => {
+                &mut self.draft.global
+            }
+            None => &mut self.draft.defaults,
+        };
+        if row.opt == Opt::TlsVersion {
+            // It is short for both, and a later line about one of them has the last word.
+            values.push(Opt::TlsMin, value.clone());
+            values.push(Opt::TlsMax, value);
+        } else {
+            values.push(row.opt, value);
+        }
+    }
+
+    /// Every regular file of a directory, in the order of the bytes of their names: stunnel sorts
+    /// with strcoll in the C locale. Names with a leading dot and editors' backups are included too.
+    fn include(&mut self, dir: &Path, at: Place, depth: usize) {
+        let fail = |report: &mut Report, message: String, help: &str| {
+            report.push(Diagnostic::error("include-failed", message).at(at.clone()).help(help));
+        };
+        if depth >= DEPTH_LIMIT {
+            fail(self.report, "files include each other without end".into(), "break the circle");
+            return;
+        }
+        let path = self.draft.base.join(dir);
+        let mut files: Vec<PathBuf> = match std::fs::read_dir(&path) {
+            Ok(entries) => entries.filter_map(|e| e.ok().map(|e| e.path())).collect(),
+            Err(e) => {
+                self.draft.incomplete = true;
+                fail(
+                    self.report,
+                    format!("cannot read the directory {}: {e}", path.display()),
+                    "include takes a directory, not a file",
+                );
+                return;
+            }
+        };
+        files.retain(|file| file.is_file());
+        files.sort_by(|a, b| {
+            let name = |p: &Path| p.as_os_str().as_encoded_bytes().to_vec();
+            name(a).cmp(&name(b))
+        });
+        for file in files {
+            // As it would be typed from where the program was started.
+            let shown: PathBuf = match file.file_name() {
+                Some(name) => dir.join(name),
+                None => file.clone(),
+            };
+            match std::fs::read(&file) {
+                Ok(bytes) => {
+                    let shown: Arc<Path> = Arc::from(shown);
+                    self.report.included.insert(shown.clone(), at.clone());
+                    self.file(&bytes, shown, depth + 1);
+                }
+                Err(e) => {
+                    self.draft.incomplete = true;
+                    fail(
+                        self.report,
+                        format!("cannot read {}: {e}", shown.display()),
+                        "make it readable, or move it out of the directory",
+                    );
+                }
+            }
+        }
+    }
+}
+
+enum Split<'a> {
+    Section(&'a [u8]),
+    NoEquals,
+    Option { name: Range<usize>, value: Range<usize> },
+}
+
+/// What isspace(3) means in the C locale; CR is gone already.
+fn is_space(b: u8) -> bool {
+    matches!(b, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c)
+}
+
+fn trim(bytes: &[u8], range: Range<usize>) -> Range<usize> {
+    let part = bytes.get(range.clone()).unwrap_or(&[]);
+    let lead = part.iter().take_while(|b| is_space(**b)).count();
+    let trail = part.iter().rev().take_while(|b| is_space(**b)).count();
+    range.start + lead..(range.end - trail).max(range.start + lead)
+}
+
+fn split(bytes: &[u8]) -> Option<Split<'_>> {
+    let all = trim(bytes, 0..bytes.len());
+    let text = bytes.get(all.clone()).unwrap_or(&[]);
+    match text {
+        [] | [b'#' | b';', ..] => None,
+        [b'[', name @ .., b']'] => Some(Split::Section(name)),
+        _ => Some(match text.iter().position(|b| *b == b'=') {
+            None => Split::NoEquals,
+            Some(equals) => {
+                let equals = all.start + equals;
+                Split::Option {
+                    name: trim(bytes, all.start..equals),
+                    value: trim(bytes, equals + 1..all.end),
+                }
+            }
+        }),
+    }
+}
+
+/// A line as stunnel sees it, and where it is in the shown text.
+struct Line {
+    bytes: Vec<u8>,
+    shown: Range<usize>,
+    /// Byte for byte the shown text, so that a part of it can be pointed at.
+    exact: bool,
+}
+
+impl Line {
+    fn span(&self, range: Range<usize>) -> Range<usize> {
+        if self.exact {
+            self.shown.start + range.start..self.shown.start + range.end
+        } else {
+            self.shown.clone()
+        }
+    }
+}
+
+struct Lines {
+    lines: Vec<Line>,
+    /// The file as it can be shown: UTF-8, with the same lines.
+    shown: String,
+}
+
+impl Lines {
+    fn new(bytes: &[u8]) -> Self {
+        let mut lines = Vec::new();
+        let mut shown = String::with_capacity(bytes.len());
+        for (n, physical) in bytes.split(|b| *b == b'\n').enumerate() {
+            if n > 0 {
+                shown.push('\n');
+            }
+            let start = shown.len();
+            shown.push_str(&String::from_utf8_lossy(physical));
+            let kept: Vec<u8> = physical.iter().copied().filter(|b| *b != b'\r').collect();
+            let unchanged = physical.strip_suffix(b"\r").unwrap_or(physical).len() == kept.len();
+            let is_utf8 = std::str::from_utf8(physical).is_ok();
+            for (chunk_number, chunk) in kept.chunks(LINE_LIMIT).enumerate() {
+                let end = chunk.iter().position(|b| *b == 0).unwrap_or(chunk.len());
+                let content = chunk.get(..end).unwrap_or(chunk).to_vec();
+                let offset = start + chunk_number * LINE_LIMIT;
+                let exact = unchanged
+                    && is_utf8
+                    && shown.is_char_boundary(offset)
+                    && shown.is_char_boundary(offset + content.len());
+                let span = if exact { offset..offset + content.len() } else { start..shown.len() };
+                lines.push(Line { bytes: content, shown: span, exact });
+            }
+        }
+        Self { lines, shown }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn draft(text: &[u8]) -> (Draft, Report) {
+        let mut report = Report::default();
+        let draft = read(text, Path::new("t.conf"), Path::new("/base"), &mut report);
+        (draft, report)
+    }
+
+    fn codes(text: &[u8]) -> Vec<(&'static str, u32)> {
+        let (_, report) = draft(text);
+        report
+            .diagnostics
+            .iter()
+            .map(|d| (d.code, d.place.as_ref().map_or(0, |p| p.line)))
+            .collect()
+    }
+
+    fn text(values: &Values, opt: Opt) -> Vec<String> {
+        let show = |v: &Spanned<Value>| match &v.value {
+            Value::Text(t) => t.clone(),
+            Value::Path(p) => p.display().to_string(),
+            Value::Endpoint(e) => e.to_string(),
+            Value::Bytes(b) => String::from_utf8_lossy(b).into_owned(),
+            other => format!("{other:?}"),
+        };
+        values.all(opt).iter().map(show).collect()
+    }
+
+    #[test]
+    fn the_first_line_may_begin_with_a_byte_order_mark() {
+        let (d, r) = draft(b"\xef\xbb\xbfoutput = a.log\n");
+        assert!(r.diagnostics.is_empty());
+        assert_eq!(text(&d.global, Opt::LogOutput), ["a.log"]);
+    }
+
+    #[test]
+    fn carriage_returns_vanish_wherever_they_are() {
+        let (d, r) = draft(b"[a]\r\nacc\rept = 30\r02\r\r\n");
+        assert!(r.diagnostics.is_empty());
+        assert_eq!(text(&d.services[0].values, Opt::Accept), ["3002"]);
+    }
+
+    #[test]
+    fn a_last_line_needs_no_line_feed() {
+        let (d, _) = draft(b"[a]\nPSKidentity = client1");
+        assert_eq!(text(&d.services[0].values, Opt::PskIdentity), ["client1"]);
+    }
+
+    #[test]
+    fn what_stands_behind_a_nul_is_not_there() {
+        let (d, r) = draft(b"[a]\nciphers = PSK\0garbage\n\0= x\n");
+        assert!(r.diagnostics.is_empty());
+        assert_eq!(text(&d.services[0].values, Opt::Ciphers), ["PSK"]);
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_two_lines() {
+        let mut comment = vec![b'#'; LINE_LIMIT];
+        comment.extend_from_slice(b"no option\n[a]\n");
+        assert_eq!(codes(&comment), [("no-equals-sign", 1)]);
+        let mut comment = vec![b'#'; LINE_LIMIT];
+        comment.extend_from_slice(b"output = x\n");
+        let (d, _) = draft(&comment);
+        assert_eq!(text(&d.global, Opt::LogOutput), ["x"]);
+    }
+
+    #[test]
+    fn only_a_lines_first_character_makes_a_comment() {
+        let (d, r) = draft(b"  ; x\n\t# y\n[a]\nciphers = PSK # all of them\n");
+        assert!(r.diagnostics.is_empty());
+        assert_eq!(text(&d.services[0].values, Opt::Ciphers), ["PSK # all of them"]);
+        assert_eq!(codes(b"[a] ; comment\n"), [("no-equals-sign", 1)]);
+        assert_eq!(codes(b"[a]\naccept = 127.0.0.1:0 ; x\n"), [("bad-address", 2)]);
+    }
+
+    #[test]
+    fn the_first_equals_sign_ends_the_name() {
+        let (d, _) = draft(b"[a]\n  PSKidentity  =  a=b = c  \nsni=\n");
+        assert_eq!(text(&d.services[0].values, Opt::PskIdentity), ["a=b = c"]);
+        assert_eq!(text(&d.services[0].values, Opt::ServerName), [""]);
+    }
+
+    #[test]
+    fn names_and_words_know_no_case() {
+        let (d, r) = draft(b"CLIENT = YES\npsksecrets = x\n[a]\ncurve = P-256\n");
+        assert!(r.diagnostics.is_empty());
+        assert_eq!(text(&d.defaults, Opt::Mode), ["Mode(Client)"]);
+        assert_eq!(text(&d.services[0].values, Opt::Groups), ["P-256"]);
+        assert_eq!(codes(b"client = true\n"), [("unknown-value", 1)]);
+    }
+
+    #[test]
+    fn a_sections_name_is_everything_between_the_brackets() {
+        let (d, r) = draft(b"[]\n[ a ]\n[b]]\n[b]]\n");
+        assert!(r.diagnostics.is_empty());
+        let names: Vec<_> = d.services.iter().map(|s| s.name.value.as_str()).collect();
+        assert_eq!(names, ["", " a ", "b]", "b]"]);
+    }
+
+    #[test]
+    fn a_global_option_in_a_section_is_misplaced() {
+        assert_eq!(codes(b"[a]\noutput = x\n"), [("misplaced-option", 2)]);
+        assert_eq!(codes(b"[a]\ndebug = 7\n"), []);
+    }
+
+    #[test]
+    fn utf_16_is_a_line_without_an_equals_sign() {
+        assert_eq!(codes(b"\xff\xfec\0l\0i\0e\0n\0t\0").len(), 1);
+        assert_eq!(codes(b"\xff\xfec\0l\0")[0].0, "no-equals-sign");
+    }
+
+    #[test]
+    fn numbers_are_whole_and_have_no_unit() {
+        assert_eq!(codes(b"[a]\nTIMEOUTclose = 5s\n"), [("bad-number", 2)]);
+        assert_eq!(codes(b"[a]\nTIMEOUTclose =\n"), [("bad-number", 2)]);
+        assert_eq!(codes(b"[a]\nTIMEOUTclose = 0\nTIMEOUTidle = -1\n"), []);
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf_8_are_an_identity_and_a_path() {
+        let (d, r) = draft(b"[a]\nPSKidentity = \xe9t\xe9\nPSKsecrets = \xe9\n");
+        assert!(r.diagnostics.is_empty());
+        assert_eq!(
+            d.services[0].values.last(Opt::PskIdentity).map(|v| v.value.clone()),
+            Some(Value::Bytes(b"\xe9t\xe9".to_vec()))
+        );
+        assert_eq!(d.services[0].values.all(Opt::PskSecrets).len(), 1);
+        assert_eq!(codes(b"[a]\nciphers = \xe9\n"), [("not-utf-8", 2)]);
+    }
+
+    #[test]
+    fn an_unknown_option_is_an_error_and_its_neighbour_is_offered() {
+        let (_, r) = draft(b"[a]\nPSKsecret = x\n");
+        assert_eq!(r.diagnostics[0].code, "unknown-option");
+        assert_eq!(r.diagnostics[0].help.as_deref(), Some("did you mean `PSKsecrets`?"));
+        let place = r.diagnostics[0].place.clone().unwrap();
+        assert_eq!((place.line, place.column, place.span), (2, 1, 4..13));
+    }
+
+    #[test]
+    fn included_directories_are_read_in_the_order_of_bytes_and_the_section_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let conf = dir.path().join("d");
+        std::fs::create_dir(&conf).unwrap();
+        for (name, body) in [
+            ("a", "connect = 5\n"),
+            ("10-x", "connect = 2\n"),
+            (".hidden", "connect = 1\n"),
+            ("9-x", "connect = 3\n"),
+            ("Z", "connect = 4\n"),
+            ("a.conf~", "connect = 6\n[next]\nconnect = 7\n"),
+        ] {
+            std::fs::write(conf.join(name), body).unwrap();
+        }
+        std::fs::create_dir(conf.join("sub")).unwrap();
+        let mut report = Report::default();
+        let text_ = b"[first]\ninclude = d\naccept = 8\n";
+        let d = read(text_, Path::new("t.conf"), dir.path(), &mut report);
+        assert!(report.diagnostics.is_empty(), "{}", report.render(false));
+        assert_eq!(text(&d.services[0].values, Opt::Connect), ["1", "2", "3", "4", "5", "6"]);
+        assert_eq!(text(&d.services[1].values, Opt::Connect), ["7"]);
+        assert_eq!(text(&d.services[1].values, Opt::Accept), ["8"]);
+    }
+
+    #[test]
+    fn a_mistake_in_an_included_file_names_both_lines() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("d")).unwrap();
+        std::fs::write(dir.path().join("d/x"), "\nbroken\n").unwrap();
+        let mut report = Report::default();
+        read(b"# hi\ninclude = d\n", Path::new("t.conf"), dir.path(), &mut report);
+        assert_eq!(
+            report.render_stunnel(),
+            "[!] d/x:2: \"broken\": No '=' found\n\
+             [!] t.conf:2: \"include = d\": Failed to include a file\n\
+             [!] Configuration failed\n"
+        );
+    }
+
+    #[test]
+    fn a_directory_that_includes_itself_is_an_error_and_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("d")).unwrap();
+        std::fs::write(dir.path().join("d/x"), "include = d\n").unwrap();
+        let mut report = Report::default();
+        read(b"include = d\n", Path::new("t.conf"), dir.path(), &mut report);
+        assert_eq!(report.diagnostics.len(), 1);
+        assert_eq!(report.diagnostics[0].code, "include-failed");
+        assert!(report.render_stunnel().len() < 20_000);
+    }
+
+    #[test]
+    fn a_key_that_strayed_into_the_file_is_not_shown() {
+        let key = "c2VjcmV0c2VjcmV0c2VjcmV0";
+        for body in [
+            format!("client1:{key}\n"),
+            format!("client1:{key}==\n"),
+            format!("[a]\nPSKsecrets = client1:{key}\n"),
+            format!("[a]\nPSKidentity = client1:{key}==\n"),
+            format!("[a]\naccept = client1:{key}\n"),
+        ] {
+            let (_, r) = draft(body.as_bytes());
+            assert!(r.has_errors(), "{body}");
+            let json = serde_json::to_string(&r).unwrap();
+            if !body.contains("accept") {
+                assert!(!r.render(false).contains(key), "{}", r.render(false));
+                assert!(!r.render_stunnel().contains(key), "{}", r.render_stunnel());
+            }
+            assert!(!json.contains(key), "{json}");
+        }
+    }
+}

@@ -1,0 +1,349 @@
+//! The native grammar: TOML, of which every table, key and type is checked against the table of
+//! options.
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use ::toml::Spanned as TomlSpanned;
+use ::toml::de::{DeArray, DeString, DeTable, DeValue};
+
+use super::diagnostic::{Diagnostic, Report, SourceText, looks_like_key_line};
+use super::draft::{Draft, DraftService, Spanned, Value, Values};
+use super::model::Dialect;
+use super::options::{self, Arity, Kind, Opt, Row, TABLE, Table};
+use super::value::{self, Wrong};
+
+/// Reads a file's text.
+pub(super) fn read(text: &str, name: &Path, base: &Path, report: &mut Report) -> Draft {
+    let file: Arc<Path> = Arc::from(name);
+    let source = SourceText::new(file.clone(), text);
+    source.register(report);
+    let (root, mistakes) = DeTable::parse_recoverable(text);
+    let mut reader = Reader {
+        source,
+        found: Vec::new(),
+        draft: Draft {
+            dialect: Dialect::Native,
+            file,
+            base: base.to_path_buf(),
+            global: Values::default(),
+            defaults: Values::default(),
+            services: Vec::new(),
+            incomplete: !mistakes.is_empty(),
+        },
+    };
+    let mut lines = Vec::new();
+    for mistake in &mistakes {
+        let span = mistake.span().unwrap_or(0..0);
+        let place = reader.source.place(span.clone());
+        let line = text.get(span.start..).and_then(|t| t.lines().next()).unwrap_or_default();
+        let mut found = Diagnostic::error("syntax", mistake.message()).at(place.clone());
+        if line.contains(':')
+            && looks_like_key_line(text.lines().nth(index(place.line)).unwrap_or_default().trim())
+        {
+            found = found.help("keys belong into a file of their own, named by psk-secrets");
+        } else if let Some(help) = unquoted(text.lines().nth(index(place.line)).unwrap_or_default())
+        {
+            found = found.help(help);
+        }
+        // One slip makes the parser stumble several times over the same line.
+        if !lines.contains(&place.line) {
+            report.push(found);
+        }
+        lines.push(place.line);
+    }
+    reader.root(root.get_ref());
+    let Reader { found, draft, .. } = reader;
+    // What was made up to recover from a slip is no mistake of the operator's.
+    let made_up = |d: &Diagnostic| d.place.as_ref().is_some_and(|p| lines.contains(&p.line));
+    for d in found.into_iter().filter(|d| !made_up(d)) {
+        report.push(d);
+    }
+    draft
+}
+
+fn index(line: u32) -> usize {
+    (line as usize).saturating_sub(1)
+}
+
+/// The commonest slip of people who come from stunnel.conf.
+fn unquoted(line: &str) -> Option<String> {
+    let (key, value) = line.split_once('=')?;
+    let (key, value) = (key.trim(), value.trim());
+    let row = options::native(Table::Service, key).or_else(|| options::native(Table::Log, key))?;
+    let is_bare = !value.is_empty() && !value.starts_with(['"', '\'', '[', '{']);
+    if !is_bare {
+        return None;
+    }
+    Some(match (row.kind, looks_like_key_line(value)) {
+        (_, false) if !value.contains(['"', '#']) => {
+            format!("text stands in quotes: {key} = \"{value}\"")
+        }
+        _ => format!("text stands in quotes: {key} = \"...\""),
+    })
+}
+
+type Key<'i> = TomlSpanned<DeString<'i>>;
+type Item<'i> = TomlSpanned<DeValue<'i>>;
+
+struct Reader {
+    source: SourceText,
+    found: Vec<Diagnostic>,
+    draft: Draft,
+}
+
+/// In the order of the file, where the map has the order of the alphabet.
+fn entries<'a, 'i>(table: &'a DeTable<'i>) -> Vec<(&'a Key<'i>, &'a Item<'i>)> {
+    let mut entries: Vec<_> = table.iter().collect();
+    entries.sort_by_key(|(key, _)| key.span().start);
+    entries
+}
+
+impl Reader {
+    fn error(&mut self, code: &'static str, span: Range<usize>, message: String, help: String) {
+        self.draft.incomplete = true;
+        let place = self.source.place(span);
+        self.found.push(Diagnostic::error(code, message).at(place).help(help));
+    }
+
+    fn root(&mut self, root: &DeTable<'_>) {
+        for (key, item) in entries(root) {
+            match key.get_ref().as_ref() {
+                "log" => {
+                    if let Some(table) = self.table(key, item) {
+                        self.global(Table::Log, table);
+                    }
+                }
+                "defaults" => {
+                    if let Some(table) = self.table(key, item) {
+                        self.draft.defaults = self.service(table);
+                    }
+                }
+                "services" => {
+                    if let Some(table) = self.table(key, item) {
+                        self.services(table);
+                    }
+                }
+                name => match options::native(Table::Top, name) {
+                    Some(row) => {
+                        let values = self.values(row, item);
+                        values.into_iter().for_each(|v| self.draft.global.push(row.opt, v));
+                    }
+                    None => self.unknown(key, Table::Top),
+                },
+            }
+        }
+    }
+
+    fn table<'a, 'i>(&mut self, key: &Key<'i>, item: &'a Item<'i>) -> Option<&'a DeTable<'i>> {
+        match item.get_ref() {
+            DeValue::Table(table) => Some(table),
+            other => {
+                self.error(
+                    "wrong-type",
+                    item.span(),
+                    format!("`{}` is a table, not {}", key.get_ref(), type_of(other)),
+                    format!("write [{}] on a line of its own, and its keys below", key.get_ref()),
+                );
+                None
+            }
+        }
+    }
+
+    fn global(&mut self, table: Table, items: &DeTable<'_>) {
+        for (key, item) in entries(items) {
+            match options::native(table, key.get_ref()) {
+                Some(row) => {
+                    let values = self.values(row, item);
+                    values.into_iter().for_each(|v| self.draft.global.push(row.opt, v));
+                }
+                None => self.unknown(key, table),
+            }
+        }
+    }
+
+    fn services(&mut self, table: &DeTable<'_>) {
+        for (key, item) in entries(table) {
+            let name = key.get_ref().to_string();
+            if name.is_empty() || name.len() > 128 || name.chars().any(char::is_control) {
+                self.error(
+                    "bad-name",
+                    key.span(),
+                    "a service's name has 1 to 128 bytes and no control characters".into(),
+                    "give it a short name: it is shown in every log line".into(),
+                );
+            }
+            let DeValue::Table(items) = item.get_ref() else {
+                let row = options::native(Table::Service, &name);
+                let help = match row {
+                    Some(_) => "a service's keys stand in [services.NAME]".into(),
+                    None => format!("write [services.{name}] on a line of its own"),
+                };
+                let message = format!("a service is a table, not {}", type_of(item.get_ref()));
+                self.error("wrong-type", item.span(), message, help);
+                continue;
+            };
+            let values = self.service(items);
+            let name = Spanned { value: name, place: self.source.place(key.span()) };
+            self.draft.services.push(DraftService { name, values });
+        }
+    }
+
+    fn service(&mut self, items: &DeTable<'_>) -> Values {
+        let mut values = Values::default();
+        for (key, item) in entries(items) {
+            match options::native(Table::Service, key.get_ref()) {
+                Some(row) => {
+                    let read = self.values(row, item);
+                    read.into_iter().for_each(|v| values.push(row.opt, v));
+                }
+                None => self.unknown(key, Table::Service),
+            }
+        }
+        values
+    }
+
+    fn unknown(&mut self, key: &Key<'_>, table: Table) {
+        let name = key.get_ref().as_ref();
+        let keys = |table: Table| {
+            TABLE
+                .iter()
+                .filter_map(move |row| row.native.filter(|(t, _)| *t == table).map(|(_, key)| key))
+        };
+        let (tables, here) = match table {
+            Table::Top => (["log", "defaults", "services"].as_slice(), "here"),
+            Table::Log => (&[][..], "in [log]"),
+            Table::Service => (&[][..], "in a service"),
+        };
+        let near = options::nearest(name, keys(table).chain(tables.iter().copied()));
+        let elsewhere = [Table::Top, Table::Log, Table::Service]
+            .into_iter()
+            .find(|t| *t != table && options::native(*t, name).is_some());
+        let help = match (elsewhere, near, options::stunnel(name)) {
+            (Some(Table::Log), ..) => "it stands in [log]".into(),
+            (Some(Table::Top), ..) => "it stands before the first [table]".into(),
+            (Some(Table::Service), ..) => "it stands in [defaults] or in [services.NAME]".into(),
+            (None, Some(near), _) => format!("did you mean `{near}`?"),
+            (None, None, Some(row)) => match row.native {
+                Some((_, native)) => format!("stunnel's `{name}` is `{native}` here"),
+                None => format!("stunnel's `{name}` has no counterpart here"),
+            },
+            (None, None, None) => {
+                let all: Vec<_> = tables.iter().copied().chain(keys(table)).collect();
+                format!("known {here}: {}", all.join(", "))
+            }
+        };
+        let message = if name.len() > 60 {
+            format!("there is no such key {here}")
+        } else {
+            format!("there is no key `{name}` {here}")
+        };
+        self.error("unknown-option", key.span(), message, help);
+    }
+
+    /// The values of an option: one, or the members of a list where the option is one.
+    fn values(&mut self, row: &'static Row, item: &Item<'_>) -> Vec<Spanned<Value>> {
+        let place = |reader: &Self, span| reader.source.place(span);
+        match (row.arity, item.get_ref()) {
+            // What does not work is judged by its treatment, whatever its type.
+            _ if row.kind == Kind::Raw => {
+                let text = match item.get_ref() {
+                    DeValue::String(text) => text.to_string(),
+                    other => type_of(other).to_owned(),
+                };
+                vec![Spanned { value: Value::Text(text), place: place(self, item.span()) }]
+            }
+            (Arity::List, DeValue::Array(list)) => self.list(row, list, item.span()),
+            (_, _) => self.value(row, item).into_iter().collect(),
+        }
+    }
+
+    fn list(
+        &mut self,
+        row: &'static Row,
+        list: &DeArray<'_>,
+        span: Range<usize>,
+    ) -> Vec<Spanned<Value>> {
+        // Nothing in a list of sockets is a way to unsay the defaults.
+        if list.is_empty() && row.opt != Opt::Socket {
+            let name = row.name(Dialect::Native);
+            self.error(
+                "empty-list",
+                span,
+                format!("`{name}` is an empty list"),
+                "write at least one, or leave the key out".into(),
+            );
+        }
+        list.iter().filter_map(|item| self.value(row, item)).collect()
+    }
+
+    fn value(&mut self, row: &'static Row, item: &Item<'_>) -> Option<Spanned<Value>> {
+        match single(row, item.get_ref()) {
+            Ok(value) => Some(Spanned { value, place: self.source.place(item.span()) }),
+            Err(wrong) => {
+                self.error(wrong.code, item.span(), wrong.message, wrong.help);
+                None
+            }
+        }
+    }
+}
+
+/// One value of TOML as one value of ours.
+fn single(row: &Row, item: &DeValue<'_>) -> Result<Value, Wrong> {
+    let read = |text: &str| value::read(row.kind, Dialect::Native, text);
+    match (row.kind, item) {
+        (Kind::Bool, DeValue::Boolean(b)) => Ok(Value::Bool(*b)),
+        (Kind::Bool, _) => Err(wrong_type(row, item)),
+        (Kind::Count { min, max }, DeValue::Integer(n)) if n.radix() == 10 => {
+            value::count(&n.as_str().replace('_', ""), min, max).map(Value::Count)
+        }
+        (Kind::Count { .. }, _) => Err(wrong_type(row, item)),
+        (Kind::Keepalive, DeValue::Boolean(false)) => Ok(Value::Keepalive(None)),
+        (Kind::Listen | Kind::Connect, DeValue::Integer(n)) if n.radix() == 10 => read(n.as_str()),
+        (Kind::Version, DeValue::Float(f)) => read(f.as_str()).map_err(|_| wrong_type(row, item)),
+        (Kind::Duration { .. }, DeValue::Integer(n)) => Err(Wrong {
+            code: "unit-missing",
+            message: format!("`{n}` has no unit"),
+            help: format!("write \"{n}s\" for seconds; the units are ms, s, m, h and d"),
+        }),
+        (_, DeValue::String(text)) => read(text),
+        _ => Err(wrong_type(row, item)),
+    }
+}
+
+fn wrong_type(row: &Row, item: &DeValue<'_>) -> Wrong {
+    let words = value::words(row.kind, Dialect::Native);
+    let help = match row.kind {
+        Kind::Bool => "write true or false, without quotes".into(),
+        Kind::Count { min, max } => format!("write a number from {min} to {max}, without quotes"),
+        Kind::Duration { .. } => "write a text with a unit, such as \"10s\"".into(),
+        Kind::Keepalive => "write \"15s/5s/3\" (idle/interval/count) or false".into(),
+        Kind::Listen | Kind::Connect => {
+            "write a port or a text such as \"127.0.0.1:3002\", or a list of them".into()
+        }
+        Kind::Secrets | Kind::Socket => "write a text in quotes, or a list of them".into(),
+        _ if !words.is_empty() => format!(
+            "write one of: {}",
+            words.iter().map(|w| format!("\"{w}\"")).collect::<Vec<_>>().join(", ")
+        ),
+        _ => "write a text in quotes".into(),
+    };
+    Wrong {
+        code: "wrong-type",
+        message: format!("`{}` cannot be {}", row.name(Dialect::Native), type_of(item)),
+        help,
+    }
+}
+
+fn type_of(item: &DeValue<'_>) -> &'static str {
+    match item {
+        DeValue::String(_) => "a text",
+        DeValue::Integer(_) => "a number",
+        DeValue::Float(_) => "a decimal number",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
+}

@@ -1,0 +1,673 @@
+//! How the text of each kind of option is read, in either dialect.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::diagnostic::looks_like_key_line;
+use super::draft::{Side, Value};
+use super::endpoint::{Endpoint, Role, parse_native, parse_stunnel};
+use super::model::{
+    Dialect, Failover, Foreground, Keepalive, Level, LogFormat, Mode, PskHash, SocketOption,
+    TlsVersion,
+};
+use super::options::{Kind, nearest};
+
+/// Why a text is no value of its kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Wrong {
+    pub(super) code: &'static str,
+    pub(super) message: String,
+    pub(super) help: String,
+}
+
+impl Wrong {
+    fn new(code: &'static str, message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { code, message: message.into(), help: help.into() }
+    }
+}
+
+const LEVELS: &[(&str, Level)] = &[
+    ("emergency", Level::Emergency),
+    ("alert", Level::Alert),
+    ("critical", Level::Critical),
+    ("error", Level::Error),
+    ("warning", Level::Warning),
+    ("notice", Level::Notice),
+    ("info", Level::Info),
+    ("debug", Level::Debug),
+];
+
+const STUNNEL_LEVELS: &[(&str, Level)] = &[
+    ("emerg", Level::Emergency),
+    ("alert", Level::Alert),
+    ("crit", Level::Critical),
+    ("err", Level::Error),
+    ("warning", Level::Warning),
+    ("notice", Level::Notice),
+    ("info", Level::Info),
+    ("debug", Level::Debug),
+    ("0", Level::Emergency),
+    ("1", Level::Alert),
+    ("2", Level::Critical),
+    ("3", Level::Error),
+    ("4", Level::Warning),
+    ("5", Level::Notice),
+    ("6", Level::Info),
+    ("7", Level::Debug),
+];
+
+/// syslog(3)'s facilities; all processes of a machine agree on them.
+const FACILITIES: &[&str] = &[
+    "auth", "authpriv", "cron", "daemon", "ftp", "kern", "lpr", "mail", "news", "syslog", "user",
+    "uucp", "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7",
+];
+
+const FORMATS: &[(&str, LogFormat)] =
+    &[("human", LogFormat::Human), ("json", LogFormat::Json), ("stunnel", LogFormat::Stunnel)];
+const MODES: &[(&str, Mode)] = &[("client", Mode::Client), ("server", Mode::Server)];
+const STUNNEL_MODES: &[(&str, Mode)] = &[("yes", Mode::Client), ("no", Mode::Server)];
+const FAILOVERS: &[(&str, Failover)] =
+    &[("priority", Failover::Priority), ("round-robin", Failover::RoundRobin)];
+const STUNNEL_FAILOVERS: &[(&str, Failover)] =
+    &[("prio", Failover::Priority), ("rr", Failover::RoundRobin)];
+const HASHES: &[(&str, PskHash)] = &[("sha256", PskHash::Sha256), ("sha384", PskHash::Sha384)];
+const VERSIONS: &[(&str, Option<TlsVersion>)] = &[
+    ("1.0", Some(TlsVersion::Tls10)),
+    ("1.1", Some(TlsVersion::Tls11)),
+    ("1.2", Some(TlsVersion::Tls12)),
+    ("1.3", Some(TlsVersion::Tls13)),
+];
+const STUNNEL_VERSIONS: &[(&str, Option<TlsVersion>)] = &[
+    ("all", None),
+    ("TLSv1", Some(TlsVersion::Tls10)),
+    ("TLSv1.0", Some(TlsVersion::Tls10)),
+    ("TLSv1.1", Some(TlsVersion::Tls11)),
+    ("TLSv1.2", Some(TlsVersion::Tls12)),
+    ("TLSv1.3", Some(TlsVersion::Tls13)),
+];
+const FOREGROUNDS: &[(&str, Foreground)] =
+    &[("yes", Foreground::Yes), ("quiet", Foreground::Quiet), ("no", Foreground::No)];
+const YES_NO: &[(&str, bool)] = &[("yes", true), ("no", false)];
+
+/// OpenSSL's switches, SSL_CTX_set_options(3), without `SSL_OP_`.
+pub(super) const SSL_OPTIONS: &[&str] = &[
+    "ALL",
+    "ALLOW_CLIENT_RENEGOTIATION",
+    "ALLOW_NO_DHE_KEX",
+    "ALLOW_UNSAFE_LEGACY_RENEGOTIATION",
+    "CIPHER_SERVER_PREFERENCE",
+    "CISCO_ANYCONNECT",
+    "CLEANSE_PLAINTEXT",
+    "COOKIE_EXCHANGE",
+    "CRYPTOPRO_TLSEXT_BUG",
+    "DISABLE_TLSEXT_CA_NAMES",
+    "DONT_INSERT_EMPTY_FRAGMENTS",
+    "ENABLE_KTLS",
+    "ENABLE_MIDDLEBOX_COMPAT",
+    "EPHEMERAL_RSA",
+    "IGNORE_UNEXPECTED_EOF",
+    "LEGACY_SERVER_CONNECT",
+    "MICROSOFT_BIG_SSLV3_BUFFER",
+    "MICROSOFT_SESS_ID_BUG",
+    "MSIE_SSLV2_RSA_PADDING",
+    "NETSCAPE_CA_DN_BUG",
+    "NETSCAPE_CHALLENGE_BUG",
+    "NETSCAPE_DEMO_CIPHER_CHANGE_BUG",
+    "NETSCAPE_REUSE_CIPHER_CHANGE_BUG",
+    "NO_ANTI_REPLAY",
+    "NO_COMPRESSION",
+    "NO_DTLS_MASK",
+    "NO_DTLSv1",
+    "NO_DTLSv1_2",
+    "NO_ENCRYPT_THEN_MAC",
+    "NO_EXTENDED_MASTER_SECRET",
+    "NO_QUERY_MTU",
+    "NO_RENEGOTIATION",
+    "NO_SESSION_RESUMPTION_ON_RENEGOTIATION",
+    "NO_SSL_MASK",
+    "NO_SSLv2",
+    "NO_SSLv3",
+    "NO_TICKET",
+    "NO_TLSv1",
+    "NO_TLSv1.1",
+    "NO_TLSv1.2",
+    "NO_TLSv1.3",
+    "NO_TLSv1_1",
+    "NO_TLSv1_2",
+    "NO_TLSv1_3",
+    "PKCS1_CHECK_1",
+    "PKCS1_CHECK_2",
+    "PREFER_NO_DHE_KEX",
+    "PRIORITIZE_CHACHA",
+    "SAFARI_ECDHE_ECDSA_BUG",
+    "SINGLE_DH_USE",
+    "SINGLE_ECDH_USE",
+    "SSLEAY_080_CLIENT_DH_BUG",
+    "SSLREF2_REUSE_CERT_TYPE_BUG",
+    "TLSEXT_PADDING",
+    "TLS_BLOCK_PADDING_BUG",
+    "TLS_D5_BUG",
+    "TLS_ROLLBACK_BUG",
+];
+
+/// Reads what stands behind an option's name. Native files come here with their strings only; see
+/// the reader of TOML for what other types mean.
+pub(super) fn read(kind: Kind, dialect: Dialect, text: &str) -> Result<Value, Wrong> {
+    let native = dialect == Dialect::Native;
+    Ok(match kind {
+        Kind::Duration { zero } => {
+            Value::Duration(if native { duration(text, zero)? } else { seconds(text, zero)? })
+        }
+        Kind::Count { min, max } => Value::Count(count(text, min, max)?),
+        Kind::Bool => Value::Bool(choice(text, YES_NO, dialect)?),
+        Kind::Path => Value::Path(path(text)?),
+        Kind::Secrets if looks_like_key_line(text) => {
+            return Err(Wrong::new(
+                "key-in-configuration",
+                "this looks like an identity and its key, not like the name of a file",
+                "put the identity:key line into a file of its own and name that file here; \
+                 consider this key known to whoever could read this file",
+            ));
+        }
+        Kind::Secrets => Value::Path(path(text)?),
+        Kind::Listen => Value::Endpoint(address(text, dialect, Role::Listen)?),
+        Kind::Connect => Value::Endpoint(address(text, dialect, Role::Connect)?),
+        Kind::Mode => {
+            Value::Mode(choice(text, if native { MODES } else { STUNNEL_MODES }, dialect)?)
+        }
+        Kind::Failover => {
+            let words = if native { FAILOVERS } else { STUNNEL_FAILOVERS };
+            Value::Failover(choice(text, words, dialect)?)
+        }
+        Kind::Identity => Value::Bytes(identity(text.as_bytes(), dialect)?),
+        Kind::Hash => Value::Hash(choice(text, HASHES, dialect)?),
+        Kind::Version => Value::Version(version(text, dialect)?),
+        Kind::Level => Value::Level(level(text, dialect)?),
+        Kind::LogFormat => Value::LogFormat(choice(text, FORMATS, dialect)?),
+        Kind::Text { empty } => Value::Text(plain(text, empty)?),
+        Kind::Keepalive => Value::Keepalive(keepalive(text)?),
+        Kind::Socket => {
+            let (side, option) = socket(text, dialect)?;
+            Value::Socket(side, option)
+        }
+        Kind::Foreground => Value::Foreground(choice(text, FOREGROUNDS, dialect)?),
+        Kind::SslOption => Value::Text(ssl_option(text)?),
+        Kind::Raw => Value::Text(text.into()),
+    })
+}
+
+/// A value of stunnel's, whose bytes have no encoding.
+pub(super) fn read_bytes(kind: Kind, bytes: &[u8]) -> Result<Value, Wrong> {
+    match (kind, std::str::from_utf8(bytes)) {
+        (Kind::Identity, _) => Ok(Value::Bytes(identity(bytes, Dialect::Stunnel)?)),
+        (_, Ok(text)) => read(kind, Dialect::Stunnel, text),
+        #[cfg(unix)]
+        (Kind::Path | Kind::Secrets, Err(_)) => {
+            use std::os::unix::ffi::OsStrExt as _;
+            Ok(Value::Path(PathBuf::from(std::ffi::OsStr::from_bytes(bytes))))
+        }
+        (Kind::Raw, Err(_)) => Ok(Value::Text(String::from_utf8_lossy(bytes).into_owned())),
+        (_, Err(_)) => Err(Wrong::new(
+            "not-utf-8",
+            "the value is not UTF-8",
+            "save the file as UTF-8, or write this value in ASCII",
+        )),
+    }
+}
+
+/// The words that are a value of this kind; empty where any text may be.
+pub(super) fn words(kind: Kind, dialect: Dialect) -> Vec<&'static str> {
+    fn names<T>(table: &'static [(&'static str, T)]) -> Vec<&'static str> {
+        table.iter().map(|(name, _)| *name).collect()
+    }
+    match (kind, dialect) {
+        (Kind::Bool, Dialect::Native) => vec!["true", "false"],
+        (Kind::Bool, Dialect::Stunnel) => names(YES_NO),
+        (Kind::Mode, Dialect::Native) => names(MODES),
+        (Kind::Mode, Dialect::Stunnel) => names(STUNNEL_MODES),
+        (Kind::Failover, Dialect::Native) => names(FAILOVERS),
+        (Kind::Failover, Dialect::Stunnel) => names(STUNNEL_FAILOVERS),
+        (Kind::Hash, _) => names(HASHES),
+        (Kind::Version, Dialect::Native) => names(VERSIONS),
+        (Kind::Version, Dialect::Stunnel) => names(STUNNEL_VERSIONS),
+        (Kind::Level, Dialect::Native) => names(LEVELS),
+        (Kind::Level, Dialect::Stunnel) => names(STUNNEL_LEVELS),
+        (Kind::LogFormat, _) => names(FORMATS),
+        (Kind::Foreground, _) => names(FOREGROUNDS),
+        (Kind::SslOption, _) => SSL_OPTIONS.to_vec(),
+        _ => Vec::new(),
+    }
+}
+
+/// stunnel's words know no case, native ones do.
+fn choice<T: Copy>(
+    text: &str,
+    words: &'static [(&'static str, T)],
+    dialect: Dialect,
+) -> Result<T, Wrong> {
+    let is = |word: &str| match dialect {
+        Dialect::Native => word == text,
+        Dialect::Stunnel => word.eq_ignore_ascii_case(text),
+    };
+    let found = words.iter().find(|(word, _)| is(word));
+    found.map(|(_, value)| *value).ok_or_else(|| {
+        let names: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+        no_such_word(text, &names)
+    })
+}
+
+fn no_such_word(text: &str, names: &[&str]) -> Wrong {
+    let help = match nearest(text, names.iter().copied()) {
+        Some(name) => format!("did you mean `{name}`? It is one of: {}", names.join(", ")),
+        None => format!("it is one of: {}", names.join(", ")),
+    };
+    Wrong::new("unknown-value", format!("there is no `{}` here", shown(text)), help)
+}
+
+/// As much of a text as helps to find it, and nothing of what might be a key.
+fn shown(text: &str) -> String {
+    if looks_like_key_line(text) {
+        return "identity:...".into();
+    }
+    match text.char_indices().nth(60) {
+        Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
+        None => text.into(),
+    }
+}
+
+fn bad_duration(text: &str) -> Wrong {
+    Wrong::new(
+        "bad-duration",
+        format!("`{}` is not a length of time", shown(text)),
+        "write a number and a unit, such as \"250ms\", \"10s\", \"5m\", \"12h\" or \"1h30m\"",
+    )
+}
+
+/// `1h30m`: whole numbers, each with its unit, of which none comes twice.
+fn duration(text: &str, zero: bool) -> Result<Duration, Wrong> {
+    let bad = || bad_duration(text);
+    let mut rest = text.trim();
+    if rest.is_empty() {
+        return Err(bad());
+    }
+    if rest.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(Wrong::new(
+            "unit-missing",
+            format!("`{}` has no unit", shown(text)),
+            format!("write \"{}s\" for seconds; the units are ms, s, m, h and d", shown(rest)),
+        ));
+    }
+    let mut total: u64 = 0;
+    let mut last = u64::MAX;
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, tail) = rest.split_at(digits);
+        let letters = tail.bytes().take_while(|b| !b.is_ascii_digit()).count();
+        if !tail.is_char_boundary(letters) {
+            return Err(bad());
+        }
+        let (unit, tail) = tail.split_at(letters);
+        let millis = match unit.trim() {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" | "min" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
+            _ => return Err(bad()),
+        };
+        // Falling units only: 5s5s and 1s1h are slips of the hand.
+        if millis >= last {
+            return Err(bad());
+        }
+        last = millis;
+        let number: u64 = number.parse().map_err(|_| bad())?;
+        let part = number.checked_mul(millis).ok_or_else(bad)?;
+        total = total.checked_add(part).ok_or_else(bad)?;
+        rest = tail.trim_start();
+    }
+    at_least(Duration::from_millis(total), zero, text)
+}
+
+/// A clock that has rung before it started refuses every connection, so zero has to make sense; and
+/// beyond 100 years it cannot be told from no clock, but can overflow one.
+fn at_least(length: Duration, zero: bool, text: &str) -> Result<Duration, Wrong> {
+    const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
+    if length.is_zero() && !zero {
+        return Err(Wrong::new(
+            "zero-duration",
+            "nothing can happen in no time at all",
+            "write a length of time greater than zero",
+        ));
+    }
+    if length > LONGEST {
+        return Err(Wrong::new(
+            "bad-duration",
+            format!("`{}` is longer than a hundred years", shown(text)),
+            "write a shorter time",
+        ));
+    }
+    Ok(length)
+}
+
+/// strtol's number: white space, a sign, digits, and then the end.
+fn strtol(text: &str) -> Option<i64> {
+    let text = text.trim_start_matches([' ', '\t', '\u{b}', '\u{c}', '\r', '\n']);
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    // strtol stops at the ends of its range instead of failing.
+    let limit = if text.starts_with('-') { i64::MIN } else { i64::MAX };
+    Some(text.parse().unwrap_or(limit))
+}
+
+/// stunnel's seconds. It hands a negative number to poll(2), where it means for ever.
+fn seconds(text: &str, zero: bool) -> Result<Duration, Wrong> {
+    const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 86_400);
+    let number = strtol(text).ok_or_else(|| {
+        let native = duration(text, true).map(|d| d.as_secs().max(1));
+        let help = match native {
+            Ok(n) if !text.is_empty() => format!("write whole seconds without a unit: {n}"),
+            _ => "write whole seconds without a unit, such as 10".into(),
+        };
+        Wrong::new("bad-number", format!("`{}` is not a number", shown(text)), help)
+    })?;
+    match u64::try_from(number) {
+        Ok(n) => at_least(Duration::from_secs(n).min(FOR_EVER), zero, text),
+        Err(_) => Ok(FOR_EVER),
+    }
+}
+
+pub(super) fn count(text: &str, min: u32, max: u32) -> Result<u32, Wrong> {
+    let number = strtol(text).ok_or_else(|| {
+        Wrong::new(
+            "bad-number",
+            format!("`{}` is not a number", shown(text)),
+            format!("write a number from {min} to {max}"),
+        )
+    })?;
+    u32::try_from(number).ok().filter(|n| (min..=max).contains(n)).ok_or_else(|| {
+        Wrong::new(
+            "out-of-range",
+            format!("{number} is out of range"),
+            format!("write a number from {min} to {max}"),
+        )
+    })
+}
+
+fn path(text: &str) -> Result<PathBuf, Wrong> {
+    if text.is_empty() || text.contains('\0') {
+        return Err(Wrong::new(
+            "bad-path",
+            "this is not the name of a file",
+            "write the name of a file",
+        ));
+    }
+    Ok(PathBuf::from(text))
+}
+
+fn address(text: &str, dialect: Dialect, role: Role) -> Result<Endpoint, Wrong> {
+    let read = match dialect {
+        Dialect::Native => parse_native(text, role),
+        Dialect::Stunnel => parse_stunnel(text, role),
+    };
+    read.map_err(|e| {
+        let message =
+            if looks_like_key_line(text) { "this is not an address".into() } else { e.to_string() };
+        Wrong::new("bad-address", message, e.help())
+    })
+}
+
+/// Its length is OpenSSL's limit of 256 bytes with the NUL. A native identity can be typed and
+/// logged; stunnel's is any bytes.
+fn identity(bytes: &[u8], dialect: Dialect) -> Result<Vec<u8>, Wrong> {
+    let bad = |message: String| {
+        Wrong::new(
+            "bad-identity",
+            message,
+            "write an identity of 1 to 255 bytes, without control characters or a colon",
+        )
+    };
+    if bytes.len() > 255 {
+        return Err(bad(format!("the identity has {} bytes", bytes.len())));
+    }
+    if std::str::from_utf8(bytes).is_ok_and(looks_like_key_line) {
+        return Err(Wrong::new(
+            "key-in-configuration",
+            "this looks like an identity and its key",
+            "write the identity alone, and put the identity:key line into a file of its own",
+        ));
+    }
+    if bytes.contains(&b':') {
+        // The key file could never hold it: there, the first colon ends the identity.
+        return Err(bad("an identity holds no colon".into()));
+    }
+    if dialect == Dialect::Native {
+        if bytes.is_empty() {
+            return Err(bad("the identity is empty".into()));
+        }
+        if std::str::from_utf8(bytes).is_ok_and(|t| t.chars().any(char::is_control)) {
+            return Err(bad("the identity has a control character".into()));
+        }
+    }
+    Ok(bytes.to_vec())
+}
+
+fn version(text: &str, dialect: Dialect) -> Result<Option<TlsVersion>, Wrong> {
+    let words = match dialect {
+        Dialect::Native => VERSIONS,
+        Dialect::Stunnel => STUNNEL_VERSIONS,
+    };
+    if ["SSLv2", "SSLv3"].iter().any(|old| old.eq_ignore_ascii_case(text)) {
+        return Err(Wrong::new(
+            "obsolete-version",
+            format!("{text} is broken and not supported (RFC 7568)"),
+            "write TLSv1.2 or TLSv1.3",
+        ));
+    }
+    choice(text, words, dialect).map_err(|mut wrong| {
+        if dialect == Dialect::Stunnel {
+            wrong.message = "Invalid protocol version".into();
+        }
+        wrong
+    })
+}
+
+fn level(text: &str, dialect: Dialect) -> Result<Level, Wrong> {
+    if dialect == Dialect::Native {
+        return choice(text, LEVELS, dialect);
+    }
+    let level = match text.split_once('.') {
+        Some((facility, level)) => {
+            if !FACILITIES.iter().any(|f| f.eq_ignore_ascii_case(facility)) {
+                return Err(no_such_word(facility, FACILITIES));
+            }
+            level
+        }
+        None => text,
+    };
+    choice(level, STUNNEL_LEVELS, dialect)
+}
+
+fn plain(text: &str, empty: bool) -> Result<String, Wrong> {
+    if text.is_empty() && !empty {
+        return Err(Wrong::new("empty-value", "the value is empty", "write one, or leave it out"));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(Wrong::new(
+            "control-character",
+            "the value has a control character",
+            "remove it",
+        ));
+    }
+    Ok(text.into())
+}
+
+fn ssl_option(text: &str) -> Result<String, Wrong> {
+    let name = text.strip_prefix('-').unwrap_or(text);
+    if SSL_OPTIONS.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+        Ok(text.into())
+    } else {
+        let help = match nearest(name, SSL_OPTIONS.iter().copied()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "SSL_CTX_set_options(3) has them, each without SSL_OP_".into(),
+        };
+        Err(Wrong::new("unknown-value", format!("there is no switch `{}`", shown(name)), help))
+    }
+}
+
+/// `15s/5s/3`, or `off`.
+fn keepalive(text: &str) -> Result<Option<Keepalive>, Wrong> {
+    if text == "off" {
+        return Ok(None);
+    }
+    let bad = || {
+        Wrong::new(
+            "bad-keepalive",
+            format!("`{}` is not a keepalive", shown(text)),
+            "write idle/interval/count, such as \"15s/5s/3\", or false",
+        )
+    };
+    let parts: Vec<&str> = text.split('/').collect();
+    let [idle, interval, probes] = parts.as_slice() else {
+        return Err(bad());
+    };
+    let whole = |text: &str| match duration(text, false) {
+        // The kernel counts seconds, up to 32767 (tcp(7)).
+        Ok(d) if d.subsec_nanos() == 0 && d.as_secs() <= 32_767 => Ok(d),
+        Ok(_) => Err(Wrong::new(
+            "bad-keepalive",
+            "keepalive counts whole seconds, up to 32767",
+            "write idle/interval/count, such as \"15s/5s/3\", or false",
+        )),
+        Err(wrong) => Err(wrong),
+    };
+    let probes = count(probes.trim(), 1, 127)?;
+    Ok(Some(Keepalive { idle: whole(idle)?, interval: whole(interval)?, count: probes }))
+}
+
+const SIDES: &[(&str, Side)] =
+    &[("accept", Side::Accept), ("downstream", Side::Downstream), ("upstream", Side::Upstream)];
+
+const SOCKET_OPTIONS: &[&str] = &[
+    "SO_DEBUG",
+    "SO_DONTROUTE",
+    "SO_KEEPALIVE",
+    "SO_LINGER",
+    "SO_OOBINLINE",
+    "SO_RCVBUF",
+    "SO_SNDBUF",
+    "SO_RCVLOWAT",
+    "SO_SNDLOWAT",
+    "SO_RCVTIMEO",
+    "SO_SNDTIMEO",
+    "SO_REUSEADDR",
+    "SO_BINDTODEVICE",
+    "TCP_KEEPCNT",
+    "TCP_KEEPIDLE",
+    "TCP_KEEPINTVL",
+    "IP_TOS",
+    "IP_TTL",
+    "TCP_NODELAY",
+    "IP_FREEBIND",
+    "IPV6_V6ONLY",
+];
+
+/// `a:SO_LINGER=1:60` in stunnel.conf, `accept:SO_LINGER=1:60` in a native file.
+fn socket(text: &str, dialect: Dialect) -> Result<(Side, SocketOption), Wrong> {
+    let shape = match dialect {
+        Dialect::Native => "write accept, downstream or upstream, a colon and NAME=VALUE",
+        Dialect::Stunnel => "write a, l or r, a colon and NAME=VALUE",
+    };
+    let bad = |message: String| Wrong::new("bad-socket-option", message, shape);
+    let Some((side, rest)) = text.split_once(':') else {
+        return Err(bad("there is no colon".into()));
+    };
+    let side = match (dialect, side) {
+        (Dialect::Native, side) => choice(side.trim(), SIDES, dialect)?,
+        (Dialect::Stunnel, "a") => Side::Accept,
+        (Dialect::Stunnel, "l") => Side::Downstream,
+        (Dialect::Stunnel, "r") => Side::Upstream,
+        (Dialect::Stunnel, other) => {
+            return Err(bad(format!("there is no socket `{}`", shown(other))));
+        }
+    };
+    let Some((name, value)) = rest.split_once('=') else {
+        return Err(bad("there is no equals sign".into()));
+    };
+    let (name, value) = (name.trim(), value.trim());
+    let flag = || match value.to_ascii_lowercase().as_str() {
+        "yes" | "1" => Ok(true),
+        "no" | "0" => Ok(false),
+        "true" if dialect == Dialect::Native => Ok(true),
+        "false" if dialect == Dialect::Native => Ok(false),
+        _ => Err(Wrong::new(
+            "bad-socket-option",
+            format!("`{}` does not switch {name} on or off", shown(value)),
+            "write 1 or 0",
+        )),
+    };
+    let number = |max: u32| count(value, 0, max);
+    const INT: u32 = i32::MAX as u32;
+    let option = match name {
+        "SO_DEBUG" => SocketOption::Debug(flag()?),
+        "SO_DONTROUTE" => SocketOption::DontRoute(flag()?),
+        "SO_KEEPALIVE" => SocketOption::KeepAlive(flag()?),
+        "SO_LINGER" => SocketOption::Linger(linger(value)?),
+        "SO_OOBINLINE" => SocketOption::OobInline(flag()?),
+        "SO_RCVBUF" => SocketOption::ReceiveBuffer(number(INT)?),
+        "SO_SNDBUF" => SocketOption::SendBuffer(number(INT)?),
+        "SO_RCVLOWAT" => SocketOption::ReceiveLowWater(number(INT)?),
+        "SO_SNDLOWAT" => SocketOption::SendLowWater(number(INT)?),
+        "SO_RCVTIMEO" => SocketOption::ReceiveTimeout(timeval(value, dialect)?),
+        "SO_SNDTIMEO" => SocketOption::SendTimeout(timeval(value, dialect)?),
+        "SO_REUSEADDR" => SocketOption::ReuseAddress(flag()?),
+        "SO_BINDTODEVICE" => SocketOption::BindToDevice(plain(value, false)?),
+        "TCP_KEEPCNT" => SocketOption::KeepAliveCount(number(127)?),
+        "TCP_KEEPIDLE" => SocketOption::KeepAliveIdle(number(32_767)?),
+        "TCP_KEEPINTVL" => SocketOption::KeepAliveInterval(number(32_767)?),
+        "IP_TOS" => SocketOption::TypeOfService(octet(value)?),
+        "IP_TTL" => SocketOption::TimeToLive(octet(value)?),
+        "TCP_NODELAY" => SocketOption::NoDelay(flag()?),
+        "IP_FREEBIND" => SocketOption::FreeBind(flag()?),
+        "IPV6_V6ONLY" => SocketOption::Ipv6Only(flag()?),
+        other => return Err(no_such_word(other, SOCKET_OPTIONS)),
+    };
+    Ok((side, option))
+}
+
+fn octet(value: &str) -> Result<u8, Wrong> {
+    // IP_TOS is usually given in hex.
+    if let Some(hex) = value.strip_prefix("0x")
+        && let Ok(n) = u8::from_str_radix(hex, 16)
+    {
+        return Ok(n);
+    }
+    Ok(u8::try_from(count(value, 0, 255)?).unwrap_or(u8::MAX))
+}
+
+/// `1:60`: on, for so many seconds.
+fn linger(value: &str) -> Result<Option<u16>, Wrong> {
+    let (on, seconds) = value.split_once(':').unwrap_or((value, "0"));
+    let on = match on.to_ascii_lowercase().as_str() {
+        "0" | "no" => false,
+        _ => count(on, 1, 1)
+            .map_err(|_| {
+                Wrong::new("bad-socket-option", "SO_LINGER is on or off", "write 1:SECONDS or 0")
+            })
+            .map(|_| true)?,
+    };
+    let seconds = count(seconds, 0, u32::from(u16::MAX))?;
+    Ok(on.then(|| u16::try_from(seconds).unwrap_or(u16::MAX)))
+}
+
+/// stunnel's `seconds:microseconds`; a native file may also write a duration.
+fn timeval(value: &str, dialect: Dialect) -> Result<Duration, Wrong> {
+    if dialect == Dialect::Native && value.ends_with(|c: char| c.is_ascii_alphabetic()) {
+        return duration(value, true);
+    }
+    let (seconds, micros) = value.split_once(':').unwrap_or((value, "0"));
+    let seconds = count(seconds, 0, u32::from(u16::MAX))?;
+    let micros = count(micros, 0, 999_999)?;
+    Ok(Duration::new(u64::from(seconds), micros * 1_000))
+}

@@ -1,0 +1,230 @@
+//! Listeners: bound while the program is still synchronous, accepted from forever after.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+#[cfg(unix)]
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Protocol, Type};
+
+use super::{Peer, Socket, options};
+use crate::config::model::{Decided, Endpoint, Host, Listen, SocketOption};
+
+/// How long a busy address is tried again, so that an immediate restart finds its port while the
+/// process before it is still going.
+const BUSY: Duration = Duration::from_secs(2);
+/// The pause between two such tries.
+const BUSY_PAUSE: Duration = Duration::from_millis(20);
+/// The queue of connections that wait to be accepted; the kernel cuts it to its own maximum.
+const BACKLOG: i32 = 4096;
+
+/// A bound address. Unlinks a Unix socket's path when it goes.
+#[derive(Debug)]
+pub struct Listener {
+    kind: Kind,
+    address: String,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Tcp(std::net::TcpListener),
+    #[cfg(unix)]
+    Unix(std::os::unix::net::UnixListener, Unlink),
+}
+
+/// The path of a Unix listener; removed when the listener goes.
+#[cfg(unix)]
+#[derive(Debug)]
+pub struct Unlink(PathBuf);
+
+#[cfg(unix)]
+impl Drop for Unlink {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Binds one `accept` line: every address that its host resolves to.
+///
+/// # Errors
+/// The system's, with the address in its text.
+pub fn bind(
+    listen: &Listen,
+    siblings: &[Listen],
+    options: &[Decided<SocketOption>],
+) -> io::Result<Vec<Listener>> {
+    match &listen.at.value {
+        Endpoint::Tcp { host, port } => {
+            let mut bound = Vec::new();
+            for address in resolve(host, *port)? {
+                let alone = address.is_ipv6() && has_ipv4_wildcard(siblings, *port);
+                match patiently(|| bind_tcp(address, alone, options)) {
+                    Ok(listener) => bound.push(listener),
+                    // A kernel without IPv6 is no mistake where nobody wrote an IPv6 address.
+                    Err(error) if listen.optional && lacks_family(&error) => {}
+                    Err(error) => {
+                        return Err(io::Error::new(error.kind(), format!("{address}: {error}")));
+                    }
+                }
+            }
+            Ok(bound)
+        }
+        #[cfg(unix)]
+        Endpoint::Unix(path) => match patiently(|| bind_unix(path)) {
+            Ok(listener) => Ok(vec![listener]),
+            Err(error) => {
+                Err(io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+            }
+        },
+        #[cfg(not(unix))]
+        Endpoint::Unix(_) => Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "Unix sockets do not exist on this platform",
+        )),
+    }
+}
+
+/// An IPv6 wildcard beside an IPv4 wildcard of the same port must leave IPv4 to that one; alone it
+/// serves both, as stunnel's `:::PORT` does.
+fn has_ipv4_wildcard(listens: &[Listen], wanted: u16) -> bool {
+    listens.iter().any(|listen| {
+        matches!(&listen.at.value, Endpoint::Tcp { host: Host::Ip(IpAddr::V4(ip)), port }
+            if *port == wanted && *ip == Ipv4Addr::UNSPECIFIED)
+    })
+}
+
+fn resolve(host: &Host, port: u16) -> io::Result<Vec<SocketAddr>> {
+    match host {
+        Host::Unspecified => Ok(vec![(Ipv4Addr::UNSPECIFIED, port).into()]),
+        Host::Ip(ip) => Ok(vec![(*ip, port).into()]),
+        Host::Name(name) => {
+            let mut addresses: Vec<_> = (name.as_str(), port)
+                .to_socket_addrs()
+                .map_err(|error| io::Error::new(error.kind(), format!("{name}: {error}")))?
+                .collect();
+            addresses.dedup();
+            Ok(addresses)
+        }
+    }
+}
+
+fn lacks_family(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    return matches!(
+        error.raw_os_error(),
+        Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL | libc::EPROTONOSUPPORT)
+    );
+    #[cfg(not(unix))]
+    return error.kind() == io::ErrorKind::AddrNotAvailable;
+}
+
+fn patiently(mut attempt: impl FnMut() -> io::Result<Listener>) -> io::Result<Listener> {
+    let start = Instant::now();
+    loop {
+        match attempt() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && start.elapsed() < BUSY => {
+                std::thread::sleep(BUSY_PAUSE);
+            }
+            done => return done,
+        }
+    }
+}
+
+fn bind_tcp(
+    address: SocketAddr,
+    v6_alone: bool,
+    written: &[Decided<SocketOption>],
+) -> io::Result<Listener> {
+    let socket =
+        socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // On Windows this would let a second program steal the port.
+    #[cfg(unix)]
+    socket.set_reuse_address(true)?;
+    if v6_alone {
+        socket.set_only_v6(true)?;
+    }
+    for option in written {
+        options::apply(&socket, option)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    let listener = std::net::TcpListener::from(socket);
+    let address = listener.local_addr()?.to_string();
+    Ok(Listener { kind: Kind::Tcp(listener), address })
+}
+
+/// A path that nobody listens on is what a crash left behind: it is replaced.
+#[cfg(unix)]
+fn bind_unix(path: &Path) -> io::Result<Listener> {
+    use std::os::unix::fs::FileTypeExt;
+    use std::os::unix::net::{UnixListener, UnixStream};
+    let listener = match UnixListener::bind(path) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            let stale = std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket())
+                && UnixStream::connect(path)
+                    .is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused);
+            if !stale {
+                return Err(error);
+            }
+            std::fs::remove_file(path)?;
+            UnixListener::bind(path)?
+        }
+        done => done?,
+    };
+    listener.set_nonblocking(true)?;
+    let address = path.display().to_string();
+    Ok(Listener { kind: Kind::Unix(listener, Unlink(path.to_owned())), address })
+}
+
+impl Listener {
+    /// The address as it was bound, with the real port.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Hands the listener to the runtime that this is called in.
+    ///
+    /// # Errors
+    /// The system has no room for another descriptor to watch.
+    pub fn into_async(self) -> io::Result<Acceptable> {
+        Ok(match self.kind {
+            Kind::Tcp(listener) => Acceptable::Tcp(tokio::net::TcpListener::from_std(listener)?),
+            #[cfg(unix)]
+            Kind::Unix(listener, unlink) => {
+                Acceptable::Unix(tokio::net::UnixListener::from_std(listener)?, unlink)
+            }
+        })
+    }
+}
+
+/// A listener inside a runtime.
+#[derive(Debug)]
+pub enum Acceptable {
+    /// TCP.
+    Tcp(tokio::net::TcpListener),
+    /// A Unix socket, and its path.
+    #[cfg(unix)]
+    Unix(tokio::net::UnixListener, Unlink),
+}
+
+impl Acceptable {
+    /// Waits for the next connection. Cancel safe.
+    ///
+    /// # Errors
+    /// The system's; none of them is a reason to stop listening.
+    pub async fn accept(&self) -> io::Result<(Socket, Peer)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, address) = listener.accept().await?;
+                Ok((Socket::Tcp(stream), Peer::Tcp(address)))
+            }
+            #[cfg(unix)]
+            Self::Unix(listener, _) => {
+                let (stream, _) = listener.accept().await?;
+                Ok((Socket::Unix(stream), Peer::Local))
+            }
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! Log lines: from an event, through `tracing`, to standard error or a file.
+//!
+//! `tracing` has five levels and syslog eight, so that an event carries its own; the layer here
+//! renders it. Writing never blocks a session: lines go through a bounded queue to a thread of
+//! their own, and what does not fit is counted and said later.
+
+use std::fmt::{self, Write as _};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Mutex, OnceLock};
+use std::time::Duration;
+
+use tracing::field::{Field, Visit};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+
+use super::event::Event;
+use crate::config::model::{Level, LogConfig, LogFormat};
+
+/// Lines that may wait for a slow disk or terminal; at 200 bytes each, under 1 MB.
+const QUEUE: usize = 4096;
+/// How long the end of the program waits for the last lines.
+const FLUSH: Duration = Duration::from_millis(500);
+
+static LEVEL: AtomicU8 = AtomicU8::new(Level::Info as u8);
+static SINK: OnceLock<Sink> = OnceLock::new();
+
+struct Sink {
+    output: Mutex<Output>,
+    queue: OnceLock<SyncSender<Message>>,
+    lost: AtomicU64,
+}
+
+enum Output {
+    Stderr,
+    File(File),
+}
+
+enum Message {
+    Line(String),
+    Flush(SyncSender<()>),
+}
+
+/// Opens the log and makes it the program's. Lines are written directly until [`start`].
+///
+/// # Errors
+/// The file cannot be opened.
+pub fn init(config: &LogConfig) -> io::Result<()> {
+    LEVEL.store(config.level.value as u8, Ordering::Relaxed);
+    let output = match &config.output {
+        None => Output::Stderr,
+        Some(path) => Output::File(open(path)?),
+    };
+    let sink = Sink { output: Mutex::new(output), queue: OnceLock::new(), lost: AtomicU64::new(0) };
+    let layer = Render { format: config.format.value };
+    if SINK.set(sink).is_ok() {
+        let subscriber = tracing_subscriber::registry().with(layer);
+        // Only a second call in one process finds a subscriber set; the first log goes on.
+        let _ = tracing::subscriber::set_global_default(subscriber);
+    }
+    Ok(())
+}
+
+/// Appends, so that neither a restart nor a second process loses lines.
+fn open(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.append(true).create(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o640);
+    options.open(path)
+}
+
+/// Moves writing to a thread. Called once the process is the one that will run: a thread does not
+/// survive a fork.
+pub fn start() {
+    let Some(sink) = SINK.get() else { return };
+    let (sender, receiver) = sync_channel(QUEUE);
+    let spawned =
+        std::thread::Builder::new().name("log".into()).spawn(move || drain(sink, &receiver));
+    if spawned.is_ok() {
+        let _ = sink.queue.set(sender);
+    }
+}
+
+/// Waits, but not for ever, until every line so far is written.
+pub fn flush() {
+    let Some(queue) = SINK.get().and_then(|sink| sink.queue.get()) else { return };
+    let (done, wait) = sync_channel(1);
+    if queue.try_send(Message::Flush(done)).is_ok() {
+        let _ = wait.recv_timeout(FLUSH);
+    }
+}
+
+fn drain(sink: &Sink, queue: &Receiver<Message>) {
+    loop {
+        match queue.recv_timeout(Duration::from_secs(1)) {
+            Ok(Message::Line(line)) => sink.put(&line),
+            Ok(Message::Flush(done)) => {
+                let _ = done.try_send(());
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        let lost = sink.lost.swap(0, Ordering::Relaxed);
+        if lost > 0 && !sink.try_put(&format!("{lost} log lines were lost: the log was full\n")) {
+            sink.lost.fetch_add(lost, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Sink {
+    fn line(&self, line: String) {
+        match self.queue.get() {
+            None => self.put(&line),
+            Some(queue) => match queue.try_send(Message::Line(line)) {
+                Ok(()) => {}
+                Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+                    self.lost.fetch_add(1, Ordering::Relaxed);
+                }
+            },
+        }
+    }
+
+    fn put(&self, line: &str) {
+        if !self.try_put(line) {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn try_put(&self, line: &str) -> bool {
+        let Ok(mut output) = self.output.lock() else { return false };
+        match &mut *output {
+            Output::Stderr => io::stderr().write_all(line.as_bytes()).is_ok(),
+            Output::File(file) => file.write_all(line.as_bytes()).is_ok(),
+        }
+    }
+}
+
+/// Hands an event to `tracing`, if its level is logged.
+pub(super) fn write(event: &Event<'_>, service: Option<&str>, session: Option<u64>) {
+    let level = event.level() as u8;
+    if level > LEVEL.load(Ordering::Relaxed) {
+        return;
+    }
+    macro_rules! emit {
+        ($level:ident) => {
+            tracing::event!(
+                tracing::Level::$level,
+                level,
+                event = event.name(),
+                service,
+                session,
+                message = %event
+            )
+        };
+    }
+    match level {
+        0..=3 => emit!(ERROR),
+        4 => emit!(WARN),
+        5 | 6 => emit!(INFO),
+        _ => emit!(DEBUG),
+    }
+}
+
+struct Render {
+    format: LogFormat,
+}
+
+impl<S: tracing::Subscriber> Layer<S> for Render {
+    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+        let Some(sink) = SINK.get() else { return };
+        let mut record = Record::default();
+        event.record(&mut record);
+        if record.level.is_none() && *event.metadata().level() > tracing::Level::WARN {
+            // A dependency's chatter; its warnings are of use.
+            return;
+        }
+        sink.line(record.render(self.format));
+    }
+}
+
+#[derive(Default)]
+struct Record {
+    level: Option<u8>,
+    event: String,
+    service: Option<String>,
+    session: Option<u64>,
+    message: String,
+}
+
+impl Visit for Record {
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        match field.name() {
+            "level" => self.level = u8::try_from(value).ok(),
+            "session" => self.session = Some(value),
+            _ => {}
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        match field.name() {
+            "event" => value.clone_into(&mut self.event),
+            "service" => self.service = Some(value.to_owned()),
+            _ => {}
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == "message" {
+            // Writing to a String does not fail.
+            let _ = write!(self.message, "{value:?}");
+        }
+    }
+}
+
+const NAMES: [&str; 8] =
+    ["emergency", "alert", "critical", "error", "warning", "notice", "info", "debug"];
+
+impl Record {
+    fn render(&self, format: LogFormat) -> String {
+        let level = self.level.unwrap_or(Level::Warning as u8);
+        let name = NAMES.get(usize::from(level)).unwrap_or(&"debug");
+        let now = jiff::Timestamp::now();
+        match format {
+            LogFormat::Human => {
+                let mut line = format!("{} {name} ", now.strftime("%Y-%m-%dT%H:%M:%S%.3fZ"));
+                if let Some(service) = &self.service {
+                    let _ = write!(line, "[{service}] ");
+                }
+                if let Some(session) = self.session {
+                    let _ = write!(line, "#{session} ");
+                }
+                line.push_str(&self.message);
+                line.push('\n');
+                line
+            }
+            LogFormat::Json => {
+                let mut line = serde_json::json!({
+                    "time": now.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string(),
+                    "level": name,
+                    "event": self.event,
+                    "service": self.service,
+                    "session": self.session,
+                    "message": self.message,
+                })
+                .to_string();
+                line.push('\n');
+                line
+            }
+            LogFormat::Stunnel => {
+                let local = now.to_zoned(jiff::tz::TimeZone::system());
+                let id = self.session.map_or_else(|| "ui".to_owned(), |number| number.to_string());
+                let service = self.service.as_deref().map(|s| format!("Service [{s}] "));
+                format!(
+                    "{} LOG{level}[{id}]: {}{}\n",
+                    local.strftime("%Y.%m.%d %H:%M:%S"),
+                    service.unwrap_or_default(),
+                    self.message
+                )
+            }
+        }
+    }
+}

@@ -1,0 +1,408 @@
+//! Key files: `identity:key` lines, byte-compatible with stunnel's `PSKsecrets`.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use super::key::{Identity, Key, MAX_IDENTITY, MAX_KEY, MIN_KEY, escape};
+use super::{Entry, IdentityRule, Known, OnDuplicate, OnLoosePermissions, Rules};
+
+/// The largest key file that is read: room for 100,000 identities with 64-byte keys.
+const MAX_FILE: u64 = 16 * 1024 * 1024;
+
+/// Keys shorter than this many bytes are remarked on (RFC 9257, 4.2 speaks of 128 bits of entropy,
+/// which text rarely has in 16 characters).
+const ADVISED_KEY: usize = 32;
+
+/// What a problem leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gravity {
+    /// The set is not used.
+    Refuses,
+    /// The set is used.
+    Warns,
+    /// Shown by `check` alone.
+    Remarks,
+}
+
+/// Something about a key file. Never holds a key's text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// What it leads to.
+    pub gravity: Gravity,
+    /// A stable name, lower case with hyphens.
+    pub code: &'static str,
+    /// The file; unset when no file was found at all.
+    pub file: Option<PathBuf>,
+    /// From 1.
+    pub line: Option<u32>,
+    /// What is wrong.
+    pub message: String,
+    /// What to do.
+    pub help: Option<String>,
+}
+
+impl Problem {
+    fn new(gravity: Gravity, code: &'static str, file: &Path, message: impl Into<String>) -> Self {
+        let file = Some(file.to_owned());
+        Self { gravity, code, file, line: None, message: message.into(), help: None }
+    }
+
+    fn line(mut self, line: u32) -> Self {
+        self.line = Some(line);
+        self
+    }
+
+    fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    pub(super) fn nothing() -> Self {
+        Self {
+            gravity: Gravity::Refuses,
+            code: "no-keys",
+            file: None,
+            line: None,
+            message: "there is not one key in the service's key files".into(),
+            help: Some("write one with `pskgate keygen NAME --output FILE`".into()),
+        }
+    }
+
+    pub(super) fn duplicate(entry: &Entry, file: &Path, line: u32, rule: OnDuplicate) -> Self {
+        let elsewhere = if *file == *entry.file {
+            format!("line {line}")
+        } else {
+            format!("line {line} of {}", file.display())
+        };
+        let identity = &entry.identity;
+        let (gravity, help) = match rule {
+            OnDuplicate::Refuse => (Gravity::Refuses, "remove one of the two lines"),
+            OnDuplicate::LastWins => (Gravity::Warns, "this line counts; remove the other"),
+        };
+        let message = format!("identity {identity} stands on {elsewhere} already");
+        Self::new(gravity, "duplicate-identity", &entry.file, message).line(entry.line).help(help)
+    }
+}
+
+/// The files that a `psk-secrets` path means: itself, or, of a directory, its regular files (after
+/// symlinks) in C order, without those that editors and package managers leave behind.
+pub fn files_of(path: &Path, problems: &mut Vec<Problem>) -> Vec<PathBuf> {
+    if !path.is_dir() {
+        return vec![path.to_owned()];
+    }
+    let listed = fs::read_dir(path)
+        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>());
+    let mut files = match listed {
+        Ok(files) => files,
+        Err(error) => {
+            problems.push(unreadable(path, &error));
+            return Vec::new();
+        }
+    };
+    files.retain(|file| {
+        let name = file.file_name().unwrap_or_default().as_encoded_bytes();
+        !name.starts_with(b".")
+            && !name.ends_with(b"~")
+            && !name.ends_with(b".bak")
+            && !name.windows(6).any(|part| part == b".dpkg-")
+            && !file.is_dir()
+    });
+    files.sort_by(|a, b| a.as_os_str().as_encoded_bytes().cmp(b.as_os_str().as_encoded_bytes()));
+    files
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Problem {
+    let (code, help) = match error.kind() {
+        io::ErrorKind::NotFound => {
+            ("no-such-file", "write it with `pskgate keygen NAME --output FILE`, or mend the path")
+        }
+        io::ErrorKind::PermissionDenied => {
+            ("not-readable", "let the user that pskgate runs as read it (mode 0600 or 0640)")
+        }
+        _ => ("not-readable", "a key file is a plain file of `identity:key` lines"),
+    };
+    let message = format!("cannot read the key file {}: {error}", path.display());
+    Problem::new(Gravity::Refuses, code, path, message).help(help)
+}
+
+/// Opens a file once, judges the open descriptor, reads it once and parses it from memory.
+pub(super) fn read(path: &Path, rules: Rules, problems: &mut Vec<Problem>) -> Vec<Entry> {
+    let text = match open(path, rules.permissions, problems) {
+        Ok(text) => text,
+        Err(error) => {
+            problems.push(unreadable(path, &error));
+            return Vec::new();
+        }
+    };
+    parse(&text, path, rules, problems)
+}
+
+fn open(
+    path: &Path,
+    rule: OnLoosePermissions,
+    problems: &mut Vec<Problem>,
+) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut file = File::open(path)?;
+    let meta = file.metadata()?;
+    if !meta.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    if meta.len() > MAX_FILE {
+        return Err(io::Error::other(format!("it is larger than {} MiB", MAX_FILE >> 20)));
+    }
+    permissions(path, &meta, rule, problems);
+    // One allocation of the final size: a growing vector would leave unwiped copies behind.
+    let mut text = Zeroizing::new(Vec::with_capacity(meta.len() as usize + 1));
+    let capacity = text.capacity() as u64;
+    (&mut file).take(capacity).read_to_end(&mut text)?;
+    if text.len() as u64 == capacity {
+        return Err(io::Error::other("it grew while it was read"));
+    }
+    Ok(text)
+}
+
+#[cfg(unix)]
+fn permissions(
+    path: &Path,
+    meta: &fs::Metadata,
+    rule: OnLoosePermissions,
+    problems: &mut Vec<Problem>,
+) {
+    use std::os::unix::fs::MetadataExt;
+    let gravity = match rule {
+        OnLoosePermissions::Refuse => Gravity::Refuses,
+        OnLoosePermissions::Warn => Gravity::Warns,
+    };
+    let mode = meta.mode() & 0o777;
+    if mode & 0o027 != 0 {
+        let who = if mode & 0o007 != 0 { "every user of this machine" } else { "its group" };
+        let what = if mode & 0o022 != 0 { "change" } else { "read" };
+        let message =
+            format!("{} may {what} the key file {} (mode {mode:04o})", who, path.display());
+        let help = format!("chmod 600 {}", path.display());
+        problems.push(Problem::new(gravity, "loose-permissions", path, message).help(help));
+    }
+    let owner = meta.uid();
+    if owner != 0 && owner != rustix::process::geteuid().as_raw() {
+        let message = format!("the key file {} belongs to user {owner}", path.display());
+        let help = "it should belong to root or to the user that pskgate runs as";
+        problems.push(Problem::new(gravity, "foreign-owner", path, message).help(help));
+    }
+}
+
+#[cfg(not(unix))]
+fn permissions(_: &Path, _: &fs::Metadata, _: OnLoosePermissions, _: &mut Vec<Problem>) {}
+
+/// Parses a key file's text. What is wrong is added to `problems`; the entries are worth something
+/// only when none of it [refuses](Gravity::Refuses).
+pub fn parse(text: &[u8], path: &Path, rules: Rules, problems: &mut Vec<Problem>) -> Vec<Entry> {
+    let file: Arc<Path> = path.into();
+    let mut entries = Vec::new();
+    for (number, raw) in (1..).zip(text.split(|byte| *byte == b'\n')) {
+        let line = stripped(raw);
+        if line.is_empty() {
+            continue;
+        }
+        let before = problems.len();
+        if let Some((identity, key)) = entry(&line, number, &file, rules, problems) {
+            entries.push(Entry { identity, key, file: file.clone(), line: number });
+        }
+        for problem in &mut problems[before..] {
+            problem.line = Some(number);
+        }
+    }
+    if entries.is_empty() && !problems.iter().any(|p| p.gravity == Gravity::Refuses) {
+        let message = format!("the key file {} holds no key", path.display());
+        let help = "write one with `pskgate keygen NAME --output FILE`";
+        problems.push(Problem::new(Gravity::Refuses, "no-keys", path, message).help(help));
+    }
+    entries
+}
+
+/// stunnel drops every CR of a line and ends it at a NUL.
+fn stripped(raw: &[u8]) -> Cow<'_, [u8]> {
+    let line = raw.split(|byte| *byte == 0).next().unwrap_or_default();
+    match line {
+        // The common case of CRLF copies nothing, so that there is no second text to wipe.
+        [head @ .., b'\r'] if !head.contains(&b'\r') => Cow::Borrowed(head),
+        line if !line.contains(&b'\r') => Cow::Borrowed(line),
+        line => Cow::Owned(line.iter().copied().filter(|byte| *byte != b'\r').collect()),
+    }
+}
+
+fn entry(
+    line: &[u8],
+    number: u32,
+    path: &Path,
+    rules: Rules,
+    problems: &mut Vec<Problem>,
+) -> Option<(Identity, Key)> {
+    let Some(colon) = line.iter().position(|byte| *byte == b':') else {
+        let blank = line.iter().all(u8::is_ascii_whitespace);
+        let (message, help) = if blank {
+            ("a line of blanks in a key file", "remove the blanks: only an empty line is skipped")
+        } else if line.starts_with(b"#") || line.starts_with(b";") {
+            ("a key file has no comments", "remove the line")
+        } else {
+            ("no colon in a line of a key file", "a line is `identity:key`")
+        };
+        problems.push(Problem::new(Gravity::Refuses, "not-identity-key", path, message).help(help));
+        return None;
+    };
+    let (name, text) = (&line[..colon], &line[colon + 1..]);
+    let known_before = problems.len();
+    identity(name, number, path, rules.identities, problems);
+    let key = key(text, path, problems);
+    let refused =
+        problems[known_before..].iter().any(|problem| problem.gravity == Gravity::Refuses);
+    if refused { None } else { Some((Identity::new(name), key?)) }
+}
+
+fn identity(
+    name: &[u8],
+    number: u32,
+    path: &Path,
+    rule: IdentityRule,
+    problems: &mut Vec<Problem>,
+) {
+    let mut say = |gravity, code, message: String, help: &str| {
+        problems.push(Problem::new(gravity, code, path, message).help(help));
+    };
+    if name.len() > MAX_IDENTITY {
+        let message = format!("an identity of {} bytes", name.len());
+        say(Gravity::Refuses, "long-identity", message, "255 bytes are what TLS libraries take");
+    }
+    let strict = match rule {
+        IdentityRule::Utf8 => Gravity::Refuses,
+        IdentityRule::Bytes => Gravity::Warns,
+    };
+    if name.is_empty() {
+        let message = "an empty identity".to_owned();
+        say(strict, "empty-identity", message, "write the name of the peer before the colon");
+    }
+    match std::str::from_utf8(name) {
+        Err(_) => {
+            let message = format!("the identity {} is not UTF-8", escape(name));
+            say(strict, "identity-not-utf8", message, "save the file as UTF-8");
+        }
+        Ok(text) if text.chars().any(char::is_control) => {
+            let message = format!("control characters in the identity {}", escape(name));
+            say(strict, "identity-control", message, "remove them: peers will not send them");
+        }
+        Ok(text) if number == 1 && text.starts_with('\u{feff}') => {
+            let message = "the file begins with a byte order mark, which is now part of the first \
+                           identity";
+            say(strict, "byte-order-mark", message.into(), "save the file as UTF-8 without BOM");
+        }
+        Ok(_) => {}
+    }
+    if name.starts_with(b"#") || name.starts_with(b";") {
+        let message = format!("this line is no comment: it lets {} in", escape(name));
+        say(Gravity::Warns, "comment-like", message, "remove the line if it was meant as a comment");
+    }
+    let padded = |edge: Option<&u8>| edge.is_some_and(u8::is_ascii_whitespace);
+    if padded(name.first()) || padded(name.last()) {
+        let message = format!("blanks at the edge of the identity {} belong to it", escape(name));
+        say(Gravity::Warns, "padded-identity", message, "remove them if the peer has none");
+    }
+}
+
+/// The bytes that a key's text stands for: decoded when it is hex throughout, otherwise as they are.
+fn key(text: &[u8], path: &Path, problems: &mut Vec<Problem>) -> Option<Key> {
+    let mut say = |gravity, code, message: String, help: &str| {
+        problems.push(Problem::new(gravity, code, path, message).help(help));
+    };
+    let decoded = decode_hex(text);
+    let hex = decoded.is_some();
+    let bytes = decoded.unwrap_or_else(|| Zeroizing::new(text.into()));
+    let len = bytes.len();
+    if len < MIN_KEY {
+        let message = if hex && text.len() >= MIN_KEY {
+            format!("a key of {len} bytes: its {} characters are hex digits and count half", text.len())
+        } else {
+            format!("a key of {len} bytes")
+        };
+        let help = "a key is 16 to 512 bytes; `pskgate keygen NAME` makes a good one";
+        say(Gravity::Refuses, "short-key", message, help);
+        return None;
+    }
+    if len > MAX_KEY {
+        let help = "a key is 16 to 512 bytes; `pskgate keygen NAME` makes a good one";
+        say(Gravity::Refuses, "long-key", format!("a key of {len} bytes"), help);
+        return None;
+    }
+    if text.first().is_some_and(u8::is_ascii_whitespace)
+        || text.last().is_some_and(u8::is_ascii_whitespace)
+    {
+        let message = "blanks at the edge of the key belong to it".to_owned();
+        say(Gravity::Warns, "padded-key", message, "remove them if the peer's key has none");
+    }
+    if !hex && nearly_hex(text) {
+        let message = "the key looks like hex but is not, so its characters themselves are the key";
+        let help = "compare it with the peer's: a digit may be missing, or one too many";
+        say(Gravity::Warns, "nearly-hex", message.into(), help);
+    }
+    if !hex && len < ADVISED_KEY {
+        let message = format!("a key of {len} characters");
+        say(Gravity::Remarks, "weak-key", message, "32 or more are advised; `pskgate keygen NAME`");
+    }
+    Some(Key::new(bytes))
+}
+
+/// As `OPENSSL_hexstr2buf`: pairs of digits, colons between bytes.
+fn decode_hex(text: &[u8]) -> Option<Zeroizing<Box<[u8]>>> {
+    let digits = text.iter().filter(|byte| **byte != b':').count();
+    if digits % 2 != 0 || digits == 0 {
+        return None;
+    }
+    let mut bytes = Zeroizing::new(vec![0u8; digits / 2].into_boxed_slice());
+    let mut rest = text;
+    let mut at = 0;
+    while let [first, tail @ ..] = rest {
+        rest = tail;
+        if *first == b':' {
+            continue;
+        }
+        let [second, tail @ ..] = rest else { return None };
+        rest = tail;
+        let digit = |byte: u8| (byte as char).to_digit(16);
+        *bytes.get_mut(at)? = (digit(*first)? << 4 | digit(*second)?) as u8;
+        at += 1;
+    }
+    Some(bytes)
+}
+
+/// Odd in number, or one wrong character among many right ones: a slip, and no passphrase.
+fn nearly_hex(text: &[u8]) -> bool {
+    let wrong = text.iter().filter(|byte| !byte.is_ascii_hexdigit() && **byte != b':').count();
+    text.len() > 16 && wrong <= 1
+}
+
+/// One key under two identities: whoever holds it can be either (RFC 9257, 4).
+pub(super) fn shared_keys(
+    known: &HashMap<Identity, Known>,
+    places: &HashMap<Identity, (Arc<Path>, u32)>,
+) -> Vec<Problem> {
+    // Hashed with this process' random state: no table of key bytes in the clear is kept.
+    let mut seen: HashMap<&[u8], &Identity> = HashMap::with_capacity(known.len());
+    let mut problems = Vec::new();
+    let mut in_order: Vec<_> =
+        known.iter().filter_map(|(id, entry)| Some((places.get(id)?, id, entry))).collect();
+    in_order.sort_by_key(|(place, ..)| *place);
+    for ((file, line), identity, entry) in in_order {
+        if let Some(other) = seen.insert(entry.key.expose(), identity) {
+            let message = format!("the identities {other} and {identity} have the same key");
+            let help = "give each its own: with one key, one can pass for the other";
+            problems.push(
+                Problem::new(Gravity::Warns, "shared-key", file, message).line(*line).help(help),
+            );
+        }
+    }
+    problems
+}

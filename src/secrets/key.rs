@@ -1,0 +1,188 @@
+//! A pre-shared key in memory.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use zeroize::Zeroizing;
+
+/// The shortest key, in bytes: 128 bits, as stunnel demands. RFC 9257, 4.2 asks for as much.
+pub const MIN_KEY: usize = 16;
+/// The longest key, in bytes: `PSK_MAX_PSK_LEN` of OpenSSL 3.
+pub const MAX_KEY: usize = 512;
+/// The longest identity, in bytes: `PSK_MAX_IDENTITY_LEN` of OpenSSL less its NUL.
+pub const MAX_IDENTITY: usize = 255;
+
+/// The bytes of a key: wiped on drop, never cloned, never printed.
+///
+/// Wiping cannot reach what OpenSSL copies for itself (it cleanses its own copies when a handshake
+/// or session object is freed), registers, or pages the kernel has swapped out.
+pub struct Key(Zeroizing<Box<[u8]>>);
+
+impl Key {
+    pub(super) fn new(bytes: Zeroizing<Box<[u8]>>) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes, for the TLS library alone.
+    pub(crate) fn expose(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The length in bytes.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Never true of a key that came from a file.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Compares in a time that depends on the lengths only.
+    pub(super) fn same_as(&self, other: &Key) -> bool {
+        self.len() == other.len() && openssl::memcmp::eq(&self.0, &other.0)
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Key({} bytes)", self.0.len())
+    }
+}
+
+/// Tells one key from another without looking at either: a key that was replaced has another serial,
+/// one that a reload left alone keeps its own. Unique within this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Serial(u64);
+
+impl Serial {
+    pub(super) fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// For the TLS library's session objects, which carry bytes.
+    pub(crate) fn to_bytes(self) -> [u8; 8] {
+        self.0.to_be_bytes()
+    }
+}
+
+/// The name under which a peer presents a key: 0 to 255 bytes.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Identity(Arc<[u8]>);
+
+impl Identity {
+    pub(super) fn new(bytes: &[u8]) -> Self {
+        Self(bytes.into())
+    }
+
+    /// As it travels on the wire.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl std::borrow::Borrow<[u8]> for Identity {
+    fn borrow(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        escape(&self.0).fmt(f)
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Identity({self})")
+    }
+}
+
+/// How many characters of a stranger's text a log line shows.
+const SHOWN: usize = 64;
+
+/// A stranger's bytes, safe to print: control characters and invalid UTF-8 escaped, quoted, and cut
+/// after 64 characters with the full length said.
+pub fn escape(bytes: &[u8]) -> Escaped<'_> {
+    Escaped(bytes)
+}
+
+/// See [`escape`].
+#[derive(Debug, Clone, Copy)]
+pub struct Escaped<'a>(&'a [u8]);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut room = SHOWN;
+        f.write_str("\"")?;
+        'cut: for chunk in self.0.utf8_chunks() {
+            for c in chunk.valid().chars() {
+                if room == 0 {
+                    break 'cut;
+                }
+                room -= 1;
+                if c == '"' || c == '\\' {
+                    write!(f, "\\{c}")?;
+                } else if c.is_control() || is_format(c) {
+                    write!(f, "{}", c.escape_unicode())?;
+                } else {
+                    write!(f, "{c}")?;
+                }
+            }
+            for byte in chunk.invalid() {
+                if room == 0 {
+                    break 'cut;
+                }
+                room -= 1;
+                write!(f, "\\x{byte:02x}")?;
+            }
+        }
+        f.write_str("\"")?;
+        if room == 0 && self.0.len() > SHOWN {
+            write!(f, "... ({} bytes)", self.0.len())?;
+        }
+        Ok(())
+    }
+}
+
+/// Bidirectional controls, zero-width characters and line separators: they reorder or hide what
+/// stands behind them on a terminal.
+fn is_format(c: char) -> bool {
+    matches!(c, '\u{00ad}' | '\u{061c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(bytes: &[u8]) -> String {
+        escape(bytes).to_string()
+    }
+
+    #[test]
+    fn a_strangers_bytes_cannot_steer_a_terminal() {
+        assert_eq!(shown(b"client1"), "\"client1\"");
+        assert_eq!(shown(b"a\x1b[31m\nb"), "\"a\\u{1b}[31m\\u{a}b\"");
+        assert_eq!(shown(b"\xff\"\\"), "\"\\xff\\\"\\\\\"");
+        assert_eq!(shown("a\u{202e}b".as_bytes()), "\"a\\u{202e}b\"");
+        assert_eq!(shown("Zoë".as_bytes()), "\"Zoë\"");
+    }
+
+    #[test]
+    fn a_long_identity_is_cut_and_its_length_said() {
+        let long = vec![b'x'; 60_000];
+        let text = shown(&long);
+        assert_eq!(text, format!("\"{}\"... (60000 bytes)", "x".repeat(64)));
+        assert_eq!(shown(&long[..64]), format!("\"{}\"", "x".repeat(64)));
+    }
+
+    #[test]
+    fn a_key_does_not_print_itself() {
+        let key = Key::new(Zeroizing::new(b"0123456789abcdefg".as_slice().into()));
+        assert_eq!(format!("{key:?}"), "Key(17 bytes)");
+    }
+}

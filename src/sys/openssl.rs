@@ -1,0 +1,224 @@
+//! Calls of OpenSSL that the `openssl` crate does not bind: TLS 1.3's own PSK callbacks, the
+//! sessions they hand over, raw ClientHello extensions, and how a stream was shut down.
+
+use std::ffi::{c_int, c_uchar, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
+
+use foreign_types_shared::{ForeignType, ForeignTypeRef};
+use openssl::error::ErrorStack;
+use openssl::hash::MessageDigest;
+use openssl::nid::Nid;
+use openssl::ssl::{SslCipherRef, SslContextBuilder, SslContextRef, SslRef, SslSession, SslVersion};
+use openssl::stack::StackRef;
+use openssl_sys as ffi;
+
+type UseSession = unsafe extern "C" fn(
+    *mut ffi::SSL,
+    *const ffi::EVP_MD,
+    *mut *const c_uchar,
+    *mut usize,
+    *mut *mut ffi::SSL_SESSION,
+) -> c_int;
+
+type FindSession = unsafe extern "C" fn(
+    *mut ffi::SSL,
+    *const c_uchar,
+    usize,
+    *mut *mut ffi::SSL_SESSION,
+) -> c_int;
+
+// SAFETY: these are the declarations of <openssl/ssl.h> since 1.1.1, types and arguments alike.
+unsafe extern "C" {
+    fn SSL_CTX_set_psk_use_session_callback(ctx: *mut ffi::SSL_CTX, cb: Option<UseSession>);
+    fn SSL_CTX_set_psk_find_session_callback(ctx: *mut ffi::SSL_CTX, cb: Option<FindSession>);
+    fn SSL_CIPHER_find(ssl: *mut ffi::SSL, id: *const c_uchar) -> *const ffi::SSL_CIPHER;
+    fn SSL_SESSION_new() -> *mut ffi::SSL_SESSION;
+    fn SSL_SESSION_set1_master_key(
+        session: *mut ffi::SSL_SESSION,
+        key: *const c_uchar,
+        len: usize,
+    ) -> c_int;
+    fn SSL_SESSION_set_cipher(
+        session: *mut ffi::SSL_SESSION,
+        cipher: *const ffi::SSL_CIPHER,
+    ) -> c_int;
+    fn SSL_SESSION_set_protocol_version(session: *mut ffi::SSL_SESSION, version: c_int) -> c_int;
+    fn SSL_SESSION_set1_ticket_appdata(
+        session: *mut ffi::SSL_SESSION,
+        data: *const c_void,
+        len: usize,
+    ) -> c_int;
+    fn SSL_SESSION_get0_ticket_appdata(
+        session: *mut ffi::SSL_SESSION,
+        data: *mut *mut c_void,
+        len: *mut usize,
+    ) -> c_int;
+    fn SSL_CTX_get_ciphers(ctx: *const ffi::SSL_CTX) -> *mut ffi::stack_st_SSL_CIPHER;
+}
+
+/// The client's part of a TLS 1.3 external PSK.
+pub trait OfferPsk {
+    /// The identity and the session that carries its key. Asked while a ClientHello is built, and
+    /// again after a HelloRetryRequest, then with the hash that the server chose; must be pure.
+    fn offer(ssl: &mut SslRef, hash: Option<Nid>) -> Option<(&[u8], SslSession)>;
+}
+
+/// The server's part of a TLS 1.3 external PSK.
+pub trait FindPsk {
+    /// The session that carries the key of an identity. Asked for one offered identity after the
+    /// other, tickets included, until it gives one; must be pure.
+    fn find(ssl: &mut SslRef, identity: &[u8]) -> Option<SslSession>;
+}
+
+/// Has a client context ask `O` for its external PSK.
+pub fn set_psk_offer<O: OfferPsk>(context: &mut SslContextBuilder) {
+    // SAFETY: the builder owns a live SSL_CTX; the callback is a plain function and needs no state.
+    unsafe { SSL_CTX_set_psk_use_session_callback(context.as_ptr(), Some(use_session::<O>)) }
+}
+
+/// Has a server context ask `F` for the keys of external PSKs.
+pub fn set_psk_find<F: FindPsk>(context: &mut SslContextBuilder) {
+    // SAFETY: as above.
+    unsafe { SSL_CTX_set_psk_find_session_callback(context.as_ptr(), Some(find_session::<F>)) }
+}
+
+unsafe extern "C" fn use_session<O: OfferPsk>(
+    ssl: *mut ffi::SSL,
+    md: *const ffi::EVP_MD,
+    id: *mut *const c_uchar,
+    id_len: *mut usize,
+    session: *mut *mut ffi::SSL_SESSION,
+) -> c_int {
+    // SAFETY: OpenSSL passes a live SSL and three places to write to. The identity is borrowed from
+    // the SSL, lives as long as it, and is copied as soon as this returns; the session's one
+    // reference is given away. A panic may not cross a C frame: it becomes "no PSK".
+    unsafe {
+        *session = ptr::null_mut();
+        let hash = (!md.is_null()).then(|| MessageDigest::from_ptr(md).type_());
+        let offer = catch_unwind(AssertUnwindSafe(|| O::offer(SslRef::from_ptr_mut(ssl), hash)));
+        if let Ok(Some((identity, offered))) = offer {
+            *id = identity.as_ptr();
+            *id_len = identity.len();
+            *session = offered.as_ptr();
+            std::mem::forget(offered);
+        }
+        1
+    }
+}
+
+unsafe extern "C" fn find_session<F: FindPsk>(
+    ssl: *mut ffi::SSL,
+    identity: *const c_uchar,
+    identity_len: usize,
+    session: *mut *mut ffi::SSL_SESSION,
+) -> c_int {
+    // SAFETY: OpenSSL passes a live SSL, a readable identity of that length (its packet buffer) and
+    // a place to write to; the session's one reference is given away. A panic becomes "unknown".
+    unsafe {
+        *session = ptr::null_mut();
+        let ssl = SslRef::from_ptr_mut(ssl);
+        let identity = if identity_len == 0 {
+            &[]
+        } else {
+            std::slice::from_raw_parts(identity, identity_len)
+        };
+        if let Ok(Some(found)) = catch_unwind(AssertUnwindSafe(|| F::find(ssl, identity))) {
+            *session = found.as_ptr();
+            std::mem::forget(found);
+        }
+        1
+    }
+}
+
+/// A TLS 1.3 session that carries an external PSK, bound to the hash of `suite` (its two bytes on
+/// the wire). `tag` travels with the session and is read back by [`selected_tag`].
+///
+/// # Errors
+/// The suite is unknown to this library, the key is longer than it takes, or memory is out.
+pub fn psk_session(
+    ssl: &mut SslRef,
+    suite: [u8; 2],
+    key: &[u8],
+    tag: &[u8],
+) -> Result<SslSession, ErrorStack> {
+    // SAFETY: the session is created here and owned by the SslSession at once, so that an early
+    // return frees it; every pointer is checked or comes from a slice of the length passed.
+    unsafe {
+        let raw = SSL_SESSION_new();
+        if raw.is_null() {
+            return Err(ErrorStack::get());
+        }
+        let session = SslSession::from_ptr(raw);
+        let cipher = SSL_CIPHER_find(ssl.as_ptr(), suite.as_ptr());
+        let done = !cipher.is_null()
+            && SSL_SESSION_set1_master_key(raw, key.as_ptr(), key.len()) == 1
+            && SSL_SESSION_set_cipher(raw, cipher) == 1
+            && SSL_SESSION_set_protocol_version(raw, ffi::TLS1_3_VERSION) == 1
+            && SSL_SESSION_set1_ticket_appdata(raw, tag.as_ptr().cast(), tag.len()) == 1;
+        if done { Ok(session) } else { Err(ErrorStack::get()) }
+    }
+}
+
+/// The tag of the session that the finished handshake really used.
+pub fn selected_tag(ssl: &SslRef) -> Option<&[u8]> {
+    let session = ssl.session()?;
+    let (mut data, mut len) = (ptr::null_mut(), 0);
+    // SAFETY: the session is live and owned by the SSL, whose borrow bounds the slice; OpenSSL's
+    // getter writes a pointer into the session and its length, and changes nothing.
+    unsafe {
+        if SSL_SESSION_get0_ticket_appdata(session.as_ptr(), &mut data, &mut len) != 1
+            || data.is_null()
+        {
+            return None;
+        }
+        Some(std::slice::from_raw_parts(data.cast(), len))
+    }
+}
+
+/// The body of an extension of the ClientHello at hand; to be called in a ClientHello callback only.
+pub fn client_hello_extension(ssl: &SslRef, kind: u16) -> Option<&[u8]> {
+    let (mut data, mut len) = (ptr::null(), 0);
+    // SAFETY: outside a ClientHello callback this returns 0; inside, the body lies in a buffer that
+    // the SSL keeps until the callback returns, and the borrow cannot outlive that.
+    unsafe {
+        if ffi::SSL_client_hello_get0_ext(ssl.as_ptr(), kind.into(), &mut data, &mut len) != 1 {
+            return None;
+        }
+        Some(if len == 0 { &[] } else { std::slice::from_raw_parts(data, len) })
+    }
+}
+
+/// Whether the peer ended its direction with close_notify. A FIN without one reads as an end of
+/// stream too, and must not pass for it (RFC 8446, 6.1).
+pub fn received_close_notify(ssl: &SslRef) -> bool {
+    // SAFETY: reads a flag of a live SSL.
+    unsafe { ffi::SSL_get_shutdown(ssl.as_ptr()) & ffi::SSL_RECEIVED_SHUTDOWN != 0 }
+}
+
+/// The version of the handshake so far, readable inside callbacks.
+pub fn is_tls13(ssl: &SslRef) -> bool {
+    ssl.version2() == Some(SslVersion::TLS1_3)
+}
+
+/// The suites that a context's lists expand to, before a handshake narrows them.
+pub fn suites(context: &SslContextRef) -> Vec<&SslCipherRef> {
+    // SAFETY: the stack belongs to the context and lives as long as it; null is checked.
+    unsafe {
+        let stack = SSL_CTX_get_ciphers(context.as_ptr());
+        if stack.is_null() {
+            return Vec::new();
+        }
+        StackRef::<openssl::ssl::SslCipher>::from_ptr(stack).iter().collect()
+    }
+}
+
+/// The SSL object of a stream that the caller holds alone, to change what is attached to it.
+pub fn ssl_mut<S>(stream: &mut tokio_openssl::SslStream<S>) -> &mut SslRef
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite,
+{
+    // SAFETY: the exclusive borrow of the stream, which owns the SSL, is the borrow that is handed
+    // out; tokio-openssl merely offers no such accessor.
+    unsafe { SslRef::from_ptr_mut(stream.ssl().as_ptr()) }
+}

@@ -1,0 +1,239 @@
+//! From a service's configuration to an OpenSSL context.
+
+use openssl::dh::Dh;
+use openssl::error::ErrorStack;
+use openssl::ssl::{
+    SslContext, SslContextBuilder, SslMethod, SslMode, SslOptions, SslSessionCacheMode,
+    SslVerifyMode, SslVersion,
+};
+
+use super::psk;
+use crate::config::diagnostic::{Diagnostic, Severity};
+use crate::config::model::{Decided, Mode, PskHash, TlsConfig, TlsVersion};
+use crate::sys;
+
+/// RFC 7919's groups for DHE-PSK: generated parameters would cost minutes on a small board.
+const FFDHE2048: &[u8] = include_bytes!("ffdhe2048.pem");
+const FFDHE3072: &[u8] = include_bytes!("ffdhe3072.pem");
+
+/// Builds the context of one end. Warnings go to `findings`.
+///
+/// # Errors
+/// What OpenSSL does not take, with the place where it was written.
+pub(super) fn build(
+    mode: Mode,
+    tls: &TlsConfig,
+    hash: PskHash,
+    findings: &mut Vec<Diagnostic>,
+) -> Result<SslContext, Vec<Diagnostic>> {
+    let mut errors = Vec::new();
+    let built = assemble(mode, tls, hash, findings, &mut errors);
+    match built {
+        Ok(context) if errors.is_empty() => Ok(context),
+        Ok(_) => Err(errors),
+        Err(stack) => {
+            let message = format!("OpenSSL does not take the TLS settings: {}", reasons(&stack));
+            errors.push(finding(Severity::Error, "tls-settings", None, message, None));
+            Err(errors)
+        }
+    }
+}
+
+fn assemble(
+    mode: Mode,
+    tls: &TlsConfig,
+    hash: PskHash,
+    findings: &mut Vec<Diagnostic>,
+    errors: &mut Vec<Diagnostic>,
+) -> Result<SslContext, ErrorStack> {
+    let mut context = SslContextBuilder::new(match mode {
+        Mode::Client => SslMethod::tls_client(),
+        Mode::Server => SslMethod::tls_server(),
+    })?;
+    // An empty trust store: a peer that brings a certificate in place of the key is refused while
+    // the handshake still runs. Holders of the key never show one.
+    context.set_verify(SslVerifyMode::PEER);
+    context.set_options(
+        SslOptions::NO_TICKET | SslOptions::NO_RENEGOTIATION | SslOptions::NO_COMPRESSION,
+    );
+    context.set_session_cache_mode(SslSessionCacheMode::OFF);
+    context.set_num_tickets(0)?;
+    context.set_mode(
+        SslMode::ENABLE_PARTIAL_WRITE
+            | SslMode::ACCEPT_MOVING_WRITE_BUFFER
+            | SslMode::RELEASE_BUFFERS,
+    );
+    let aes = sys::cpu::has_aes();
+    if mode == Mode::Server && !aes {
+        // A client with AES instructions would prefer AES-GCM; this end is the slower of the two.
+        context.set_options(SslOptions::CIPHER_SERVER_PREFERENCE);
+    }
+    if let Some(level) = &tls.security_level {
+        context.set_security_level(u32::from(level.value));
+    }
+    let mut max = tls.max.value;
+    match tls13_suites(tls, hash, aes) {
+        Ok(list) => context.set_ciphersuites(&list)?,
+        Err(Some(unknown)) => errors.push(unknown),
+        Err(None) => {
+            let message = format!(
+                "no suite of the list has the hash of this service's key in TLS 1.3, {}",
+                hash_name(hash)
+            );
+            let help = format!("add {}", default_suites(hash, aes).join(" or "));
+            let at = tls.ciphersuites.as_ref();
+            // Under stunnel's rules a list without SHA-256 only breaks TLS 1.3; 1.2 peers go on.
+            if tls.min.value < TlsVersion::Tls13 && max == TlsVersion::Tls13 {
+                let message = format!("{message}: TLS 1.3 is switched off");
+                findings.push(finding(Severity::Warning, "psk-hash", at, message, Some(help)));
+                max = TlsVersion::Tls12;
+            } else if max == TlsVersion::Tls13 {
+                errors.push(finding(Severity::Error, "psk-hash", at, message, Some(help)));
+            }
+        }
+    }
+    context.set_min_proto_version(Some(version(tls.min.value)))?;
+    context.set_max_proto_version(Some(version(max)))?;
+    if tls.min.value < TlsVersion::Tls12 && tls.security_level.is_none() {
+        // OpenSSL 3 has no suite for 1.0 and 1.1 above level 0; the file named the version itself.
+        context.set_security_level(0);
+    }
+    if context_needs_tls12(tls) {
+        tls12_suites(&mut context, tls, errors)?;
+    }
+    if let Err(stack) = context.set_groups_list(&tls.groups) {
+        let message = format!("OpenSSL does not take this list of groups: {}", reasons(&stack));
+        let help = "groups are X25519, P-256, X448, P-521, P-384, separated by colons".to_owned();
+        errors.push(finding(Severity::Error, "groups", Some(&tls.groups), message, Some(help)));
+    }
+    match mode {
+        Mode::Server => {
+            let level = tls.security_level.as_ref().map_or(2, |level| level.value);
+            let group = if level > 2 { FFDHE3072 } else { FFDHE2048 };
+            context.set_tmp_dh(&*Dh::params_from_pem(group)?)?;
+            psk::install_server(&mut context)?;
+        }
+        Mode::Client => psk::install_client(&mut context)?,
+    }
+    Ok(context.build())
+}
+
+fn context_needs_tls12(tls: &TlsConfig) -> bool {
+    tls.min.value < TlsVersion::Tls13
+}
+
+/// The 1.3 list: what was written, or what suits this CPU, less what has another hash. `Err(None)`
+/// when nothing is left.
+fn tls13_suites(tls: &TlsConfig, hash: PskHash, aes: bool) -> Result<String, Option<Diagnostic>> {
+    let Some(written) = &tls.ciphersuites else {
+        return Ok(default_suites(hash, aes).join(":"));
+    };
+    let mut kept = Vec::new();
+    for name in written.split([':', ',', ' ']).filter(|name| !name.is_empty()) {
+        match name {
+            "TLS_AES_256_GCM_SHA384" if hash == PskHash::Sha384 => kept.push(name),
+            "TLS_AES_256_GCM_SHA384" => {}
+            "TLS_AES_128_GCM_SHA256"
+            | "TLS_CHACHA20_POLY1305_SHA256"
+            | "TLS_AES_128_CCM_SHA256"
+            | "TLS_AES_128_CCM_8_SHA256" => {
+                if hash == PskHash::Sha256 {
+                    kept.push(name);
+                }
+            }
+            unknown => {
+                let message = format!("there is no TLS 1.3 suite {}", unknown.escape_debug());
+                let help = "TLS 1.3 has TLS_AES_128_GCM_SHA256, TLS_CHACHA20_POLY1305_SHA256, \
+                            TLS_AES_256_GCM_SHA384 and two of CCM"
+                    .to_owned();
+                return Err(Some(finding(
+                    Severity::Error,
+                    "unknown-suite",
+                    Some(written),
+                    message,
+                    Some(help),
+                )));
+            }
+        }
+    }
+    if kept.is_empty() { Err(None) } else { Ok(kept.join(":")) }
+}
+
+fn default_suites(hash: PskHash, aes: bool) -> Vec<&'static str> {
+    match (hash, aes) {
+        (PskHash::Sha384, _) => vec!["TLS_AES_256_GCM_SHA384"],
+        (PskHash::Sha256, true) => vec!["TLS_AES_128_GCM_SHA256", "TLS_CHACHA20_POLY1305_SHA256"],
+        (PskHash::Sha256, false) => vec!["TLS_CHACHA20_POLY1305_SHA256", "TLS_AES_128_GCM_SHA256"],
+    }
+}
+
+fn hash_name(hash: PskHash) -> &'static str {
+    match hash {
+        PskHash::Sha256 => "SHA-256",
+        PskHash::Sha384 => "SHA-384",
+    }
+}
+
+/// Expands the list up to 1.2 on a scratch context and sets what it has of PSK suites, so that a
+/// peer cannot be met without the key, and no NULL cipher is ever offered.
+fn tls12_suites(
+    context: &mut SslContextBuilder,
+    tls: &TlsConfig,
+    errors: &mut Vec<Diagnostic>,
+) -> Result<(), ErrorStack> {
+    let mut scratch = SslContextBuilder::new(SslMethod::tls())?;
+    let untouched = scratch.build();
+    let before = untouched.security_level();
+    scratch = SslContextBuilder::new(SslMethod::tls())?;
+    scratch.set_max_proto_version(Some(SslVersion::TLS1_2))?;
+    // A list of 1.3's own suites would survive the filter otherwise.
+    scratch.set_ciphersuites("")?;
+    if let Err(stack) = scratch.set_cipher_list(&tls.ciphers) {
+        let message = format!("OpenSSL knows no suite of this list: {}", reasons(&stack));
+        let help = "see `openssl ciphers -v PSK` for what there is".to_owned();
+        errors.push(finding(Severity::Error, "ciphers", Some(&tls.ciphers), message, Some(help)));
+        return Ok(());
+    }
+    let expanded = scratch.build();
+    // `@SECLEVEL=n` inside the list.
+    if expanded.security_level() != before {
+        context.set_security_level(expanded.security_level());
+    }
+    let suites: Vec<_> = sys::openssl::suites(&expanded)
+        .into_iter()
+        .map(|suite| suite.name())
+        .filter(|name| psk::is_psk(name))
+        .collect();
+    if suites.is_empty() {
+        let message = "no suite of this list takes a pre-shared key".to_owned();
+        let help = "`PSK` stands for all that do; see `openssl ciphers -v PSK`".to_owned();
+        errors.push(finding(Severity::Error, "ciphers", Some(&tls.ciphers), message, Some(help)));
+        return Ok(());
+    }
+    context.set_cipher_list(&suites.join(":"))
+}
+
+fn version(version: TlsVersion) -> SslVersion {
+    match version {
+        TlsVersion::Tls10 => SslVersion::TLS1,
+        TlsVersion::Tls11 => SslVersion::TLS1_1,
+        TlsVersion::Tls12 => SslVersion::TLS1_2,
+        TlsVersion::Tls13 => SslVersion::TLS1_3,
+    }
+}
+
+fn finding(
+    severity: Severity,
+    code: &'static str,
+    at: Option<&Decided<String>>,
+    message: String,
+    help: Option<String>,
+) -> Diagnostic {
+    let place = at.and_then(|value| value.place().cloned());
+    Diagnostic { severity, code, place, message, label: None, help }
+}
+
+fn reasons(stack: &ErrorStack) -> String {
+    let words: Vec<_> = stack.errors().iter().filter_map(|error| error.reason()).collect();
+    if words.is_empty() { "no reason given".to_owned() } else { words.join("; ") }
+}

@@ -1,0 +1,294 @@
+//! Why a handshake failed, in words.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use openssl::ssl::{self, ErrorCode, SslRef};
+
+use super::psk::Handshake;
+use crate::secrets::escape;
+
+/// The cause of a failed handshake, as the operator of this end should hear it.
+#[derive(Debug)]
+pub enum Cause {
+    /// Server end: nobody of that name is in the key files.
+    UnknownIdentity(Vec<u8>),
+    /// Server end: the name is known, the key is another.
+    WrongKey(Vec<u8>),
+    /// Server end: a TLS client that knows no key.
+    NoPsk,
+    /// Server end: it offered keys, but no suite that this end accepts.
+    NoCommonSuite,
+    /// Either end: the peers' version ranges do not meet.
+    NoCommonVersion,
+    /// Either end: no group that both know.
+    NoCommonGroup,
+    /// Server end: HTTP, SSH, or whatever else is not TLS.
+    PlainText,
+    /// Client end: what answers there does not speak TLS.
+    NotTls,
+    /// The connection ended in mid-handshake.
+    ClosedEarly,
+    /// The peer said no, and this is the alert it gave.
+    Alert(&'static str),
+    /// Client end: the server refused the identity. TLS does not say whether it is the name or the
+    /// key, so that strangers cannot try names.
+    Refused {
+        /// What was presented.
+        identity: Vec<u8>,
+        /// The alert.
+        alert: &'static str,
+    },
+    /// Client end: the server has the name but not the key, or is somebody else.
+    ServerKeyDiffers(Vec<u8>),
+    /// The peer finished a handshake, or tried to, in which the key played no part.
+    NotProven,
+    /// The time was up.
+    Timeout(Duration),
+    /// The socket failed.
+    Io(io::Error),
+    /// Anything else that OpenSSL complains of.
+    Protocol(String),
+}
+
+impl Cause {
+    /// A stable name for counters.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::UnknownIdentity(_) => "unknown-identity",
+            Self::WrongKey(_) | Self::ServerKeyDiffers(_) => "wrong-key",
+            Self::NoPsk => "no-psk",
+            Self::NoCommonSuite => "no-common-suite",
+            Self::NoCommonVersion => "no-common-version",
+            Self::NoCommonGroup => "no-common-group",
+            Self::PlainText | Self::NotTls => "plain-text",
+            Self::ClosedEarly => "closed-early",
+            Self::Alert(_) => "alert",
+            Self::Refused { .. } => "refused",
+            Self::NotProven => "not-proven",
+            Self::Timeout(_) => "timeout",
+            Self::Io(_) => "io",
+            Self::Protocol(_) => "protocol",
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownIdentity(identity) => write!(f, "unknown identity {}", escape(identity)),
+            Self::WrongKey(identity) => write!(f, "wrong key for identity {}", escape(identity)),
+            Self::NoPsk => f.write_str("the client offered no pre-shared key"),
+            Self::NoCommonSuite => f.write_str("no suite in common"),
+            Self::NoCommonVersion => f.write_str("no version in common"),
+            Self::NoCommonGroup => f.write_str("no key exchange group in common"),
+            Self::PlainText => f.write_str("plain text on a TLS port"),
+            Self::NotTls => f.write_str("what answers there is not TLS"),
+            Self::ClosedEarly => f.write_str("closed before the handshake was complete"),
+            Self::Alert(alert) => write!(f, "the peer gave up with the alert \"{alert}\""),
+            Self::Refused { identity, alert } => write!(
+                f,
+                "the server refused identity {}: it does not know it, or has another key for it \
+                 (alert \"{alert}\")",
+                escape(identity)
+            ),
+            Self::ServerKeyDiffers(identity) => {
+                write!(f, "the server has another key for identity {}", escape(identity))
+            }
+            Self::NotProven => f.write_str("the peer did not prove the pre-shared key"),
+            Self::Timeout(limit) => write!(f, "no handshake within {limit:?}"),
+            Self::Io(error) => write!(f, "{error}"),
+            Self::Protocol(reasons) => write!(f, "{reasons}"),
+        }
+    }
+}
+
+/// `SSL_R_*` of <openssl/sslerr.h>; a received alert n is reason 1000 + n.
+mod reason {
+    pub(super) const NO_SUITABLE_KEY_SHARE: i32 = 101;
+    pub(super) const WRONG_SSL_VERSION: i32 = 266;
+    pub(super) const NO_SUITABLE_GROUPS: i32 = 295;
+    pub(super) const NO_SUITABLE_SIGNATURE_ALGORITHM: i32 = 118;
+    pub(super) const CERTIFICATE_VERIFY_FAILED: i32 = 134;
+    pub(super) const DIGEST_CHECK_FAILED: i32 = 149;
+    pub(super) const HTTPS_PROXY_REQUEST: i32 = 155;
+    pub(super) const HTTP_REQUEST: i32 = 156;
+    pub(super) const NO_SHARED_CIPHER: i32 = 193;
+    pub(super) const UNKNOWN_PROTOCOL: i32 = 252;
+    pub(super) const BINDER_DOES_NOT_VERIFY: i32 = 253;
+    pub(super) const UNSUPPORTED_PROTOCOL: i32 = 258;
+    pub(super) const WRONG_VERSION_NUMBER: i32 = 267;
+    pub(super) const DECRYPTION_FAILED_OR_BAD_RECORD_MAC: i32 = 281;
+    pub(super) const UNEXPECTED_EOF: i32 = 294;
+    pub(super) const VERSION_TOO_LOW: i32 = 396;
+    pub(super) const ALERT: i32 = 1000;
+    pub(super) const PACKET_LENGTH_TOO_LONG: i32 = 198;
+    pub(super) const BAD_PACKET_LENGTH: i32 = 115;
+}
+
+/// The alert of a reason above 1000 (RFC 8446, 6).
+fn alert(reason: i32) -> Option<(i32, &'static str)> {
+    let code = reason.checked_sub(reason::ALERT).filter(|code| (0..256).contains(code))?;
+    let name = match code {
+        0 => "close notify",
+        10 => "unexpected message",
+        20 => "bad record mac",
+        21 => "decryption failed",
+        22 => "record overflow",
+        40 => "handshake failure",
+        42 => "bad certificate",
+        46 => "certificate unknown",
+        47 => "illegal parameter",
+        48 => "unknown ca",
+        49 => "access denied",
+        50 => "decode error",
+        51 => "decrypt error",
+        70 => "protocol version",
+        71 => "insufficient security",
+        80 => "internal error",
+        86 => "inappropriate fallback",
+        90 => "user canceled",
+        109 => "missing extension",
+        110 => "unsupported extension",
+        112 => "unrecognized name",
+        115 => "unknown psk identity",
+        116 => "certificate required",
+        120 => "no application protocol",
+        _ => "of an unknown kind",
+    };
+    Some((code, name))
+}
+
+/// Whether an error of a read or write means that the peer left without close_notify.
+pub(super) fn is_unexpected_eof(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::UnexpectedEof
+        || error
+            .get_ref()
+            .and_then(|inner| inner.downcast_ref::<ssl::Error>())
+            .and_then(ssl::Error::ssl_error)
+            .is_some_and(|stack| {
+                stack.errors().iter().any(|e| e.reason_code() == reason::UNEXPECTED_EOF)
+            })
+}
+
+/// What a TLS error of an open session says, without OpenSSL's file names and function codes.
+pub(super) fn plain(error: io::Error) -> io::Error {
+    let Some(inner) = error.get_ref().and_then(|inner| inner.downcast_ref::<ssl::Error>()) else {
+        return error;
+    };
+    io::Error::new(io::ErrorKind::InvalidData, words(inner))
+}
+
+fn words(error: &ssl::Error) -> String {
+    let words: Vec<_> = error
+        .ssl_error()
+        .map(|stack| {
+            stack
+                .errors()
+                .iter()
+                .map(|e| match alert(e.reason_code()) {
+                    Some((_, name)) => format!("the peer sent the alert \"{name}\""),
+                    None => e.reason().unwrap_or("an unnamed TLS error").to_owned(),
+                })
+                .collect()
+        })
+        .unwrap_or_default();
+    if words.is_empty() { format!("TLS error {:?}", error.code()) } else { words.join("; ") }
+}
+
+fn reasons(error: &ssl::Error) -> Vec<i32> {
+    error
+        .ssl_error()
+        .map(|stack| stack.errors().iter().map(|e| e.reason_code()).collect())
+        .unwrap_or_default()
+}
+
+fn left(error: ssl::Error, reasons: &[i32]) -> Option<Cause> {
+    let eof = error.code() == ErrorCode::ZERO_RETURN
+        || reasons.contains(&reason::UNEXPECTED_EOF)
+        || (error.code() == ErrorCode::SYSCALL && error.io_error().is_none());
+    if eof {
+        return Some(Cause::ClosedEarly);
+    }
+    let io = error.into_io_error().ok()?;
+    Some(match io.kind() {
+        io::ErrorKind::UnexpectedEof
+        | io::ErrorKind::ConnectionReset
+        | io::ErrorKind::BrokenPipe => Cause::ClosedEarly,
+        _ => Cause::Io(io),
+    })
+}
+
+/// At a server end. What the client offered decides the words; OpenSSL's own reason, which is the
+/// same "no suitable signature algorithm" for four different causes, comes second.
+pub(super) fn of_client(error: ssl::Error, ssl: &SslRef) -> Cause {
+    use reason::*;
+    let seen = Handshake::seen(ssl);
+    let reasons = reasons(&error);
+    let any = |wanted: &[i32]| reasons.iter().any(|reason| wanted.contains(reason));
+    let key_failed = any(&[
+        BINDER_DOES_NOT_VERIFY,
+        DECRYPTION_FAILED_OR_BAD_RECORD_MAC,
+        DIGEST_CHECK_FAILED,
+    ]) || reasons.iter().any(|r| matches!(alert(*r), Some((20 | 47 | 51, _))));
+    match seen.and_then(|seen| seen.identity()) {
+        Some((identity, false)) => return Cause::UnknownIdentity(identity.to_vec()),
+        Some((identity, true)) if key_failed => return Cause::WrongKey(identity.to_vec()),
+        _ => {}
+    }
+    if any(&[HTTP_REQUEST, HTTPS_PROXY_REQUEST])
+        || (!seen.is_some_and(|seen| seen.hello)
+            && any(&[
+                WRONG_VERSION_NUMBER,
+                UNKNOWN_PROTOCOL,
+                PACKET_LENGTH_TOO_LONG,
+                BAD_PACKET_LENGTH,
+            ]))
+    {
+        return Cause::PlainText;
+    }
+    if any(&[UNSUPPORTED_PROTOCOL, VERSION_TOO_LOW, WRONG_SSL_VERSION, UNKNOWN_PROTOCOL]) {
+        return Cause::NoCommonVersion;
+    }
+    if any(&[NO_SHARED_CIPHER, NO_SUITABLE_SIGNATURE_ALGORITHM]) {
+        let offered = seen.is_some_and(|seen| seen.offered);
+        return if offered { Cause::NoCommonSuite } else { Cause::NoPsk };
+    }
+    if any(&[NO_SUITABLE_KEY_SHARE, NO_SUITABLE_GROUPS]) {
+        return Cause::NoCommonGroup;
+    }
+    if let Some((_, name)) = reasons.iter().find_map(|reason| alert(*reason)) {
+        return Cause::Alert(name);
+    }
+    let text = words(&error);
+    left(error, &reasons).unwrap_or(Cause::Protocol(text))
+}
+
+/// At a client end.
+pub(super) fn of_server(error: ssl::Error, identity: &[u8]) -> Cause {
+    use reason::*;
+    let reasons = reasons(&error);
+    let any = |wanted: &[i32]| reasons.iter().any(|reason| wanted.contains(reason));
+    if any(&[CERTIFICATE_VERIFY_FAILED]) {
+        return Cause::NotProven;
+    }
+    if let Some((code, name)) = reasons.iter().find_map(|reason| alert(*reason)) {
+        return match code {
+            20 | 40 | 47 | 51 | 115 => Cause::Refused { identity: identity.to_vec(), alert: name },
+            70 => Cause::NoCommonVersion,
+            _ => Cause::Alert(name),
+        };
+    }
+    if any(&[DECRYPTION_FAILED_OR_BAD_RECORD_MAC, DIGEST_CHECK_FAILED]) {
+        return Cause::ServerKeyDiffers(identity.to_vec());
+    }
+    if any(&[WRONG_VERSION_NUMBER, PACKET_LENGTH_TOO_LONG, HTTP_REQUEST]) {
+        return Cause::NotTls;
+    }
+    if any(&[UNSUPPORTED_PROTOCOL, VERSION_TOO_LOW, WRONG_SSL_VERSION]) {
+        return Cause::NoCommonVersion;
+    }
+    let text = words(&error);
+    left(error, &reasons).unwrap_or(Cause::Protocol(text))
+}

@@ -1,0 +1,343 @@
+//! The pre-shared key in a handshake: what the callbacks answer, and what the finished handshake
+//! proves.
+//!
+//! A callback only knows what a stranger *claims*. What counts is what the handshake *used*: in 1.3
+//! the selected session, which carries the serial of the key it was made from; in 1.2 a suite whose
+//! key exchange is the PSK, because then both Finished messages hang on it. [`Handshake::granted`]
+//! is the one place where a claim becomes a Grant.
+
+use std::sync::{Arc, OnceLock};
+
+use openssl::error::ErrorStack;
+use openssl::ex_data::Index;
+use openssl::hash::MessageDigest;
+use openssl::nid::Nid;
+use openssl::ssl::{ClientHelloResponse, Ssl, SslContextBuilder, SslRef, SslSession};
+use zeroize::Zeroizing;
+
+use crate::config::model::PskHash;
+use crate::secrets::{Claim, Grant, Identity, Proof, SecretSet, decoy};
+use crate::sys::openssl as sys;
+
+/// `pre_shared_key` (RFC 8446, 4.2.11).
+const PRE_SHARED_KEY: u16 = 41;
+
+/// The tag of a session made from a decoy: no serial is ever 0.
+const DECOY_TAG: [u8; 8] = [0; 8];
+
+/// What one handshake knows of keys. Lives on its SSL object from before the first message until
+/// the handshake ends; then the table of secrets is taken away again.
+pub(super) struct Handshake {
+    secrets: Option<Arc<SecretSet>>,
+    hash: PskHash,
+    role: Role,
+}
+
+enum Role {
+    Server(Seen),
+    Client(Identity),
+}
+
+/// What a server end saw of a client.
+#[derive(Default)]
+pub(super) struct Seen {
+    /// A ClientHello arrived at all.
+    pub(super) hello: bool,
+    /// It offered a PSK: an external one or a ticket in 1.3, a PSK suite in 1.2.
+    pub(super) offered: bool,
+    /// The identity that decides, and how.
+    answer: Option<Answer>,
+}
+
+struct Answer {
+    identity: Box<[u8]>,
+    claim: Option<Claim>,
+}
+
+impl Seen {
+    /// The identity that was answered, and whether it is known.
+    pub(super) fn identity(&self) -> Option<(&[u8], bool)> {
+        self.answer.as_ref().map(|answer| (&*answer.identity, answer.claim.is_some()))
+    }
+}
+
+fn slot() -> Result<Index<Ssl, Handshake>, ErrorStack> {
+    static SLOT: OnceLock<Index<Ssl, Handshake>> = OnceLock::new();
+    match SLOT.get() {
+        Some(slot) => Ok(*slot),
+        None => {
+            let new = Ssl::new_ex_index()?;
+            Ok(*SLOT.get_or_init(|| new))
+        }
+    }
+}
+
+fn handshake(ssl: &mut SslRef) -> Option<&mut Handshake> {
+    ssl.ex_data_mut(slot().ok()?)
+}
+
+impl Handshake {
+    pub(super) fn server(ssl: &mut SslRef, secrets: Arc<SecretSet>, hash: PskHash) -> Result<(), ErrorStack> {
+        let role = Role::Server(Seen::default());
+        ssl.set_ex_data(slot()?, Self { secrets: Some(secrets), hash, role });
+        Ok(())
+    }
+
+    pub(super) fn client(
+        ssl: &mut SslRef,
+        secrets: Arc<SecretSet>,
+        identity: Identity,
+        hash: PskHash,
+    ) -> Result<(), ErrorStack> {
+        let role = Role::Client(identity);
+        ssl.set_ex_data(slot()?, Self { secrets: Some(secrets), hash, role });
+        Ok(())
+    }
+
+    /// What a server end saw, for the words of a refusal.
+    pub(super) fn seen(ssl: &SslRef) -> Option<&Seen> {
+        match &ssl.ex_data(slot().ok()?)?.role {
+            Role::Server(seen) => Some(seen),
+            Role::Client(_) => None,
+        }
+    }
+
+    /// Called once, after the handshake: takes the secrets off the SSL object and says who, if
+    /// anybody, proved a key.
+    ///
+    /// In 1.3 `session_reused` is true of every accepted PSK, and a peer that was authenticated by
+    /// a certificate shows one; but only the tag of the selected session says *which* key it was.
+    pub(super) fn granted(ssl: &mut SslRef) -> Option<Grant> {
+        let secrets = handshake(ssl)?.secrets.take()?;
+        if ssl.peer_certificate().is_some() {
+            return None;
+        }
+        let proof = if sys::is_tls13(ssl) {
+            Used::Session(ssl.session_reused().then(|| sys::selected_tag(ssl)).flatten()?.to_vec())
+        } else if ssl.session_reused() || !ssl.current_cipher().is_some_and(|c| is_psk(c.name())) {
+            return None;
+        } else {
+            Used::KeyExchange
+        };
+        let claim = match &mut handshake(ssl)?.role {
+            Role::Server(seen) => seen.answer.as_mut()?.claim.take()?,
+            Role::Client(identity) => secrets.find(identity.as_bytes())?.1,
+        };
+        match proof {
+            Used::Session(tag) if tag != claim.serial().to_bytes() => None,
+            Used::Session(_) | Used::KeyExchange => Some(claim.proven(Proof::Psk)),
+        }
+    }
+}
+
+enum Used {
+    Session(Vec<u8>),
+    KeyExchange,
+}
+
+/// Whether a suite's key exchange is the PSK and nothing but, by its OpenSSL name. RSA-PSK needs a
+/// certificate besides; NULL suites hide nothing.
+pub(super) fn is_psk(name: &str) -> bool {
+    name.contains("PSK") && !name.contains("RSA-PSK") && !name.contains("NULL")
+}
+
+/// A 1.3 suite of that hash: the session that carries an external PSK must name one.
+fn suite(hash: PskHash) -> [u8; 2] {
+    match hash {
+        PskHash::Sha256 => [0x13, 0x01],
+        PskHash::Sha384 => [0x13, 0x02],
+    }
+}
+
+/// Makes a context demand the key of whoever connects to it.
+pub(super) fn install_server(context: &mut SslContextBuilder) -> Result<(), ErrorStack> {
+    slot()?;
+    context.set_client_hello_callback(|ssl, _| {
+        guarded(|| read_hello(ssl));
+        Ok(ClientHelloResponse::SUCCESS)
+    });
+    sys::set_psk_find::<Callbacks>(context);
+    context.set_psk_server_callback(|ssl, identity, out| {
+        // In 1.3 OpenSSL asks this one too, for every identity that `find` gave nothing for.
+        if sys::is_tls13(ssl) {
+            return Ok(0);
+        }
+        Ok(guarded(|| answer_tls12(ssl, identity.unwrap_or_default(), out)).flatten().unwrap_or(0))
+    });
+    Ok(())
+}
+
+/// Makes a context present its key to whoever it connects to.
+pub(super) fn install_client(context: &mut SslContextBuilder) -> Result<(), ErrorStack> {
+    slot()?;
+    sys::set_psk_offer::<Callbacks>(context);
+    context.set_psk_client_callback(|ssl, _hint, identity_out, key_out| {
+        if sys::is_tls13(ssl) {
+            return Ok(0);
+        }
+        Ok(guarded(|| present_tls12(ssl, identity_out, key_out)).flatten().unwrap_or(0))
+    });
+    Ok(())
+}
+
+/// A panic in a callback of the openssl crate would end the process; here it ends the handshake.
+fn guarded<T>(f: impl FnOnce() -> T) -> Option<T> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(f)).ok()
+}
+
+/// Settles, before OpenSSL looks at any identity, which of a 1.3 client's offers will be answered:
+/// the first that is known; otherwise the last, with a decoy. Tickets of other servers, which
+/// stunnel's clients put before their PSK, are passed over in the first case and harmless in the
+/// second. Runs again after a HelloRetryRequest, with the same outcome for the same list.
+fn read_hello(ssl: &mut SslRef) {
+    let list = sys::client_hello_extension(ssl, PRE_SHARED_KEY).map(<[u8]>::to_vec);
+    let suites = ssl.client_hello_ciphers().is_some_and(offers_psk_suite);
+    let Some(this) = handshake(ssl) else { return };
+    let Role::Server(seen) = &mut this.role else { return };
+    seen.hello = true;
+    seen.offered = list.is_some() || suites;
+    seen.answer = None;
+    let (Some(secrets), Some(list)) = (&this.secrets, list) else { return };
+    let mut last = None;
+    for identity in offered_identities(&list) {
+        if let Some((_, claim)) = secrets.find(identity) {
+            seen.answer = Some(Answer { identity: identity.into(), claim: Some(claim) });
+            return;
+        }
+        last = Some(identity);
+    }
+    seen.answer = last.map(|identity| Answer { identity: identity.into(), claim: None });
+}
+
+/// `identities<7..2^16-1>` of `OfferedPsks`: each a length, that many bytes, and a ticket age.
+fn offered_identities(body: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = take(body).map_or(&[][..], |(list, _)| list);
+    std::iter::from_fn(move || {
+        let (identity, tail) = take(rest)?;
+        rest = tail.get(4..)?;
+        Some(identity)
+    })
+}
+
+/// A vector with a length of two bytes, and what is behind it.
+fn take(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (len, rest) = bytes.split_first_chunk::<2>()?;
+    rest.split_at_checked(u16::from_be_bytes(*len).into())
+}
+
+/// Whether a 1.2 ClientHello's suites hold one that takes a PSK (RFC 4279, 4785, 5487, 5489, 6209,
+/// 6367, 6655, 7905, 8442), so that a refusal can say whether a key was offered at all.
+fn offers_psk_suite(suites: &[u8]) -> bool {
+    suites.chunks_exact(2).any(|pair| {
+        matches!(
+            u16::from_be_bytes([pair[0], pair[1]]),
+            0x002c..=0x002e | 0x008a..=0x0095 | 0x00a8..=0x00b9 | 0xc033..=0xc03b
+                | 0xc064..=0xc069 | 0xc06a..=0xc071 | 0xc08e..=0xc093 | 0xc094..=0xc09b
+                | 0xc0a4..=0xc0ab | 0xccab..=0xccae | 0xd001..=0xd005
+        )
+    })
+}
+
+struct Callbacks;
+
+impl sys::FindPsk for Callbacks {
+    fn find(ssl: &mut SslRef, identity: &[u8]) -> Option<SslSession> {
+        let this = handshake(ssl)?;
+        let Role::Server(seen) = &this.role else { return None };
+        let answer = seen.answer.as_ref()?;
+        if *answer.identity != *identity {
+            return None;
+        }
+        // Computed for known identities as well, so that both take the same time.
+        let decoy = decoy(identity).ok()?;
+        let secrets = this.secrets.clone()?;
+        let suite = suite(this.hash);
+        match secrets.find(identity) {
+            Some((key, claim)) => {
+                sys::psk_session(ssl, suite, key.expose(), &claim.serial().to_bytes()).ok()
+            }
+            None => sys::psk_session(ssl, suite, &decoy, &DECOY_TAG).ok(),
+        }
+    }
+}
+
+fn answer_tls12(ssl: &mut SslRef, identity: &[u8], out: &mut [u8]) -> Option<usize> {
+    let this = handshake(ssl)?;
+    let secrets = this.secrets.clone()?;
+    let Role::Server(seen) = &mut this.role else { return None };
+    let decoy = decoy(identity).ok()?;
+    let found = secrets.find(identity);
+    let claim = found.as_ref().map(|(_, claim)| claim.clone());
+    seen.offered = true;
+    seen.answer = Some(Answer { identity: identity.into(), claim });
+    let key = found.map_or(&decoy[..], |(key, _)| key.expose());
+    out.get_mut(..key.len())?.copy_from_slice(key);
+    Some(key.len())
+}
+
+impl sys::OfferPsk for Callbacks {
+    fn offer(ssl: &mut SslRef, hash: Option<Nid>) -> Option<(&[u8], SslSession)> {
+        let this = handshake(ssl)?;
+        let ours = match this.hash {
+            PskHash::Sha256 => MessageDigest::sha256(),
+            PskHash::Sha384 => MessageDigest::sha384(),
+        };
+        if hash.is_some_and(|chosen| chosen != ours.type_()) {
+            return None;
+        }
+        let secrets = this.secrets.clone()?;
+        let Role::Client(identity) = &this.role else { return None };
+        let (suite, identity) = (suite(this.hash), identity.clone());
+        let (key, claim) = secrets.find(identity.as_bytes())?;
+        let tag = claim.serial().to_bytes();
+        let session = sys::psk_session(ssl, suite, key.expose(), &tag).ok()?;
+        // Borrowed from the handshake on the SSL, where it stays put until OpenSSL has copied it.
+        let Role::Client(identity) = &handshake(ssl)?.role else { return None };
+        Some((identity.as_bytes(), session))
+    }
+}
+
+fn present_tls12(ssl: &mut SslRef, identity_out: &mut [u8], key_out: &mut [u8]) -> Option<usize> {
+    let this = handshake(ssl)?;
+    let Role::Client(identity) = &this.role else { return None };
+    let (key, _) = this.secrets.as_ref()?.find(identity.as_bytes())?;
+    let name = identity.as_bytes();
+    // OpenSSL wants a C string; identities never hold a NUL, and 255 bytes leave room for this one.
+    let terminated = Zeroizing::new([name, &[0]].concat());
+    identity_out.get_mut(..terminated.len())?.copy_from_slice(&terminated);
+    key_out.get_mut(..key.len())?.copy_from_slice(key.expose());
+    Some(key.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_of_offered_identities_is_read_and_a_cut_one_does_no_harm() {
+        let mut list = vec![];
+        for identity in [&b"ticket"[..], b"client1"] {
+            list.extend((identity.len() as u16).to_be_bytes());
+            list.extend(identity);
+            list.extend([0; 4]);
+        }
+        let mut body = (list.len() as u16).to_be_bytes().to_vec();
+        body.extend(&list);
+        body.extend([0, 33]);
+        let all: Vec<_> = offered_identities(&body).collect();
+        assert_eq!(all, [&b"ticket"[..], b"client1"]);
+        for cut in 0..body.len() {
+            assert!(offered_identities(&body[..cut]).count() <= 2);
+        }
+        assert_eq!(offered_identities(&[0xff; 9]).count(), 0);
+    }
+
+    #[test]
+    fn only_suites_whose_key_exchange_is_the_psk_count() {
+        assert!(is_psk("ECDHE-PSK-CHACHA20-POLY1305"));
+        assert!(is_psk("PSK-AES256-GCM-SHA384"));
+        for no in ["RSA-PSK-AES256-GCM-SHA384", "PSK-NULL-SHA256", "ECDHE-RSA-AES256-GCM-SHA384"] {
+            assert!(!is_psk(no), "{no}");
+        }
+    }
+}

@@ -1,0 +1,370 @@
+//! Two directions between two streams: every byte once and in order, both half-closes, bounded
+//! memory, and an honest word about how it ended.
+//!
+//! Each direction is *copying → flushing → shutting down → done*. The end of one side's stream shuts
+//! the write side of the other exactly once, and the reverse goes on.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
+
+/// One read's worth. Belongs to the thread and is borrowed within one poll, so that an idle session
+/// holds no buffer at all; four TLS records go out in one write.
+const SCRATCH: usize = 64 * 1024;
+/// A TLS record's plain text at most (RFC 8446, 5.1): a smaller rest is not worth another read.
+const RECORD: usize = 16 * 1024;
+
+thread_local! {
+    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
+}
+
+/// One of the two streams.
+pub(super) trait Side: AsyncRead + AsyncWrite + Unpin {
+    /// Whether the end of the stream, once a read has reported it, was said by the peer and not
+    /// made by whoever cut the line.
+    fn ended_cleanly(&self) -> bool {
+        true
+    }
+}
+
+/// Why a side failed.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// Its stream ended without the peer saying so.
+    Truncated,
+    /// Reading or writing failed.
+    Failed(io::Error),
+}
+
+/// How a relay ended.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// Both directions ended in order.
+    Complete,
+    /// Silence in both directions for longer than the idle limit.
+    Idle,
+    /// Silence after one direction had ended, for longer than the close limit.
+    HalfClosed,
+    /// The downstream side failed.
+    Downstream(Fault),
+    /// The upstream side failed.
+    Upstream(Fault),
+}
+
+/// What a session has moved so far, for whoever looks from outside.
+#[derive(Debug)]
+pub(super) struct Meter {
+    base: Instant,
+    touched: AtomicU64,
+    up: AtomicU64,
+    down: AtomicU64,
+}
+
+impl Default for Meter {
+    fn default() -> Self {
+        let zero = || AtomicU64::new(0);
+        Self { base: Instant::now(), touched: zero(), up: zero(), down: zero() }
+    }
+}
+
+impl Meter {
+    /// Bytes from downstream to upstream.
+    pub(super) fn up(&self) -> u64 {
+        self.up.load(Ordering::Relaxed)
+    }
+
+    /// Bytes from upstream to downstream.
+    pub(super) fn down(&self) -> u64 {
+        self.down.load(Ordering::Relaxed)
+    }
+
+    /// When a byte moved last, in either direction.
+    pub(super) fn touched(&self) -> Instant {
+        self.base + Duration::from_millis(self.touched.load(Ordering::Relaxed))
+    }
+
+    fn touch(&self, now: Instant) {
+        let age = u64::try_from((now - self.base).as_millis()).unwrap_or(u64::MAX);
+        self.touched.store(age, Ordering::Relaxed);
+    }
+}
+
+/// Runs until both directions have ended, a side failed, or a clock ran out. Cancel safe in that the
+/// streams stay with the caller.
+pub(super) async fn relay<D: Side, U: Side>(
+    downstream: &mut D,
+    upstream: &mut U,
+    idle: Duration,
+    close: Duration,
+    meter: &Meter,
+) -> Outcome {
+    meter.touch(Instant::now());
+    let mut up = Direction::default();
+    let mut down = Direction::default();
+    let sleep = std::pin::pin!(tokio::time::sleep_until(after(meter.touched(), idle)));
+    let mut clock = Clock { sleep, idle, close, half: false };
+    poll_fn(|cx| {
+        let before = (up.bytes, down.bytes, up.state, down.state);
+        let first = up.poll(cx, downstream, upstream);
+        let second = down.poll(cx, upstream, downstream);
+        if before != (up.bytes, down.bytes, up.state, down.state) {
+            meter.up.store(up.bytes, Ordering::Relaxed);
+            meter.down.store(down.bytes, Ordering::Relaxed);
+            meter.touch(Instant::now());
+        }
+        match (first, second) {
+            (Poll::Ready(Err(Broken::Reader(fault))), _)
+            | (_, Poll::Ready(Err(Broken::Writer(fault)))) => {
+                return Poll::Ready(Outcome::Downstream(fault));
+            }
+            (Poll::Ready(Err(Broken::Writer(fault))), _)
+            | (_, Poll::Ready(Err(Broken::Reader(fault)))) => {
+                return Poll::Ready(Outcome::Upstream(fault));
+            }
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(Outcome::Complete),
+            // The one that refused more data has no more to say either.
+            (Poll::Pending, Poll::Ready(Ok(()))) if up.refused.is_some() => {
+                return Poll::Ready(Outcome::Upstream(up.why_refused()));
+            }
+            (Poll::Ready(Ok(())), Poll::Pending) if down.refused.is_some() => {
+                return Poll::Ready(Outcome::Downstream(down.why_refused()));
+            }
+            _ => {}
+        }
+        let half = (up.ended() || down.ended()) && !up.holds() && !down.holds();
+        clock.poll(cx, half, meter)
+    })
+    .await
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+enum State {
+    #[default]
+    Copying,
+    Flushing,
+    ShuttingDown,
+    Done,
+}
+
+enum Broken {
+    Reader(Fault),
+    Writer(Fault),
+}
+
+#[derive(Default)]
+struct Direction {
+    state: State,
+    /// What the writer has not taken yet; allocated only while it pushes back.
+    held: Vec<u8>,
+    at: usize,
+    /// The reader's stream ended behind what is held.
+    eof: bool,
+    /// The writer failed; kept until the reverse has delivered what the same peer still had sent.
+    refused: Option<io::Error>,
+    unflushed: bool,
+    bytes: u64,
+}
+
+impl Direction {
+    fn ended(&self) -> bool {
+        self.state == State::Done || self.refused.is_some()
+    }
+
+    fn holds(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    fn why_refused(&mut self) -> Fault {
+        let error = self.refused.take();
+        Fault::Failed(error.unwrap_or_else(|| io::ErrorKind::BrokenPipe.into()))
+    }
+
+    fn poll<R: Side, W: Side>(
+        &mut self,
+        cx: &mut Context<'_>,
+        reader: &mut R,
+        writer: &mut W,
+    ) -> Poll<Result<(), Broken>> {
+        loop {
+            match self.state {
+                State::Copying => ready!(self.copy(cx, reader, writer))?,
+                State::Flushing => {
+                    ready!(Pin::new(&mut *writer).poll_flush(cx)).map_err(broken_writer)?;
+                    self.state = State::ShuttingDown;
+                }
+                State::ShuttingDown => {
+                    match ready!(Pin::new(&mut *writer).poll_shutdown(cx)) {
+                        Ok(()) => {}
+                        // It has closed already; what it had sent, the reverse delivers.
+                        Err(error) if is_gone(&error) => {}
+                        Err(error) => return Poll::Ready(Err(broken_writer(error))),
+                    }
+                    self.state = State::Done;
+                }
+                State::Done => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+
+    /// Moves bytes until one of the two has to be waited for; `Ready(Ok)` when the state changed.
+    fn copy<R: Side, W: Side>(
+        &mut self,
+        cx: &mut Context<'_>,
+        reader: &mut R,
+        writer: &mut W,
+    ) -> Poll<Result<(), Broken>> {
+        if self.refused.is_some() {
+            return Poll::Pending;
+        }
+        loop {
+            while self.at < self.held.len() {
+                let rest = &self.held[self.at..];
+                match ready!(Pin::new(&mut *writer).poll_write(cx, rest)) {
+                    Ok(0) => return self.refuse(io::ErrorKind::WriteZero.into()),
+                    Ok(n) => {
+                        self.at += n;
+                        self.bytes += n as u64;
+                    }
+                    Err(error) => return self.refuse(error),
+                }
+            }
+            if self.holds() {
+                (self.held, self.at) = (Vec::new(), 0);
+            }
+            if self.eof {
+                if !reader.ended_cleanly() {
+                    return Poll::Ready(Err(Broken::Reader(Fault::Truncated)));
+                }
+                self.state = State::Flushing;
+                return Poll::Ready(Ok(()));
+            }
+            let moved = BUFFER.with_borrow_mut(|buffer| self.batch(cx, reader, writer, buffer));
+            ready!(moved)?;
+        }
+    }
+
+    /// Fills the thread's buffer from the reader and empties it into the writer. What the writer
+    /// does not take at once is copied aside.
+    fn batch<R: Side, W: Side>(
+        &mut self,
+        cx: &mut Context<'_>,
+        reader: &mut R,
+        writer: &mut W,
+        buffer: &mut [u8],
+    ) -> Poll<Result<(), Broken>> {
+        let mut buf = ReadBuf::new(buffer);
+        let mut failed = None;
+        let mut waits = false;
+        while buf.remaining() >= RECORD {
+            let before = buf.filled().len();
+            match Pin::new(&mut *reader).poll_read(cx, &mut buf) {
+                Poll::Ready(Ok(())) if buf.filled().len() == before => {
+                    self.eof = true;
+                    break;
+                }
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => {
+                    failed = Some(error);
+                    break;
+                }
+                Poll::Pending => {
+                    waits = true;
+                    break;
+                }
+            }
+        }
+        let mut rest = buf.filled();
+        while !rest.is_empty() {
+            match Pin::new(&mut *writer).poll_write(cx, rest) {
+                Poll::Ready(Ok(0)) => return self.refuse(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(n)) => {
+                    rest = &rest[n..];
+                    self.bytes += n as u64;
+                    self.unflushed = true;
+                }
+                Poll::Ready(Err(error)) => return self.refuse(error),
+                Poll::Pending => {
+                    self.held = rest.to_vec();
+                    break;
+                }
+            }
+        }
+        if let Some(error) = failed {
+            // A broken stream delivers what came before the break only if it fits: the session ends
+            // here, and its end says so.
+            return Poll::Ready(Err(Broken::Reader(Fault::Failed(error))));
+        }
+        if waits {
+            if self.unflushed && !self.holds() {
+                ready!(Pin::new(&mut *writer).poll_flush(cx)).map_err(broken_writer)?;
+                self.unflushed = false;
+            }
+            if !self.holds() {
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// A peer that closed while data was on its way to it may have sent a last answer: the reverse
+    /// reads on until it meets that end by itself, under the close limit.
+    fn refuse(&mut self, error: io::Error) -> Poll<Result<(), Broken>> {
+        (self.held, self.at) = (Vec::new(), 0);
+        if !is_gone(&error) {
+            return Poll::Ready(Err(broken_writer(error)));
+        }
+        self.refused = Some(error);
+        Poll::Pending
+    }
+}
+
+fn broken_writer(error: io::Error) -> Broken {
+    Broken::Writer(Fault::Failed(error))
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, WriteZero};
+    matches!(
+        error.kind(),
+        BrokenPipe | ConnectionReset | ConnectionAborted | NotConnected | WriteZero
+    )
+}
+
+/// Idle and close limit on one timer. It is set anew when it rings, not on every byte.
+struct Clock<'a> {
+    sleep: Pin<&'a mut Sleep>,
+    idle: Duration,
+    close: Duration,
+    half: bool,
+}
+
+impl Clock<'_> {
+    fn poll(&mut self, cx: &mut Context<'_>, half: bool, meter: &Meter) -> Poll<Outcome> {
+        let limit = if half { self.close } else { self.idle };
+        if half != self.half {
+            self.half = half;
+            self.sleep.as_mut().reset(after(meter.touched(), limit));
+        }
+        loop {
+            ready!(self.sleep.as_mut().poll(cx));
+            let due = after(meter.touched(), limit);
+            if due <= Instant::now() {
+                return Poll::Ready(if half { Outcome::HalfClosed } else { Outcome::Idle });
+            }
+            self.sleep.as_mut().reset(due);
+        }
+    }
+}
+
+/// A limit so long that the clock cannot count it is a year.
+fn after(start: Instant, limit: Duration) -> Instant {
+    const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+    start.checked_add(limit).unwrap_or_else(|| start + YEAR)
+}

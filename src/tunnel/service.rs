@@ -1,0 +1,238 @@
+//! The running service: its listeners, its current Setup, and the sessions it owns.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep};
+
+use super::admission::{Handshakes, Seats};
+use super::relay::Meter;
+use super::session::Session;
+use super::setup::{End, Setup};
+use crate::net::{self, Acceptable, Peer, Socket};
+use crate::observe::event::Event;
+use crate::observe::limit::Limiter;
+use crate::observe::metrics::Counters;
+use crate::secrets::{Grant, Identity};
+use crate::tls::Facts;
+
+/// The pause after a failed accept, so that a lack of descriptors costs no CPU time and is over at
+/// most this long after there are some again.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Where the process is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Accepting.
+    Running,
+    /// No new connections; open sessions may finish.
+    Draining,
+    /// Time is up.
+    Stopping,
+}
+
+/// What all services of a process have in common.
+#[derive(Debug, Default)]
+pub struct Shared {
+    /// The number of the next session.
+    numbers: AtomicU64,
+    /// The budget of lines that strangers can cause.
+    pub(super) limiter: Limiter,
+}
+
+impl Shared {
+    /// Has withheld lines counted in the log, now and then, until the process ends.
+    pub async fn settle(&self) {
+        loop {
+            sleep(Duration::from_secs(10)).await;
+            self.limiter.settle();
+        }
+    }
+}
+
+/// A service at work.
+#[derive(Debug)]
+pub struct Service {
+    pub(super) name: Arc<str>,
+    current: watch::Sender<Arc<Setup>>,
+    pub(super) seats: Arc<Seats>,
+    pub(super) handshakes: Arc<Handshakes>,
+    /// What it has seen so far.
+    pub counters: Counters,
+    pub(super) shared: Arc<Shared>,
+    phase: watch::Receiver<Phase>,
+    open: Mutex<BTreeMap<u64, Arc<Info>>>,
+    /// Every task of the service holds a clone: when all are gone, nothing runs any more.
+    alive: mpsc::Sender<()>,
+}
+
+/// An open session, for whoever asks who is in.
+#[derive(Debug)]
+pub struct Info {
+    /// The downstream peer.
+    pub peer: Peer,
+    /// Whose key it was.
+    pub who: Identity,
+    /// What the handshake settled on.
+    pub facts: Facts,
+    /// The upstream address.
+    pub target: String,
+    /// When it was let in.
+    pub since: Instant,
+    pub(super) meter: Meter,
+}
+
+/// An entry in the list of open sessions; taken out on drop.
+pub(super) struct Listed {
+    service: Arc<Service>,
+    number: u64,
+    pub(super) info: Arc<Info>,
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.service.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
+    }
+}
+
+/// How many sessions and handshakes a service may have.
+#[derive(Debug, Clone, Copy)]
+pub struct Capacity {
+    /// Sessions at once.
+    pub sessions: usize,
+    /// Handshakes at once.
+    pub handshakes: usize,
+}
+
+impl Service {
+    /// A service that does not listen yet. `alive` is dropped when it and its sessions are gone.
+    pub fn new(
+        name: &str,
+        setup: Setup,
+        capacity: Capacity,
+        shared: Arc<Shared>,
+        phase: watch::Receiver<Phase>,
+        alive: mpsc::Sender<()>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            name: name.into(),
+            current: watch::Sender::new(Arc::new(setup)),
+            seats: Seats::new(capacity.sessions),
+            handshakes: Handshakes::new(capacity.handshakes),
+            counters: Counters::default(),
+            shared,
+            phase,
+            open: Mutex::default(),
+            alive,
+        })
+    }
+
+    /// The open sessions by number.
+    pub fn sessions(&self) -> Vec<(u64, Arc<Info>)> {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.iter().map(|(number, info)| (*number, info.clone())).collect()
+    }
+
+    pub(super) fn list(self: &Arc<Self>, number: u64, info: Info) -> Listed {
+        let info = Arc::new(info);
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.insert(number, info.clone());
+        drop(open);
+        Listed { service: self.clone(), number, info }
+    }
+
+    /// The Setup that a new session takes.
+    pub(super) fn setup(&self) -> Arc<Setup> {
+        self.current.borrow().clone()
+    }
+
+    /// Puts a new Setup in place: new sessions take it, and those whose Grant it does not have end.
+    pub fn replace(&self, setup: Setup) {
+        self.current.send_replace(Arc::new(setup));
+    }
+
+    pub(super) fn phase(&self) -> watch::Receiver<Phase> {
+        self.phase.clone()
+    }
+
+    /// Returns when the current Setup no longer grants what an earlier one did. Tests the present
+    /// one first, so that nothing is missed between handshake and now.
+    pub(super) async fn revoked(&self, grant: &Grant) {
+        let mut setups = self.current.subscribe();
+        if setups.wait_for(|setup| !setup.secrets.grants(grant)).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Sets what an accepted socket needs.
+    pub(super) fn prepare(&self, setup: &Setup, socket: &Socket) -> io::Result<()> {
+        // Nobody may take half an answer for a whole one: should this process be killed, the kernel
+        // resets the plain side of a client end. The orderly close takes it back.
+        if matches!(setup.end, End::Client { .. }) {
+            socket.reset_on_close(true);
+        }
+        if let Socket::Tcp(stream) = socket {
+            let socket = socket2::SockRef::from(stream);
+            socket.set_tcp_nodelay(true)?;
+            if let Some(keepalive) = &setup.keepalive {
+                net::keepalive(stream, keepalive)?;
+            }
+            for option in &setup.downstream {
+                net::apply(&socket, option)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Accepts until the phase says otherwise. No error ends it.
+    pub async fn listen(self: Arc<Self>, listener: Acceptable) {
+        let mut phase = self.phase();
+        let mut failures = 0u64;
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = phase.wait_for(|phase| *phase != Phase::Running) => return,
+            };
+            match accepted {
+                Ok((socket, peer)) => {
+                    if failures > 0 {
+                        Event::AcceptRecovered { failures }.log(Some(&self.name), None);
+                        failures = 0;
+                    }
+                    let number = self.shared.numbers.fetch_add(1, Ordering::Relaxed);
+                    let session =
+                        Session { service: self.clone(), number, peer, accepted: Instant::now() };
+                    let alive = self.alive.clone();
+                    tokio::spawn(async move {
+                        session.run(socket).await;
+                        drop(alive);
+                    });
+                }
+                Err(error) if is_the_peers(&error) => self.counters.refused("aborted"),
+                Err(error) => {
+                    if failures == 0 {
+                        Event::AcceptTrouble { error: &error }.log(Some(&self.name), None);
+                    }
+                    failures += 1;
+                    tokio::select! {
+                        () = sleep(PAUSE) => {}
+                        _ = phase.wait_for(|phase| *phase != Phase::Running) => return,
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Errors that accept(2) passes on from the connection that was waiting.
+fn is_the_peers(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, HostUnreachable, NetworkUnreachable};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionReset | HostUnreachable | NetworkUnreachable
+    )
+}

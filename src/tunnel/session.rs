@@ -1,0 +1,364 @@
+//! START READING HERE: one connection, from accept to close.
+//!
+//! *Server end:* TLS accept, which yields a Grant, then admission, then dial: a stranger never
+//! causes an upstream connection. *Client end:* admission, dial, then TLS connect. Then three
+//! things race: the relay, "my Grant is gone", and "the phase says stop". One [`End`] comes of it,
+//! one log line, one counter.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::admission::Seat;
+use super::relay::{Fault, Meter, Outcome, Side, relay};
+use super::service::{Info, Listed, Phase, Service};
+use super::setup::{Clocks, End as Wearer, Setup};
+use crate::config::model::{Level, Mode};
+use crate::net::{Peer, Socket};
+use crate::observe::event::Event;
+use crate::secrets::Grant;
+use crate::tls::{self, Cause, Failure, Secured};
+
+/// A session that has been silent for this long at a drain has nothing under way.
+const QUIET: Duration = Duration::from_secs(1);
+/// How long a backend may take to close after our FIN before it is left alone.
+const LINGER: Duration = Duration::from_secs(5);
+/// How long a refused peer may take to read its alert.
+const ALERT: Duration = Duration::from_secs(1);
+
+impl Side for Socket {}
+
+impl Side for tls::Stream<Socket> {
+    fn ended_cleanly(&self) -> bool {
+        tls::Stream::ended_cleanly(self)
+    }
+}
+
+/// Why a session ended. It alone picks the log level, the counter, and what the two sides see.
+#[derive(Debug)]
+enum End {
+    /// Both sides said that they were done.
+    Complete,
+    /// The plain side failed.
+    Plain(Fault),
+    /// The TLS side failed, or ended without close_notify.
+    Tls(Fault),
+    /// We cut it.
+    Cut(Cut),
+}
+
+#[derive(Debug)]
+enum Cut {
+    Idle,
+    HalfClosed,
+    Revoked,
+    Draining,
+    DrainExpired,
+}
+
+impl End {
+    fn of(outcome: Outcome, mode: Mode) -> Self {
+        match (outcome, mode) {
+            (Outcome::Complete, _) => Self::Complete,
+            (Outcome::Idle, _) => Self::Cut(Cut::Idle),
+            (Outcome::HalfClosed, _) => Self::Cut(Cut::HalfClosed),
+            (Outcome::Downstream(fault), Mode::Client)
+            | (Outcome::Upstream(fault), Mode::Server) => Self::Plain(fault),
+            (Outcome::Downstream(fault), Mode::Server)
+            | (Outcome::Upstream(fault), Mode::Client) => Self::Tls(fault),
+        }
+    }
+
+    fn level(&self, mode: Mode) -> Level {
+        match (self, mode) {
+            (Self::Tls(_), Mode::Client) | (Self::Cut(Cut::DrainExpired), _) => Level::Warning,
+            (Self::Cut(Cut::Revoked), _) => Level::Notice,
+            _ => Level::Info,
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Plain(_) => "plain-side",
+            Self::Tls(Fault::Truncated) => "truncated",
+            Self::Tls(Fault::Failed(_)) => "tls-side",
+            Self::Cut(Cut::Idle) => "idle",
+            Self::Cut(Cut::HalfClosed) => "half-closed",
+            Self::Cut(Cut::Revoked) => "revoked",
+            Self::Cut(Cut::Draining) => "draining",
+            Self::Cut(Cut::DrainExpired) => "drain-expired",
+        }
+    }
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Complete => f.write_str("complete"),
+            Self::Plain(Fault::Failed(error)) => write!(f, "the plain side failed: {error}"),
+            Self::Plain(Fault::Truncated) => f.write_str("the plain side was cut"),
+            Self::Tls(Fault::Failed(error)) => write!(f, "the TLS side failed: {error}"),
+            Self::Tls(Fault::Truncated) => {
+                f.write_str("the TLS peer left without close_notify, so data may be missing")
+            }
+            Self::Cut(Cut::Idle) => f.write_str("idle-timeout"),
+            Self::Cut(Cut::HalfClosed) => {
+                f.write_str("close-timeout: one direction had ended, the other stayed silent")
+            }
+            Self::Cut(Cut::Revoked) => f.write_str("the identity or its key was revoked"),
+            Self::Cut(Cut::Draining) => f.write_str("stopping, and the session was silent"),
+            Self::Cut(Cut::DrainExpired) => f.write_str("stopping, and the drain-timeout is over"),
+        }
+    }
+}
+
+/// One connection and what it belongs to.
+pub(super) struct Session {
+    pub(super) service: Arc<Service>,
+    pub(super) number: u64,
+    pub(super) peer: Peer,
+    pub(super) accepted: Instant,
+}
+
+impl Session {
+    /// The whole life of a connection.
+    pub(super) async fn run(self, socket: Socket) {
+        let setup = self.service.setup();
+        if let Err(error) = self.service.prepare(&setup, &socket) {
+            self.log_stranger(&Event::Refused { peer: &self.peer, cause: &error });
+            return;
+        }
+        let mut phase = self.service.phase();
+        let established = tokio::select! {
+            established = self.establish(&setup, socket) => established,
+            _ = phase.wait_for(|phase| *phase != Phase::Running) => None,
+        };
+        if let Some(open) = established {
+            // The keys are needed no more: a set that a reload replaces is wiped when the last
+            // handshake that uses it is over.
+            let (clocks, reset, single) = (setup.clocks, setup.reset, setup.single);
+            drop(setup);
+            self.converse(open, clocks, reset, single, phase).await;
+        }
+    }
+
+    async fn establish(&self, setup: &Setup, socket: Socket) -> Option<Open> {
+        match &setup.end {
+            Wearer::Server(acceptor) => {
+                let place = self.service.handshakes.enter(self.peer.ip());
+                let secrets = setup.secrets.clone();
+                let handshake = acceptor.accept(secrets, socket);
+                let limit = self.accepted + setup.clocks.handshake;
+                let handshake = tokio::select! {
+                    done = timeout_at(limit, handshake) => done,
+                    () = place.crowded_out() => {
+                        self.service.counters.refused("crowded-out");
+                        self.log_stranger(&Event::Crowded { peer: &self.peer });
+                        return None;
+                    }
+                };
+                let Secured { stream, grant, facts } = match handshake {
+                    Ok(Ok(secured)) => secured,
+                    Ok(Err(Failure { cause, stream })) => {
+                        self.refused(&cause);
+                        // The place stays taken: lingering is bounded like the handshake itself.
+                        if let Some(socket) = stream {
+                            socket.close_gently(ALERT).await;
+                        }
+                        return None;
+                    }
+                    Err(_) => {
+                        self.refused(&Cause::Timeout(setup.clocks.handshake));
+                        return None;
+                    }
+                };
+                drop(place);
+                let seat = self.admit()?;
+                let (upstream, _, target) = match setup.dialer.dial().await {
+                    Ok(reached) => reached,
+                    Err(error) => {
+                        Event::Unreachable { peer: &self.peer, error: &error }
+                            .log(Some(&self.service.name), Some(self.number));
+                        if let Some(socket) = stream.into_socket() {
+                            socket.reset_on_close(true);
+                        }
+                        return None;
+                    }
+                };
+                let listed = self.opened(&grant, facts, target);
+                let streams = Streams::Server { downstream: Box::new(stream), upstream };
+                Some(Open { streams, grant, listed, _seat: seat })
+            }
+            Wearer::Client { connector, identity, name } => {
+                let seat = self.admit()?;
+                let (upstream, target, address) = match setup.dialer.dial().await {
+                    Ok(reached) => reached,
+                    Err(error) => {
+                        Event::Unreachable { peer: &self.peer, error: &error }
+                            .log(Some(&self.service.name), Some(self.number));
+                        return None;
+                    }
+                };
+                let (secrets, identity) = (setup.secrets.clone(), identity.clone());
+                let name = name.of(&target);
+                let handshake = connector.connect(secrets, identity, name, upstream);
+                let limit = Instant::now() + setup.clocks.handshake;
+                let cause = match timeout_at(limit, handshake).await {
+                    Ok(Ok(Secured { stream, grant, facts })) => {
+                        let listed = self.opened(&grant, facts, address);
+                        let upstream = Box::new(stream);
+                        let streams = Streams::Client { downstream: socket, upstream };
+                        return Some(Open { streams, grant, listed, _seat: seat });
+                    }
+                    Ok(Err(failure)) => failure.cause,
+                    Err(_) => Cause::Timeout(setup.clocks.handshake),
+                };
+                self.service.counters.refused(cause.name());
+                Event::HandshakeFailed { target: &address, cause: &cause }
+                    .log(Some(&self.service.name), Some(self.number));
+                None
+            }
+        }
+    }
+
+    /// A seat, or a line that says why there is none.
+    fn admit(&self) -> Option<Seat> {
+        let seat = self.service.seats.take();
+        if seat.is_none() {
+            let limit = self.service.seats.limit();
+            let event = Event::Full { peer: &self.peer, limit };
+            self.service.shared.limiter.log(&event, &self.service.name, self.number);
+            self.service.counters.refused("full");
+        }
+        seat
+    }
+
+    fn opened(&self, grant: &Grant, facts: tls::Facts, target: String) -> Listed {
+        self.service.counters.opened();
+        Event::Opened { peer: &self.peer, who: grant.who(), facts: &facts, target: &target }
+            .log(Some(&self.service.name), Some(self.number));
+        let (peer, who) = (self.peer.clone(), grant.who().clone());
+        let (since, meter) = (Instant::now(), Meter::default());
+        self.service.list(self.number, Info { peer, who, facts, target, since, meter })
+    }
+
+    fn refused(&self, cause: &Cause) {
+        self.service.counters.refused(cause.name());
+        self.log_stranger(&Event::Refused { peer: &self.peer, cause });
+    }
+
+    fn log_stranger(&self, event: &Event<'_>) {
+        self.service.shared.limiter.log(event, &self.service.name, self.number);
+    }
+
+    async fn converse(
+        &self,
+        mut open: Open,
+        clocks: Clocks,
+        reset: Option<bool>,
+        single: bool,
+        mut phase: watch::Receiver<Phase>,
+    ) {
+        let info = open.listed.info.clone();
+        let meter = &info.meter;
+        let mode = open.streams.mode();
+        let end = tokio::select! {
+            outcome = open.streams.relay(clocks, meter) => End::of(outcome, mode),
+            () = self.service.revoked(&open.grant) => End::Cut(Cut::Revoked),
+            cut = stopped(&mut phase, meter, single) => End::Cut(cut),
+        };
+        self.service.counters.ended(end.name());
+        let (up, down, age) = (meter.up(), meter.down(), self.accepted.elapsed());
+        Event::Closed { level: end.level(mode), end: &end, up, down, age }
+            .log(Some(&self.service.name), Some(self.number));
+        // Held until the sockets are closed: of a one-session service the next one must not reach
+        // the backend before.
+        open.streams.close(&end, reset).await;
+    }
+}
+
+/// A session that was let in.
+struct Open {
+    streams: Streams,
+    grant: Grant,
+    listed: Listed,
+    _seat: Seat,
+}
+
+enum Streams {
+    Server { downstream: Box<tls::Stream<Socket>>, upstream: Socket },
+    Client { downstream: Socket, upstream: Box<tls::Stream<Socket>> },
+}
+
+impl Streams {
+    fn mode(&self) -> Mode {
+        match self {
+            Self::Server { .. } => Mode::Server,
+            Self::Client { .. } => Mode::Client,
+        }
+    }
+
+    async fn relay(&mut self, clocks: Clocks, meter: &Meter) -> Outcome {
+        let Clocks { idle, close, .. } = clocks;
+        match self {
+            Self::Server { downstream, upstream } => {
+                relay(&mut **downstream, upstream, idle, close, meter).await
+            }
+            Self::Client { downstream, upstream } => {
+                relay(downstream, &mut **upstream, idle, close, meter).await
+            }
+        }
+    }
+
+    /// The table of endings in docs/DESIGN.md. `reset` overrides its word on resets.
+    async fn close(self, end: &End, reset: Option<bool>) {
+        let (mode, plain, tls) = match self {
+            Self::Server { downstream, upstream } => (Mode::Server, upstream, *downstream),
+            Self::Client { downstream, upstream } => (Mode::Client, downstream, *upstream),
+        };
+        let Some(tls) = tls.into_socket() else { return };
+        if matches!(end, End::Complete) {
+            plain.reset_on_close(false);
+            return;
+        }
+        tls.reset_on_close(reset.unwrap_or(matches!(end, End::Plain(_))));
+        let reset_plain = reset.unwrap_or(mode == Mode::Client);
+        if matches!(end, End::Tls(Fault::Failed(_))) && reset != Some(true) {
+            // OpenSSL has sent an alert, which a reset would overtake.
+            tokio::join!(tls.close_gently(ALERT), finish(plain, reset_plain));
+        } else {
+            drop(tls);
+            finish(plain, reset_plain).await;
+        }
+    }
+}
+
+async fn finish(plain: Socket, reset: bool) {
+    if reset {
+        plain.reset_on_close(true);
+    } else {
+        plain.close_gently(LINGER).await;
+    }
+}
+
+/// Returns when this session should make way for a stop.
+async fn stopped(phase: &mut watch::Receiver<Phase>, meter: &Meter, single: bool) -> Cut {
+    // An error means that the sender is gone: the process ends.
+    if phase.wait_for(|phase| *phase != Phase::Running).await.is_err() || single {
+        return Cut::Draining;
+    }
+    loop {
+        let quiet = meter.touched() + QUIET;
+        if quiet <= Instant::now() {
+            return Cut::Draining;
+        }
+        tokio::select! {
+            () = sleep_until(quiet) => {}
+            _ = phase.wait_for(|phase| *phase == Phase::Stopping) => return Cut::DrainExpired,
+        }
+    }
+}

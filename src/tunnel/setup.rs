@@ -1,0 +1,218 @@
+//! One service ready to work: everything that its configuration asked for, built or refused whole.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::diagnostic::{Diagnostic, Place, Severity};
+use crate::config::model::{
+    Authentication, Decided, Endpoint, Host, Keepalive, Mode, PskConfig, ServiceConfig,
+    SocketOption,
+};
+use crate::net::Dialer;
+use crate::secrets::{Gravity, Identity, Problem, SecretSet, escape};
+use crate::tls::{Acceptor, Connector};
+
+/// A service's configuration, keys, TLS context and dialer. Immutable, shared, replaced as a whole.
+#[derive(Debug)]
+pub struct Setup {
+    pub(super) secrets: Arc<SecretSet>,
+    pub(super) end: End,
+    pub(super) dialer: Dialer,
+    pub(super) clocks: Clocks,
+    pub(super) reset: Option<bool>,
+    /// Of the TLS side's socket when it is the accepted one; the dialer has it otherwise.
+    pub(super) keepalive: Option<Keepalive>,
+    pub(super) downstream: Vec<Decided<SocketOption>>,
+    /// At most one session: its backend may bear no second one, not even during a restart.
+    pub(super) single: bool,
+}
+
+/// Which side wears TLS.
+#[derive(Debug)]
+pub(super) enum End {
+    Server(Acceptor),
+    Client { connector: Connector, identity: Identity, name: ServerName },
+}
+
+/// What a client says in SNI.
+#[derive(Debug)]
+pub(super) enum ServerName {
+    /// The host it connects to, where that is a name: RFC 6066, 3 allows no addresses.
+    OfTarget,
+    Fixed(String),
+    None,
+}
+
+impl ServerName {
+    pub(super) fn of<'a>(&'a self, target: &'a Endpoint) -> Option<&'a str> {
+        match (self, target) {
+            (Self::Fixed(name), _) => Some(name),
+            (Self::OfTarget, Endpoint::Tcp { host: Host::Name(name), .. }) => Some(name),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Clocks {
+    pub(super) handshake: Duration,
+    pub(super) idle: Duration,
+    pub(super) close: Duration,
+}
+
+impl Setup {
+    /// Reads the keys and builds the rest. `previous` lets unchanged keys keep their sessions.
+    /// Warnings are added to `findings`.
+    ///
+    /// # Errors
+    /// Every reason why this service cannot work.
+    pub fn build(
+        config: &ServiceConfig,
+        previous: Option<&Setup>,
+        findings: &mut Vec<Diagnostic>,
+    ) -> Result<Self, Vec<Diagnostic>> {
+        let Authentication::Psk(psk) = &config.auth;
+        let paths: Vec<PathBuf> = psk.secrets.iter().map(|path| path.value.clone()).collect();
+        match SecretSet::load(&paths, psk.rules, previous.map(|old| &*old.secrets)) {
+            Ok((secrets, problems)) => {
+                findings.extend(problems.into_iter().map(|problem| of_file(problem, psk)));
+                Self::with_secrets(config, Arc::new(secrets), findings)
+            }
+            Err(problems) => {
+                let mut all: Vec<_> =
+                    problems.into_iter().map(|problem| of_file(problem, psk)).collect();
+                // What else is wrong should not wait for the keys to be mended.
+                if let Err(more) = tls_end(config, psk, None, findings) {
+                    all.extend(more);
+                }
+                Err(all)
+            }
+        }
+    }
+
+    /// The same with keys that come from elsewhere.
+    ///
+    /// # Errors
+    /// As for [`Setup::build`].
+    pub fn with_secrets(
+        config: &ServiceConfig,
+        secrets: Arc<SecretSet>,
+        findings: &mut Vec<Diagnostic>,
+    ) -> Result<Self, Vec<Diagnostic>> {
+        let Authentication::Psk(psk) = &config.auth;
+        let end = tls_end(config, psk, Some(&secrets), findings)?;
+        let keepalive = config.sockets.keepalive.value;
+        let (accepted, dialed) = match config.mode.value {
+            Mode::Server => (keepalive, None),
+            Mode::Client => (None, keepalive),
+        };
+        let Some(end) = end else { return Err(Vec::new()) };
+        Ok(Self {
+            secrets,
+            end,
+            dialer: Dialer::new(
+                config.connect.iter().map(|target| target.value.clone()).collect(),
+                config.failover.value,
+                config.timeouts.connect.value,
+                dialed,
+                config.sockets.upstream.clone(),
+            ),
+            clocks: Clocks {
+                handshake: config.timeouts.handshake.value,
+                idle: config.timeouts.idle.value,
+                close: config.timeouts.close.value,
+            },
+            reset: config.reset.as_ref().map(|reset| reset.value),
+            keepalive: accepted,
+            downstream: config.sockets.downstream.clone(),
+            single: config.limits.max_sessions.as_ref().is_some_and(|limit| limit.value == 1),
+        })
+    }
+
+    /// The keys.
+    pub fn secrets(&self) -> &SecretSet {
+        &self.secrets
+    }
+
+    /// The identity that a client end presents.
+    pub fn identity(&self) -> Option<&Identity> {
+        match &self.end {
+            End::Server(_) => None,
+            End::Client { identity, .. } => Some(identity),
+        }
+    }
+}
+
+/// The TLS half; without secrets it is only tried, for its errors.
+fn tls_end(
+    config: &ServiceConfig,
+    psk: &PskConfig,
+    secrets: Option<&SecretSet>,
+    findings: &mut Vec<Diagnostic>,
+) -> Result<Option<End>, Vec<Diagnostic>> {
+    match config.mode.value {
+        Mode::Server => {
+            let acceptor = Acceptor::new(&config.tls, psk.hash.value, findings)?;
+            Ok(secrets.map(|_| End::Server(acceptor)))
+        }
+        Mode::Client => {
+            let connector = Connector::new(&config.tls, psk.hash.value, findings)?;
+            let Some(secrets) = secrets else { return Ok(None) };
+            let name = match config.tls.server_name.as_ref().map(|name| name.value.as_str()) {
+                None => ServerName::OfTarget,
+                Some("") => ServerName::None,
+                Some(name) => ServerName::Fixed(name.to_owned()),
+            };
+            let identity = match &psk.identity {
+                None => secrets.first().clone(),
+                Some(wanted) => match secrets.find(&wanted.value) {
+                    Some((_, claim)) => claim.who().clone(),
+                    None => return Err(vec![no_such_identity(wanted)]),
+                },
+            };
+            Ok(Some(End::Client { connector, identity, name }))
+        }
+    }
+}
+
+fn no_such_identity(wanted: &Decided<Vec<u8>>) -> Diagnostic {
+    Diagnostic {
+        severity: Severity::Error,
+        code: "no-such-identity",
+        place: wanted.place().cloned(),
+        message: format!("no key file of this service has the identity {}", escape(&wanted.value)),
+        label: None,
+        help: Some("write the identity as it stands before the colon of its line".into()),
+    }
+}
+
+/// A problem of a key file, at its line; or, where it has none, where the file was named.
+fn of_file(problem: Problem, psk: &PskConfig) -> Diagnostic {
+    let severity = match problem.gravity {
+        Gravity::Refuses => Severity::Error,
+        Gravity::Warns => Severity::Warning,
+        Gravity::Remarks => Severity::Notice,
+    };
+    let named = || {
+        let path = problem.file.as_deref();
+        psk.secrets
+            .iter()
+            .find(|written| path.is_none_or(|path| path.starts_with(&written.value)))
+            .and_then(|written| written.place().cloned())
+    };
+    let place = match (&problem.file, problem.line) {
+        (Some(file), Some(line)) => {
+            Some(Place { file: file.as_path().into(), line, column: 1, span: 0..0 })
+        }
+        _ => named(),
+    };
+    Diagnostic {
+        severity,
+        code: problem.code,
+        place,
+        message: problem.message,
+        label: None,
+        help: problem.help,
+    }
+}
