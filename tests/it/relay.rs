@@ -59,7 +59,7 @@ fn both_ways(order: Order) {
     let (server, client) = two_ends(&backend);
     let plain = Plain::connect(client.address("plain"));
     std::thread::scope(|scope| {
-        scope.spawn(|| {
+        let sender = scope.spawn(|| {
             up.send(&plain.0, TOTAL)
                 .expect("the tunnel takes what the client sends");
             if order != Order::BackendFirst {
@@ -72,6 +72,7 @@ fn both_ways(order: Order) {
             (Vec::new(), Ending::Fin),
             "nothing more comes, and the end is orderly"
         );
+        sender.join().expect("everything was sent");
         if order == Order::BackendFirst {
             plain.shut();
         }
@@ -273,13 +274,13 @@ fn a_peer_that_dies_without_close_notify_leaves_the_backend_a_fin() {
     let backend = watcher();
     let (pair, plain) = established(&backend);
     plain.send(b"the last words");
+    let (mut sent, mut since) = (0, Instant::now());
     until("the last words to cross", crate::harness::PATIENCE, || {
-        (pair.wire.carried_towards(Side::Server) > 0).then_some(())
-    });
-    let sent = pair.wire.carried_towards(Side::Server);
-    until("the wire to be still", crate::harness::PATIENCE, || {
-        std::thread::sleep(Duration::from_millis(100));
-        (pair.wire.carried_towards(Side::Server) == sent).then_some(())
+        let now = pair.wire.carried_towards(Side::Server);
+        if now != sent {
+            (sent, since) = (now, Instant::now());
+        }
+        (sent > 0 && since.elapsed() > Duration::from_millis(200)).then_some(())
     });
     pair.wire.finish_towards(Side::Server);
     assert_eq!(backend.wait_end(0).1, Ending::Fin);

@@ -1,7 +1,7 @@
 //! The program under test, as a process.
 
 use std::fmt::Display;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,7 +10,9 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use super::{Backend, IDENTITY, KEY, PATIENCE, Plain, Process, Wire, secret, until, write_private};
+use super::{
+    Backend, IDENTITY, KEY, PATIENCE, Plain, Process, Wire, local, secret, until, write_private,
+};
 
 /// A native server service `tls`: TLS in, plain to `connect`. `extra` is more lines of the service.
 pub fn server_toml(connect: impl Display, extra: &str) -> String {
@@ -106,22 +108,74 @@ impl Gate {
 
     /// Starts it and waits until every service of its file listens.
     pub fn start(self) -> Pskgate {
-        let text =
-            std::fs::read_to_string(self.folder().join(&self.file)).expect("a configuration");
         let running = self.launch();
-        for name in text.lines().filter_map(service_name) {
-            running.wait_logged(&format!("[{name}] listening on "));
+        if running.gate.is_native() {
+            let text = running.gate.text();
+            for name in text.lines().filter_map(service_name) {
+                running.wait_logged(&format!("[{name}] listening on "));
+            }
+        } else {
+            // At stunnel's own level there is no line about it.
+            for (_, port) in running.gate.ports() {
+                until(
+                    &format!(
+                        "port {port} to be listened on; the log is\n{}",
+                        running.log()
+                    ),
+                    PATIENCE,
+                    || is_listened_on(port).then_some(()),
+                );
+            }
         }
         running
     }
+
+    fn is_native(&self) -> bool {
+        self.file.ends_with(".toml")
+    }
+
+    fn text(&self) -> String {
+        std::fs::read_to_string(self.folder().join(&self.file)).expect("a configuration")
+    }
+
+    /// The sections of a `stunnel.conf` and the ports that they accept on.
+    fn ports(&self) -> Vec<(String, u16)> {
+        let mut found = Vec::new();
+        let mut section = String::new();
+        for line in self.text().lines() {
+            if let Some(name) = line
+                .strip_prefix('[')
+                .and_then(|rest| rest.strip_suffix(']'))
+            {
+                section = name.to_owned();
+            } else if let Some(accept) = line.strip_prefix("accept = ") {
+                let port = accept.rsplit(':').next().unwrap_or(accept);
+                found.push((section.clone(), port.parse().expect("a port after accept")));
+            }
+        }
+        found
+    }
+}
+
+/// Whether anybody listens on this port, without connecting to it: that would be a session.
+fn is_listened_on(port: u16) -> bool {
+    const LISTEN: &str = "0A";
+    ["/proc/net/tcp", "/proc/net/tcp6"].iter().any(|table| {
+        std::fs::read_to_string(table)
+            .unwrap_or_default()
+            .lines()
+            .skip(1)
+            .any(|line| {
+                let mut fields = line.split_whitespace().skip(1);
+                let local = fields.next().unwrap_or_default();
+                fields.nth(1) == Some(LISTEN) && local.ends_with(&format!(":{port:04X}"))
+            })
+    })
 }
 
 fn service_name(line: &str) -> Option<&str> {
-    let name = line.trim().strip_prefix('[')?.strip_suffix(']')?;
-    match name.strip_prefix("services.") {
-        Some(native) => (!native.contains('.')).then_some(native),
-        None => (name != "log" && name != "defaults").then_some(name),
-    }
+    let name = line.strip_prefix("[services.")?.strip_suffix(']')?;
+    (!name.contains('.')).then_some(name)
 }
 
 /// The running program. Ends with its test.
@@ -178,18 +232,22 @@ impl Pskgate {
 
     /// Where `service` can be reached.
     pub fn address(&self, service: &str) -> SocketAddr {
+        if !self.gate.is_native() {
+            let ports = self.gate.ports();
+            return local(
+                ports
+                    .iter()
+                    .find(|(name, _)| name == service)
+                    .expect("such a section")
+                    .1,
+            );
+        }
         let mark = format!("[{service}] listening on ");
         let line = self.wait_logged(&mark);
         let rest = line.split_once(&mark).expect("the mark is there").1;
-        let word = rest.split_whitespace().next().unwrap_or_default();
-        let mut address: SocketAddr = word
-            .trim_end_matches(',')
+        rest.trim()
             .parse()
-            .unwrap_or_else(|error| panic!("no address in `{line}`: {error}"));
-        if address.ip().is_unspecified() {
-            address.set_ip(Ipv4Addr::LOCALHOST.into());
-        }
-        address
+            .unwrap_or_else(|error| panic!("no address in `{line}`: {error}"))
     }
 
     /// SIGTERM, and its exit code once it has ended.
