@@ -1,0 +1,160 @@
+//! The command line, apart from what it runs.
+
+use std::net::TcpListener;
+
+use crate::harness::process::{Finished, pskgate};
+use crate::harness::{Gate, KEY, server_toml};
+
+fn said(done: &Finished) -> String {
+    format!("{}{}", done.out, done.err)
+}
+
+#[test]
+fn version_names_the_program_and_its_openssl() {
+    for argument in ["version", "--version"] {
+        let done = pskgate(Gate::new().folder(), &[argument]);
+        assert_eq!(done.code, Some(0), "{}", done.err);
+        assert!(
+            done.out
+                .contains(&format!("pskgate {}", env!("CARGO_PKG_VERSION"))),
+            "{}",
+            done.out
+        );
+        assert!(
+            done.out.contains("OpenSSL 3.") || done.out.contains("OpenSSL 4."),
+            "{}",
+            done.out
+        );
+    }
+}
+
+#[test]
+fn help_names_every_command() {
+    let done = pskgate(Gate::new().folder(), &["--help"]);
+    assert_eq!(done.code, Some(0));
+    for command in ["run", "check", "keygen", "demo", "version"] {
+        assert!(
+            done.out.contains(command),
+            "`{command}` is not in: {}",
+            done.out
+        );
+    }
+}
+
+#[test]
+fn what_is_not_a_command_is_refused_with_the_usage() {
+    for arguments in [&["--no-such-option"][..], &["run"], &["check"], &["keygen"]] {
+        let done = pskgate(Gate::new().folder(), arguments);
+        assert_eq!(done.code, Some(2), "{arguments:?}: {}", said(&done));
+        assert!(done.err.contains("Usage"), "{arguments:?}: {}", said(&done));
+    }
+}
+
+#[test]
+fn the_demo_works() {
+    let done = pskgate(Gate::new().folder(), &["demo"]);
+    assert_eq!(done.code, Some(0), "{}", said(&done));
+    assert!(!done.out.is_empty(), "it says what it did");
+    assert!(
+        said(&done).contains("TLSv1.3"),
+        "it shows what was negotiated: {}",
+        said(&done)
+    );
+}
+
+#[test]
+fn check_takes_a_good_file_without_binding_its_port() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let text = server_toml("127.0.0.1:3000", "").replace("127.0.0.1:0", &address.to_string());
+    let gate = Gate::new().toml(&text);
+    let done = pskgate(gate.folder(), &["check", "pskgate.toml"]);
+    assert_eq!(done.code, Some(0), "{}", said(&done));
+    assert!(!said(&done).contains(KEY));
+}
+
+#[test]
+fn check_names_every_mistake_of_a_file_at_once_with_its_place() {
+    let text = "[services.plc]\nmode = \"server\"\nacept = \"127.0.0.1:3001\"\nconnect = \"127.0.0.1:70000\"\n\
+                psk-secrets = \"no-such-file.txt\"\nhandshake-timeout = \"ten\"\n";
+    let gate = Gate::new().toml(text);
+    let done = pskgate(gate.folder(), &["check", "pskgate.toml"]);
+    assert!(
+        done.code.is_some_and(|code| code != 0 && code != 2),
+        "{:?}",
+        done.code
+    );
+    let all = said(&done);
+    for (line, wrong) in [(3, "acept"), (4, "70000"), (6, "ten")] {
+        assert!(
+            all.contains(&format!("pskgate.toml:{line}")),
+            "line {line} ({wrong}) is not named in: {all}"
+        );
+        assert!(all.contains(wrong), "`{wrong}` is not in: {all}");
+    }
+    assert!(all.contains("accept"), "the nearest name is offered: {all}");
+}
+
+#[test]
+fn check_names_a_secrets_file_that_is_missing() {
+    let gate =
+        Gate::new().toml(&server_toml("127.0.0.1:9", "").replace("psk.txt", "no-such-file.txt"));
+    let done = pskgate(gate.folder(), &["check", "pskgate.toml"]);
+    assert!(done.code.is_some_and(|code| code != 0));
+    assert!(said(&done).contains("no-such-file.txt"), "{}", said(&done));
+}
+
+#[test]
+fn check_names_the_mistakes_of_a_stunnel_conf() {
+    let text = "[plc]\naccept = 3001\nconect = 3000\nPSKsecrets = psk.txt\nTIMEOUTidle = long\n";
+    let gate = Gate::new().file("stunnel.conf", text);
+    let done = pskgate(gate.folder(), &["check", "stunnel.conf"]);
+    assert!(done.code.is_some_and(|code| code != 0));
+    let all = said(&done);
+    for (line, wrong) in [(3, "conect"), (5, "long")] {
+        assert!(
+            all.contains(&format!("stunnel.conf:{line}")),
+            "line {line} ({wrong}) is not named in: {all}"
+        );
+    }
+}
+
+#[test]
+fn the_format_can_be_said_when_the_name_does_not_tell() {
+    let gate = Gate::new().file("tunnel.txt", &server_toml("127.0.0.1:9", ""));
+    assert_eq!(
+        pskgate(gate.folder(), &["check", "tunnel.txt", "--format", "toml"]).code,
+        Some(0)
+    );
+    assert_ne!(
+        pskgate(gate.folder(), &["check", "tunnel.txt"]).code,
+        Some(0),
+        "any other name is a stunnel.conf"
+    );
+}
+
+#[test]
+fn one_key_at_both_ends_of_one_file_is_refused() {
+    let text = format!(
+        "{}\n[services.other]\nmode = \"client\"\naccept = \"127.0.0.1:0\"\nconnect = \"127.0.0.1:9\"\n\
+         psk-identity = \"client1\"\npsk-secrets = \"psk.txt\"\n",
+        server_toml("127.0.0.1:9", "")
+    );
+    let gate = Gate::new().toml(&text);
+    let done = pskgate(gate.folder(), &["check", "pskgate.toml"]);
+    assert!(
+        done.code.is_some_and(|code| code != 0),
+        "a peer could be made to talk to itself: {}",
+        said(&done)
+    );
+    assert!(said(&done).contains("client1"), "{}", said(&done));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named_and_the_exit_code_is_not_0() {
+    for command in ["run", "check"] {
+        let done = pskgate(Gate::new().folder(), &[command, "no-such-file.toml"]);
+        assert!(done.code.is_some_and(|code| code != 0));
+        assert!(done.err.contains("no-such-file.toml"), "{}", said(&done));
+    }
+}

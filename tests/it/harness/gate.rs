@@ -1,0 +1,297 @@
+//! The program under test, as a process.
+
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use super::{
+    Backend, IDENTITY, KEY, PATIENCE, Plain, Process, Wire, local, secret, until, write_private,
+};
+
+/// A native server service `tls`: TLS in, plain to `connect`. `extra` is more lines of the service.
+pub fn server_toml(connect: impl Display, extra: &str) -> String {
+    format!(
+        "[services.tls]\nmode = \"server\"\naccept = \"127.0.0.1:0\"\nconnect = \"{connect}\"\n\
+         psk-secrets = \"psk.txt\"\n{extra}\n"
+    )
+}
+
+/// A native client service `plain`: plain in, TLS to `connect`. `extra` is more lines of the service.
+pub fn client_toml(connect: impl Display, extra: &str) -> String {
+    format!(
+        "[services.plain]\nmode = \"client\"\naccept = \"127.0.0.1:0\"\nconnect = \"{connect}\"\n\
+         psk-identity = \"{IDENTITY}\"\npsk-secrets = \"psk.txt\"\n{extra}\n"
+    )
+}
+
+/// What is needed to start the program: a folder with its files, and how it is called.
+pub struct Gate {
+    folder: TempDir,
+    file: String,
+    log: Option<PathBuf>,
+    descriptors: Option<u32>,
+}
+
+impl Gate {
+    /// A folder in which `psk.txt` holds the one key of the tests.
+    pub fn new() -> Self {
+        let folder = TempDir::new().expect("a folder for the test");
+        write_private(&folder.path().join("psk.txt"), &secret(IDENTITY, KEY));
+        Self {
+            folder,
+            file: "pskgate.toml".to_owned(),
+            log: None,
+            descriptors: None,
+        }
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// One more file in the folder, for its owner only.
+    pub fn file(self, name: &str, text: &str) -> Self {
+        write_private(&self.folder().join(name), text);
+        self
+    }
+
+    /// The native configuration.
+    pub fn toml(self, text: &str) -> Self {
+        self.file("pskgate.toml", text)
+    }
+
+    /// A `stunnel.conf` under a name of its own; `log` is its `output`, where there is one.
+    pub fn conf(mut self, name: &str, text: &str, log: Option<&str>) -> Self {
+        self.file = name.to_owned();
+        self.log = log.map(|log| self.folder().join(log));
+        self.file(name, text)
+    }
+
+    /// At most so many descriptors, hard.
+    pub fn descriptors(mut self, most: u32) -> Self {
+        self.descriptors = Some(most);
+        self
+    }
+
+    /// Starts it and returns at once.
+    pub fn launch(self) -> Pskgate {
+        let binary = env!("CARGO_BIN_EXE_pskgate");
+        let mut command = match self.descriptors {
+            None => Command::new(binary),
+            Some(most) => {
+                let mut shell = Command::new("sh");
+                shell.args([
+                    "-c",
+                    &format!("ulimit -n {most} && exec \"$@\""),
+                    "sh",
+                    binary,
+                ]);
+                shell
+            }
+        };
+        command
+            .arg("run")
+            .arg(&self.file)
+            .current_dir(self.folder());
+        let process = Process::spawn("pskgate", "cargo", &mut command);
+        Pskgate {
+            process,
+            gate: self,
+        }
+    }
+
+    /// Starts it and waits until every service of its file listens.
+    pub fn start(self) -> Pskgate {
+        let running = self.launch();
+        if running.gate.is_native() {
+            let text = running.gate.text();
+            for name in text.lines().filter_map(service_name) {
+                running.wait_logged(&format!("[{name}] listening on "));
+            }
+        } else {
+            // At stunnel's own level there is no line about it.
+            for (_, port) in running.gate.ports() {
+                until(
+                    &format!(
+                        "port {port} to be listened on; the log is\n{}",
+                        running.log()
+                    ),
+                    PATIENCE,
+                    || is_listened_on(port).then_some(()),
+                );
+            }
+        }
+        running
+    }
+
+    fn is_native(&self) -> bool {
+        self.file.ends_with(".toml")
+    }
+
+    fn text(&self) -> String {
+        std::fs::read_to_string(self.folder().join(&self.file)).expect("a configuration")
+    }
+
+    /// The sections of a `stunnel.conf` and the ports that they accept on.
+    fn ports(&self) -> Vec<(String, u16)> {
+        let mut found = Vec::new();
+        let mut section = String::new();
+        for line in self.text().lines() {
+            if let Some(name) = line
+                .strip_prefix('[')
+                .and_then(|rest| rest.strip_suffix(']'))
+            {
+                section = name.to_owned();
+            } else if let Some(accept) = line.strip_prefix("accept = ") {
+                let port = accept.rsplit(':').next().unwrap_or(accept);
+                found.push((section.clone(), port.parse().expect("a port after accept")));
+            }
+        }
+        found
+    }
+}
+
+/// Whether anybody listens on this port, without connecting to it: that would be a session.
+fn is_listened_on(port: u16) -> bool {
+    const LISTEN: &str = "0A";
+    ["/proc/net/tcp", "/proc/net/tcp6"].iter().any(|table| {
+        std::fs::read_to_string(table)
+            .unwrap_or_default()
+            .lines()
+            .skip(1)
+            .any(|line| {
+                let mut fields = line.split_whitespace().skip(1);
+                let local = fields.next().unwrap_or_default();
+                fields.nth(1) == Some(LISTEN) && local.ends_with(&format!(":{port:04X}"))
+            })
+    })
+}
+
+fn service_name(line: &str) -> Option<&str> {
+    let name = line.strip_prefix("[services.")?.strip_suffix(']')?;
+    (!name.contains('.')).then_some(name)
+}
+
+/// The running program. Ends with its test.
+pub struct Pskgate {
+    process: Process,
+    gate: Gate,
+}
+
+impl Deref for Pskgate {
+    type Target = Process;
+    fn deref(&self) -> &Process {
+        &self.process
+    }
+}
+
+impl Pskgate {
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.gate.folder()
+    }
+
+    /// The log so far, wherever it goes.
+    pub fn log(&self) -> String {
+        let mut text = self.process.err();
+        if let Some(file) = &self.gate.log {
+            text += &std::fs::read_to_string(file).unwrap_or_default();
+        }
+        text
+    }
+
+    /// Waits until a line of the log contains `fragment`, and returns that line.
+    pub fn wait_logged(&self, fragment: &str) -> String {
+        if self.gate.log.is_none() {
+            return self.process.wait_for(fragment, PATIENCE);
+        }
+        until(&format!("`{fragment}` in the log file"), PATIENCE, || {
+            self.log()
+                .lines()
+                .find(|line| line.contains(fragment))
+                .map(str::to_owned)
+        })
+    }
+
+    /// Waits for the first session's line, and checks what it says about version and suite.
+    pub fn expect_session(&self, version: &str, suite: &str) {
+        let line = self.wait_logged("session opened");
+        for wanted in [IDENTITY, version, suite] {
+            assert!(line.contains(wanted), "`{wanted}` is not in: {line}");
+        }
+    }
+
+    /// Where `service` can be reached.
+    pub fn address(&self, service: &str) -> SocketAddr {
+        if !self.gate.is_native() {
+            let ports = self.gate.ports();
+            return local(
+                ports
+                    .iter()
+                    .find(|(name, _)| name == service)
+                    .expect("such a section")
+                    .1,
+            );
+        }
+        let mark = format!("[{service}] listening on ");
+        let line = self.wait_logged(&mark);
+        let rest = line.split_once(&mark).expect("the mark is there").1;
+        rest.trim()
+            .parse()
+            .unwrap_or_else(|error| panic!("no address in `{line}`: {error}"))
+    }
+
+    /// SIGTERM, and its exit code once it has ended.
+    pub fn terminate(&mut self) -> Option<i32> {
+        self.process.signal(Signal::TERM);
+        self.process.wait(PATIENCE).code()
+    }
+
+    /// Waits for its end: the exit code.
+    pub fn exit_code(&mut self, patience: Duration) -> Option<i32> {
+        self.process.wait(patience).code()
+    }
+}
+
+/// Two ends with a wire between them: plain → client end → wire → server end → backend.
+pub struct Pair {
+    pub server: Pskgate,
+    pub wire: Wire,
+    pub client: Pskgate,
+}
+
+impl Pair {
+    pub fn new(backend: &Backend) -> Self {
+        Self::with(backend, "", "")
+    }
+
+    /// The same, with more lines for the server's and the client's service.
+    pub fn with(backend: &Backend, server: &str, client: &str) -> Self {
+        let server = Gate::new()
+            .toml(&server_toml(backend.address(), server))
+            .start();
+        let wire = Wire::to(server.address("tls"));
+        let client = Gate::new()
+            .toml(&client_toml(wire.address(), client))
+            .start();
+        Self {
+            server,
+            wire,
+            client,
+        }
+    }
+
+    /// A plain connection to the client end.
+    pub fn connect(&self) -> Plain {
+        Plain::connect(self.client.address("plain"))
+    }
+}

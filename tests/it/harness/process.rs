@@ -1,0 +1,276 @@
+//! A process whose output is collected while it runs, and which dies with its test.
+
+use std::ffi::OsStr;
+use std::io::{Read, Write};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::until;
+
+/// Both output streams as they came.
+#[derive(Default)]
+struct Collected {
+    out: Vec<u8>,
+    err: Vec<u8>,
+    open: u8,
+}
+
+#[derive(Default)]
+struct Shared {
+    collected: Mutex<Collected>,
+    more: Condvar,
+}
+
+pub struct Process {
+    name: String,
+    child: Child,
+    stdin: Option<ChildStdin>,
+    shared: Arc<Shared>,
+}
+
+impl Process {
+    /// Starts `command`; a program that is missing fails the test with `package`, the name to install.
+    pub fn spawn(name: &str, package: &str, command: &mut Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| {
+                panic!("cannot start {name} ({error}): install {package}; scripts/test does it")
+            });
+        let shared = Arc::new(Shared::default());
+        shared.collected.lock().unwrap().open = 2;
+        let stdin = child.stdin.take();
+        let (out, err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+        collect(out, Arc::clone(&shared), |collected| &mut collected.out);
+        collect(err, Arc::clone(&shared), |collected| &mut collected.err);
+        Self {
+            name: name.to_owned(),
+            child,
+            stdin,
+            shared,
+        }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// All of standard error so far, byte for byte.
+    pub fn err_bytes(&self) -> Vec<u8> {
+        self.shared.collected.lock().unwrap().err.clone()
+    }
+
+    pub fn err(&self) -> String {
+        String::from_utf8_lossy(&self.err_bytes()).into_owned()
+    }
+
+    pub fn out(&self) -> String {
+        String::from_utf8_lossy(&self.shared.collected.lock().unwrap().out).into_owned()
+    }
+
+    /// Standard output and standard error, in this order.
+    pub fn text(&self) -> String {
+        let collected = self.shared.collected.lock().unwrap();
+        let (out, err) = (
+            String::from_utf8_lossy(&collected.out),
+            String::from_utf8_lossy(&collected.err),
+        );
+        format!("{out}{err}")
+    }
+
+    /// Waits until a line of either stream contains `fragment`, and returns that line.
+    pub fn wait_for(&self, fragment: &str, patience: Duration) -> String {
+        self.wait_for_line(&format!("a line with `{fragment}`"), patience, |line| {
+            line.contains(fragment)
+        })
+    }
+
+    /// Waits until a line of either stream satisfies `wanted`.
+    pub fn wait_for_line(
+        &self,
+        what: &str,
+        patience: Duration,
+        wanted: impl Fn(&str) -> bool,
+    ) -> String {
+        let deadline = Instant::now() + patience;
+        let mut collected = self.shared.collected.lock().unwrap();
+        loop {
+            for stream in [&collected.err, &collected.out] {
+                // Half a line may say half an address.
+                let whole = stream
+                    .iter()
+                    .rposition(|byte| *byte == b'\n')
+                    .map_or(0, |end| end + 1);
+                let whole = if collected.open == 0 {
+                    stream.len()
+                } else {
+                    whole
+                };
+                let text = String::from_utf8_lossy(&stream[..whole]);
+                if let Some(line) = text.lines().find(|line| wanted(line)) {
+                    return line.to_owned();
+                }
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || collected.open == 0 {
+                let state = if collected.open == 0 {
+                    "ended its output"
+                } else {
+                    "went on"
+                };
+                let (out, err) = (
+                    String::from_utf8_lossy(&collected.out),
+                    String::from_utf8_lossy(&collected.err),
+                );
+                let (out, err) = (out.into_owned(), err.into_owned());
+                drop(collected);
+                panic!(
+                    "{} {state} without {what}\n--- its stdout\n{out}\n--- its stderr\n{err}\n---",
+                    self.name
+                );
+            }
+            collected = self.shared.more.wait_timeout(collected, left).unwrap().0;
+        }
+    }
+
+    /// Writes to its standard input.
+    pub fn type_in(&mut self, text: &str) {
+        let stdin = self.stdin.as_mut().expect("its standard input is closed");
+        stdin
+            .write_all(text.as_bytes())
+            .and_then(|()| stdin.flush())
+            .expect("it reads its input");
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let id = i32::try_from(self.child.id()).unwrap();
+        kill_process(Pid::from_raw(id).unwrap(), signal).expect("it can be signalled");
+    }
+
+    /// `kill -9`, and waits until it is gone.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("it can be waited for")
+    }
+
+    /// Waits for its end, and for the end of its output.
+    pub fn wait(&mut self, patience: Duration) -> ExitStatus {
+        let what = format!(
+            "the end of {}, which said so far:\n{}",
+            self.name,
+            self.text()
+        );
+        let status = until(&what, patience, || self.ended());
+        let deadline = Instant::now() + Duration::from_secs(2);
+        let mut collected = self.shared.collected.lock().unwrap();
+        while collected.open > 0 && Instant::now() < deadline {
+            collected = self
+                .shared
+                .more
+                .wait_timeout(collected, Duration::from_millis(100))
+                .unwrap()
+                .0;
+        }
+        drop(collected);
+        status
+    }
+
+    /// Resident memory in bytes.
+    pub fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()))
+            .expect("/proc can be read");
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .expect("it is alive");
+        line.split_whitespace()
+            .nth(1)
+            .and_then(|kib| kib.parse::<u64>().ok())
+            .expect("a number of kB")
+            * 1024
+    }
+
+    /// Processor time so far, in kernel and program.
+    pub fn cpu(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id()))
+            .expect("/proc can be read");
+        let after_name = stat.rsplit_once(')').expect("a name in brackets").1;
+        let ticks: u64 = after_name
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .map(|field| field.parse::<u64>().unwrap())
+            .sum();
+        Duration::from_millis(ticks * 10)
+    }
+
+    /// How many descriptors it has open.
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.id()))
+            .expect("/proc can be read")
+            .count()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            eprintln!("--- {} said\n{}\n---", self.name, self.text());
+        }
+    }
+}
+
+/// What a command that ran to its end said.
+pub struct Finished {
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
+}
+
+/// Runs pskgate to its end in `folder`.
+pub fn pskgate<S: AsRef<OsStr>>(folder: &std::path::Path, arguments: &[S]) -> Finished {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pskgate"));
+    command.args(arguments).current_dir(folder);
+    let mut process = Process::spawn("pskgate", "cargo", &mut command);
+    drop(process.stdin.take());
+    let status = process.wait(super::PATIENCE);
+    Finished {
+        code: status.code(),
+        out: process.out(),
+        err: process.err(),
+    }
+}
+
+fn collect(
+    mut from: impl Read + Send + 'static,
+    shared: Arc<Shared>,
+    which: impl Fn(&mut Collected) -> &mut Vec<u8> + Send + 'static,
+) {
+    std::thread::spawn(move || {
+        let mut piece = [0_u8; 8192];
+        loop {
+            let count = from.read(&mut piece).unwrap_or(0);
+            let mut collected = shared.collected.lock().unwrap();
+            if count == 0 {
+                collected.open -= 1;
+            } else {
+                which(&mut collected).extend_from_slice(&piece[..count]);
+            }
+            shared.more.notify_all();
+            if count == 0 {
+                return;
+            }
+        }
+    });
+}

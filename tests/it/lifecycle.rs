@@ -1,0 +1,254 @@
+//! Starting, ending, and running out of what the system gives.
+
+use std::io::Read;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::harness::backend::read_to_end;
+use crate::harness::{
+    Backend, Ending, Gate, OpensslClient, PATIENCE, Plain, Pskgate, Stream, client_toml, free_port,
+    openssl, server_toml, until,
+};
+
+const TOTAL: u64 = 30_000_000;
+
+/// Sends `TOTAL` bytes to whoever says a byte, then ends.
+fn source(stream: &Stream) -> Backend {
+    let sent = stream.clone();
+    Backend::new(move |mut to| {
+        to.read_exact(&mut [0]).ok()?;
+        sent.send(to, TOTAL).ok()?;
+        to.shutdown(Shutdown::Write).ok()?;
+        Some(read_to_end(to))
+    })
+}
+
+fn two_ends(backend: &Backend, drain: &str) -> [Pskgate; 2] {
+    let head = format!("drain-timeout = \"{drain}\"\n");
+    let server = Gate::new()
+        .toml(&format!("{head}{}", server_toml(backend.address(), "")))
+        .start();
+    let client = Gate::new()
+        .toml(&format!("{head}{}", client_toml(server.address("tls"), "")))
+        .start();
+    [server, client]
+}
+
+const NAMES: [&str; 2] = ["tls", "plain"];
+const END: [usize; 2] = [0, 1];
+
+fn wait_refused(address: SocketAddr) {
+    let start = Instant::now();
+    until(&format!("{address} to be closed"), PATIENCE, || {
+        TcpStream::connect(address).err()
+    });
+    assert!(
+        start.elapsed() < Duration::from_secs(2),
+        "the listener stayed for {:?}",
+        start.elapsed()
+    );
+}
+
+#[test]
+fn a_transfer_in_progress_is_finished_after_sigterm_at_either_end() {
+    for end in END {
+        let stream = Stream::new(41);
+        let backend = source(&stream);
+        let mut gates = two_ends(&backend, "60s");
+        let plain = Plain::connect(gates[1].address("plain"));
+        plain.send(b"!");
+        stream.receive(&plain.0, TOTAL / 10);
+        let listener = gates[end].address(NAMES[end]);
+        gates[end].signal(Signal::TERM);
+        wait_refused(listener);
+        assert_eq!(
+            gates[end].process().ended(),
+            None,
+            "it stays for the session"
+        );
+        stream.receive_slowly(&plain.0, TOTAL / 10, TOTAL, Duration::from_millis(1));
+        assert_eq!(plain.rest(), (Vec::new(), Ending::Fin));
+        plain.shut();
+        assert_eq!(backend.wait_end(0).1, Ending::Fin);
+        assert_eq!(gates[end].exit_code(PATIENCE), Some(0));
+    }
+}
+
+/// A session through which something goes for ever, so that no drain can wait for its end.
+fn endless() -> Backend {
+    let sent = Stream::new(42);
+    Backend::new(move |to| {
+        let mut at = 0;
+        while sent.send_from(to, at, at + 1000).is_ok() {
+            at += 1000;
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        None
+    })
+}
+
+/// Reads in a thread until the end, and says how it looked.
+fn read_in_background(plain: Plain) -> std::thread::JoinHandle<Ending> {
+    std::thread::spawn(move || plain.end())
+}
+
+#[test]
+fn the_drain_s_deadline_ends_what_goes_on_and_the_exit_code_is_0() {
+    let backend = endless();
+    let mut gates = two_ends(&backend, "1s");
+    let plain = Plain::connect(gates[1].address("plain"));
+    (&plain.0).read_exact(&mut [0; 1000]).unwrap();
+    let reader = read_in_background(plain);
+    let start = Instant::now();
+    gates[1].signal(Signal::TERM);
+    assert_eq!(gates[1].exit_code(PATIENCE), Some(0));
+    let lasted = start.elapsed();
+    assert!(
+        lasted > Duration::from_millis(800),
+        "it did not wait: {lasted:?}"
+    );
+    assert!(
+        lasted < Duration::from_secs(5),
+        "it waited too long: {lasted:?}"
+    );
+    assert_eq!(
+        reader.join().unwrap(),
+        Ending::Rst,
+        "half an answer does not look whole"
+    );
+}
+
+#[test]
+fn a_second_sigterm_ends_it_now_and_not_with_0() {
+    let backend = endless();
+    let mut gates = two_ends(&backend, "60s");
+    let plain = Plain::connect(gates[1].address("plain"));
+    (&plain.0).read_exact(&mut [0; 1000]).unwrap();
+    let _reader = read_in_background(plain);
+    let listener = gates[1].address("plain");
+    gates[1].signal(Signal::TERM);
+    wait_refused(listener);
+    assert_eq!(gates[1].process().ended(), None, "it waits for the session");
+    let start = Instant::now();
+    gates[1].signal(Signal::TERM);
+    let code = gates[1].exit_code(PATIENCE);
+    assert!(
+        start.elapsed() < Duration::from_secs(2),
+        "it took {:?}",
+        start.elapsed()
+    );
+    assert_ne!(code, Some(0));
+}
+
+#[test]
+fn a_silent_session_does_not_hold_up_the_end() {
+    let backend = Backend::echo();
+    let mut gates = two_ends(&backend, "60s");
+    let plain = Plain::connect(gates[1].address("plain"));
+    plain.echo(b"and then nothing");
+    std::thread::sleep(Duration::from_millis(1300));
+    let start = Instant::now();
+    assert_eq!(gates[1].terminate(), Some(0));
+    assert!(
+        start.elapsed() < Duration::from_secs(4),
+        "it took {:?}",
+        start.elapsed()
+    );
+    assert_eq!(plain.end(), Ending::Rst);
+    assert_eq!(backend.wait_end(0).1, Ending::Fin);
+}
+
+#[test]
+fn either_signal_ends_an_idle_program_with_0() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let backend = Backend::echo();
+        let mut gate = Gate::new()
+            .toml(&server_toml(backend.address(), ""))
+            .start();
+        gate.signal(signal);
+        assert_eq!(gate.exit_code(PATIENCE), Some(0));
+    }
+}
+
+#[test]
+fn an_immediate_restart_finds_its_port() {
+    let backend = Backend::echo();
+    let port = free_port();
+    let text =
+        server_toml(backend.address(), "").replace("127.0.0.1:0", &format!("127.0.0.1:{port}"));
+    for round in 0..5 {
+        let mut gate = Gate::new().toml(&text).start();
+        let mut client = OpensslClient::start(gate.address("tls"), openssl::psk());
+        client.echo("the port is taken and used");
+        gate.signal(Signal::TERM);
+        if round % 2 == 0 {
+            assert_eq!(gate.exit_code(PATIENCE), Some(0));
+        } else {
+            // The next one starts while this one is still going.
+            let next = Gate::new().toml(&text).start();
+            drop(next);
+        }
+    }
+}
+
+#[test]
+fn a_busy_port_is_named_and_the_exit_code_is_not_0() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let text = server_toml("127.0.0.1:9", "").replace("127.0.0.1:0", &address.to_string());
+    let start = Instant::now();
+    let mut gate = Gate::new().toml(&text).launch();
+    let code = gate.exit_code(PATIENCE);
+    assert!(code.is_some_and(|code| code != 0), "{code:?}");
+    let said = gate.err();
+    assert!(
+        said.contains(&address.to_string()),
+        "the address is named: {said}"
+    );
+    assert!(said.contains("in use"), "the reason is named: {said}");
+    assert!(
+        start.elapsed() < Duration::from_secs(10),
+        "it took {:?}",
+        start.elapsed()
+    );
+}
+
+#[test]
+fn running_out_of_descriptors_is_survived_quietly() {
+    const LIMIT: u32 = 48;
+    let backend = Backend::echo();
+    let text = server_toml(
+        backend.address(),
+        "max-sessions = 1000\nmax-handshakes = 1000\nhandshake-timeout = \"120s\"",
+    );
+    let gate = Gate::new().descriptors(LIMIT).toml(&text).start();
+    let calm = gate.descriptors();
+    let crowd: Vec<Plain> = (0..100)
+        .map(|_| Plain::connect(gate.address("tls")))
+        .collect();
+    gate.wait_for_line("a line about descriptors", PATIENCE, |line| {
+        line.contains("descriptor") || line.contains("open files")
+    });
+
+    let (cpu, start) = (gate.cpu(), Instant::now());
+    std::thread::sleep(Duration::from_secs(2));
+    let (used, lasted) = (gate.cpu() - cpu, start.elapsed());
+    assert!(
+        used * 10 < lasted,
+        "it burned {used:?} of {lasted:?} while it was out of descriptors"
+    );
+    let lines = gate.log().lines().count();
+    assert!(lines < 20, "it wrote {lines} lines:\n{}", gate.log());
+
+    drop(crowd);
+    let mut friend = OpensslClient::start(gate.address("tls"), openssl::psk());
+    friend.echo("it serves again");
+    assert_eq!(backend.accepted(), 1);
+    friend.signal(Signal::KILL);
+    backend.wait_end(0);
+    until("every descriptor to be given back", PATIENCE, || {
+        (gate.descriptors() <= calm + 1).then_some(())
+    });
+}

@@ -1,0 +1,92 @@
+//! Beremiz' own transport: Pyro 4 and Pyro 5 through two ends of pskgate.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::harness::{Gate, PATIENCE, Process, Pskgate, client_toml, local, root, server_toml};
+
+/// The Python of the venv that scripts/test makes.
+fn python() -> PathBuf {
+    let venv = std::env::var_os("PSKGATE_PEERS")
+        .map_or_else(|| root().join("target/peers/venv"), PathBuf::from);
+    venv.join("bin/python")
+}
+
+fn plc(arguments: &[&str]) -> Process {
+    let mut command = Command::new(python());
+    command
+        .arg(root().join("tests/peers/plc.py"))
+        .args(arguments);
+    let package = "the venv with tests/peers/requirements.txt (or set PSKGATE_PEERS to one)";
+    Process::spawn("plc.py", package, &mut command)
+}
+
+/// A daemon behind two ends.
+struct Tunnel {
+    _daemon: Process,
+    server: Pskgate,
+    client: Pskgate,
+}
+
+fn tunnel(version: &str) -> Tunnel {
+    let daemon = plc(&[version, "serve"]);
+    let line = daemon.wait_for("READY ", PATIENCE);
+    let port = line
+        .trim_start_matches("READY ")
+        .trim()
+        .parse()
+        .expect("a port after READY");
+    let server = Gate::new().toml(&server_toml(local(port), "")).start();
+    let client = Gate::new()
+        .toml(&client_toml(server.address("tls"), ""))
+        .start();
+    Tunnel {
+        _daemon: daemon,
+        server,
+        client,
+    }
+}
+
+impl Tunnel {
+    fn call(&self, version: &str, command: &str, argument: &str) {
+        let port = self.client.address("plain").port().to_string();
+        let mut caller = plc(&[version, command, &port, argument]);
+        let status = caller.wait(Duration::from_secs(120));
+        assert!(
+            status.success(),
+            "{command} with Pyro {version}: {}",
+            caller.text()
+        );
+        assert!(
+            caller.out().contains(&format!("DONE {command}")),
+            "{}",
+            caller.text()
+        );
+        self.server.wait_logged("session closed");
+    }
+}
+
+#[test]
+fn an_ide_s_session_works_with_pyro_4_and_pyro_5() {
+    for version in ["4", "5"] {
+        tunnel(version).call(version, "session", "");
+    }
+}
+
+#[test]
+fn four_megabytes_go_each_way_with_pyro_4_and_pyro_5() {
+    for version in ["4", "5"] {
+        tunnel(version).call(version, "blob", "4000000");
+    }
+}
+
+#[test]
+fn ten_thousand_calls_are_answered_by_pyro_4() {
+    tunnel("4").call("4", "calls", "10000");
+}
+
+#[test]
+fn ten_thousand_calls_are_answered_by_pyro_5() {
+    tunnel("5").call("5", "calls", "10000");
+}
