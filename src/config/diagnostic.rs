@@ -191,7 +191,10 @@ impl Report {
             let mut place = place;
             let line = self.line(place);
             // A finding about a whole section stands at its head.
-            if let Some(name) = line.strip_prefix('[').and_then(|l| l.strip_suffix(']')) {
+            let marked = self.sources.get(&place.file).and_then(|t| t.get(place.span.clone()));
+            if let Some(name) = line.strip_prefix('[').and_then(|l| l.strip_suffix(']'))
+                && marked.is_some_and(|text| text.trim_start().starts_with('['))
+            {
                 let _ = writeln!(out, "[{mark}] Service [{name}]: {message}");
                 continue;
             }
@@ -246,7 +249,8 @@ fn snippet<'a>(
         return Origin::path(path).line(place.line as usize).into();
     };
     let mut span = place.span.clone();
-    if !text.is_char_boundary(span.start) || !text.is_char_boundary(span.end) || span.is_empty() {
+    let is_whole = text.is_char_boundary(span.start) && text.is_char_boundary(span.end);
+    if !is_whole || span.is_empty() {
         span = line_span(text, place.line);
     }
     // A span over several lines (a whole table) is shown by its first.
@@ -323,29 +327,37 @@ fn presentable(text: &str) -> String {
 const KEY_LENGTH: usize = 16;
 
 /// The bytes of a line that look like the key of an `identity:key` line which strayed into a
-/// configuration file. An equals sign ends the suspicion, unless it can only be base64's padding, or
-/// the line is about keys anyway.
+/// configuration file. An equals sign makes a line an option, unless it can only be base64's padding.
 fn key_in_line(line: &str) -> Option<Range<usize>> {
-    let about_keys = line.split_once('=').and_then(|(name, value)| {
-        let name = name.trim().trim_matches(['"', '\'']).to_ascii_lowercase();
-        matches!(name.as_str(), "psk-secrets" | "psksecrets" | "psk-identity" | "pskidentity")
-            .then_some(line.len() - value.len())
-    });
-    let start = about_keys.unwrap_or(0);
-    let rest = line.get(start..)?;
-    // `"[2001:db8::1]:3001",` in a list of addresses.
-    if rest.trim_start().trim_start_matches(['"', '\'']).starts_with('[') && about_keys.is_none() {
-        return None;
+    let is_padding = |c: char| matches!(c, '=' | '"' | '\'' | ',' | ']' | ' ' | '\t' | '\r');
+    let option = line.split_once('=').filter(|(_, value)| !value.trim_matches(is_padding).is_empty());
+    let Some((name, value)) = option else {
+        let text = line.trim_start().trim_start_matches(['"', '\'']);
+        // `"[2001:db8::1]:3001",` or `"unix:/run/plc.sock",` in a list of addresses.
+        let is_address = text.starts_with('[') || text.starts_with("unix:/");
+        return if is_address { None } else { after_colon(line, 0) };
+    };
+    if let Some(key) = after_colon(name, 0) {
+        return Some(key);
     }
-    let colon = rest.find(':')?;
-    let before = rest.get(..colon)?;
-    let after = rest.get(colon + 1..)?;
+    let start = line.len() - value.len();
+    let bare = value.trim_matches(|c: char| is_padding(c) && c != '=' || c == '[');
+    match name.trim().trim_matches(['"', '\'']).to_ascii_lowercase().as_str() {
+        // Lists of words with colons between them.
+        "ciphers" | "ciphersuites" | "groups" | "curves" | "curve" => None,
+        "psk-secrets" | "psksecrets" | "psk-identity" | "pskidentity" => after_colon(line, start),
+        _ if bare.starts_with("unix:/") || !looks_like_key_line(bare) => None,
+        _ => after_colon(line, start),
+    }
+}
+
+/// What stands behind the first colon after `start`, if it is long enough for a key.
+fn after_colon(line: &str, start: usize) -> Option<Range<usize>> {
+    let colon = start + line.get(start..)?.find(':')?;
+    let after = line.get(colon + 1..)?;
     let end = after.trim_end().trim_end_matches([',', ']', ' ', '"', '\'']).len();
-    let key = after.get(..end)?;
-    let padding = key.trim_end_matches('=').contains('=');
-    let is_option = about_keys.is_none() && (before.contains('=') || padding);
-    (!is_option && key.chars().count() >= KEY_LENGTH)
-        .then(|| start + colon + 1..start + colon + 1 + end)
+    let is_long = after.get(..end)?.chars().count() >= KEY_LENGTH;
+    is_long.then(|| colon + 1..colon + 1 + end)
 }
 
 /// Whether a text looks like an identity and its key.
@@ -429,4 +441,109 @@ impl SourceText {
 
 fn number(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(text: &str, span: Range<usize>) -> Report {
+        let mut report = Report::default();
+        let source = SourceText::new(Arc::from(Path::new("a.conf")), text);
+        source.register(&mut report);
+        let found = Diagnostic::error("some-code", "bad \u{1b}[31mthing")
+            .at(source.place(span))
+            .label("here")
+            .help("change it");
+        report.push(found);
+        report
+    }
+
+    #[test]
+    fn a_place_counts_lines_from_one_and_columns_in_characters() {
+        let source = SourceText::new(Arc::from(Path::new("x")), "a\n\u{e9}\u{e9}b\n");
+        let place = source.place(6..7);
+        assert_eq!((place.line, place.column), (2, 3));
+        assert_eq!(source.place(0..0).line, 1);
+    }
+
+    #[test]
+    fn people_see_the_line_the_mark_the_help_and_the_count() {
+        let shown = report("one = 1\ntwo = 2\n", 14..15).render(false);
+        for part in ["error[some-code]", "a.conf:2:7", "two = 2", "^ here", "help: change it", "1 error\n"] {
+            assert!(shown.contains(part), "{part} in {shown}");
+        }
+        assert!(report("a", 0..1).render(true).contains("\u{1b}["));
+    }
+
+    #[test]
+    fn nothing_moves_the_terminals_cursor() {
+        let r = report("two = \u{1b}]0;x\u{7}\u{202e}\u{9b}\r\n", 6..8);
+        for text in [r.render(false), r.render_stunnel(), serde_json::to_string(&r).unwrap()] {
+            let bad = text.chars().find(|c| c.is_control() && *c != '\n' || *c == '\u{202e}');
+            assert_eq!(bad, None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_span_that_points_nowhere_does_no_harm() {
+        for span in [0..0, 3..99, 99..99, 1..2] {
+            let mut r = report("\u{e9}\u{e9}", 0..2);
+            if let Some(place) = &mut r.diagnostics[0].place {
+                place.span = span;
+            }
+            assert!(r.render(false).contains("bad"));
+        }
+    }
+
+    #[test]
+    fn what_looks_like_a_key_is_hidden_and_the_length_stays() {
+        let key = "c2VjcmV0c2VjcmV0c2VjcmV0Zm9v";
+        for line in [
+            format!("client1:{key}"),
+            format!("client1:{key}=="),
+            format!("  \"client1:{key}==\","),
+            format!("PSKsecrets = client1:{key}=="),
+            format!("psk-secrets = [\"client1:{key}\"]"),
+            format!("connect = client1:{key}"),
+            format!("\"client1:{key}\" = 1"),
+            "client1:\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}".to_owned(),
+        ] {
+            let shown = presentable(&line);
+            assert!(!shown.contains(key) && !shown.contains('\u{e9}'), "{shown}");
+            assert!(shown.contains("client1"), "{shown}");
+            assert_eq!(shown.len(), line.len());
+        }
+        for line in [
+            "ciphers = ECDHE-PSK-CHACHA20-POLY1305:DHE-PSK-AES256-GCM-SHA384",
+            "connect = plc.example.org:3001",
+            "accept = unix:/run/pskgate/plc.socket",
+            "  \"[2001:db8:1234:5678::1]:3001\",",
+            "socket = l:SO_KEEPALIVE=1",
+            "psk-secrets = \"pskclient1.txt\"",
+        ] {
+            assert_eq!(presentable(line), line);
+        }
+    }
+
+    #[test]
+    fn stunnels_shape_names_the_section_or_the_line() {
+        assert_eq!(
+            report("[a b]\n", 0..5).render_stunnel(),
+            "[!] Service [a b]: bad \\u{1b}[31mthing\n[!] Configuration failed\n"
+        );
+        assert_eq!(
+            report(" x = 1 \n", 1..2).render_stunnel(),
+            "[!] a.conf:1: \"x = 1\": bad \\u{1b}[31mthing\n[!] Configuration failed\n"
+        );
+    }
+
+    #[test]
+    fn programs_get_json_without_the_texts() {
+        let json = serde_json::to_value(report("secret = 1\n", 0..6)).unwrap();
+        assert_eq!(json["errors"], 1);
+        assert_eq!(json["diagnostics"][0]["code"], "some-code");
+        assert_eq!(json["diagnostics"][0]["place"]["line"], 1);
+        assert!(!json.to_string().contains("secret"));
+    }
 }

@@ -20,6 +20,9 @@ const LINE_LIMIT: usize = 16_383;
 /// Nobody includes this deep on purpose, and a directory can include itself.
 const DEPTH_LIMIT: usize = 16;
 
+/// Nor so many files: two that include their own directory would double at each depth.
+const FILE_LIMIT: usize = 1_000;
+
 /// Reads a file's bytes, and the directories it includes.
 pub(super) fn read(bytes: &[u8], name: &Path, base: &Path, report: &mut Report) -> Draft {
     let file: Arc<Path> = Arc::from(name);
@@ -34,6 +37,7 @@ pub(super) fn read(bytes: &[u8], name: &Path, base: &Path, report: &mut Report) 
             incomplete: false,
         },
         report,
+        included: 0,
     };
     reader.file(bytes, file, 0);
     reader.draft
@@ -42,6 +46,8 @@ pub(super) fn read(bytes: &[u8], name: &Path, base: &Path, report: &mut Report) 
 struct Reader<'a> {
     draft: Draft,
     report: &'a mut Report,
+    /// How many files were included so far.
+    included: usize,
 }
 
 impl Reader<'_> {
@@ -66,11 +72,19 @@ impl Reader<'_> {
                 let name = Spanned { value: name, place: whole };
                 self.draft.services.push(DraftService { name, values: Values::default() });
             }
-            Split::NoEquals => self.report.push(
+            Split::NoEquals => {
+                // `accept 3001`
+                let text = String::from_utf8_lossy(&line.bytes);
+                let first = text.split_whitespace().next().unwrap_or_default();
+                if let Some(row) = options::stunnel(first) {
+                    self.values(row).tried(row.opt);
+                }
+                self.report.push(
                 Diagnostic::error("no-equals-sign", "No '=' found")
                     .at(whole)
                     .help("write NAME = VALUE, [SECTION], or # before a comment"),
-            ),
+                );
+            }
             Split::Option { name, value } => {
                 let at = |range: Range<usize>| {
                     if range.is_empty() { whole.clone() } else { source.place(line.span(range)) }
@@ -86,6 +100,8 @@ impl Reader<'_> {
         let in_section = !self.draft.services.is_empty();
         let Some(row) = options::stunnel(name) else {
             let whole = String::from_utf8_lossy(bytes);
+            let names = options::TABLE.iter().flat_map(|row| row.stunnel.iter().copied());
+            let near = options::nearest(name, names);
             let found = if looks_like_key_line(name)
                 || looks_like_key_line(&format!("{name}={whole}"))
             {
@@ -93,8 +109,7 @@ impl Reader<'_> {
                     .at(name_at)
                     .help("put it into a file of its own and name that file with PSKsecrets")
             } else {
-                let names = options::TABLE.iter().flat_map(|row| row.stunnel.iter().copied());
-                let help = match options::nearest(name, names) {
+                let help = match near {
                     Some(near) => format!("did you mean `{near}`?"),
                     None => "there is no such option".into(),
                 };
@@ -104,7 +119,9 @@ impl Reader<'_> {
                     .help(help)
             };
             self.report.push(found);
-            self.draft.incomplete = true;
+            if let Some(row) = near.and_then(options::stunnel) {
+                self.values(row).tried(row.opt);
+            }
             return;
         };
         if row.scope == Scope::Global && in_section {
@@ -126,10 +143,21 @@ impl Reader<'_> {
             Ok(Value::Path(dir)) if row.opt == Opt::Include => self.include(&dir, at, depth),
             Ok(value) => self.keep(row, Spanned { value, place: at }),
             Err(wrong) => {
-                self.draft.incomplete = true;
+                self.values(row).tried(row.opt);
                 self.report
                     .push(Diagnostic::error(wrong.code, wrong.message).at(at).help(wrong.help));
             }
+        }
+    }
+
+    /// Where an option of this row goes that stands here.
+    fn values(&mut self, row: &Row) -> &mut Values {
+        match self.draft.services.last_mut() {
+            Some(service) => &mut service.values,
+            None if row.scope == Scope::Global || row.opt == Opt::LogLevel => {
+                &mut self.draft.global
+            }
+            None => &mut self.draft.defaults,
         }
     }
 
@@ -156,7 +184,12 @@ impl Reader<'_> {
         let fail = |report: &mut Report, message: String, help: &str| {
             report.push(Diagnostic::error("include-failed", message).at(at.clone()).help(help));
         };
+        if self.included > FILE_LIMIT {
+            return;
+        }
         if depth >= DEPTH_LIMIT {
+            self.included = FILE_LIMIT + 1;
+            self.draft.incomplete = true;
             fail(self.report, "files include each other without end".into(), "break the circle");
             return;
         }
@@ -167,7 +200,7 @@ impl Reader<'_> {
                 self.draft.incomplete = true;
                 fail(
                     self.report,
-                    format!("cannot read the directory {}: {e}", path.display()),
+                    format!("cannot read the directory {}: {e}", dir.display()),
                     "include takes a directory, not a file",
                 );
                 return;
@@ -179,6 +212,15 @@ impl Reader<'_> {
             name(a).cmp(&name(b))
         });
         for file in files {
+            self.included += 1;
+            if self.included > FILE_LIMIT {
+                // Said once: whoever noticed first has said it, or it is one very full directory.
+                if self.included == FILE_LIMIT + 1 {
+                    let message = format!("more than {FILE_LIMIT} files are included");
+                    fail(self.report, message, "include fewer");
+                }
+                return;
+            }
             // As it would be typed from where the program was started.
             let shown: PathBuf = match file.file_name() {
                 Some(name) => dir.join(name),

@@ -102,7 +102,6 @@ fn entries<'a, 'i>(table: &'a DeTable<'i>) -> Vec<(&'a Key<'i>, &'a Item<'i>)> {
 
 impl Reader {
     fn error(&mut self, code: &'static str, span: Range<usize>, message: String, help: String) {
-        self.draft.incomplete = true;
         let place = self.source.place(span);
         self.found.push(Diagnostic::error(code, message).at(place).help(help));
     }
@@ -130,7 +129,9 @@ impl Reader {
                         let values = self.values(row, item);
                         values.into_iter().for_each(|v| self.draft.global.push(row.opt, v));
                     }
-                    None => self.unknown(key, Table::Top),
+                    None => {
+                        self.unknown(key, Table::Top);
+                    }
                 },
             }
         }
@@ -140,6 +141,7 @@ impl Reader {
         match item.get_ref() {
             DeValue::Table(table) => Some(table),
             other => {
+                self.draft.incomplete = true;
                 self.error(
                     "wrong-type",
                     item.span(),
@@ -158,7 +160,9 @@ impl Reader {
                     let values = self.values(row, item);
                     values.into_iter().for_each(|v| self.draft.global.push(row.opt, v));
                 }
-                None => self.unknown(key, table),
+                None => {
+                    self.unknown(key, table);
+                }
             }
         }
     }
@@ -180,6 +184,7 @@ impl Reader {
                     Some(_) => "a service's keys stand in [services.NAME]".into(),
                     None => format!("write [services.{name}] on a line of its own"),
                 };
+                self.draft.incomplete = true;
                 let message = format!("a service is a table, not {}", type_of(item.get_ref()));
                 self.error("wrong-type", item.span(), message, help);
                 continue;
@@ -196,15 +201,20 @@ impl Reader {
             match options::native(Table::Service, key.get_ref()) {
                 Some(row) => {
                     let read = self.values(row, item);
+                    values.tried(row.opt);
                     read.into_iter().for_each(|v| values.push(row.opt, v));
                 }
-                None => self.unknown(key, Table::Service),
+                None => {
+                    let meant = self.unknown(key, Table::Service);
+                    meant.into_iter().for_each(|opt| values.tried(opt));
+                }
             }
         }
         values
     }
 
-    fn unknown(&mut self, key: &Key<'_>, table: Table) {
+    /// Tells of an unknown key, and which option was probably meant.
+    fn unknown(&mut self, key: &Key<'_>, table: Table) -> Option<Opt> {
         let name = key.get_ref().as_ref();
         let keys = |table: Table| {
             TABLE
@@ -234,12 +244,21 @@ impl Reader {
                 format!("known {here}: {}", all.join(", "))
             }
         };
-        let message = if name.len() > 60 {
+        // `[default]` or `[service.a]`: what a service lacks may well stand there.
+        if table == Table::Top && near.is_some() {
+            self.draft.incomplete = true;
+        }
+        let meant = near
+            .and_then(|near| options::native(table, near))
+            .or_else(|| options::stunnel(name))
+            .map(|row| row.opt);
+        let message = if name.len() > 60 || looks_like_key_line(name) {
             format!("there is no such key {here}")
         } else {
             format!("there is no key `{name}` {here}")
         };
         self.error("unknown-option", key.span(), message, help);
+        meant
     }
 
     /// The values of an option: one, or the members of a list where the option is one.
@@ -301,7 +320,6 @@ fn single(row: &Row, item: &DeValue<'_>) -> Result<Value, Wrong> {
         (Kind::Count { .. }, _) => Err(wrong_type(row, item)),
         (Kind::Keepalive, DeValue::Boolean(false)) => Ok(Value::Keepalive(None)),
         (Kind::Listen | Kind::Connect, DeValue::Integer(n)) if n.radix() == 10 => read(n.as_str()),
-        (Kind::Version, DeValue::Float(f)) => read(f.as_str()).map_err(|_| wrong_type(row, item)),
         (Kind::Duration { .. }, DeValue::Integer(n)) => Err(Wrong {
             code: "unit-missing",
             message: format!("`{n}` has no unit"),

@@ -113,6 +113,11 @@ impl<'a> Scope<'a> {
         }
     }
 
+    /// Whether an option was mentioned, legibly or not.
+    fn mentions(&self, opt: Opt) -> bool {
+        self.own.mentions(opt) || self.defaults.is_some_and(|d| d.mentions(opt))
+    }
+
     fn said<T>(&self, opt: Opt, read: impl Fn(&Value) -> Option<T>) -> Option<Decided<T>> {
         let said = self.last(opt)?;
         read(&said.value).map(|value| Decided::said(value, said.place.clone()))
@@ -267,7 +272,7 @@ impl Checker<'_> {
         let name = Decided::said(service.name.value.clone(), head.clone());
         let accept = self.accept(&scope, role);
         let connect = self.connect(&scope);
-        self.missing(service, &scope, mode.is_none(), &accept, &connect, &secrets);
+        self.missing(service, &scope);
         self.loops(&accept, &connect);
         let tls = self.tls(&scope, role);
         let identity = self.identity(&scope, role);
@@ -434,10 +439,6 @@ impl Checker<'_> {
         &mut self,
         service: &DraftService,
         scope: &Scope<'_>,
-        no_mode: bool,
-        accept: &[Listen],
-        connect: &[Decided<Endpoint>],
-        secrets: &[Decided<PathBuf>],
     ) {
         if self.draft.incomplete {
             // A line that could not be read may have been the one; the next run will tell.
@@ -446,20 +447,11 @@ impl Checker<'_> {
         let head = &service.name.place;
         let shown = &service.name.value;
         if self.native() {
-            let mut missing = Vec::new();
-            if no_mode {
-                missing.push("mode");
-            }
-            if accept.is_empty() {
-                missing.push("accept");
-            }
-            if connect.is_empty() {
-                missing.push("connect");
-            }
-            if secrets.is_empty() {
-                missing.push("psk-secrets");
-            }
-            for name in missing {
+            for opt in [Opt::Mode, Opt::Accept, Opt::Connect, Opt::PskSecrets] {
+                if scope.mentions(opt) {
+                    continue;
+                }
+                let name = opt.name(self.dialect);
                 let help = match name {
                     "mode" => {
                         "add mode = \"client\" (accepts plain, connects TLS) or mode = \"server\" (accepts TLS, connects plain)"
@@ -481,19 +473,20 @@ impl Checker<'_> {
         }
         // These would be endpoints too, and have been refused already.
         let others = [Opt::Exec, Opt::Transparent, Opt::Protocol];
-        let has_other = others.iter().any(|opt| scope.last(*opt).is_some());
-        if (accept.is_empty() || connect.is_empty()) && !has_other {
+        let has_other = others.iter().any(|opt| scope.mentions(*opt));
+        let lacks = |opt| !scope.mentions(opt);
+        if (lacks(Opt::Accept) || lacks(Opt::Connect)) && !has_other {
             self.report.push(
                 Diagnostic::error("missing-option", "Each service must define two endpoints")
                     .at(head.clone())
-                    .help(if accept.is_empty() {
+                    .help(if lacks(Opt::Accept) {
                         "add accept = PORT"
                     } else {
                         "add connect = HOST:PORT"
                     }),
             );
         }
-        if secrets.is_empty() && scope.last(Opt::Cert).is_none() {
+        if lacks(Opt::PskSecrets) && lacks(Opt::Cert) {
             self.report.push(
                 Diagnostic::error("missing-option", "the service has no PSKsecrets")
                     .at(head.clone())

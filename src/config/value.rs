@@ -261,7 +261,7 @@ fn no_such_word(text: &str, names: &[&str]) -> Wrong {
         Some(name) => format!("did you mean `{name}`? It is one of: {}", names.join(", ")),
         None => format!("it is one of: {}", names.join(", ")),
     };
-    Wrong::new("unknown-value", format!("there is no `{}` here", shown(text)), help)
+    Wrong::new("unknown-value", format!("unknown value `{}`", shown(text)), help)
 }
 
 /// As much of a text as helps to find it, and nothing of what might be a key.
