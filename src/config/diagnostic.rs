@@ -125,6 +125,16 @@ impl Report {
         self.included.extend(other.included);
     }
 
+    /// Puts the findings in the order of the text: an operator reads from the top. What has no place
+    /// comes last.
+    pub fn sort(&mut self) {
+        let key = |d: &Diagnostic| d.place.as_ref().map(|p| (p.file.clone(), p.line, p.column));
+        self.diagnostics.sort_by(|a, b| match (key(a), key(b)) {
+            (Some(a), Some(b)) => a.cmp(&b),
+            (a, b) => b.is_some().cmp(&a.is_some()),
+        });
+    }
+
     /// Whether anything in it forbids going on.
     pub fn has_errors(&self) -> bool {
         self.diagnostics.iter().any(|d| d.severity == Severity::Error)
@@ -234,7 +244,7 @@ impl Report {
         self.sources
             .get(&place.file)
             .and_then(|text| text.split('\n').nth(index))
-            .map(|line| presentable(line).trim().to_owned())
+            .map(|line| presentable(line).trim().replace('\t', " "))
             .unwrap_or_default()
     }
 }
@@ -330,7 +340,8 @@ const KEY_LENGTH: usize = 16;
 /// configuration file. An equals sign makes a line an option, unless it can only be base64's padding.
 fn key_in_line(line: &str) -> Option<Range<usize>> {
     let is_padding = |c: char| matches!(c, '=' | '"' | '\'' | ',' | ']' | ' ' | '\t' | '\r');
-    let option = line.split_once('=').filter(|(_, value)| !value.trim_matches(is_padding).is_empty());
+    let option =
+        line.split_once('=').filter(|(_, value)| !value.trim_matches(is_padding).is_empty());
     let Some((name, value)) = option else {
         let text = line.trim_start().trim_start_matches(['"', '\'']);
         // `"[2001:db8::1]:3001",` or `"unix:/run/plc.sock",` in a list of addresses.
@@ -470,7 +481,9 @@ mod tests {
     #[test]
     fn people_see_the_line_the_mark_the_help_and_the_count() {
         let shown = report("one = 1\ntwo = 2\n", 14..15).render(false);
-        for part in ["error[some-code]", "a.conf:2:7", "two = 2", "^ here", "help: change it", "1 error\n"] {
+        for part in
+            ["error[some-code]", "a.conf:2:7", "two = 2", "^ here", "help: change it", "1 error\n"]
+        {
             assert!(shown.contains(part), "{part} in {shown}");
         }
         assert!(report("a", 0..1).render(true).contains("\u{1b}["));

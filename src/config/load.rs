@@ -81,7 +81,9 @@ pub fn load_text(
     let Some(draft) = read(text, name, base, format, &mut report) else {
         return Err(report);
     };
-    match validate::validate(&draft, &mut report) {
+    let config = validate::validate(&draft, &mut report);
+    report.sort();
+    match config {
         Some(config) if !report.has_errors() => Ok((config, report)),
         _ => Err(report),
     }
@@ -166,6 +168,93 @@ mod tests {
                     report.render(false)
                 );
             }
+        }
+    }
+
+    /// xorshift: the same mistakes on every machine.
+    fn random(state: &mut u64) -> usize {
+        *state ^= *state << 13;
+        *state ^= *state >> 7;
+        *state ^= *state << 17;
+        (*state >> 11) as usize
+    }
+
+    fn survive(text: &[u8], name: &str) {
+        let report = match load_text(text, Path::new(name), Path::new("/base"), Format::Auto) {
+            Ok((_, report)) => {
+                assert!(!report.has_errors());
+                report
+            }
+            Err(report) => {
+                assert!(
+                    report.has_errors(),
+                    "refused in silence: {:?}",
+                    String::from_utf8_lossy(text)
+                );
+                report
+            }
+        };
+        for shown in [report.render(false), report.render_stunnel()] {
+            assert!(!shown.contains(|c: char| c.is_control() && c != '\n'), "{shown:?}");
+        }
+    }
+
+    #[test]
+    fn no_text_makes_the_readers_panic() {
+        let mut seeds: Vec<(Vec<u8>, &str)> = Vec::new();
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        for folder in ["examples", "tests/cases/config/valid", "tests/cases/config/invalid"] {
+            for entry in std::fs::read_dir(root.join(folder)).unwrap() {
+                let path = entry.unwrap().path();
+                match path.extension().and_then(|e| e.to_str()) {
+                    Some("toml") => seeds.push((std::fs::read(&path).unwrap(), "x.toml")),
+                    Some("conf") => seeds.push((std::fs::read(&path).unwrap(), "x.conf")),
+                    _ => {}
+                }
+            }
+        }
+        assert!(seeds.len() >= 25, "only {} seeds found", seeds.len());
+        let pieces: [&[u8]; 16] = [
+            b"\0",
+            b"\r",
+            b"\n",
+            b"=",
+            b"[",
+            b"]",
+            b"\"",
+            b":",
+            b"\xff",
+            "\u{e9}".as_bytes(),
+            b" ",
+            b"#",
+            b"99999999999999999999",
+            b"\x1b[2J",
+            b"[[",
+            b"client1:c2VjcmV0c2VjcmV0c2VjcmV0",
+        ];
+        let mut state = 0x9e37_79b9_7f4a_7c15;
+        for round in 0..3_000 {
+            let (seed, name) = &seeds[round % seeds.len()];
+            let mut text = seed.clone();
+            for _ in 0..=random(&mut state) % 4 {
+                let at = random(&mut state) % (text.len() + 1);
+                let end = (at + random(&mut state) % 8).min(text.len());
+                match random(&mut state) % 4 {
+                    0 => drop(text.drain(at..end)),
+                    1 => text.truncate(at),
+                    2 if at < text.len() => text[at] = (random(&mut state) % 256) as u8,
+                    _ => {
+                        let piece = pieces[random(&mut state) % pieces.len()];
+                        drop(text.splice(at..at, piece.iter().copied()));
+                    }
+                }
+            }
+            survive(&text, name);
+        }
+        for round in 0..1_000 {
+            let length = random(&mut state) % 200;
+            let text: Vec<u8> = (0..length).map(|_| (random(&mut state) % 256) as u8).collect();
+            survive(&text, if round % 2 == 0 { "x.toml" } else { "x.conf" });
         }
     }
 

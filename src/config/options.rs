@@ -180,8 +180,11 @@ pub fn stunnel(name: &str) -> Option<&'static Row> {
 /// The name nearest to a misspelt one, if one is near enough to be offered.
 pub fn nearest<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let wrong = wrong.to_ascii_lowercase().replace('_', "-");
+    let letters = |s: &str| s.to_ascii_lowercase().replace(|c: char| c.is_ascii_digit(), "");
     names
         .into_iter()
+        // Another number is another choice and no slip of the hand.
+        .filter(|name| name.eq_ignore_ascii_case(&wrong) || letters(name) != letters(&wrong))
         .map(|name| (strsim::damerau_levenshtein(&wrong, &name.to_ascii_lowercase()), name))
         // A third of the letters may be wrong: more, and the offer is a guess.
         .filter(|(distance, name)| *distance <= name.len().max(3) / 3)
@@ -535,5 +538,7 @@ mod tests {
         assert_eq!(nearest("idle_timeout", keys()), Some("idle-timeout"));
         assert_eq!(nearest("conect", keys()), Some("connect"));
         assert_eq!(nearest("xylophone", keys()), None);
+        assert_eq!(nearest("1.4", ["1.2", "1.3"]), None);
+        assert_eq!(nearest("8", ["0", "7"]), None);
     }
 }

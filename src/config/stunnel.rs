@@ -80,9 +80,9 @@ impl Reader<'_> {
                     self.values(row).tried(row.opt);
                 }
                 self.report.push(
-                Diagnostic::error("no-equals-sign", "No '=' found")
-                    .at(whole)
-                    .help("write NAME = VALUE, [SECTION], or # before a comment"),
+                    Diagnostic::error("no-equals-sign", "No '=' found")
+                        .at(whole)
+                        .help("write NAME = VALUE, [SECTION], or # before a comment"),
                 );
             }
             Split::Option { name, value } => {

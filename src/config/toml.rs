@@ -37,14 +37,11 @@ pub(super) fn read(text: &str, name: &Path, base: &Path, report: &mut Report) ->
     for mistake in &mistakes {
         let span = mistake.span().unwrap_or(0..0);
         let place = reader.source.place(span.clone());
-        let line = text.get(span.start..).and_then(|t| t.lines().next()).unwrap_or_default();
+        let line = text.lines().nth(index(place.line)).unwrap_or_default();
         let mut found = Diagnostic::error("syntax", mistake.message()).at(place.clone());
-        if line.contains(':')
-            && looks_like_key_line(text.lines().nth(index(place.line)).unwrap_or_default().trim())
-        {
+        if looks_like_key_line(line.trim()) {
             found = found.help("keys belong into a file of their own, named by psk-secrets");
-        } else if let Some(help) = unquoted(text.lines().nth(index(place.line)).unwrap_or_default())
-        {
+        } else if let Some(help) = unquoted(line) {
             found = found.help(help);
         }
         // One slip makes the parser stumble several times over the same line.
@@ -56,7 +53,12 @@ pub(super) fn read(text: &str, name: &Path, base: &Path, report: &mut Report) ->
     reader.root(root.get_ref());
     let Reader { found, draft, .. } = reader;
     // What was made up to recover from a slip is no mistake of the operator's.
-    let made_up = |d: &Diagnostic| d.place.as_ref().is_some_and(|p| lines.contains(&p.line));
+    // And behind the head of a table that could not be read, keys seem to be where they are not.
+    let first = lines.iter().min().copied().unwrap_or(u32::MAX);
+    let made_up = |d: &Diagnostic| {
+        let line = d.place.as_ref().map_or(0, |p| p.line);
+        lines.contains(&line) || (d.code == "unknown-option" && line > first)
+    };
     for d in found.into_iter().filter(|d| !made_up(d)) {
         report.push(d);
     }
@@ -237,6 +239,7 @@ impl Reader {
             (None, Some(near), _) => format!("did you mean `{near}`?"),
             (None, None, Some(row)) => match row.native {
                 Some((_, native)) => format!("stunnel's `{name}` is `{native}` here"),
+                None if row.opt == Opt::TlsVersion => "write tls-min and tls-max".into(),
                 None => format!("stunnel's `{name}` has no counterpart here"),
             },
             (None, None, None) => {
