@@ -415,9 +415,10 @@ impl Serialize for Diagnostic {
 /// The findings without the texts: what a program wants, and nothing that could hold a key.
 impl Serialize for Report {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut s = serializer.serialize_struct("Report", 3)?;
+        let mut s = serializer.serialize_struct("Report", 4)?;
         s.serialize_field("errors", &self.count(Severity::Error))?;
         s.serialize_field("warnings", &self.count(Severity::Warning))?;
+        s.serialize_field("notices", &self.count(Severity::Notice))?;
         s.serialize_field("diagnostics", &self.diagnostics)?;
         s.end()
     }

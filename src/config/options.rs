@@ -146,6 +146,11 @@ impl Row {
         .unwrap_or_default()
     }
 
+    /// The words that are a value of it; empty where any text of its kind may be.
+    pub fn words(&self, dialect: Dialect) -> Vec<&'static str> {
+        super::value::words(self.kind, dialect)
+    }
+
     /// The default of this dialect, as it would be written; empty if there is none.
     pub fn default(&self, dialect: Dialect) -> &'static str {
         match dialect {
@@ -363,9 +368,9 @@ table! {
         "Sessions at once; derived from the limit on open files if unset.";
     MaxHandshakes [Service "max-handshakes"] [] Service One Count { min: 1, max: 1_000_000 }, Works, "" "",
         "Handshakes at once; derived from the limit on open files if unset.";
-    WhenFull [Service "when-full"] [] Service One Raw, Later(&["refuse"]), "refuse" "",
+    WhenFull [Service "when-full"] [] Service One Raw, Later(&[]), "" "",
         "What becomes of a newcomer when max-sessions is reached.";
-    OnRevocation [Service "on-revocation"] [] Service One Raw, Later(&["cut"]), "cut" "",
+    OnRevocation [Service "on-revocation"] [] Service One Raw, Later(&[]), "" "",
         "What becomes of a session whose key was removed or changed.";
     Identities [Service "identities"] [] Service One Raw, Later(&[]), "" "",
         "Rules for single identities.";
