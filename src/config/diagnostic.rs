@@ -208,12 +208,13 @@ impl Report {
                 let _ = writeln!(out, "[{mark}] Service [{name}]: {message}");
                 continue;
             }
-            let _ = writeln!(
-                out,
-                "[{mark}] {}:{}: \"{line}\": {message}",
-                escape(&place.file.to_string_lossy()),
-                place.line
-            );
+            let file = escape(&place.file.to_string_lossy());
+            // Of a key file there is a number only.
+            let line = match self.sources.contains_key(&place.file) {
+                true => format!(" \"{line}\":"),
+                false => String::new(),
+            };
+            let _ = writeln!(out, "[{mark}] {file}:{}:{line} {message}", place.line);
             // A file cannot include itself for ever: the reader limits the depth.
             for _ in 0..64 {
                 if d.severity != Severity::Error {
@@ -369,6 +370,22 @@ fn after_colon(line: &str, start: usize) -> Option<Range<usize>> {
     let end = after.trim_end().trim_end_matches([',', ']', ' ', '"', '\'']).len();
     let is_long = after.get(..end)?.chars().count() >= KEY_LENGTH;
     is_long.then(|| colon + 1..colon + 1 + end)
+}
+
+/// Whether a text that should name a file of keys holds a key instead. Here the suspicion is wider:
+/// the name would be repeated by whoever does not find the file. `./` before a name clears it.
+pub(crate) fn looks_like_key_instead_of_file(text: &str) -> bool {
+    text.split_once(':').is_some_and(|(identity, key)| {
+        !identity.is_empty()
+            && !identity.contains(['/', '\\'])
+            && !is_drive(identity, key)
+            && key.chars().count() >= KEY_LENGTH
+    })
+}
+
+/// `C:\keys\psk.txt`
+fn is_drive(letter: &str, rest: &str) -> bool {
+    letter.len() == 1 && rest.starts_with(['/', '\\'])
 }
 
 /// Whether a text looks like an identity and its key.
@@ -538,6 +555,34 @@ mod tests {
         ] {
             assert_eq!(presentable(line), line);
         }
+    }
+
+    #[test]
+    fn the_name_of_a_file_is_no_key() {
+        for name in [
+            "psk.txt",
+            "/a:b/c0123456789abcdef",
+            "./a:0123456789abcdef",
+            "C:\\keys\\client-keys.txt",
+            "a:b",
+        ] {
+            assert!(!looks_like_key_instead_of_file(name), "{name}");
+        }
+        for key in
+            ["client1:c2VjcmV0c2VjcmV0", "a:correct.horse.battery.staple", "a:b:c=0123456789abcdef"]
+        {
+            assert!(looks_like_key_instead_of_file(key), "{key}");
+        }
+    }
+
+    #[test]
+    fn a_finding_in_a_key_file_shows_its_line_number_only() {
+        let mut r = Report::default();
+        let file: Arc<Path> = Arc::from(Path::new("psk.txt"));
+        let place = Place { file, line: 7, column: 1, span: 0..0 };
+        r.push(Diagnostic::error("bad-key", "the key is too short").at(place).label("here"));
+        assert!(r.render(false).contains("psk.txt:7"), "{}", r.render(false));
+        assert!(r.render_stunnel().starts_with("[!] psk.txt:7: "));
     }
 
     #[test]

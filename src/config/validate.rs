@@ -372,11 +372,20 @@ impl Checker<'_> {
             let at = |endpoint| Decided::said(endpoint, said.place.clone());
             let Endpoint::Tcp { host: Host::Unspecified, port } = endpoint else {
                 let endpoint = self.anchored(endpoint);
+                if !self.native() && listens.iter().any(|l| l.at.value == endpoint) {
+                    self.twice(&said.place);
+                    continue;
+                }
                 listens.push(Listen { at: at(endpoint), optional: false });
                 continue;
             };
             let every = |ip: IpAddr| Endpoint::Tcp { host: Host::Ip(ip), port: *port };
-            listens.push(Listen { at: at(every(Ipv4Addr::UNSPECIFIED.into())), optional: false });
+            let ipv4 = every(Ipv4Addr::UNSPECIFIED.into());
+            if !self.native() && *port != 0 && listens.iter().any(|l| l.at.value == ipv4) {
+                self.twice(&said.place);
+                continue;
+            }
+            listens.push(Listen { at: at(ipv4), optional: false });
             if self.native() {
                 extra.push(Listen { at: at(every(Ipv6Addr::UNSPECIFIED.into())), optional: true });
             }
@@ -400,6 +409,15 @@ impl Checker<'_> {
             }
         }
         listens
+    }
+
+    /// stunnel binds the address once, fails the second time, and goes on.
+    fn twice(&mut self, place: &Place) {
+        self.report.push(
+            Diagnostic::warning("address-twice", "the service listens on this address already")
+                .at(place.clone())
+                .help("remove this line, or the global one that says the same"),
+        );
     }
 
     fn anchored(&self, endpoint: &Endpoint) -> Endpoint {
@@ -1118,6 +1136,14 @@ mod tests {
         assert_eq!(codes(&two("\"a:5\"", "\"a:5\""), "x.toml"), ["address-in-use"]);
         assert!(load(&two("0", "0"), "x.toml").is_ok());
         assert!(load(&two("5", "6"), "x.toml").is_ok());
+    }
+
+    #[test]
+    fn an_address_that_a_section_says_twice_counts_once() {
+        let text = "accept = 5\n[s]\naccept = 5\nconnect = a:1\nPSKsecrets = k\n";
+        let (config, codes) = good(text, "x.conf");
+        assert_eq!(listens(&config.services[0]).len(), 1);
+        assert_eq!(codes, ["address-twice"]);
     }
 
     #[test]

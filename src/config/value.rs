@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::diagnostic::looks_like_key_line;
+use super::diagnostic::{looks_like_key_instead_of_file, looks_like_key_line};
 use super::draft::{Side, Value};
 use super::endpoint::{Endpoint, Role, parse_native, parse_stunnel};
 use super::model::{
@@ -162,12 +162,13 @@ pub(super) fn read(kind: Kind, dialect: Dialect, text: &str) -> Result<Value, Wr
         Kind::Count { min, max } => Value::Count(count(text, min, max)?),
         Kind::Bool => Value::Bool(choice(text, if native { TRUE_FALSE } else { YES_NO }, dialect)?),
         Kind::Path => Value::Path(path(text)?),
-        Kind::Secrets if looks_like_key_line(text) => {
+        Kind::Secrets if looks_like_key_instead_of_file(text) => {
             return Err(Wrong::new(
                 "key-in-configuration",
                 "this looks like an identity and its key, not like the name of a file",
                 "put the identity:key line into a file of its own and name that file here; \
-                 consider this key known to whoever could read this file",
+                 consider this key known to whoever could read this file; if it is a file's name, \
+                 write ./ before it",
             ));
         }
         Kind::Secrets => Value::Path(path(text)?),
@@ -275,7 +276,12 @@ fn shown(text: &str) -> String {
     if looks_like_key_line(text) {
         return "identity:...".into();
     }
-    match text.char_indices().nth(60) {
+    shortened(text, 60)
+}
+
+/// A line may have 16383 bytes, and a finding is read by a person.
+fn shortened(text: &str, limit: usize) -> String {
+    match text.char_indices().nth(limit) {
         Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
         None => text.into(),
     }
