@@ -41,11 +41,14 @@ fn help_names_every_command() {
     }
 }
 
+/// EX_USAGE of sysexits.h.
+const USAGE: i32 = 64;
+
 #[test]
 fn what_is_not_a_command_is_refused_with_the_usage() {
     for arguments in [&["--no-such-option"][..], &["run"], &["check"], &["keygen"]] {
         let done = pskgate(Gate::new().folder(), arguments);
-        assert_eq!(done.code, Some(2), "{arguments:?}: {}", said(&done));
+        assert_eq!(done.code, Some(USAGE), "{arguments:?}: {}", said(&done));
         assert!(done.err.contains("Usage"), "{arguments:?}: {}", said(&done));
     }
 }
@@ -80,7 +83,7 @@ fn check_names_every_mistake_of_a_file_at_once_with_its_place() {
     let gate = Gate::new().toml(text);
     let done = pskgate(gate.folder(), &["check", "pskgate.toml"]);
     assert!(
-        done.code.is_some_and(|code| code != 0 && code != 2),
+        done.code.is_some_and(|code| code != 0 && code != USAGE),
         "{:?}",
         done.code
     );

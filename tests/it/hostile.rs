@@ -3,6 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::harness::backend::read_to_end;
@@ -27,9 +28,12 @@ fn args(list: &[&str]) -> Vec<String> {
 /// Speaks to the client end as an application does, and expects nothing but the end.
 fn expect_cut(gate: &Pskgate) {
     let plain = Plain::connect(gate.address("plain"));
-    // The end may come before the last write.
-    let _ = (&plain.0).write_all(format!("{PLAIN_TEXT}\n").as_bytes());
-    let (got, ending) = plain.rest();
+    let sent = (&plain.0).write_all(format!("{PLAIN_TEXT}\n").as_bytes());
+    let (got, mut ending) = plain.rest();
+    // A reset is told once, to the first who asks.
+    if sent.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset) {
+        ending = Ending::Rst;
+    }
     assert_eq!(
         String::from_utf8_lossy(&got),
         "",
@@ -177,15 +181,7 @@ fn strangers(tls: Tls) -> [Stranger; 3] {
         cause,
     };
     [
-        // In 1.2 a client without a key can offer no suite that a key would serve.
-        stranger(
-            Vec::new(),
-            if tls == Tls::V12 {
-                "no suite in common"
-            } else {
-                "the client offered no pre-shared key"
-            },
-        ),
+        stranger(Vec::new(), "the client offered no pre-shared key"),
         stranger(
             openssl::psk_of("bob", KEY).to_vec(),
             "unknown identity \"bob\"",
@@ -387,27 +383,16 @@ fn a_good_client_connects_at_once_while_fifty_silent_ones_hang() {
     }
 }
 
-/// Saves a session with one call of s_client; what the server gave it is in the text.
-fn save_session(folder: &std::path::Path, to: SocketAddr, tls: Tls) -> String {
+/// Connects with s_client, which saves the session if it is given one that can be resumed. Is it?
+fn is_given_a_session(folder: &Path, file: &str, to: SocketAddr, tls: Tls) -> bool {
     let list = openssl::psk()
         .into_iter()
-        .chain(args(&[tls.flag(), "-sess_out", "session.pem"]));
+        .chain(args(&[tls.flag(), "-sess_out", file]));
     let mut client = OpensslClient::start_in(folder, to, list);
+    // In 1.3 a ticket comes after the handshake, and before the first answer.
     client.echo("something to wait for");
-    client.signal(rustix::process::Signal::KILL);
-    client.wait(PATIENCE);
-    client.text()
-}
-
-fn gives_something_to_resume(said: &str) -> bool {
-    let session_id = said.lines().any(|line| {
-        line.trim()
-            .strip_prefix("Session-ID:")
-            .is_some_and(|id| !id.trim().is_empty())
-    });
-    session_id
-        || said.contains("TLS session ticket:")
-        || said.contains("New Session Ticket arrived")
+    client.kill();
+    folder.join(file).exists()
 }
 
 #[test]
@@ -415,23 +400,15 @@ fn nobody_is_given_a_ticket_and_none_is_taken() {
     for tls in Tls::BOTH {
         let backend = Backend::echo();
         let folder = tempfile::TempDir::new().unwrap();
-        // The method works: stunnel gives tickets.
         let stunnel = Stunnel::server(backend.address(), tls.conf());
-        let from_stunnel = save_session(folder.path(), stunnel.address(), tls);
         assert!(
-            gives_something_to_resume(&from_stunnel),
-            "stunnel gave nothing: {from_stunnel}"
+            is_given_a_session(folder.path(), "session.pem", stunnel.address(), tls),
+            "stunnel gives sessions, or this test sees nothing"
         );
-        assert!(
-            folder.path().join("session.pem").exists(),
-            "the session of stunnel was saved"
-        );
-
         let gate = server(&backend, tls.toml());
-        let from_gate = save_session(folder.path(), gate.address("tls"), tls);
         assert!(
-            !gives_something_to_resume(&from_gate),
-            "a ticket was given: {from_gate}"
+            !is_given_a_session(folder.path(), "from-gate.pem", gate.address("tls"), tls),
+            "a session was given that can be resumed"
         );
 
         // Whatever was saved opens no door without the key.
@@ -487,7 +464,7 @@ fn null_ciphers_and_old_versions_are_refused() {
 fn an_identity_s_control_characters_do_not_reach_the_log() {
     let backend = Backend::echo();
     let gate = server(&backend, "");
-    let evil = "\u{1b}[2Jevil\n2026-01-01T00:00:00Z info [tls] #9 session opened: forged\r\u{7}";
+    let evil = "\u{1b}[2Jevil\n2026-01-01T00:00:00Z info forged\r\u{7}";
     for tls in Tls::BOTH {
         let list = openssl::psk_of(evil, KEY)
             .into_iter()

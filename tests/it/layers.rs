@@ -53,39 +53,38 @@ fn files() -> Vec<(PathBuf, String)> {
 
 /// The first names after `crate::`, in paths and in braces.
 fn named_after_crate(code: &str) -> Vec<String> {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    let first_word = |text: &str| -> String {
+        text.trim_start()
+            .chars()
+            .take_while(|c| is_word(*c))
+            .collect()
+    };
     let mut names = Vec::new();
-    for (at, _) in code.match_indices("crate::") {
+    for (at, path) in code.match_indices("crate::") {
         let before = code[..at].chars().next_back();
-        if before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == '$') {
+        if before.is_some_and(|c| is_word(c) || c == '$') {
             continue;
         }
-        let after = &code[at + "crate::".len()..];
-        if let Some(list) = after.strip_prefix('{') {
-            let mut depth = 0_u32;
-            let mut first = true;
-            let mut name = String::new();
-            for c in list.chars() {
-                match c {
-                    '{' => depth += 1,
-                    '}' if depth == 0 => break,
-                    '}' => depth -= 1,
-                    ',' if depth == 0 => {
-                        names.push(std::mem::take(&mut name));
-                        first = true;
+        let after = &code[at + path.len()..];
+        let Some(list) = after.strip_prefix('{') else {
+            names.push(first_word(after));
+            continue;
+        };
+        let (mut depth, mut start) = (0_u32, 0);
+        for (end, c) in list.char_indices() {
+            match c {
+                '{' => depth += 1,
+                '}' if depth > 0 => depth -= 1,
+                ',' | '}' if depth == 0 => {
+                    names.push(first_word(&list[start..end]));
+                    start = end + 1;
+                    if c == '}' {
+                        break;
                     }
-                    c if depth == 0 && first && (c.is_alphanumeric() || c == '_') => name.push(c),
-                    c if depth == 0 && !c.is_whitespace() => first = false,
-                    _ => {}
                 }
+                _ => {}
             }
-            names.push(name);
-        } else {
-            names.push(
-                after
-                    .chars()
-                    .take_while(|c| c.is_alphanumeric() || *c == '_')
-                    .collect(),
-            );
         }
     }
     names

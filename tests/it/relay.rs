@@ -41,7 +41,7 @@ fn both_ways(order: Order) {
     let (expected, sent) = (up.clone(), down.clone());
     let backend = Backend::new(move |stream| {
         std::thread::scope(|scope| {
-            scope.spawn(|| {
+            let sender = scope.spawn(|| {
                 sent.send(stream, TOTAL)
                     .expect("the tunnel takes what the backend sends");
                 if order != Order::ClientFirst {
@@ -50,6 +50,7 @@ fn both_ways(order: Order) {
             });
             expected.receive(stream, TOTAL);
             let end = read_to_end(stream);
+            sender.join().expect("everything was sent");
             if order == Order::ClientFirst {
                 stream.shutdown(Shutdown::Write).unwrap();
             }
