@@ -80,7 +80,6 @@ const VERSIONS: &[(&str, Option<TlsVersion>)] = &[
 const STUNNEL_VERSIONS: &[(&str, Option<TlsVersion>)] = &[
     ("all", None),
     ("TLSv1", Some(TlsVersion::Tls10)),
-    ("TLSv1.0", Some(TlsVersion::Tls10)),
     ("TLSv1.1", Some(TlsVersion::Tls11)),
     ("TLSv1.2", Some(TlsVersion::Tls12)),
     ("TLSv1.3", Some(TlsVersion::Tls13)),
