@@ -16,4 +16,5 @@ mod lifecycle;
 mod openssl_peer;
 mod pyro;
 mod relay;
+mod reload;
 mod stunnel_peer;
