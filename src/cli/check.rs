@@ -10,7 +10,7 @@ pub(super) fn main(file: &File, json: bool) -> u8 {
         Err(report) => (None, report),
         Ok((config, mut report)) => {
             let plan = Plan::build(&config, &mut report);
-            (plan.ok().map(|plan| plan.size()), report)
+            (plan.map(|plan| plan.size()), report)
         }
     };
     if json {

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use super::{complain, exit, run, say};
 use crate::config::diagnostic::Report;
 use crate::config::{self, Format};
-use crate::daemon::{Plan, Request, Running};
+use crate::daemon::{Load, Plan, Request, Running};
 use crate::secrets::SecretSet;
 
 /// What is echoed in one piece to measure the rate: a second's worth on a slow board.
@@ -67,6 +67,7 @@ async fn demo() -> Result<(), Failure> {
     let echo = TcpListener::bind("127.0.0.1:0").await?;
     let backend = echo.local_addr()?.to_string();
     tokio::spawn(serve_echo(echo));
+    let never: Load = Arc::new(|| Err(Report::default()));
     for (version, name) in [("1.3", "TLS 1.3"), ("1.2", "TLS 1.2")] {
         let (server, gate) = start("server", "127.0.0.1:0", &backend, version, &key)?;
         let (client, door) = start("client", "127.0.0.1:0", &gate, version, &key)?;
@@ -89,7 +90,7 @@ async fn demo() -> Result<(), Failure> {
             let (stop, requests) = mpsc::channel(1);
             // The channel has room for this one.
             let _ = stop.try_send(Request::Stop("demo"));
-            end.serve(requests).await;
+            end.serve(&never, requests).await;
         }
     }
     say("Make a key of your own with `pskgate keygen NAME`.");
@@ -112,7 +113,7 @@ fn start(
     let (config, mut report) =
         config::load_text(text.as_bytes(), name, Path::new(""), Format::Toml)
             .map_err(Failure::Report)?;
-    let Ok(plan) = Plan::with_secrets(&config, key, &mut report) else {
+    let Some(plan) = Plan::with_secrets(&config, key, &mut report) else {
         return Err(Failure::Report(report));
     };
     let bound = plan.bind().map_err(|errors| {
@@ -156,7 +157,6 @@ async fn measure(door: &str, client: &Running) -> Result<String, Failure> {
     trips.sort_unstable();
     let facts = client
         .services()
-        .iter()
         .flat_map(|service| service.sessions())
         .map(|(_, info)| info.facts.to_string())
         .next()

@@ -41,18 +41,12 @@ pub struct Decided<T> {
 impl<T> Decided<T> {
     /// A value that the operator wrote at `place`.
     pub fn said(value: T, place: Place) -> Self {
-        Self {
-            value,
-            origin: Origin::Said(place),
-        }
+        Self { value, origin: Origin::Said(place) }
     }
 
     /// A value that nobody wrote.
     pub fn default(value: T, dialect: Dialect) -> Self {
-        Self {
-            value,
-            origin: Origin::Default(dialect),
-        }
+        Self { value, origin: Origin::Default(dialect) }
     }
 
     /// Where it was written, if it was.

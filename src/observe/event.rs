@@ -88,6 +88,20 @@ pub enum Event<'a> {
         /// Since when.
         within: Duration,
     },
+    /// A new configuration is in force.
+    Reloaded {
+        /// Who asked.
+        who: &'a str,
+        /// How many services there are now.
+        services: usize,
+    },
+    /// A new configuration was refused whole.
+    ReloadFailed {
+        /// Who asked.
+        who: &'a str,
+        /// Why; findings have lines of their own.
+        error: &'a dyn Display,
+    },
     /// A signal asked to stop; sessions may finish.
     Draining {
         /// Who asked.
@@ -116,11 +130,12 @@ impl Event<'_> {
     pub fn level(&self) -> Level {
         match self {
             Self::Closed { level, .. } | Self::Finding { level, .. } => *level,
+            Self::ReloadFailed { .. } => Level::Error,
             Self::AcceptTrouble { .. }
             | Self::HandshakeFailed { .. }
             | Self::Unreachable { .. } => Level::Warning,
             Self::Full { .. } | Self::AcceptRecovered { .. } => Level::Notice,
-            Self::Draining { .. } | Self::Stopped { .. } => Level::Notice,
+            Self::Reloaded { .. } | Self::Draining { .. } | Self::Stopped { .. } => Level::Notice,
             Self::Listening { .. }
             | Self::Opened { .. }
             | Self::Refused { .. }
@@ -143,6 +158,8 @@ impl Event<'_> {
             Self::AcceptTrouble { .. } => "accept-trouble",
             Self::AcceptRecovered { .. } => "accept-recovered",
             Self::Withheld { .. } => "lines-withheld",
+            Self::Reloaded { .. } => "reloaded",
+            Self::ReloadFailed { .. } => "reload-failed",
             Self::Draining { .. } => "draining",
             Self::Stopped { .. } => "stopped",
             Self::Finding { .. } => "finding",
@@ -207,6 +224,10 @@ impl Display for Event<'_> {
                 "{lines} more lines of refused connections were withheld in {:.0} s",
                 within.as_secs_f64()
             ),
+            Self::Reloaded { who, services } => {
+                write!(f, "{who}: reloaded; services running: {services}")
+            }
+            Self::ReloadFailed { who, error } => write!(f, "{who}: not reloaded: {error}"),
             Self::Draining { signal, limit } => {
                 write!(
                     f,

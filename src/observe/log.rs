@@ -7,10 +7,10 @@
 use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tracing::field::{Field, Visit};
@@ -25,6 +25,7 @@ const QUEUE: usize = 4096;
 const FLUSH: Duration = Duration::from_millis(500);
 
 static LEVEL: AtomicU8 = AtomicU8::new(Level::Info as u8);
+static FORMAT: AtomicU8 = AtomicU8::new(LogFormat::Human as u8);
 static SINK: OnceLock<Sink> = OnceLock::new();
 
 struct Sink {
@@ -33,9 +34,17 @@ struct Sink {
     lost: AtomicU64,
 }
 
-enum Output {
-    Stderr,
-    File(File),
+/// A file and its name, or standard error.
+struct Output {
+    path: Option<PathBuf>,
+    file: Option<File>,
+}
+
+impl Output {
+    fn open(path: Option<PathBuf>) -> io::Result<Self> {
+        let file = path.as_deref().map(open).transpose()?;
+        Ok(Self { path, file })
+    }
 }
 
 enum Message {
@@ -49,23 +58,42 @@ enum Message {
 /// The file cannot be opened.
 pub fn init(config: &LogConfig) -> io::Result<()> {
     LEVEL.store(config.level.value as u8, Ordering::Relaxed);
-    let output = match &config.output {
-        None => Output::Stderr,
-        Some(path) => Output::File(open(path)?),
-    };
-    let sink = Sink {
-        output: Mutex::new(output),
-        queue: OnceLock::new(),
-        lost: AtomicU64::new(0),
-    };
-    let layer = Render {
-        format: config.format.value,
-    };
+    FORMAT.store(config.format.value as u8, Ordering::Relaxed);
+    let output = Output::open(config.output.as_ref().map(|path| path.value.clone()))?;
+    let sink = Sink { output: Mutex::new(output), queue: OnceLock::new(), lost: AtomicU64::new(0) };
     if SINK.set(sink).is_ok() {
-        let subscriber = tracing_subscriber::registry().with(layer);
+        let subscriber = tracing_subscriber::registry().with(Render);
         // Only a second call in one process finds a subscriber set; the first log goes on.
         let _ = tracing::subscriber::set_global_default(subscriber);
     }
+    Ok(())
+}
+
+/// Follows a new configuration: level, format and file. Nothing changes on failure.
+///
+/// # Errors
+/// The file cannot be opened.
+pub fn change(config: &LogConfig) -> io::Result<()> {
+    let Some(sink) = SINK.get() else { return Ok(()) };
+    let path = config.output.as_ref().map(|path| path.value.clone());
+    let mut output = sink.output.lock().unwrap_or_else(PoisonError::into_inner);
+    if output.path != path {
+        *output = Output::open(path)?;
+    }
+    LEVEL.store(config.level.value as u8, Ordering::Relaxed);
+    FORMAT.store(config.format.value as u8, Ordering::Relaxed);
+    Ok(())
+}
+
+/// Opens the log's file again under its name, after somebody has moved it away. Nothing changes on
+/// failure.
+///
+/// # Errors
+/// The file cannot be opened.
+pub fn reopen() -> io::Result<()> {
+    let Some(sink) = SINK.get() else { return Ok(()) };
+    let mut output = sink.output.lock().unwrap_or_else(PoisonError::into_inner);
+    *output = Output::open(output.path.clone())?;
     Ok(())
 }
 
@@ -142,9 +170,9 @@ impl Sink {
         let Ok(mut output) = self.output.lock() else {
             return false;
         };
-        match &mut *output {
-            Output::Stderr => io::stderr().write_all(line.as_bytes()).is_ok(),
-            Output::File(file) => file.write_all(line.as_bytes()).is_ok(),
+        match &mut output.file {
+            None => io::stderr().write_all(line.as_bytes()).is_ok(),
+            Some(file) => file.write_all(line.as_bytes()).is_ok(),
         }
     }
 }
@@ -175,9 +203,7 @@ pub(super) fn write(event: &Event<'_>, service: Option<&str>, session: Option<u6
     }
 }
 
-struct Render {
-    format: LogFormat,
-}
+struct Render;
 
 impl<S: tracing::Subscriber> Layer<S> for Render {
     fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
@@ -188,8 +214,14 @@ impl<S: tracing::Subscriber> Layer<S> for Render {
             // A dependency's chatter; its warnings are of use.
             return;
         }
-        sink.line(record.render(self.format));
+        sink.line(record.render(format()));
     }
+}
+
+fn format() -> LogFormat {
+    let now = FORMAT.load(Ordering::Relaxed);
+    let all = [LogFormat::Human, LogFormat::Json, LogFormat::Stunnel];
+    all.into_iter().find(|format| *format as u8 == now).unwrap_or(LogFormat::Human)
 }
 
 #[derive(Default)]

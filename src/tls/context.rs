@@ -85,7 +85,7 @@ fn assemble(
     let mut max = tls.max.value;
     match tls13_suites(tls, hash, aes) {
         Ok(list) => context.set_ciphersuites(&list)?,
-        Err(Some(unknown)) => errors.push(unknown),
+        Err(Some(unknown)) => errors.push(*unknown),
         Err(None) => {
             let message = format!(
                 "no suite of the list has the hash of this service's key in TLS 1.3, {}",
@@ -156,7 +156,7 @@ fn context_needs_tls12(tls: &TlsConfig) -> bool {
 
 /// The 1.3 list: what was written, or what suits this CPU, less what has another hash. `Err(None)`
 /// when nothing is left.
-fn tls13_suites(tls: &TlsConfig, hash: PskHash, aes: bool) -> Result<String, Option<Diagnostic>> {
+fn tls13_suites(tls: &TlsConfig, hash: PskHash, aes: bool) -> Result<String, Option<Box<Diagnostic>>> {
     let Some(written) = &tls.ciphersuites else {
         return Ok(default_suites(hash, aes).join(":"));
     };
@@ -181,13 +181,13 @@ fn tls13_suites(tls: &TlsConfig, hash: PskHash, aes: bool) -> Result<String, Opt
                 let help = "TLS 1.3 has TLS_AES_128_GCM_SHA256, TLS_CHACHA20_POLY1305_SHA256, \
                             TLS_AES_256_GCM_SHA384 and two of CCM"
                     .to_owned();
-                return Err(Some(finding(
+                return Err(Some(Box::new(finding(
                     Severity::Error,
                     "unknown-suite",
                     Some(written),
                     message,
                     Some(help),
-                )));
+                ))));
             }
         }
     }

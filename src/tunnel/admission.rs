@@ -26,6 +26,11 @@ impl Seats {
         self.limit.load(Ordering::Relaxed)
     }
 
+    /// Open sessions keep their seats, also above a lower limit.
+    pub(super) fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Ordering::Relaxed);
+    }
+
     /// A seat, given back on drop; none when all are taken.
     pub(super) fn take(self: &Arc<Self>) -> Option<Seat> {
         let limit = self.limit();
@@ -54,7 +59,7 @@ impl Drop for Seat {
 /// oldest, so that silent or slow peers crowd out only each other, wherever they come from.
 #[derive(Debug)]
 pub(super) struct Handshakes {
-    limit: usize,
+    limit: AtomicUsize,
     room: Mutex<Room>,
 }
 
@@ -81,10 +86,15 @@ fn source(ip: Option<IpAddr>) -> Source {
 
 impl Handshakes {
     pub(super) fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self {
-            limit: limit.max(1),
+        let handshakes = Self {
+            limit: AtomicUsize::new(limit.max(1)),
             room: Mutex::default(),
-        })
+        };
+        Arc::new(handshakes)
+    }
+
+    pub(super) fn set_limit(&self, limit: usize) {
+        self.limit.store(limit.max(1), Ordering::Relaxed);
     }
 
     /// A place, given back on drop.
@@ -92,7 +102,7 @@ impl Handshakes {
         let source = source(ip);
         let crowded = Arc::new(Notify::new());
         let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
-        if room.inside.len() >= self.limit {
+        while room.inside.len() >= self.limit.load(Ordering::Relaxed) {
             room.evict();
         }
         let number = room.next;

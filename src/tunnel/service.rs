@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep};
 
 use super::admission::{Handshakes, Seats};
@@ -64,10 +64,8 @@ pub struct Service {
     /// What it has seen so far.
     pub counters: Counters,
     pub(super) shared: Arc<Shared>,
-    phase: watch::Receiver<Phase>,
+    phase: watch::Sender<Phase>,
     open: Mutex<BTreeMap<u64, Arc<Info>>>,
-    /// Every task of the service holds a clone: when all are gone, nothing runs any more.
-    alive: mpsc::Sender<()>,
 }
 
 /// An open session, for whoever asks who is in.
@@ -113,14 +111,12 @@ pub struct Capacity {
 }
 
 impl Service {
-    /// A service that does not listen yet. `alive` is dropped when it and its sessions are gone.
+    /// A service that does not listen yet.
     pub fn new(
         name: &str,
         setup: Setup,
         capacity: Capacity,
         shared: Arc<Shared>,
-        phase: watch::Receiver<Phase>,
-        alive: mpsc::Sender<()>,
     ) -> Arc<Self> {
         Arc::new(Self {
             name: name.into(),
@@ -129,9 +125,8 @@ impl Service {
             handshakes: Handshakes::new(capacity.handshakes),
             counters: Counters::default(),
             shared,
-            phase,
+            phase: watch::Sender::new(Phase::Running),
             open: Mutex::default(),
-            alive,
         })
     }
 
@@ -155,18 +150,31 @@ impl Service {
         }
     }
 
+    /// Its name in the configuration.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The Setup that a new session takes.
-    pub(super) fn setup(&self) -> Arc<Setup> {
+    pub fn setup(&self) -> Arc<Setup> {
         self.current.borrow().clone()
     }
 
-    /// Puts a new Setup in place: new sessions take it, and those whose Grant it does not have end.
-    pub fn replace(&self, setup: Setup) {
+    /// Puts a new Setup and new limits in place: new sessions take them, and open ones whose Grant
+    /// the new keys do not have end.
+    pub fn replace(&self, setup: Setup, capacity: Capacity) {
+        self.seats.set_limit(capacity.sessions);
+        self.handshakes.set_limit(capacity.handshakes);
         self.current.send_replace(Arc::new(setup));
     }
 
     pub(super) fn phase(&self) -> watch::Receiver<Phase> {
-        self.phase.clone()
+        self.phase.subscribe()
+    }
+
+    /// Moves the service on in its life.
+    pub fn enter(&self, phase: Phase) {
+        self.phase.send_replace(phase);
     }
 
     /// Returns when the current Setup no longer grants what an earlier one did. Tests the present
@@ -202,14 +210,22 @@ impl Service {
         Ok(())
     }
 
-    /// Accepts until the phase says otherwise. No error ends it.
-    pub async fn listen(self: Arc<Self>, listener: Acceptable) {
+    /// Accepts until the phase says otherwise, or until `stop` is told or dropped; no error ends it.
+    /// The listener is given back, so that another service can go on with it. Every session holds a
+    /// clone of `alive`: when all are gone, nothing runs any more.
+    pub async fn listen(
+        self: Arc<Self>,
+        listener: Acceptable,
+        mut stop: oneshot::Receiver<()>,
+        alive: mpsc::Sender<()>,
+    ) -> Acceptable {
         let mut phase = self.phase();
         let mut failures = 0u64;
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
-                _ = phase.wait_for(|phase| *phase != Phase::Running) => return,
+                _ = phase.wait_for(|phase| *phase != Phase::Running) => return listener,
+                _ = &mut stop => return listener,
             };
             match accepted {
                 Ok((socket, peer)) => {
@@ -224,7 +240,7 @@ impl Service {
                         peer,
                         accepted: Instant::now(),
                     };
-                    let alive = self.alive.clone();
+                    let alive = alive.clone();
                     tokio::spawn(async move {
                         session.run(socket).await;
                         drop(alive);
@@ -238,7 +254,8 @@ impl Service {
                     failures += 1;
                     tokio::select! {
                         () = sleep(PAUSE) => {}
-                        _ = phase.wait_for(|phase| *phase != Phase::Running) => return,
+                        _ = phase.wait_for(|phase| *phase != Phase::Running) => return listener,
+                        _ = &mut stop => return listener,
                     }
                 }
             }
