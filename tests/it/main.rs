@@ -1,12 +1,8 @@
 //! The integration tests: one binary, one file a subject, real peers over real sockets.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    missing_docs,
-    unreachable_pub
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, unreachable_pub)]
 
 mod cli;
+mod config_cases;
 mod founding;
 mod harness;
 mod hostile;
