@@ -24,9 +24,7 @@ const ROUNDS: usize = 1000;
 const LIMIT: Duration = Duration::from_secs(60);
 
 pub(super) fn main() -> u8 {
-    let demo = run::runtime()
-        .map_err(Failure::Io)
-        .and_then(|runtime| runtime.block_on(demo()));
+    let demo = run::runtime().map_err(Failure::Io).and_then(|runtime| runtime.block_on(demo()));
     match demo {
         Ok(()) => exit::OK,
         Err(failure) => {
@@ -72,18 +70,14 @@ async fn demo() -> Result<(), Failure> {
         let (server, gate) = start("server", "127.0.0.1:0", &backend, version, &key)?;
         let (client, door) = start("client", "127.0.0.1:0", &gate, version, &key)?;
         if version == "1.3" {
-            say(&format!(
-                "plain  {door}  ->  TLS  {gate}  ->  plain echo  {backend}\n"
-            ));
+            say(&format!("plain  {door}  ->  TLS  {gate}  ->  plain echo  {backend}\n"));
         }
         let measured = tokio::time::timeout(LIMIT, measure(&door, &client)).await;
         let line = measured.map_err(|_| Failure::Other("no answer in a minute".into()))??;
         say(&format!("{name}: {line}"));
         let refused = tokio::time::timeout(LIMIT, refused(&gate, version, &stranger)).await;
         if !refused.map_err(|_| Failure::Other("no refusal in a minute".into()))?? {
-            return Err(Failure::Other(
-                "a client with another key was let in".into(),
-            ));
+            return Err(Failure::Other("a client with another key was let in".into()));
         }
         say("         a client with another key was refused\n");
         for end in [client, server] {
@@ -117,17 +111,10 @@ fn start(
         return Err(Failure::Report(report));
     };
     let bound = plan.bind().map_err(|errors| {
-        let words: Vec<_> = errors
-            .into_iter()
-            .map(|error| error.diagnostic.message)
-            .collect();
+        let words: Vec<_> = errors.into_iter().map(|error| error.diagnostic.message).collect();
         Failure::Other(words.join("; "))
     })?;
-    let address = bound
-        .addresses()
-        .into_iter()
-        .next()
-        .map(|(_, address)| address);
+    let address = bound.addresses().into_iter().next().map(|(_, address)| address);
     let address = address.ok_or_else(|| Failure::Other("no listener".into()))?;
     Ok((bound.start()?, address))
 }
@@ -172,9 +159,7 @@ async fn measure(door: &str, client: &Running) -> Result<String, Failure> {
     let mut received = Vec::with_capacity(BULK);
     from.read_to_end(&mut received).await?;
     let seconds = start.elapsed().as_secs_f64();
-    writer
-        .await
-        .map_err(|error| Failure::Other(error.to_string()))??;
+    writer.await.map_err(|error| Failure::Other(error.to_string()))??;
     if openssl::sha::sha256(&received) != expected {
         return Err(Failure::Other("the echo differs from what was sent".into()));
     }

@@ -42,16 +42,10 @@ pub mod exit {
 
 /// A plain port, reached only by those who hold a key: a TLS-PSK tunnel.
 #[derive(Debug, Parser)]
-#[command(
-    name = "pskgate",
-    disable_version_flag = true,
-    arg_required_else_help = true
-)]
-#[command(
-    after_help = "Exit codes: 0 well, 1 forced to stop, 64 usage, 66 no input, \
+#[command(name = "pskgate", disable_version_flag = true, arg_required_else_help = true)]
+#[command(after_help = "Exit codes: 0 well, 1 forced to stop, 64 usage, 66 no input, \
                         69 unavailable, 70 internal, 73 cannot create, 74 I/O, 77 permission, \
-                        78 configuration."
-)]
+                        78 configuration.")]
 struct Arguments {
     /// Print the version, and the OpenSSL it was built with and runs with
     #[arg(short = 'V', long, exclusive = true)]
@@ -114,11 +108,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => {
             // Help goes to stdout and is no failure. Nothing can be done about a closed stream.
             let _ = error.print();
-            return ExitCode::from(if error.use_stderr() {
-                exit::USAGE
-            } else {
-                exit::OK
-            });
+            return ExitCode::from(if error.use_stderr() { exit::USAGE } else { exit::OK });
         }
     };
     let code = match arguments.command {
@@ -157,9 +147,7 @@ fn say(text: &str) -> u8 {
         Ok(()) => exit::OK,
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => exit::OK,
         Err(error) => {
-            complain(&format!(
-                "pskgate: cannot write to standard output: {error}"
-            ));
+            complain(&format!("pskgate: cannot write to standard output: {error}"));
             exit::IO
         }
     }
@@ -167,15 +155,6 @@ fn say(text: &str) -> u8 {
 
 /// The code for a report with errors.
 fn failed(report: &Report) -> u8 {
-    let of = |code: &str| {
-        report
-            .diagnostics
-            .iter()
-            .any(|finding| finding.code == code)
-    };
-    if of("no-such-config") {
-        exit::NO_INPUT
-    } else {
-        exit::CONFIG
-    }
+    let of = |code: &str| report.diagnostics.iter().any(|finding| finding.code == code);
+    if of("no-such-config") { exit::NO_INPUT } else { exit::CONFIG }
 }

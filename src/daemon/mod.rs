@@ -132,9 +132,7 @@ impl Plan {
             }
         }
         findings.extend(selfies(&services));
-        let failed = findings
-            .iter()
-            .any(|finding| finding.severity == Severity::Error);
+        let failed = findings.iter().any(|finding| finding.severity == Severity::Error);
         // Two services may read one key file: its findings are said once.
         for finding in findings {
             if !report.diagnostics.contains(&finding) {
@@ -149,11 +147,7 @@ impl Plan {
 
     /// How many services and identities there are.
     pub fn size(&self) -> (usize, usize) {
-        let identities = self
-            .services
-            .iter()
-            .map(|(_, setup)| setup.secrets().len())
-            .sum();
+        let identities = self.services.iter().map(|(_, setup)| setup.secrets().len()).sum();
         (self.services.len(), identities)
     }
 
@@ -218,20 +212,13 @@ fn cannot_bind<T>(config: &ServiceConfig, at: &Decided<T>, error: &std::io::Erro
         label: None,
         help: Some(help.into()),
     };
-    BindError {
-        diagnostic,
-        kind: error.kind(),
-    }
+    BindError { diagnostic, kind: error.kind() }
 }
 
 /// RFC 9257, 4.1 ("Selfie"): with the same identity and key on a client and on a server end of this
 /// program, a peer can be made to talk to itself.
 fn selfies(services: &[(ServiceConfig, Setup)]) -> Vec<Diagnostic> {
-    let of = |mode| {
-        services
-            .iter()
-            .filter(move |(config, _)| config.mode.value == mode)
-    };
+    let of = |mode| services.iter().filter(move |(config, _)| config.mode.value == mode);
     let mut findings = Vec::new();
     for (client, presented) in of(Mode::Client) {
         for (server, accepted) in of(Mode::Server) {
@@ -243,10 +230,7 @@ fn selfies(services: &[(ServiceConfig, Setup)]) -> Vec<Diagnostic> {
             };
             // What counts is the identity that the client end presents.
             let shared = presented.identity().filter(|identity| {
-                accepted
-                    .secrets()
-                    .shared_with(presented.secrets())
-                    .any(|other| other == *identity)
+                accepted.secrets().shared_with(presented.secrets()).any(|other| other == *identity)
             });
             if let Some(identity) = shared {
                 findings.push(Diagnostic {

@@ -145,10 +145,7 @@ impl Running {
                 Event::Listening { address: &address }.log(Some(name), None);
                 own.push(Door::open(&service, at, listener, &self.alive));
             }
-            self.live.push(Live {
-                service,
-                doors: own,
-            });
+            self.live.push(Live { service, doors: own });
         }
         // What nobody wants any more: the listener closes with its last owner.
         drop(doors);
@@ -181,9 +178,7 @@ fn prepare(
     match plan.bind_beside(held) {
         Ok(bound) => Ok((config, bound, report)),
         Err(errors) => {
-            report
-                .diagnostics
-                .extend(errors.into_iter().map(|error| error.diagnostic));
+            report.diagnostics.extend(errors.into_iter().map(|error| error.diagnostic));
             Err(report)
         }
     }

@@ -145,8 +145,7 @@ fn follow(
     // A folder that was removed and made again needs a new watch under the same name.
     watched.retain(|folder| wanted.contains(folder) && folder.exists());
     for folder in wanted {
-        if !watched.contains(&folder)
-            && watcher.watch(&folder, RecursiveMode::NonRecursive).is_ok()
+        if !watched.contains(&folder) && watcher.watch(&folder, RecursiveMode::NonRecursive).is_ok()
         {
             watched.insert(folder);
         }

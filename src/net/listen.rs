@@ -73,10 +73,7 @@ pub fn bind(
         #[cfg(unix)]
         Endpoint::Unix(path) => match patiently(|| bind_unix(path)) {
             Ok(listener) => Ok(vec![listener]),
-            Err(error) => Err(io::Error::new(
-                error.kind(),
-                format!("{}: {error}", path.display()),
-            )),
+            Err(error) => Err(io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
         },
         #[cfg(not(unix))]
         Endpoint::Unix(_) => Err(io::Error::new(
@@ -137,11 +134,8 @@ fn bind_tcp(
     v6_alone: bool,
     written: &[Decided<SocketOption>],
 ) -> io::Result<Listener> {
-    let socket = socket2::Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
+    let socket =
+        socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // On Windows this would let a second program steal the port.
     #[cfg(unix)]
     socket.set_reuse_address(true)?;
@@ -156,10 +150,7 @@ fn bind_tcp(
     socket.set_nonblocking(true)?;
     let listener = std::net::TcpListener::from(socket);
     let address = listener.local_addr()?.to_string();
-    Ok(Listener {
-        kind: Kind::Tcp(listener),
-        address,
-    })
+    Ok(Listener { kind: Kind::Tcp(listener), address })
 }
 
 /// A path that nobody listens on is what a crash left behind: it is replaced.
@@ -182,10 +173,7 @@ fn bind_unix(path: &Path) -> io::Result<Listener> {
     };
     listener.set_nonblocking(true)?;
     let address = path.display().to_string();
-    Ok(Listener {
-        kind: Kind::Unix(listener, Unlink(path.to_owned())),
-        address,
-    })
+    Ok(Listener { kind: Kind::Unix(listener, Unlink(path.to_owned())), address })
 }
 
 impl Listener {

@@ -12,9 +12,7 @@ use crate::sys::socket;
 /// # Errors
 /// The system's, for a socket that is closed already.
 pub fn keepalive<'s>(socket: impl Into<SockRef<'s>>, keepalive: &Keepalive) -> io::Result<()> {
-    let mut set = TcpKeepalive::new()
-        .with_time(keepalive.idle)
-        .with_interval(keepalive.interval);
+    let mut set = TcpKeepalive::new().with_time(keepalive.idle).with_interval(keepalive.interval);
     #[cfg(unix)]
     {
         set = set.with_retries(keepalive.count);

@@ -176,25 +176,12 @@ impl Display for Event<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Listening { address } => write!(f, "listening on {address}"),
-            Self::Opened {
-                peer,
-                who,
-                facts,
-                target,
-            } => {
-                write!(
-                    f,
-                    "session opened: {peer}, identity {who}, {facts}, to {target}"
-                )
+            Self::Opened { peer, who, facts, target } => {
+                write!(f, "session opened: {peer}, identity {who}, {facts}, to {target}")
             }
-            Self::Closed {
-                end, up, down, age, ..
-            } => {
+            Self::Closed { end, up, down, age, .. } => {
                 let seconds = age.as_secs_f64();
-                write!(
-                    f,
-                    "session closed: {end}; {up} bytes up, {down} bytes down, {seconds:.1}s"
-                )
+                write!(f, "session closed: {end}; {up} bytes up, {down} bytes down, {seconds:.1}s")
             }
             Self::Refused { peer, cause } => write!(f, "handshake refused: {peer}: {cause}"),
             Self::HandshakeFailed { target, cause } => {
@@ -204,18 +191,14 @@ impl Display for Event<'_> {
                 write!(f, "turned {peer} away, no target answers: {error}")
             }
             Self::Full { peer, limit } => {
-                write!(
-                    f,
-                    "turned {peer} away: {limit} sessions are open, which is the limit"
-                )
+                write!(f, "turned {peer} away: {limit} sessions are open, which is the limit")
             }
             Self::Crowded { peer } => {
                 write!(f, "cut the handshake of {peer} to make room for newer ones")
             }
-            Self::AcceptTrouble { error } => write!(
-                f,
-                "cannot accept connections, and tries again ten times a second: {error}"
-            ),
+            Self::AcceptTrouble { error } => {
+                write!(f, "cannot accept connections, and tries again ten times a second: {error}")
+            }
             Self::AcceptRecovered { failures } => {
                 write!(f, "accepts connections again after {failures} failures")
             }
@@ -229,16 +212,10 @@ impl Display for Event<'_> {
             }
             Self::ReloadFailed { who, error } => write!(f, "{who}: not reloaded: {error}"),
             Self::Draining { signal, limit } => {
-                write!(
-                    f,
-                    "{signal}: no new connections; open sessions have {limit:?} to finish"
-                )
+                write!(f, "{signal}: no new connections; open sessions have {limit:?} to finish")
             }
             Self::Stopped { sessions, refused } => {
-                write!(
-                    f,
-                    "stopped after {sessions} sessions and {refused} failed handshakes"
-                )
+                write!(f, "stopped after {sessions} sessions and {refused} failed handshakes")
             }
             Self::Finding { text, .. } => text.fmt(f),
         }

@@ -25,12 +25,7 @@ struct State {
 impl Default for Limiter {
     fn default() -> Self {
         let now = Instant::now();
-        Self(Mutex::new(State {
-            tokens: BURST,
-            refilled: now,
-            withheld: 0,
-            since: now,
-        }))
+        Self(Mutex::new(State { tokens: BURST, refilled: now, withheld: 0, since: now }))
     }
 }
 

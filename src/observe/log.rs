@@ -111,9 +111,8 @@ fn open(path: &Path) -> io::Result<File> {
 pub fn start() {
     let Some(sink) = SINK.get() else { return };
     let (sender, receiver) = sync_channel(QUEUE);
-    let spawned = std::thread::Builder::new()
-        .name("log".into())
-        .spawn(move || drain(sink, &receiver));
+    let spawned =
+        std::thread::Builder::new().name("log".into()).spawn(move || drain(sink, &receiver));
     if spawned.is_ok() {
         let _ = sink.queue.set(sender);
     }
@@ -258,16 +257,8 @@ impl Visit for Record {
     }
 }
 
-const NAMES: [&str; 8] = [
-    "emergency",
-    "alert",
-    "critical",
-    "error",
-    "warning",
-    "notice",
-    "info",
-    "debug",
-];
+const NAMES: [&str; 8] =
+    ["emergency", "alert", "critical", "error", "warning", "notice", "info", "debug"];
 
 impl Record {
     fn render(&self, format: LogFormat) -> String {
@@ -302,9 +293,7 @@ impl Record {
             }
             LogFormat::Stunnel => {
                 let local = now.to_zoned(jiff::tz::TimeZone::system());
-                let id = self
-                    .session
-                    .map_or_else(|| "ui".to_owned(), |number| number.to_string());
+                let id = self.session.map_or_else(|| "ui".to_owned(), |number| number.to_string());
                 let service = self.service.as_deref().map(|s| format!("Service [{s}] "));
                 format!(
                     "{} LOG{level}[{id}]: {}{}\n",

@@ -32,17 +32,8 @@ pub(super) fn build(
         Ok(context) if errors.is_empty() => Ok(context),
         Ok(_) => Err(errors),
         Err(stack) => {
-            let message = format!(
-                "OpenSSL does not take the TLS settings: {}",
-                reasons(&stack)
-            );
-            errors.push(finding(
-                Severity::Error,
-                "tls-settings",
-                None,
-                message,
-                None,
-            ));
+            let message = format!("OpenSSL does not take the TLS settings: {}", reasons(&stack));
+            errors.push(finding(Severity::Error, "tls-settings", None, message, None));
             Err(errors)
         }
     }
@@ -96,22 +87,10 @@ fn assemble(
             // Under stunnel's rules a list without SHA-256 only breaks TLS 1.3; 1.2 peers go on.
             if tls.min.value < TlsVersion::Tls13 && max == TlsVersion::Tls13 {
                 let message = format!("{message}: TLS 1.3 is switched off");
-                findings.push(finding(
-                    Severity::Warning,
-                    "psk-hash",
-                    at,
-                    message,
-                    Some(help),
-                ));
+                findings.push(finding(Severity::Warning, "psk-hash", at, message, Some(help)));
                 max = TlsVersion::Tls12;
             } else if max == TlsVersion::Tls13 {
-                errors.push(finding(
-                    Severity::Error,
-                    "psk-hash",
-                    at,
-                    message,
-                    Some(help),
-                ));
+                errors.push(finding(Severity::Error, "psk-hash", at, message, Some(help)));
             }
         }
     }
@@ -125,18 +104,9 @@ fn assemble(
         tls12_suites(&mut context, tls, errors)?;
     }
     if let Err(stack) = context.set_groups_list(&tls.groups) {
-        let message = format!(
-            "OpenSSL does not take this list of groups: {}",
-            reasons(&stack)
-        );
+        let message = format!("OpenSSL does not take this list of groups: {}", reasons(&stack));
         let help = "groups are X25519, P-256, X448, P-521, P-384, separated by colons".to_owned();
-        errors.push(finding(
-            Severity::Error,
-            "groups",
-            Some(&tls.groups),
-            message,
-            Some(help),
-        ));
+        errors.push(finding(Severity::Error, "groups", Some(&tls.groups), message, Some(help)));
     }
     match mode {
         Mode::Server => {
@@ -156,15 +126,16 @@ fn context_needs_tls12(tls: &TlsConfig) -> bool {
 
 /// The 1.3 list: what was written, or what suits this CPU, less what has another hash. `Err(None)`
 /// when nothing is left.
-fn tls13_suites(tls: &TlsConfig, hash: PskHash, aes: bool) -> Result<String, Option<Box<Diagnostic>>> {
+fn tls13_suites(
+    tls: &TlsConfig,
+    hash: PskHash,
+    aes: bool,
+) -> Result<String, Option<Box<Diagnostic>>> {
     let Some(written) = &tls.ciphersuites else {
         return Ok(default_suites(hash, aes).join(":"));
     };
     let mut kept = Vec::new();
-    for name in written
-        .split([':', ',', ' '])
-        .filter(|name| !name.is_empty())
-    {
+    for name in written.split([':', ',', ' ']).filter(|name| !name.is_empty()) {
         match name {
             "TLS_AES_256_GCM_SHA384" if hash == PskHash::Sha384 => kept.push(name),
             "TLS_AES_256_GCM_SHA384" => {}
@@ -191,11 +162,7 @@ fn tls13_suites(tls: &TlsConfig, hash: PskHash, aes: bool) -> Result<String, Opt
             }
         }
     }
-    if kept.is_empty() {
-        Err(None)
-    } else {
-        Ok(kept.join(":"))
-    }
+    if kept.is_empty() { Err(None) } else { Ok(kept.join(":")) }
 }
 
 fn default_suites(hash: PskHash, aes: bool) -> Vec<&'static str> {
@@ -230,13 +197,7 @@ fn tls12_suites(
     if let Err(stack) = scratch.set_cipher_list(&tls.ciphers) {
         let message = format!("OpenSSL knows no suite of this list: {}", reasons(&stack));
         let help = "see `openssl ciphers -v PSK` for what there is".to_owned();
-        errors.push(finding(
-            Severity::Error,
-            "ciphers",
-            Some(&tls.ciphers),
-            message,
-            Some(help),
-        ));
+        errors.push(finding(Severity::Error, "ciphers", Some(&tls.ciphers), message, Some(help)));
         return Ok(());
     }
     let expanded = scratch.build();
@@ -252,13 +213,7 @@ fn tls12_suites(
     if suites.is_empty() {
         let message = "no suite of this list takes a pre-shared key".to_owned();
         let help = "`PSK` stands for all that do; see `openssl ciphers -v PSK`".to_owned();
-        errors.push(finding(
-            Severity::Error,
-            "ciphers",
-            Some(&tls.ciphers),
-            message,
-            Some(help),
-        ));
+        errors.push(finding(Severity::Error, "ciphers", Some(&tls.ciphers), message, Some(help)));
         return Ok(());
     }
     context.set_cipher_list(&suites.join(":"))
@@ -281,25 +236,10 @@ fn finding(
     help: Option<String>,
 ) -> Diagnostic {
     let place = at.and_then(|value| value.place().cloned());
-    Diagnostic {
-        severity,
-        code,
-        place,
-        message,
-        label: None,
-        help,
-    }
+    Diagnostic { severity, code, place, message, label: None, help }
 }
 
 fn reasons(stack: &ErrorStack) -> String {
-    let words: Vec<_> = stack
-        .errors()
-        .iter()
-        .filter_map(|error| error.reason())
-        .collect();
-    if words.is_empty() {
-        "no reason given".to_owned()
-    } else {
-        words.join("; ")
-    }
+    let words: Vec<_> = stack.errors().iter().filter_map(|error| error.reason()).collect();
+    if words.is_empty() { "no reason given".to_owned() } else { words.join("; ") }
 }

@@ -51,9 +51,7 @@ pub struct Facts {
 impl fmt::Display for Facts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.version, self.suite)?;
-        self.group
-            .as_ref()
-            .map_or(Ok(()), |group| write!(f, " {group}"))
+        self.group.as_ref().map_or(Ok(()), |group| write!(f, " {group}"))
     }
 }
 
@@ -87,10 +85,7 @@ impl Acceptor {
         hash: PskHash,
         findings: &mut Vec<Diagnostic>,
     ) -> Result<Self, Vec<Diagnostic>> {
-        Ok(Self {
-            context: context::build(Mode::Server, tls, hash, findings)?,
-            hash,
-        })
+        Ok(Self { context: context::build(Mode::Server, tls, hash, findings)?, hash })
     }
 
     /// Performs the server's side of the handshake. Must be under a clock: a peer may say nothing.
@@ -114,10 +109,7 @@ impl Acceptor {
             Ok(()) => finish(tls),
             Err(error) => {
                 let cause = error::of_client(error, tls.ssl());
-                Err(Failure {
-                    cause,
-                    stream: unwrap(tls),
-                })
+                Err(Failure { cause, stream: unwrap(tls) })
             }
         }
     }
@@ -133,10 +125,7 @@ impl Connector {
         hash: PskHash,
         findings: &mut Vec<Diagnostic>,
     ) -> Result<Self, Vec<Diagnostic>> {
-        Ok(Self {
-            context: context::build(Mode::Client, tls, hash, findings)?,
-            hash,
-        })
+        Ok(Self { context: context::build(Mode::Client, tls, hash, findings)?, hash })
     }
 
     /// Performs the client's side of the handshake, under `identity`, with `name` in SNI. Must be
@@ -168,52 +157,35 @@ impl Connector {
             Ok(()) => finish(tls),
             Err(error) => {
                 let cause = error::of_server(error, identity.as_bytes());
-                Err(Failure {
-                    cause,
-                    stream: unwrap(tls),
-                })
+                Err(Failure { cause, stream: unwrap(tls) })
             }
         }
     }
 }
 
 fn out_of_memory<S>(error: &openssl::error::ErrorStack, stream: S) -> Failure<S> {
-    Failure {
-        cause: Cause::Protocol(error.to_string()),
-        stream: Some(stream),
-    }
+    Failure { cause: Cause::Protocol(error.to_string()), stream: Some(stream) }
 }
 
 type Inner<S> = tokio_openssl::SslStream<KeepOpen<S>>;
 
 fn wrap<S: AsyncRead + AsyncWrite + Unpin>(ssl: Ssl, stream: S) -> Result<Inner<S>, Failure<S>> {
-    Inner::new(ssl, KeepOpen(Some(stream))).map_err(|error| Failure {
-        cause: Cause::Protocol(error.to_string()),
-        stream: None,
-    })
+    Inner::new(ssl, KeepOpen(Some(stream)))
+        .map_err(|error| Failure { cause: Cause::Protocol(error.to_string()), stream: None })
 }
 
 /// The one gate between a handshake and application data.
 fn finish<S: AsyncRead + AsyncWrite + Unpin>(mut tls: Inner<S>) -> Result<Secured<S>, Failure<S>> {
     let Some(grant) = Handshake::granted(sys::ssl_mut(&mut tls)) else {
-        return Err(Failure {
-            cause: Cause::NotProven,
-            stream: unwrap(tls),
-        });
+        return Err(Failure { cause: Cause::NotProven, stream: unwrap(tls) });
     };
     let ssl = tls.ssl();
     let facts = Facts {
         version: ssl.version_str(),
-        suite: ssl
-            .current_cipher()
-            .map_or_else(String::new, |suite| suite.name().to_owned()),
+        suite: ssl.current_cipher().map_or_else(String::new, |suite| suite.name().to_owned()),
         group: ssl.peer_tmp_key().ok().and_then(|key| group(&key)),
     };
-    Ok(Secured {
-        stream: Stream(tls),
-        grant,
-        facts,
-    })
+    Ok(Secured { stream: Stream(tls), grant, facts })
 }
 
 fn group(key: &PKey<Public>) -> Option<String> {
@@ -245,10 +217,7 @@ fn unwrap<S: AsyncRead + AsyncWrite + Unpin>(mut tls: Inner<S>) -> Option<S> {
 
 impl<S: Unpin> KeepOpen<S> {
     fn socket(&mut self) -> io::Result<Pin<&mut S>> {
-        self.0
-            .as_mut()
-            .map(Pin::new)
-            .ok_or_else(|| io::ErrorKind::NotConnected.into())
+        self.0.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 }
 
@@ -323,9 +292,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0)
-            .poll_write(cx, buf)
-            .map_err(error::plain)
+        Pin::new(&mut self.0).poll_write(cx, buf).map_err(error::plain)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -334,8 +301,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
 
     /// Sends close_notify and leaves the other direction open.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0)
-            .poll_shutdown(cx)
-            .map_err(error::plain)
+        Pin::new(&mut self.0).poll_shutdown(cx).map_err(error::plain)
     }
 }

@@ -57,9 +57,7 @@ struct Answer {
 impl Seen {
     /// The identity that was answered, and whether it is known.
     pub(super) fn identity(&self) -> Option<(&[u8], bool)> {
-        self.answer
-            .as_ref()
-            .map(|answer| (&*answer.identity, answer.claim.is_some()))
+        self.answer.as_ref().map(|answer| (&*answer.identity, answer.claim.is_some()))
     }
 }
 
@@ -85,14 +83,7 @@ impl Handshake {
         hash: PskHash,
     ) -> Result<(), ErrorStack> {
         let role = Role::Server(Seen::default());
-        ssl.set_ex_data(
-            slot()?,
-            Self {
-                secrets: Some(secrets),
-                hash,
-                role,
-            },
-        );
+        ssl.set_ex_data(slot()?, Self { secrets: Some(secrets), hash, role });
         Ok(())
     }
 
@@ -103,14 +94,7 @@ impl Handshake {
         hash: PskHash,
     ) -> Result<(), ErrorStack> {
         let role = Role::Client(identity);
-        ssl.set_ex_data(
-            slot()?,
-            Self {
-                secrets: Some(secrets),
-                hash,
-                role,
-            },
-        );
+        ssl.set_ex_data(slot()?, Self { secrets: Some(secrets), hash, role });
         Ok(())
     }
 
@@ -133,12 +117,7 @@ impl Handshake {
             return None;
         }
         let proof = if sys::is_tls13(ssl) {
-            Used::Session(
-                ssl.session_reused()
-                    .then(|| sys::selected_tag(ssl))
-                    .flatten()?
-                    .to_vec(),
-            )
+            Used::Session(ssl.session_reused().then(|| sys::selected_tag(ssl)).flatten()?.to_vec())
         } else if ssl.session_reused() || !ssl.current_cipher().is_some_and(|c| is_psk(c.name())) {
             return None;
         } else {
@@ -187,11 +166,7 @@ pub(super) fn install_server(context: &mut SslContextBuilder) -> Result<(), Erro
         if sys::is_tls13(ssl) {
             return Ok(0);
         }
-        Ok(
-            guarded(|| answer_tls12(ssl, identity.unwrap_or_default(), out))
-                .flatten()
-                .unwrap_or(0),
-        )
+        Ok(guarded(|| answer_tls12(ssl, identity.unwrap_or_default(), out)).flatten().unwrap_or(0))
     });
     Ok(())
 }
@@ -204,9 +179,7 @@ pub(super) fn install_client(context: &mut SslContextBuilder) -> Result<(), Erro
         if sys::is_tls13(ssl) {
             return Ok(0);
         }
-        Ok(guarded(|| present_tls12(ssl, identity_out, key_out))
-            .flatten()
-            .unwrap_or(0))
+        Ok(guarded(|| present_tls12(ssl, identity_out, key_out)).flatten().unwrap_or(0))
     });
     Ok(())
 }
@@ -236,18 +209,12 @@ fn read_hello(ssl: &mut SslRef) {
     let mut last = None;
     for identity in offered_identities(&list) {
         if let Some((_, claim)) = secrets.find(identity) {
-            seen.answer = Some(Answer {
-                identity: identity.into(),
-                claim: Some(claim),
-            });
+            seen.answer = Some(Answer { identity: identity.into(), claim: Some(claim) });
             return;
         }
         last = Some(identity);
     }
-    seen.answer = last.map(|identity| Answer {
-        identity: identity.into(),
-        claim: None,
-    });
+    seen.answer = last.map(|identity| Answer { identity: identity.into(), claim: None });
 }
 
 /// `identities<7..2^16-1>` of `OfferedPsks`: each a length, that many bytes, and a ticket age.
@@ -314,10 +281,7 @@ fn answer_tls12(ssl: &mut SslRef, identity: &[u8], out: &mut [u8]) -> Option<usi
     let found = secrets.find(identity);
     let claim = found.as_ref().map(|(_, claim)| claim.clone());
     seen.offered = true;
-    seen.answer = Some(Answer {
-        identity: identity.into(),
-        claim,
-    });
+    seen.answer = Some(Answer { identity: identity.into(), claim });
     let key = found.map_or(&decoy[..], |(key, _)| key.expose());
     out.get_mut(..key.len())?.copy_from_slice(key);
     Some(key.len())
@@ -358,9 +322,7 @@ fn present_tls12(ssl: &mut SslRef, identity_out: &mut [u8], key_out: &mut [u8]) 
     let name = identity.as_bytes();
     // OpenSSL wants a C string; identities never hold a NUL, and 255 bytes leave room for this one.
     let terminated = Zeroizing::new([name, &[0]].concat());
-    identity_out
-        .get_mut(..terminated.len())?
-        .copy_from_slice(&terminated);
+    identity_out.get_mut(..terminated.len())?.copy_from_slice(&terminated);
     key_out.get_mut(..key.len())?.copy_from_slice(key.expose());
     Some(key.len())
 }
@@ -392,11 +354,7 @@ mod tests {
     fn only_suites_whose_key_exchange_is_the_psk_count() {
         assert!(is_psk("ECDHE-PSK-CHACHA20-POLY1305"));
         assert!(is_psk("PSK-AES256-GCM-SHA384"));
-        for no in [
-            "RSA-PSK-AES256-GCM-SHA384",
-            "PSK-NULL-SHA256",
-            "ECDHE-RSA-AES256-GCM-SHA384",
-        ] {
+        for no in ["RSA-PSK-AES256-GCM-SHA384", "PSK-NULL-SHA256", "ECDHE-RSA-AES256-GCM-SHA384"] {
             assert!(!is_psk(no), "{no}");
         }
     }

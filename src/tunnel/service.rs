@@ -93,11 +93,7 @@ pub(super) struct Listed {
 
 impl Drop for Listed {
     fn drop(&mut self) {
-        self.service
-            .open
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&self.number);
+        self.service.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
     }
 }
 
@@ -112,12 +108,7 @@ pub struct Capacity {
 
 impl Service {
     /// A service that does not listen yet.
-    pub fn new(
-        name: &str,
-        setup: Setup,
-        capacity: Capacity,
-        shared: Arc<Shared>,
-    ) -> Arc<Self> {
+    pub fn new(name: &str, setup: Setup, capacity: Capacity, shared: Arc<Shared>) -> Arc<Self> {
         Arc::new(Self {
             name: name.into(),
             current: watch::Sender::new(Arc::new(setup)),
@@ -133,9 +124,7 @@ impl Service {
     /// The open sessions by number.
     pub fn sessions(&self) -> Vec<(u64, Arc<Info>)> {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.iter()
-            .map(|(number, info)| (*number, info.clone()))
-            .collect()
+        open.iter().map(|(number, info)| (*number, info.clone())).collect()
     }
 
     pub(super) fn list(self: &Arc<Self>, number: u64, info: Info) -> Listed {
@@ -143,11 +132,7 @@ impl Service {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.insert(number, info.clone());
         drop(open);
-        Listed {
-            service: self.clone(),
-            number,
-            info,
-        }
+        Listed { service: self.clone(), number, info }
     }
 
     /// Its name in the configuration.
@@ -181,11 +166,7 @@ impl Service {
     /// one first, so that nothing is missed between handshake and now.
     pub(super) async fn revoked(&self, grant: &Grant) {
         let mut setups = self.current.subscribe();
-        if setups
-            .wait_for(|setup| !setup.secrets.grants(grant))
-            .await
-            .is_err()
-        {
+        if setups.wait_for(|setup| !setup.secrets.grants(grant)).await.is_err() {
             std::future::pending::<()>().await;
         }
     }
@@ -234,12 +215,8 @@ impl Service {
                         failures = 0;
                     }
                     let number = self.shared.numbers.fetch_add(1, Ordering::Relaxed);
-                    let session = Session {
-                        service: self.clone(),
-                        number,
-                        peer,
-                        accepted: Instant::now(),
-                    };
+                    let session =
+                        Session { service: self.clone(), number, peer, accepted: Instant::now() };
                     let alive = alive.clone();
                     tokio::spawn(async move {
                         session.run(socket).await;

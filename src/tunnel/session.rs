@@ -129,10 +129,7 @@ impl Session {
     pub(super) async fn run(self, socket: Socket) {
         let setup = self.service.setup();
         if let Err(error) = self.service.prepare(&setup, &socket) {
-            self.log_stranger(&Event::Refused {
-                peer: &self.peer,
-                cause: &error,
-            });
+            self.log_stranger(&Event::Refused { peer: &self.peer, cause: &error });
             return;
         }
         let mut phase = self.service.phase();
@@ -164,11 +161,7 @@ impl Session {
                         return None;
                     }
                 };
-                let Secured {
-                    stream,
-                    grant,
-                    facts,
-                } = match handshake {
+                let Secured { stream, grant, facts } = match handshake {
                     Ok(Ok(secured)) => secured,
                     Ok(Err(Failure { cause, stream })) => {
                         self.refused(&cause);
@@ -188,11 +181,8 @@ impl Session {
                 let (upstream, _, target) = match setup.dialer.dial().await {
                     Ok(reached) => reached,
                     Err(error) => {
-                        Event::Unreachable {
-                            peer: &self.peer,
-                            error: &error,
-                        }
-                        .log(Some(&self.service.name), Some(self.number));
+                        Event::Unreachable { peer: &self.peer, error: &error }
+                            .log(Some(&self.service.name), Some(self.number));
                         if let Some(socket) = stream.into_socket() {
                             socket.reset_on_close(true);
                         }
@@ -200,31 +190,16 @@ impl Session {
                     }
                 };
                 let listed = self.opened(&grant, facts, target);
-                let streams = Streams::Server {
-                    downstream: Box::new(stream),
-                    upstream,
-                };
-                Some(Open {
-                    streams,
-                    grant,
-                    listed,
-                    _seat: seat,
-                })
+                let streams = Streams::Server { downstream: Box::new(stream), upstream };
+                Some(Open { streams, grant, listed, _seat: seat })
             }
-            Wearer::Client {
-                connector,
-                identity,
-                name,
-            } => {
+            Wearer::Client { connector, identity, name } => {
                 let seat = self.admit()?;
                 let (upstream, target, address) = match setup.dialer.dial().await {
                     Ok(reached) => reached,
                     Err(error) => {
-                        Event::Unreachable {
-                            peer: &self.peer,
-                            error: &error,
-                        }
-                        .log(Some(&self.service.name), Some(self.number));
+                        Event::Unreachable { peer: &self.peer, error: &error }
+                            .log(Some(&self.service.name), Some(self.number));
                         return None;
                     }
                 };
@@ -233,33 +208,18 @@ impl Session {
                 let handshake = connector.connect(secrets, identity, name, upstream);
                 let limit = Instant::now() + setup.clocks.handshake;
                 let cause = match timeout_at(limit, handshake).await {
-                    Ok(Ok(Secured {
-                        stream,
-                        grant,
-                        facts,
-                    })) => {
+                    Ok(Ok(Secured { stream, grant, facts })) => {
                         let listed = self.opened(&grant, facts, address);
                         let upstream = Box::new(stream);
-                        let streams = Streams::Client {
-                            downstream: socket,
-                            upstream,
-                        };
-                        return Some(Open {
-                            streams,
-                            grant,
-                            listed,
-                            _seat: seat,
-                        });
+                        let streams = Streams::Client { downstream: socket, upstream };
+                        return Some(Open { streams, grant, listed, _seat: seat });
                     }
                     Ok(Err(failure)) => failure.cause,
                     Err(_) => Cause::Timeout(setup.clocks.handshake),
                 };
                 self.service.counters.refused(cause.name());
-                Event::HandshakeFailed {
-                    target: &address,
-                    cause: &cause,
-                }
-                .log(Some(&self.service.name), Some(self.number));
+                Event::HandshakeFailed { target: &address, cause: &cause }
+                    .log(Some(&self.service.name), Some(self.number));
                 None
             }
         }
@@ -270,14 +230,8 @@ impl Session {
         let seat = self.service.seats.take();
         if seat.is_none() {
             let limit = self.service.seats.limit();
-            let event = Event::Full {
-                peer: &self.peer,
-                limit,
-            };
-            self.service
-                .shared
-                .limiter
-                .log(&event, &self.service.name, self.number);
+            let event = Event::Full { peer: &self.peer, limit };
+            self.service.shared.limiter.log(&event, &self.service.name, self.number);
             self.service.counters.refused("full");
         }
         seat
@@ -285,41 +239,20 @@ impl Session {
 
     fn opened(&self, grant: &Grant, facts: tls::Facts, target: String) -> Listed {
         self.service.counters.opened();
-        Event::Opened {
-            peer: &self.peer,
-            who: grant.who(),
-            facts: &facts,
-            target: &target,
-        }
-        .log(Some(&self.service.name), Some(self.number));
+        Event::Opened { peer: &self.peer, who: grant.who(), facts: &facts, target: &target }
+            .log(Some(&self.service.name), Some(self.number));
         let (peer, who) = (self.peer.clone(), grant.who().clone());
         let (since, meter) = (Instant::now(), Meter::default());
-        self.service.list(
-            self.number,
-            Info {
-                peer,
-                who,
-                facts,
-                target,
-                since,
-                meter,
-            },
-        )
+        self.service.list(self.number, Info { peer, who, facts, target, since, meter })
     }
 
     fn refused(&self, cause: &Cause) {
         self.service.counters.refused(cause.name());
-        self.log_stranger(&Event::Refused {
-            peer: &self.peer,
-            cause,
-        });
+        self.log_stranger(&Event::Refused { peer: &self.peer, cause });
     }
 
     fn log_stranger(&self, event: &Event<'_>) {
-        self.service
-            .shared
-            .limiter
-            .log(event, &self.service.name, self.number);
+        self.service.shared.limiter.log(event, &self.service.name, self.number);
     }
 
     async fn converse(
@@ -340,14 +273,8 @@ impl Session {
         };
         self.service.counters.ended(end.name());
         let (up, down, age) = (meter.up(), meter.down(), self.accepted.elapsed());
-        Event::Closed {
-            level: end.level(mode),
-            end: &end,
-            up,
-            down,
-            age,
-        }
-        .log(Some(&self.service.name), Some(self.number));
+        Event::Closed { level: end.level(mode), end: &end, up, down, age }
+            .log(Some(&self.service.name), Some(self.number));
         // Held until the sockets are closed: of a one-session service the next one must not reach
         // the backend before.
         open.streams.close(&end, reset).await;
@@ -363,14 +290,8 @@ struct Open {
 }
 
 enum Streams {
-    Server {
-        downstream: Box<tls::Stream<Socket>>,
-        upstream: Socket,
-    },
-    Client {
-        downstream: Socket,
-        upstream: Box<tls::Stream<Socket>>,
-    },
+    Server { downstream: Box<tls::Stream<Socket>>, upstream: Socket },
+    Client { downstream: Socket, upstream: Box<tls::Stream<Socket>> },
 }
 
 impl Streams {
@@ -384,28 +305,20 @@ impl Streams {
     async fn relay(&mut self, clocks: Clocks, meter: &Meter) -> Outcome {
         let Clocks { idle, close, .. } = clocks;
         match self {
-            Self::Server {
-                downstream,
-                upstream,
-            } => relay(&mut **downstream, upstream, idle, close, meter).await,
-            Self::Client {
-                downstream,
-                upstream,
-            } => relay(downstream, &mut **upstream, idle, close, meter).await,
+            Self::Server { downstream, upstream } => {
+                relay(&mut **downstream, upstream, idle, close, meter).await
+            }
+            Self::Client { downstream, upstream } => {
+                relay(downstream, &mut **upstream, idle, close, meter).await
+            }
         }
     }
 
     /// The table of endings in docs/DESIGN.md. `reset` overrides its word on resets.
     async fn close(self, end: &End, reset: Option<bool>) {
         let (mode, plain, tls) = match self {
-            Self::Server {
-                downstream,
-                upstream,
-            } => (Mode::Server, upstream, *downstream),
-            Self::Client {
-                downstream,
-                upstream,
-            } => (Mode::Client, downstream, *upstream),
+            Self::Server { downstream, upstream } => (Mode::Server, upstream, *downstream),
+            Self::Client { downstream, upstream } => (Mode::Client, downstream, *upstream),
         };
         let Some(tls) = tls.into_socket() else { return };
         if matches!(end, End::Complete) {
@@ -435,12 +348,7 @@ async fn finish(plain: Socket, reset: bool) {
 /// Returns when this session should make way for a stop.
 async fn stopped(phase: &mut watch::Receiver<Phase>, meter: &Meter, single: bool) -> Cut {
     // An error means that the sender is gone: the process ends.
-    if phase
-        .wait_for(|phase| *phase != Phase::Running)
-        .await
-        .is_err()
-        || single
-    {
+    if phase.wait_for(|phase| *phase != Phase::Running).await.is_err() || single {
         return Cut::Draining;
     }
     loop {

@@ -121,9 +121,7 @@ fn a_broken_file_changes_nothing_says_why_and_the_next_good_one_takes() {
     ];
     for (n, (words, break_it)) in breakages.into_iter().enumerate() {
         break_it();
-        until("the refusal", PATIENCE, || {
-            (lines_with(&server, "not reloaded") > n).then_some(())
-        });
+        until("the refusal", PATIENCE, || (lines_with(&server, "not reloaded") > n).then_some(()));
         if words != "short-key" {
             server.wait_logged(words);
         }
