@@ -15,6 +15,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::config::Format;
 use crate::config::diagnostic::Report;
+use crate::sys::process;
 
 /// Exit codes, after sysexits.h, so that a supervisor can tell a mistake from bad luck.
 pub mod exit {
@@ -103,6 +104,8 @@ impl From<FormatName> for Format {
 
 /// Does what the arguments ask for and says how it went.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    // Every command but `version` may hold keys.
+    process::forbid_dumps();
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(error) => {

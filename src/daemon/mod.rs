@@ -22,7 +22,7 @@ use crate::net::{self, Listener};
 use crate::observe::event::{Event, Scope};
 use crate::secrets::SecretSet;
 use crate::sys::process;
-use crate::tunnel::{Capacity, Phase, Service, Setup, Shared};
+use crate::tunnel::{Limits, Phase, Service, Setup, Shared};
 use reload::{Door, Live};
 
 /// Descriptors that are not sessions': standard streams, listeners, the runtime, the log, keys that
@@ -30,8 +30,9 @@ use reload::{Door, Live};
 const RESERVED: usize = 100;
 /// Descriptors of one session.
 const PER_SESSION: usize = 2;
-/// Handshakes at once when nothing was said: at 25 kB each, 6 MB at the worst.
-const HANDSHAKES: usize = 256;
+/// Handshakes at once when nothing was said. A silent one keeps 25 kB, and a ClientHello that is
+/// announced as long as it may be has OpenSSL reserve 131 kB: 20 MB at the worst (measured).
+const HANDSHAKES: usize = 128;
 
 /// A configuration with everything that it needs read and built, and nothing begun.
 #[derive(Debug)]
@@ -255,24 +256,18 @@ fn selfies(services: &[(ServiceConfig, Setup)]) -> Vec<Diagnostic> {
     findings
 }
 
-/// How many sessions and handshakes a service may have, from what was said or from the limit of
-/// descriptors.
-struct Capacities {
-    sessions: usize,
+/// What the limit of descriptors leaves for sessions and for handshakes.
+fn shared() -> Arc<Shared> {
+    let budget = process::raise_descriptor_limit().saturating_sub(RESERVED);
+    let handshakes = HANDSHAKES.min(budget / 4);
+    Shared::new((budget - handshakes) / PER_SESSION, handshakes)
 }
 
-impl Capacities {
-    fn new() -> Self {
-        let descriptors = process::raise_descriptor_limit();
-        Self { sessions: descriptors.saturating_sub(RESERVED) / PER_SESSION }
-    }
-
-    fn of(&self, config: &ServiceConfig) -> Capacity {
-        let said = |limit: &Option<Decided<u32>>| limit.as_ref().map(|n| n.value as usize);
-        Capacity {
-            sessions: said(&config.limits.max_sessions).unwrap_or(self.sessions),
-            handshakes: said(&config.limits.max_handshakes).unwrap_or(HANDSHAKES),
-        }
+fn limits(config: &ServiceConfig) -> Limits {
+    let said = |limit: &Option<Decided<u32>>| limit.as_ref().map(|n| n.value as usize);
+    Limits {
+        sessions: said(&config.limits.max_sessions),
+        handshakes: said(&config.limits.max_handshakes),
     }
 }
 
@@ -294,12 +289,11 @@ impl Bound {
     /// The runtime has no room for a listener.
     pub fn start(self) -> std::io::Result<Running> {
         let (alive, all_gone) = mpsc::channel(1);
-        let shared = Arc::new(Shared::default());
-        let capacities = Capacities::new();
+        let shared = shared();
         let mut live = Vec::new();
         for Prepared { config, setup, listeners } in self.services {
-            let (name, capacity) = (config.name.value.as_str(), capacities.of(&config));
-            let service = Service::new(name, setup, capacity, shared.clone());
+            let name = config.name.value.as_str();
+            let service = Service::new(name, setup, limits(&config), shared.clone());
             let mut doors = Vec::new();
             for (at, listener) in listeners {
                 let address = listener.address().to_owned();
@@ -349,7 +343,7 @@ impl Running {
                 None => break "end of input",
             }
         };
-        let Self { live, drain, alive, mut all_gone, .. } = self;
+        let Self { live, drain, alive, shared, mut all_gone, .. } = self;
         Event::Draining { signal: who, limit: drain }.log(Scope::PROGRAM);
         let services: Vec<_> = live.into_iter().map(|live| live.service).collect();
         for service in &services {
@@ -372,6 +366,7 @@ impl Running {
             () = expire(drain, &services) => Ended::Drained,
             () = insisted => Ended::Forced,
         };
+        shared.settle_now();
         let totals = services.iter().map(|service| service.counters.totals());
         let (sessions, refused) = totals.fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
         Event::Stopped { sessions, refused }.log(Scope::PROGRAM);

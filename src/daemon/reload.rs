@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::{Bound, Capacities, Load, Plan, Prepared, Running, warn};
+use super::{Bound, Load, Plan, Prepared, Running, limits, warn};
 use crate::config::diagnostic::Report;
 use crate::config::model::{Config, Endpoint};
 use crate::net::Acceptable;
@@ -117,7 +117,6 @@ impl Running {
         }
         self.drain = bound.drain;
         self.files.send_replace(bound.files);
-        let capacities = Capacities::new();
         let mut old: Vec<Live> = std::mem::take(&mut self.live);
         let mut doors: Vec<(String, Door)> = Vec::new();
         for live in &mut old {
@@ -126,14 +125,14 @@ impl Running {
         }
         for (config, setup, listeners) in next {
             let name = config.name.value.as_str();
-            let capacity = capacities.of(&config);
+            let limits = limits(&config);
             let same = old.iter().position(|live| live.service.name() == name);
             let service = match same.map(|at| old.remove(at).service) {
                 Some(service) => {
-                    service.replace(setup, capacity);
+                    service.replace(setup, limits);
                     service
                 }
-                None => Service::new(name, setup, capacity, self.shared.clone()),
+                None => Service::new(name, setup, limits, self.shared.clone()),
             };
             let mut own = Vec::new();
             for listen in &config.accept {

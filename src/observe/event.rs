@@ -132,6 +132,13 @@ pub enum Event<'a> {
         /// What was tried, and what came of it.
         error: &'a dyn Display,
     },
+    /// A socket option that the operator wrote cannot be set, so nobody can be served.
+    Unprepared {
+        /// The downstream peer, who is now turned away.
+        peer: &'a dyn Display,
+        /// The system's words.
+        error: &'a dyn Display,
+    },
     /// The service has as many sessions as it may.
     Full {
         /// The downstream peer, who is now turned away.
@@ -242,6 +249,7 @@ impl Event<'_> {
             Self::Refused { .. } => "handshake-refused",
             Self::HandshakeFailed { .. } => "handshake-failed",
             Self::Unreachable { .. } => "target-unreachable",
+            Self::Unprepared { .. } => "socket-options-failed",
             Self::Full { .. } => "service-full",
             Self::Crowded { .. } => "handshakes-crowded",
             Self::AcceptTrouble { .. } => "accept-trouble",
@@ -280,6 +288,7 @@ impl Event<'_> {
             Self::ReloadFailed { .. } => Level::Error,
             Self::AcceptTrouble { .. }
             | Self::HandshakeFailed { .. }
+            | Self::Unprepared { .. }
             | Self::Unreachable { .. } => Level::Warning,
             Self::Full { .. } | Self::AcceptRecovered { .. } => Level::Notice,
             Self::Reloaded { .. } | Self::Draining { .. } | Self::Stopped { .. } => Level::Notice,
@@ -402,7 +411,8 @@ impl Event<'_> {
             Self::Draining { signal, .. } => {
                 line(Error, format_args!("Received {signal}; terminating"));
             }
-            Self::Crowded { .. }
+            Self::Unprepared { .. }
+            | Self::Crowded { .. }
             | Self::AcceptTrouble { .. }
             | Self::AcceptRecovered { .. }
             | Self::Withheld { .. }
@@ -443,6 +453,9 @@ impl Display for Event<'_> {
             }
             Self::Unreachable { peer, error } => {
                 write!(f, "turned {peer} away, no target answers: {error}")
+            }
+            Self::Unprepared { peer, error } => {
+                write!(f, "turned {peer} away, a socket option cannot be set: {error}")
             }
             Self::Full { peer, limit } => {
                 write!(f, "turned {peer} away: {limit} sessions are open, which is the limit")

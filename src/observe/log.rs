@@ -131,17 +131,21 @@ pub fn flush() {
 
 fn drain(sink: &Sink, queue: &Receiver<Message>) {
     loop {
-        match queue.recv_timeout(Duration::from_secs(1)) {
-            Ok(Message::Line(line)) => sink.put(&line),
-            Ok(Message::Flush(done)) => {
-                let _ = done.try_send(());
+        let flushed = match queue.recv_timeout(Duration::from_secs(1)) {
+            Ok(Message::Line(line)) => {
+                sink.put(&line);
+                None
             }
-            Err(RecvTimeoutError::Timeout) => {}
+            Ok(Message::Flush(done)) => Some(done),
+            Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => return,
-        }
+        };
         let lost = sink.lost.swap(0, Ordering::Relaxed);
         if lost > 0 && !sink.try_put(&format!("{lost} log lines were lost: the log was full\n")) {
             sink.lost.fetch_add(lost, Ordering::Relaxed);
+        }
+        if let Some(done) = flushed {
+            let _ = done.try_send(());
         }
     }
 }

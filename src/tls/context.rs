@@ -100,8 +100,9 @@ fn assemble(
         // OpenSSL 3 has no suite for 1.0 and 1.1 above level 0; the file named the version itself.
         context.set_security_level(0);
     }
-    if context_needs_tls12(tls) {
-        tls12_suites(&mut context, tls, errors)?;
+    let mut level = tls.security_level.as_ref().map(|level| u32::from(level.value));
+    if tls.min.value < TlsVersion::Tls13 {
+        level = tls12_suites(&mut context, tls, errors)?.or(level);
     }
     if let Err(stack) = context.set_groups_list(&tls.groups) {
         let message = format!("OpenSSL does not take this list of groups: {}", reasons(&stack));
@@ -110,18 +111,21 @@ fn assemble(
     }
     match mode {
         Mode::Server => {
-            let level = tls.security_level.as_ref().map_or(2, |level| level.value);
-            let group = if level > 2 { FFDHE3072 } else { FFDHE2048 };
-            context.set_tmp_dh(&*Dh::params_from_pem(group)?)?;
+            // Level 3 asks for 128 bits of strength, level 4 for 192, which no group here has: there
+            // DHE-PSK is not chosen, and ECDHE-PSK is.
+            let group = match level.unwrap_or(2) {
+                0..=2 => Some(FFDHE2048),
+                3 => Some(FFDHE3072),
+                _ => None,
+            };
+            if let Some(group) = group {
+                context.set_tmp_dh(&*Dh::params_from_pem(group)?)?;
+            }
             psk::install_server(&mut context)?;
         }
         Mode::Client => psk::install_client(&mut context)?,
     }
     Ok(context.build())
-}
-
-fn context_needs_tls12(tls: &TlsConfig) -> bool {
-    tls.min.value < TlsVersion::Tls13
 }
 
 /// The 1.3 list: what was written, or what suits this CPU, less what has another hash. `Err(None)`
@@ -181,12 +185,13 @@ fn hash_name(hash: PskHash) -> &'static str {
 }
 
 /// Expands the list up to 1.2 on a scratch context and sets what it has of PSK suites, so that a
-/// peer cannot be met without the key, and no NULL cipher is ever offered.
+/// peer cannot be met without the key, and no NULL cipher is ever offered. Returns the security level
+/// that the list asked for.
 fn tls12_suites(
     context: &mut SslContextBuilder,
     tls: &TlsConfig,
     errors: &mut Vec<Diagnostic>,
-) -> Result<(), ErrorStack> {
+) -> Result<Option<u32>, ErrorStack> {
     let mut scratch = SslContextBuilder::new(SslMethod::tls())?;
     let untouched = scratch.build();
     let before = untouched.security_level();
@@ -198,12 +203,13 @@ fn tls12_suites(
         let message = format!("OpenSSL knows no suite of this list: {}", reasons(&stack));
         let help = "see `openssl ciphers -v PSK` for what there is".to_owned();
         errors.push(finding(Severity::Error, "ciphers", Some(&tls.ciphers), message, Some(help)));
-        return Ok(());
+        return Ok(None);
     }
     let expanded = scratch.build();
     // `@SECLEVEL=n` inside the list.
-    if expanded.security_level() != before {
-        context.set_security_level(expanded.security_level());
+    let asked = Some(expanded.security_level()).filter(|level| *level != before);
+    if let Some(level) = asked {
+        context.set_security_level(level);
     }
     let suites: Vec<_> = sys::openssl::suites(&expanded)
         .into_iter()
@@ -214,9 +220,10 @@ fn tls12_suites(
         let message = "no suite of this list takes a pre-shared key".to_owned();
         let help = "`PSK` stands for all that do; see `openssl ciphers -v PSK`".to_owned();
         errors.push(finding(Severity::Error, "ciphers", Some(&tls.ciphers), message, Some(help)));
-        return Ok(());
+        return Ok(None);
     }
-    context.set_cipher_list(&suites.join(":"))
+    context.set_cipher_list(&suites.join(":"))?;
+    Ok(asked)
 }
 
 fn version(version: TlsVersion) -> SslVersion {

@@ -110,10 +110,10 @@ impl Acceptor {
     ) -> Result<Secured<S>, Failure<S>> {
         let mut ssl = match Ssl::new(&self.context) {
             Ok(ssl) => ssl,
-            Err(error) => return Err(out_of_memory(&error, stream)),
+            Err(error) => return Err(cannot_begin(&error, stream)),
         };
         if let Err(error) = Handshake::server(&mut ssl, secrets, self.hash) {
-            return Err(out_of_memory(&error, stream));
+            return Err(cannot_begin(&error, stream));
         }
         let mut tls = wrap(ssl, stream)?;
         match Pin::new(&mut tls).accept().await {
@@ -153,15 +153,15 @@ impl Connector {
     ) -> Result<Secured<S>, Failure<S>> {
         let mut ssl = match Ssl::new(&self.context) {
             Ok(ssl) => ssl,
-            Err(error) => return Err(out_of_memory(&error, stream)),
+            Err(error) => return Err(cannot_begin(&error, stream)),
         };
         if let Err(error) = Handshake::client(&mut ssl, secrets, identity.clone(), self.hash) {
-            return Err(out_of_memory(&error, stream));
+            return Err(cannot_begin(&error, stream));
         }
         if let Some(name) = name
             && let Err(error) = ssl.set_hostname(name)
         {
-            return Err(out_of_memory(&error, stream));
+            return Err(cannot_begin(&error, stream));
         }
         let mut tls = wrap(ssl, stream)?;
         match Pin::new(&mut tls).connect().await {
@@ -174,7 +174,7 @@ impl Connector {
     }
 }
 
-fn out_of_memory<S>(error: &openssl::error::ErrorStack, stream: S) -> Failure<S> {
+fn cannot_begin<S>(error: &openssl::error::ErrorStack, stream: S) -> Failure<S> {
     Failure { cause: Cause::Protocol(error.to_string()), stream: Some(stream) }
 }
 

@@ -157,7 +157,8 @@ impl Session {
         let setup = self.service.setup();
         Event::Accepted { peer: &self.peer }.log(self.scope());
         if let Err(error) = self.service.prepare(&setup, &socket) {
-            self.log_stranger(&Event::Refused { peer: &self.peer, cause: &error });
+            self.service.counters.refused("socket-options");
+            self.log_stranger(&Event::Unprepared { peer: &self.peer, error: &error });
             return;
         }
         let mut phase = self.service.phase();
@@ -177,7 +178,7 @@ impl Session {
     async fn establish(&self, setup: &Setup, socket: Socket) -> Option<Open> {
         match &setup.end {
             Wearer::Server(acceptor) => {
-                let place = self.service.handshakes.enter(self.peer.ip());
+                let place = self.service.capacity().handshakes.enter(self.peer.ip());
                 let secrets = setup.secrets.clone();
                 let handshake = acceptor.accept(secrets, socket);
                 let limit = self.accepted + setup.clocks.handshake;
@@ -193,9 +194,12 @@ impl Session {
                     Ok(Ok(secured)) => secured,
                     Ok(Err(Failure { cause, stream })) => {
                         self.refused(&cause);
-                        // The place stays taken: lingering is bounded like the handshake itself.
+                        // Lingering is bounded like the handshake itself: in time, and by the place.
                         if let Some(socket) = stream {
-                            socket.close_gently(ALERT).await;
+                            tokio::select! {
+                                () = socket.close_gently(ALERT) => {}
+                                () = place.crowded_out() => {}
+                            }
                         }
                         return None;
                     }
@@ -210,7 +214,7 @@ impl Session {
                 let (upstream, _, target) = match setup.dialer.dial().await {
                     Ok(reached) => reached,
                     Err(error) => {
-                        Event::Unreachable { peer: &self.peer, error: &error }.log(self.scope());
+                        self.log_stranger(&Event::Unreachable { peer: &self.peer, error: &error });
                         if let Some(socket) = stream.into_socket() {
                             socket.reset_on_close(true);
                         }
@@ -226,7 +230,7 @@ impl Session {
                 let (upstream, target, address) = match setup.dialer.dial().await {
                     Ok(reached) => reached,
                     Err(error) => {
-                        Event::Unreachable { peer: &self.peer, error: &error }.log(self.scope());
+                        self.log_stranger(&Event::Unreachable { peer: &self.peer, error: &error });
                         return None;
                     }
                 };
@@ -235,7 +239,7 @@ impl Session {
                 Event::Presenting { who: &identity, name }.log(self.scope());
                 let handshake = connector.connect(secrets, identity, name, upstream);
                 let limit = Instant::now() + setup.clocks.handshake;
-                let cause = match timeout_at(limit, handshake).await {
+                let (cause, stream) = match timeout_at(limit, handshake).await {
                     Ok(Ok(Secured { stream, grant, facts })) => {
                         self.secured(Mode::Client, &grant, &facts);
                         let listed = self.opened(&grant, facts, address);
@@ -243,11 +247,17 @@ impl Session {
                         let streams = Streams::Client { downstream: socket, upstream };
                         return Some(Open { streams, grant, listed, _seat: seat });
                     }
-                    Ok(Err(failure)) => failure.cause,
-                    Err(_) => Cause::Timeout(setup.clocks.handshake),
+                    Ok(Err(Failure { cause, stream })) => (cause, stream),
+                    Err(_) => (Cause::Timeout(setup.clocks.handshake), None),
                 };
                 self.service.counters.refused(cause.name());
-                Event::HandshakeFailed { target: &address, cause: &cause }.log(self.scope());
+                // Whoever reaches the plain port causes this line, and needs no key for it.
+                self.log_stranger(&Event::HandshakeFailed { target: &address, cause: &cause });
+                // The application hears at once; the server may still have our alert to read.
+                drop(socket);
+                if let Some(upstream) = stream {
+                    upstream.close_gently(ALERT).await;
+                }
                 None
             }
         }
@@ -271,11 +281,11 @@ impl Session {
 
     /// A seat, or a line that says why there is none.
     fn admit(&self) -> Option<Seat> {
-        let seat = self.service.seats.take();
+        let seats = self.service.capacity().seats;
+        let seat = seats.take();
         if seat.is_none() {
-            let limit = self.service.seats.limit();
-            let event = Event::Full { peer: &self.peer, limit };
-            self.service.shared.limiter.log(&event, self.scope());
+            let limit = seats.limit();
+            self.log_stranger(&Event::Full { peer: &self.peer, limit });
             self.service.counters.refused("full");
         }
         seat

@@ -3,12 +3,14 @@
 
 mod cli;
 mod config_cases;
+mod enumeration;
 mod founding;
 mod harness;
 mod hostile;
 mod keyfile;
 mod layers;
 mod lifecycle;
+mod limits;
 mod openssl_peer;
 mod pyro;
 mod relay;
