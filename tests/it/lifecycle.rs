@@ -223,3 +223,22 @@ fn running_out_of_descriptors_is_survived_quietly() {
         (gate.descriptors() <= calm).then_some(())
     });
 }
+
+#[test]
+fn a_hangup_during_the_drain_changes_nothing() {
+    let backend = endless();
+    let mut gates = two_ends(&backend, "2s");
+    let plain = Plain::connect(gates[1].address("plain"));
+    let read_some = || (&plain.0).read_exact(&mut [0; 5000]).expect("the session goes on");
+    read_some();
+    let listener = gates[0].address("tls");
+    gates[0].signal(Signal::TERM);
+    wait_refused(listener);
+    gates[0].signal(Signal::HUP);
+    read_some();
+    read_some();
+    assert_eq!(gates[0].process().ended(), None, "it still waits for the session");
+    let reader = read_in_background(plain);
+    assert_eq!(gates[0].exit_code(PATIENCE), Some(0));
+    assert_eq!(reader.join().unwrap(), Ending::Rst);
+}
