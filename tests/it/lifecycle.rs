@@ -179,18 +179,6 @@ fn a_busy_port_is_named_and_the_exit_code_is_not_0() {
     assert!(start.elapsed() < Duration::from_secs(10), "it took {:?}", start.elapsed());
 }
 
-/// How many descriptors it has when it has done what it does after a start.
-fn settled_descriptors(gate: &Pskgate) -> usize {
-    let mut last = (0, Instant::now());
-    until("the number of descriptors to settle", PATIENCE, || {
-        let now = gate.descriptors();
-        if now != last.0 {
-            last = (now, Instant::now());
-        }
-        (last.1.elapsed() > Duration::from_millis(500)).then_some(now)
-    })
-}
-
 #[test]
 fn running_out_of_descriptors_is_survived_quietly() {
     const LIMIT: u32 = 48;
@@ -200,7 +188,7 @@ fn running_out_of_descriptors_is_survived_quietly() {
         "max-sessions = 1000\nmax-handshakes = 1000\nhandshake-timeout = \"120s\"",
     );
     let gate = Gate::new().descriptors(LIMIT).toml(&text).start();
-    let calm = settled_descriptors(&gate);
+    let calm = gate.settled_descriptors();
     let crowd: Vec<Plain> = (0..100).map(|_| Plain::connect(gate.address("tls"))).collect();
     gate.wait_for_line("a line about descriptors", PATIENCE, |line| {
         line.contains("descriptor") || line.contains("open files")
