@@ -19,7 +19,7 @@ use crate::config::model::{
     Authentication, Config, Decided, Dialect, Endpoint, Level, Mode, Origin, ServiceConfig,
 };
 use crate::net::{self, Listener};
-use crate::observe::event::Event;
+use crate::observe::event::{Event, Scope};
 use crate::secrets::SecretSet;
 use crate::sys::process;
 use crate::tunnel::{Capacity, Phase, Service, Setup, Shared};
@@ -303,11 +303,13 @@ impl Bound {
             let mut doors = Vec::new();
             for (at, listener) in listeners {
                 let address = listener.address().to_owned();
-                doors.push(Door::open(&service, at, listener.into_async()?, &alive));
-                Event::Listening { address: &address }.log(Some(name), None);
+                let door = Door::open(&service, at, address, listener.into_async()?, &alive);
+                door.announce(&service, false);
+                doors.push(door);
             }
             live.push(Live { service, doors });
         }
+        Event::Accepting.log(Scope::PROGRAM);
         let settling = shared.clone();
         tokio::spawn(async move { settling.settle().await });
         let files = watch::Sender::new(self.files);
@@ -348,7 +350,7 @@ impl Running {
             }
         };
         let Self { live, drain, alive, mut all_gone, .. } = self;
-        Event::Draining { signal: who, limit: drain }.log(None, None);
+        Event::Draining { signal: who, limit: drain }.log(Scope::PROGRAM);
         let services: Vec<_> = live.into_iter().map(|live| live.service).collect();
         for service in &services {
             service.enter(Phase::Draining);
@@ -372,7 +374,7 @@ impl Running {
         };
         let totals = services.iter().map(|service| service.counters.totals());
         let (sessions, refused) = totals.fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
-        Event::Stopped { sessions, refused }.log(None, None);
+        Event::Stopped { sessions, refused }.log(Scope::PROGRAM);
         ended
     }
 }
@@ -399,6 +401,6 @@ pub fn warn(report: &Report) {
         let place = place.map(|p| format!("{}:{}: ", p.file.display(), p.line)).unwrap_or_default();
         let help = finding.help.as_deref().map(|help| format!(" ({help})")).unwrap_or_default();
         let text = format!("{place}{}{help}", finding.message);
-        Event::Finding { level, text: &text }.log(None, None);
+        Event::Finding { level, text: &text }.log(Scope::PROGRAM);
     }
 }

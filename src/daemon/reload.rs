@@ -10,7 +10,7 @@ use super::{Bound, Capacities, Load, Plan, Prepared, Running, warn};
 use crate::config::diagnostic::Report;
 use crate::config::model::{Config, Endpoint};
 use crate::net::Acceptable;
-use crate::observe::event::Event;
+use crate::observe::event::{Event, Scope};
 use crate::observe::log;
 use crate::tunnel::{Phase, Service, Setup};
 
@@ -18,6 +18,8 @@ use crate::tunnel::{Phase, Service, Setup};
 #[derive(Debug)]
 pub(super) struct Door {
     pub(super) at: Endpoint,
+    address: String,
+    descriptor: i64,
     stop: oneshot::Sender<()>,
     task: JoinHandle<Acceptable>,
 }
@@ -27,12 +29,20 @@ impl Door {
     pub(super) fn open(
         service: &Arc<Service>,
         at: Endpoint,
+        address: String,
         listener: Acceptable,
         alive: &mpsc::Sender<()>,
     ) -> Self {
+        let descriptor = listener.descriptor();
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(service.clone().listen(listener, stopped, alive.clone()));
-        Self { at, stop, task }
+        Self { at, address, descriptor, stop, task }
+    }
+
+    /// Says where it is; `still`, when it was there before a reload.
+    pub(super) fn announce(&self, service: &Service, still: bool) {
+        let (address, descriptor) = (&self.address, self.descriptor);
+        Event::Listening { address, descriptor, still }.log(service.scope(None));
     }
 
     /// Takes the listener from its service without closing it. Connections go on queueing in the
@@ -73,23 +83,23 @@ impl Running {
         };
         if let Err(error) = log::change(&config.log) {
             let error = format!("cannot open the log: {error}");
-            Event::ReloadFailed { who, error: &error }.log(None, None);
+            Event::ReloadFailed { who, error: &error }.log(Scope::PROGRAM);
             return;
         }
         warn(&report);
         match self.commit(bound).await {
             Ok(()) => {
                 let services = self.live.len();
-                Event::Reloaded { who, services }.log(None, None);
+                Event::Reloaded { who, services }.log(Scope::PROGRAM);
             }
-            Err(error) => Event::ReloadFailed { who, error: &error }.log(None, None),
+            Err(error) => Event::ReloadFailed { who, error: &error }.log(Scope::PROGRAM),
         }
     }
 
     fn keep(&self, who: &str, report: &Report) {
         warn(report);
         let error = "what was running goes on unchanged";
-        Event::ReloadFailed { who, error: &error }.log(None, None);
+        Event::ReloadFailed { who, error: &error }.log(Scope::PROGRAM);
     }
 
     async fn commit(&mut self, bound: Bound) -> std::io::Result<()> {
@@ -129,21 +139,22 @@ impl Running {
             for listen in &config.accept {
                 while let Some(at) = doors.iter().position(|(_, door)| door.at == listen.at.value) {
                     let (owner, door) = doors.remove(at);
-                    if owner == name {
-                        own.push(door);
-                    } else if let Some(listener) = door.release().await {
-                        own.push(Door::open(
-                            &service,
-                            listen.at.value.clone(),
-                            listener,
-                            &self.alive,
-                        ));
-                    }
+                    let door = if owner == name {
+                        door
+                    } else {
+                        let address = door.address.clone();
+                        let Some(listener) = door.release().await else { continue };
+                        let at = listen.at.value.clone();
+                        Door::open(&service, at, address, listener, &self.alive)
+                    };
+                    door.announce(&service, true);
+                    own.push(door);
                 }
             }
             for (at, address, listener) in listeners {
-                Event::Listening { address: &address }.log(Some(name), None);
-                own.push(Door::open(&service, at, listener, &self.alive));
+                let door = Door::open(&service, at, address, listener, &self.alive);
+                door.announce(&service, false);
+                own.push(door);
             }
             self.live.push(Live { service, doors: own });
         }

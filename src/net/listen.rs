@@ -208,6 +208,20 @@ pub enum Acceptable {
 }
 
 impl Acceptable {
+    /// The number of its descriptor; 0 where the system has none.
+    pub fn descriptor(&self) -> i64 {
+        #[cfg(unix)]
+        {
+            use std::os::fd::AsRawFd;
+            i64::from(match self {
+                Self::Tcp(listener) => listener.as_raw_fd(),
+                Self::Unix(listener, _) => listener.as_raw_fd(),
+            })
+        }
+        #[cfg(not(unix))]
+        0
+    }
+
     /// Waits for the next connection. Cancel safe.
     ///
     /// # Errors

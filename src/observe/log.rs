@@ -16,7 +16,7 @@ use std::time::Duration;
 use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
-use super::event::Event;
+use super::event::{Event, Scope};
 use crate::config::model::{Level, LogConfig, LogFormat};
 
 /// Lines that may wait for a slow disk or terminal; at 200 bytes each, under 1 MB.
@@ -176,21 +176,27 @@ impl Sink {
     }
 }
 
-/// Hands an event to `tracing`, if its level is logged.
-pub(super) fn write(event: &Event<'_>, service: Option<&str>, session: Option<u64>) {
-    let level = event.level() as u8;
-    if level > LEVEL.load(Ordering::Relaxed) {
-        return;
-    }
+/// Hands an event's lines to `tracing`, as far as their levels are logged.
+pub(super) fn write(event: &Event<'_>, scope: Scope<'_>) {
+    let limit = scope.level.map_or_else(|| LEVEL.load(Ordering::Relaxed), |level| level as u8);
+    event.lines(format(), scope, &mut |level, text| {
+        if level as u8 <= limit {
+            hand_over(level as u8, event.name(), scope, text);
+        }
+    });
+}
+
+fn hand_over(level: u8, event: &str, scope: Scope<'_>, text: fmt::Arguments<'_>) {
+    let Scope { service, session, .. } = scope;
     macro_rules! emit {
         ($level:ident) => {
             tracing::event!(
                 tracing::Level::$level,
                 level,
-                event = event.name(),
+                event,
                 service,
                 session,
-                message = %event
+                message = %text
             )
         };
     }
@@ -294,11 +300,9 @@ impl Record {
             LogFormat::Stunnel => {
                 let local = now.to_zoned(jiff::tz::TimeZone::system());
                 let id = self.session.map_or_else(|| "ui".to_owned(), |number| number.to_string());
-                let service = self.service.as_deref().map(|s| format!("Service [{s}] "));
                 format!(
-                    "{} LOG{level}[{id}]: {}{}\n",
+                    "{} LOG{level}[{id}]: {}\n",
                     local.strftime("%Y.%m.%d %H:%M:%S"),
-                    service.unwrap_or_default(),
                     self.message
                 )
             }

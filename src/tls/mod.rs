@@ -44,14 +44,25 @@ pub struct Facts {
     pub version: &'static str,
     /// OpenSSL's name of the suite.
     pub suite: String,
+    /// The strength of its cipher, in bits.
+    pub bits: i32,
     /// The key exchange group, where the library tells.
-    pub group: Option<String>,
+    pub group: Option<Group>,
+}
+
+/// A key exchange group.
+#[derive(Debug, Clone)]
+pub struct Group {
+    /// Its usual name.
+    pub name: String,
+    /// The size of its keys in bits.
+    pub bits: u32,
 }
 
 impl fmt::Display for Facts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.version, self.suite)?;
-        self.group.as_ref().map_or(Ok(()), |group| write!(f, " {group}"))
+        self.group.as_ref().map_or(Ok(()), |group| write!(f, " {}", group.name))
     }
 }
 
@@ -180,30 +191,30 @@ fn finish<S: AsyncRead + AsyncWrite + Unpin>(mut tls: Inner<S>) -> Result<Secure
         return Err(Failure { cause: Cause::NotProven, stream: unwrap(tls) });
     };
     let ssl = tls.ssl();
+    let suite = ssl.current_cipher();
     let facts = Facts {
         version: ssl.version_str(),
-        suite: ssl.current_cipher().map_or_else(String::new, |suite| suite.name().to_owned()),
+        suite: suite.map_or_else(String::new, |suite| suite.name().to_owned()),
+        bits: suite.map_or(0, |suite| suite.bits().secret),
         group: ssl.peer_tmp_key().ok().and_then(|key| group(&key)),
     };
     Ok(Secured { stream: Stream(tls), grant, facts })
 }
 
-fn group(key: &PKey<Public>) -> Option<String> {
-    match key.id() {
-        Id::X25519 => Some("X25519".into()),
-        Id::X448 => Some("X448".into()),
-        Id::DH => Some(format!("DH-{}", key.bits())),
-        Id::EC => {
-            let name = key.ec_key().ok()?.group().curve_name()?.short_name().ok()?;
-            Some(match name {
-                "prime256v1" => "P-256".into(),
-                "secp384r1" => "P-384".into(),
-                "secp521r1" => "P-521".into(),
-                other => other.into(),
-            })
-        }
-        _ => None,
-    }
+fn group(key: &PKey<Public>) -> Option<Group> {
+    let name = match key.id() {
+        Id::X25519 => "X25519".into(),
+        Id::X448 => "X448".into(),
+        Id::DH => format!("DH-{}", key.bits()),
+        Id::EC => match key.ec_key().ok()?.group().curve_name()?.short_name().ok()? {
+            "prime256v1" => "P-256".into(),
+            "secp384r1" => "P-384".into(),
+            "secp521r1" => "P-521".into(),
+            other => other.into(),
+        },
+        _ => return None,
+    };
+    Some(Group { name, bits: key.bits() })
 }
 
 /// Keeps TCP open when TLS ends its direction: a half-closed session still has the other one, and

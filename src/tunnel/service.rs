@@ -14,7 +14,7 @@ use super::relay::Meter;
 use super::session::Session;
 use super::setup::{End, Setup};
 use crate::net::{self, Acceptable, Peer, Socket};
-use crate::observe::event::Event;
+use crate::observe::event::{Event, Scope};
 use crate::observe::limit::Limiter;
 use crate::observe::metrics::Counters;
 use crate::secrets::{Grant, Identity};
@@ -140,6 +140,11 @@ impl Service {
         &self.name
     }
 
+    /// What a line of this service, or of one of its sessions, is about.
+    pub fn scope(&self, session: Option<u64>) -> Scope<'_> {
+        Scope { service: Some(&self.name), session, level: None }
+    }
+
     /// The Setup that a new session takes.
     pub fn setup(&self) -> Arc<Setup> {
         self.current.borrow().clone()
@@ -211,7 +216,7 @@ impl Service {
             match accepted {
                 Ok((socket, peer)) => {
                     if failures > 0 {
-                        Event::AcceptRecovered { failures }.log(Some(&self.name), None);
+                        Event::AcceptRecovered { failures }.log(self.scope(None));
                         failures = 0;
                     }
                     let number = self.shared.numbers.fetch_add(1, Ordering::Relaxed);
@@ -226,7 +231,7 @@ impl Service {
                 Err(error) if is_the_peers(&error) => self.counters.refused("aborted"),
                 Err(error) => {
                     if failures == 0 {
-                        Event::AcceptTrouble { error: &error }.log(Some(&self.name), None);
+                        Event::AcceptTrouble { error: &error }.log(self.scope(None));
                     }
                     failures += 1;
                     tokio::select! {

@@ -18,7 +18,7 @@ use super::service::{Info, Listed, Phase, Service};
 use super::setup::{Clocks, End as Wearer, Setup};
 use crate::config::model::{Level, Mode};
 use crate::net::{Peer, Socket};
-use crate::observe::event::Event;
+use crate::observe::event::{Event, Manner, Scope};
 use crate::secrets::Grant;
 use crate::tls::{self, Cause, Failure, Secured};
 
@@ -80,6 +80,33 @@ impl End {
         }
     }
 
+    /// What the table of endings makes of the two connections.
+    fn manner(&self, mode: Mode, reset: Option<bool>) -> Manner {
+        let (plain, tls) = self.resets(mode, reset);
+        let (local, remote) = match mode {
+            Mode::Client => (plain, tls),
+            Mode::Server => (tls, plain),
+        };
+        match (local, remote) {
+            (false, false) => Manner::Closed,
+            (true, true) => Manner::Reset,
+            (true, false) => Manner::LocalReset,
+            (false, true) => Manner::RemoteReset,
+        }
+    }
+
+    /// The table of endings in docs/DESIGN.md: whether the plain and the TLS side are reset. What
+    /// the operator said of resets overrides it.
+    fn resets(&self, mode: Mode, said: Option<bool>) -> (bool, bool) {
+        match self {
+            Self::Complete => (false, false),
+            end => (
+                said.unwrap_or(mode == Mode::Client),
+                said.unwrap_or(matches!(end, Self::Plain(_))),
+            ),
+        }
+    }
+
     fn name(&self) -> &'static str {
         match self {
             Self::Complete => "complete",
@@ -128,6 +155,7 @@ impl Session {
     /// The whole life of a connection.
     pub(super) async fn run(self, socket: Socket) {
         let setup = self.service.setup();
+        Event::Accepted { peer: &self.peer }.log(self.scope());
         if let Err(error) = self.service.prepare(&setup, &socket) {
             self.log_stranger(&Event::Refused { peer: &self.peer, cause: &error });
             return;
@@ -177,12 +205,12 @@ impl Session {
                     }
                 };
                 drop(place);
+                self.secured(Mode::Server, &grant, &facts);
                 let seat = self.admit()?;
                 let (upstream, _, target) = match setup.dialer.dial().await {
                     Ok(reached) => reached,
                     Err(error) => {
-                        Event::Unreachable { peer: &self.peer, error: &error }
-                            .log(Some(&self.service.name), Some(self.number));
+                        Event::Unreachable { peer: &self.peer, error: &error }.log(self.scope());
                         if let Some(socket) = stream.into_socket() {
                             socket.reset_on_close(true);
                         }
@@ -198,17 +226,18 @@ impl Session {
                 let (upstream, target, address) = match setup.dialer.dial().await {
                     Ok(reached) => reached,
                     Err(error) => {
-                        Event::Unreachable { peer: &self.peer, error: &error }
-                            .log(Some(&self.service.name), Some(self.number));
+                        Event::Unreachable { peer: &self.peer, error: &error }.log(self.scope());
                         return None;
                     }
                 };
                 let (secrets, identity) = (setup.secrets.clone(), identity.clone());
                 let name = name.of(&target);
+                Event::Presenting { who: &identity, name }.log(self.scope());
                 let handshake = connector.connect(secrets, identity, name, upstream);
                 let limit = Instant::now() + setup.clocks.handshake;
                 let cause = match timeout_at(limit, handshake).await {
                     Ok(Ok(Secured { stream, grant, facts })) => {
+                        self.secured(Mode::Client, &grant, &facts);
                         let listed = self.opened(&grant, facts, address);
                         let upstream = Box::new(stream);
                         let streams = Streams::Client { downstream: socket, upstream };
@@ -218,11 +247,26 @@ impl Session {
                     Err(_) => Cause::Timeout(setup.clocks.handshake),
                 };
                 self.service.counters.refused(cause.name());
-                Event::HandshakeFailed { target: &address, cause: &cause }
-                    .log(Some(&self.service.name), Some(self.number));
+                Event::HandshakeFailed { target: &address, cause: &cause }.log(self.scope());
                 None
             }
         }
+    }
+
+    fn scope(&self) -> Scope<'_> {
+        self.service.scope(Some(self.number))
+    }
+
+    fn secured(&self, mode: Mode, grant: &Grant, facts: &tls::Facts) {
+        Event::Secured {
+            mode,
+            who: grant.who(),
+            version: facts.version,
+            suite: &facts.suite,
+            bits: facts.bits,
+            group: facts.group.as_ref().map(|group| (group.name.as_str(), group.bits)),
+        }
+        .log(self.scope());
     }
 
     /// A seat, or a line that says why there is none.
@@ -231,7 +275,7 @@ impl Session {
         if seat.is_none() {
             let limit = self.service.seats.limit();
             let event = Event::Full { peer: &self.peer, limit };
-            self.service.shared.limiter.log(&event, &self.service.name, self.number);
+            self.service.shared.limiter.log(&event, self.scope());
             self.service.counters.refused("full");
         }
         seat
@@ -240,7 +284,7 @@ impl Session {
     fn opened(&self, grant: &Grant, facts: tls::Facts, target: String) -> Listed {
         self.service.counters.opened();
         Event::Opened { peer: &self.peer, who: grant.who(), facts: &facts, target: &target }
-            .log(Some(&self.service.name), Some(self.number));
+            .log(self.scope());
         let (peer, who) = (self.peer.clone(), grant.who().clone());
         let (since, meter) = (Instant::now(), Meter::default());
         self.service.list(self.number, Info { peer, who, facts, target, since, meter })
@@ -252,7 +296,7 @@ impl Session {
     }
 
     fn log_stranger(&self, event: &Event<'_>) {
-        self.service.shared.limiter.log(event, &self.service.name, self.number);
+        self.service.shared.limiter.log(event, self.scope());
     }
 
     async fn converse(
@@ -273,8 +317,8 @@ impl Session {
         };
         self.service.counters.ended(end.name());
         let (up, down, age) = (meter.up(), meter.down(), self.accepted.elapsed());
-        Event::Closed { level: end.level(mode), end: &end, up, down, age }
-            .log(Some(&self.service.name), Some(self.number));
+        let (level, manner) = (end.level(mode), end.manner(mode, reset));
+        Event::Closed { level, mode, end: &end, manner, up, down, age }.log(self.scope());
         // Held until the sockets are closed: of a one-session service the next one must not reach
         // the backend before.
         open.streams.close(&end, reset).await;
@@ -314,7 +358,6 @@ impl Streams {
         }
     }
 
-    /// The table of endings in docs/DESIGN.md. `reset` overrides its word on resets.
     async fn close(self, end: &End, reset: Option<bool>) {
         let (mode, plain, tls) = match self {
             Self::Server { downstream, upstream } => (Mode::Server, upstream, *downstream),
@@ -325,9 +368,9 @@ impl Streams {
             plain.reset_on_close(false);
             return;
         }
-        tls.reset_on_close(reset.unwrap_or(matches!(end, End::Plain(_))));
-        let reset_plain = reset.unwrap_or(mode == Mode::Client);
-        if matches!(end, End::Tls(Fault::Failed(_))) && reset != Some(true) {
+        let (reset_plain, reset_tls) = end.resets(mode, reset);
+        tls.reset_on_close(reset_tls);
+        if matches!(end, End::Tls(Fault::Failed(_))) && !reset_tls {
             // OpenSSL has sent an alert, which a reset would overtake.
             tokio::join!(tls.close_gently(ALERT), finish(plain, reset_plain));
         } else {
