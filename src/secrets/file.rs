@@ -169,7 +169,12 @@ fn open(
     rule: OnLoosePermissions,
     problems: &mut Vec<Problem>,
 ) -> io::Result<Zeroizing<Vec<u8>>> {
-    let mut file = File::open(path)?;
+    let mut options = File::options();
+    options.read(true);
+    // Opening a pipe that nobody writes to would wait for ever; plain files do not care.
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NONBLOCK);
+    let mut file = options.open(path)?;
     let meta = file.metadata()?;
     if !meta.is_file() {
         return Err(io::Error::other("it is not a regular file"));
