@@ -210,17 +210,12 @@ fn permissions(
     };
     let mode = meta.mode() & 0o777;
     if mode & 0o027 != 0 {
-        let who = if mode & 0o007 != 0 {
-            "every user of this machine"
-        } else {
-            "its group"
+        let who = match mode {
+            mode if mode & 0o002 != 0 => "every user of this machine may change",
+            mode if mode & 0o020 != 0 => "its group may change",
+            _ => "every user of this machine may read",
         };
-        let what = if mode & 0o022 != 0 { "change" } else { "read" };
-        let message = format!(
-            "{} may {what} the key file {} (mode {mode:04o})",
-            who,
-            path.display()
-        );
+        let message = format!("{who} the key file {} (mode {mode:04o})", path.display());
         let help = format!("chmod 600 {}", path.display());
         problems.push(Problem::new(gravity, "loose-permissions", path, message).help(help));
     }
