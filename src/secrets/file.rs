@@ -461,7 +461,7 @@ fn key(text: &[u8], path: &Path, problems: &mut Vec<Problem>) -> Option<Key> {
 /// As `OPENSSL_hexstr2buf`: pairs of digits, colons between bytes.
 fn decode_hex(text: &[u8]) -> Option<Zeroizing<Box<[u8]>>> {
     let digits = text.iter().filter(|byte| **byte != b':').count();
-    if digits % 2 != 0 || digits == 0 {
+    if digits % 2 != 0 || text.is_empty() {
         return None;
     }
     let mut bytes = Zeroizing::new(vec![0u8; digits / 2].into_boxed_slice());
