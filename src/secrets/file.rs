@@ -1,6 +1,5 @@
 //! Key files: `identity:key` lines, byte-compatible with stunnel's `PSKsecrets`.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -236,12 +235,13 @@ pub fn parse(text: &[u8], path: &Path, rules: Rules, problems: &mut Vec<Problem>
     let file: Arc<Path> = path.into();
     let mut entries = Vec::new();
     for (number, raw) in (1..).zip(text.split(|byte| *byte == b'\n')) {
-        let line = stripped(raw);
+        let mut copy = Zeroizing::default();
+        let line = stripped(raw, &mut copy);
         if line.is_empty() {
             continue;
         }
         let before = problems.len();
-        if let Some((identity, key)) = entry(&line, number, &file, rules, problems) {
+        if let Some((identity, key)) = entry(line, number, &file, rules, problems) {
             entries.push(Entry {
                 identity,
                 key,
@@ -261,15 +261,19 @@ pub fn parse(text: &[u8], path: &Path, rules: Rules, problems: &mut Vec<Problem>
     entries
 }
 
-/// stunnel drops every CR of a line and ends it at a NUL.
-fn stripped(raw: &[u8]) -> Cow<'_, [u8]> {
-    let line = raw.split(|byte| *byte == 0).next().unwrap_or_default();
-    match line {
-        // The common case of CRLF copies nothing, so that there is no second text to wipe.
-        [head @ .., b'\r'] if !head.contains(&b'\r') => Cow::Borrowed(head),
-        line if !line.contains(&b'\r') => Cow::Borrowed(line),
-        line => Cow::Owned(line.iter().copied().filter(|byte| *byte != b'\r').collect()),
+/// stunnel drops every CR of a line and ends it at a NUL. `copy` takes the line without its CRs where
+/// they do not stand at the end alone; it never grows, which would leave unwiped pieces behind.
+fn stripped<'a>(raw: &'a [u8], copy: &'a mut Zeroizing<Vec<u8>>) -> &'a [u8] {
+    let mut line = raw.split(|byte| *byte == 0).next().unwrap_or_default();
+    while let [head @ .., b'\r'] = line {
+        line = head;
     }
+    if line.contains(&b'\r') {
+        **copy = Vec::with_capacity(line.len());
+        copy.extend(line.iter().filter(|byte| **byte != b'\r'));
+        line = copy;
+    }
+    line
 }
 
 fn entry(
