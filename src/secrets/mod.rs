@@ -6,6 +6,8 @@
 
 mod file;
 mod key;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -111,6 +113,22 @@ impl SecretSet {
         Ok(Self {
             known: HashMap::from([(identity.clone(), known)]),
             first: identity,
+        })
+    }
+
+    /// What a test says, without the rules for files.
+    #[cfg(test)]
+    pub(crate) fn of(pairs: &[(&[u8], &[u8])]) -> Arc<Self> {
+        let known = |key: &[u8]| Known {
+            serial: Serial::next(),
+            key: Key::new(Zeroizing::new(key.into())),
+        };
+        Arc::new(Self {
+            known: pairs
+                .iter()
+                .map(|(who, key)| (Identity::new(who), known(key)))
+                .collect(),
+            first: Identity::new(pairs[0].0),
         })
     }
 
