@@ -241,6 +241,7 @@ impl Direction {
                     Ok(n) => {
                         self.at += n;
                         self.bytes += n as u64;
+                        self.unflushed = true;
                     }
                     Err(error) => return self.refuse(error),
                 }
