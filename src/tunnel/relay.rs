@@ -146,6 +146,10 @@ pub(super) async fn relay<D: Side, U: Side>(
             (Poll::Ready(Ok(())), Poll::Pending) if down.refused.is_some() => {
                 return Poll::Ready(Outcome::Downstream(down.why_refused()));
             }
+            // Neither takes any more: there is nobody to read on for.
+            (Poll::Pending, Poll::Pending) if up.refused.is_some() && down.refused.is_some() => {
+                return Poll::Ready(Outcome::Upstream(up.why_refused()));
+            }
             _ => {}
         }
         let half = (up.ended() || down.ended()) && !up.holds() && !down.holds();
