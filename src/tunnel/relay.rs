@@ -121,10 +121,10 @@ pub(super) async fn relay<D: Side, U: Side>(
         half: false,
     };
     poll_fn(|cx| {
-        let before = (up.bytes, down.bytes, up.state, down.state);
+        let before = (up.progress(), down.progress());
         let first = up.poll(cx, downstream, upstream);
         let second = down.poll(cx, upstream, downstream);
-        if before != (up.bytes, down.bytes, up.state, down.state) {
+        if before != (up.progress(), down.progress()) {
             meter.up.store(up.bytes, Ordering::Relaxed);
             meter.down.store(down.bytes, Ordering::Relaxed);
             meter.touch(Instant::now());
@@ -189,6 +189,11 @@ struct Direction {
 impl Direction {
     fn ended(&self) -> bool {
         self.state == State::Done || self.refused.is_some()
+    }
+
+    /// Whatever changes here sets the clock anew: a refusal as well, for the close limit begins there.
+    fn progress(&self) -> (u64, State, bool) {
+        (self.bytes, self.state, self.refused.is_some())
     }
 
     fn holds(&self) -> bool {
