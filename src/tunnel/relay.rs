@@ -15,6 +15,9 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
+#[cfg(test)]
+mod tests;
+
 /// One read's worth. Belongs to the thread and is borrowed within one poll, so that an idle session
 /// holds no buffer at all; four TLS records go out in one write.
 const SCRATCH: usize = 64 * 1024;
