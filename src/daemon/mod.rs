@@ -24,6 +24,7 @@ use crate::secrets::SecretSet;
 use crate::sys::process;
 use crate::tunnel::{Limits, Phase, Service, Setup, Shared};
 use reload::{Door, Live};
+use watcher::Files;
 
 /// Descriptors that are not sessions': standard streams, listeners, the runtime, the log, keys that
 /// are being read.
@@ -38,7 +39,7 @@ const HANDSHAKES: usize = 128;
 #[derive(Debug)]
 pub struct Plan {
     drain: Duration,
-    files: Vec<PathBuf>,
+    files: Files,
     services: Vec<(ServiceConfig, Setup)>,
 }
 
@@ -46,7 +47,7 @@ pub struct Plan {
 #[derive(Debug)]
 pub struct Bound {
     drain: Duration,
-    files: Vec<PathBuf>,
+    files: Files,
     services: Vec<Prepared>,
 }
 
@@ -124,6 +125,7 @@ impl Plan {
         report: &mut Report,
         build: impl Fn(&ServiceConfig, &mut Vec<Diagnostic>) -> Result<Setup, Vec<Diagnostic>>,
     ) -> Option<Self> {
+        let files = Files::look(files(config, report));
         let mut services = Vec::new();
         let mut findings = Vec::new();
         for service in &config.services {
@@ -143,7 +145,7 @@ impl Plan {
         if failed {
             return None;
         }
-        Some(Self { drain: config.drain_timeout.value, files: files(config, report), services })
+        Some(Self { drain: config.drain_timeout.value, files, services })
     }
 
     /// How many services and identities there are.
@@ -316,7 +318,7 @@ impl Bound {
 pub struct Running {
     live: Vec<Live>,
     drain: Duration,
-    files: watch::Sender<Vec<PathBuf>>,
+    files: watch::Sender<Files>,
     shared: Arc<Shared>,
     alive: mpsc::Sender<()>,
     all_gone: mpsc::Receiver<()>,
@@ -329,7 +331,7 @@ impl Running {
     }
 
     /// What the configuration in force was made of, for [`watcher::watch`].
-    pub fn files(&self) -> watch::Receiver<Vec<PathBuf>> {
+    pub fn files(&self) -> watch::Receiver<Files> {
         self.files.subscribe()
     }
 

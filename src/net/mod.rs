@@ -71,6 +71,17 @@ impl Socket {
         }
     }
 
+    /// The error that the system has noted and nobody has been told yet: a reset, or a peer that
+    /// keepalive found dead.
+    pub fn fault(&self) -> Option<io::Error> {
+        match self {
+            Self::Tcp(stream) => stream.take_error(),
+            #[cfg(unix)]
+            Self::Unix(stream) => stream.take_error(),
+        }
+        .unwrap_or_else(Some)
+    }
+
     /// Ends an orderly conversation with a peer that may still be sending: FIN, then discard what
     /// comes until it has closed too or `limit` is over. Closing with unread data would send RST
     /// (RFC 1122, 4.2.2.13), which loses what the peer has not read yet and kills fragile ones.

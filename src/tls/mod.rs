@@ -6,6 +6,8 @@
 mod context;
 mod error;
 mod psk;
+#[cfg(test)]
+mod tests;
 
 use std::pin::Pin;
 use std::sync::Arc;
