@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use super::event::Event;
+use super::event::{Event, Scope};
 
 /// Lines of a burst that are all written: a person who tries a wrong key sees each attempt.
 const BURST: u32 = 20;
@@ -25,18 +25,13 @@ struct State {
 impl Default for Limiter {
     fn default() -> Self {
         let now = Instant::now();
-        Self(Mutex::new(State {
-            tokens: BURST,
-            refilled: now,
-            withheld: 0,
-            since: now,
-        }))
+        Self(Mutex::new(State { tokens: BURST, refilled: now, withheld: 0, since: now }))
     }
 }
 
 impl Limiter {
     /// Writes the line or counts it as withheld.
-    pub fn log(&self, event: &Event<'_>, service: &str, session: u64) {
+    pub fn log(&self, event: &Event<'_>, scope: Scope<'_>) {
         let owed = {
             let Ok(mut state) = self.0.lock() else { return };
             let now = Instant::now();
@@ -56,7 +51,7 @@ impl Limiter {
             state.take_withheld(now)
         };
         report(owed);
-        event.log(Some(service), Some(session));
+        event.log(scope);
     }
 
     /// Says what was withheld since the last line, if anything was: called now and then, so that
@@ -79,6 +74,6 @@ impl State {
 
 fn report(owed: Option<(u64, Duration)>) {
     if let Some((lines, within)) = owed {
-        Event::Withheld { lines, within }.log(None, None);
+        Event::Withheld { lines, within }.log(Scope::PROGRAM);
     }
 }
