@@ -163,5 +163,5 @@ fn say(text: &str) -> u8 {
 /// The code for a report with errors.
 fn failed(report: &Report) -> u8 {
     let of = |code: &str| report.diagnostics.iter().any(|finding| finding.code == code);
-    if of("no-such-config") { exit::NO_INPUT } else { exit::CONFIG }
+    if of("unreadable-file") { exit::NO_INPUT } else { exit::CONFIG }
 }

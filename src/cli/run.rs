@@ -14,15 +14,10 @@ use crate::observe::log;
 /// its ports are open.
 pub(super) fn main(file: &File) -> u8 {
     let (path, format) = (file.file.clone(), file.format.into());
-    let load: Load = Arc::new(move || config::load(&path, format));
-    let (config, mut report) = match load() {
-        Ok(loaded) => loaded,
-        Err(report) => {
-            show(&report);
-            return failed(&report);
-        }
-    };
-    let Some(plan) = Plan::build(&config, &mut report) else {
+    let load: Load = Arc::new(move || config::survey(&path, format));
+    let (config, mut report) = load();
+    let plan = config.as_ref().and_then(|config| Plan::build(config, &mut report));
+    let (Some(config), Some(plan)) = (config, plan) else {
         show(&report);
         return failed(&report);
     };

@@ -69,8 +69,9 @@ pub struct BindError {
     pub kind: std::io::ErrorKind,
 }
 
-/// Reads the configuration, at the start and at every reload.
-pub type Load = Arc<dyn Fn() -> Result<(Config, Report), Report> + Send + Sync>;
+/// Reads the configuration, at the start and at every reload: what could be decided, and whether it
+/// may run.
+pub type Load = Arc<dyn Fn() -> (Option<Config>, Report) + Send + Sync>;
 
 /// What is asked of a running program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,8 +92,8 @@ pub enum Ended {
 }
 
 impl Plan {
-    /// Builds every service. Everything that is wrong with any of them goes to `report`, and then
-    /// there is no plan.
+    /// Builds every service. Everything that is wrong with any of them goes to `report`; with an
+    /// error there, of whatever origin, there is no plan.
     pub fn build(config: &Config, report: &mut Report) -> Option<Self> {
         Self::replacing(config, &HashMap::new(), report)
     }
@@ -135,14 +136,13 @@ impl Plan {
             }
         }
         findings.extend(selfies(&services));
-        let failed = findings.iter().any(|finding| finding.severity == Severity::Error);
         // Two services may read one key file: its findings are said once.
         for finding in findings {
             if !report.diagnostics.contains(&finding) {
                 report.diagnostics.push(finding);
             }
         }
-        if failed {
+        if report.has_errors() {
             return None;
         }
         Some(Self { drain: config.drain_timeout.value, files, services })
