@@ -129,7 +129,7 @@ fn hex_counts_half_so_that_thirty_digits_are_too_short() {
     }
     assert_eq!(key_of(&HEX[..32]).0, counted(16));
     // Odd in number, they are text, and 17 characters of that are enough.
-    assert_eq!(key_of(&HEX[..17]).0, HEX[..17].as_bytes());
+    assert_eq!(key_of(&HEX[..17]).0, &HEX.as_bytes()[..17]);
 }
 
 #[test]
