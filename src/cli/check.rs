@@ -10,7 +10,7 @@ pub(super) fn main(file: &File, json: bool) -> u8 {
         Err(report) => (None, report),
         Ok((config, mut report)) => {
             let plan = Plan::build(&config, &mut report);
-            (plan.ok().map(|plan| plan.size()), report)
+            (plan.map(|plan| plan.size()), report)
         }
     };
     if json {
@@ -20,28 +20,17 @@ pub(super) fn main(file: &File, json: bool) -> u8 {
     let Some((services, identities)) = size else {
         return failed(&report);
     };
-    let warnings = report
-        .diagnostics
-        .iter()
-        .filter(|finding| finding.severity == Severity::Warning)
-        .count();
+    let warnings =
+        report.diagnostics.iter().filter(|finding| finding.severity == Severity::Warning).count();
     let count = |n: usize, one: &str, many: &str| {
-        if n == 1 {
-            format!("1 {one}")
-        } else {
-            format!("{n} {many}")
-        }
+        if n == 1 { format!("1 {one}") } else { format!("{n} {many}") }
     };
     say(&format!(
         "{}: {} with {}, {}",
         file.file.display(),
         count(services, "service", "services"),
         count(identities, "identity", "identities"),
-        if warnings == 0 {
-            "nothing wrong".into()
-        } else {
-            count(warnings, "warning", "warnings")
-        }
+        if warnings == 0 { "nothing wrong".into() } else { count(warnings, "warning", "warnings") }
     ))
 }
 
@@ -52,9 +41,7 @@ fn print_json(report: &Report, good: bool) -> u8 {
             if good { said } else { failed(report) }
         }
         Err(error) => {
-            complain(&format!(
-                "pskgate: cannot write the findings as JSON: {error}"
-            ));
+            complain(&format!("pskgate: cannot write the findings as JSON: {error}"));
             exit::INTERNAL
         }
     }

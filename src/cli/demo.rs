@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use super::{complain, exit, run, say};
 use crate::config::diagnostic::Report;
 use crate::config::{self, Format};
-use crate::daemon::{Plan, Request, Running};
+use crate::daemon::{Load, Plan, Request, Running};
 use crate::secrets::SecretSet;
 
 /// What is echoed in one piece to measure the rate: a second's worth on a slow board.
@@ -24,9 +24,7 @@ const ROUNDS: usize = 1000;
 const LIMIT: Duration = Duration::from_secs(60);
 
 pub(super) fn main() -> u8 {
-    let demo = run::runtime()
-        .map_err(Failure::Io)
-        .and_then(|runtime| runtime.block_on(demo()));
+    let demo = run::runtime().map_err(Failure::Io).and_then(|runtime| runtime.block_on(demo()));
     match demo {
         Ok(()) => exit::OK,
         Err(failure) => {
@@ -67,29 +65,26 @@ async fn demo() -> Result<(), Failure> {
     let echo = TcpListener::bind("127.0.0.1:0").await?;
     let backend = echo.local_addr()?.to_string();
     tokio::spawn(serve_echo(echo));
+    let never: Load = Arc::new(|| Err(Report::default()));
     for (version, name) in [("1.3", "TLS 1.3"), ("1.2", "TLS 1.2")] {
         let (server, gate) = start("server", "127.0.0.1:0", &backend, version, &key)?;
         let (client, door) = start("client", "127.0.0.1:0", &gate, version, &key)?;
         if version == "1.3" {
-            say(&format!(
-                "plain  {door}  ->  TLS  {gate}  ->  plain echo  {backend}\n"
-            ));
+            say(&format!("plain  {door}  ->  TLS  {gate}  ->  plain echo  {backend}\n"));
         }
         let measured = tokio::time::timeout(LIMIT, measure(&door, &client)).await;
         let line = measured.map_err(|_| Failure::Other("no answer in a minute".into()))??;
         say(&format!("{name}: {line}"));
         let refused = tokio::time::timeout(LIMIT, refused(&gate, version, &stranger)).await;
         if !refused.map_err(|_| Failure::Other("no refusal in a minute".into()))?? {
-            return Err(Failure::Other(
-                "a client with another key was let in".into(),
-            ));
+            return Err(Failure::Other("a client with another key was let in".into()));
         }
         say("         a client with another key was refused\n");
         for end in [client, server] {
             let (stop, requests) = mpsc::channel(1);
             // The channel has room for this one.
             let _ = stop.try_send(Request::Stop("demo"));
-            end.serve(requests).await;
+            end.serve(&never, requests).await;
         }
     }
     say("Make a key of your own with `pskgate keygen NAME`.");
@@ -112,21 +107,14 @@ fn start(
     let (config, mut report) =
         config::load_text(text.as_bytes(), name, Path::new(""), Format::Toml)
             .map_err(Failure::Report)?;
-    let Ok(plan) = Plan::with_secrets(&config, key, &mut report) else {
+    let Some(plan) = Plan::with_secrets(&config, key, &mut report) else {
         return Err(Failure::Report(report));
     };
     let bound = plan.bind().map_err(|errors| {
-        let words: Vec<_> = errors
-            .into_iter()
-            .map(|error| error.diagnostic.message)
-            .collect();
+        let words: Vec<_> = errors.into_iter().map(|error| error.diagnostic.message).collect();
         Failure::Other(words.join("; "))
     })?;
-    let address = bound
-        .addresses()
-        .into_iter()
-        .next()
-        .map(|(_, address)| address);
+    let address = bound.addresses().into_iter().next().map(|(_, address)| address);
     let address = address.ok_or_else(|| Failure::Other("no listener".into()))?;
     Ok((bound.start()?, address))
 }
@@ -156,7 +144,6 @@ async fn measure(door: &str, client: &Running) -> Result<String, Failure> {
     trips.sort_unstable();
     let facts = client
         .services()
-        .iter()
         .flat_map(|service| service.sessions())
         .map(|(_, info)| info.facts.to_string())
         .next()
@@ -172,9 +159,7 @@ async fn measure(door: &str, client: &Running) -> Result<String, Failure> {
     let mut received = Vec::with_capacity(BULK);
     from.read_to_end(&mut received).await?;
     let seconds = start.elapsed().as_secs_f64();
-    writer
-        .await
-        .map_err(|error| Failure::Other(error.to_string()))??;
+    writer.await.map_err(|error| Failure::Other(error.to_string()))??;
     if openssl::sha::sha256(&received) != expected {
         return Err(Failure::Other("the echo differs from what was sent".into()));
     }

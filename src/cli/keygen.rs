@@ -37,9 +37,7 @@ pub(super) fn main(arguments: &Arguments) -> u8 {
         }
     };
     let written = match &arguments.output {
-        None => io::stdout()
-            .write_all(line.as_bytes())
-            .and_then(|()| io::stdout().flush()),
+        None => io::stdout().write_all(line.as_bytes()).and_then(|()| io::stdout().flush()),
         Some(path) => create(path, &line),
     };
     match (written, &arguments.output) {
@@ -62,31 +60,21 @@ pub(super) fn main(arguments: &Arguments) -> u8 {
             exit::CANNOT_CREATE
         }
         (Err(error), Some(path)) => {
-            complain(&format!(
-                "pskgate: cannot write {}: {error}",
-                path.display()
-            ));
+            complain(&format!("pskgate: cannot write {}: {error}", path.display()));
             exit::CANNOT_CREATE
         }
     }
 }
 
 fn line(arguments: &Arguments) -> Result<Zeroizing<String>, (u8, String)> {
-    let Arguments {
-        identity,
-        hex,
-        bytes,
-        ..
-    } = arguments;
+    let Arguments { identity, hex, bytes, .. } = arguments;
     let usage = |text: String| (exit::USAGE, text);
     if identity.is_empty() || identity.len() > MAX_IDENTITY {
         return Err(usage(format!("an identity is 1 to {MAX_IDENTITY} bytes")));
     }
     if identity.contains(':') || identity.chars().any(char::is_control) {
         let shown = escape(identity.as_bytes());
-        return Err(usage(format!(
-            "{shown}: an identity has no colon and no control characters"
-        )));
+        return Err(usage(format!("{shown}: an identity has no colon and no control characters")));
     }
     // What counts is the key that the file will mean: base64 text as it stands, hex decoded.
     let most = if *hex { MAX_KEY } else { MAX_KEY / 4 * 3 };

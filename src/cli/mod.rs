@@ -15,6 +15,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::config::Format;
 use crate::config::diagnostic::Report;
+use crate::sys::process;
 
 /// Exit codes, after sysexits.h, so that a supervisor can tell a mistake from bad luck.
 pub mod exit {
@@ -42,16 +43,10 @@ pub mod exit {
 
 /// A plain port, reached only by those who hold a key: a TLS-PSK tunnel.
 #[derive(Debug, Parser)]
-#[command(
-    name = "pskgate",
-    disable_version_flag = true,
-    arg_required_else_help = true
-)]
-#[command(
-    after_help = "Exit codes: 0 well, 1 forced to stop, 64 usage, 66 no input, \
+#[command(name = "pskgate", disable_version_flag = true, arg_required_else_help = true)]
+#[command(after_help = "Exit codes: 0 well, 1 forced to stop, 64 usage, 66 no input, \
                         69 unavailable, 70 internal, 73 cannot create, 74 I/O, 77 permission, \
-                        78 configuration."
-)]
+                        78 configuration.")]
 struct Arguments {
     /// Print the version, and the OpenSSL it was built with and runs with
     #[arg(short = 'V', long, exclusive = true)]
@@ -109,16 +104,14 @@ impl From<FormatName> for Format {
 
 /// Does what the arguments ask for and says how it went.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    // Every command but `version` may hold keys.
+    process::forbid_dumps();
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(error) => {
             // Help goes to stdout and is no failure. Nothing can be done about a closed stream.
             let _ = error.print();
-            return ExitCode::from(if error.use_stderr() {
-                exit::USAGE
-            } else {
-                exit::OK
-            });
+            return ExitCode::from(if error.use_stderr() { exit::USAGE } else { exit::OK });
         }
     };
     let code = match arguments.command {
@@ -157,9 +150,7 @@ fn say(text: &str) -> u8 {
         Ok(()) => exit::OK,
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => exit::OK,
         Err(error) => {
-            complain(&format!(
-                "pskgate: cannot write to standard output: {error}"
-            ));
+            complain(&format!("pskgate: cannot write to standard output: {error}"));
             exit::IO
         }
     }
@@ -167,15 +158,6 @@ fn say(text: &str) -> u8 {
 
 /// The code for a report with errors.
 fn failed(report: &Report) -> u8 {
-    let of = |code: &str| {
-        report
-            .diagnostics
-            .iter()
-            .any(|finding| finding.code == code)
-    };
-    if of("no-such-config") {
-        exit::NO_INPUT
-    } else {
-        exit::CONFIG
-    }
+    let of = |code: &str| report.diagnostics.iter().any(|finding| finding.code == code);
+    if of("no-such-config") { exit::NO_INPUT } else { exit::CONFIG }
 }

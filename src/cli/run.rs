@@ -1,67 +1,52 @@
 //! `run FILE`: the start of the program, step by step.
 
 use std::io;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
 
 use super::{File, complain, exit, failed, show};
 use crate::config;
-use crate::config::diagnostic::{Report, Severity};
-use crate::config::model::Level;
-use crate::daemon::{Ended, Plan, signals};
-use crate::observe::event::Event;
+use crate::daemon::{self, Bound, Ended, Load, Plan, signals, watcher};
 use crate::observe::log;
-use crate::sys::process;
 
 /// Everything up to listening is synchronous and said on standard error: when this program goes on,
 /// its ports are open.
 pub(super) fn main(file: &File) -> u8 {
-    process::forbid_dumps();
-    let (config, mut report) = match config::load(&file.file, file.format.into()) {
+    let (path, format) = (file.file.clone(), file.format.into());
+    let load: Load = Arc::new(move || config::load(&path, format));
+    let (config, mut report) = match load() {
         Ok(loaded) => loaded,
         Err(report) => {
             show(&report);
             return failed(&report);
         }
     };
-    let Ok(plan) = Plan::build(&config, &mut report) else {
+    let Some(plan) = Plan::build(&config, &mut report) else {
         show(&report);
         return failed(&report);
     };
     if let Err(error) = log::init(&config.log) {
-        let path = config
-            .log
-            .output
-            .as_ref()
-            .map(|path| path.display().to_string());
-        complain(&format!(
-            "pskgate: cannot open the log {}: {error}",
-            path.unwrap_or_default()
-        ));
+        let path = config.log.output.as_ref().map(|path| path.display().to_string());
+        complain(&format!("pskgate: cannot open the log {}: {error}", path.unwrap_or_default()));
         return exit::CANNOT_CREATE;
     }
     let bound = match plan.bind() {
         Ok(bound) => bound,
         Err(errors) => {
-            let denied = errors
-                .iter()
-                .any(|e| e.kind == io::ErrorKind::PermissionDenied);
-            report
-                .diagnostics
-                .extend(errors.into_iter().map(|error| error.diagnostic));
+            let denied = errors.iter().any(|e| e.kind == io::ErrorKind::PermissionDenied);
+            report.diagnostics.extend(errors.into_iter().map(|error| error.diagnostic));
             show(&report);
-            return if denied {
-                exit::NO_PERMISSION
-            } else {
-                exit::UNAVAILABLE
-            };
+            return if denied { exit::NO_PERMISSION } else { exit::UNAVAILABLE };
         }
     };
-    warn(&report);
+    daemon::warn(&report);
     log::start();
     let ended = runtime().and_then(|runtime| {
-        runtime.block_on(async {
-            let requests = signals::listen()?;
-            Ok(bound.start()?.serve(requests).await)
-        })
+        let ended = runtime.block_on(serve(bound, &load));
+        // A name that is still being looked up must not hold up the exit.
+        runtime.shutdown_background();
+        ended
     });
     log::flush();
     match ended {
@@ -74,31 +59,20 @@ pub(super) fn main(file: &File) -> u8 {
     }
 }
 
-/// One thread: a tunnel's work is in the kernel and in OpenSSL, and a PLC has one core to spare.
-pub(super) fn runtime() -> io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
+async fn serve(bound: Bound, load: &Load) -> io::Result<Ended> {
+    let (sender, requests) = mpsc::channel(4);
+    // Signals first: none may end the program before it can drain.
+    signals::listen(sender.clone())?;
+    let running = bound.start()?;
+    tokio::spawn(watcher::watch(running.files(), sender));
+    Ok(running.serve(load, requests).await)
 }
 
-/// What does not keep the program from running goes to the log, where it is found later.
-fn warn(report: &Report) {
-    for finding in &report.diagnostics {
-        let level = match finding.severity {
-            Severity::Error => Level::Error,
-            Severity::Warning => Level::Warning,
-            Severity::Notice => Level::Debug,
-        };
-        let place = finding.place.as_ref();
-        let place = place
-            .map(|p| format!("{}:{}: ", p.file.display(), p.line))
-            .unwrap_or_default();
-        let help = finding
-            .help
-            .as_deref()
-            .map(|help| format!(" ({help})"))
-            .unwrap_or_default();
-        let text = format!("{place}{}{help}", finding.message);
-        Event::Finding { level, text: &text }.log(None, None);
-    }
+/// Names that are looked up at once. A thread each, and one whose server is dead holds its thread
+/// for half a minute.
+const LOOKUPS: usize = 32;
+
+/// One thread: a tunnel's work is in the kernel and in OpenSSL, and a PLC has one core to spare.
+pub(super) fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(LOOKUPS).build()
 }

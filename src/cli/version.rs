@@ -3,11 +3,7 @@
 use super::say;
 
 pub(super) fn main() -> u8 {
-    let link = if cfg!(feature = "vendored") {
-        "built in"
-    } else {
-        "the system's"
-    };
+    let link = if cfg!(feature = "vendored") { "built in" } else { "the system's" };
     say(&format!(
         "pskgate {} for {}\nbuilt with OpenSSL {}\nruns with {} ({link})",
         env!("CARGO_PKG_VERSION"),

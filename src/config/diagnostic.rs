@@ -63,14 +63,7 @@ pub struct Diagnostic {
 
 impl Diagnostic {
     fn new(severity: Severity, code: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            severity,
-            code,
-            place: None,
-            message: message.into(),
-            label: None,
-            help: None,
-        }
+        Self { severity, code, place: None, message: message.into(), label: None, help: None }
     }
 
     /// Something that must be changed before the program can work.
@@ -132,34 +125,32 @@ impl Report {
         self.included.extend(other.included);
     }
 
+    /// Puts the findings in the order of the text: an operator reads from the top. What has no place
+    /// comes last.
+    pub fn sort(&mut self) {
+        let key = |d: &Diagnostic| d.place.as_ref().map(|p| (p.file.clone(), p.line, p.column));
+        self.diagnostics.sort_by(|a, b| match (key(a), key(b)) {
+            (Some(a), Some(b)) => a.cmp(&b),
+            (a, b) => b.is_some().cmp(&a.is_some()),
+        });
+    }
+
     /// Whether anything in it forbids going on.
     pub fn has_errors(&self) -> bool {
-        self.diagnostics
-            .iter()
-            .any(|d| d.severity == Severity::Error)
+        self.diagnostics.iter().any(|d| d.severity == Severity::Error)
     }
 
     /// How many findings are this bad.
     pub fn count(&self, severity: Severity) -> usize {
-        self.diagnostics
-            .iter()
-            .filter(|d| d.severity == severity)
-            .count()
+        self.diagnostics.iter().filter(|d| d.severity == severity).count()
     }
 
     /// The findings for a person, with the lines they are about and a last line that counts them.
     /// Empty when there is nothing to say.
     pub fn render(&self, color: bool) -> String {
-        let renderer = if color {
-            Renderer::styled()
-        } else {
-            Renderer::plain()
-        };
-        let sources: BTreeMap<&Path, String> = self
-            .sources
-            .iter()
-            .map(|(file, text)| (&**file, presentable(text)))
-            .collect();
+        let renderer = if color { Renderer::styled() } else { Renderer::plain() };
+        let sources: BTreeMap<&Path, String> =
+            self.sources.iter().map(|(file, text)| (&**file, presentable(text))).collect();
         let mut out = String::new();
         for d in &self.diagnostics {
             let level = match d.severity {
@@ -210,16 +201,20 @@ impl Report {
             let mut place = place;
             let line = self.line(place);
             // A finding about a whole section stands at its head.
-            if let Some(name) = line.strip_prefix('[').and_then(|l| l.strip_suffix(']')) {
+            let marked = self.sources.get(&place.file).and_then(|t| t.get(place.span.clone()));
+            if let Some(name) = line.strip_prefix('[').and_then(|l| l.strip_suffix(']'))
+                && marked.is_some_and(|text| text.trim_start().starts_with('['))
+            {
                 let _ = writeln!(out, "[{mark}] Service [{name}]: {message}");
                 continue;
             }
-            let _ = writeln!(
-                out,
-                "[{mark}] {}:{}: \"{line}\": {message}",
-                escape(&place.file.to_string_lossy()),
-                place.line
-            );
+            let file = escape(&place.file.to_string_lossy());
+            // Of a key file there is a number only.
+            let line = match self.sources.contains_key(&place.file) {
+                true => format!(" \"{line}\":"),
+                false => String::new(),
+            };
+            let _ = writeln!(out, "[{mark}] {file}:{}:{line} {message}", place.line);
             // A file cannot include itself for ever: the reader limits the depth.
             for _ in 0..64 {
                 if d.severity != Severity::Error {
@@ -250,7 +245,7 @@ impl Report {
         self.sources
             .get(&place.file)
             .and_then(|text| text.split('\n').nth(index))
-            .map(|line| presentable(line).trim().to_owned())
+            .map(|line| presentable(line).trim().replace('\t', " "))
             .unwrap_or_default()
     }
 }
@@ -265,7 +260,8 @@ fn snippet<'a>(
         return Origin::path(path).line(place.line as usize).into();
     };
     let mut span = place.span.clone();
-    if !text.is_char_boundary(span.start) || !text.is_char_boundary(span.end) || span.is_empty() {
+    let is_whole = text.is_char_boundary(span.start) && text.is_char_boundary(span.end);
+    if !is_whole || span.is_empty() {
         span = line_span(text, place.line);
     }
     // A span over several lines (a whole table) is shown by its first.
@@ -276,10 +272,7 @@ fn snippet<'a>(
     if let Some(label) = label {
         mark = mark.label(escape(label));
     }
-    Snippet::source(text.as_str())
-        .path(path)
-        .annotation(mark)
-        .into()
+    Snippet::source(text.as_str()).path(path).annotation(mark).into()
 }
 
 /// The bytes of a line (from 1), without the white space around it.
@@ -345,40 +338,54 @@ fn presentable(text: &str) -> String {
 const KEY_LENGTH: usize = 16;
 
 /// The bytes of a line that look like the key of an `identity:key` line which strayed into a
-/// configuration file. An equals sign ends the suspicion, unless it can only be base64's padding, or
-/// the line is about keys anyway.
+/// configuration file. An equals sign makes a line an option, unless it can only be base64's padding.
 fn key_in_line(line: &str) -> Option<Range<usize>> {
-    let about_keys = line.split_once('=').and_then(|(name, value)| {
-        let name = name.trim().trim_matches(['"', '\'']).to_ascii_lowercase();
-        matches!(
-            name.as_str(),
-            "psk-secrets" | "psksecrets" | "psk-identity" | "pskidentity"
-        )
-        .then_some(line.len() - value.len())
-    });
-    let start = about_keys.unwrap_or(0);
-    let rest = line.get(start..)?;
-    // `"[2001:db8::1]:3001",` in a list of addresses.
-    if rest
-        .trim_start()
-        .trim_start_matches(['"', '\''])
-        .starts_with('[')
-        && about_keys.is_none()
-    {
-        return None;
+    let is_padding = |c: char| matches!(c, '=' | '"' | '\'' | ',' | ']' | ' ' | '\t' | '\r');
+    let option =
+        line.split_once('=').filter(|(_, value)| !value.trim_matches(is_padding).is_empty());
+    let Some((name, value)) = option else {
+        let text = line.trim_start().trim_start_matches(['"', '\'']);
+        // `"[2001:db8::1]:3001",` or `"unix:/run/plc.sock",` in a list of addresses.
+        let is_address = text.starts_with('[') || text.starts_with("unix:/");
+        return if is_address { None } else { after_colon(line, 0) };
+    };
+    if let Some(key) = after_colon(name, 0) {
+        return Some(key);
     }
-    let colon = rest.find(':')?;
-    let before = rest.get(..colon)?;
-    let after = rest.get(colon + 1..)?;
-    let end = after
-        .trim_end()
-        .trim_end_matches([',', ']', ' ', '"', '\''])
-        .len();
-    let key = after.get(..end)?;
-    let padding = key.trim_end_matches('=').contains('=');
-    let is_option = about_keys.is_none() && (before.contains('=') || padding);
-    (!is_option && key.chars().count() >= KEY_LENGTH)
-        .then(|| start + colon + 1..start + colon + 1 + end)
+    let start = line.len() - value.len();
+    let bare = value.trim_matches(|c: char| is_padding(c) && c != '=' || c == '[');
+    match name.trim().trim_matches(['"', '\'']).to_ascii_lowercase().as_str() {
+        // Lists of words with colons between them.
+        "ciphers" | "ciphersuites" | "groups" | "curves" | "curve" => None,
+        "psk-secrets" | "psksecrets" | "psk-identity" | "pskidentity" => after_colon(line, start),
+        _ if bare.starts_with("unix:/") || !looks_like_key_line(bare) => None,
+        _ => after_colon(line, start),
+    }
+}
+
+/// What stands behind the first colon after `start`, if it is long enough for a key.
+fn after_colon(line: &str, start: usize) -> Option<Range<usize>> {
+    let colon = start + line.get(start..)?.find(':')?;
+    let after = line.get(colon + 1..)?;
+    let end = after.trim_end().trim_end_matches([',', ']', ' ', '"', '\'']).len();
+    let is_long = after.get(..end)?.chars().count() >= KEY_LENGTH;
+    is_long.then(|| colon + 1..colon + 1 + end)
+}
+
+/// Whether a text that should name a file of keys holds a key instead. Here the suspicion is wider:
+/// the name would be repeated by whoever does not find the file. `./` before a name clears it.
+pub(crate) fn looks_like_key_instead_of_file(text: &str) -> bool {
+    text.split_once(':').is_some_and(|(identity, key)| {
+        !identity.is_empty()
+            && !identity.contains(['/', '\\'])
+            && !is_drive(identity, key)
+            && key.chars().count() >= KEY_LENGTH
+    })
+}
+
+/// `C:\keys\psk.txt`
+fn is_drive(letter: &str, rest: &str) -> bool {
+    letter.len() == 1 && rest.starts_with(['/', '\\'])
 }
 
 /// Whether a text looks like an identity and its key.
@@ -425,9 +432,10 @@ impl Serialize for Diagnostic {
 /// The findings without the texts: what a program wants, and nothing that could hold a key.
 impl Serialize for Report {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut s = serializer.serialize_struct("Report", 3)?;
+        let mut s = serializer.serialize_struct("Report", 4)?;
         s.serialize_field("errors", &self.count(Severity::Error))?;
         s.serialize_field("warnings", &self.count(Severity::Warning))?;
+        s.serialize_field("notices", &self.count(Severity::Notice))?;
         s.serialize_field("diagnostics", &self.diagnostics)?;
         s.end()
     }
@@ -443,31 +451,16 @@ pub(crate) struct SourceText {
 impl SourceText {
     pub(crate) fn new(file: Arc<Path>, text: impl Into<Arc<str>>) -> Self {
         let text = text.into();
-        let ends = text
-            .bytes()
-            .enumerate()
-            .filter(|(_, b)| *b == b'\n')
-            .map(|(at, _)| at + 1);
+        let ends = text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(at, _)| at + 1);
         let lines = std::iter::once(0).chain(ends).collect();
         Self { file, text, lines }
     }
 
     pub(crate) fn place(&self, span: Range<usize>) -> Place {
-        let index = self
-            .lines
-            .partition_point(|start| *start <= span.start)
-            .saturating_sub(1);
+        let index = self.lines.partition_point(|start| *start <= span.start).saturating_sub(1);
         let start = self.lines.get(index).copied().unwrap_or(0);
-        let before = self
-            .text
-            .get(start..span.start)
-            .map_or(0, |t| t.chars().count());
-        Place {
-            file: self.file.clone(),
-            line: number(index + 1),
-            column: number(before + 1),
-            span,
-        }
+        let before = self.text.get(start..span.start).map_or(0, |t| t.chars().count());
+        Place { file: self.file.clone(), line: number(index + 1), column: number(before + 1), span }
     }
 
     pub(crate) fn register(&self, report: &mut Report) {
@@ -477,4 +470,139 @@ impl SourceText {
 
 fn number(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(text: &str, span: Range<usize>) -> Report {
+        let mut report = Report::default();
+        let source = SourceText::new(Arc::from(Path::new("a.conf")), text);
+        source.register(&mut report);
+        let found = Diagnostic::error("some-code", "bad \u{1b}[31mthing")
+            .at(source.place(span))
+            .label("here")
+            .help("change it");
+        report.push(found);
+        report
+    }
+
+    #[test]
+    fn a_place_counts_lines_from_one_and_columns_in_characters() {
+        let source = SourceText::new(Arc::from(Path::new("x")), "a\n\u{e9}\u{e9}b\n");
+        let place = source.place(6..7);
+        assert_eq!((place.line, place.column), (2, 3));
+        assert_eq!(source.place(0..0).line, 1);
+    }
+
+    #[test]
+    fn people_see_the_line_the_mark_the_help_and_the_count() {
+        let shown = report("one = 1\ntwo = 2\n", 14..15).render(false);
+        for part in
+            ["error[some-code]", "a.conf:2:7", "two = 2", "^ here", "help: change it", "1 error\n"]
+        {
+            assert!(shown.contains(part), "{part} in {shown}");
+        }
+        assert!(report("a", 0..1).render(true).contains("\u{1b}["));
+    }
+
+    #[test]
+    fn nothing_moves_the_terminals_cursor() {
+        let r = report("two = \u{1b}]0;x\u{7}\u{202e}\u{9b}\r\n", 6..8);
+        for text in [r.render(false), r.render_stunnel(), serde_json::to_string(&r).unwrap()] {
+            let bad = text.chars().find(|c| c.is_control() && *c != '\n' || *c == '\u{202e}');
+            assert_eq!(bad, None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_span_that_points_nowhere_does_no_harm() {
+        for span in [0..0, 3..99, 99..99, 1..2] {
+            let mut r = report("\u{e9}\u{e9}", 0..2);
+            if let Some(place) = &mut r.diagnostics[0].place {
+                place.span = span;
+            }
+            assert!(r.render(false).contains("bad"));
+        }
+    }
+
+    #[test]
+    fn what_looks_like_a_key_is_hidden_and_the_length_stays() {
+        let key = "c2VjcmV0c2VjcmV0c2VjcmV0Zm9v";
+        for line in [
+            format!("client1:{key}"),
+            format!("client1:{key}=="),
+            format!("  \"client1:{key}==\","),
+            format!("PSKsecrets = client1:{key}=="),
+            format!("psk-secrets = [\"client1:{key}\"]"),
+            format!("connect = client1:{key}"),
+            format!("\"client1:{key}\" = 1"),
+            "client1:\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}".to_owned(),
+        ] {
+            let shown = presentable(&line);
+            assert!(!shown.contains(key) && !shown.contains('\u{e9}'), "{shown}");
+            assert!(shown.contains("client1"), "{shown}");
+            assert_eq!(shown.len(), line.len());
+        }
+        for line in [
+            "ciphers = ECDHE-PSK-CHACHA20-POLY1305:DHE-PSK-AES256-GCM-SHA384",
+            "connect = plc.example.org:3001",
+            "accept = unix:/run/pskgate/plc.socket",
+            "  \"[2001:db8:1234:5678::1]:3001\",",
+            "socket = l:SO_KEEPALIVE=1",
+            "psk-secrets = \"pskclient1.txt\"",
+        ] {
+            assert_eq!(presentable(line), line);
+        }
+    }
+
+    #[test]
+    fn the_name_of_a_file_is_no_key() {
+        for name in [
+            "psk.txt",
+            "/a:b/c0123456789abcdef",
+            "./a:0123456789abcdef",
+            "C:\\keys\\client-keys.txt",
+            "a:b",
+        ] {
+            assert!(!looks_like_key_instead_of_file(name), "{name}");
+        }
+        for key in
+            ["client1:c2VjcmV0c2VjcmV0", "a:correct.horse.battery.staple", "a:b:c=0123456789abcdef"]
+        {
+            assert!(looks_like_key_instead_of_file(key), "{key}");
+        }
+    }
+
+    #[test]
+    fn a_finding_in_a_key_file_shows_its_line_number_only() {
+        let mut r = Report::default();
+        let file: Arc<Path> = Arc::from(Path::new("psk.txt"));
+        let place = Place { file, line: 7, column: 1, span: 0..0 };
+        r.push(Diagnostic::error("bad-key", "the key is too short").at(place).label("here"));
+        assert!(r.render(false).contains("psk.txt:7"), "{}", r.render(false));
+        assert!(r.render_stunnel().starts_with("[!] psk.txt:7: "));
+    }
+
+    #[test]
+    fn stunnels_shape_names_the_section_or_the_line() {
+        assert_eq!(
+            report("[a b]\n", 0..5).render_stunnel(),
+            "[!] Service [a b]: bad \\u{1b}[31mthing\n[!] Configuration failed\n"
+        );
+        assert_eq!(
+            report(" x = 1 \n", 1..2).render_stunnel(),
+            "[!] a.conf:1: \"x = 1\": bad \\u{1b}[31mthing\n[!] Configuration failed\n"
+        );
+    }
+
+    #[test]
+    fn programs_get_json_without_the_texts() {
+        let json = serde_json::to_value(report("secret = 1\n", 0..6)).unwrap();
+        assert_eq!(json["errors"], 1);
+        assert_eq!(json["diagnostics"][0]["code"], "some-code");
+        assert_eq!(json["diagnostics"][0]["place"]["line"], 1);
+        assert!(!json.to_string().contains("secret"));
+    }
 }

@@ -1,6 +1,6 @@
 //! What a file said: every value with its place, in either dialect, before anything is decided.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,17 +72,20 @@ pub enum Value {
 
 /// What one table or section said: in the order in which it was written, for each option.
 #[derive(Debug, Clone, Default)]
-pub struct Values(BTreeMap<Opt, Vec<Spanned<Value>>>);
+pub struct Values {
+    said: BTreeMap<Opt, Vec<Spanned<Value>>>,
+    tried: BTreeSet<Opt>,
+}
 
 impl Values {
     /// Adds one value.
     pub fn push(&mut self, opt: Opt, value: Spanned<Value>) {
-        self.0.entry(opt).or_default().push(value);
+        self.said.entry(opt).or_default().push(value);
     }
 
     /// All that was said about an option, first to last.
     pub fn all(&self, opt: Opt) -> &[Spanned<Value>] {
-        self.0.get(&opt).map_or(&[], Vec::as_slice)
+        self.said.get(&opt).map_or(&[], Vec::as_slice)
     }
 
     /// The last that was said about an option: for a single value, the one that counts.
@@ -92,14 +95,23 @@ impl Values {
 
     /// Everything, in the table's order.
     pub fn iter(&self) -> impl Iterator<Item = (Opt, &Spanned<Value>)> {
-        self.0
-            .iter()
-            .flat_map(|(opt, values)| values.iter().map(|value| (*opt, value)))
+        self.said.iter().flat_map(|(opt, values)| values.iter().map(|value| (*opt, value)))
+    }
+
+    /// Notes that something was said about an option that could not be read: it is wrong then, but
+    /// not missing.
+    pub fn tried(&mut self, opt: Opt) {
+        self.tried.insert(opt);
+    }
+
+    /// Whether an option was mentioned, legibly or not.
+    pub fn mentions(&self, opt: Opt) -> bool {
+        self.said.contains_key(&opt) || self.tried.contains(&opt)
     }
 
     /// Whether nothing was said.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.said.is_empty() && self.tried.is_empty()
     }
 }
 
@@ -128,7 +140,7 @@ pub struct Draft {
     /// In the order of the file. A stunnel.conf without any is in inetd mode, and its `defaults` are
     /// the one service.
     pub services: Vec<DraftService>,
-    /// Whether something that cannot be read stood where a service's value should: what is missing
-    /// then may well have been there.
+    /// Whether something was so broken that nobody knows to what it belonged: what is missing then
+    /// may well have been there.
     pub incomplete: bool,
 }

@@ -32,22 +32,10 @@ pub enum Endpoint {
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tcp {
-                host: Host::Unspecified,
-                port,
-            } => write!(f, "{port}"),
-            Self::Tcp {
-                host: Host::Ip(IpAddr::V6(ip)),
-                port,
-            } => write!(f, "[{ip}]:{port}"),
-            Self::Tcp {
-                host: Host::Ip(ip),
-                port,
-            } => write!(f, "{ip}:{port}"),
-            Self::Tcp {
-                host: Host::Name(name),
-                port,
-            } => write!(f, "{name}:{port}"),
+            Self::Tcp { host: Host::Unspecified, port } => write!(f, "{port}"),
+            Self::Tcp { host: Host::Ip(IpAddr::V6(ip)), port } => write!(f, "[{ip}]:{port}"),
+            Self::Tcp { host: Host::Ip(ip), port } => write!(f, "{ip}:{port}"),
+            Self::Tcp { host: Host::Name(name), port } => write!(f, "{name}:{port}"),
             Self::Unix(path) => write!(f, "{}", path.display()),
         }
     }
@@ -104,10 +92,7 @@ impl fmt::Display for AddressError {
             Self::OnlyHost(host) => write!(f, "`{host}` has no port"),
             Self::NoHost => write!(f, "the host is missing before the colon"),
             Self::Ambiguous { .. } => {
-                write!(
-                    f,
-                    "an IPv6 address and a port need brackets to tell them apart"
-                )
+                write!(f, "an IPv6 address and a port need brackets to tell them apart")
             }
             Self::Brackets(text) => write!(f, "brackets hold an IPv6 address, not `{text}`"),
             Self::BadHost(host) => write!(f, "`{host}` is neither an address nor a host name"),
@@ -128,9 +113,7 @@ impl AddressError {
                 "write the port's number; a comment needs a line of its own".into()
             }
             Self::PortZero => "write the port that the other side listens on".into(),
-            Self::Ambiguous {
-                suggestion: Some(text),
-            } => format!("write \"{text}\""),
+            Self::Ambiguous { suggestion: Some(text) } => format!("write \"{text}\""),
             Self::Ambiguous { suggestion: None } => "write [IPv6]:port".into(),
             Self::Brackets(_) => "write host:port without brackets".into(),
             Self::BadHost(_) => {
@@ -164,20 +147,12 @@ pub fn parse_native(text: &str, role: Role) -> Result<Endpoint, AddressError> {
             return Err(AddressError::Brackets(text.into()));
         };
         let host = bracketed(inside)?;
-        let port = port
-            .strip_prefix(':')
-            .ok_or_else(|| AddressError::OnlyHost(text.into()))?;
-        return Ok(Endpoint::Tcp {
-            host,
-            port: number(port, role)?,
-        });
+        let port = port.strip_prefix(':').ok_or_else(|| AddressError::OnlyHost(text.into()))?;
+        return Ok(Endpoint::Tcp { host, port: number(port, role)? });
     }
     let Some((host, port)) = text.rsplit_once(':') else {
         if text.bytes().all(|b| b.is_ascii_digit()) {
-            return Ok(Endpoint::Tcp {
-                host: Host::Unspecified,
-                port: number(text, role)?,
-            });
+            return Ok(Endpoint::Tcp { host: Host::Unspecified, port: number(text, role)? });
         }
         return Err(AddressError::OnlyHost(text.into()));
     };
@@ -194,10 +169,7 @@ pub fn parse_native(text: &str, role: Role) -> Result<Endpoint, AddressError> {
         "*" if role == Role::Listen => Host::Unspecified,
         host => named(host)?,
     };
-    Ok(Endpoint::Tcp {
-        host,
-        port: number(port, role)?,
-    })
+    Ok(Endpoint::Tcp { host, port: number(port, role)? })
 }
 
 /// Reads an address as stunnel does: a leading slash is a Unix socket, the last colon ends the host,
@@ -227,11 +199,7 @@ pub fn parse_stunnel(text: &str, role: Role) -> Result<Endpoint, AddressError> {
         }
     };
     let is_number = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
-    let port = if is_number {
-        number(port, role)?
-    } else {
-        service(port)?
-    };
+    let port = if is_number { number(port, role)? } else { service(port)? };
     Ok(Endpoint::Tcp { host, port })
 }
 
@@ -339,35 +307,19 @@ mod tests {
             ("plc.example", AddressError::OnlyHost("plc.example".into())),
             ("70000", AddressError::PortTooLarge("70000".into())),
             ("a:65536", AddressError::PortTooLarge("65536".into())),
-            (
-                "::1:80",
-                AddressError::Ambiguous {
-                    suggestion: Some("[::1]:80".into()),
-                },
-            ),
-            (
-                "fe80::1",
-                AddressError::Ambiguous {
-                    suggestion: Some("[fe80::1]:PORT".into()),
-                },
-            ),
+            ("::1:80", AddressError::Ambiguous { suggestion: Some("[::1]:80".into()) }),
+            ("fe80::1", AddressError::Ambiguous { suggestion: Some("[fe80::1]:PORT".into()) }),
             ("1:2:3", AddressError::Ambiguous { suggestion: None }),
             ("[PLC]:3001", AddressError::Brackets("PLC".into())),
             ("[::1]", AddressError::OnlyHost("[::1]".into())),
             ("127.0.0.256:1", AddressError::BadHost("127.0.0.256".into())),
             ("a b:1", AddressError::BadHost("a b".into())),
             ("unix:", AddressError::BadPath),
-            (
-                "127.0.0.1:0 ; x",
-                AddressError::UnknownService("0 ; x".into()),
-            ),
+            ("127.0.0.1:0 ; x", AddressError::UnknownService("0 ; x".into())),
         ] {
             assert_eq!(native(text), Err(error), "{text}");
         }
-        assert_eq!(
-            parse_native("0", Role::Connect),
-            Err(AddressError::PortZero)
-        );
+        assert_eq!(parse_native("0", Role::Connect), Err(AddressError::PortZero));
     }
 
     #[test]
@@ -386,14 +338,8 @@ mod tests {
             assert_eq!(stunnel(text).as_deref(), Ok(shown), "{text}");
         }
         assert_eq!(stunnel(":80"), Err(AddressError::NoHost));
-        assert_eq!(
-            stunnel("70000"),
-            Err(AddressError::PortTooLarge("70000".into()))
-        );
-        assert_eq!(
-            stunnel("127.0.0.1:0 ; x"),
-            Err(AddressError::UnknownService("0 ; x".into()))
-        );
+        assert_eq!(stunnel("70000"), Err(AddressError::PortTooLarge("70000".into())));
+        assert_eq!(stunnel("127.0.0.1:0 ; x"), Err(AddressError::UnknownService("0 ; x".into())));
     }
 
     #[test]
@@ -407,13 +353,7 @@ mod tests {
 
     #[test]
     fn what_is_shown_can_be_read_again() {
-        for text in [
-            "3001",
-            "127.0.0.1:3001",
-            "[::1]:3001",
-            "plc.example:1",
-            "/run/a",
-        ] {
+        for text in ["3001", "127.0.0.1:3001", "[::1]:3001", "plc.example:1", "/run/a"] {
             let once = parse_native(text, Role::Listen).unwrap();
             assert_eq!(parse_native(&once.to_string(), Role::Listen).unwrap(), once);
         }

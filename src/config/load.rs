@@ -23,9 +23,7 @@ pub enum Format {
 impl Format {
     /// The language of a file of this name.
     pub fn dialect(self, path: &Path) -> Dialect {
-        let is_toml = path
-            .extension()
-            .is_some_and(|e| e.eq_ignore_ascii_case("toml"));
+        let is_toml = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("toml"));
         match self {
             Self::Toml => Dialect::Native,
             Self::Stunnel => Dialect::Stunnel,
@@ -63,11 +61,7 @@ pub fn load(path: &Path, format: Format) -> Result<(Config, Report), Report> {
     };
     let base = match format.dialect(path) {
         Dialect::Stunnel => here,
-        Dialect::Native => here
-            .join(path)
-            .parent()
-            .map(Path::to_path_buf)
-            .unwrap_or_default(),
+        Dialect::Native => here.join(path).parent().map(Path::to_path_buf).unwrap_or_default(),
     };
     load_text(&bytes, path, &base, format)
 }
@@ -87,7 +81,9 @@ pub fn load_text(
     let Some(draft) = read(text, name, base, format, &mut report) else {
         return Err(report);
     };
-    match validate::validate(&draft, &mut report) {
+    let config = validate::validate(&draft, &mut report);
+    report.sort();
+    match config {
         Some(config) if !report.has_errors() => Ok((config, report)),
         _ => Err(report),
     }
@@ -104,12 +100,9 @@ pub(crate) fn read(
     match format.dialect(name) {
         Dialect::Stunnel => Some(stunnel::read(text, name, base, report)),
         Dialect::Native => match std::str::from_utf8(text) {
-            Ok(text) => Some(toml::read(
-                text.strip_prefix('\u{feff}').unwrap_or(text),
-                name,
-                base,
-                report,
-            )),
+            Ok(text) => {
+                Some(toml::read(text.strip_prefix('\u{feff}').unwrap_or(text), name, base, report))
+            }
             Err(e) => {
                 let before = text.get(..e.valid_up_to()).unwrap_or_default();
                 let line = before.iter().filter(|b| **b == b'\n').count() + 1;
@@ -136,9 +129,7 @@ mod tests {
     use crate::config::model::{Authentication, Mode};
 
     fn example(name: &str) -> (Config, Report) {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("examples")
-            .join(name);
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name);
         match load(&path, Format::Auto) {
             Ok(loaded) => loaded,
             Err(report) => panic!("{}", report.render(false)),
@@ -180,6 +171,93 @@ mod tests {
         }
     }
 
+    /// xorshift: the same mistakes on every machine.
+    fn random(state: &mut u64) -> usize {
+        *state ^= *state << 13;
+        *state ^= *state >> 7;
+        *state ^= *state << 17;
+        (*state >> 11) as usize
+    }
+
+    fn survive(text: &[u8], name: &str) {
+        let report = match load_text(text, Path::new(name), Path::new("/base"), Format::Auto) {
+            Ok((_, report)) => {
+                assert!(!report.has_errors());
+                report
+            }
+            Err(report) => {
+                assert!(
+                    report.has_errors(),
+                    "refused in silence: {:?}",
+                    String::from_utf8_lossy(text)
+                );
+                report
+            }
+        };
+        for shown in [report.render(false), report.render_stunnel()] {
+            assert!(!shown.contains(|c: char| c.is_control() && c != '\n'), "{shown:?}");
+        }
+    }
+
+    #[test]
+    fn no_text_makes_the_readers_panic() {
+        let mut seeds: Vec<(Vec<u8>, &str)> = Vec::new();
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        for folder in ["examples", "tests/cases/config/valid", "tests/cases/config/invalid"] {
+            for entry in std::fs::read_dir(root.join(folder)).unwrap() {
+                let path = entry.unwrap().path();
+                match path.extension().and_then(|e| e.to_str()) {
+                    Some("toml") => seeds.push((std::fs::read(&path).unwrap(), "x.toml")),
+                    Some("conf") => seeds.push((std::fs::read(&path).unwrap(), "x.conf")),
+                    _ => {}
+                }
+            }
+        }
+        assert!(seeds.len() >= 25, "only {} seeds found", seeds.len());
+        let pieces: [&[u8]; 16] = [
+            b"\0",
+            b"\r",
+            b"\n",
+            b"=",
+            b"[",
+            b"]",
+            b"\"",
+            b":",
+            b"\xff",
+            "\u{e9}".as_bytes(),
+            b" ",
+            b"#",
+            b"99999999999999999999",
+            b"\x1b[2J",
+            b"[[",
+            b"client1:c2VjcmV0c2VjcmV0c2VjcmV0",
+        ];
+        let mut state = 0x9e37_79b9_7f4a_7c15;
+        for round in 0..1_500 {
+            let (seed, name) = &seeds[round % seeds.len()];
+            let mut text = seed.clone();
+            for _ in 0..=random(&mut state) % 4 {
+                let at = random(&mut state) % (text.len() + 1);
+                let end = (at + random(&mut state) % 8).min(text.len());
+                match random(&mut state) % 4 {
+                    0 => drop(text.drain(at..end)),
+                    1 => text.truncate(at),
+                    2 if at < text.len() => text[at] = (random(&mut state) % 256) as u8,
+                    _ => {
+                        let piece = pieces[random(&mut state) % pieces.len()];
+                        drop(text.splice(at..at, piece.iter().copied()));
+                    }
+                }
+            }
+            survive(&text, name);
+        }
+        for round in 0..500 {
+            let length = random(&mut state) % 200;
+            let text: Vec<u8> = (0..length).map(|_| (random(&mut state) % 256) as u8).collect();
+            survive(&text, if round % 2 == 0 { "x.toml" } else { "x.conf" });
+        }
+    }
+
     #[test]
     fn a_file_that_is_not_there_is_a_finding() {
         let report = load(Path::new("/nonexistent/x.toml"), Format::Auto).unwrap_err();
@@ -200,15 +278,9 @@ mod tests {
     fn the_name_tells_the_language_unless_the_caller_does() {
         assert_eq!(Format::Auto.dialect(Path::new("a.toml")), Dialect::Native);
         assert_eq!(Format::Auto.dialect(Path::new("a.TOML")), Dialect::Native);
-        assert_eq!(
-            Format::Auto.dialect(Path::new("stunnel.conf")),
-            Dialect::Stunnel
-        );
+        assert_eq!(Format::Auto.dialect(Path::new("stunnel.conf")), Dialect::Stunnel);
         assert_eq!(Format::Auto.dialect(Path::new("-")), Dialect::Stunnel);
         assert_eq!(Format::Toml.dialect(Path::new("a.conf")), Dialect::Native);
-        assert_eq!(
-            Format::Stunnel.dialect(Path::new("a.toml")),
-            Dialect::Stunnel
-        );
+        assert_eq!(Format::Stunnel.dialect(Path::new("a.toml")), Dialect::Stunnel);
     }
 }

@@ -41,18 +41,12 @@ pub struct Decided<T> {
 impl<T> Decided<T> {
     /// A value that the operator wrote at `place`.
     pub fn said(value: T, place: Place) -> Self {
-        Self {
-            value,
-            origin: Origin::Said(place),
-        }
+        Self { value, origin: Origin::Said(place) }
     }
 
     /// A value that nobody wrote.
     pub fn default(value: T, dialect: Dialect) -> Self {
-        Self {
-            value,
-            origin: Origin::Default(dialect),
-        }
+        Self { value, origin: Origin::Default(dialect) }
     }
 
     /// Where it was written, if it was.
@@ -291,9 +285,9 @@ pub struct Timeouts {
 /// What strangers and members may use up.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Sessions at once; unset is derived from the descriptor limit.
+    /// Sessions at once; unset shares what the limit of descriptors leaves with other services.
     pub max_sessions: Option<Decided<u32>>,
-    /// Handshakes at once; unset is derived from the descriptor limit.
+    /// Handshakes at once; unset shares the process's with other services.
     pub max_handshakes: Option<Decided<u32>>,
 }
 

@@ -146,6 +146,11 @@ impl Row {
         .unwrap_or_default()
     }
 
+    /// The words that are a value of it; empty where any text of its kind may be.
+    pub fn words(&self, dialect: Dialect) -> Vec<&'static str> {
+        super::value::words(self.kind, dialect)
+    }
+
     /// The default of this dialect, as it would be written; empty if there is none.
     pub fn default(&self, dialect: Dialect) -> &'static str {
         match dialect {
@@ -174,22 +179,18 @@ pub fn native(table: Table, key: &str) -> Option<&'static Row> {
 
 /// The row of an option of stunnel's, whose names know no case.
 pub fn stunnel(name: &str) -> Option<&'static Row> {
-    TABLE
-        .iter()
-        .find(|row| row.stunnel.iter().any(|n| n.eq_ignore_ascii_case(name)))
+    TABLE.iter().find(|row| row.stunnel.iter().any(|n| n.eq_ignore_ascii_case(name)))
 }
 
 /// The name nearest to a misspelt one, if one is near enough to be offered.
 pub fn nearest<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let wrong = wrong.to_ascii_lowercase().replace('_', "-");
+    let letters = |s: &str| s.to_ascii_lowercase().replace(|c: char| c.is_ascii_digit(), "");
     names
         .into_iter()
-        .map(|name| {
-            (
-                strsim::damerau_levenshtein(&wrong, &name.to_ascii_lowercase()),
-                name,
-            )
-        })
+        // Another number is another choice and no slip of the hand.
+        .filter(|name| name.eq_ignore_ascii_case(&wrong) || letters(name) != letters(&wrong))
+        .map(|name| (strsim::damerau_levenshtein(&wrong, &name.to_ascii_lowercase()), name))
         // A third of the letters may be wrong: more, and the offer is a guess.
         .filter(|(distance, name)| *distance <= name.len().max(3) / 3)
         .min_by_key(|(distance, _)| *distance)
@@ -367,9 +368,9 @@ table! {
         "Sessions at once; derived from the limit on open files if unset.";
     MaxHandshakes [Service "max-handshakes"] [] Service One Count { min: 1, max: 1_000_000 }, Works, "" "",
         "Handshakes at once; derived from the limit on open files if unset.";
-    WhenFull [Service "when-full"] [] Service One Raw, Later(&["refuse"]), "refuse" "",
+    WhenFull [Service "when-full"] [] Service One Raw, Later(&[]), "" "",
         "What becomes of a newcomer when max-sessions is reached.";
-    OnRevocation [Service "on-revocation"] [] Service One Raw, Later(&["cut"]), "cut" "",
+    OnRevocation [Service "on-revocation"] [] Service One Raw, Later(&[]), "" "",
         "What becomes of a session whose key was removed or changed.";
     Identities [Service "identities"] [] Service One Raw, Later(&[]), "" "",
         "Rules for single identities.";
@@ -491,11 +492,7 @@ mod tests {
         for (place, row) in TABLE.iter().enumerate() {
             assert_eq!(row.opt as usize, place);
             assert_eq!(row.opt.row().opt, row.opt);
-            assert!(
-                row.native.is_some() || !row.stunnel.is_empty(),
-                "{:?}",
-                row.opt
-            );
+            assert!(row.native.is_some() || !row.stunnel.is_empty(), "{:?}", row.opt);
             assert!(row.doc.ends_with('.'), "{:?}", row.opt);
         }
     }
@@ -514,12 +511,7 @@ mod tests {
                 assert!(stunnel.insert(name.to_ascii_lowercase()), "{name}");
             }
         }
-        assert!(
-            native.len() >= 30 && stunnel.len() >= 100,
-            "{} {}",
-            native.len(),
-            stunnel.len()
-        );
+        assert!(native.len() >= 30 && stunnel.len() >= 100, "{} {}", native.len(), stunnel.len());
     }
 
     #[test]
@@ -551,5 +543,7 @@ mod tests {
         assert_eq!(nearest("idle_timeout", keys()), Some("idle-timeout"));
         assert_eq!(nearest("conect", keys()), Some("connect"));
         assert_eq!(nearest("xylophone", keys()), None);
+        assert_eq!(nearest("1.4", ["1.2", "1.3"]), None);
+        assert_eq!(nearest("8", ["0", "7"]), None);
     }
 }

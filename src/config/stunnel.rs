@@ -20,6 +20,9 @@ const LINE_LIMIT: usize = 16_383;
 /// Nobody includes this deep on purpose, and a directory can include itself.
 const DEPTH_LIMIT: usize = 16;
 
+/// Nor so many files: two that include their own directory would double at each depth.
+const FILE_LIMIT: usize = 1_000;
+
 /// Reads a file's bytes, and the directories it includes.
 pub(super) fn read(bytes: &[u8], name: &Path, base: &Path, report: &mut Report) -> Draft {
     let file: Arc<Path> = Arc::from(name);
@@ -34,6 +37,7 @@ pub(super) fn read(bytes: &[u8], name: &Path, base: &Path, report: &mut Report) 
             incomplete: false,
         },
         report,
+        included: 0,
     };
     reader.file(bytes, file, 0);
     reader.draft
@@ -42,6 +46,8 @@ pub(super) fn read(bytes: &[u8], name: &Path, base: &Path, report: &mut Report) 
 struct Reader<'a> {
     draft: Draft,
     report: &'a mut Report,
+    /// How many files were included so far.
+    included: usize,
 }
 
 impl Reader<'_> {
@@ -63,27 +69,25 @@ impl Reader<'_> {
         match split {
             Split::Section(name) => {
                 let name = String::from_utf8_lossy(name).into_owned();
-                let name = Spanned {
-                    value: name,
-                    place: whole,
-                };
-                self.draft.services.push(DraftService {
-                    name,
-                    values: Values::default(),
-                });
+                let name = Spanned { value: name, place: whole };
+                self.draft.services.push(DraftService { name, values: Values::default() });
             }
-            Split::NoEquals => self.report.push(
-                Diagnostic::error("no-equals-sign", "No '=' found")
-                    .at(whole)
-                    .help("write NAME = VALUE, [SECTION], or # before a comment"),
-            ),
+            Split::NoEquals => {
+                // `accept 3001`
+                let text = String::from_utf8_lossy(&line.bytes);
+                let first = text.split_whitespace().next().unwrap_or_default();
+                if let Some(row) = options::stunnel(first) {
+                    self.values(row).tried(row.opt);
+                }
+                self.report.push(
+                    Diagnostic::error("no-equals-sign", "No '=' found")
+                        .at(whole)
+                        .help("write NAME = VALUE, [SECTION], or # before a comment"),
+                );
+            }
             Split::Option { name, value } => {
                 let at = |range: Range<usize>| {
-                    if range.is_empty() {
-                        whole.clone()
-                    } else {
-                        source.place(line.span(range))
-                    }
+                    if range.is_empty() { whole.clone() } else { source.place(line.span(range)) }
                 };
                 let text = String::from_utf8_lossy(line.bytes.get(name.clone()).unwrap_or(&[]));
                 let bytes = line.bytes.get(value.clone()).unwrap_or(&[]);
@@ -96,64 +100,64 @@ impl Reader<'_> {
         let in_section = !self.draft.services.is_empty();
         let Some(row) = options::stunnel(name) else {
             let whole = String::from_utf8_lossy(bytes);
-            let found =
-                if looks_like_key_line(name) || looks_like_key_line(&format!("{name}={whole}")) {
-                    Diagnostic::error(
-                        "key-in-configuration",
-                        "this looks like an identity and its key",
-                    )
+            let names = options::TABLE.iter().flat_map(|row| row.stunnel.iter().copied());
+            let near = options::nearest(name, names);
+            let found = if looks_like_key_line(name)
+                || looks_like_key_line(&format!("{name}={whole}"))
+            {
+                Diagnostic::error("key-in-configuration", "this looks like an identity and its key")
                     .at(name_at)
                     .help("put it into a file of its own and name that file with PSKsecrets")
-                } else {
-                    let names = options::TABLE
-                        .iter()
-                        .flat_map(|row| row.stunnel.iter().copied());
-                    let help = match options::nearest(name, names) {
-                        Some(near) => format!("did you mean `{near}`?"),
-                        None => "there is no such option".into(),
-                    };
-                    Diagnostic::error("unknown-option", "Specified option name is not valid here")
-                        .at(name_at)
-                        .label("unknown option")
-                        .help(help)
+            } else {
+                let help = match near {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => "there is no such option".into(),
                 };
+                Diagnostic::error("unknown-option", "Specified option name is not valid here")
+                    .at(name_at)
+                    .label("unknown option")
+                    .help(help)
+            };
             self.report.push(found);
-            self.draft.incomplete = true;
+            if let Some(row) = near.and_then(options::stunnel) {
+                self.values(row).tried(row.opt);
+            }
             return;
         };
         if row.scope == Scope::Global && in_section {
             self.report.push(
-                Diagnostic::error(
-                    "misplaced-option",
-                    "Specified option name is not valid here",
-                )
-                .at(name_at)
-                .help("this is a global option: move it before the first [section]"),
+                Diagnostic::error("misplaced-option", "Specified option name is not valid here")
+                    .at(name_at)
+                    .help("this is a global option: move it before the first [section]"),
             );
             return;
         }
         // An empty pid is how stunnel is told to write none.
         if row.opt == Opt::Pid && bytes.is_empty() {
-            self.draft.global.push(
-                Opt::Pid,
-                Spanned {
-                    value: Value::Text(String::new()),
-                    place: at,
-                },
-            );
+            self.draft
+                .global
+                .push(Opt::Pid, Spanned { value: Value::Text(String::new()), place: at });
             return;
         }
         match value::read_bytes(row.kind, bytes) {
             Ok(Value::Path(dir)) if row.opt == Opt::Include => self.include(&dir, at, depth),
             Ok(value) => self.keep(row, Spanned { value, place: at }),
             Err(wrong) => {
-                self.draft.incomplete = true;
-                self.report.push(
-                    Diagnostic::error(wrong.code, wrong.message)
-                        .at(at)
-                        .help(wrong.help),
-                );
+                self.values(row).tried(row.opt);
+                self.report
+                    .push(Diagnostic::error(wrong.code, wrong.message).at(at).help(wrong.help));
             }
+        }
+    }
+
+    /// Where an option of this row goes that stands here.
+    fn values(&mut self, row: &Row) -> &mut Values {
+        match self.draft.services.last_mut() {
+            Some(service) => &mut service.values,
+            None if row.scope == Scope::Global || row.opt == Opt::LogLevel => {
+                &mut self.draft.global
+            }
+            None => &mut self.draft.defaults,
         }
     }
 
@@ -178,18 +182,15 @@ impl Reader<'_> {
     /// with strcoll in the C locale. Names with a leading dot and editors' backups are included too.
     fn include(&mut self, dir: &Path, at: Place, depth: usize) {
         let fail = |report: &mut Report, message: String, help: &str| {
-            report.push(
-                Diagnostic::error("include-failed", message)
-                    .at(at.clone())
-                    .help(help),
-            );
+            report.push(Diagnostic::error("include-failed", message).at(at.clone()).help(help));
         };
+        if self.included > FILE_LIMIT {
+            return;
+        }
         if depth >= DEPTH_LIMIT {
-            fail(
-                self.report,
-                "files include each other without end".into(),
-                "break the circle",
-            );
+            self.included = FILE_LIMIT + 1;
+            self.draft.incomplete = true;
+            fail(self.report, "files include each other without end".into(), "break the circle");
             return;
         }
         let path = self.draft.base.join(dir);
@@ -199,7 +200,7 @@ impl Reader<'_> {
                 self.draft.incomplete = true;
                 fail(
                     self.report,
-                    format!("cannot read the directory {}: {e}", path.display()),
+                    format!("cannot read the directory {}: {e}", dir.display()),
                     "include takes a directory, not a file",
                 );
                 return;
@@ -211,6 +212,15 @@ impl Reader<'_> {
             name(a).cmp(&name(b))
         });
         for file in files {
+            self.included += 1;
+            if self.included > FILE_LIMIT {
+                // Said once: whoever noticed first has said it, or it is one very full directory.
+                if self.included == FILE_LIMIT + 1 {
+                    let message = format!("more than {FILE_LIMIT} files are included");
+                    fail(self.report, message, "include fewer");
+                }
+                return;
+            }
             // As it would be typed from where the program was started.
             let shown: PathBuf = match file.file_name() {
                 Some(name) => dir.join(name),
@@ -238,10 +248,7 @@ impl Reader<'_> {
 enum Split<'a> {
     Section(&'a [u8]),
     NoEquals,
-    Option {
-        name: Range<usize>,
-        value: Range<usize>,
-    },
+    Option { name: Range<usize>, value: Range<usize> },
 }
 
 /// What isspace(3) means in the C locale; CR is gone already.
@@ -320,16 +327,8 @@ impl Lines {
                     && is_utf8
                     && shown.is_char_boundary(offset)
                     && shown.is_char_boundary(offset + content.len());
-                let span = if exact {
-                    offset..offset + content.len()
-                } else {
-                    start..shown.len()
-                };
-                lines.push(Line {
-                    bytes: content,
-                    shown: span,
-                    exact,
-                });
+                let span = if exact { offset..offset + content.len() } else { start..shown.len() };
+                lines.push(Line { bytes: content, shown: span, exact });
             }
         }
         Self { lines, shown }
@@ -408,15 +407,9 @@ mod tests {
     fn only_a_lines_first_character_makes_a_comment() {
         let (d, r) = draft(b"  ; x\n\t# y\n[a]\nciphers = PSK # all of them\n");
         assert!(r.diagnostics.is_empty());
-        assert_eq!(
-            text(&d.services[0].values, Opt::Ciphers),
-            ["PSK # all of them"]
-        );
+        assert_eq!(text(&d.services[0].values, Opt::Ciphers), ["PSK # all of them"]);
         assert_eq!(codes(b"[a] ; comment\n"), [("no-equals-sign", 1)]);
-        assert_eq!(
-            codes(b"[a]\naccept = 127.0.0.1:0 ; x\n"),
-            [("bad-address", 2)]
-        );
+        assert_eq!(codes(b"[a]\naccept = 127.0.0.1:0 ; x\n"), [("bad-address", 2)]);
     }
 
     #[test]
@@ -467,10 +460,7 @@ mod tests {
         let (d, r) = draft(b"[a]\nPSKidentity = \xe9t\xe9\nPSKsecrets = \xe9\n");
         assert!(r.diagnostics.is_empty());
         assert_eq!(
-            d.services[0]
-                .values
-                .last(Opt::PskIdentity)
-                .map(|v| v.value.clone()),
+            d.services[0].values.last(Opt::PskIdentity).map(|v| v.value.clone()),
             Some(Value::Bytes(b"\xe9t\xe9".to_vec()))
         );
         assert_eq!(d.services[0].values.all(Opt::PskSecrets).len(), 1);
@@ -481,10 +471,7 @@ mod tests {
     fn an_unknown_option_is_an_error_and_its_neighbour_is_offered() {
         let (_, r) = draft(b"[a]\nPSKsecret = x\n");
         assert_eq!(r.diagnostics[0].code, "unknown-option");
-        assert_eq!(
-            r.diagnostics[0].help.as_deref(),
-            Some("did you mean `PSKsecrets`?")
-        );
+        assert_eq!(r.diagnostics[0].help.as_deref(), Some("did you mean `PSKsecrets`?"));
         let place = r.diagnostics[0].place.clone().unwrap();
         assert_eq!((place.line, place.column, place.span), (2, 1, 4..13));
     }
@@ -509,10 +496,7 @@ mod tests {
         let text_ = b"[first]\ninclude = d\naccept = 8\n";
         let d = read(text_, Path::new("t.conf"), dir.path(), &mut report);
         assert!(report.diagnostics.is_empty(), "{}", report.render(false));
-        assert_eq!(
-            text(&d.services[0].values, Opt::Connect),
-            ["1", "2", "3", "4", "5", "6"]
-        );
+        assert_eq!(text(&d.services[0].values, Opt::Connect), ["1", "2", "3", "4", "5", "6"]);
         assert_eq!(text(&d.services[1].values, Opt::Connect), ["7"]);
         assert_eq!(text(&d.services[1].values, Opt::Accept), ["8"]);
     }
@@ -523,12 +507,7 @@ mod tests {
         std::fs::create_dir(dir.path().join("d")).unwrap();
         std::fs::write(dir.path().join("d/x"), "\nbroken\n").unwrap();
         let mut report = Report::default();
-        read(
-            b"# hi\ninclude = d\n",
-            Path::new("t.conf"),
-            dir.path(),
-            &mut report,
-        );
+        read(b"# hi\ninclude = d\n", Path::new("t.conf"), dir.path(), &mut report);
         assert_eq!(
             report.render_stunnel(),
             "[!] d/x:2: \"broken\": No '=' found\n\
@@ -543,12 +522,7 @@ mod tests {
         std::fs::create_dir(dir.path().join("d")).unwrap();
         std::fs::write(dir.path().join("d/x"), "include = d\n").unwrap();
         let mut report = Report::default();
-        read(
-            b"include = d\n",
-            Path::new("t.conf"),
-            dir.path(),
-            &mut report,
-        );
+        read(b"include = d\n", Path::new("t.conf"), dir.path(), &mut report);
         assert_eq!(report.diagnostics.len(), 1);
         assert_eq!(report.diagnostics[0].code, "include-failed");
         assert!(report.render_stunnel().len() < 20_000);

@@ -37,22 +37,11 @@ pub(super) fn read(text: &str, name: &Path, base: &Path, report: &mut Report) ->
     for mistake in &mistakes {
         let span = mistake.span().unwrap_or(0..0);
         let place = reader.source.place(span.clone());
-        let line = text
-            .get(span.start..)
-            .and_then(|t| t.lines().next())
-            .unwrap_or_default();
+        let line = text.lines().nth(index(place.line)).unwrap_or_default();
         let mut found = Diagnostic::error("syntax", mistake.message()).at(place.clone());
-        if line.contains(':')
-            && looks_like_key_line(
-                text.lines()
-                    .nth(index(place.line))
-                    .unwrap_or_default()
-                    .trim(),
-            )
-        {
+        if looks_like_key_line(line.trim()) {
             found = found.help("keys belong into a file of their own, named by psk-secrets");
-        } else if let Some(help) = unquoted(text.lines().nth(index(place.line)).unwrap_or_default())
-        {
+        } else if let Some(help) = unquoted(line) {
             found = found.help(help);
         }
         // One slip makes the parser stumble several times over the same line.
@@ -64,7 +53,12 @@ pub(super) fn read(text: &str, name: &Path, base: &Path, report: &mut Report) ->
     reader.root(root.get_ref());
     let Reader { found, draft, .. } = reader;
     // What was made up to recover from a slip is no mistake of the operator's.
-    let made_up = |d: &Diagnostic| d.place.as_ref().is_some_and(|p| lines.contains(&p.line));
+    // And behind the head of a table that could not be read, keys seem to be where they are not.
+    let first = lines.iter().min().copied().unwrap_or(u32::MAX);
+    let made_up = |d: &Diagnostic| {
+        let line = d.place.as_ref().map_or(0, |p| p.line);
+        lines.contains(&line) || (d.code == "unknown-option" && line > first)
+    };
     for d in found.into_iter().filter(|d| !made_up(d)) {
         report.push(d);
     }
@@ -110,10 +104,8 @@ fn entries<'a, 'i>(table: &'a DeTable<'i>) -> Vec<(&'a Key<'i>, &'a Item<'i>)> {
 
 impl Reader {
     fn error(&mut self, code: &'static str, span: Range<usize>, message: String, help: String) {
-        self.draft.incomplete = true;
         let place = self.source.place(span);
-        self.found
-            .push(Diagnostic::error(code, message).at(place).help(help));
+        self.found.push(Diagnostic::error(code, message).at(place).help(help));
     }
 
     fn root(&mut self, root: &DeTable<'_>) {
@@ -137,11 +129,11 @@ impl Reader {
                 name => match options::native(Table::Top, name) {
                     Some(row) => {
                         let values = self.values(row, item);
-                        values
-                            .into_iter()
-                            .for_each(|v| self.draft.global.push(row.opt, v));
+                        values.into_iter().for_each(|v| self.draft.global.push(row.opt, v));
                     }
-                    None => self.unknown(key, Table::Top),
+                    None => {
+                        self.unknown(key, Table::Top);
+                    }
                 },
             }
         }
@@ -151,14 +143,12 @@ impl Reader {
         match item.get_ref() {
             DeValue::Table(table) => Some(table),
             other => {
+                self.draft.incomplete = true;
                 self.error(
                     "wrong-type",
                     item.span(),
                     format!("`{}` is a table, not {}", key.get_ref(), type_of(other)),
-                    format!(
-                        "write [{}] on a line of its own, and its keys below",
-                        key.get_ref()
-                    ),
+                    format!("write [{}] on a line of its own, and its keys below", key.get_ref()),
                 );
                 None
             }
@@ -170,11 +160,11 @@ impl Reader {
             match options::native(table, key.get_ref()) {
                 Some(row) => {
                     let values = self.values(row, item);
-                    values
-                        .into_iter()
-                        .for_each(|v| self.draft.global.push(row.opt, v));
+                    values.into_iter().for_each(|v| self.draft.global.push(row.opt, v));
                 }
-                None => self.unknown(key, table),
+                None => {
+                    self.unknown(key, table);
+                }
             }
         }
     }
@@ -196,15 +186,13 @@ impl Reader {
                     Some(_) => "a service's keys stand in [services.NAME]".into(),
                     None => format!("write [services.{name}] on a line of its own"),
                 };
+                self.draft.incomplete = true;
                 let message = format!("a service is a table, not {}", type_of(item.get_ref()));
                 self.error("wrong-type", item.span(), message, help);
                 continue;
             };
             let values = self.service(items);
-            let name = Spanned {
-                value: name,
-                place: self.source.place(key.span()),
-            };
+            let name = Spanned { value: name, place: self.source.place(key.span()) };
             self.draft.services.push(DraftService { name, values });
         }
     }
@@ -215,15 +203,20 @@ impl Reader {
             match options::native(Table::Service, key.get_ref()) {
                 Some(row) => {
                     let read = self.values(row, item);
+                    values.tried(row.opt);
                     read.into_iter().for_each(|v| values.push(row.opt, v));
                 }
-                None => self.unknown(key, Table::Service),
+                None => {
+                    let meant = self.unknown(key, Table::Service);
+                    meant.into_iter().for_each(|opt| values.tried(opt));
+                }
             }
         }
         values
     }
 
-    fn unknown(&mut self, key: &Key<'_>, table: Table) {
+    /// Tells of an unknown key, and which option was probably meant.
+    fn unknown(&mut self, key: &Key<'_>, table: Table) -> Option<Opt> {
         let name = key.get_ref().as_ref();
         let keys = |table: Table| {
             TABLE
@@ -246,6 +239,7 @@ impl Reader {
             (None, Some(near), _) => format!("did you mean `{near}`?"),
             (None, None, Some(row)) => match row.native {
                 Some((_, native)) => format!("stunnel's `{name}` is `{native}` here"),
+                None if row.opt == Opt::TlsVersion => "write tls-min and tls-max".into(),
                 None => format!("stunnel's `{name}` has no counterpart here"),
             },
             (None, None, None) => {
@@ -253,12 +247,21 @@ impl Reader {
                 format!("known {here}: {}", all.join(", "))
             }
         };
-        let message = if name.len() > 60 {
+        // `[default]` or `[service.a]`: what a service lacks may well stand there.
+        if table == Table::Top && near.is_some() {
+            self.draft.incomplete = true;
+        }
+        let meant = near
+            .and_then(|near| options::native(table, near))
+            .or_else(|| options::stunnel(name))
+            .map(|row| row.opt);
+        let message = if name.len() > 60 || looks_like_key_line(name) {
             format!("there is no such key {here}")
         } else {
             format!("there is no key `{name}` {here}")
         };
         self.error("unknown-option", key.span(), message, help);
+        meant
     }
 
     /// The values of an option: one, or the members of a list where the option is one.
@@ -271,10 +274,7 @@ impl Reader {
                     DeValue::String(text) => text.to_string(),
                     other => type_of(other).to_owned(),
                 };
-                vec![Spanned {
-                    value: Value::Text(text),
-                    place: place(self, item.span()),
-                }]
+                vec![Spanned { value: Value::Text(text), place: place(self, item.span()) }]
             }
             (Arity::List, DeValue::Array(list)) => self.list(row, list, item.span()),
             (_, _) => self.value(row, item).into_iter().collect(),
@@ -297,17 +297,12 @@ impl Reader {
                 "write at least one, or leave the key out".into(),
             );
         }
-        list.iter()
-            .filter_map(|item| self.value(row, item))
-            .collect()
+        list.iter().filter_map(|item| self.value(row, item)).collect()
     }
 
     fn value(&mut self, row: &'static Row, item: &Item<'_>) -> Option<Spanned<Value>> {
         match single(row, item.get_ref()) {
-            Ok(value) => Some(Spanned {
-                value,
-                place: self.source.place(item.span()),
-            }),
+            Ok(value) => Some(Spanned { value, place: self.source.place(item.span()) }),
             Err(wrong) => {
                 self.error(wrong.code, item.span(), wrong.message, wrong.help);
                 None
@@ -328,7 +323,6 @@ fn single(row: &Row, item: &DeValue<'_>) -> Result<Value, Wrong> {
         (Kind::Count { .. }, _) => Err(wrong_type(row, item)),
         (Kind::Keepalive, DeValue::Boolean(false)) => Ok(Value::Keepalive(None)),
         (Kind::Listen | Kind::Connect, DeValue::Integer(n)) if n.radix() == 10 => read(n.as_str()),
-        (Kind::Version, DeValue::Float(f)) => read(f.as_str()).map_err(|_| wrong_type(row, item)),
         (Kind::Duration { .. }, DeValue::Integer(n)) => Err(Wrong {
             code: "unit-missing",
             message: format!("`{n}` has no unit"),
@@ -352,21 +346,13 @@ fn wrong_type(row: &Row, item: &DeValue<'_>) -> Wrong {
         Kind::Secrets | Kind::Socket => "write a text in quotes, or a list of them".into(),
         _ if !words.is_empty() => format!(
             "write one of: {}",
-            words
-                .iter()
-                .map(|w| format!("\"{w}\""))
-                .collect::<Vec<_>>()
-                .join(", ")
+            words.iter().map(|w| format!("\"{w}\"")).collect::<Vec<_>>().join(", ")
         ),
         _ => "write a text in quotes".into(),
     };
     Wrong {
         code: "wrong-type",
-        message: format!(
-            "`{}` cannot be {}",
-            row.name(Dialect::Native),
-            type_of(item)
-        ),
+        message: format!("`{}` cannot be {}", row.name(Dialect::Native), type_of(item)),
         help,
     }
 }

@@ -20,26 +20,15 @@ use crate::secrets::{IdentityRule, OnDuplicate, OnLoosePermissions, Rules};
 
 /// Decides everything. `None` only if there is an error in the report.
 pub(super) fn validate(draft: &Draft, report: &mut Report) -> Option<Config> {
-    let mut check = Checker {
-        draft,
-        dialect: draft.dialect,
-        report,
-    };
+    let mut check = Checker { draft, dialect: draft.dialect, report };
     check.treat(&draft.global, false);
     // What holds for all is judged once, and not again in each service.
     let psk_everywhere = !draft.defaults.all(Opt::PskSecrets).is_empty()
-        || draft
-            .services
-            .iter()
-            .all(|s| !s.values.all(Opt::PskSecrets).is_empty());
+        || draft.services.iter().all(|s| !s.values.all(Opt::PskSecrets).is_empty());
     check.treat(&draft.defaults, psk_everywhere);
     let process = check.process();
     let log = check.log();
-    let global = Scope {
-        own: &draft.global,
-        defaults: None,
-        dialect: draft.dialect,
-    };
+    let global = Scope { own: &draft.global, defaults: None, dialect: draft.dialect };
     let drain_timeout = global.decide(Opt::DrainTimeout, duration);
     if draft.services.is_empty() {
         check.no_service();
@@ -110,9 +99,7 @@ struct Scope<'a> {
 impl<'a> Scope<'a> {
     /// A single value that somebody wrote.
     fn last(&self, opt: Opt) -> Option<&'a Spanned<Value>> {
-        self.own
-            .last(opt)
-            .or_else(|| self.defaults.and_then(|d| d.last(opt)))
+        self.own.last(opt).or_else(|| self.defaults.and_then(|d| d.last(opt)))
     }
 
     /// A list. In a stunnel.conf the lines of a section come after the global ones; in a native file
@@ -124,6 +111,11 @@ impl<'a> Scope<'a> {
             Dialect::Native if !own.is_empty() => own.iter().collect(),
             _ => defaults.iter().chain(own).collect(),
         }
+    }
+
+    /// Whether an option was mentioned, legibly or not.
+    fn mentions(&self, opt: Opt) -> bool {
+        self.own.mentions(opt) || self.defaults.is_some_and(|d| d.mentions(opt))
     }
 
     fn said<T>(&self, opt: Opt, read: impl Fn(&Value) -> Option<T>) -> Option<Decided<T>> {
@@ -216,34 +208,21 @@ impl Checker<'_> {
 
     fn process(&mut self) -> Option<ProcessConfig> {
         let draft = self.draft;
-        let scope = Scope {
-            own: &draft.global,
-            defaults: None,
-            dialect: self.dialect,
-        };
+        let scope = Scope { own: &draft.global, defaults: None, dialect: self.dialect };
         let foreground = scope
             .decide(Opt::Foreground, |value| match value {
                 Value::Foreground(f) => Some(*f),
                 _ => None,
             })
             .unwrap_or(Decided::default(Foreground::Yes, self.dialect));
-        let syslog = scope
-            .decide(Opt::Syslog, boolean)
-            .unwrap_or(Decided::default(false, self.dialect));
-        Some(ProcessConfig {
-            foreground,
-            pid: self.path(&scope, Opt::Pid),
-            syslog,
-        })
+        let syslog =
+            scope.decide(Opt::Syslog, boolean).unwrap_or(Decided::default(false, self.dialect));
+        Some(ProcessConfig { foreground, pid: self.path(&scope, Opt::Pid), syslog })
     }
 
     fn log(&mut self) -> Option<LogConfig> {
         let draft = self.draft;
-        let scope = Scope {
-            own: &draft.global,
-            defaults: None,
-            dialect: self.dialect,
-        };
+        let scope = Scope { own: &draft.global, defaults: None, dialect: self.dialect };
         Some(LogConfig {
             level: scope.decide(Opt::LogLevel, |value| match value {
                 Value::Level(level) => Some(*level),
@@ -279,11 +258,7 @@ impl Checker<'_> {
     fn service(&mut self, service: &DraftService) -> Option<ServiceConfig> {
         let draft = self.draft;
         let dialect = self.dialect;
-        let scope = Scope {
-            own: &service.values,
-            defaults: Some(&draft.defaults),
-            dialect,
-        };
+        let scope = Scope { own: &service.values, defaults: Some(&draft.defaults), dialect };
         let head = &service.name.place;
         let secrets = self.secrets(&scope);
         self.treat(&service.values, !secrets.is_empty());
@@ -297,13 +272,11 @@ impl Checker<'_> {
         let name = Decided::said(service.name.value.clone(), head.clone());
         let accept = self.accept(&scope, role);
         let connect = self.connect(&scope);
-        self.missing(service, &scope, mode.is_none(), &accept, &connect, &secrets);
+        self.missing(service, &scope);
         self.loops(&accept, &connect);
         let tls = self.tls(&scope, role);
         let identity = self.identity(&scope, role);
-        let loose = scope
-            .decide(Opt::AllowLoosePermissions, boolean)
-            .is_some_and(|d| d.value);
+        let loose = scope.decide(Opt::AllowLoosePermissions, boolean).is_some_and(|d| d.value);
         let rules = match dialect {
             Dialect::Native => Rules {
                 duplicates: OnDuplicate::Refuse,
@@ -326,9 +299,8 @@ impl Checker<'_> {
                 _ => None,
             })
             .unwrap_or(Decided::default(super::model::PskHash::Sha256, dialect));
-        let allow_shared_keys = scope
-            .decide(Opt::AllowSharedKeys, boolean)
-            .unwrap_or(Decided::default(false, dialect));
+        let allow_shared_keys =
+            scope.decide(Opt::AllowSharedKeys, boolean).unwrap_or(Decided::default(false, dialect));
         Some(ServiceConfig {
             name,
             mode: mode?,
@@ -398,31 +370,24 @@ impl Checker<'_> {
                 continue;
             };
             let at = |endpoint| Decided::said(endpoint, said.place.clone());
-            let Endpoint::Tcp {
-                host: Host::Unspecified,
-                port,
-            } = endpoint
-            else {
+            let Endpoint::Tcp { host: Host::Unspecified, port } = endpoint else {
                 let endpoint = self.anchored(endpoint);
-                listens.push(Listen {
-                    at: at(endpoint),
-                    optional: false,
-                });
+                if !self.native() && listens.iter().any(|l| l.at.value == endpoint) {
+                    self.twice(&said.place);
+                    continue;
+                }
+                listens.push(Listen { at: at(endpoint), optional: false });
                 continue;
             };
-            let every = |ip: IpAddr| Endpoint::Tcp {
-                host: Host::Ip(ip),
-                port: *port,
-            };
-            listens.push(Listen {
-                at: at(every(Ipv4Addr::UNSPECIFIED.into())),
-                optional: false,
-            });
+            let every = |ip: IpAddr| Endpoint::Tcp { host: Host::Ip(ip), port: *port };
+            let ipv4 = every(Ipv4Addr::UNSPECIFIED.into());
+            if !self.native() && *port != 0 && listens.iter().any(|l| l.at.value == ipv4) {
+                self.twice(&said.place);
+                continue;
+            }
+            listens.push(Listen { at: at(ipv4), optional: false });
             if self.native() {
-                extra.push(Listen {
-                    at: at(every(Ipv6Addr::UNSPECIFIED.into())),
-                    optional: true,
-                });
+                extra.push(Listen { at: at(every(Ipv6Addr::UNSPECIFIED.into())), optional: true });
             }
             if mode == Some(Mode::Client) {
                 self.report.push(
@@ -432,9 +397,7 @@ impl Checker<'_> {
                          gets into the tunnel without a key",
                     )
                     .at(said.place.clone())
-                    .help(format!(
-                        "write 127.0.0.1:{port}, or 0.0.0.0:{port} if it is meant"
-                    )),
+                    .help(format!("write 127.0.0.1:{port}, or 0.0.0.0:{port} if it is meant")),
                 );
             }
         }
@@ -446,6 +409,15 @@ impl Checker<'_> {
             }
         }
         listens
+    }
+
+    /// stunnel binds the address once, fails the second time, and goes on.
+    fn twice(&mut self, place: &Place) {
+        self.report.push(
+            Diagnostic::warning("address-twice", "the service listens on this address already")
+                .at(place.clone())
+                .help("remove this line, or the global one that says the same"),
+        );
     }
 
     fn anchored(&self, endpoint: &Endpoint) -> Endpoint {
@@ -461,10 +433,7 @@ impl Checker<'_> {
             let Value::Endpoint(endpoint) = &said.value else {
                 continue;
             };
-            if let Endpoint::Tcp {
-                host: Host::Name(name),
-                ..
-            } = endpoint
+            if let Endpoint::Tcp { host: Host::Name(name), .. } = endpoint
                 && !name.contains('%')
                 && !is_host_name(name)
             {
@@ -484,15 +453,7 @@ impl Checker<'_> {
     }
 
     /// What a service cannot do without.
-    fn missing(
-        &mut self,
-        service: &DraftService,
-        scope: &Scope<'_>,
-        no_mode: bool,
-        accept: &[Listen],
-        connect: &[Decided<Endpoint>],
-        secrets: &[Decided<PathBuf>],
-    ) {
+    fn missing(&mut self, service: &DraftService, scope: &Scope<'_>) {
         if self.draft.incomplete {
             // A line that could not be read may have been the one; the next run will tell.
             return;
@@ -500,20 +461,11 @@ impl Checker<'_> {
         let head = &service.name.place;
         let shown = &service.name.value;
         if self.native() {
-            let mut missing = Vec::new();
-            if no_mode {
-                missing.push("mode");
-            }
-            if accept.is_empty() {
-                missing.push("accept");
-            }
-            if connect.is_empty() {
-                missing.push("connect");
-            }
-            if secrets.is_empty() {
-                missing.push("psk-secrets");
-            }
-            for name in missing {
+            for opt in [Opt::Mode, Opt::Accept, Opt::Connect, Opt::PskSecrets] {
+                if scope.mentions(opt) {
+                    continue;
+                }
+                let name = opt.name(self.dialect);
                 let help = match name {
                     "mode" => {
                         "add mode = \"client\" (accepts plain, connects TLS) or mode = \"server\" (accepts TLS, connects plain)"
@@ -535,19 +487,20 @@ impl Checker<'_> {
         }
         // These would be endpoints too, and have been refused already.
         let others = [Opt::Exec, Opt::Transparent, Opt::Protocol];
-        let has_other = others.iter().any(|opt| scope.last(*opt).is_some());
-        if (accept.is_empty() || connect.is_empty()) && !has_other {
+        let has_other = others.iter().any(|opt| scope.mentions(*opt));
+        let lacks = |opt| !scope.mentions(opt);
+        if (lacks(Opt::Accept) || lacks(Opt::Connect)) && !has_other {
             self.report.push(
                 Diagnostic::error("missing-option", "Each service must define two endpoints")
                     .at(head.clone())
-                    .help(if accept.is_empty() {
+                    .help(if lacks(Opt::Accept) {
                         "add accept = PORT"
                     } else {
                         "add connect = HOST:PORT"
                     }),
             );
         }
-        if secrets.is_empty() && scope.last(Opt::Cert).is_none() {
+        if lacks(Opt::PskSecrets) && lacks(Opt::Cert) {
             self.report.push(
                 Diagnostic::error("missing-option", "the service has no PSKsecrets")
                     .at(head.clone())
@@ -559,10 +512,7 @@ impl Checker<'_> {
     /// A service that connects to itself would run out of descriptors with its first connection.
     fn loops(&mut self, accept: &[Listen], connect: &[Decided<Endpoint>]) {
         for target in connect {
-            if accept
-                .iter()
-                .any(|listen| reaches(&target.value, &listen.at.value))
-            {
+            if accept.iter().any(|listen| reaches(&target.value, &listen.at.value)) {
                 let found =
                     Diagnostic::error("connects-to-itself", "the service connects to itself");
                 self.report.push(
@@ -659,9 +609,8 @@ impl Checker<'_> {
             ciphers: scope.decide(Opt::Ciphers, text)?,
             ciphersuites: scope.decide(Opt::Ciphersuites, text),
             groups: scope.decide(Opt::Groups, text)?,
-            security_level: scope.said(Opt::SecurityLevel, |value| {
-                count(value).and_then(|n| u8::try_from(n).ok())
-            }),
+            security_level: scope
+                .said(Opt::SecurityLevel, |value| count(value).and_then(|n| u8::try_from(n).ok())),
             server_name,
         })
     }
@@ -671,23 +620,13 @@ impl Checker<'_> {
     fn bound(&self, scope: &Scope<'_>, opt: Opt) -> Option<Decided<TlsVersion>> {
         let default = || {
             let none = Values::default();
-            let nobody = Scope {
-                own: &none,
-                defaults: None,
-                dialect: self.dialect,
-            };
-            nobody.decide(opt, version).and_then(|d| {
-                Some(Decided {
-                    value: d.value?,
-                    origin: d.origin,
-                })
-            })
+            let nobody = Scope { own: &none, defaults: None, dialect: self.dialect };
+            nobody
+                .decide(opt, version)
+                .and_then(|d| Some(Decided { value: d.value?, origin: d.origin }))
         };
         match scope.said(opt, version) {
-            Some(Decided {
-                value: Some(value),
-                origin,
-            }) => Some(Decided { value, origin }),
+            Some(Decided { value: Some(value), origin }) => Some(Decided { value, origin }),
             _ => default(),
         }
     }
@@ -728,12 +667,7 @@ impl Checker<'_> {
                 forbidden.remove(&version);
             }
         }
-        let order = [
-            TlsVersion::Tls10,
-            TlsVersion::Tls11,
-            TlsVersion::Tls12,
-            TlsVersion::Tls13,
-        ];
+        let order = [TlsVersion::Tls10, TlsVersion::Tls11, TlsVersion::Tls12, TlsVersion::Tls13];
         let allowed: Vec<TlsVersion> = order
             .into_iter()
             .filter(|v| (min.value..=max.value).contains(v) && !forbidden.contains_key(v))
@@ -750,8 +684,7 @@ impl Checker<'_> {
         let width = order.iter().filter(|v| (first..=last).contains(v)).count();
         if width != allowed.len() {
             let found = Diagnostic::error("version-range", "the versions have a gap in the middle");
-            self.report
-                .push(found.at(place).help("use sslVersionMin and sslVersionMax"));
+            self.report.push(found.at(place).help("use sslVersionMin and sslVersionMax"));
             return;
         }
         if *first != min.value {
@@ -785,10 +718,7 @@ impl Checker<'_> {
             };
             // The last word about an option counts, in the place of the first.
             let decided = Decided::said(option.clone(), said.place.clone());
-            match list
-                .iter_mut()
-                .find(|d| discriminant(&d.value) == discriminant(option))
-            {
+            match list.iter_mut().find(|d| discriminant(&d.value) == discriminant(option)) {
                 Some(earlier) => *earlier = decided,
                 None => list.push(decided),
             }
@@ -802,17 +732,9 @@ impl Checker<'_> {
         if !self.native()
             && let Some(said) = tls_side.iter().find(|d| speaks_of_keepalive(&d.value))
         {
-            keepalive = Decided {
-                value: None,
-                origin: said.origin.clone(),
-            };
+            keepalive = Decided { value: None, origin: said.origin.clone() };
         }
-        Some(Sockets {
-            keepalive,
-            accept,
-            downstream,
-            upstream,
-        })
+        Some(Sockets { keepalive, accept, downstream, upstream })
     }
 
     /// What no two services may share.
@@ -879,5 +801,435 @@ fn reaches(target: &Endpoint, listener: &Endpoint) -> bool {
             }
         }
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::load::{Format, load_text};
+    use crate::config::model::{Failover, Level, LogFormat, PskHash};
+
+    fn load(text: &str, name: &str) -> Result<(Config, Report), Report> {
+        load_text(text.as_bytes(), Path::new(name), Path::new("/base"), Format::Auto)
+    }
+
+    fn good(text: &str, name: &str) -> (Config, Vec<&'static str>) {
+        match load(text, name) {
+            Ok((config, report)) => (config, report.diagnostics.iter().map(|d| d.code).collect()),
+            Err(report) => panic!("{}", report.render(false)),
+        }
+    }
+
+    fn toml(body: &str) -> (ServiceConfig, Vec<&'static str>) {
+        let (mut config, codes) = good(&native(body), "x.toml");
+        (config.services.remove(0), codes)
+    }
+
+    fn native(body: &str) -> String {
+        let mut text = "[services.s]\npsk-secrets = \"k\"\n".to_owned();
+        for (key, line) in [
+            ("mode", "mode = \"server\"\n"),
+            ("accept", "accept = \"127.0.0.1:1\"\n"),
+            ("connect", "connect = \"127.0.0.1:2\"\n"),
+        ] {
+            if !body.contains(&format!("{key} =")) {
+                text.push_str(line);
+            }
+        }
+        text + body
+    }
+
+    fn conf(global: &str, section: &str) -> (ServiceConfig, Vec<&'static str>) {
+        let text = format!(
+            "{global}\n[s]\naccept = 127.0.0.1:1\nconnect = 127.0.0.1:2\nPSKsecrets = k\n{section}\n"
+        );
+        let (mut config, codes) = good(&text, "x.conf");
+        (config.services.remove(0), codes)
+    }
+
+    fn codes(text: &str, name: &str) -> Vec<&'static str> {
+        match load(text, name) {
+            Ok((_, report)) => panic!("accepted: {}", report.render(false)),
+            Err(report) => report.diagnostics.iter().map(|d| d.code).collect(),
+        }
+    }
+
+    fn listens(service: &ServiceConfig) -> Vec<(String, bool)> {
+        service.accept.iter().map(|l| (l.at.value.to_string(), l.optional)).collect()
+    }
+
+    fn targets(service: &ServiceConfig) -> Vec<String> {
+        service.connect.iter().map(|c| c.value.to_string()).collect()
+    }
+
+    fn secrets(service: &ServiceConfig) -> Vec<&Path> {
+        let Authentication::Psk(psk) = &service.auth;
+        psk.secrets.iter().map(|s| s.value.as_path()).collect()
+    }
+
+    #[test]
+    fn a_native_file_that_says_nothing_gets_the_native_defaults() {
+        let (config, _) = good(&native(""), "x.toml");
+        let service = &config.services[0];
+        assert_eq!(config.log.level.value, Level::Info);
+        assert_eq!(config.log.format.value, LogFormat::Human);
+        assert!(config.log.output.is_none());
+        assert_eq!(config.process.foreground.value, Foreground::Yes);
+        assert!(!config.process.syslog.value);
+        assert_eq!(config.drain_timeout.value, Duration::from_secs(5));
+        assert_eq!(config.file, Path::new("/base/x.toml"));
+        assert_eq!(service.failover.value, Failover::Priority);
+        assert_eq!(
+            (service.tls.min.value, service.tls.max.value),
+            (TlsVersion::Tls12, TlsVersion::Tls13)
+        );
+        assert_eq!(
+            service.tls.ciphers.value,
+            "ECDHE-PSK-CHACHA20-POLY1305:DHE-PSK-AES256-GCM-SHA384:\
+             DHE-PSK-AES128-GCM-SHA256:DHE-PSK-CHACHA20-POLY1305"
+        );
+        assert!(service.tls.ciphersuites.is_none());
+        assert_eq!(service.tls.groups.value, "X25519:P-256");
+        assert_eq!(
+            service.tls.groups.origin,
+            super::super::model::Origin::Default(Dialect::Native)
+        );
+        assert!(service.tls.security_level.is_none() && service.tls.server_name.is_none());
+        assert_eq!(service.timeouts.handshake.value, Duration::from_secs(10));
+        assert_eq!(service.timeouts.connect.value, Duration::from_secs(10));
+        assert_eq!(service.timeouts.close.value, Duration::from_secs(60));
+        assert_eq!(service.timeouts.idle.value, Duration::from_secs(43_200));
+        let keepalive =
+            Keepalive { idle: Duration::from_secs(15), interval: Duration::from_secs(5), count: 3 };
+        assert_eq!(service.sockets.keepalive.value, Some(keepalive));
+        assert!(service.reset.is_none());
+        let Authentication::Psk(psk) = &service.auth;
+        assert_eq!(psk.hash.value, PskHash::Sha256);
+        assert!(!psk.allow_shared_keys.value && psk.identity.is_none());
+        assert_eq!(
+            psk.rules,
+            Rules {
+                duplicates: OnDuplicate::Refuse,
+                identities: IdentityRule::Utf8,
+                permissions: OnLoosePermissions::Refuse,
+            }
+        );
+    }
+
+    #[test]
+    fn a_stunnel_conf_that_says_nothing_gets_stunnels_defaults() {
+        let text = "[s]\naccept = 127.0.0.1:1\nconnect = 2\nPSKsecrets = k\n";
+        let (config, _) = good(text, "dir/x.conf");
+        let service = &config.services[0];
+        assert_eq!(config.file, Path::new("/base/dir/x.conf"));
+        assert_eq!(config.log.level.value, Level::Notice);
+        assert_eq!(config.log.format.value, LogFormat::Stunnel);
+        assert_eq!(config.process.foreground.value, Foreground::No);
+        assert!(config.process.syslog.value && config.process.pid.is_none());
+        assert_eq!(service.mode.value, Mode::Server);
+        assert_eq!(
+            (service.tls.min.value, service.tls.max.value),
+            (TlsVersion::Tls12, TlsVersion::Tls13)
+        );
+        assert_eq!(service.tls.ciphers.value, "HIGH:!aNULL:!SSLv2:!DH:!kDHEPSK");
+        assert_eq!(service.tls.groups.value, "X25519:P-256:X448:P-521:P-384");
+        assert_eq!(
+            service.tls.ciphersuites.as_ref().map(|c| c.value.as_str()),
+            Some("TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256")
+        );
+        assert_eq!(service.timeouts.handshake.value, Duration::from_secs(10));
+        assert_eq!(service.timeouts.idle.value, Duration::from_secs(43_200));
+        assert!(service.sockets.keepalive.value.is_some());
+        let Authentication::Psk(psk) = &service.auth;
+        assert_eq!(
+            psk.rules,
+            Rules {
+                duplicates: OnDuplicate::LastWins,
+                identities: IdentityRule::Bytes,
+                permissions: OnLoosePermissions::Warn,
+            }
+        );
+    }
+
+    #[test]
+    fn a_written_timeoutbusy_is_the_handshakes_limit() {
+        let (service, _) = conf("TIMEOUTbusy = 300", "");
+        assert_eq!(service.timeouts.handshake.value, Duration::from_secs(300));
+    }
+
+    #[test]
+    fn a_section_adds_to_global_lists_and_replaces_global_files() {
+        let text = "connect = 1\naccept = 127.0.0.1:9\nPSKsecrets = global\n\
+                    [a]\nconnect = 2\n[b]\nPSKsecrets = x\nPSKsecrets = own\naccept = 127.0.0.1:8\n";
+        let report = load(text, "x.conf").unwrap_err();
+        assert_eq!(report.diagnostics.len(), 1, "both listen on port 9: {}", report.render(false));
+        let (config, _) =
+            good(&text.replace("accept = 127.0.0.1:9\n", "accept = 127.0.0.1:0\n"), "x.conf");
+        assert_eq!(targets(&config.services[0]), ["1", "2"]);
+        assert_eq!(secrets(&config.services[0]), [Path::new("/base/global")]);
+        assert_eq!(targets(&config.services[1]), ["1"]);
+        assert_eq!(secrets(&config.services[1]), [Path::new("/base/own")]);
+        assert_eq!(listens(&config.services[1]).len(), 2);
+    }
+
+    #[test]
+    fn a_native_list_replaces_that_of_the_defaults() {
+        let text = "[defaults]\nmode = \"server\"\nconnect = \"a:1\"\npsk-secrets = [\"x\", \"/y\"]\n\
+                    idle-timeout = \"1s\"\n\
+                    [services.a]\naccept = \"127.0.0.1:1\"\nconnect = [\"b:2\"]\n\
+                    [services.b]\naccept = \"127.0.0.1:2\"\nidle-timeout = \"2s\"\n";
+        let (config, _) = good(text, "x.toml");
+        assert_eq!(targets(&config.services[0]), ["b:2"]);
+        assert_eq!(targets(&config.services[1]), ["a:1"]);
+        assert_eq!(secrets(&config.services[1]), [Path::new("/base/x"), Path::new("/y")]);
+        assert_eq!(config.services[0].timeouts.idle.value, Duration::from_secs(1));
+        assert_eq!(config.services[1].timeouts.idle.value, Duration::from_secs(2));
+    }
+
+    #[test]
+    fn services_keep_the_order_of_the_file() {
+        let one = native("").replace("services.s", "services.z");
+        let two = native("accept = 5\n").replace("services.s", "services.a");
+        let (config, _) = good(&(one + &two), "x.toml");
+        let names: Vec<_> = config.services.iter().map(|s| s.name.value.as_str()).collect();
+        assert_eq!(names, ["z", "a"]);
+    }
+
+    #[test]
+    fn a_port_alone_is_every_interface_of_both_families_only_in_a_native_file() {
+        let both = [("0.0.0.0:3001".to_owned(), false), ("[::]:3001".to_owned(), true)];
+        assert_eq!(listens(&toml("accept = 3001\n").0), both);
+        assert_eq!(listens(&toml("accept = \"*:3001\"\n").0), both);
+        let explicit = listens(&toml("accept = [3001, \"[::]:3001\"]\n").0);
+        assert_eq!(explicit, [("0.0.0.0:3001".into(), false), ("[::]:3001".into(), false)]);
+        assert_eq!(listens(&toml("accept = 0\n").0), [("0.0.0.0:0".into(), false)]);
+        let (config, _) = good("[s]\naccept = 3001\nconnect = 2\nPSKsecrets = k\n", "x.conf");
+        assert_eq!(listens(&config.services[0]), [("0.0.0.0:3001".into(), false)]);
+        let (config, _) = good("[s]\naccept = :::3001\nconnect = 2\nPSKsecrets = k\n", "x.conf");
+        assert_eq!(listens(&config.services[0]), [("[::]:3001".into(), false)]);
+    }
+
+    #[test]
+    fn a_clients_port_alone_is_warned_about() {
+        assert_eq!(toml("mode = \"client\"\naccept = 3001\n").1, ["open-to-network"]);
+        assert_eq!(toml("mode = \"client\"\naccept = \"0.0.0.0:3001\"\n").1, [""; 0]);
+        assert_eq!(toml("accept = 3001\n").1, [""; 0]);
+        let text = "client = yes\n[s]\naccept = 3002\nconnect = a:1\nPSKsecrets = k\n";
+        assert_eq!(good(text, "x.conf").1, ["open-to-network"]);
+    }
+
+    #[test]
+    fn relative_names_are_joined_to_the_base() {
+        let text = "[log]\noutput = \"l/x.log\"\n".to_owned()
+            + &native("accept = \"unix:a.sock\"\nconnect = \"/abs.sock\"\n");
+        let (config, _) = good(&text, "x.toml");
+        assert_eq!(config.log.output.map(|o| o.value), Some("/base/l/x.log".into()));
+        assert_eq!(listens(&config.services[0])[0].0, "/base/a.sock");
+        assert_eq!(targets(&config.services[0]), ["/abs.sock"]);
+        let text =
+            "pid = run/x.pid\noutput = x.log\n[s]\naccept = 1\nconnect = 2\nPSKsecrets = k\n";
+        let (config, _) = good(text, "sub/x.conf");
+        assert_eq!(config.process.pid.map(|p| p.value), Some("/base/run/x.pid".into()));
+        assert_eq!(config.log.output.map(|o| o.value), Some("/base/x.log".into()));
+    }
+
+    #[test]
+    fn an_empty_pid_is_no_pid_file() {
+        let text = "pid = /run/x\npid =\n[s]\naccept = 1\nconnect = 2\nPSKsecrets = k\n";
+        assert!(good(text, "x.conf").0.process.pid.is_none());
+    }
+
+    #[test]
+    fn versions_are_a_range_that_is_not_empty() {
+        use TlsVersion::{Tls10, Tls11, Tls12, Tls13};
+        let range = |lines: &str| {
+            let (service, codes) = conf("", lines);
+            ((service.tls.min.value, service.tls.max.value), codes)
+        };
+        let quiet = Vec::<&str>::new;
+        assert_eq!(range("sslVersion = TLSv1.2"), ((Tls12, Tls12), quiet()));
+        assert_eq!(range("sslVersion = all"), ((Tls12, Tls13), quiet()));
+        assert_eq!(range("sslVersionMin = all"), ((Tls12, Tls13), quiet()));
+        assert_eq!(range("sslVersionMin = TLSv1.3"), ((Tls13, Tls13), quiet()));
+        assert_eq!(
+            range("sslVersion = TLSv1.2\nsslVersionMax = TLSv1.3"),
+            ((Tls12, Tls13), quiet())
+        );
+        assert_eq!(range("sslVersion = TLSv1"), ((Tls10, Tls10), vec!["old-tls"]));
+        assert_eq!(range("sslVersionMax = TLSv1.1"), ((Tls11, Tls11), vec!["old-tls"]));
+        assert_eq!(range("options = NO_TLSv1.3"), ((Tls12, Tls12), quiet()));
+        assert_eq!(range("options = NO_TLSv1_2\noptions = NO_SSLv3"), ((Tls13, Tls13), quiet()));
+        assert_eq!(range("options = NO_TLSv1_2\noptions = -NO_TLSv1_2"), ((Tls12, Tls13), quiet()));
+        let (service, found) = toml("tls-min = \"1.0\"\n");
+        assert_eq!((service.tls.min.value, service.tls.max.value), (Tls10, Tls13));
+        assert_eq!(found, ["old-tls"]);
+        let gap = "[s]\naccept = 1\nconnect = 2\nPSKsecrets = k\nsslVersionMin = TLSv1.1\noptions = NO_TLSv1.2\n";
+        assert!(codes(gap, "x.conf").contains(&"version-range"));
+    }
+
+    #[test]
+    fn keepalive_is_ours_unless_the_tls_sides_options_speak_of_it() {
+        let on =
+            |global: &str, section: &str| conf(global, section).0.sockets.keepalive.value.is_some();
+        assert!(on("", ""));
+        assert!(!on("", "socket = l:SO_KEEPALIVE=1"));
+        assert!(!on("socket = l:TCP_KEEPIDLE=180", ""));
+        assert!(on("", "socket = r:SO_KEEPALIVE=1"), "the server's TLS side is the accepted one");
+        assert!(!on("client = yes", "socket = r:SO_KEEPALIVE=0"));
+        assert!(on("client = yes", "socket = l:SO_KEEPALIVE=0"));
+        assert!(on("", "socket = l:TCP_NODELAY=0"));
+        assert_eq!(toml("keepalive = false\n").0.sockets.keepalive.value, None);
+    }
+
+    #[test]
+    fn the_last_word_about_a_socket_option_counts() {
+        let (service, _) = conf("socket = l:IP_TTL=1\nsocket = l:IP_TOS=2", "socket = l:IP_TTL=3");
+        let options: Vec<_> = service.sockets.downstream.iter().map(|d| d.value.clone()).collect();
+        assert_eq!(options, [SocketOption::TimeToLive(3), SocketOption::TypeOfService(2)]);
+    }
+
+    #[test]
+    fn a_server_presents_no_identity() {
+        assert_eq!(codes(&native("psk-identity = \"x\"\n"), "x.toml"), ["identity-on-server"]);
+        let (service, codes) = conf("", "PSKidentity = x");
+        let Authentication::Psk(psk) = &service.auth;
+        assert!(psk.identity.is_none());
+        assert_eq!(codes, ["identity-on-server"]);
+        // Among the defaults it is for the clients.
+        let text = "[defaults]\npsk-identity = \"x\"\n".to_owned() + &native("");
+        assert!(good(&text, "x.toml").1.is_empty());
+        let (service, _) = toml("mode = \"client\"\npsk-identity = \"x\"\n");
+        let Authentication::Psk(psk) = &service.auth;
+        assert_eq!(psk.identity.as_ref().map(|i| i.value.as_slice()), Some(b"x".as_slice()));
+    }
+
+    #[test]
+    fn a_service_cannot_connect_to_itself() {
+        for body in [
+            "accept = \"127.0.0.1:5\"\nconnect = \"127.0.0.1:5\"\n",
+            "accept = 5\nconnect = \"127.0.0.1:5\"\n",
+            "accept = 5\nconnect = 5\n",
+            "accept = \"unix:a\"\nconnect = \"unix:a\"\n",
+        ] {
+            assert_eq!(codes(&native(body), "x.toml"), ["connects-to-itself"], "{body}");
+        }
+        for body in [
+            "accept = \"127.0.0.1:5\"\nconnect = \"127.0.0.1:6\"\n",
+            "accept = \"127.0.0.1:5\"\nconnect = \"127.0.0.2:5\"\n",
+            "accept = 5\nconnect = \"plc.example:5\"\n",
+            "accept = 0\nconnect = 5\n",
+        ] {
+            assert!(load(&native(body), "x.toml").is_ok(), "{body}");
+        }
+    }
+
+    #[test]
+    fn two_services_cannot_share_an_address() {
+        let two = |a: &str, b: &str| {
+            let one = native(&format!("accept = {a}\n"));
+            one + &native(&format!("accept = {b}\n")).replace("services.s", "services.t")
+        };
+        assert_eq!(codes(&two("5", "5"), "x.toml"), ["address-in-use"]);
+        assert_eq!(codes(&two("\"a:5\"", "\"a:5\""), "x.toml"), ["address-in-use"]);
+        assert!(load(&two("0", "0"), "x.toml").is_ok());
+        assert!(load(&two("5", "6"), "x.toml").is_ok());
+    }
+
+    #[test]
+    fn an_address_that_a_section_says_twice_counts_once() {
+        let text = "accept = 5\n[s]\naccept = 5\nconnect = a:1\nPSKsecrets = k\n";
+        let (config, codes) = good(text, "x.conf");
+        assert_eq!(listens(&config.services[0]).len(), 1);
+        assert_eq!(codes, ["address-twice"]);
+    }
+
+    #[test]
+    fn what_is_missing_is_told_for_each_service_and_what_is_only_wrong_is_not_missing() {
+        let text = "[services.a]\nmode = \"server\"\n[services.b]\nmod = \"server\"\n\
+                    accept = 70000\nconnect = 2\n";
+        assert_eq!(
+            codes(text, "x.toml"),
+            [
+                "missing-option",
+                "missing-option",
+                "missing-option",
+                "missing-option",
+                "unknown-option",
+                "bad-address"
+            ]
+        );
+        assert_eq!(
+            codes("[a]\naccept = 70000\n", "x.conf"),
+            ["missing-option", "missing-option", "bad-address"]
+        );
+    }
+
+    #[test]
+    fn reset_is_unset_until_somebody_says_it() {
+        assert!(conf("", "").0.reset.is_none());
+        assert_eq!(conf("", "reset = yes").0.reset.map(|r| r.value), Some(true));
+        assert_eq!(toml("reset = false\n").0.reset.map(|r| r.value), Some(false));
+    }
+
+    #[test]
+    fn what_asks_for_nothing_is_noticed_and_what_asks_for_something_is_refused() {
+        for (line, harmless) in [
+            ("fips = no", true),
+            ("fips = yes", false),
+            ("libwrap = no", true),
+            ("verify = 0", true),
+            ("verify = 2", false),
+            ("verifyPeer = NO", true),
+            ("verifyPeer = yes", false),
+            ("CAfile = x", false),
+            ("checkHost = x", false),
+            ("compression = zlib", false),
+            ("chroot = /x", false),
+            ("setuid = nobody", false),
+            ("exec = /bin/cat", false),
+            ("transparent = none", true),
+            ("transparent = source", false),
+            ("protocol = smtp", false),
+            ("cert = x", true),
+            ("logId = sequential", true),
+            ("logId = unique", false),
+            ("delay = yes", true),
+            ("log = append", true),
+            ("log = overwrite", false),
+            ("ticketKeySecret = 00", false),
+            ("sessionResume = yes", true),
+        ] {
+            let text = format!("{line}\n[s]\naccept = 1\nconnect = 2\nPSKsecrets = k\n");
+            match load(&text, "x.conf") {
+                Ok((_, report)) => {
+                    assert!(harmless, "{line} is accepted");
+                    assert_eq!(report.diagnostics[0].code, "without-effect", "{line}");
+                }
+                Err(report) => assert!(!harmless, "{line}: {}", report.render(false)),
+            }
+        }
+    }
+
+    #[test]
+    fn a_certificate_without_pre_shared_keys_is_refused() {
+        let text = "[s]\naccept = 1\nconnect = 2\ncert = x\n";
+        assert_eq!(codes(text, "x.conf"), ["needs-certificates"]);
+    }
+
+    #[test]
+    fn the_founding_file_with_its_placeholder_starts_and_says_so() {
+        let text = "client = yes\n[beremiz]\naccept = 3002\nconnect = [PLC]:3001\n\
+                    PSKidentity = client1\nPSKsecrets = pskclient1.txt\n";
+        assert_eq!(good(text, "x.conf").1, ["open-to-network", "bad-host-name"]);
+    }
+
+    #[test]
+    fn a_file_without_a_section_is_inetd_mode_and_not_supported_yet() {
+        assert_eq!(codes("connect = a:1\n", "x.conf"), ["not-supported-yet"]);
+        assert_eq!(codes("", "x.conf"), ["no-service"]);
+        assert_eq!(codes("", "x.toml"), ["no-service"]);
     }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::diagnostic::looks_like_key_line;
+use super::diagnostic::{looks_like_key_instead_of_file, looks_like_key_line};
 use super::draft::{Side, Value};
 use super::endpoint::{Endpoint, Role, parse_native, parse_stunnel};
 use super::model::{
@@ -22,11 +22,7 @@ pub(super) struct Wrong {
 
 impl Wrong {
     fn new(code: &'static str, message: impl Into<String>, help: impl Into<String>) -> Self {
-        Self {
-            code,
-            message: message.into(),
-            help: help.into(),
-        }
+        Self { code, message: message.into(), help: help.into() }
     }
 }
 
@@ -66,17 +62,12 @@ const FACILITIES: &[&str] = &[
     "uucp", "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7",
 ];
 
-const FORMATS: &[(&str, LogFormat)] = &[
-    ("human", LogFormat::Human),
-    ("json", LogFormat::Json),
-    ("stunnel", LogFormat::Stunnel),
-];
+const FORMATS: &[(&str, LogFormat)] =
+    &[("human", LogFormat::Human), ("json", LogFormat::Json), ("stunnel", LogFormat::Stunnel)];
 const MODES: &[(&str, Mode)] = &[("client", Mode::Client), ("server", Mode::Server)];
 const STUNNEL_MODES: &[(&str, Mode)] = &[("yes", Mode::Client), ("no", Mode::Server)];
-const FAILOVERS: &[(&str, Failover)] = &[
-    ("priority", Failover::Priority),
-    ("round-robin", Failover::RoundRobin),
-];
+const FAILOVERS: &[(&str, Failover)] =
+    &[("priority", Failover::Priority), ("round-robin", Failover::RoundRobin)];
 const STUNNEL_FAILOVERS: &[(&str, Failover)] =
     &[("prio", Failover::Priority), ("rr", Failover::RoundRobin)];
 const HASHES: &[(&str, PskHash)] = &[("sha256", PskHash::Sha256), ("sha384", PskHash::Sha384)];
@@ -89,16 +80,13 @@ const VERSIONS: &[(&str, Option<TlsVersion>)] = &[
 const STUNNEL_VERSIONS: &[(&str, Option<TlsVersion>)] = &[
     ("all", None),
     ("TLSv1", Some(TlsVersion::Tls10)),
-    ("TLSv1.0", Some(TlsVersion::Tls10)),
     ("TLSv1.1", Some(TlsVersion::Tls11)),
     ("TLSv1.2", Some(TlsVersion::Tls12)),
     ("TLSv1.3", Some(TlsVersion::Tls13)),
 ];
-const FOREGROUNDS: &[(&str, Foreground)] = &[
-    ("yes", Foreground::Yes),
-    ("quiet", Foreground::Quiet),
-    ("no", Foreground::No),
-];
+const FOREGROUNDS: &[(&str, Foreground)] =
+    &[("yes", Foreground::Yes), ("quiet", Foreground::Quiet), ("no", Foreground::No)];
+const TRUE_FALSE: &[(&str, bool)] = &[("true", true), ("false", false)];
 const YES_NO: &[(&str, bool)] = &[("yes", true), ("no", false)];
 
 /// OpenSSL's switches, SSL_CTX_set_options(3), without `SSL_OP_`.
@@ -167,30 +155,27 @@ pub(super) const SSL_OPTIONS: &[&str] = &[
 pub(super) fn read(kind: Kind, dialect: Dialect, text: &str) -> Result<Value, Wrong> {
     let native = dialect == Dialect::Native;
     Ok(match kind {
-        Kind::Duration { zero } => Value::Duration(if native {
-            duration(text, zero)?
-        } else {
-            seconds(text, zero)?
-        }),
+        Kind::Duration { zero } => {
+            Value::Duration(if native { duration(text, zero)? } else { seconds(text, zero)? })
+        }
         Kind::Count { min, max } => Value::Count(count(text, min, max)?),
-        Kind::Bool => Value::Bool(choice(text, YES_NO, dialect)?),
+        Kind::Bool => Value::Bool(choice(text, if native { TRUE_FALSE } else { YES_NO }, dialect)?),
         Kind::Path => Value::Path(path(text)?),
-        Kind::Secrets if looks_like_key_line(text) => {
+        Kind::Secrets if looks_like_key_instead_of_file(text) => {
             return Err(Wrong::new(
                 "key-in-configuration",
                 "this looks like an identity and its key, not like the name of a file",
                 "put the identity:key line into a file of its own and name that file here; \
-                 consider this key known to whoever could read this file",
+                 consider this key known to whoever could read this file; if it is a file's name, \
+                 write ./ before it",
             ));
         }
         Kind::Secrets => Value::Path(path(text)?),
         Kind::Listen => Value::Endpoint(address(text, dialect, Role::Listen)?),
         Kind::Connect => Value::Endpoint(address(text, dialect, Role::Connect)?),
-        Kind::Mode => Value::Mode(choice(
-            text,
-            if native { MODES } else { STUNNEL_MODES },
-            dialect,
-        )?),
+        Kind::Mode => {
+            Value::Mode(choice(text, if native { MODES } else { STUNNEL_MODES }, dialect)?)
+        }
         Kind::Failover => {
             let words = if native { FAILOVERS } else { STUNNEL_FAILOVERS };
             Value::Failover(choice(text, words, dialect)?)
@@ -220,9 +205,7 @@ pub(super) fn read_bytes(kind: Kind, bytes: &[u8]) -> Result<Value, Wrong> {
         #[cfg(unix)]
         (Kind::Path | Kind::Secrets, Err(_)) => {
             use std::os::unix::ffi::OsStrExt as _;
-            Ok(Value::Path(PathBuf::from(std::ffi::OsStr::from_bytes(
-                bytes,
-            ))))
+            Ok(Value::Path(PathBuf::from(std::ffi::OsStr::from_bytes(bytes))))
         }
         (Kind::Raw, Err(_)) => Ok(Value::Text(String::from_utf8_lossy(bytes).into_owned())),
         (_, Err(_)) => Err(Wrong::new(
@@ -239,7 +222,7 @@ pub(super) fn words(kind: Kind, dialect: Dialect) -> Vec<&'static str> {
         table.iter().map(|(name, _)| *name).collect()
     }
     match (kind, dialect) {
-        (Kind::Bool, Dialect::Native) => vec!["true", "false"],
+        (Kind::Bool, Dialect::Native) => names(TRUE_FALSE),
         (Kind::Bool, Dialect::Stunnel) => names(YES_NO),
         (Kind::Mode, Dialect::Native) => names(MODES),
         (Kind::Mode, Dialect::Stunnel) => names(STUNNEL_MODES),
@@ -279,11 +262,12 @@ fn no_such_word(text: &str, names: &[&str]) -> Wrong {
         Some(name) => format!("did you mean `{name}`? It is one of: {}", names.join(", ")),
         None => format!("it is one of: {}", names.join(", ")),
     };
-    Wrong::new(
-        "unknown-value",
-        format!("there is no `{}` here", shown(text)),
-        help,
-    )
+    Wrong::new("unknown-value", format!("{} is not known here", quoted(text)), help)
+}
+
+/// A text in quotes, or the word for none.
+fn quoted(text: &str) -> String {
+    if text.is_empty() { "an empty value".into() } else { format!("`{}`", shown(text)) }
 }
 
 /// As much of a text as helps to find it, and nothing of what might be a key.
@@ -291,7 +275,12 @@ fn shown(text: &str) -> String {
     if looks_like_key_line(text) {
         return "identity:...".into();
     }
-    match text.char_indices().nth(60) {
+    shortened(text, 60)
+}
+
+/// A line may have 16383 bytes, and a finding is read by a person.
+fn shortened(text: &str, limit: usize) -> String {
+    match text.char_indices().nth(limit) {
         Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
         None => text.into(),
     }
@@ -300,7 +289,7 @@ fn shown(text: &str) -> String {
 fn bad_duration(text: &str) -> Wrong {
     Wrong::new(
         "bad-duration",
-        format!("`{}` is not a length of time", shown(text)),
+        format!("{} is not a length of time", quoted(text)),
         "write a number and a unit, such as \"250ms\", \"10s\", \"5m\", \"12h\" or \"1h30m\"",
     )
 }
@@ -316,10 +305,7 @@ fn duration(text: &str, zero: bool) -> Result<Duration, Wrong> {
         return Err(Wrong::new(
             "unit-missing",
             format!("`{}` has no unit", shown(text)),
-            format!(
-                "write \"{}s\" for seconds; the units are ms, s, m, h and d",
-                shown(rest)
-            ),
+            format!("write \"{}s\" for seconds; the units are ms, s, m, h and d", shown(rest)),
         ));
     }
     let mut total: u64 = 0;
@@ -382,11 +368,7 @@ fn strtol(text: &str) -> Option<i64> {
         return None;
     }
     // strtol stops at the ends of its range instead of failing.
-    let limit = if text.starts_with('-') {
-        i64::MIN
-    } else {
-        i64::MAX
-    };
+    let limit = if text.starts_with('-') { i64::MIN } else { i64::MAX };
     Some(text.parse().unwrap_or(limit))
 }
 
@@ -399,11 +381,7 @@ fn seconds(text: &str, zero: bool) -> Result<Duration, Wrong> {
             Ok(n) if !text.is_empty() => format!("write whole seconds without a unit: {n}"),
             _ => "write whole seconds without a unit, such as 10".into(),
         };
-        Wrong::new(
-            "bad-number",
-            format!("`{}` is not a number", shown(text)),
-            help,
-        )
+        Wrong::new("bad-number", format!("{} is not a number", quoted(text)), help)
     })?;
     match u64::try_from(number) {
         Ok(n) => at_least(Duration::from_secs(n).min(FOR_EVER), zero, text),
@@ -415,20 +393,17 @@ pub(super) fn count(text: &str, min: u32, max: u32) -> Result<u32, Wrong> {
     let number = strtol(text).ok_or_else(|| {
         Wrong::new(
             "bad-number",
-            format!("`{}` is not a number", shown(text)),
+            format!("{} is not a number", quoted(text)),
             format!("write a number from {min} to {max}"),
         )
     })?;
-    u32::try_from(number)
-        .ok()
-        .filter(|n| (min..=max).contains(n))
-        .ok_or_else(|| {
-            Wrong::new(
-                "out-of-range",
-                format!("{number} is out of range"),
-                format!("write a number from {min} to {max}"),
-            )
-        })
+    u32::try_from(number).ok().filter(|n| (min..=max).contains(n)).ok_or_else(|| {
+        Wrong::new(
+            "out-of-range",
+            format!("{number} is out of range"),
+            format!("write a number from {min} to {max}"),
+        )
+    })
 }
 
 fn path(text: &str) -> Result<PathBuf, Wrong> {
@@ -448,11 +423,8 @@ fn address(text: &str, dialect: Dialect, role: Role) -> Result<Endpoint, Wrong> 
         Dialect::Stunnel => parse_stunnel(text, role),
     };
     read.map_err(|e| {
-        let message = if looks_like_key_line(text) {
-            "this is not an address".into()
-        } else {
-            e.to_string()
-        };
+        let message =
+            if looks_like_key_line(text) { "this is not an address".into() } else { e.to_string() };
         Wrong::new("bad-address", message, e.help())
     })
 }
@@ -497,10 +469,7 @@ fn version(text: &str, dialect: Dialect) -> Result<Option<TlsVersion>, Wrong> {
         Dialect::Native => VERSIONS,
         Dialect::Stunnel => STUNNEL_VERSIONS,
     };
-    if ["SSLv2", "SSLv3"]
-        .iter()
-        .any(|old| old.eq_ignore_ascii_case(text))
-    {
+    if ["SSLv2", "SSLv3"].iter().any(|old| old.eq_ignore_ascii_case(text)) {
         return Err(Wrong::new(
             "obsolete-version",
             format!("{text} is broken and not supported (RFC 7568)"),
@@ -533,11 +502,7 @@ fn level(text: &str, dialect: Dialect) -> Result<Level, Wrong> {
 
 fn plain(text: &str, empty: bool) -> Result<String, Wrong> {
     if text.is_empty() && !empty {
-        return Err(Wrong::new(
-            "empty-value",
-            "the value is empty",
-            "write one, or leave it out",
-        ));
+        return Err(Wrong::new("empty-value", "the value is empty", "write one, or leave it out"));
     }
     if text.chars().any(char::is_control) {
         return Err(Wrong::new(
@@ -551,21 +516,14 @@ fn plain(text: &str, empty: bool) -> Result<String, Wrong> {
 
 fn ssl_option(text: &str) -> Result<String, Wrong> {
     let name = text.strip_prefix('-').unwrap_or(text);
-    if SSL_OPTIONS
-        .iter()
-        .any(|known| known.eq_ignore_ascii_case(name))
-    {
+    if SSL_OPTIONS.iter().any(|known| known.eq_ignore_ascii_case(name)) {
         Ok(text.into())
     } else {
         let help = match nearest(name, SSL_OPTIONS.iter().copied()) {
             Some(near) => format!("did you mean `{near}`?"),
             None => "SSL_CTX_set_options(3) has them, each without SSL_OP_".into(),
         };
-        Err(Wrong::new(
-            "unknown-value",
-            format!("there is no switch `{}`", shown(name)),
-            help,
-        ))
+        Err(Wrong::new("unknown-value", format!("there is no switch `{}`", shown(name)), help))
     }
 }
 
@@ -596,18 +554,11 @@ fn keepalive(text: &str) -> Result<Option<Keepalive>, Wrong> {
         Err(wrong) => Err(wrong),
     };
     let probes = count(probes.trim(), 1, 127)?;
-    Ok(Some(Keepalive {
-        idle: whole(idle)?,
-        interval: whole(interval)?,
-        count: probes,
-    }))
+    Ok(Some(Keepalive { idle: whole(idle)?, interval: whole(interval)?, count: probes }))
 }
 
-const SIDES: &[(&str, Side)] = &[
-    ("accept", Side::Accept),
-    ("downstream", Side::Downstream),
-    ("upstream", Side::Upstream),
-];
+const SIDES: &[(&str, Side)] =
+    &[("accept", Side::Accept), ("downstream", Side::Downstream), ("upstream", Side::Upstream)];
 
 const SOCKET_OPTIONS: &[&str] = &[
     "SO_DEBUG",
@@ -713,11 +664,7 @@ fn linger(value: &str) -> Result<Option<u16>, Wrong> {
         "0" | "no" => false,
         _ => count(on, 1, 1)
             .map_err(|_| {
-                Wrong::new(
-                    "bad-socket-option",
-                    "SO_LINGER is on or off",
-                    "write 1:SECONDS or 0",
-                )
+                Wrong::new("bad-socket-option", "SO_LINGER is on or off", "write 1:SECONDS or 0")
             })
             .map(|_| true)?,
     };
@@ -734,4 +681,183 @@ fn timeval(value: &str, dialect: Dialect) -> Result<Duration, Wrong> {
     let seconds = count(seconds, 0, u32::from(u16::MAX))?;
     let micros = count(micros, 0, 999_999)?;
     Ok(Duration::new(u64::from(seconds), micros * 1_000))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::options::{TABLE, Treatment};
+
+    fn native(kind: Kind, text: &str) -> Result<Value, &'static str> {
+        read(kind, Dialect::Native, text).map_err(|w| w.code)
+    }
+
+    fn stunnel(kind: Kind, text: &str) -> Result<Value, &'static str> {
+        read(kind, Dialect::Stunnel, text).map_err(|w| w.code)
+    }
+
+    #[test]
+    fn every_default_of_the_table_is_a_value_of_its_kind() {
+        let mut checked = 0;
+        for row in TABLE.iter().filter(|row| row.treatment == Treatment::Works) {
+            for dialect in [Dialect::Native, Dialect::Stunnel] {
+                let default = row.default(dialect);
+                if !default.is_empty() {
+                    assert!(read(row.kind, dialect, default).is_ok(), "{:?} {default}", row.opt);
+                    checked += 1;
+                }
+            }
+        }
+        assert!(checked >= 30, "{checked}");
+    }
+
+    #[test]
+    fn every_word_of_a_kind_is_a_value_of_it() {
+        let mut checked = 0;
+        for row in TABLE {
+            for dialect in [Dialect::Native, Dialect::Stunnel] {
+                for word in words(row.kind, dialect) {
+                    assert!(read(row.kind, dialect, word).is_ok(), "{:?} {word}", row.opt);
+                    checked += 1;
+                }
+            }
+        }
+        assert!(checked > 100, "{checked}");
+    }
+
+    #[test]
+    fn durations_have_units_that_fall() {
+        let d = |text| match native(Kind::Duration { zero: true }, text) {
+            Ok(Value::Duration(d)) => Ok(d.as_millis()),
+            Ok(_) => Err("other"),
+            Err(code) => Err(code),
+        };
+        assert_eq!(d("250ms"), Ok(250));
+        assert_eq!(d("10s"), Ok(10_000));
+        assert_eq!(d("5m"), Ok(300_000));
+        assert_eq!(d("12h"), Ok(43_200_000));
+        assert_eq!(d("1h30m"), Ok(5_400_000));
+        assert_eq!(d("1h 30m 5s"), Ok(5_405_000));
+        assert_eq!(d("0s"), Ok(0));
+        assert_eq!(d("10"), Err("unit-missing"));
+        for bad in [
+            "",
+            "s",
+            "1x",
+            "5s5s",
+            "1s1h",
+            "-1s",
+            "1.5s",
+            "1\u{b5}s",
+            "1s\u{e9}",
+            "99999999999999999999s",
+            "200000d",
+        ] {
+            assert_eq!(d(bad), Err("bad-duration"), "{bad}");
+        }
+        assert_eq!(native(Kind::Duration { zero: false }, "0s"), Err("zero-duration"));
+    }
+
+    #[test]
+    fn stunnels_seconds_are_strtols_and_negative_ones_never_end() {
+        let d = |text| match stunnel(Kind::Duration { zero: true }, text) {
+            Ok(Value::Duration(d)) => Ok(d.as_secs()),
+            Ok(_) => Err("other"),
+            Err(code) => Err(code),
+        };
+        assert_eq!(d("300"), Ok(300));
+        assert_eq!(d("+5"), Ok(5));
+        assert_eq!(d("0"), Ok(0));
+        let for_ever = d("-1").unwrap();
+        assert!(for_ever > 1_000_000_000);
+        assert_eq!(d("99999999999999999999"), Ok(for_ever));
+        assert_eq!(d("5s"), Err("bad-number"));
+        assert_eq!(d("0x10"), Err("bad-number"));
+        assert_eq!(d(""), Err("bad-number"));
+        assert_eq!(d("-"), Err("bad-number"));
+    }
+
+    #[test]
+    fn a_level_of_stunnels_may_have_a_facility() {
+        for text in ["7", "debug", "DEBUG", "daemon.debug", "authpriv.7"] {
+            assert_eq!(stunnel(Kind::Level, text), Ok(Value::Level(Level::Debug)), "{text}");
+        }
+        assert_eq!(stunnel(Kind::Level, "kitchen.7"), Err("unknown-value"));
+        assert_eq!(stunnel(Kind::Level, "8"), Err("unknown-value"));
+        assert_eq!(native(Kind::Level, "daemon.debug"), Err("unknown-value"));
+    }
+
+    #[test]
+    fn identities_have_1_to_255_bytes() {
+        for (length, good) in [(1, true), (127, true), (128, true), (255, true), (256, false)] {
+            let text = "x".repeat(length);
+            assert_eq!(native(Kind::Identity, &text).is_ok(), good, "{length}");
+            assert_eq!(stunnel(Kind::Identity, &text).is_ok(), good, "{length}");
+        }
+        assert_eq!(native(Kind::Identity, ""), Err("bad-identity"));
+        assert_eq!(native(Kind::Identity, "a\u{1b}"), Err("bad-identity"));
+        assert_eq!(native(Kind::Identity, "a\0"), Err("bad-identity"));
+        assert_eq!(native(Kind::Identity, "a:b"), Err("bad-identity"));
+        assert!(stunnel(Kind::Identity, "a\u{1b}").is_ok());
+    }
+
+    #[test]
+    fn socket_options_have_a_side_a_name_and_a_value() {
+        let s = |text| stunnel(Kind::Socket, text);
+        let is = |side, option| Ok(Value::Socket(side, option));
+        assert_eq!(s("a:SO_REUSEADDR=no"), is(Side::Accept, SocketOption::ReuseAddress(false)));
+        assert_eq!(s("l:TCP_NODELAY=1"), is(Side::Downstream, SocketOption::NoDelay(true)));
+        assert_eq!(s("r:SO_LINGER=1:60"), is(Side::Upstream, SocketOption::Linger(Some(60))));
+        assert_eq!(s("r:SO_LINGER=0"), is(Side::Upstream, SocketOption::Linger(None)));
+        assert_eq!(
+            s("r:SO_RCVTIMEO=1:500000"),
+            is(Side::Upstream, SocketOption::ReceiveTimeout(Duration::from_millis(1_500)))
+        );
+        assert_eq!(
+            s("a:SO_BINDTODEVICE=lo"),
+            is(Side::Accept, SocketOption::BindToDevice("lo".into()))
+        );
+        for bad in [
+            "",
+            "l",
+            "l:",
+            "l:SO_KEEPALIVE",
+            "L:SO_KEEPALIVE=1",
+            "l:SO_KEEPALIVE=2",
+            "l:IP_TTL=256",
+            "x:TCP_NODELAY=1",
+        ] {
+            assert!(s(bad).is_err(), "{bad}");
+        }
+        assert_eq!(
+            native(Kind::Socket, "downstream:IP_TOS=0x10"),
+            is(Side::Downstream, SocketOption::TypeOfService(16))
+        );
+        assert!(native(Kind::Socket, "l:TCP_NODELAY=1").is_err());
+    }
+
+    #[test]
+    fn keepalive_is_three_numbers_or_off() {
+        let good =
+            Keepalive { idle: Duration::from_secs(15), interval: Duration::from_secs(5), count: 3 };
+        assert_eq!(native(Kind::Keepalive, "15s/5s/3"), Ok(Value::Keepalive(Some(good))));
+        assert_eq!(native(Kind::Keepalive, "off"), Ok(Value::Keepalive(None)));
+        for bad in
+            ["", "15s", "15s/5s", "15s/5s/0", "15s/5s/3/1", "15ms/5s/3", "10h/5s/3", "0s/5s/3"]
+        {
+            assert!(native(Kind::Keepalive, bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_key_in_the_wrong_place_is_never_repeated() {
+        let text = "client1:c2VjcmV0c2VjcmV0c2VjcmV0";
+        for row in TABLE.iter().filter(|row| row.treatment == Treatment::Works) {
+            for dialect in [Dialect::Native, Dialect::Stunnel] {
+                if let Err(wrong) = read(row.kind, dialect, text) {
+                    assert!(!format!("{wrong:?}").contains("c2VjcmV0"), "{:?} {wrong:?}", row.opt);
+                }
+            }
+        }
+    }
 }

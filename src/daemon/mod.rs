@@ -1,35 +1,44 @@
 //! The whole program's life: build every Setup, bind every listener, serve, drain, stop.
 //!
-//! Build everything, then commit: a start, a check and (later) a reload run the same code, and a
-//! failure changes nothing.
+//! Build everything, then commit: a start, a check and a reload run the same code, and a failure
+//! changes nothing.
 
+mod reload;
 pub mod signals;
+pub mod watcher;
 
+use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
 use crate::config::diagnostic::{Diagnostic, Report, Severity};
-use crate::config::model::{Authentication, Config, Decided, Dialect, Mode, Origin, ServiceConfig};
+use crate::config::model::{
+    Authentication, Config, Decided, Dialect, Endpoint, Level, Mode, Origin, ServiceConfig,
+};
 use crate::net::{self, Listener};
-use crate::observe::event::Event;
+use crate::observe::event::{Event, Scope};
 use crate::secrets::SecretSet;
 use crate::sys::process;
-use crate::tunnel::{Capacity, Phase, Service, Setup, Shared};
+use crate::tunnel::{Limits, Phase, Service, Setup, Shared};
+use reload::{Door, Live};
 
 /// Descriptors that are not sessions': standard streams, listeners, the runtime, the log, keys that
 /// are being read.
 const RESERVED: usize = 100;
 /// Descriptors of one session.
 const PER_SESSION: usize = 2;
-/// Handshakes at once when nothing was said: at 25 kB each, 6 MB at the worst.
-const HANDSHAKES: usize = 256;
+/// Handshakes at once when nothing was said. A silent one keeps 25 kB, and a ClientHello that is
+/// announced as long as it may be has OpenSSL reserve 131 kB: 20 MB at the worst (measured).
+const HANDSHAKES: usize = 128;
 
 /// A configuration with everything that it needs read and built, and nothing begun.
 #[derive(Debug)]
 pub struct Plan {
     drain: Duration,
+    files: Vec<PathBuf>,
     services: Vec<(ServiceConfig, Setup)>,
 }
 
@@ -37,7 +46,17 @@ pub struct Plan {
 #[derive(Debug)]
 pub struct Bound {
     drain: Duration,
-    services: Vec<(ServiceConfig, Setup, Vec<Listener>)>,
+    files: Vec<PathBuf>,
+    services: Vec<Prepared>,
+}
+
+/// A service that only has to begin.
+#[derive(Debug)]
+struct Prepared {
+    config: ServiceConfig,
+    setup: Setup,
+    /// Each under the address that the file names it by.
+    listeners: Vec<(Endpoint, Listener)>,
 }
 
 /// Why an address could not be taken.
@@ -49,9 +68,14 @@ pub struct BindError {
     pub kind: std::io::ErrorKind,
 }
 
+/// Reads the configuration, at the start and at every reload.
+pub type Load = Arc<dyn Fn() -> Result<(Config, Report), Report> + Send + Sync>;
+
 /// What is asked of a running program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Request {
+    /// Read the configuration and the keys again. With the name of who asks.
+    Reload(&'static str),
     /// Stop: drain the first time, at once the second. With the name of who asks.
     Stop(&'static str),
 }
@@ -66,24 +90,31 @@ pub enum Ended {
 }
 
 impl Plan {
-    /// Builds every service. Everything that is wrong with any of them goes to `report`.
-    ///
-    /// # Errors
-    /// The report has errors.
-    pub fn build(config: &Config, report: &mut Report) -> Result<Self, ()> {
-        Self::with(config, report, Setup::build)
+    /// Builds every service. Everything that is wrong with any of them goes to `report`, and then
+    /// there is no plan.
+    pub fn build(config: &Config, report: &mut Report) -> Option<Self> {
+        Self::replacing(config, &HashMap::new(), report)
+    }
+
+    /// The same for a program that runs already: keys that did not change keep their sessions.
+    fn replacing(
+        config: &Config,
+        current: &HashMap<String, Arc<Setup>>,
+        report: &mut Report,
+    ) -> Option<Self> {
+        Self::with(config, report, |service, findings| {
+            let previous = current.get(&service.name.value).map(|setup| &**setup);
+            Setup::build(service, previous, findings)
+        })
     }
 
     /// The same with keys that come from elsewhere, for all services alike.
-    ///
-    /// # Errors
-    /// The report has errors.
     pub fn with_secrets(
         config: &Config,
         secrets: &Arc<SecretSet>,
         report: &mut Report,
-    ) -> Result<Self, ()> {
-        Self::with(config, report, |service, _, findings| {
+    ) -> Option<Self> {
+        Self::with(config, report, |service, findings| {
             Setup::with_secrets(service, secrets.clone(), findings)
         })
     }
@@ -91,24 +122,18 @@ impl Plan {
     fn with(
         config: &Config,
         report: &mut Report,
-        build: impl Fn(
-            &ServiceConfig,
-            Option<&Setup>,
-            &mut Vec<Diagnostic>,
-        ) -> Result<Setup, Vec<Diagnostic>>,
-    ) -> Result<Self, ()> {
+        build: impl Fn(&ServiceConfig, &mut Vec<Diagnostic>) -> Result<Setup, Vec<Diagnostic>>,
+    ) -> Option<Self> {
         let mut services = Vec::new();
         let mut findings = Vec::new();
         for service in &config.services {
-            match build(service, None, &mut findings) {
+            match build(service, &mut findings) {
                 Ok(setup) => services.push((service.clone(), setup)),
                 Err(errors) => findings.extend(errors),
             }
         }
         findings.extend(selfies(&services));
-        let failed = findings
-            .iter()
-            .any(|finding| finding.severity == Severity::Error);
+        let failed = findings.iter().any(|finding| finding.severity == Severity::Error);
         // Two services may read one key file: its findings are said once.
         for finding in findings {
             if !report.diagnostics.contains(&finding) {
@@ -116,22 +141,14 @@ impl Plan {
             }
         }
         if failed {
-            Err(())
-        } else {
-            Ok(Self {
-                drain: config.drain_timeout.value,
-                services,
-            })
+            return None;
         }
+        Some(Self { drain: config.drain_timeout.value, files: files(config, report), services })
     }
 
     /// How many services and identities there are.
     pub fn size(&self) -> (usize, usize) {
-        let identities = self
-            .services
-            .iter()
-            .map(|(_, setup)| setup.secrets().len())
-            .sum();
+        let identities = self.services.iter().map(|(_, setup)| setup.secrets().len()).sum();
         (self.services.len(), identities)
     }
 
@@ -140,27 +157,44 @@ impl Plan {
     /// # Errors
     /// Every address that could not be taken; those that could are given back.
     pub fn bind(self) -> Result<Bound, Vec<BindError>> {
+        self.bind_beside(&[])
+    }
+
+    /// The same, but for addresses that are `held` already.
+    fn bind_beside(self, held: &[Endpoint]) -> Result<Bound, Vec<BindError>> {
         let mut services = Vec::new();
         let mut errors = Vec::new();
         for (config, setup) in self.services {
             let mut listeners = Vec::new();
-            for listen in &config.accept {
+            for listen in config.accept.iter().filter(|listen| !held.contains(&listen.at)) {
+                let at = &listen.at.value;
                 match net::bind(listen, &config.accept, &config.sockets.accept) {
-                    Ok(bound) => listeners.extend(bound),
+                    Ok(bound) => listeners.extend(bound.into_iter().map(|l| (at.clone(), l))),
                     Err(error) => errors.push(cannot_bind(&config, &listen.at, &error)),
                 }
             }
-            services.push((config, setup, listeners));
+            services.push(Prepared { config, setup, listeners });
         }
         if errors.is_empty() {
-            Ok(Bound {
-                drain: self.drain,
-                services,
-            })
+            Ok(Bound { drain: self.drain, files: self.files, services })
         } else {
             Err(errors)
         }
     }
+}
+
+/// Everything on disk that the configuration was made of.
+fn files(config: &Config, report: &Report) -> Vec<PathBuf> {
+    let here = std::env::current_dir().unwrap_or_default();
+    let mut all = vec![here.join(&config.file)];
+    all.extend(report.sources.keys().map(|file| here.join(file)));
+    for service in &config.services {
+        let Authentication::Psk(psk) = &service.auth;
+        all.extend(psk.secrets.iter().map(|path| path.value.clone()));
+    }
+    all.sort();
+    all.dedup();
+    all
 }
 
 fn cannot_bind<T>(config: &ServiceConfig, at: &Decided<T>, error: &std::io::Error) -> BindError {
@@ -179,20 +213,13 @@ fn cannot_bind<T>(config: &ServiceConfig, at: &Decided<T>, error: &std::io::Erro
         label: None,
         help: Some(help.into()),
     };
-    BindError {
-        diagnostic,
-        kind: error.kind(),
-    }
+    BindError { diagnostic, kind: error.kind() }
 }
 
 /// RFC 9257, 4.1 ("Selfie"): with the same identity and key on a client and on a server end of this
 /// program, a peer can be made to talk to itself.
 fn selfies(services: &[(ServiceConfig, Setup)]) -> Vec<Diagnostic> {
-    let of = |mode| {
-        services
-            .iter()
-            .filter(move |(config, _)| config.mode.value == mode)
-    };
+    let of = |mode| services.iter().filter(move |(config, _)| config.mode.value == mode);
     let mut findings = Vec::new();
     for (client, presented) in of(Mode::Client) {
         for (server, accepted) in of(Mode::Server) {
@@ -204,10 +231,7 @@ fn selfies(services: &[(ServiceConfig, Setup)]) -> Vec<Diagnostic> {
             };
             // What counts is the identity that the client end presents.
             let shared = presented.identity().filter(|identity| {
-                accepted
-                    .secrets()
-                    .shared_with(presented.secrets())
-                    .any(|other| other == *identity)
+                accepted.secrets().shared_with(presented.secrets()).any(|other| other == *identity)
             });
             if let Some(identity) = shared {
                 findings.push(Diagnostic {
@@ -232,17 +256,31 @@ fn selfies(services: &[(ServiceConfig, Setup)]) -> Vec<Diagnostic> {
     findings
 }
 
+/// What the limit of descriptors leaves for sessions and for handshakes.
+fn shared() -> Arc<Shared> {
+    let budget = process::raise_descriptor_limit().saturating_sub(RESERVED);
+    let handshakes = HANDSHAKES.min(budget / 4);
+    Shared::new((budget - handshakes) / PER_SESSION, handshakes)
+}
+
+fn limits(config: &ServiceConfig) -> Limits {
+    let said = |limit: &Option<Decided<u32>>| limit.as_ref().map(|n| n.value as usize);
+    Limits {
+        sessions: said(&config.limits.max_sessions),
+        handshakes: said(&config.limits.max_handshakes),
+    }
+}
+
 impl Bound {
     /// The address of every listener, with its service.
     pub fn addresses(&self) -> Vec<(String, String)> {
-        let each = |(config, _, listeners): &(ServiceConfig, Setup, Vec<Listener>)| {
-            let name = config.name.value.clone();
-            listeners
-                .iter()
-                .map(move |l| (name.clone(), l.address().to_owned()))
-                .collect::<Vec<_>>()
-        };
-        self.services.iter().flat_map(each).collect()
+        let mut all = Vec::new();
+        for service in &self.services {
+            for (_, listener) in &service.listeners {
+                all.push((service.config.name.value.clone(), listener.address().to_owned()));
+            }
+        }
+        all
     }
 
     /// Starts every service inside the current runtime.
@@ -250,96 +288,114 @@ impl Bound {
     /// # Errors
     /// The runtime has no room for a listener.
     pub fn start(self) -> std::io::Result<Running> {
-        let descriptors = process::raise_descriptor_limit();
-        let (phase, phases) = watch::channel(Phase::Running);
         let (alive, all_gone) = mpsc::channel(1);
-        let shared = Arc::new(Shared::default());
-        let mut services = Vec::new();
-        for (config, setup, listeners) in self.services {
-            let said = |limit: &Option<Decided<u32>>| limit.as_ref().map(|n| n.value as usize);
-            let capacity = Capacity {
-                sessions: said(&config.limits.max_sessions)
-                    .unwrap_or(descriptors.saturating_sub(RESERVED) / PER_SESSION),
-                handshakes: said(&config.limits.max_handshakes).unwrap_or(HANDSHAKES),
-            };
-            let name = &config.name.value;
-            let service = Service::new(
-                name,
-                setup,
-                capacity,
-                shared.clone(),
-                phases.clone(),
-                alive.clone(),
-            );
-            for listener in listeners {
+        let shared = shared();
+        let mut live = Vec::new();
+        for Prepared { config, setup, listeners } in self.services {
+            let name = config.name.value.as_str();
+            let service = Service::new(name, setup, limits(&config), shared.clone());
+            let mut doors = Vec::new();
+            for (at, listener) in listeners {
                 let address = listener.address().to_owned();
-                let listener = listener.into_async()?;
-                tokio::spawn(service.clone().listen(listener));
-                Event::Listening { address: &address }.log(Some(name), None);
+                let door = Door::open(&service, at, address, listener.into_async()?, &alive);
+                door.announce(&service, false);
+                doors.push(door);
             }
-            services.push(service);
+            live.push(Live { service, doors });
         }
-        tokio::spawn(async move { shared.settle().await });
-        Ok(Running {
-            services,
-            drain: self.drain,
-            phase,
-            all_gone,
-        })
+        Event::Accepting.log(Scope::PROGRAM);
+        let settling = shared.clone();
+        tokio::spawn(async move { settling.settle().await });
+        let files = watch::Sender::new(self.files);
+        Ok(Running { live, drain: self.drain, files, shared, alive, all_gone })
     }
 }
 
 /// Services at work.
 #[derive(Debug)]
 pub struct Running {
-    services: Vec<Arc<Service>>,
+    live: Vec<Live>,
     drain: Duration,
-    phase: watch::Sender<Phase>,
+    files: watch::Sender<Vec<PathBuf>>,
+    shared: Arc<Shared>,
+    alive: mpsc::Sender<()>,
     all_gone: mpsc::Receiver<()>,
 }
 
 impl Running {
     /// The services, in the order of their file.
-    pub fn services(&self) -> &[Arc<Service>] {
-        &self.services
+    pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.live.iter().map(|live| &live.service)
     }
 
-    /// Serves until it is asked to stop, then drains.
-    pub async fn serve(self, mut requests: mpsc::Receiver<Request>) -> Ended {
-        // A sender that is gone without a word asks to stop as well.
-        let Request::Stop(who) = requests
-            .recv()
-            .await
-            .unwrap_or(Request::Stop("end of input"));
-        let Self {
-            services,
-            drain,
-            phase,
-            mut all_gone,
-        } = self;
-        Event::Draining {
-            signal: who,
-            limit: drain,
+    /// What the configuration in force was made of, for [`watcher::watch`].
+    pub fn files(&self) -> watch::Receiver<Vec<PathBuf>> {
+        self.files.subscribe()
+    }
+
+    /// Serves, and reloads when it is asked to, until it is asked to stop; then drains.
+    pub async fn serve(mut self, load: &Load, mut requests: mpsc::Receiver<Request>) -> Ended {
+        let who = loop {
+            match requests.recv().await {
+                Some(Request::Reload(who)) => self.reload(load, who).await,
+                Some(Request::Stop(who)) => break who,
+                // A sender that is gone without a word asks to stop as well.
+                None => break "end of input",
+            }
+        };
+        let Self { live, drain, alive, shared, mut all_gone, .. } = self;
+        Event::Draining { signal: who, limit: drain }.log(Scope::PROGRAM);
+        let services: Vec<_> = live.into_iter().map(|live| live.service).collect();
+        for service in &services {
+            service.enter(Phase::Draining);
         }
-        .log(None, None);
-        phase.send_replace(Phase::Draining);
-        let totals = services.iter().map(|service| service.counters.totals());
-        let (sessions, refused) = totals.fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
-        drop(services);
+        // Sessions and listeners hold a clone each; this one would keep `all_gone` waiting.
+        drop(alive);
+        let insisted = async {
+            loop {
+                match requests.recv().await {
+                    Some(Request::Stop(_)) => return,
+                    // A reload now would change nothing that is of use.
+                    Some(Request::Reload(_)) => {}
+                    None => std::future::pending().await,
+                }
+            }
+        };
         let ended = tokio::select! {
             _ = all_gone.recv() => Ended::Drained,
-            () = expire(drain, &phase) => Ended::Drained,
-            Some(_) = requests.recv() => Ended::Forced,
+            () = expire(drain, &services) => Ended::Drained,
+            () = insisted => Ended::Forced,
         };
-        Event::Stopped { sessions, refused }.log(None, None);
+        shared.settle_now();
+        let totals = services.iter().map(|service| service.counters.totals());
+        let (sessions, refused) = totals.fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
+        Event::Stopped { sessions, refused }.log(Scope::PROGRAM);
         ended
     }
 }
 
 /// Lets sessions run to the deadline, and gives those that it cuts the time to say FIN.
-async fn expire(drain: Duration, phase: &watch::Sender<Phase>) {
+async fn expire(drain: Duration, services: &[Arc<Service>]) {
     const FAREWELL: Duration = Duration::from_secs(1);
     tokio::time::sleep(drain).await;
-    phase.send_replace(Phase::Stopping);
+    for service in services {
+        service.enter(Phase::Stopping);
+    }
     tokio::time::sleep(FAREWELL).await;
+}
+
+/// What does not keep the program from running goes to the log, where it is found later.
+pub fn warn(report: &Report) {
+    for finding in &report.diagnostics {
+        let level = match finding.severity {
+            Severity::Error => Level::Error,
+            Severity::Warning => Level::Warning,
+            Severity::Notice => Level::Debug,
+        };
+        let place = finding.place.as_ref();
+        let place = place.map(|p| format!("{}:{}: ", p.file.display(), p.line)).unwrap_or_default();
+        let help = finding.help.as_deref().map(|help| format!(" ({help})")).unwrap_or_default();
+        let text = format!("{place}{}{help}", finding.message);
+        Event::Finding { level, text: &text }.log(Scope::PROGRAM);
+    }
 }

@@ -6,44 +6,41 @@ use tokio::sync::mpsc;
 
 use super::Request;
 
-/// Listens for whatever asks this process to stop. Must be called inside a runtime.
+/// Sends on what signals ask of this process. Must be called inside a runtime.
 ///
 /// # Errors
 /// The system does not let the process listen.
 #[cfg(unix)]
-pub fn listen() -> io::Result<mpsc::Receiver<Request>> {
+pub fn listen(sender: mpsc::Sender<Request>) -> io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut quit = signal(SignalKind::quit())?;
-    // A terminal that closes, or SIGHUP from a script, must not end the tunnel.
     let mut hangup = signal(SignalKind::hangup())?;
-    let (sender, receiver) = mpsc::channel(4);
     tokio::spawn(async move {
         loop {
-            let name = tokio::select! {
-                _ = terminate.recv() => "SIGTERM",
-                _ = interrupt.recv() => "SIGINT",
-                _ = quit.recv() => "SIGQUIT",
-                _ = hangup.recv() => continue,
+            let request = tokio::select! {
+                _ = terminate.recv() => Request::Stop("SIGTERM"),
+                _ = interrupt.recv() => Request::Stop("SIGINT"),
+                _ = quit.recv() => Request::Stop("SIGQUIT"),
+                _ = hangup.recv() => Request::Reload("SIGHUP"),
             };
-            if sender.send(Request::Stop(name)).await.is_err() {
+            if sender.send(request).await.is_err() {
                 return;
             }
         }
     });
-    Ok(receiver)
+    Ok(())
 }
 
-/// Listens for Ctrl-C, Ctrl-Break and the closing of the console.
+/// Sends on Ctrl-C, Ctrl-Break and the closing of the console.
 ///
 /// # Errors
 /// The system does not let the process listen.
 #[cfg(windows)]
-pub fn listen() -> io::Result<mpsc::Receiver<Request>> {
+pub fn listen(sender: mpsc::Sender<Request>) -> io::Result<()> {
     use tokio::signal::windows::{ctrl_break, ctrl_c, ctrl_close};
     let (mut c, mut brk, mut close) = (ctrl_c()?, ctrl_break()?, ctrl_close()?);
-    let (sender, receiver) = mpsc::channel(4);
     tokio::spawn(async move {
         loop {
             let name = tokio::select! {
@@ -56,5 +53,5 @@ pub fn listen() -> io::Result<mpsc::Receiver<Request>> {
             }
         }
     });
-    Ok(receiver)
+    Ok(())
 }

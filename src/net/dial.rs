@@ -49,14 +49,7 @@ impl Dialer {
         keepalive: Option<Keepalive>,
         options: Vec<Decided<SocketOption>>,
     ) -> Self {
-        Self {
-            targets,
-            failover,
-            limit,
-            keepalive,
-            options,
-            turn: AtomicUsize::new(0),
-        }
+        Self { targets, failover, limit, keepalive, options, turn: AtomicUsize::new(0) }
     }
 
     /// Connects to the first target that answers. Returns it, and its address for the log.
@@ -120,11 +113,8 @@ impl Dialer {
     }
 
     async fn tcp(&self, address: SocketAddr) -> io::Result<Socket> {
-        let socket = socket2::Socket::new(
-            Domain::for_address(address),
-            Type::STREAM,
-            Some(Protocol::TCP),
-        )?;
+        let socket =
+            socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
         // Nagle against delayed acknowledgements costs 40 ms a request (measured: 45).
         socket.set_tcp_nodelay(true)?;
@@ -134,9 +124,7 @@ impl Dialer {
         for option in &self.options {
             options::apply(&socket, option)?;
         }
-        let stream = TcpSocket::from_std_stream(socket.into())
-            .connect(address)
-            .await?;
+        let stream = TcpSocket::from_std_stream(socket.into()).connect(address).await?;
         Ok(Socket::Tcp(stream))
     }
 }
@@ -144,10 +132,9 @@ impl Dialer {
 async fn resolve(host: &Host, port: u16, limit: Duration) -> io::Result<Vec<SocketAddr>> {
     match host {
         // As getaddrinfo answers for no host: ::1 first.
-        Host::Unspecified => Ok(vec![
-            (Ipv6Addr::LOCALHOST, port).into(),
-            (Ipv4Addr::LOCALHOST, port).into(),
-        ]),
+        Host::Unspecified => {
+            Ok(vec![(Ipv6Addr::LOCALHOST, port).into(), (Ipv4Addr::LOCALHOST, port).into()])
+        }
         Host::Ip(ip) => Ok(vec![(*ip, port).into()]),
         Host::Name(name) => {
             let lookup = tokio::net::lookup_host((name.as_str(), port));
@@ -159,9 +146,8 @@ async fn resolve(host: &Host, port: u16, limit: Duration) -> io::Result<Vec<Sock
 async fn within<T>(limit: Duration, attempt: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     match tokio::time::timeout(limit, attempt).await {
         Ok(done) => done,
-        Err(_) => Err(io::Error::new(
-            io::ErrorKind::TimedOut,
-            format!("no answer within {limit:?}"),
-        )),
+        Err(_) => {
+            Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {limit:?}")))
+        }
     }
 }

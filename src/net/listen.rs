@@ -33,7 +33,9 @@ pub struct Listener {
 enum Kind {
     Tcp(std::net::TcpListener),
     #[cfg(unix)]
-    Unix(std::os::unix::net::UnixListener, Unlink),
+    /// The path goes before the listener does: a successor that found it refusing connections would
+    /// take it for stale, and lose its own socket to our unlinking.
+    Unix(Unlink, std::os::unix::net::UnixListener),
 }
 
 /// The path of a Unix listener; removed when the listener goes.
@@ -76,10 +78,7 @@ pub fn bind(
         #[cfg(unix)]
         Endpoint::Unix(path) => match patiently(|| bind_unix(path)) {
             Ok(listener) => Ok(vec![listener]),
-            Err(error) => Err(io::Error::new(
-                error.kind(),
-                format!("{}: {error}", path.display()),
-            )),
+            Err(error) => Err(io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
         },
         #[cfg(not(unix))]
         Endpoint::Unix(_) => Err(io::Error::new(
@@ -140,11 +139,8 @@ fn bind_tcp(
     v6_alone: bool,
     written: &[Decided<SocketOption>],
 ) -> io::Result<Listener> {
-    let socket = socket2::Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
+    let socket =
+        socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // On Windows this would let a second program steal the port.
     #[cfg(unix)]
     socket.set_reuse_address(true)?;
@@ -159,22 +155,22 @@ fn bind_tcp(
     socket.set_nonblocking(true)?;
     let listener = std::net::TcpListener::from(socket);
     let address = listener.local_addr()?.to_string();
-    Ok(Listener {
-        kind: Kind::Tcp(listener),
-        address,
-    })
+    Ok(Listener { kind: Kind::Tcp(listener), address })
 }
 
 /// A path that nobody listens on is what a crash left behind: it is replaced.
 #[cfg(unix)]
 fn bind_unix(path: &Path) -> io::Result<Listener> {
     use std::os::unix::fs::FileTypeExt;
-    use std::os::unix::net::{UnixListener, UnixStream};
+    use std::os::unix::net::{UnixDatagram, UnixListener};
     let listener = match UnixListener::bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            let stale = std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket())
-                && UnixStream::connect(path)
-                    .is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused);
+            // Asked with a datagram socket, a stream listener answers "wrong type" and hears
+            // nothing of it. A connection would reach its target, and a PLC's runtime ends its
+            // session when a second one does.
+            let refused = UnixDatagram::unbound()?.connect(path);
+            let stale = refused.is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused)
+                && std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket());
             if !stale {
                 return Err(error);
             }
@@ -185,10 +181,7 @@ fn bind_unix(path: &Path) -> io::Result<Listener> {
     };
     listener.set_nonblocking(true)?;
     let address = path.display().to_string();
-    Ok(Listener {
-        kind: Kind::Unix(listener, Unlink(path.to_owned())),
-        address,
-    })
+    Ok(Listener { kind: Kind::Unix(Unlink(path.to_owned()), listener), address })
 }
 
 impl Listener {
@@ -205,8 +198,8 @@ impl Listener {
         Ok(match self.kind {
             Kind::Tcp(listener) => Acceptable::Tcp(tokio::net::TcpListener::from_std(listener)?),
             #[cfg(unix)]
-            Kind::Unix(listener, unlink) => {
-                Acceptable::Unix(tokio::net::UnixListener::from_std(listener)?, unlink)
+            Kind::Unix(unlink, listener) => {
+                Acceptable::Unix(unlink, tokio::net::UnixListener::from_std(listener)?)
             }
         })
     }
@@ -217,12 +210,26 @@ impl Listener {
 pub enum Acceptable {
     /// TCP.
     Tcp(tokio::net::TcpListener),
-    /// A Unix socket, and its path.
+    /// A Unix socket's path, and the socket.
     #[cfg(unix)]
-    Unix(tokio::net::UnixListener, Unlink),
+    Unix(Unlink, tokio::net::UnixListener),
 }
 
 impl Acceptable {
+    /// The number of its descriptor; 0 where the system has none.
+    pub fn descriptor(&self) -> i64 {
+        #[cfg(unix)]
+        {
+            use std::os::fd::AsRawFd;
+            i64::from(match self {
+                Self::Tcp(listener) => listener.as_raw_fd(),
+                Self::Unix(_, listener) => listener.as_raw_fd(),
+            })
+        }
+        #[cfg(not(unix))]
+        0
+    }
+
     /// Waits for the next connection. Cancel safe.
     ///
     /// # Errors
@@ -234,7 +241,7 @@ impl Acceptable {
                 Ok((Socket::Tcp(stream), Peer::Tcp(address)))
             }
             #[cfg(unix)]
-            Self::Unix(listener, _) => {
+            Self::Unix(_, listener) => {
                 let (stream, _) = listener.accept().await?;
                 Ok((Socket::Unix(stream), Peer::Local))
             }

@@ -53,11 +53,7 @@ impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => {
-                write!(
-                    f,
-                    "{}",
-                    SocketAddr::new(address.ip().to_canonical(), address.port())
-                )
+                write!(f, "{}", SocketAddr::new(address.ip().to_canonical(), address.port()))
             }
             Self::Local => f.write_str("unix socket"),
         }

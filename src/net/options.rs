@@ -12,17 +12,10 @@ use crate::sys::socket;
 /// # Errors
 /// The system's, for a socket that is closed already.
 pub fn keepalive<'s>(socket: impl Into<SockRef<'s>>, keepalive: &Keepalive) -> io::Result<()> {
-    let mut set = TcpKeepalive::new()
+    let set = TcpKeepalive::new()
         .with_time(keepalive.idle)
-        .with_interval(keepalive.interval);
-    #[cfg(unix)]
-    {
-        set = set.with_retries(keepalive.count);
-    }
-    #[cfg(not(unix))]
-    {
-        set = set.with_time(keepalive.idle);
-    }
+        .with_interval(keepalive.interval)
+        .with_retries(keepalive.count);
     socket.into().set_tcp_keepalive(&set)
 }
 

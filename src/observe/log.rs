@@ -8,16 +8,16 @@ use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
-use super::event::Event;
+use super::event::{Event, Scope};
 use crate::config::model::{Level, LogConfig, LogFormat};
 
 #[cfg(test)]
@@ -29,6 +29,7 @@ const QUEUE: usize = 4096;
 const FLUSH: Duration = Duration::from_millis(500);
 
 static LEVEL: AtomicU8 = AtomicU8::new(Level::Info as u8);
+static FORMAT: AtomicU8 = AtomicU8::new(LogFormat::Human as u8);
 static SINK: OnceLock<Sink> = OnceLock::new();
 
 struct Sink {
@@ -37,9 +38,17 @@ struct Sink {
     lost: AtomicU64,
 }
 
-enum Output {
-    Stderr,
-    File(File),
+/// A file and its name, or standard error.
+struct Output {
+    path: Option<PathBuf>,
+    file: Option<File>,
+}
+
+impl Output {
+    fn open(path: Option<PathBuf>) -> io::Result<Self> {
+        let file = path.as_deref().map(open).transpose()?;
+        Ok(Self { path, file })
+    }
 }
 
 enum Message {
@@ -53,23 +62,42 @@ enum Message {
 /// The file cannot be opened.
 pub fn init(config: &LogConfig) -> io::Result<()> {
     LEVEL.store(config.level.value as u8, Ordering::Relaxed);
-    let output = match &config.output {
-        None => Output::Stderr,
-        Some(path) => Output::File(open(path)?),
-    };
-    let sink = Sink {
-        output: Mutex::new(output),
-        queue: OnceLock::new(),
-        lost: AtomicU64::new(0),
-    };
-    let layer = Render {
-        format: config.format.value,
-    };
+    FORMAT.store(config.format.value as u8, Ordering::Relaxed);
+    let output = Output::open(config.output.as_ref().map(|path| path.value.clone()))?;
+    let sink = Sink { output: Mutex::new(output), queue: OnceLock::new(), lost: AtomicU64::new(0) };
     if SINK.set(sink).is_ok() {
-        let subscriber = tracing_subscriber::registry().with(layer);
+        let subscriber = tracing_subscriber::registry().with(Render);
         // Only a second call in one process finds a subscriber set; the first log goes on.
         let _ = tracing::subscriber::set_global_default(subscriber);
     }
+    Ok(())
+}
+
+/// Follows a new configuration: level, format and file. Nothing changes on failure.
+///
+/// # Errors
+/// The file cannot be opened.
+pub fn change(config: &LogConfig) -> io::Result<()> {
+    let Some(sink) = SINK.get() else { return Ok(()) };
+    let path = config.output.as_ref().map(|path| path.value.clone());
+    let mut output = sink.output.lock().unwrap_or_else(PoisonError::into_inner);
+    if output.path != path {
+        *output = Output::open(path)?;
+    }
+    LEVEL.store(config.level.value as u8, Ordering::Relaxed);
+    FORMAT.store(config.format.value as u8, Ordering::Relaxed);
+    Ok(())
+}
+
+/// Opens the log's file again under its name, after somebody has moved it away. Nothing changes on
+/// failure.
+///
+/// # Errors
+/// The file cannot be opened.
+pub fn reopen() -> io::Result<()> {
+    let Some(sink) = SINK.get() else { return Ok(()) };
+    let mut output = sink.output.lock().unwrap_or_else(PoisonError::into_inner);
+    *output = Output::open(output.path.clone())?;
     Ok(())
 }
 
@@ -87,9 +115,8 @@ fn open(path: &Path) -> io::Result<File> {
 pub fn start() {
     let Some(sink) = SINK.get() else { return };
     let (sender, receiver) = sync_channel(QUEUE);
-    let spawned = std::thread::Builder::new()
-        .name("log".into())
-        .spawn(move || drain(sink, &receiver));
+    let spawned =
+        std::thread::Builder::new().name("log".into()).spawn(move || drain(sink, &receiver));
     if spawned.is_ok() {
         let _ = sink.queue.set(sender);
     }
@@ -108,17 +135,21 @@ pub fn flush() {
 
 fn drain(sink: &Sink, queue: &Receiver<Message>) {
     loop {
-        match queue.recv_timeout(Duration::from_secs(1)) {
-            Ok(Message::Line(line)) => sink.put(&line),
-            Ok(Message::Flush(done)) => {
-                let _ = done.try_send(());
+        let flushed = match queue.recv_timeout(Duration::from_secs(1)) {
+            Ok(Message::Line(line)) => {
+                sink.put(&line);
+                None
             }
-            Err(RecvTimeoutError::Timeout) => {}
+            Ok(Message::Flush(done)) => Some(done),
+            Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => return,
-        }
+        };
         let lost = sink.lost.swap(0, Ordering::Relaxed);
         if lost > 0 && !sink.try_put(&format!("{lost} log lines were lost: the log was full\n")) {
             sink.lost.fetch_add(lost, Ordering::Relaxed);
+        }
+        if let Some(done) = flushed {
+            let _ = done.try_send(());
         }
     }
 }
@@ -146,28 +177,34 @@ impl Sink {
         let Ok(mut output) = self.output.lock() else {
             return false;
         };
-        match &mut *output {
-            Output::Stderr => io::stderr().write_all(line.as_bytes()).is_ok(),
-            Output::File(file) => file.write_all(line.as_bytes()).is_ok(),
+        match &mut output.file {
+            None => io::stderr().write_all(line.as_bytes()).is_ok(),
+            Some(file) => file.write_all(line.as_bytes()).is_ok(),
         }
     }
 }
 
-/// Hands an event to `tracing`, if its level is logged.
-pub(super) fn write(event: &Event<'_>, service: Option<&str>, session: Option<u64>) {
-    let level = event.level() as u8;
-    if level > LEVEL.load(Ordering::Relaxed) {
-        return;
-    }
+/// Hands an event's lines to `tracing`, as far as their levels are logged.
+pub(super) fn write(event: &Event<'_>, scope: Scope<'_>) {
+    let limit = scope.level.map_or_else(|| LEVEL.load(Ordering::Relaxed), |level| level as u8);
+    event.lines(format(), scope, &mut |level, text| {
+        if level as u8 <= limit {
+            hand_over(level as u8, event.name(), scope, text);
+        }
+    });
+}
+
+fn hand_over(level: u8, event: &str, scope: Scope<'_>, text: fmt::Arguments<'_>) {
+    let Scope { service, session, .. } = scope;
     macro_rules! emit {
         ($level:ident) => {
             tracing::event!(
                 tracing::Level::$level,
                 level,
-                event = event.name(),
+                event,
                 service,
                 session,
-                message = %event
+                message = %text
             )
         };
     }
@@ -179,9 +216,7 @@ pub(super) fn write(event: &Event<'_>, service: Option<&str>, session: Option<u6
     }
 }
 
-struct Render {
-    format: LogFormat,
-}
+struct Render;
 
 impl<S: tracing::Subscriber> Layer<S> for Render {
     fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
@@ -192,8 +227,14 @@ impl<S: tracing::Subscriber> Layer<S> for Render {
             // A dependency's chatter; its warnings are of use.
             return;
         }
-        sink.line(record.render(self.format));
+        sink.line(record.render(format()));
     }
+}
+
+fn format() -> LogFormat {
+    let now = FORMAT.load(Ordering::Relaxed);
+    let all = [LogFormat::Human, LogFormat::Json, LogFormat::Stunnel];
+    all.into_iter().find(|format| *format as u8 == now).unwrap_or(LogFormat::Human)
 }
 
 #[derive(Default)]
@@ -230,16 +271,8 @@ impl Visit for Record {
     }
 }
 
-const NAMES: [&str; 8] = [
-    "emergency",
-    "alert",
-    "critical",
-    "error",
-    "warning",
-    "notice",
-    "info",
-    "debug",
-];
+const NAMES: [&str; 8] =
+    ["emergency", "alert", "critical", "error", "warning", "notice", "info", "debug"];
 
 /// Whether a character ends a line, or steers the terminal that shows it.
 fn breaks_a_line(c: char) -> bool {
@@ -302,14 +335,10 @@ impl Record {
             .to_string(),
             LogFormat::Stunnel => {
                 let local = now.to_zoned(jiff::tz::TimeZone::system());
-                let id = self
-                    .session
-                    .map_or_else(|| "ui".to_owned(), |number| number.to_string());
-                let service = self.service.as_deref().map(|s| format!("Service [{s}] "));
+                let id = self.session.map_or_else(|| "ui".to_owned(), |number| number.to_string());
                 format!(
-                    "{} LOG{level}[{id}]: {}{}",
+                    "{} LOG{level}[{id}]: {}",
                     local.strftime("%Y.%m.%d %H:%M:%S"),
-                    service.unwrap_or_default(),
                     self.message
                 )
             }

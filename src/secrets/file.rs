@@ -49,14 +49,7 @@ pub struct Problem {
 impl Problem {
     fn new(gravity: Gravity, code: &'static str, file: &Path, message: impl Into<String>) -> Self {
         let file = Some(file.to_owned());
-        Self {
-            gravity,
-            code,
-            file,
-            line: None,
-            message: message.into(),
-            help: None,
-        }
+        Self { gravity, code, file, line: None, message: message.into(), help: None }
     }
 
     fn line(mut self, line: u32) -> Self {
@@ -92,9 +85,7 @@ impl Problem {
             OnDuplicate::LastWins => (Gravity::Warns, "this line counts; remove the other"),
         };
         let message = format!("identity {identity} stands on {elsewhere} already");
-        Self::new(gravity, "duplicate-identity", &entry.file, message)
-            .line(entry.line)
-            .help(help)
+        Self::new(gravity, "duplicate-identity", &entry.file, message).line(entry.line).help(help)
     }
 }
 
@@ -104,11 +95,8 @@ pub fn files_of(path: &Path, problems: &mut Vec<Problem>) -> Vec<PathBuf> {
     if !path.is_dir() {
         return vec![path.to_owned()];
     }
-    let listed = fs::read_dir(path).and_then(|entries| {
-        entries
-            .map(|entry| Ok(entry?.path()))
-            .collect::<io::Result<Vec<_>>>()
-    });
+    let listed = fs::read_dir(path)
+        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>());
     let mut files = match listed {
         Ok(files) => files,
         Err(error) => {
@@ -124,28 +112,19 @@ pub fn files_of(path: &Path, problems: &mut Vec<Problem>) -> Vec<PathBuf> {
             && !name.windows(6).any(|part| part == b".dpkg-")
             && !file.is_dir()
     });
-    files.sort_by(|a, b| {
-        a.as_os_str()
-            .as_encoded_bytes()
-            .cmp(b.as_os_str().as_encoded_bytes())
-    });
+    files.sort_by(|a, b| a.as_os_str().as_encoded_bytes().cmp(b.as_os_str().as_encoded_bytes()));
     files
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> Problem {
     let (code, help) = match error.kind() {
-        io::ErrorKind::NotFound => (
-            "no-such-file",
-            "write it with `pskgate keygen NAME --output FILE`, or mend the path",
-        ),
-        io::ErrorKind::PermissionDenied => (
-            "not-readable",
-            "let the user that pskgate runs as read it (mode 0600 or 0640)",
-        ),
-        _ => (
-            "not-readable",
-            "a key file is a plain file of `identity:key` lines",
-        ),
+        io::ErrorKind::NotFound => {
+            ("no-such-file", "write it with `pskgate keygen NAME --output FILE`, or mend the path")
+        }
+        io::ErrorKind::PermissionDenied => {
+            ("not-readable", "let the user that pskgate runs as read it (mode 0600 or 0640)")
+        }
+        _ => ("not-readable", "a key file is a plain file of `identity:key` lines"),
     };
     let message = format!("cannot read the key file {}: {error}", path.display());
     Problem::new(Gravity::Refuses, code, path, message).help(help)
@@ -179,10 +158,7 @@ fn open(
         return Err(io::Error::other("it is not a regular file"));
     }
     if meta.len() > MAX_FILE {
-        return Err(io::Error::other(format!(
-            "it is larger than {} MiB",
-            MAX_FILE >> 20
-        )));
+        return Err(io::Error::other(format!("it is larger than {} MiB", MAX_FILE >> 20)));
     }
     permissions(path, &meta, rule, problems);
     // One allocation of the final size: a growing vector would leave unwiped copies behind.
@@ -242,12 +218,7 @@ pub fn parse(text: &[u8], path: &Path, rules: Rules, problems: &mut Vec<Problem>
         }
         let before = problems.len();
         if let Some((identity, key)) = entry(line, number, &file, rules, problems) {
-            entries.push(Entry {
-                identity,
-                key,
-                file: file.clone(),
-                line: number,
-            });
+            entries.push(Entry { identity, key, file: file.clone(), line: number });
         }
         for problem in &mut problems[before..] {
             problem.line = Some(number);
@@ -286,17 +257,11 @@ fn entry(
     let Some(colon) = line.iter().position(|byte| *byte == b':') else {
         let blank = line.iter().all(u8::is_ascii_whitespace);
         let (message, help) = if blank {
-            (
-                "a line of blanks in a key file",
-                "remove the blanks: only an empty line is skipped",
-            )
+            ("a line of blanks in a key file", "remove the blanks: only an empty line is skipped")
         } else if line.starts_with(b"#") || line.starts_with(b";") {
             ("a key file has no comments", "remove the line")
         } else {
-            (
-                "no colon in a line of a key file",
-                "a line is `identity:key`",
-            )
+            ("no colon in a line of a key file", "a line is `identity:key`")
         };
         problems.push(Problem::new(Gravity::Refuses, "not-identity-key", path, message).help(help));
         return None;
@@ -305,14 +270,9 @@ fn entry(
     let known_before = problems.len();
     identity(name, number, path, rules.identities, problems);
     let key = key(text, path, problems);
-    let refused = problems[known_before..]
-        .iter()
-        .any(|problem| problem.gravity == Gravity::Refuses);
-    if refused {
-        None
-    } else {
-        Some((Identity::new(name), key?))
-    }
+    let refused =
+        problems[known_before..].iter().any(|problem| problem.gravity == Gravity::Refuses);
+    if refused { None } else { Some((Identity::new(name), key?)) }
 }
 
 fn identity(
@@ -327,12 +287,7 @@ fn identity(
     };
     if name.len() > MAX_IDENTITY {
         let message = format!("an identity of {} bytes", name.len());
-        say(
-            Gravity::Refuses,
-            "long-identity",
-            message,
-            "255 bytes are what TLS libraries take",
-        );
+        say(Gravity::Refuses, "long-identity", message, "255 bytes are what TLS libraries take");
     }
     let strict = match rule {
         IdentityRule::Utf8 => Gravity::Refuses,
@@ -340,41 +295,21 @@ fn identity(
     };
     if name.is_empty() {
         let message = "an empty identity".to_owned();
-        say(
-            strict,
-            "empty-identity",
-            message,
-            "write the name of the peer before the colon",
-        );
+        say(strict, "empty-identity", message, "write the name of the peer before the colon");
     }
     match std::str::from_utf8(name) {
         Err(_) => {
             let message = format!("the identity {} is not UTF-8", escape(name));
-            say(
-                strict,
-                "identity-not-utf8",
-                message,
-                "save the file as UTF-8",
-            );
+            say(strict, "identity-not-utf8", message, "save the file as UTF-8");
         }
         Ok(text) if text.chars().any(char::is_control) => {
             let message = format!("control characters in the identity {}", escape(name));
-            say(
-                strict,
-                "identity-control",
-                message,
-                "remove them: peers will not send them",
-            );
+            say(strict, "identity-control", message, "remove them: peers will not send them");
         }
         Ok(text) if number == 1 && text.starts_with('\u{feff}') => {
             let message = "the file begins with a byte order mark, which is now part of the first \
                            identity";
-            say(
-                strict,
-                "byte-order-mark",
-                message.into(),
-                "save the file as UTF-8 without BOM",
-            );
+            say(strict, "byte-order-mark", message.into(), "save the file as UTF-8 without BOM");
         }
         Ok(_) => {}
     }
@@ -389,16 +324,8 @@ fn identity(
     }
     let padded = |edge: Option<&u8>| edge.is_some_and(u8::is_ascii_whitespace);
     if padded(name.first()) || padded(name.last()) {
-        let message = format!(
-            "blanks at the edge of the identity {} belong to it",
-            escape(name)
-        );
-        say(
-            Gravity::Warns,
-            "padded-identity",
-            message,
-            "remove them if the peer has none",
-        );
+        let message = format!("blanks at the edge of the identity {} belong to it", escape(name));
+        say(Gravity::Warns, "padded-identity", message, "remove them if the peer has none");
     }
 }
 
@@ -426,24 +353,14 @@ fn key(text: &[u8], path: &Path, problems: &mut Vec<Problem>) -> Option<Key> {
     }
     if len > MAX_KEY {
         let help = "a key is 16 to 512 bytes; `pskgate keygen NAME` makes a good one";
-        say(
-            Gravity::Refuses,
-            "long-key",
-            format!("a key of {len} bytes"),
-            help,
-        );
+        say(Gravity::Refuses, "long-key", format!("a key of {len} bytes"), help);
         return None;
     }
     if text.first().is_some_and(u8::is_ascii_whitespace)
         || text.last().is_some_and(u8::is_ascii_whitespace)
     {
         let message = "blanks at the edge of the key belong to it".to_owned();
-        say(
-            Gravity::Warns,
-            "padded-key",
-            message,
-            "remove them if the peer's key has none",
-        );
+        say(Gravity::Warns, "padded-key", message, "remove them if the peer's key has none");
     }
     if !hex && nearly_hex(text) {
         let message = "the key looks like hex but is not, so its characters themselves are the key";
@@ -452,12 +369,7 @@ fn key(text: &[u8], path: &Path, problems: &mut Vec<Problem>) -> Option<Key> {
     }
     if !hex && len < ADVISED_KEY {
         let message = format!("a key of {len} characters");
-        say(
-            Gravity::Remarks,
-            "weak-key",
-            message,
-            "32 or more are advised; `pskgate keygen NAME`",
-        );
+        say(Gravity::Remarks, "weak-key", message, "32 or more are advised; `pskgate keygen NAME`");
     }
     Some(Key::new(bytes))
 }
@@ -489,10 +401,7 @@ fn decode_hex(text: &[u8]) -> Option<Zeroizing<Box<[u8]>>> {
 
 /// Odd in number, or one wrong character among many right ones: a slip, and no passphrase.
 fn nearly_hex(text: &[u8]) -> bool {
-    let wrong = text
-        .iter()
-        .filter(|byte| !byte.is_ascii_hexdigit() && **byte != b':')
-        .count();
+    let wrong = text.iter().filter(|byte| !byte.is_ascii_hexdigit() && **byte != b':').count();
     text.len() > 16 && wrong <= 1
 }
 
@@ -504,19 +413,15 @@ pub(super) fn shared_keys(
     // Hashed with this process' random state: no table of key bytes in the clear is kept.
     let mut seen: HashMap<&[u8], &Identity> = HashMap::with_capacity(known.len());
     let mut problems = Vec::new();
-    let mut in_order: Vec<_> = known
-        .iter()
-        .filter_map(|(id, entry)| Some((places.get(id)?, id, entry)))
-        .collect();
+    let mut in_order: Vec<_> =
+        known.iter().filter_map(|(id, entry)| Some((places.get(id)?, id, entry))).collect();
     in_order.sort_by_key(|(place, ..)| *place);
     for ((file, line), identity, entry) in in_order {
         if let Some(other) = seen.insert(entry.key.expose(), identity) {
             let message = format!("the identities {other} and {identity} have the same key");
             let help = "give each its own: with one key, one can pass for the other";
             problems.push(
-                Problem::new(Gravity::Warns, "shared-key", file, message)
-                    .line(*line)
-                    .help(help),
+                Problem::new(Gravity::Warns, "shared-key", file, message).line(*line).help(help),
             );
         }
     }

@@ -106,14 +106,8 @@ impl SecretSet {
         let mut bytes = Zeroizing::new(vec![0; 32].into_boxed_slice());
         getrandom::fill(&mut bytes)?;
         let identity = Identity::new(identity.as_bytes());
-        let known = Known {
-            serial: Serial::next(),
-            key: Key::new(bytes),
-        };
-        Ok(Self {
-            known: HashMap::from([(identity.clone(), known)]),
-            first: identity,
-        })
+        let known = Known { serial: Serial::next(), key: Key::new(bytes) };
+        Ok(Self { known: HashMap::from([(identity.clone(), known)]), first: identity })
     }
 
     /// What a test says, without the rules for files.
@@ -124,10 +118,7 @@ impl SecretSet {
             key: Key::new(Zeroizing::new(key.into())),
         };
         Arc::new(Self {
-            known: pairs
-                .iter()
-                .map(|(who, key)| (Identity::new(who), known(key)))
-                .collect(),
+            known: pairs.iter().map(|(who, key)| (Identity::new(who), known(key))).collect(),
             first: Identity::new(pairs[0].0),
         })
     }
@@ -150,13 +141,7 @@ impl SecretSet {
                 .and_then(|set| set.known.get(&entry.identity))
                 .filter(|old| old.key.same_as(&entry.key))
                 .map_or_else(Serial::next, |old| old.serial);
-            known.insert(
-                entry.identity,
-                Known {
-                    serial,
-                    key: entry.key,
-                },
-            );
+            known.insert(entry.identity, Known { serial, key: entry.key });
         }
         problems.extend(file::shared_keys(&known, &places));
         match first {
@@ -192,30 +177,18 @@ impl SecretSet {
     /// The key of an identity, and what its proof would be worth.
     pub fn find(&self, identity: &[u8]) -> Option<(&Key, Claim)> {
         let (who, known) = self.known.get_key_value(identity)?;
-        Some((
-            &known.key,
-            Claim {
-                who: who.clone(),
-                serial: known.serial,
-            },
-        ))
+        Some((&known.key, Claim { who: who.clone(), serial: known.serial }))
     }
 
     /// Whether a session that was let in by an earlier set may go on under this one.
     pub fn grants(&self, grant: &Grant) -> bool {
-        self.known
-            .get(grant.who.as_bytes())
-            .is_some_and(|known| known.serial == grant.serial)
+        self.known.get(grant.who.as_bytes()).is_some_and(|known| known.serial == grant.serial)
     }
 
     /// Identities that stand with the same key in both sets, for the check of RFC 9257, 4.1.
     pub fn shared_with<'a>(&'a self, other: &'a SecretSet) -> impl Iterator<Item = &'a Identity> {
         self.known.iter().filter_map(|(identity, known)| {
-            other
-                .known
-                .get(identity)
-                .filter(|k| k.key.same_as(&known.key))
-                .map(|_| identity)
+            other.known.get(identity).filter(|k| k.key.same_as(&known.key)).map(|_| identity)
         })
     }
 }
@@ -239,11 +212,7 @@ impl Claim {
 
     /// Only the `tls` layer calls this, after it has seen that the finished handshake used the key.
     pub(crate) fn proven(self, proof: Proof) -> Grant {
-        Grant {
-            who: self.who,
-            serial: self.serial,
-            proof,
-        }
+        Grant { who: self.who, serial: self.serial, proof }
     }
 }
 

@@ -46,24 +46,13 @@ fn key_of(text: &str) -> (Vec<u8>, Vec<(Gravity, &'static str)>) {
 
 fn refused(text: impl AsRef<[u8]>, rules: Rules) -> Vec<&'static str> {
     let (_, problems) = read(text, rules);
-    problems
-        .iter()
-        .filter(|p| p.gravity == Gravity::Refuses)
-        .map(|p| p.code)
-        .collect()
+    problems.iter().filter(|p| p.gravity == Gravity::Refuses).map(|p| p.code).collect()
 }
 
 fn warned(text: impl AsRef<[u8]>, rules: Rules) -> Vec<&'static str> {
     let (_, problems) = read(text.as_ref(), rules);
-    assert!(
-        problems.iter().all(|p| p.gravity != Gravity::Refuses),
-        "{problems:?}"
-    );
-    problems
-        .iter()
-        .filter(|p| p.gravity == Gravity::Warns)
-        .map(|p| p.code)
-        .collect()
+    assert!(problems.iter().all(|p| p.gravity != Gravity::Refuses), "{problems:?}");
+    problems.iter().filter(|p| p.gravity == Gravity::Warns).map(|p| p.code).collect()
 }
 
 fn counted(n: u8) -> Vec<u8> {
@@ -135,13 +124,7 @@ fn hex_counts_half_so_that_thirty_digits_are_too_short() {
 #[test]
 fn a_key_has_16_to_512_bytes_once_decoded() {
     for rules in BOTH {
-        for (len, fits) in [
-            (0, false),
-            (15, false),
-            (16, true),
-            (512, true),
-            (513, false),
-        ] {
+        for (len, fits) in [(0, false), (15, false), (16, true), (512, true), (513, false)] {
             let wanted: &[&str] = match (fits, len < 16) {
                 (true, _) => &[],
                 (_, true) => &["short-key"],
@@ -151,10 +134,7 @@ fn a_key_has_16_to_512_bytes_once_decoded() {
             assert_eq!(refused(format!("a:{}", "5a".repeat(len)), rules), wanted);
         }
         // OPENSSL_hexstr2buf takes colons alone for no bytes at all.
-        assert_eq!(
-            refused(format!("a:{}", ":".repeat(40)), rules),
-            ["short-key"]
-        );
+        assert_eq!(refused(format!("a:{}", ":".repeat(40)), rules), ["short-key"]);
     }
 }
 
@@ -272,13 +252,7 @@ fn blanks_at_the_edges_belong_to_what_they_touch_and_are_warned_about() {
     // One blank turns hex into text: both slips are named.
     let (key, said) = key_of(&format!(" {HEX}"));
     assert_eq!(key, format!(" {HEX}").as_bytes());
-    assert_eq!(
-        said,
-        [
-            (Gravity::Warns, "padded-key"),
-            (Gravity::Warns, "nearly-hex")
-        ]
-    );
+    assert_eq!(said, [(Gravity::Warns, "padded-key"), (Gravity::Warns, "nearly-hex")]);
 }
 
 #[test]
@@ -300,16 +274,10 @@ fn an_identity_has_at_most_255_bytes_and_natively_at_least_one() {
         }
     }
     // Bytes are counted, not characters.
-    assert_eq!(
-        refused(format!("{}:{TEXT}", "ö".repeat(128)), NATIVE),
-        ["long-identity"]
-    );
+    assert_eq!(refused(format!("{}:{TEXT}", "ö".repeat(128)), NATIVE), ["long-identity"]);
     assert_eq!(refused(format!(":{TEXT}"), NATIVE), ["empty-identity"]);
     assert_eq!(warned(format!(":{TEXT}"), STUNNEL), ["empty-identity"]);
-    assert_eq!(
-        read(format!(":{TEXT}"), STUNNEL).0[0].identity.as_bytes(),
-        b""
-    );
+    assert_eq!(read(format!(":{TEXT}"), STUNNEL).0[0].identity.as_bytes(), b"");
 }
 
 #[test]
@@ -391,22 +359,13 @@ fn an_identity_on_two_lines_is_refused_natively_and_both_lines_are_named() {
     let one = files.put("one", format!("a:{TEXT}\nb:{TEXT} b\n\na:{HEX}\n"));
     let problems = why(load(std::slice::from_ref(&one), NATIVE));
     assert_eq!(codes(&problems), [(Gravity::Refuses, "duplicate-identity")]);
-    assert_eq!(
-        (problems[0].line, problems[0].file.as_ref()),
-        (Some(4), Some(&one))
-    );
-    assert!(
-        problems[0].message.contains("line 1 already"),
-        "{problems:?}"
-    );
+    assert_eq!((problems[0].line, problems[0].file.as_ref()), (Some(4), Some(&one)));
+    assert!(problems[0].message.contains("line 1 already"), "{problems:?}");
 
     let two = files.put("two", format!("c:{TEXT} c\nb:{HEX}\n"));
     let first = files.put("first", format!("a:{TEXT}\nb:{TEXT} b\n"));
     let problems = why(load(&[first.clone(), two.clone()], NATIVE));
-    assert_eq!(
-        (problems[0].line, problems[0].file.as_ref()),
-        (Some(2), Some(&two))
-    );
+    assert_eq!((problems[0].line, problems[0].file.as_ref()), (Some(2), Some(&two)));
     let elsewhere = format!("line 2 of {} already", first.display());
     assert!(problems[0].message.contains(&elsewhere), "{problems:?}");
 }
@@ -417,10 +376,7 @@ fn an_identity_on_two_lines_of_a_stunnel_conf_has_the_last_ones_key() {
     let one = files.put("one", format!("a:{TEXT}\na:{TEXT} 2\na:{HEX}\n"));
     let (set, problems) = load(std::slice::from_ref(&one), STUNNEL).unwrap();
     assert_eq!(key(&set, "a"), counted(32));
-    assert_eq!(
-        codes(&problems),
-        [(Gravity::Warns, "duplicate-identity"); 2]
-    );
+    assert_eq!(codes(&problems), [(Gravity::Warns, "duplicate-identity"); 2]);
     assert!(problems[1].message.contains("line 2 already"));
     let two = files.put("two", format!("a:{TEXT} of two\n"));
     let (set, problems) = load(&[one, two], STUNNEL).unwrap();
@@ -443,10 +399,7 @@ fn identities_differ_by_case_and_by_every_byte() {
 #[test]
 fn one_key_under_two_identities_is_warned_about() {
     let files = Files::new();
-    let path = files.put(
-        "f",
-        format!("a:{HEX}\nb:{}\nc:{TEXT}\n", HEX.to_uppercase()),
-    );
+    let path = files.put("f", format!("a:{HEX}\nb:{}\nc:{TEXT}\n", HEX.to_uppercase()));
     for rules in BOTH {
         let (_, problems) = load(std::slice::from_ref(&path), rules).unwrap();
         assert_eq!(codes(&problems), [(Gravity::Warns, "shared-key")]);
@@ -499,10 +452,7 @@ fn a_file_of_a_third_user_is_refused_natively() {
         return; // Only root may give files away.
     }
     let paths = [path];
-    assert_eq!(
-        codes(&why(load(&paths, NATIVE))),
-        [(Gravity::Refuses, "foreign-owner")]
-    );
+    assert_eq!(codes(&why(load(&paths, NATIVE))), [(Gravity::Refuses, "foreign-owner")]);
     let (_, problems) = load(&paths, STUNNEL).unwrap();
     assert_eq!(codes(&problems), [(Gravity::Warns, "foreign-owner")]);
 }
@@ -513,15 +463,7 @@ fn a_directory_means_its_files_in_c_order_without_what_editors_leave() {
     for name in ["b", "B", "a.psk", "é", "10", "9"] {
         files.put(&format!("psk.d/{name}"), format!("{name}:{TEXT} {name}\n"));
     }
-    for name in [
-        ".hidden",
-        "b~",
-        "b.bak",
-        "b.dpkg-old",
-        "b.dpkg-new.1",
-        ".b.swp",
-        "sub/inside",
-    ] {
+    for name in [".hidden", "b~", "b.bak", "b.dpkg-old", "b.dpkg-new.1", ".b.swp", "sub/inside"] {
         files.put(&format!("psk.d/{name}"), "no key file at all");
     }
     let directory = files.path("psk.d");
@@ -583,12 +525,7 @@ fn a_file_that_is_missing_empty_or_too_large_is_refused() {
     let files = Files::new();
     let good = files.put("good", format!("a:{TEXT}\n"));
     let large = files.put("large", "");
-    fs::File::options()
-        .write(true)
-        .open(&large)
-        .unwrap()
-        .set_len((16 << 20) + 1)
-        .unwrap();
+    fs::File::options().write(true).open(&large).unwrap().set_len((16 << 20) + 1).unwrap();
     for (path, code) in [
         (files.path("missing"), "no-such-file"),
         (files.put("empty", ""), "no-keys"),
@@ -621,10 +558,7 @@ fn what_is_no_plain_file_is_refused_without_waiting_for_it() {
     });
     for _ in 0..3 {
         let codes = wait.recv_timeout(std::time::Duration::from_secs(10));
-        assert_eq!(
-            codes.expect("it hangs"),
-            [(Gravity::Refuses, "not-readable")]
-        );
+        assert_eq!(codes.expect("it hangs"), [(Gravity::Refuses, "not-readable")]);
     }
 }
 
@@ -696,12 +630,9 @@ fn all_problems() -> Vec<Problem> {
     #[cfg(unix)]
     let _ = std::os::unix::fs::chown(&loose, Some(54321), None);
     for rules in BOTH {
-        for path in [
-            files.path("psk.d"),
-            files.path("missing"),
-            PathBuf::from("/dev/null"),
-            loose.clone(),
-        ] {
+        for path in
+            [files.path("psk.d"), files.path("missing"), PathBuf::from("/dev/null"), loose.clone()]
+        {
             say(load(&[path], rules));
         }
     }
@@ -710,9 +641,7 @@ fn all_problems() -> Vec<Problem> {
 
 /// Whether a text shows six characters or bytes in a row of one of the two keys, in any spelling.
 fn shows_key(text: &str) -> bool {
-    let bytes = data_encoding::HEXLOWER
-        .decode(CANARY_HEX.as_bytes())
-        .unwrap();
+    let bytes = data_encoding::HEXLOWER.decode(CANARY_HEX.as_bytes()).unwrap();
     let hex_of_text = data_encoding::HEXLOWER.encode(CANARY.as_bytes());
     let list = |bytes: &[u8]| {
         let numbers: Vec<_> = bytes.iter().map(u8::to_string).collect();
@@ -743,17 +672,9 @@ fn no_problem_shows_a_key() {
     // The codes that the source has, so that a new one cannot be forgotten here.
     let source = include_str!("file.rs");
     let is_code = |text: &&str| {
-        text.contains('-')
-            && text
-                .bytes()
-                .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+        text.contains('-') && text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
     };
-    let mut wanted: BTreeSet<_> = source
-        .split('"')
-        .skip(1)
-        .step_by(2)
-        .filter(is_code)
-        .collect();
+    let mut wanted: BTreeSet<_> = source.split('"').skip(1).step_by(2).filter(is_code).collect();
     assert!(wanted.len() >= 19, "{wanted:?}");
     if !problems.iter().any(|p| p.code == "foreign-owner") {
         wanted.remove("foreign-owner"); // Not root, and perhaps not Unix.
@@ -797,9 +718,7 @@ fn any_bytes_at_all_are_read_without_a_panic() {
     for _ in 0..4000 {
         let mut text = Vec::new();
         for _ in 0..80 {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             text.push(alphabet[(state >> 33) as usize % alphabet.len()]);
         }
         for rules in BOTH {
@@ -807,13 +726,7 @@ fn any_bytes_at_all_are_read_without_a_panic() {
             assert!(!entries.is_empty() || !problems.is_empty());
             for entry in entries {
                 assert!((MIN_KEY..=MAX_KEY).contains(&entry.key.len()));
-                assert!(
-                    !entry
-                        .identity
-                        .as_bytes()
-                        .iter()
-                        .any(|b| b"\r\n\0:".contains(b))
-                );
+                assert!(!entry.identity.as_bytes().iter().any(|b| b"\r\n\0:".contains(b)));
             }
         }
     }
@@ -871,11 +784,7 @@ fn swapped_keys_revoke_both_identities() {
 fn what_two_sets_share_is_an_identity_with_the_same_key() {
     let files = Files::new();
     let one = reload(&files, &format!("a:{HEX}\nb:{TEXT}\nc:{TEXT} c\n"), None);
-    let two = reload(
-        &files,
-        &format!("a:{HEX}\nb:{TEXT} other\nd:{TEXT} c\n"),
-        None,
-    );
+    let two = reload(&files, &format!("a:{HEX}\nb:{TEXT} other\nd:{TEXT} c\n"), None);
     let shared: Vec<_> = one.shared_with(&two).map(Identity::as_bytes).collect();
     assert_eq!(shared, [b"a"]);
 }

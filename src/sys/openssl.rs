@@ -94,9 +94,7 @@ unsafe extern "C" fn use_session<O: OfferPsk>(
     unsafe {
         *session = ptr::null_mut();
         let hash = (!md.is_null()).then(|| MessageDigest::from_ptr(md).type_());
-        let offer = catch_unwind(AssertUnwindSafe(|| {
-            O::offer(SslRef::from_ptr_mut(ssl), hash)
-        }));
+        let offer = catch_unwind(AssertUnwindSafe(|| O::offer(SslRef::from_ptr_mut(ssl), hash)));
         if let Ok(Some((identity, offered))) = offer {
             *id = identity.as_ptr();
             *id_len = identity.len();
@@ -156,11 +154,7 @@ pub fn psk_session(
             && SSL_SESSION_set_cipher(raw, cipher) == 1
             && SSL_SESSION_set_protocol_version(raw, ffi::TLS1_3_VERSION) == 1
             && SSL_SESSION_set1_ticket_appdata(raw, tag.as_ptr().cast(), tag.len()) == 1;
-        if done {
-            Ok(session)
-        } else {
-            Err(ErrorStack::get())
-        }
+        if done { Ok(session) } else { Err(ErrorStack::get()) }
     }
 }
 
@@ -189,11 +183,7 @@ pub fn client_hello_extension(ssl: &SslRef, kind: u16) -> Option<&[u8]> {
         if ffi::SSL_client_hello_get0_ext(ssl.as_ptr(), kind.into(), &mut data, &mut len) != 1 {
             return None;
         }
-        Some(if len == 0 {
-            &[]
-        } else {
-            std::slice::from_raw_parts(data, len)
-        })
+        Some(if len == 0 { &[] } else { std::slice::from_raw_parts(data, len) })
     }
 }
 
@@ -217,9 +207,7 @@ pub fn suites(context: &SslContextRef) -> Vec<&SslCipherRef> {
         if stack.is_null() {
             return Vec::new();
         }
-        StackRef::<openssl::ssl::SslCipher>::from_ptr(stack)
-            .iter()
-            .collect()
+        StackRef::<openssl::ssl::SslCipher>::from_ptr(stack).iter().collect()
     }
 }
 

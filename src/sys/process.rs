@@ -6,17 +6,12 @@
 pub fn raise_descriptor_limit() -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let now = getrlimit(Resource::Nofile);
-    let wanted = Rlimit {
-        current: now.maximum,
-        maximum: now.maximum,
-    };
+    let wanted = Rlimit { current: now.maximum, maximum: now.maximum };
     let limit = match setrlimit(Resource::Nofile, wanted) {
         Ok(()) => now.maximum,
         Err(_) => now.current,
     };
-    limit
-        .and_then(|limit| usize::try_from(limit).ok())
-        .unwrap_or(usize::MAX)
+    limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
 }
 
 /// Windows has no such limit on sockets.
@@ -33,10 +28,7 @@ pub fn forbid_dumps() {
         use rustix::process::{
             DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit,
         };
-        let none = Rlimit {
-            current: Some(0),
-            maximum: Some(0),
-        };
+        let none = Rlimit { current: Some(0), maximum: Some(0) };
         let _ = setrlimit(Resource::Core, none);
         let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     }

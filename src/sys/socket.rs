@@ -39,11 +39,7 @@ pub fn set(socket: &socket2::Socket, option: Raw, value: u32) -> io::Result<()> 
             size_of::<libc::c_int>() as libc::socklen_t,
         )
     };
-    if done == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Sets one of them.

@@ -32,17 +32,8 @@ pub(super) fn build(
         Ok(context) if errors.is_empty() => Ok(context),
         Ok(_) => Err(errors),
         Err(stack) => {
-            let message = format!(
-                "OpenSSL does not take the TLS settings: {}",
-                reasons(&stack)
-            );
-            errors.push(finding(
-                Severity::Error,
-                "tls-settings",
-                None,
-                message,
-                None,
-            ));
+            let message = format!("OpenSSL does not take the TLS settings: {}", reasons(&stack));
+            errors.push(finding(Severity::Error, "tls-settings", None, message, None));
             Err(errors)
         }
     }
@@ -85,7 +76,7 @@ fn assemble(
     let mut max = tls.max.value;
     match tls13_suites(tls, hash, aes) {
         Ok(list) => context.set_ciphersuites(&list)?,
-        Err(Some(unknown)) => errors.push(unknown),
+        Err(Some(unknown)) => errors.push(*unknown),
         Err(None) => {
             let message = format!(
                 "no suite of the list has the hash of this service's key in TLS 1.3, {}",
@@ -96,22 +87,10 @@ fn assemble(
             // Under stunnel's rules a list without SHA-256 only breaks TLS 1.3; 1.2 peers go on.
             if tls.min.value < TlsVersion::Tls13 && max == TlsVersion::Tls13 {
                 let message = format!("{message}: TLS 1.3 is switched off");
-                findings.push(finding(
-                    Severity::Warning,
-                    "psk-hash",
-                    at,
-                    message,
-                    Some(help),
-                ));
+                findings.push(finding(Severity::Warning, "psk-hash", at, message, Some(help)));
                 max = TlsVersion::Tls12;
             } else if max == TlsVersion::Tls13 {
-                errors.push(finding(
-                    Severity::Error,
-                    "psk-hash",
-                    at,
-                    message,
-                    Some(help),
-                ));
+                errors.push(finding(Severity::Error, "psk-hash", at, message, Some(help)));
             }
         }
     }
@@ -121,28 +100,27 @@ fn assemble(
         // OpenSSL 3 has no suite for 1.0 and 1.1 above level 0; the file named the version itself.
         context.set_security_level(0);
     }
-    if context_needs_tls12(tls) {
-        tls12_suites(&mut context, tls, errors)?;
+    let mut level = tls.security_level.as_ref().map(|level| u32::from(level.value));
+    if tls.min.value < TlsVersion::Tls13 {
+        level = tls12_suites(&mut context, tls, errors)?.or(level);
     }
     if let Err(stack) = context.set_groups_list(&tls.groups) {
-        let message = format!(
-            "OpenSSL does not take this list of groups: {}",
-            reasons(&stack)
-        );
+        let message = format!("OpenSSL does not take this list of groups: {}", reasons(&stack));
         let help = "groups are X25519, P-256, X448, P-521, P-384, separated by colons".to_owned();
-        errors.push(finding(
-            Severity::Error,
-            "groups",
-            Some(&tls.groups),
-            message,
-            Some(help),
-        ));
+        errors.push(finding(Severity::Error, "groups", Some(&tls.groups), message, Some(help)));
     }
     match mode {
         Mode::Server => {
-            let level = tls.security_level.as_ref().map_or(2, |level| level.value);
-            let group = if level > 2 { FFDHE3072 } else { FFDHE2048 };
-            context.set_tmp_dh(&*Dh::params_from_pem(group)?)?;
+            // Level 3 asks for 128 bits of strength, level 4 for 192, which no group here has: there
+            // DHE-PSK is not chosen, and ECDHE-PSK is.
+            let group = match level.unwrap_or(2) {
+                0..=2 => Some(FFDHE2048),
+                3 => Some(FFDHE3072),
+                _ => None,
+            };
+            if let Some(group) = group {
+                context.set_tmp_dh(&*Dh::params_from_pem(group)?)?;
+            }
             psk::install_server(&mut context)?;
         }
         Mode::Client => psk::install_client(&mut context)?,
@@ -150,21 +128,18 @@ fn assemble(
     Ok(context.build())
 }
 
-fn context_needs_tls12(tls: &TlsConfig) -> bool {
-    tls.min.value < TlsVersion::Tls13
-}
-
 /// The 1.3 list: what was written, or what suits this CPU, less what has another hash. `Err(None)`
 /// when nothing is left.
-fn tls13_suites(tls: &TlsConfig, hash: PskHash, aes: bool) -> Result<String, Option<Diagnostic>> {
+fn tls13_suites(
+    tls: &TlsConfig,
+    hash: PskHash,
+    aes: bool,
+) -> Result<String, Option<Box<Diagnostic>>> {
     let Some(written) = &tls.ciphersuites else {
         return Ok(default_suites(hash, aes).join(":"));
     };
     let mut kept = Vec::new();
-    for name in written
-        .split([':', ',', ' '])
-        .filter(|name| !name.is_empty())
-    {
+    for name in written.split([':', ',', ' ']).filter(|name| !name.is_empty()) {
         match name {
             "TLS_AES_256_GCM_SHA384" if hash == PskHash::Sha384 => kept.push(name),
             "TLS_AES_256_GCM_SHA384" => {}
@@ -181,21 +156,17 @@ fn tls13_suites(tls: &TlsConfig, hash: PskHash, aes: bool) -> Result<String, Opt
                 let help = "TLS 1.3 has TLS_AES_128_GCM_SHA256, TLS_CHACHA20_POLY1305_SHA256, \
                             TLS_AES_256_GCM_SHA384 and two of CCM"
                     .to_owned();
-                return Err(Some(finding(
+                return Err(Some(Box::new(finding(
                     Severity::Error,
                     "unknown-suite",
                     Some(written),
                     message,
                     Some(help),
-                )));
+                ))));
             }
         }
     }
-    if kept.is_empty() {
-        Err(None)
-    } else {
-        Ok(kept.join(":"))
-    }
+    if kept.is_empty() { Err(None) } else { Ok(kept.join(":")) }
 }
 
 fn default_suites(hash: PskHash, aes: bool) -> Vec<&'static str> {
@@ -214,12 +185,13 @@ fn hash_name(hash: PskHash) -> &'static str {
 }
 
 /// Expands the list up to 1.2 on a scratch context and sets what it has of PSK suites, so that a
-/// peer cannot be met without the key, and no NULL cipher is ever offered.
+/// peer cannot be met without the key, and no NULL cipher is ever offered. Returns the security level
+/// that the list asked for.
 fn tls12_suites(
     context: &mut SslContextBuilder,
     tls: &TlsConfig,
     errors: &mut Vec<Diagnostic>,
-) -> Result<(), ErrorStack> {
+) -> Result<Option<u32>, ErrorStack> {
     let mut scratch = SslContextBuilder::new(SslMethod::tls())?;
     let untouched = scratch.build();
     let before = untouched.security_level();
@@ -230,19 +202,14 @@ fn tls12_suites(
     if let Err(stack) = scratch.set_cipher_list(&tls.ciphers) {
         let message = format!("OpenSSL knows no suite of this list: {}", reasons(&stack));
         let help = "see `openssl ciphers -v PSK` for what there is".to_owned();
-        errors.push(finding(
-            Severity::Error,
-            "ciphers",
-            Some(&tls.ciphers),
-            message,
-            Some(help),
-        ));
-        return Ok(());
+        errors.push(finding(Severity::Error, "ciphers", Some(&tls.ciphers), message, Some(help)));
+        return Ok(None);
     }
     let expanded = scratch.build();
     // `@SECLEVEL=n` inside the list.
-    if expanded.security_level() != before {
-        context.set_security_level(expanded.security_level());
+    let asked = Some(expanded.security_level()).filter(|level| *level != before);
+    if let Some(level) = asked {
+        context.set_security_level(level);
     }
     let suites: Vec<_> = sys::openssl::suites(&expanded)
         .into_iter()
@@ -252,16 +219,11 @@ fn tls12_suites(
     if suites.is_empty() {
         let message = "no suite of this list takes a pre-shared key".to_owned();
         let help = "`PSK` stands for all that do; see `openssl ciphers -v PSK`".to_owned();
-        errors.push(finding(
-            Severity::Error,
-            "ciphers",
-            Some(&tls.ciphers),
-            message,
-            Some(help),
-        ));
-        return Ok(());
+        errors.push(finding(Severity::Error, "ciphers", Some(&tls.ciphers), message, Some(help)));
+        return Ok(None);
     }
-    context.set_cipher_list(&suites.join(":"))
+    context.set_cipher_list(&suites.join(":"))?;
+    Ok(asked)
 }
 
 fn version(version: TlsVersion) -> SslVersion {
@@ -281,25 +243,10 @@ fn finding(
     help: Option<String>,
 ) -> Diagnostic {
     let place = at.and_then(|value| value.place().cloned());
-    Diagnostic {
-        severity,
-        code,
-        place,
-        message,
-        label: None,
-        help,
-    }
+    Diagnostic { severity, code, place, message, label: None, help }
 }
 
 fn reasons(stack: &ErrorStack) -> String {
-    let words: Vec<_> = stack
-        .errors()
-        .iter()
-        .filter_map(|error| error.reason())
-        .collect();
-    if words.is_empty() {
-        "no reason given".to_owned()
-    } else {
-        words.join("; ")
-    }
+    let words: Vec<_> = stack.errors().iter().filter_map(|error| error.reason()).collect();
+    if words.is_empty() { "no reason given".to_owned() } else { words.join("; ") }
 }

@@ -94,11 +94,7 @@ impl fmt::Display for Cause {
                 escape(identity)
             ),
             Self::ServerKeyDiffers(identity) => {
-                write!(
-                    f,
-                    "the server has another key for identity {}",
-                    escape(identity)
-                )
+                write!(f, "the server has another key for identity {}", escape(identity))
             }
             Self::NotProven => f.write_str("the peer did not prove the pre-shared key"),
             Self::Timeout(limit) => write!(f, "no handshake within {limit:?}"),
@@ -133,9 +129,7 @@ mod reason {
 
 /// The alert of a reason above 1000 (RFC 8446, 6).
 fn alert(reason: i32) -> Option<(i32, &'static str)> {
-    let code = reason
-        .checked_sub(reason::ALERT)
-        .filter(|code| (0..256).contains(code))?;
+    let code = reason.checked_sub(reason::ALERT).filter(|code| (0..256).contains(code))?;
     let name = match code {
         0 => "close notify",
         10 => "unexpected message",
@@ -174,19 +168,13 @@ pub(super) fn is_unexpected_eof(error: &io::Error) -> bool {
             .and_then(|inner| inner.downcast_ref::<ssl::Error>())
             .and_then(ssl::Error::ssl_error)
             .is_some_and(|stack| {
-                stack
-                    .errors()
-                    .iter()
-                    .any(|e| e.reason_code() == reason::UNEXPECTED_EOF)
+                stack.errors().iter().any(|e| e.reason_code() == reason::UNEXPECTED_EOF)
             })
 }
 
 /// What a TLS error of an open session says, without OpenSSL's file names and function codes.
 pub(super) fn plain(error: io::Error) -> io::Error {
-    let Some(inner) = error
-        .get_ref()
-        .and_then(|inner| inner.downcast_ref::<ssl::Error>())
-    else {
+    let Some(inner) = error.get_ref().and_then(|inner| inner.downcast_ref::<ssl::Error>()) else {
         return error;
     };
     io::Error::new(io::ErrorKind::InvalidData, words(inner))
@@ -206,11 +194,7 @@ fn words(error: &ssl::Error) -> String {
                 .collect()
         })
         .unwrap_or_default();
-    if words.is_empty() {
-        format!("TLS error {:?}", error.code())
-    } else {
-        words.join("; ")
-    }
+    if words.is_empty() { format!("TLS error {:?}", error.code()) } else { words.join("; ") }
 }
 
 fn reasons(error: &ssl::Error) -> Vec<i32> {
@@ -243,13 +227,9 @@ pub(super) fn of_client(error: ssl::Error, ssl: &SslRef) -> Cause {
     let seen = Handshake::seen(ssl);
     let reasons = reasons(&error);
     let any = |wanted: &[i32]| reasons.iter().any(|reason| wanted.contains(reason));
-    let key_failed = any(&[
-        BINDER_DOES_NOT_VERIFY,
-        DECRYPTION_FAILED_OR_BAD_RECORD_MAC,
-        DIGEST_CHECK_FAILED,
-    ]) || reasons
-        .iter()
-        .any(|r| matches!(alert(*r), Some((20 | 47 | 51, _))));
+    let key_failed =
+        any(&[BINDER_DOES_NOT_VERIFY, DECRYPTION_FAILED_OR_BAD_RECORD_MAC, DIGEST_CHECK_FAILED])
+            || reasons.iter().any(|r| matches!(alert(*r), Some((20 | 47 | 51, _))));
     match seen.and_then(|seen| seen.identity()) {
         Some((identity, false)) => return Cause::UnknownIdentity(identity.to_vec()),
         Some((identity, true)) if key_failed => return Cause::WrongKey(identity.to_vec()),
@@ -266,21 +246,12 @@ pub(super) fn of_client(error: ssl::Error, ssl: &SslRef) -> Cause {
     {
         return Cause::PlainText;
     }
-    if any(&[
-        UNSUPPORTED_PROTOCOL,
-        VERSION_TOO_LOW,
-        WRONG_SSL_VERSION,
-        UNKNOWN_PROTOCOL,
-    ]) {
+    if any(&[UNSUPPORTED_PROTOCOL, VERSION_TOO_LOW, WRONG_SSL_VERSION, UNKNOWN_PROTOCOL]) {
         return Cause::NoCommonVersion;
     }
     if any(&[NO_SHARED_CIPHER, NO_SUITABLE_SIGNATURE_ALGORITHM]) {
         let offered = seen.is_some_and(|seen| seen.offered);
-        return if offered {
-            Cause::NoCommonSuite
-        } else {
-            Cause::NoPsk
-        };
+        return if offered { Cause::NoCommonSuite } else { Cause::NoPsk };
     }
     if any(&[NO_SUITABLE_KEY_SHARE, NO_SUITABLE_GROUPS]) {
         return Cause::NoCommonGroup;
@@ -302,10 +273,7 @@ pub(super) fn of_server(error: ssl::Error, identity: &[u8]) -> Cause {
     }
     if let Some((code, name)) = reasons.iter().find_map(|reason| alert(*reason)) {
         return match code {
-            20 | 40 | 47 | 51 | 115 => Cause::Refused {
-                identity: identity.to_vec(),
-                alert: name,
-            },
+            20 | 40 | 47 | 51 | 115 => Cause::Refused { identity: identity.to_vec(), alert: name },
             70 => Cause::NoCommonVersion,
             _ => Cause::Alert(name),
         };

@@ -46,16 +46,25 @@ pub struct Facts {
     pub version: &'static str,
     /// OpenSSL's name of the suite.
     pub suite: String,
+    /// The strength of its cipher, in bits.
+    pub bits: i32,
     /// The key exchange group, where the library tells.
-    pub group: Option<String>,
+    pub group: Option<Group>,
+}
+
+/// A key exchange group.
+#[derive(Debug, Clone)]
+pub struct Group {
+    /// Its usual name.
+    pub name: String,
+    /// The size of its keys in bits.
+    pub bits: u32,
 }
 
 impl fmt::Display for Facts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.version, self.suite)?;
-        self.group
-            .as_ref()
-            .map_or(Ok(()), |group| write!(f, " {group}"))
+        self.group.as_ref().map_or(Ok(()), |group| write!(f, " {}", group.name))
     }
 }
 
@@ -89,10 +98,7 @@ impl Acceptor {
         hash: PskHash,
         findings: &mut Vec<Diagnostic>,
     ) -> Result<Self, Vec<Diagnostic>> {
-        Ok(Self {
-            context: context::build(Mode::Server, tls, hash, findings)?,
-            hash,
-        })
+        Ok(Self { context: context::build(Mode::Server, tls, hash, findings)?, hash })
     }
 
     /// Performs the server's side of the handshake. Must be under a clock: a peer may say nothing.
@@ -106,20 +112,17 @@ impl Acceptor {
     ) -> Result<Secured<S>, Failure<S>> {
         let mut ssl = match Ssl::new(&self.context) {
             Ok(ssl) => ssl,
-            Err(error) => return Err(out_of_memory(&error, stream)),
+            Err(error) => return Err(cannot_begin(&error, stream)),
         };
         if let Err(error) = Handshake::server(&mut ssl, secrets, self.hash) {
-            return Err(out_of_memory(&error, stream));
+            return Err(cannot_begin(&error, stream));
         }
         let mut tls = wrap(ssl, stream)?;
         match Pin::new(&mut tls).accept().await {
             Ok(()) => finish(tls),
             Err(error) => {
                 let cause = error::of_client(error, tls.ssl());
-                Err(Failure {
-                    cause,
-                    stream: unwrap(tls),
-                })
+                Err(Failure { cause, stream: unwrap(tls) })
             }
         }
     }
@@ -135,10 +138,7 @@ impl Connector {
         hash: PskHash,
         findings: &mut Vec<Diagnostic>,
     ) -> Result<Self, Vec<Diagnostic>> {
-        Ok(Self {
-            context: context::build(Mode::Client, tls, hash, findings)?,
-            hash,
-        })
+        Ok(Self { context: context::build(Mode::Client, tls, hash, findings)?, hash })
     }
 
     /// Performs the client's side of the handshake, under `identity`, with `name` in SNI. Must be
@@ -155,92 +155,75 @@ impl Connector {
     ) -> Result<Secured<S>, Failure<S>> {
         let mut ssl = match Ssl::new(&self.context) {
             Ok(ssl) => ssl,
-            Err(error) => return Err(out_of_memory(&error, stream)),
+            Err(error) => return Err(cannot_begin(&error, stream)),
         };
         if let Err(error) = Handshake::client(&mut ssl, secrets, identity.clone(), self.hash) {
-            return Err(out_of_memory(&error, stream));
+            return Err(cannot_begin(&error, stream));
         }
         // OpenSSL fails to build a 1.3 ClientHello around an empty identity, which RFC 8446 (4.2.11)
         // does not know; stunnel's servers take it in 1.2 as well.
         if identity.as_bytes().is_empty()
             && let Err(error) = ssl.set_max_proto_version(Some(SslVersion::TLS1_2))
         {
-            return Err(out_of_memory(&error, stream));
+            return Err(cannot_begin(&error, stream));
         }
         if let Some(name) = name
             && let Err(error) = ssl.set_hostname(name)
         {
-            return Err(out_of_memory(&error, stream));
+            return Err(cannot_begin(&error, stream));
         }
         let mut tls = wrap(ssl, stream)?;
         match Pin::new(&mut tls).connect().await {
             Ok(()) => finish(tls),
             Err(error) => {
                 let cause = error::of_server(error, identity.as_bytes());
-                Err(Failure {
-                    cause,
-                    stream: unwrap(tls),
-                })
+                Err(Failure { cause, stream: unwrap(tls) })
             }
         }
     }
 }
 
-fn out_of_memory<S>(error: &openssl::error::ErrorStack, stream: S) -> Failure<S> {
-    Failure {
-        cause: Cause::Protocol(error.to_string()),
-        stream: Some(stream),
-    }
+fn cannot_begin<S>(error: &openssl::error::ErrorStack, stream: S) -> Failure<S> {
+    Failure { cause: Cause::Protocol(error.to_string()), stream: Some(stream) }
 }
 
 type Inner<S> = tokio_openssl::SslStream<KeepOpen<S>>;
 
 fn wrap<S: AsyncRead + AsyncWrite + Unpin>(ssl: Ssl, stream: S) -> Result<Inner<S>, Failure<S>> {
-    Inner::new(ssl, KeepOpen(Some(stream))).map_err(|error| Failure {
-        cause: Cause::Protocol(error.to_string()),
-        stream: None,
-    })
+    Inner::new(ssl, KeepOpen(Some(stream)))
+        .map_err(|error| Failure { cause: Cause::Protocol(error.to_string()), stream: None })
 }
 
 /// The one gate between a handshake and application data.
 fn finish<S: AsyncRead + AsyncWrite + Unpin>(mut tls: Inner<S>) -> Result<Secured<S>, Failure<S>> {
     let Some(grant) = Handshake::granted(sys::ssl_mut(&mut tls)) else {
-        return Err(Failure {
-            cause: Cause::NotProven,
-            stream: unwrap(tls),
-        });
+        return Err(Failure { cause: Cause::NotProven, stream: unwrap(tls) });
     };
     let ssl = tls.ssl();
+    let suite = ssl.current_cipher();
     let facts = Facts {
         version: ssl.version_str(),
-        suite: ssl
-            .current_cipher()
-            .map_or_else(String::new, |suite| suite.name().to_owned()),
+        suite: suite.map_or_else(String::new, |suite| suite.name().to_owned()),
+        bits: suite.map_or(0, |suite| suite.bits().secret),
         group: ssl.peer_tmp_key().ok().and_then(|key| group(&key)),
     };
-    Ok(Secured {
-        stream: Stream(tls),
-        grant,
-        facts,
-    })
+    Ok(Secured { stream: Stream(tls), grant, facts })
 }
 
-fn group(key: &PKey<Public>) -> Option<String> {
-    match key.id() {
-        Id::X25519 => Some("X25519".into()),
-        Id::X448 => Some("X448".into()),
-        Id::DH => Some(format!("DH-{}", key.bits())),
-        Id::EC => {
-            let name = key.ec_key().ok()?.group().curve_name()?.short_name().ok()?;
-            Some(match name {
-                "prime256v1" => "P-256".into(),
-                "secp384r1" => "P-384".into(),
-                "secp521r1" => "P-521".into(),
-                other => other.into(),
-            })
-        }
-        _ => None,
-    }
+fn group(key: &PKey<Public>) -> Option<Group> {
+    let name = match key.id() {
+        Id::X25519 => "X25519".into(),
+        Id::X448 => "X448".into(),
+        Id::DH => format!("DH-{}", key.bits()),
+        Id::EC => match key.ec_key().ok()?.group().curve_name()?.short_name().ok()? {
+            "prime256v1" => "P-256".into(),
+            "secp384r1" => "P-384".into(),
+            "secp521r1" => "P-521".into(),
+            other => other.into(),
+        },
+        _ => return None,
+    };
+    Some(Group { name, bits: key.bits() })
 }
 
 /// Keeps TCP open when TLS ends its direction: a half-closed session still has the other one, and
@@ -254,10 +237,7 @@ fn unwrap<S: AsyncRead + AsyncWrite + Unpin>(mut tls: Inner<S>) -> Option<S> {
 
 impl<S: Unpin> KeepOpen<S> {
     fn socket(&mut self) -> io::Result<Pin<&mut S>> {
-        self.0
-            .as_mut()
-            .map(Pin::new)
-            .ok_or_else(|| io::ErrorKind::NotConnected.into())
+        self.0.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 }
 
@@ -332,9 +312,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0)
-            .poll_write(cx, buf)
-            .map_err(error::plain)
+        Pin::new(&mut self.0).poll_write(cx, buf).map_err(error::plain)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -343,8 +321,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
 
     /// Sends close_notify and leaves the other direction open.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0)
-            .poll_shutdown(cx)
-            .map_err(error::plain)
+        Pin::new(&mut self.0).poll_shutdown(cx).map_err(error::plain)
     }
 }

@@ -25,12 +25,7 @@ fn service(mode: &str, lines: &str) -> (TlsConfig, PskHash) {
         "[services.s]\nmode = \"{mode}\"\naccept = \"127.0.0.1:1\"\nconnect = \"127.0.0.1:2\"\n\
          psk-secrets = \"x\"\n{lines}\n"
     );
-    let read = load_text(
-        text.as_bytes(),
-        Path::new("t.toml"),
-        Path::new("/"),
-        Format::Toml,
-    );
+    let read = load_text(text.as_bytes(), Path::new("t.toml"), Path::new("/"), Format::Toml);
     let (mut config, _) = read.unwrap_or_else(|report| panic!("{text}{report:?}"));
     let service = config.services.remove(0);
     let Authentication::Psk(psk) = &service.auth;
@@ -52,14 +47,10 @@ fn only(version: &str) -> String {
 }
 
 fn block<T>(test: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .build()
-        .unwrap()
-        .block_on(async {
-            let limit = std::time::Duration::from_secs(60);
-            tokio::time::timeout(limit, test).await.expect("it hangs")
-        })
+    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+        let limit = std::time::Duration::from_secs(60);
+        tokio::time::timeout(limit, test).await.expect("it hangs")
+    })
 }
 
 type Shaken = Result<Secured<DuplexStream>, Cause>;
@@ -177,16 +168,10 @@ fn a_wrong_key_and_an_unknown_identity_are_told_apart_here_and_not_by_the_peer()
                 two.expect(version);
                 let (one, two) = shake(&server, &wrong, &client, &theirs).await;
                 let (one, first) = (one.unwrap_err(), two.unwrap_err());
-                assert!(
-                    matches!(&one, Cause::WrongKey(who) if who == b"alice"),
-                    "{one:?}"
-                );
+                assert!(matches!(&one, Cause::WrongKey(who) if who == b"alice"), "{one:?}");
                 let (one, two) = shake(&server, &nobody, &client, &theirs).await;
                 let (one, second) = (one.unwrap_err(), two.unwrap_err());
-                assert!(
-                    matches!(&one, Cause::UnknownIdentity(who) if who == b"alice"),
-                    "{one:?}"
-                );
+                assert!(matches!(&one, Cause::UnknownIdentity(who) if who == b"alice"), "{one:?}");
                 assert_eq!(alert_of(&first), alert_of(&second), "{version} {groups}");
             }
         }
@@ -243,10 +228,7 @@ fn the_table_of_secrets_is_off_the_ssl_object_after_the_handshake() {
             let theirs = SecretSet::of(&[(b"alice", KEY)]);
             let (one, two) = shake(&server, &ours, &client, &theirs).await;
             let (_one, _two) = (one.unwrap(), two.unwrap());
-            assert_eq!(
-                (Arc::strong_count(&ours), Arc::strong_count(&theirs)),
-                (1, 1)
-            );
+            assert_eq!((Arc::strong_count(&ours), Arc::strong_count(&theirs)), (1, 1));
 
             let wrong = SecretSet::of(&[(b"alice", OTHER)]);
             let (near, far) = duplex(1 << 16);
@@ -256,10 +238,7 @@ fn the_table_of_secrets_is_off_the_ssl_object_after_the_handshake() {
             );
             let (one, two) = (one.unwrap_err(), two.unwrap_err());
             assert!(one.stream.is_some() && two.stream.is_some());
-            assert_eq!(
-                (Arc::strong_count(&wrong), Arc::strong_count(&theirs)),
-                (1, 1)
-            );
+            assert_eq!((Arc::strong_count(&wrong), Arc::strong_count(&theirs)), (1, 1));
         }
     });
 }
@@ -370,21 +349,15 @@ fn stranger(name: &str) -> SslContextBuilder {
 async fn visit(
     context: SslContextBuilder,
     server: &Acceptor,
-) -> (
-    Shaken,
-    Result<tokio_openssl::SslStream<DuplexStream>, openssl::ssl::Error>,
-) {
+) -> (Shaken, Result<tokio_openssl::SslStream<DuplexStream>, openssl::ssl::Error>) {
     let set = SecretSet::of(&[(b"alice", KEY)]);
     let (near, far) = duplex(1 << 16);
     let ssl = Ssl::new(&context.build()).unwrap();
     let mut tls = tokio_openssl::SslStream::new(ssl, near).unwrap();
-    tokio::join!(
-        async { server.accept(set, far).await.map_err(|f| f.cause) },
-        async {
-            Pin::new(&mut tls).connect().await?;
-            Ok(tls)
-        }
-    )
+    tokio::join!(async { server.accept(set, far).await.map_err(|f| f.cause) }, async {
+        Pin::new(&mut tls).connect().await?;
+        Ok(tls)
+    })
 }
 
 #[test]
@@ -469,10 +442,8 @@ fn certificate() -> (X509, PKey<Private>) {
     made.set_subject_name(&name).unwrap();
     made.set_issuer_name(&name).unwrap();
     made.set_pubkey(&key).unwrap();
-    made.set_not_before(&Asn1Time::days_from_now(0).unwrap())
-        .unwrap();
-    made.set_not_after(&Asn1Time::days_from_now(1).unwrap())
-        .unwrap();
+    made.set_not_before(&Asn1Time::days_from_now(0).unwrap()).unwrap();
+    made.set_not_after(&Asn1Time::days_from_now(1).unwrap()).unwrap();
     made.sign(&key, MessageDigest::sha256()).unwrap();
     (made.build(), key)
 }
@@ -570,9 +541,5 @@ fn the_native_lists_hold_forward_secret_psk_suites_and_nothing_else() {
     let all = acceptor("ciphers = \"ALL:COMPLEMENTOFALL:eNULL\"").context;
     let names: Vec<_> = sys::suites(&all).iter().map(|s| s.name()).collect();
     assert!(names.len() > 10);
-    assert!(
-        names
-            .iter()
-            .all(|name| name.starts_with("TLS_") || psk::is_psk(name))
-    );
+    assert!(names.iter().all(|name| name.starts_with("TLS_") || psk::is_psk(name)));
 }

@@ -16,23 +16,23 @@ pub(super) struct Seats {
 
 impl Seats {
     pub(super) fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self {
-            limit: AtomicUsize::new(limit),
-            taken: AtomicUsize::new(0),
-        })
+        Arc::new(Self { limit: AtomicUsize::new(limit), taken: AtomicUsize::new(0) })
     }
 
     pub(super) fn limit(&self) -> usize {
         self.limit.load(Ordering::Relaxed)
     }
 
+    /// Open sessions keep their seats, also above a lower limit.
+    pub(super) fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Ordering::Relaxed);
+    }
+
     /// A seat, given back on drop; none when all are taken.
     pub(super) fn take(self: &Arc<Self>) -> Option<Seat> {
         let limit = self.limit();
         self.taken
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| {
-                (n < limit).then_some(n + 1)
-            })
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < limit).then_some(n + 1))
             .ok()
             .map(|_| Seat(self.clone()))
     }
@@ -54,7 +54,7 @@ impl Drop for Seat {
 /// oldest, so that silent or slow peers crowd out only each other, wherever they come from.
 #[derive(Debug)]
 pub(super) struct Handshakes {
-    limit: usize,
+    limit: AtomicUsize,
     room: Mutex<Room>,
 }
 
@@ -81,10 +81,12 @@ fn source(ip: Option<IpAddr>) -> Source {
 
 impl Handshakes {
     pub(super) fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self {
-            limit: limit.max(1),
-            room: Mutex::default(),
-        })
+        let handshakes = Self { limit: AtomicUsize::new(limit.max(1)), room: Mutex::default() };
+        Arc::new(handshakes)
+    }
+
+    pub(super) fn set_limit(&self, limit: usize) {
+        self.limit.store(limit.max(1), Ordering::Relaxed);
     }
 
     /// A place, given back on drop.
@@ -92,7 +94,7 @@ impl Handshakes {
         let source = source(ip);
         let crowded = Arc::new(Notify::new());
         let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
-        if room.inside.len() >= self.limit {
+        while room.inside.len() >= self.limit.load(Ordering::Relaxed) {
             room.evict();
         }
         let number = room.next;
@@ -100,11 +102,7 @@ impl Handshakes {
         room.inside.insert(number, (source, crowded.clone()));
         *room.share.entry(source).or_default() += 1;
         drop(room);
-        Place {
-            handshakes: self.clone(),
-            number,
-            crowded,
-        }
+        Place { handshakes: self.clone(), number, crowded }
     }
 }
 
@@ -152,11 +150,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut room = self
-            .handshakes
-            .room
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut room = self.handshakes.room.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((source, _)) = room.inside.remove(&self.number) {
             room.leave(source);
         }
@@ -193,10 +187,7 @@ mod tests {
         let many: Vec<_> = (0..3).map(|_| handshakes.enter(ip(2))).collect();
         let newcomer = handshakes.enter(ip(3));
         assert!(!is_out(&lone) && !is_out(&newcomer));
-        assert_eq!(
-            many.iter().map(is_out).collect::<Vec<_>>(),
-            [true, false, false]
-        );
+        assert_eq!(many.iter().map(is_out).collect::<Vec<_>>(), [true, false, false]);
         drop((lone, many, newcomer));
         let room = handshakes.room.lock().unwrap();
         assert!(room.inside.is_empty() && room.share.is_empty());

@@ -73,12 +73,7 @@ pub(super) struct Meter {
 impl Default for Meter {
     fn default() -> Self {
         let zero = || AtomicU64::new(0);
-        Self {
-            base: Instant::now(),
-            touched: zero(),
-            up: zero(),
-            down: zero(),
-        }
+        Self { base: Instant::now(), touched: zero(), up: zero(), down: zero() }
     }
 }
 
@@ -117,12 +112,7 @@ pub(super) async fn relay<D: Side, U: Side>(
     let mut up = Direction::default();
     let mut down = Direction::default();
     let sleep = std::pin::pin!(tokio::time::sleep_until(after(meter.touched(), idle)));
-    let mut clock = Clock {
-        sleep,
-        idle,
-        close,
-        half: false,
-    };
+    let mut clock = Clock { sleep, idle, close, half: false };
     poll_fn(|cx| {
         let before = (up.progress(), down.progress());
         let first = up.poll(cx, downstream, upstream);
@@ -379,11 +369,7 @@ impl Clock<'_> {
             ready!(self.sleep.as_mut().poll(cx));
             let due = after(meter.touched(), limit);
             if due <= Instant::now() {
-                return Poll::Ready(if half {
-                    Outcome::HalfClosed
-                } else {
-                    Outcome::Idle
-                });
+                return Poll::Ready(if half { Outcome::HalfClosed } else { Outcome::Idle });
             }
             self.sleep.as_mut().reset(due);
         }

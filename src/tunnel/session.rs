@@ -18,7 +18,7 @@ use super::service::{Info, Listed, Phase, Service};
 use super::setup::{Clocks, End as Wearer, Setup};
 use crate::config::model::{Level, Mode};
 use crate::net::{Peer, Socket};
-use crate::observe::event::Event;
+use crate::observe::event::{Event, Manner, Scope};
 use crate::secrets::Grant;
 use crate::tls::{self, Cause, Failure, Secured};
 
@@ -80,6 +80,33 @@ impl End {
         }
     }
 
+    /// What the table of endings makes of the two connections.
+    fn manner(&self, mode: Mode, reset: Option<bool>) -> Manner {
+        let (plain, tls) = self.resets(mode, reset);
+        let (local, remote) = match mode {
+            Mode::Client => (plain, tls),
+            Mode::Server => (tls, plain),
+        };
+        match (local, remote) {
+            (false, false) => Manner::Closed,
+            (true, true) => Manner::Reset,
+            (true, false) => Manner::LocalReset,
+            (false, true) => Manner::RemoteReset,
+        }
+    }
+
+    /// The table of endings in docs/DESIGN.md: whether the plain and the TLS side are reset. What
+    /// the operator said of resets overrides it.
+    fn resets(&self, mode: Mode, said: Option<bool>) -> (bool, bool) {
+        match self {
+            Self::Complete => (false, false),
+            end => (
+                said.unwrap_or(mode == Mode::Client),
+                said.unwrap_or(matches!(end, Self::Plain(_))),
+            ),
+        }
+    }
+
     fn name(&self) -> &'static str {
         match self {
             Self::Complete => "complete",
@@ -128,11 +155,10 @@ impl Session {
     /// The whole life of a connection.
     pub(super) async fn run(self, socket: Socket) {
         let setup = self.service.setup();
+        Event::Accepted { peer: &self.peer }.log(self.scope());
         if let Err(error) = self.service.prepare(&setup, &socket) {
-            self.log_stranger(&Event::Refused {
-                peer: &self.peer,
-                cause: &error,
-            });
+            self.service.counters.refused("socket-options");
+            self.log_stranger(&Event::Unprepared { peer: &self.peer, error: &error });
             return;
         }
         let mut phase = self.service.phase();
@@ -152,7 +178,7 @@ impl Session {
     async fn establish(&self, setup: &Setup, socket: Socket) -> Option<Open> {
         match &setup.end {
             Wearer::Server(acceptor) => {
-                let place = self.service.handshakes.enter(self.peer.ip());
+                let place = self.service.capacity().handshakes.enter(self.peer.ip());
                 let secrets = setup.secrets.clone();
                 let handshake = acceptor.accept(secrets, socket);
                 let limit = self.accepted + setup.clocks.handshake;
@@ -164,17 +190,16 @@ impl Session {
                         return None;
                     }
                 };
-                let Secured {
-                    stream,
-                    grant,
-                    facts,
-                } = match handshake {
+                let Secured { stream, grant, facts } = match handshake {
                     Ok(Ok(secured)) => secured,
                     Ok(Err(Failure { cause, stream })) => {
                         self.refused(&cause);
-                        // The place stays taken: lingering is bounded like the handshake itself.
+                        // Lingering is bounded like the handshake itself: in time, and by the place.
                         if let Some(socket) = stream {
-                            socket.close_gently(ALERT).await;
+                            tokio::select! {
+                                () = socket.close_gently(ALERT) => {}
+                                () = place.crowded_out() => {}
+                            }
                         }
                         return None;
                     }
@@ -184,15 +209,12 @@ impl Session {
                     }
                 };
                 drop(place);
+                self.secured(Mode::Server, &grant, &facts);
                 let seat = self.admit()?;
                 let (upstream, _, target) = match setup.dialer.dial().await {
                     Ok(reached) => reached,
                     Err(error) => {
-                        Event::Unreachable {
-                            peer: &self.peer,
-                            error: &error,
-                        }
-                        .log(Some(&self.service.name), Some(self.number));
+                        self.log_stranger(&Event::Unreachable { peer: &self.peer, error: &error });
                         if let Some(socket) = stream.into_socket() {
                             socket.reset_on_close(true);
                         }
@@ -200,84 +222,70 @@ impl Session {
                     }
                 };
                 let listed = self.opened(&grant, facts, target);
-                let streams = Streams::Server {
-                    downstream: Box::new(stream),
-                    upstream,
-                };
-                Some(Open {
-                    streams,
-                    grant,
-                    listed,
-                    _seat: seat,
-                })
+                let streams = Streams::Server { downstream: Box::new(stream), upstream };
+                Some(Open { streams, grant, listed, _seat: seat })
             }
-            Wearer::Client {
-                connector,
-                identity,
-                name,
-            } => {
+            Wearer::Client { connector, identity, name } => {
                 let seat = self.admit()?;
                 let (upstream, target, address) = match setup.dialer.dial().await {
                     Ok(reached) => reached,
                     Err(error) => {
-                        Event::Unreachable {
-                            peer: &self.peer,
-                            error: &error,
-                        }
-                        .log(Some(&self.service.name), Some(self.number));
+                        self.log_stranger(&Event::Unreachable { peer: &self.peer, error: &error });
                         return None;
                     }
                 };
                 let (secrets, identity) = (setup.secrets.clone(), identity.clone());
                 let name = name.of(&target);
+                Event::Presenting { who: &identity, name }.log(self.scope());
                 let handshake = connector.connect(secrets, identity, name, upstream);
                 let limit = Instant::now() + setup.clocks.handshake;
-                let cause = match timeout_at(limit, handshake).await {
-                    Ok(Ok(Secured {
-                        stream,
-                        grant,
-                        facts,
-                    })) => {
+                let (cause, stream) = match timeout_at(limit, handshake).await {
+                    Ok(Ok(Secured { stream, grant, facts })) => {
+                        self.secured(Mode::Client, &grant, &facts);
                         let listed = self.opened(&grant, facts, address);
                         let upstream = Box::new(stream);
-                        let streams = Streams::Client {
-                            downstream: socket,
-                            upstream,
-                        };
-                        return Some(Open {
-                            streams,
-                            grant,
-                            listed,
-                            _seat: seat,
-                        });
+                        let streams = Streams::Client { downstream: socket, upstream };
+                        return Some(Open { streams, grant, listed, _seat: seat });
                     }
-                    Ok(Err(failure)) => failure.cause,
-                    Err(_) => Cause::Timeout(setup.clocks.handshake),
+                    Ok(Err(Failure { cause, stream })) => (cause, stream),
+                    Err(_) => (Cause::Timeout(setup.clocks.handshake), None),
                 };
                 self.service.counters.refused(cause.name());
-                Event::HandshakeFailed {
-                    target: &address,
-                    cause: &cause,
+                // Whoever reaches the plain port causes this line, and needs no key for it.
+                self.log_stranger(&Event::HandshakeFailed { target: &address, cause: &cause });
+                // The application hears at once; the server may still have our alert to read.
+                drop(socket);
+                if let Some(upstream) = stream {
+                    upstream.close_gently(ALERT).await;
                 }
-                .log(Some(&self.service.name), Some(self.number));
                 None
             }
         }
     }
 
+    fn scope(&self) -> Scope<'_> {
+        self.service.scope(Some(self.number))
+    }
+
+    fn secured(&self, mode: Mode, grant: &Grant, facts: &tls::Facts) {
+        Event::Secured {
+            mode,
+            who: grant.who(),
+            version: facts.version,
+            suite: &facts.suite,
+            bits: facts.bits,
+            group: facts.group.as_ref().map(|group| (group.name.as_str(), group.bits)),
+        }
+        .log(self.scope());
+    }
+
     /// A seat, or a line that says why there is none.
     fn admit(&self) -> Option<Seat> {
-        let seat = self.service.seats.take();
+        let seats = self.service.capacity().seats;
+        let seat = seats.take();
         if seat.is_none() {
-            let limit = self.service.seats.limit();
-            let event = Event::Full {
-                peer: &self.peer,
-                limit,
-            };
-            self.service
-                .shared
-                .limiter
-                .log(&event, &self.service.name, self.number);
+            let limit = seats.limit();
+            self.log_stranger(&Event::Full { peer: &self.peer, limit });
             self.service.counters.refused("full");
         }
         seat
@@ -285,41 +293,20 @@ impl Session {
 
     fn opened(&self, grant: &Grant, facts: tls::Facts, target: String) -> Listed {
         self.service.counters.opened();
-        Event::Opened {
-            peer: &self.peer,
-            who: grant.who(),
-            facts: &facts,
-            target: &target,
-        }
-        .log(Some(&self.service.name), Some(self.number));
+        Event::Opened { peer: &self.peer, who: grant.who(), facts: &facts, target: &target }
+            .log(self.scope());
         let (peer, who) = (self.peer.clone(), grant.who().clone());
         let (since, meter) = (Instant::now(), Meter::default());
-        self.service.list(
-            self.number,
-            Info {
-                peer,
-                who,
-                facts,
-                target,
-                since,
-                meter,
-            },
-        )
+        self.service.list(self.number, Info { peer, who, facts, target, since, meter })
     }
 
     fn refused(&self, cause: &Cause) {
         self.service.counters.refused(cause.name());
-        self.log_stranger(&Event::Refused {
-            peer: &self.peer,
-            cause,
-        });
+        self.log_stranger(&Event::Refused { peer: &self.peer, cause });
     }
 
     fn log_stranger(&self, event: &Event<'_>) {
-        self.service
-            .shared
-            .limiter
-            .log(event, &self.service.name, self.number);
+        self.service.shared.limiter.log(event, self.scope());
     }
 
     async fn converse(
@@ -340,14 +327,8 @@ impl Session {
         };
         self.service.counters.ended(end.name());
         let (up, down, age) = (meter.up(), meter.down(), self.accepted.elapsed());
-        Event::Closed {
-            level: end.level(mode),
-            end: &end,
-            up,
-            down,
-            age,
-        }
-        .log(Some(&self.service.name), Some(self.number));
+        let (level, manner) = (end.level(mode), end.manner(mode, reset));
+        Event::Closed { level, mode, end: &end, manner, up, down, age }.log(self.scope());
         // Held until the sockets are closed: of a one-session service the next one must not reach
         // the backend before.
         open.streams.close(&end, reset).await;
@@ -363,14 +344,8 @@ struct Open {
 }
 
 enum Streams {
-    Server {
-        downstream: Box<tls::Stream<Socket>>,
-        upstream: Socket,
-    },
-    Client {
-        downstream: Socket,
-        upstream: Box<tls::Stream<Socket>>,
-    },
+    Server { downstream: Box<tls::Stream<Socket>>, upstream: Socket },
+    Client { downstream: Socket, upstream: Box<tls::Stream<Socket>> },
 }
 
 impl Streams {
@@ -384,37 +359,28 @@ impl Streams {
     async fn relay(&mut self, clocks: Clocks, meter: &Meter) -> Outcome {
         let Clocks { idle, close, .. } = clocks;
         match self {
-            Self::Server {
-                downstream,
-                upstream,
-            } => relay(&mut **downstream, upstream, idle, close, meter).await,
-            Self::Client {
-                downstream,
-                upstream,
-            } => relay(downstream, &mut **upstream, idle, close, meter).await,
+            Self::Server { downstream, upstream } => {
+                relay(&mut **downstream, upstream, idle, close, meter).await
+            }
+            Self::Client { downstream, upstream } => {
+                relay(downstream, &mut **upstream, idle, close, meter).await
+            }
         }
     }
 
-    /// The table of endings in docs/DESIGN.md. `reset` overrides its word on resets.
     async fn close(self, end: &End, reset: Option<bool>) {
         let (mode, plain, tls) = match self {
-            Self::Server {
-                downstream,
-                upstream,
-            } => (Mode::Server, upstream, *downstream),
-            Self::Client {
-                downstream,
-                upstream,
-            } => (Mode::Client, downstream, *upstream),
+            Self::Server { downstream, upstream } => (Mode::Server, upstream, *downstream),
+            Self::Client { downstream, upstream } => (Mode::Client, downstream, *upstream),
         };
         let Some(tls) = tls.into_socket() else { return };
         if matches!(end, End::Complete) {
             plain.reset_on_close(false);
             return;
         }
-        tls.reset_on_close(reset.unwrap_or(matches!(end, End::Plain(_))));
-        let reset_plain = reset.unwrap_or(mode == Mode::Client);
-        if matches!(end, End::Tls(Fault::Failed(_))) && reset != Some(true) {
+        let (reset_plain, reset_tls) = end.resets(mode, reset);
+        tls.reset_on_close(reset_tls);
+        if matches!(end, End::Tls(Fault::Failed(_))) && !reset_tls {
             // OpenSSL has sent an alert, which a reset would overtake.
             tokio::join!(tls.close_gently(ALERT), finish(plain, reset_plain));
         } else {
@@ -435,12 +401,7 @@ async fn finish(plain: Socket, reset: bool) {
 /// Returns when this session should make way for a stop.
 async fn stopped(phase: &mut watch::Receiver<Phase>, meter: &Meter, single: bool) -> Cut {
     // An error means that the sender is gone: the process ends.
-    if phase
-        .wait_for(|phase| *phase != Phase::Running)
-        .await
-        .is_err()
-        || single
-    {
+    if phase.wait_for(|phase| *phase != Phase::Running).await.is_err() || single {
         return Cut::Draining;
     }
     loop {

@@ -32,11 +32,7 @@ pub struct Setup {
 #[derive(Debug)]
 pub(super) enum End {
     Server(Acceptor),
-    Client {
-        connector: Connector,
-        identity: Identity,
-        name: ServerName,
-    },
+    Client { connector: Connector, identity: Identity, name: ServerName },
 }
 
 /// What a client says in SNI.
@@ -52,13 +48,7 @@ impl ServerName {
     pub(super) fn of<'a>(&'a self, target: &'a Endpoint) -> Option<&'a str> {
         match (self, target) {
             (Self::Fixed(name), _) => Some(name),
-            (
-                Self::OfTarget,
-                Endpoint::Tcp {
-                    host: Host::Name(name),
-                    ..
-                },
-            ) => Some(name),
+            (Self::OfTarget, Endpoint::Tcp { host: Host::Name(name), .. }) => Some(name),
             _ => None,
         }
     }
@@ -90,10 +80,8 @@ impl Setup {
                 Self::with_secrets(config, Arc::new(secrets), findings)
             }
             Err(problems) => {
-                let mut all: Vec<_> = problems
-                    .into_iter()
-                    .map(|problem| of_file(problem, psk))
-                    .collect();
+                let mut all: Vec<_> =
+                    problems.into_iter().map(|problem| of_file(problem, psk)).collect();
                 // What else is wrong should not wait for the keys to be mended.
                 if let Err(more) = tls_end(config, psk, None, findings) {
                     all.extend(more);
@@ -126,11 +114,7 @@ impl Setup {
             secrets,
             end,
             dialer: Dialer::new(
-                config
-                    .connect
-                    .iter()
-                    .map(|target| target.value.clone())
-                    .collect(),
+                config.connect.iter().map(|target| target.value.clone()).collect(),
                 config.failover.value,
                 config.timeouts.connect.value,
                 dialed,
@@ -144,11 +128,7 @@ impl Setup {
             reset: config.reset.as_ref().map(|reset| reset.value),
             keepalive: accepted,
             downstream: config.sockets.downstream.clone(),
-            single: config
-                .limits
-                .max_sessions
-                .as_ref()
-                .is_some_and(|limit| limit.value == 1),
+            single: config.limits.max_sessions.as_ref().is_some_and(|limit| limit.value == 1),
         })
     }
 
@@ -183,12 +163,7 @@ fn tls_end(
             let Some(secrets) = secrets else {
                 return Ok(None);
             };
-            let name = match config
-                .tls
-                .server_name
-                .as_ref()
-                .map(|name| name.value.as_str())
-            {
+            let name = match config.tls.server_name.as_ref().map(|name| name.value.as_str()) {
                 None => ServerName::OfTarget,
                 Some("") => ServerName::None,
                 Some(name) => ServerName::Fixed(name.to_owned()),
@@ -200,11 +175,7 @@ fn tls_end(
                     None => return Err(vec![no_such_identity(wanted)]),
                 },
             };
-            Ok(Some(End::Client {
-                connector,
-                identity,
-                name,
-            }))
+            Ok(Some(End::Client { connector, identity, name }))
         }
     }
 }
@@ -214,10 +185,7 @@ fn no_such_identity(wanted: &Decided<Vec<u8>>) -> Diagnostic {
         severity: Severity::Error,
         code: "no-such-identity",
         place: wanted.place().cloned(),
-        message: format!(
-            "no key file of this service has the identity {}",
-            escape(&wanted.value)
-        ),
+        message: format!("no key file of this service has the identity {}", escape(&wanted.value)),
         label: None,
         help: Some("write the identity as it stands before the colon of its line".into()),
     }
@@ -238,12 +206,9 @@ fn of_file(problem: Problem, psk: &PskConfig) -> Diagnostic {
             .and_then(|written| written.place().cloned())
     };
     let place = match (&problem.file, problem.line) {
-        (Some(file), Some(line)) => Some(Place {
-            file: file.as_path().into(),
-            line,
-            column: 1,
-            span: 0..0,
-        }),
+        (Some(file), Some(line)) => {
+            Some(Place { file: file.as_path().into(), line, column: 1, span: 0..0 })
+        }
         _ => named(),
     };
     Diagnostic {

@@ -24,19 +24,13 @@ fn ide(before: &str, accept: u16, plc: u16, after: &str) -> String {
 
 fn start_plc(before: &str, port: u16, backend: &Backend, after: &str) -> Pskgate {
     let text = plc(before, port, backend.address().port(), after);
-    Gate::new()
-        .conf("stunnel-server.conf", &text, Some("stunnel-server.log"))
-        .start()
+    Gate::new().conf("stunnel-server.conf", &text, Some("stunnel-server.log")).start()
 }
 
 fn start_ide(before: &str, port: u16, plc: u16, after: &str) -> Pskgate {
     Gate::new()
         .file("pskclient1.txt", &secret(IDENTITY, KEY))
-        .conf(
-            "stunnel-client.conf",
-            &ide(before, port, plc, after),
-            Some("stunnel-client.log"),
-        )
+        .conf("stunnel-client.conf", &ide(before, port, plc, after), Some("stunnel-client.log"))
         .start()
 }
 

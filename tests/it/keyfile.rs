@@ -20,10 +20,7 @@ fn keygen(arguments: &[&str]) -> (String, String) {
     let done = pskgate(folder().path(), &[&["keygen"], arguments].concat());
     assert_eq!(done.code, Some(0), "{}", done.err);
     let line = done.out.strip_suffix('\n').expect("a line");
-    assert!(
-        !line.contains(['\n', '\r', ' ']),
-        "one line and no blanks: {line:?}"
-    );
+    assert!(!line.contains(['\n', '\r', ' ']), "one line and no blanks: {line:?}");
     let (identity, key) = line.split_once(':').expect("identity:key");
     assert!(!done.err.contains(key), "the key is on stderr too");
     (identity.to_owned(), key.to_owned())
@@ -34,15 +31,8 @@ fn keygen_s_key_is_base64_of_48_bytes_as_in_the_founding_document() {
     let (identity, key) = keygen(&["client1"]);
     assert_eq!(identity, "client1");
     assert_eq!(key.len(), 64, "{key}");
-    assert!(
-        key.bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"+/=".contains(&b)),
-        "{key}"
-    );
-    assert!(
-        !key.bytes().all(|b| b.is_ascii_hexdigit()),
-        "stunnel would decode it: {key}"
-    );
+    assert!(key.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/=".contains(&b)), "{key}");
+    assert!(!key.bytes().all(|b| b.is_ascii_hexdigit()), "stunnel would decode it: {key}");
     assert_ne!(keygen(&["client1"]).1, key, "every key is another");
 }
 
@@ -65,11 +55,7 @@ fn keygen_refuses_what_no_service_would_take() {
         &["x".repeat(256).leak()],
     ] {
         let done = pskgate(folder().path(), &[&["keygen"], arguments].concat());
-        assert!(
-            done.code.is_some_and(|code| code != 0),
-            "{arguments:?} was taken: {}",
-            done.out
-        );
+        assert!(done.code.is_some_and(|code| code != 0), "{arguments:?} was taken: {}", done.out);
         assert_eq!(done.out, "", "no key for {arguments:?}");
         assert!(!done.err.is_empty(), "a reason for {arguments:?}");
     }
@@ -87,31 +73,17 @@ fn keygen_writes_a_file_for_its_owner_alone_and_never_over_another() {
         .and_then(|rest| rest.strip_suffix('\n'))
         .expect("one line");
     assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
-    assert!(
-        !done.out.contains(key) && !done.err.contains(key),
-        "the key is in the file only"
-    );
+    assert!(!done.out.contains(key) && !done.err.contains(key), "the key is in the file only");
 
     let again = pskgate(folder.path(), &["keygen", "client2", "--output", "psk.txt"]);
-    assert!(
-        again.code.is_some_and(|code| code != 0),
-        "it was written over"
-    );
-    assert!(
-        again.err.contains("psk.txt"),
-        "the file is named: {}",
-        again.err
-    );
+    assert!(again.code.is_some_and(|code| code != 0), "it was written over");
+    assert!(again.err.contains("psk.txt"), "the file is named: {}", again.err);
     assert_eq!(std::fs::read_to_string(&file).unwrap(), written);
 }
 
 #[test]
 fn a_key_from_keygen_is_the_same_key_to_stunnel() {
-    for form in [
-        &["client1"][..],
-        &["client1", "--hex"],
-        &["client1", "--bytes", "32"],
-    ] {
+    for form in [&["client1"][..], &["client1", "--hex"], &["client1", "--bytes", "32"]] {
         let (identity, key) = keygen(form);
         let line = secret(&identity, &key);
         let backend = Backend::echo();
@@ -127,26 +99,16 @@ fn identities_and_keys_of_every_legal_size_work_in_both_versions() {
     let sizes = [(1, 16), (127, 64), (128, 256), (255, 512)];
     let pairs =
         sizes.map(|(identity, key)| ("i".repeat(identity), format!("{:k<key$}", "not hex ")));
-    let lines: String = pairs
-        .iter()
-        .map(|(identity, key)| secret(identity, key))
-        .collect();
+    let lines: String = pairs.iter().map(|(identity, key)| secret(identity, key)).collect();
     for tls in Tls::BOTH {
         let backend = Backend::echo();
-        let gate = Gate::new()
-            .file("psk.txt", &lines)
-            .toml(&server_toml(backend.address(), ""))
-            .start();
+        let gate =
+            Gate::new().file("psk.txt", &lines).toml(&server_toml(backend.address(), "")).start();
         for (identity, key) in &pairs {
             let text = client_toml(gate.address("tls"), tls.toml()).replace(IDENTITY, identity);
-            let client = Gate::new()
-                .file("psk.txt", &secret(identity, key))
-                .toml(&text)
-                .start();
+            let client = Gate::new().file("psk.txt", &secret(identity, key)).toml(&text).start();
             Plain::connect(client.address("plain")).echo(b"it fits");
-            let list = openssl::psk_of(identity, key)
-                .into_iter()
-                .chain([tls.flag().to_owned()]);
+            let list = openssl::psk_of(identity, key).into_iter().chain([tls.flag().to_owned()]);
             OpensslClient::start(gate.address("tls"), list).echo("it fits OpenSSL too");
         }
     }
@@ -154,14 +116,9 @@ fn identities_and_keys_of_every_legal_size_work_in_both_versions() {
 
 /// `check` on a server service with this secrets file: what it said, which must be a refusal.
 fn refusal(secrets: &str) -> String {
-    let gate = Gate::new()
-        .file("psk.txt", secrets)
-        .toml(&server_toml("127.0.0.1:9", ""));
+    let gate = Gate::new().file("psk.txt", secrets).toml(&server_toml("127.0.0.1:9", ""));
     let done = pskgate(gate.folder(), &["check", "pskgate.toml"]);
-    assert!(
-        done.code.is_some_and(|code| code != 0),
-        "it was taken: {secrets:?}"
-    );
+    assert!(done.code.is_some_and(|code| code != 0), "it was taken: {secrets:?}");
     format!("{}{}", done.out, done.err)
 }
 
@@ -183,16 +140,10 @@ fn a_bad_line_is_named_by_its_number_and_no_key_is_shown() {
             "line {line} is not named in: {said}"
         );
         assert!(!said.contains(KEY), "the key is shown: {said}");
-        assert!(
-            !said.contains("0123456789abcde"),
-            "the short key is shown: {said}"
-        );
+        assert!(!said.contains("0123456789abcde"), "the short key is shown: {said}");
     }
     for empty in ["", "\n\n"] {
-        assert!(
-            refusal(empty).contains("psk.txt"),
-            "an empty file opens no service"
-        );
+        assert!(refusal(empty).contains("psk.txt"), "an empty file opens no service");
     }
 }
 
@@ -210,45 +161,22 @@ fn a_key_file_that_others_can_read_is_refused_natively_and_warned_about_in_a_stu
         (0o660, false),
         (0o602, false),
     ] {
-        let conf = format!(
-            "[tls]\naccept = {}\nconnect = 9\nPSKsecrets = psk.txt\n",
-            free_port()
-        );
-        let gate = Gate::new()
-            .toml(&server_toml("127.0.0.1:9", ""))
-            .file("stunnel.conf", &conf);
+        let conf = format!("[tls]\naccept = {}\nconnect = 9\nPSKsecrets = psk.txt\n", free_port());
+        let gate = Gate::new().toml(&server_toml("127.0.0.1:9", "")).file("stunnel.conf", &conf);
         set_mode(&gate.folder().join("psk.txt"), mode);
 
         let native = pskgate(gate.folder(), &["check", "pskgate.toml"]);
-        assert_eq!(
-            native.code == Some(0),
-            fine,
-            "{mode:o}: {}{}",
-            native.out,
-            native.err
-        );
+        assert_eq!(native.code == Some(0), fine, "{mode:o}: {}{}", native.out, native.err);
         if !fine {
             let said = format!("{}{}", native.out, native.err);
-            assert!(
-                said.contains("psk.txt") && said.contains("chmod"),
-                "file and remedy: {said}"
-            );
+            assert!(said.contains("psk.txt") && said.contains("chmod"), "file and remedy: {said}");
         }
 
         let drop_in = pskgate(gate.folder(), &["check", "stunnel.conf"]);
-        assert_eq!(
-            drop_in.code,
-            Some(0),
-            "{mode:o}: {}{}",
-            drop_in.out,
-            drop_in.err
-        );
+        assert_eq!(drop_in.code, Some(0), "{mode:o}: {}{}", drop_in.out, drop_in.err);
         if mode == 0o644 {
             let said = format!("{}{}", drop_in.out, drop_in.err);
-            assert!(
-                said.contains("warning") && said.contains("psk.txt"),
-                "a warning: {said}"
-            );
+            assert!(said.contains("warning") && said.contains("psk.txt"), "a warning: {said}");
         }
     }
 }
@@ -273,22 +201,13 @@ fn several_files_and_a_folder_of_files_open_one_service() {
 #[test]
 fn the_key_file_of_an_old_beremiz_works_as_it_stands() {
     const ALPHABET: &str = "!\"#$%&'()*+,-012345689@ABCDEFGHIJKLMNPQRSTUVXYZ[`abcdefhijklmpqr";
-    let key: String = ALPHABET
-        .chars()
-        .chain(ALPHABET.chars().rev())
-        .cycle()
-        .take(256)
-        .collect();
+    let key: String = ALPHABET.chars().chain(ALPHABET.chars().rev()).cycle().take(256).collect();
     let backend = Backend::echo();
     let port = free_port();
-    let text = format!(
-        "[plc]\naccept = {port}\nconnect = {}\nPSKsecrets = psk.txt\n",
-        backend.address()
-    );
+    let text =
+        format!("[plc]\naccept = {port}\nconnect = {}\nPSKsecrets = psk.txt\n", backend.address());
     let gate =
-        Gate::new()
-            .file("psk.txt", &format!("plc-1:{key}"))
-            .conf("stunnel.conf", &text, None);
+        Gate::new().file("psk.txt", &format!("plc-1:{key}")).conf("stunnel.conf", &text, None);
     set_mode(&gate.folder().join("psk.txt"), 0o644);
     let gate = gate.start();
     OpensslClient::start(gate.address("plc"), openssl::psk_of("plc-1", &key)).echo("as it stands");

@@ -12,10 +12,7 @@ fn order() -> Vec<String> {
         .lines()
         .find(|line| line.starts_with("`sys · "))
         .expect("the line with the order of the layers");
-    line.trim_matches('`')
-        .split(" · ")
-        .map(str::to_owned)
-        .collect()
+    line.trim_matches('`').split(" · ").map(str::to_owned).collect()
 }
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
@@ -43,49 +40,41 @@ fn files() -> Vec<(PathBuf, String)> {
                 .lines()
                 .map(|line| line.split_once("//").map_or(line, |(code, _)| code))
                 .collect();
-            (
-                path.strip_prefix(&src).expect("it is under src").to_owned(),
-                code.join("\n"),
-            )
+            (path.strip_prefix(&src).expect("it is under src").to_owned(), code.join("\n"))
         })
         .collect()
 }
 
 /// The first names after `crate::`, in paths and in braces.
 fn named_after_crate(code: &str) -> Vec<String> {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    let first_word =
+        |text: &str| -> String { text.trim_start().chars().take_while(|c| is_word(*c)).collect() };
     let mut names = Vec::new();
-    for (at, _) in code.match_indices("crate::") {
+    for (at, path) in code.match_indices("crate::") {
         let before = code[..at].chars().next_back();
-        if before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == '$') {
+        if before.is_some_and(|c| is_word(c) || c == '$') {
             continue;
         }
-        let after = &code[at + "crate::".len()..];
-        if let Some(list) = after.strip_prefix('{') {
-            let mut depth = 0_u32;
-            let mut first = true;
-            let mut name = String::new();
-            for c in list.chars() {
-                match c {
-                    '{' => depth += 1,
-                    '}' if depth == 0 => break,
-                    '}' => depth -= 1,
-                    ',' if depth == 0 => {
-                        names.push(std::mem::take(&mut name));
-                        first = true;
+        let after = &code[at + path.len()..];
+        let Some(list) = after.strip_prefix('{') else {
+            names.push(first_word(after));
+            continue;
+        };
+        let (mut depth, mut start) = (0_u32, 0);
+        for (end, c) in list.char_indices() {
+            match c {
+                '{' => depth += 1,
+                '}' if depth > 0 => depth -= 1,
+                ',' | '}' if depth == 0 => {
+                    names.push(first_word(&list[start..end]));
+                    start = end + 1;
+                    if c == '}' {
+                        break;
                     }
-                    c if depth == 0 && first && (c.is_alphanumeric() || c == '_') => name.push(c),
-                    c if depth == 0 && !c.is_whitespace() => first = false,
-                    _ => {}
                 }
+                _ => {}
             }
-            names.push(name);
-        } else {
-            names.push(
-                after
-                    .chars()
-                    .take_while(|c| c.is_alphanumeric() || *c == '_')
-                    .collect(),
-            );
         }
     }
     names
@@ -93,21 +82,14 @@ fn named_after_crate(code: &str) -> Vec<String> {
 
 fn layer_of(path: &Path) -> String {
     let first = path.components().next().expect("a path");
-    first
-        .as_os_str()
-        .to_string_lossy()
-        .trim_end_matches(".rs")
-        .to_owned()
+    first.as_os_str().to_string_lossy().trim_end_matches(".rs").to_owned()
 }
 
 #[test]
 fn a_folder_imports_only_from_folders_to_its_left() {
     let order = order();
-    let place: BTreeMap<&str, usize> = order
-        .iter()
-        .enumerate()
-        .map(|(place, name)| (name.as_str(), place))
-        .collect();
+    let place: BTreeMap<&str, usize> =
+        order.iter().enumerate().map(|(place, name)| (name.as_str(), place)).collect();
     let mut read: BTreeMap<String, usize> = BTreeMap::new();
     let (mut imports, mut wrong) = (0, Vec::new());
     for (path, code) in files() {
@@ -122,27 +104,16 @@ fn a_folder_imports_only_from_folders_to_its_left() {
             };
             imports += 1;
             if there > here || (layer == "tls" && name == "net") {
-                wrong.push(format!(
-                    "src/{}: `{layer}` imports from `{name}`",
-                    path.display()
-                ));
+                wrong.push(format!("src/{}: `{layer}` imports from `{name}`", path.display()));
             }
         }
     }
-    assert!(
-        wrong.is_empty(),
-        "the order is {}:\n{}",
-        order.join(" · "),
-        wrong.join("\n")
-    );
+    assert!(wrong.is_empty(), "the order is {}:\n{}", order.join(" · "), wrong.join("\n"));
     assert_eq!(order.len(), 9, "nine layers");
     for layer in &order {
         assert!(read.contains_key(layer), "no file of `{layer}` was read");
     }
-    assert!(
-        read.values().sum::<usize>() >= 20,
-        "only these were read: {read:?}"
-    );
+    assert!(read.values().sum::<usize>() >= 20, "only these were read: {read:?}");
     assert!(imports >= 30, "only {imports} imports were found");
 }
 
@@ -161,18 +132,12 @@ fn unsafe_code_stands_in_sys_only() {
         }
     }
     assert!(wrong.is_empty(), "unsafe code outside src/sys: {wrong:?}");
-    assert!(
-        in_sys > 0,
-        "no unsafe code was found even in src/sys: is this test still reading it?"
-    );
+    assert!(in_sys > 0, "no unsafe code was found even in src/sys: is this test still reading it?");
 }
 
 #[test]
 fn the_reader_of_imports_sees_every_form() {
     let code = "use crate::tls;\nuse crate::net::{a, b};\nuse crate::{sys, config::{model, draft}, \
                 secrets as s};\nlet x = crate::daemon::go();\npub(crate) fn f() {} mycrate::cli::x();";
-    assert_eq!(
-        named_after_crate(code),
-        ["tls", "net", "sys", "config", "secrets", "daemon"]
-    );
+    assert_eq!(named_after_crate(code), ["tls", "net", "sys", "config", "secrets", "daemon"]);
 }

@@ -24,33 +24,20 @@ const NATIVE_12: [&str; 4] = [
 
 /// The arguments of a tool that has the key and allows this suite alone.
 fn tool(tls: Tls, suite: &str) -> Vec<String> {
-    let list = if tls == Tls::V12 {
-        "-cipher"
-    } else {
-        "-ciphersuites"
-    };
-    openssl::psk()
-        .into_iter()
-        .chain([tls.flag(), list, suite].map(str::to_owned))
-        .collect()
+    let list = if tls == Tls::V12 { "-cipher" } else { "-ciphersuites" };
+    openssl::psk().into_iter().chain([tls.flag(), list, suite].map(str::to_owned)).collect()
 }
 
 /// The line that allows a suite of 1.2; those of 1.3 are allowed as it is.
 fn allow(tls: Tls, suite: &str) -> String {
-    if tls == Tls::V12 {
-        format!("ciphers = \"{suite}\"")
-    } else {
-        String::new()
-    }
+    if tls == Tls::V12 { format!("ciphers = \"{suite}\"") } else { String::new() }
 }
 
 #[test]
 fn s_client_is_served_with_a_suite_of_each_kind() {
     for (tls, suite) in SUITES {
         let backend = Backend::echo();
-        let gate = Gate::new()
-            .toml(&server_toml(backend.address(), &allow(tls, suite)))
-            .start();
+        let gate = Gate::new().toml(&server_toml(backend.address(), &allow(tls, suite))).start();
         let mut client = OpensslClient::start(gate.address("tls"), tool(tls, suite));
         client.echo("a line for the echo");
         gate.expect_session(tls.name(), suite);
@@ -65,9 +52,7 @@ fn s_server_is_reached_with_a_suite_of_each_kind() {
             gate.folder(),
             tool(tls, suite).into_iter().chain(["-nocert".to_owned()]),
         );
-        let gate = gate
-            .toml(&client_toml(server.address(), &allow(tls, suite)))
-            .start();
+        let gate = gate.toml(&client_toml(server.address(), &allow(tls, suite))).start();
         let plain = Plain::connect(gate.address("plain"));
         plain.send(b"there and back\n");
         let mut back = [0; 15];
@@ -80,9 +65,7 @@ fn s_server_is_reached_with_a_suite_of_each_kind() {
 #[test]
 fn a_native_server_takes_its_four_suites_of_1_2_and_no_other() {
     let backend = Backend::echo();
-    let gate = Gate::new()
-        .toml(&server_toml(backend.address(), ""))
-        .start();
+    let gate = Gate::new().toml(&server_toml(backend.address(), "")).start();
     for suite in NATIVE_12 {
         OpensslClient::start(gate.address("tls"), tool(Tls::V12, suite))
             .echo(&format!("hello over {suite}"));
@@ -106,11 +89,7 @@ fn a_native_server_takes_its_four_suites_of_1_2_and_no_other() {
         );
     }
     gate.wait_logged("no suite in common");
-    assert_eq!(
-        backend.accepted(),
-        reached,
-        "nobody else reached the backend"
-    );
+    assert_eq!(backend.accepted(), reached, "nobody else reached the backend");
 }
 
 #[test]
@@ -121,9 +100,7 @@ fn a_native_client_offers_its_own_suites_and_no_other() {
         gate.folder(),
         openssl::psk().into_iter().chain(["-nocert".to_owned()]),
     );
-    let gate = gate
-        .toml(&client_toml(server.address(), "tls-max = \"1.2\""))
-        .start();
+    let gate = gate.toml(&client_toml(server.address(), "tls-max = \"1.2\"")).start();
     Plain::connect(gate.address("plain")).send(b"hello\n");
     let line = server.wait_for("Client cipher list: ", crate::harness::PATIENCE);
     let offered: Vec<&str> = line

@@ -15,9 +15,7 @@ fn python() -> PathBuf {
 
 fn plc(arguments: &[&str]) -> Process {
     let mut command = Command::new(python());
-    command
-        .arg(root().join("tests/peers/plc.py"))
-        .args(arguments);
+    command.arg(root().join("tests/peers/plc.py")).args(arguments);
     let package = "the venv with tests/peers/requirements.txt (or set PSKGATE_PEERS to one)";
     Process::spawn("plc.py", package, &mut command)
 }
@@ -32,20 +30,10 @@ struct Tunnel {
 fn tunnel(version: &str) -> Tunnel {
     let daemon = plc(&[version, "serve"]);
     let line = daemon.wait_for("READY ", PATIENCE);
-    let port = line
-        .trim_start_matches("READY ")
-        .trim()
-        .parse()
-        .expect("a port after READY");
+    let port = line.trim_start_matches("READY ").trim().parse().expect("a port after READY");
     let server = Gate::new().toml(&server_toml(local(port), "")).start();
-    let client = Gate::new()
-        .toml(&client_toml(server.address("tls"), ""))
-        .start();
-    Tunnel {
-        _daemon: daemon,
-        server,
-        client,
-    }
+    let client = Gate::new().toml(&client_toml(server.address("tls"), "")).start();
+    Tunnel { _daemon: daemon, server, client }
 }
 
 impl Tunnel {
@@ -53,16 +41,8 @@ impl Tunnel {
         let port = self.client.address("plain").port().to_string();
         let mut caller = plc(&[version, command, &port, argument]);
         let status = caller.wait(Duration::from_secs(120));
-        assert!(
-            status.success(),
-            "{command} with Pyro {version}: {}",
-            caller.text()
-        );
-        assert!(
-            caller.out().contains(&format!("DONE {command}")),
-            "{}",
-            caller.text()
-        );
+        assert!(status.success(), "{command} with Pyro {version}: {}", caller.text());
+        assert!(caller.out().contains(&format!("DONE {command}")), "{}", caller.text());
         self.server.wait_logged("session closed");
     }
 }

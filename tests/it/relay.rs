@@ -18,12 +18,8 @@ const MEGABYTE: u64 = 1_000_000;
 
 /// Two ends without a wire between them.
 fn two_ends(backend: &Backend) -> (Pskgate, Pskgate) {
-    let server = Gate::new()
-        .toml(&server_toml(backend.address(), ""))
-        .start();
-    let client = Gate::new()
-        .toml(&client_toml(server.address("tls"), ""))
-        .start();
+    let server = Gate::new().toml(&server_toml(backend.address(), "")).start();
+    let client = Gate::new().toml(&client_toml(server.address("tls"), "")).start();
     (server, client)
 }
 
@@ -41,15 +37,15 @@ fn both_ways(order: Order) {
     let (expected, sent) = (up.clone(), down.clone());
     let backend = Backend::new(move |stream| {
         std::thread::scope(|scope| {
-            scope.spawn(|| {
-                sent.send(stream, TOTAL)
-                    .expect("the tunnel takes what the backend sends");
+            let sender = scope.spawn(|| {
+                sent.send(stream, TOTAL).expect("the tunnel takes what the backend sends");
                 if order != Order::ClientFirst {
                     stream.shutdown(Shutdown::Write).unwrap();
                 }
             });
             expected.receive(stream, TOTAL);
             let end = read_to_end(stream);
+            sender.join().expect("everything was sent");
             if order == Order::ClientFirst {
                 stream.shutdown(Shutdown::Write).unwrap();
             }
@@ -60,8 +56,7 @@ fn both_ways(order: Order) {
     let plain = Plain::connect(client.address("plain"));
     std::thread::scope(|scope| {
         let sender = scope.spawn(|| {
-            up.send(&plain.0, TOTAL)
-                .expect("the tunnel takes what the client sends");
+            up.send(&plain.0, TOTAL).expect("the tunnel takes what the client sends");
             if order != Order::BackendFirst {
                 plain.shut();
             }
@@ -101,21 +96,14 @@ fn a_hundred_megabytes_go_both_ways_when_both_end_at_once() {
 /// Waits until a counter that was going up stands still: the sender is held back.
 fn wait_stuck(counter: &AtomicU64, total: u64) {
     let mut last = (0, Instant::now());
-    until(
-        "the sender to be held back",
-        Duration::from_secs(60),
-        || {
-            let now = counter.load(Ordering::Acquire);
-            assert!(
-                now < total,
-                "the sender got rid of all {total} bytes although nobody read them"
-            );
-            if now != last.0 {
-                last = (now, Instant::now());
-            }
-            (now > 0 && last.1.elapsed() > Duration::from_millis(700)).then_some(())
-        },
-    );
+    until("the sender to be held back", Duration::from_secs(60), || {
+        let now = counter.load(Ordering::Acquire);
+        assert!(now < total, "the sender got rid of all {total} bytes although nobody read them");
+        if now != last.0 {
+            last = (now, Instant::now());
+        }
+        (now > 0 && last.1.elapsed() > Duration::from_millis(700)).then_some(())
+    });
 }
 
 /// Sends in pieces and counts what was taken.
@@ -139,10 +127,7 @@ const GROWTH: u64 = 4 * 1024 * 1024;
 fn assert_growth(before: [u64; 2], gates: [&Pskgate; 2]) {
     for ((gate, before), name) in gates.iter().zip(before).zip(["server end", "client end"]) {
         let grown = gate.resident().saturating_sub(before);
-        assert!(
-            grown < GROWTH,
-            "the {name} grew by {grown} bytes while a reader was slow"
-        );
+        assert!(grown < GROWTH, "the {name} grew by {grown} bytes while a reader was slow");
     }
 }
 
@@ -187,14 +172,9 @@ fn a_slow_backend_holds_the_client_back_and_costs_no_memory() {
     });
     let (server, client) = two_ends(&backend);
     let plain = Plain::connect(client.address("plain"));
-    plain
-        .0
-        .set_write_timeout(Some(Duration::from_secs(60)))
-        .unwrap();
+    plain.0.set_write_timeout(Some(Duration::from_secs(60))).unwrap();
     up.send(&plain.0, WARM).unwrap();
-    (&plain.0)
-        .read_exact(&mut [0])
-        .expect("the backend is ready");
+    (&plain.0).read_exact(&mut [0]).expect("the backend is ready");
     let before = [server.resident(), client.resident()];
     let counter = AtomicU64::new(0);
     std::thread::scope(|scope| {
@@ -226,10 +206,7 @@ fn an_answer_that_comes_two_seconds_after_the_half_close_arrives_whole() {
     plain.shut();
     answer.receive(&plain.0, MEGABYTE);
     assert_eq!(plain.rest(), (Vec::new(), Ending::Fin));
-    assert_eq!(
-        backend.wait_end(0),
-        (b"the whole question".to_vec(), Ending::Fin)
-    );
+    assert_eq!(backend.wait_end(0), (b"the whole question".to_vec(), Ending::Fin));
 }
 
 #[test]
@@ -304,11 +281,7 @@ fn a_spoiled_record_leaves_the_backend_a_fin_and_not_the_bytes() {
     plain.send(b"spoiled on the way");
     assert_eq!(backend.wait_end(0), (Vec::new(), Ending::Fin));
     pair.server.wait_logged("session closed");
-    assert_eq!(
-        plain.end(),
-        Ending::Rst,
-        "and the sender learns that something broke"
-    );
+    assert_eq!(plain.end(), Ending::Rst, "and the sender learns that something broke");
 }
 
 #[test]
@@ -342,16 +315,8 @@ fn an_application_that_resets_is_not_passed_on_as_an_orderly_end() {
     let backend = watcher();
     let (pair, plain) = established(&backend);
     plain.reset();
-    assert_eq!(
-        pair.wire.wait_end_of(Side::Client),
-        Ending::Rst,
-        "no close_notify and no FIN"
-    );
-    assert_eq!(
-        backend.wait_end(0).1,
-        Ending::Fin,
-        "towards the backend there are no resets"
-    );
+    assert_eq!(pair.wire.wait_end_of(Side::Client), Ending::Rst, "no close_notify and no FIN");
+    assert_eq!(backend.wait_end(0).1, Ending::Fin, "towards the backend there are no resets");
 }
 
 #[test]
@@ -361,9 +326,7 @@ fn a_backend_that_resets_is_a_reset_for_the_application() {
         stream.read_exact(&mut said).ok()?;
         stream.write_all(&said).ok()?;
         stream.read_exact(&mut [0]).ok()?;
-        SockRef::from(stream)
-            .set_linger(Some(Duration::ZERO))
-            .unwrap();
+        SockRef::from(stream).set_linger(Some(Duration::ZERO)).unwrap();
         None
     });
     let (pair, plain) = established(&backend);
@@ -392,14 +355,9 @@ fn a_killed_client_end_is_a_reset_for_the_application_and_a_fin_for_the_backend(
 
 #[test]
 fn a_backend_that_is_not_there_is_a_reset_for_the_application() {
-    let gone = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let server = Gate::new().toml(&server_toml(gone, "")).start();
-    let client = Gate::new()
-        .toml(&client_toml(server.address("tls"), ""))
-        .start();
+    let client = Gate::new().toml(&client_toml(server.address("tls"), "")).start();
     let plain = Plain::connect(client.address("plain"));
     assert_eq!(plain.rest(), (Vec::new(), Ending::Rst));
     server.wait_logged(&gone.to_string());
@@ -408,23 +366,13 @@ fn a_backend_that_is_not_there_is_a_reset_for_the_application() {
 /// How long a session lasts that nobody disturbs, from its last byte on.
 fn silence_until_cut(plain: &Plain) -> Duration {
     let start = Instant::now();
-    assert_eq!(
-        plain.rest(),
-        (Vec::new(), Ending::Rst),
-        "a cut is no orderly end"
-    );
+    assert_eq!(plain.rest(), (Vec::new(), Ending::Rst), "a cut is no orderly end");
     start.elapsed()
 }
 
 fn assert_about_a_second(lasted: Duration) {
-    assert!(
-        lasted > Duration::from_millis(800),
-        "cut too early, after {lasted:?}"
-    );
-    assert!(
-        lasted < Duration::from_secs(6),
-        "cut too late, after {lasted:?}"
-    );
+    assert!(lasted > Duration::from_millis(800), "cut too early, after {lasted:?}");
+    assert!(lasted < Duration::from_secs(6), "cut too late, after {lasted:?}");
 }
 
 #[test]
@@ -500,9 +448,7 @@ fn deaf() -> (Socket, Vec<Socket>, SocketAddr) {
     let mut queue = Vec::new();
     for _ in 0..64 {
         let one = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        let made = one
-            .connect_timeout(&address.into(), Duration::from_millis(300))
-            .is_ok();
+        let made = one.connect_timeout(&address.into(), Duration::from_millis(300)).is_ok();
         queue.push(one);
         if !made {
             return (listener, queue, address);
@@ -520,9 +466,7 @@ fn the_connect_timeout_gives_up_a_target_that_does_not_answer() {
     client.wait_logged(&deaf.to_string());
 
     let server = Gate::new().toml(&server_toml(deaf, limit)).start();
-    let client = Gate::new()
-        .toml(&client_toml(server.address("tls"), ""))
-        .start();
+    let client = Gate::new().toml(&client_toml(server.address("tls"), "")).start();
     assert_about_a_second(silence_until_cut(&Plain::connect(client.address("plain"))));
 }
 
@@ -535,13 +479,8 @@ fn two_targets(first: SocketAddr, second: SocketAddr, extra: &str) -> Pskgate {
 #[test]
 fn a_dead_first_target_is_passed_over() {
     let backend = Backend::echo();
-    let server = Gate::new()
-        .toml(&server_toml(backend.address(), ""))
-        .start();
-    let gone = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let server = Gate::new().toml(&server_toml(backend.address(), "")).start();
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let client = two_targets(gone, server.address("tls"), "");
     Plain::connect(client.address("plain")).echo(b"by way of the second");
 }
@@ -551,9 +490,7 @@ fn priority_takes_the_first_target_and_round_robin_takes_turns() {
     for (failover, expected) in [("priority", [4, 0]), ("round-robin", [2, 2])] {
         let backends = [Backend::echo(), Backend::echo()];
         let servers = [0, 1].map(|index: usize| {
-            Gate::new()
-                .toml(&server_toml(backends[index].address(), ""))
-                .start()
+            Gate::new().toml(&server_toml(backends[index].address(), "")).start()
         });
         let client = two_targets(
             servers[0].address("tls"),
@@ -563,11 +500,7 @@ fn priority_takes_the_first_target_and_round_robin_takes_turns() {
         for _ in 0..4 {
             Plain::connect(client.address("plain")).echo(b"who is there?");
         }
-        assert_eq!(
-            backends.each_ref().map(Backend::accepted),
-            expected,
-            "{failover}"
-        );
+        assert_eq!(backends.each_ref().map(Backend::accepted), expected, "{failover}");
     }
 }
 
@@ -578,34 +511,22 @@ fn a_one_session_service_opens_no_second_backend_connection() {
     let first = pair.connect();
     first.echo(b"the first has it");
     let second = pair.connect();
-    second
-        .0
-        .set_read_timeout(Some(Duration::from_secs(2)))
-        .unwrap();
+    second.0.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
     let _ = (&second.0).write_all(b"the second wants it");
     // Refused or kept waiting: nothing comes back.
-    assert!(
-        !matches!((&second.0).read(&mut [0]), Ok(1..)),
-        "the second was served too"
-    );
+    assert!(!matches!((&second.0).read(&mut [0]), Ok(1..)), "the second was served too");
     assert_eq!(backend.accepted(), 1);
     first.echo(b"and the first still has it");
     drop(second);
     first.shut();
     assert_eq!(first.rest(), (Vec::new(), Ending::Fin));
     pair.server.wait_logged("session closed");
-    until(
-        "the place to be free again",
-        crate::harness::PATIENCE,
-        || {
-            let next = pair.connect();
-            next.0
-                .set_read_timeout(Some(Duration::from_secs(2)))
-                .unwrap();
-            (&next.0).write_all(b"!").ok()?;
-            (&next.0).read_exact(&mut [0]).ok()
-        },
-    );
+    until("the place to be free again", crate::harness::PATIENCE, || {
+        let next = pair.connect();
+        next.0.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        (&next.0).write_all(b"!").ok()?;
+        (&next.0).read_exact(&mut [0]).ok()
+    });
 }
 
 #[test]

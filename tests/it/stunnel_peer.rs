@@ -19,13 +19,9 @@ fn echo_a_megabyte(plain: &Plain, seed: u64) {
 fn a_stunnel_client_is_served_byte_for_byte() {
     for tls in Tls::BOTH {
         let backend = Backend::echo();
-        let gate = Gate::new()
-            .toml(&server_toml(backend.address(), tls.toml()))
-            .start();
-        let stunnel = Stunnel::client(
-            gate.address("tls"),
-            &format!("ciphers = ALL:PSK\n{}", tls.conf()),
-        );
+        let gate = Gate::new().toml(&server_toml(backend.address(), tls.toml())).start();
+        let stunnel =
+            Stunnel::client(gate.address("tls"), &format!("ciphers = ALL:PSK\n{}", tls.conf()));
         let plain = Plain::connect(stunnel.address());
         echo_a_megabyte(&plain, 1);
         gate.expect_session(tls.name(), tls.any_suite());
@@ -40,18 +36,12 @@ fn a_stunnel_server_is_reached_byte_for_byte() {
     for tls in Tls::BOTH {
         let backend = Backend::echo();
         let stunnel = Stunnel::server(backend.address(), tls.conf());
-        let gate = Gate::new()
-            .toml(&client_toml(stunnel.address(), tls.toml()))
-            .start();
+        let gate = Gate::new().toml(&client_toml(stunnel.address(), tls.toml())).start();
         let plain = Plain::connect(gate.address("plain"));
         echo_a_megabyte(&plain, 2);
         gate.expect_session(
             tls.name(),
-            if tls == Tls::V12 {
-                "ECDHE-PSK-CHACHA20-POLY1305"
-            } else {
-                "SHA256"
-            },
+            if tls == Tls::V12 { "ECDHE-PSK-CHACHA20-POLY1305" } else { "SHA256" },
         );
         plain.shut();
         assert_eq!(plain.rest(), (Vec::new(), crate::harness::Ending::Fin));
@@ -63,14 +53,9 @@ fn a_stunnel_server_is_reached_byte_for_byte() {
 fn a_stunnel_client_with_a_wrong_key_is_refused() {
     for tls in Tls::BOTH {
         let backend = Backend::echo();
-        let gate = Gate::new()
-            .toml(&server_toml(backend.address(), tls.toml()))
-            .start();
-        let stunnel = Stunnel::client_with(
-            gate.address("tls"),
-            &secret("client1", OTHER_KEY),
-            tls.conf(),
-        );
+        let gate = Gate::new().toml(&server_toml(backend.address(), tls.toml())).start();
+        let stunnel =
+            Stunnel::client_with(gate.address("tls"), &secret("client1", OTHER_KEY), tls.conf());
         let plain = Plain::connect(stunnel.address());
         plain.end();
         gate.wait_logged("wrong key for identity \"client1\"");
@@ -101,11 +86,7 @@ fn a_stunnel_client_with_a_ticket_of_a_replaced_server_connects_the_first_time()
         let gate = Gate::new().toml(&text).start();
         Plain::connect(client.address()).echo(b"to the new one");
         gate.expect_session(tls.name(), tls.any_suite());
-        assert!(
-            !gate.log().contains("refused"),
-            "the first attempt was refused: {}",
-            gate.log()
-        );
+        assert!(!gate.log().contains("refused"), "the first attempt was refused: {}", gate.log());
     }
 }
 
@@ -114,10 +95,7 @@ fn a_key_of_hexadecimal_digits_means_the_same_to_both() {
     const HEX: &str = "00ff10ee20dd30cc40bb50aa609970880123456789abcdef";
     let backend = Backend::echo();
     let text = server_toml(backend.address(), "");
-    let gate = Gate::new()
-        .file("psk.txt", &secret("client1", HEX))
-        .toml(&text)
-        .start();
+    let gate = Gate::new().file("psk.txt", &secret("client1", HEX)).toml(&text).start();
     let client = Stunnel::client_with(gate.address("tls"), &secret("client1", HEX), "");
     Plain::connect(client.address()).echo(b"the digits were decoded at both ends");
 }

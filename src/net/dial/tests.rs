@@ -8,18 +8,11 @@ use super::*;
 const LIMIT: Duration = Duration::from_millis(400);
 
 fn block<T>(test: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
-        .block_on(test)
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test)
 }
 
 fn endpoint(address: SocketAddr) -> Endpoint {
-    Endpoint::Tcp {
-        host: Host::Ip(address.ip()),
-        port: address.port(),
-    }
+    Endpoint::Tcp { host: Host::Ip(address.ip()), port: address.port() }
 }
 
 fn live() -> (TcpListener, SocketAddr) {
@@ -90,10 +83,7 @@ fn when_nobody_answers_every_address_is_named_with_its_reason() {
     block(async {
         let gone = dead(3);
         let addresses: Vec<_> = gone.iter().map(|(_, address)| *address).collect();
-        let error = dialer(&addresses, Failover::Priority)
-            .dial()
-            .await
-            .unwrap_err();
+        let error = dialer(&addresses, Failover::Priority).dial().await.unwrap_err();
         let text = error.to_string();
         let parts: Vec<_> = text.split("; ").collect();
         assert_eq!(parts.len(), 3, "{text}");
@@ -127,10 +117,7 @@ fn the_limit_is_for_each_address_and_the_next_is_tried_after_it() {
         let (_good, address) = live();
         let start = Instant::now();
         let dialer_to = |targets: &[SocketAddr]| dialer(targets, Failover::Priority);
-        assert_eq!(
-            reached(&dialer_to(&[one.2, two.2, address])).await,
-            address.to_string()
-        );
+        assert_eq!(reached(&dialer_to(&[one.2, two.2, address])).await, address.to_string());
         assert!((LIMIT * 2..LIMIT * 10).contains(&start.elapsed()));
 
         let error = dialer_to(&[one.2, two.2]).dial().await.unwrap_err();
@@ -146,10 +133,7 @@ fn the_limit_is_for_each_address_and_the_next_is_tried_after_it() {
 fn no_host_means_this_machine_over_either_family() {
     block(async {
         let (_listener, address) = live();
-        let target = Endpoint::Tcp {
-            host: Host::Unspecified,
-            port: address.port(),
-        };
+        let target = Endpoint::Tcp { host: Host::Unspecified, port: address.port() };
         let dialer = Dialer::new(vec![target], Failover::Priority, LIMIT, None, Vec::new());
         assert_eq!(reached(&dialer).await, address.to_string());
     });
@@ -164,13 +148,7 @@ fn a_unix_socket_is_a_target_like_any_other() {
         let _listener = std::os::unix::net::UnixListener::bind(&good).unwrap();
         let to = |paths: &[&std::path::PathBuf]| {
             let targets = paths.iter().map(|path| Endpoint::Unix(path.to_path_buf()));
-            Dialer::new(
-                targets.collect(),
-                Failover::Priority,
-                LIMIT,
-                None,
-                Vec::new(),
-            )
+            Dialer::new(targets.collect(), Failover::Priority, LIMIT, None, Vec::new())
         };
         let (socket, target, _) = to(&[&gone, &good]).dial().await.unwrap();
         assert!(matches!(socket, Socket::Unix(_)));

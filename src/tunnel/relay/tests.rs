@@ -259,10 +259,7 @@ impl Story {
         };
         refuse(&mut downstream, &upstream);
         refuse(&mut upstream, &downstream);
-        Self {
-            downstream,
-            upstream,
-        }
+        Self { downstream, upstream }
     }
 
     /// Runs it and holds it to every promise. The name of what came of it.
@@ -270,13 +267,7 @@ impl Story {
         let (outcome, meter, ended) = paused(async {
             let meter = Meter::default();
             (self.downstream.last, self.upstream.last) = (Instant::now(), Instant::now());
-            let run = relay(
-                &mut self.downstream,
-                &mut self.upstream,
-                IDLE,
-                CLOSE,
-                &meter,
-            );
+            let run = relay(&mut self.downstream, &mut self.upstream, IDLE, CLOSE, &meter);
             let outcome = tokio::time::timeout(HOUR * 24, run).await;
             let outcome = outcome.unwrap_or_else(|_| panic!("seed {seed} hangs"));
             (outcome, meter, Instant::now())
@@ -333,29 +324,18 @@ impl Story {
             }
         }
         let gone = |side: &Actor| side.refuses.is_some_and(|(_, kind)| GONE.contains(&kind));
-        let kind = (
-            down.ending,
-            up.ending,
-            down.refuses.is_some(),
-            up.refuses.is_some(),
-        );
+        let kind = (down.ending, up.ending, down.refuses.is_some(), up.refuses.is_some());
         match kind {
             (Ending::Clean, Ending::Clean, false, false) => {
                 assert!(matches!(outcome, Outcome::Complete), "{told}");
             }
             // The one that takes no more has its say all the same.
             (_, Ending::Clean, false, true) if gone(up) && up.refused => {
-                assert!(
-                    matches!(outcome, Outcome::Upstream(Fault::Failed(_))),
-                    "{told}"
-                );
+                assert!(matches!(outcome, Outcome::Upstream(Fault::Failed(_))), "{told}");
                 assert!(delivered(up, down) && down.shut, "{told}");
             }
             (Ending::Clean, _, true, false) if gone(down) && down.refused => {
-                assert!(
-                    matches!(outcome, Outcome::Downstream(Fault::Failed(_))),
-                    "{told}"
-                );
+                assert!(matches!(outcome, Outcome::Downstream(Fault::Failed(_))), "{told}");
                 assert!(delivered(down, up) && up.shut, "{told}");
             }
             (Ending::Clean, Ending::Silent, false, false)
@@ -397,11 +377,7 @@ fn between(
     capacity: usize,
     idle: Duration,
     close: Duration,
-) -> (
-    DuplexStream,
-    DuplexStream,
-    tokio::task::JoinHandle<(Outcome, Instant)>,
-) {
+) -> (DuplexStream, DuplexStream, tokio::task::JoinHandle<(Outcome, Instant)>) {
     let (client, mut downstream) = duplex(capacity);
     let (backend, mut upstream) = duplex(capacity);
     let run = tokio::spawn(async move {
@@ -558,20 +534,9 @@ fn what_was_written_is_flushed_before_the_relay_waits_for_more() {
     paused(async {
         let (mut client, mut downstream) = duplex(64);
         let (mut backend, pipe) = duplex(64);
-        let mut upstream = Buffered {
-            pipe,
-            kept: Vec::new(),
-            tried: false,
-        };
+        let mut upstream = Buffered { pipe, kept: Vec::new(), tried: false };
         tokio::spawn(async move {
-            relay(
-                &mut downstream,
-                &mut upstream,
-                IDLE,
-                CLOSE,
-                &Meter::default(),
-            )
-            .await
+            relay(&mut downstream, &mut upstream, IDLE, CLOSE, &Meter::default()).await
         });
         for question in [b"one", b"two"] {
             client.write_all(question).await.unwrap();
@@ -671,10 +636,7 @@ fn after_a_long_silence_a_refusal_still_leaves_the_close_limit_for_the_last_word
         let mut heard = Vec::new();
         client.read_to_end(&mut heard).await.unwrap();
         assert_eq!(heard, b"goodbye");
-        assert!(matches!(
-            run.await.unwrap(),
-            Outcome::Upstream(Fault::Failed(_))
-        ));
+        assert!(matches!(run.await.unwrap(), Outcome::Upstream(Fault::Failed(_))));
         drop(last.await);
     });
 }

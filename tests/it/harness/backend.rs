@@ -48,29 +48,20 @@ impl Plain {
     }
 
     pub fn send(&self, bytes: &[u8]) {
-        (&self.0)
-            .write_all(bytes)
-            .expect("the connection takes what is sent");
+        (&self.0).write_all(bytes).expect("the connection takes what is sent");
     }
 
     /// Sends, and expects the same bytes back.
     pub fn echo(&self, bytes: &[u8]) {
         self.send(bytes);
         let mut back = vec![0; bytes.len()];
-        (&self.0)
-            .read_exact(&mut back)
-            .expect("the echo comes back");
-        assert!(
-            back == bytes,
-            "the echo differs: {back:?} instead of {bytes:?}"
-        );
+        (&self.0).read_exact(&mut back).expect("the echo comes back");
+        assert!(back == bytes, "the echo differs: {back:?} instead of {bytes:?}");
     }
 
     /// No more will be sent.
     pub fn shut(&self) {
-        self.0
-            .shutdown(Shutdown::Write)
-            .expect("the write side can be shut");
+        self.0.shutdown(Shutdown::Write).expect("the write side can be shut");
     }
 
     /// Reads to the end.
@@ -91,9 +82,7 @@ impl Plain {
 
 /// Closes with a reset.
 pub fn reset(stream: TcpStream) {
-    SockRef::from(&stream)
-        .set_linger(Some(Duration::ZERO))
-        .expect("linger can be set");
+    SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("linger can be set");
 }
 
 /// What became of one connection to a backend.
@@ -131,12 +120,8 @@ impl Backend {
                 }
                 let Ok(stream) = stream else { continue };
                 stream.set_nodelay(true).unwrap();
-                stream
-                    .set_read_timeout(Some(Duration::from_secs(60)))
-                    .unwrap();
-                stream
-                    .set_write_timeout(Some(Duration::from_secs(60)))
-                    .unwrap();
+                stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+                stream.set_write_timeout(Some(Duration::from_secs(60))).unwrap();
                 let number = {
                     let mut seen = in_thread.seen.lock().unwrap();
                     seen.push(Seen::default());
@@ -146,10 +131,7 @@ impl Backend {
                 std::thread::spawn(move || {
                     let result = serve(&stream);
                     if let Some((bytes, ended)) = result {
-                        book.seen.lock().unwrap()[number] = Seen {
-                            bytes,
-                            ended: Some(ended),
-                        };
+                        book.seen.lock().unwrap()[number] = Seen { bytes, ended: Some(ended) };
                     }
                 });
             }
@@ -192,15 +174,11 @@ impl Backend {
 
     /// Waits for the end of connection `number` (from 0): what it had sent, and how it ended.
     pub fn wait_end(&self, number: usize) -> (Vec<u8>, Ending) {
-        until(
-            &format!("the end of backend connection {number}"),
-            PATIENCE,
-            || {
-                let seen = self.book.seen.lock().unwrap();
-                let one = seen.get(number)?;
-                one.ended.map(|ended| (one.bytes.clone(), ended))
-            },
-        )
+        until(&format!("the end of backend connection {number}"), PATIENCE, || {
+            let seen = self.book.seen.lock().unwrap();
+            let one = seen.get(number)?;
+            one.ended.map(|ended| (one.bytes.clone(), ended))
+        })
     }
 }
 

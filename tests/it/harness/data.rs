@@ -25,9 +25,7 @@ impl Stream {
             period.push(state.wrapping_mul(0x2545_F491_4F6C_DD1D).to_be_bytes()[0]);
         }
         period.extend_from_within(..);
-        Self {
-            bytes: period.into(),
-        }
+        Self { bytes: period.into() }
     }
 
     /// `count` bytes from `offset` on; at most a period of them.
@@ -61,11 +59,7 @@ impl Stream {
             let at = offset + (index * PERIOD) as u64;
             let wanted = self.piece(at, part.len());
             if part != wanted {
-                let wrong = part
-                    .iter()
-                    .zip(wanted)
-                    .position(|(a, b)| a != b)
-                    .unwrap_or(0);
+                let wrong = part.iter().zip(wanted).position(|(a, b)| a != b).unwrap_or(0);
                 panic!("byte {} is not the one that was sent", at + wrong as u64);
             }
         }
@@ -80,9 +74,7 @@ impl Stream {
     pub fn receive_slowly(&self, mut from: impl Read, mut offset: u64, end: u64, pause: Duration) {
         let mut piece = vec![0_u8; 64 * 1024];
         while offset < end {
-            let room = piece
-                .len()
-                .min(usize::try_from(end - offset).unwrap_or(usize::MAX));
+            let room = piece.len().min(usize::try_from(end - offset).unwrap_or(usize::MAX));
             let count = match from.read(&mut piece[..room]) {
                 Ok(0) => panic!("the stream ended after {offset} of {end} bytes"),
                 Ok(count) => count,

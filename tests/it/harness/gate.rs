@@ -43,12 +43,7 @@ impl Gate {
     pub fn new() -> Self {
         let folder = TempDir::new().expect("a folder for the test");
         write_private(&folder.path().join("psk.txt"), &secret(IDENTITY, KEY));
-        Self {
-            folder,
-            file: "pskgate.toml".to_owned(),
-            log: None,
-            descriptors: None,
-        }
+        Self { folder, file: "pskgate.toml".to_owned(), log: None, descriptors: None }
     }
 
     pub fn folder(&self) -> &Path {
@@ -86,24 +81,13 @@ impl Gate {
             None => Command::new(binary),
             Some(most) => {
                 let mut shell = Command::new("sh");
-                shell.args([
-                    "-c",
-                    &format!("ulimit -n {most} && exec \"$@\""),
-                    "sh",
-                    binary,
-                ]);
+                shell.args(["-c", &format!("ulimit -n {most} && exec \"$@\""), "sh", binary]);
                 shell
             }
         };
-        command
-            .arg("run")
-            .arg(&self.file)
-            .current_dir(self.folder());
+        command.arg("run").arg(&self.file).current_dir(self.folder());
         let process = Process::spawn("pskgate", "cargo", &mut command);
-        Pskgate {
-            process,
-            gate: self,
-        }
+        Pskgate { process, gate: self }
     }
 
     /// Starts it and waits until every service of its file listens.
@@ -118,10 +102,7 @@ impl Gate {
             // At stunnel's own level there is no line about it.
             for (_, port) in running.gate.ports() {
                 until(
-                    &format!(
-                        "port {port} to be listened on; the log is\n{}",
-                        running.log()
-                    ),
+                    &format!("port {port} to be listened on; the log is\n{}", running.log()),
                     PATIENCE,
                     || is_listened_on(port).then_some(()),
                 );
@@ -143,10 +124,7 @@ impl Gate {
         let mut found = Vec::new();
         let mut section = String::new();
         for line in self.text().lines() {
-            if let Some(name) = line
-                .strip_prefix('[')
-                .and_then(|rest| rest.strip_suffix(']'))
-            {
+            if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
                 section = name.to_owned();
             } else if let Some(accept) = line.strip_prefix("accept = ") {
                 let port = accept.rsplit(':').next().unwrap_or(accept);
@@ -161,15 +139,11 @@ impl Gate {
 fn is_listened_on(port: u16) -> bool {
     const LISTEN: &str = "0A";
     ["/proc/net/tcp", "/proc/net/tcp6"].iter().any(|table| {
-        std::fs::read_to_string(table)
-            .unwrap_or_default()
-            .lines()
-            .skip(1)
-            .any(|line| {
-                let mut fields = line.split_whitespace().skip(1);
-                let local = fields.next().unwrap_or_default();
-                fields.nth(1) == Some(LISTEN) && local.ends_with(&format!(":{port:04X}"))
-            })
+        std::fs::read_to_string(table).unwrap_or_default().lines().skip(1).any(|line| {
+            let mut fields = line.split_whitespace().skip(1);
+            let local = fields.next().unwrap_or_default();
+            fields.nth(1) == Some(LISTEN) && local.ends_with(&format!(":{port:04X}"))
+        })
     })
 }
 
@@ -215,10 +189,7 @@ impl Pskgate {
             return self.process.wait_for(fragment, PATIENCE);
         }
         until(&format!("`{fragment}` in the log file"), PATIENCE, || {
-            self.log()
-                .lines()
-                .find(|line| line.contains(fragment))
-                .map(str::to_owned)
+            self.log().lines().find(|line| line.contains(fragment)).map(str::to_owned)
         })
     }
 
@@ -235,19 +206,13 @@ impl Pskgate {
         if !self.gate.is_native() {
             let ports = self.gate.ports();
             return local(
-                ports
-                    .iter()
-                    .find(|(name, _)| name == service)
-                    .expect("such a section")
-                    .1,
+                ports.iter().find(|(name, _)| name == service).expect("such a section").1,
             );
         }
         let mark = format!("[{service}] listening on ");
         let line = self.wait_logged(&mark);
         let rest = line.split_once(&mark).expect("the mark is there").1;
-        rest.trim()
-            .parse()
-            .unwrap_or_else(|error| panic!("no address in `{line}`: {error}"))
+        rest.trim().parse().unwrap_or_else(|error| panic!("no address in `{line}`: {error}"))
     }
 
     /// SIGTERM, and its exit code once it has ended.
@@ -276,18 +241,10 @@ impl Pair {
 
     /// The same, with more lines for the server's and the client's service.
     pub fn with(backend: &Backend, server: &str, client: &str) -> Self {
-        let server = Gate::new()
-            .toml(&server_toml(backend.address(), server))
-            .start();
+        let server = Gate::new().toml(&server_toml(backend.address(), server)).start();
         let wire = Wire::to(server.address("tls"));
-        let client = Gate::new()
-            .toml(&client_toml(wire.address(), client))
-            .start();
-        Self {
-            server,
-            wire,
-            client,
-        }
+        let client = Gate::new().toml(&client_toml(wire.address(), client)).start();
+        Self { server, wire, client }
     }
 
     /// A plain connection to the client end.

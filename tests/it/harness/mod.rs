@@ -106,10 +106,7 @@ pub fn until<T>(what: &str, patience: Duration, mut ask: impl FnMut() -> Option<
         if let Some(answer) = ask() {
             return answer;
         }
-        assert!(
-            start.elapsed() < patience,
-            "waited {patience:?} in vain: {what}"
-        );
+        assert!(start.elapsed() < patience, "waited {patience:?} in vain: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

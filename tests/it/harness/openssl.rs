@@ -21,12 +21,7 @@ pub fn psk() -> [String; 4] {
 
 /// The arguments for another identity or key.
 pub fn psk_of(identity: &str, key: &str) -> [String; 4] {
-    [
-        "-psk_identity".to_owned(),
-        identity.to_owned(),
-        "-psk".to_owned(),
-        hex(key),
-    ]
+    ["-psk_identity".to_owned(), identity.to_owned(), "-psk".to_owned(), hex(key)]
 }
 
 /// Makes a self-signed certificate: `cert.pem` and `key.pem` in `folder`.
@@ -52,11 +47,7 @@ pub fn certificate(folder: &Path) {
         "/CN=localhost",
     ]);
     let mut process = Process::spawn("openssl req", PACKAGE, &mut command);
-    assert!(
-        process.wait(PATIENCE).success(),
-        "no certificate was made: {}",
-        process.text()
-    );
+    assert!(process.wait(PATIENCE).success(), "no certificate was made: {}", process.text());
 }
 
 /// `openssl s_server -rev`: it sends each line back, turned round.
@@ -77,10 +68,7 @@ impl OpensslServer {
             .args(arguments);
         let process = Process::spawn("openssl s_server", PACKAGE, &mut command);
         let line = process.wait_for("ACCEPT ", PATIENCE);
-        let address = line
-            .trim_start_matches("ACCEPT ")
-            .parse()
-            .expect("an address after ACCEPT");
+        let address = line.trim_start_matches("ACCEPT ").parse().expect("an address after ACCEPT");
         Self { process, address }
     }
 
@@ -119,9 +107,7 @@ impl OpensslClient {
             .current_dir(folder)
             .args(["s_client", "-ign_eof", "-connect", &to.to_string()])
             .args(arguments);
-        Self {
-            process: Process::spawn("openssl s_client", PACKAGE, &mut command),
-        }
+        Self { process: Process::spawn("openssl s_client", PACKAGE, &mut command) }
     }
 
     /// Types a line and waits until it comes back.
@@ -135,11 +121,7 @@ impl OpensslClient {
         self.process.wait(PATIENCE);
         let said = self.process.text();
         let number = said.split_once("SSL alert number ")?.1;
-        number
-            .split(|c: char| !c.is_ascii_digit())
-            .next()?
-            .parse()
-            .ok()
+        number.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
     }
 }
 

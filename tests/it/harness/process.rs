@@ -48,12 +48,7 @@ impl Process {
         let (out, err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
         collect(out, Arc::clone(&shared), |collected| &mut collected.out);
         collect(err, Arc::clone(&shared), |collected| &mut collected.err);
-        Self {
-            name: name.to_owned(),
-            child,
-            stdin,
-            shared,
-        }
+        Self { name: name.to_owned(), child, stdin, shared }
     }
 
     pub fn id(&self) -> u32 {
@@ -76,10 +71,8 @@ impl Process {
     /// Standard output and standard error, in this order.
     pub fn text(&self) -> String {
         let collected = self.shared.collected.lock().unwrap();
-        let (out, err) = (
-            String::from_utf8_lossy(&collected.out),
-            String::from_utf8_lossy(&collected.err),
-        );
+        let (out, err) =
+            (String::from_utf8_lossy(&collected.out), String::from_utf8_lossy(&collected.err));
         format!("{out}{err}")
     }
 
@@ -102,15 +95,8 @@ impl Process {
         loop {
             for stream in [&collected.err, &collected.out] {
                 // Half a line may say half an address.
-                let whole = stream
-                    .iter()
-                    .rposition(|byte| *byte == b'\n')
-                    .map_or(0, |end| end + 1);
-                let whole = if collected.open == 0 {
-                    stream.len()
-                } else {
-                    whole
-                };
+                let whole = stream.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+                let whole = if collected.open == 0 { stream.len() } else { whole };
                 let text = String::from_utf8_lossy(&stream[..whole]);
                 if let Some(line) = text.lines().find(|line| wanted(line)) {
                     return line.to_owned();
@@ -118,11 +104,7 @@ impl Process {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() || collected.open == 0 {
-                let state = if collected.open == 0 {
-                    "ended its output"
-                } else {
-                    "went on"
-                };
+                let state = if collected.open == 0 { "ended its output" } else { "went on" };
                 let (out, err) = (
                     String::from_utf8_lossy(&collected.out),
                     String::from_utf8_lossy(&collected.err),
@@ -141,10 +123,7 @@ impl Process {
     /// Writes to its standard input.
     pub fn type_in(&mut self, text: &str) {
         let stdin = self.stdin.as_mut().expect("its standard input is closed");
-        stdin
-            .write_all(text.as_bytes())
-            .and_then(|()| stdin.flush())
-            .expect("it reads its input");
+        stdin.write_all(text.as_bytes()).and_then(|()| stdin.flush()).expect("it reads its input");
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -165,21 +144,24 @@ impl Process {
 
     /// Waits for its end, and for the end of its output.
     pub fn wait(&mut self, patience: Duration) -> ExitStatus {
-        let what = format!(
-            "the end of {}, which said so far:\n{}",
-            self.name,
-            self.text()
-        );
-        let status = until(&what, patience, || self.ended());
+        let start = Instant::now();
+        let status = loop {
+            if let Some(status) = self.ended() {
+                break status;
+            }
+            assert!(
+                start.elapsed() < patience,
+                "{} had not ended after {patience:?}; it said so far:\n{}",
+                self.name,
+                self.text()
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        };
         let deadline = Instant::now() + Duration::from_secs(2);
         let mut collected = self.shared.collected.lock().unwrap();
         while collected.open > 0 && Instant::now() < deadline {
-            collected = self
-                .shared
-                .more
-                .wait_timeout(collected, Duration::from_millis(100))
-                .unwrap()
-                .0;
+            collected =
+                self.shared.more.wait_timeout(collected, Duration::from_millis(100)).unwrap().0;
         }
         drop(collected);
         status
@@ -189,10 +171,7 @@ impl Process {
     pub fn resident(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()))
             .expect("/proc can be read");
-        let line = status
-            .lines()
-            .find(|line| line.starts_with("VmRSS:"))
-            .expect("it is alive");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("it is alive");
         line.split_whitespace()
             .nth(1)
             .and_then(|kib| kib.parse::<u64>().ok())
@@ -216,9 +195,19 @@ impl Process {
 
     /// How many descriptors it has open.
     pub fn descriptors(&self) -> usize {
-        std::fs::read_dir(format!("/proc/{}/fd", self.id()))
-            .expect("/proc can be read")
-            .count()
+        std::fs::read_dir(format!("/proc/{}/fd", self.id())).expect("/proc can be read").count()
+    }
+
+    /// The same, when it has done whatever it does after a start.
+    pub fn settled_descriptors(&self) -> usize {
+        let mut last = (0, Instant::now());
+        until("the number of descriptors to settle", super::PATIENCE, || {
+            let now = self.descriptors();
+            if now != last.0 {
+                last = (now, Instant::now());
+            }
+            (last.1.elapsed() > Duration::from_millis(500)).then_some(now)
+        })
     }
 }
 
@@ -244,12 +233,9 @@ pub fn pskgate<S: AsRef<OsStr>>(folder: &std::path::Path, arguments: &[S]) -> Fi
     command.args(arguments).current_dir(folder);
     let mut process = Process::spawn("pskgate", "cargo", &mut command);
     drop(process.stdin.take());
-    let status = process.wait(super::PATIENCE);
-    Finished {
-        code: status.code(),
-        out: process.out(),
-        err: process.err(),
-    }
+    // The demo carries 256 MB, and a debug build on a busy machine is slow.
+    let status = process.wait(Duration::from_secs(90));
+    Finished { code: status.code(), out: process.out(), err: process.err() }
 }
 
 fn collect(

@@ -29,9 +29,7 @@ fn a_wire_ends_and_resets_and_spoils_as_it_is_told() {
     }
     let wire = Wire::to(backend.address());
     let plain = Plain::connect(wire.address());
-    super::until("the wire to be there", PATIENCE, || {
-        (backend.accepted() == 5).then_some(())
-    });
+    super::until("the wire to be there", PATIENCE, || (backend.accepted() == 5).then_some(()));
     std::thread::sleep(std::time::Duration::from_millis(50));
     wire.spoil_towards(Side::Server);
     plain.send(b"abc");
@@ -81,20 +79,14 @@ fn the_peers_work_with_each_other() {
         );
         client.echo("openssl to stunnel");
         let reached = backend.accepted();
-        let list = openssl::psk_of(IDENTITY, OTHER_KEY)
-            .into_iter()
-            .chain([tls.flag().to_owned()]);
+        let list = openssl::psk_of(IDENTITY, OTHER_KEY).into_iter().chain([tls.flag().to_owned()]);
         assert!(
-            OpensslClient::start(server.address(), list)
-                .alert()
-                .is_some(),
+            OpensslClient::start(server.address(), list).alert().is_some(),
             "a wrong key is an alert"
         );
         assert_eq!(backend.accepted(), reached);
 
-        let list = openssl::psk()
-            .into_iter()
-            .chain(["-nocert", tls.flag()].map(str::to_owned));
+        let list = openssl::psk().into_iter().chain(["-nocert", tls.flag()].map(str::to_owned));
         let server = OpensslServer::start(&super::root(), list);
         let client = Stunnel::client_with(server.address(), &secret(IDENTITY, KEY), "");
         let plain = Plain::connect(client.address());

@@ -39,20 +39,12 @@ impl Stunnel {
 
     /// A client end with a key of the caller's choice.
     pub fn client_with(connect: SocketAddr, secrets: &str, extra: &str) -> Self {
-        Self::start(
-            free_port(),
-            connect,
-            secrets,
-            &format!("client = yes\n{extra}"),
-        )
+        Self::start(free_port(), connect, secrets, &format!("client = yes\n{extra}"))
     }
 
     fn start(port: u16, connect: SocketAddr, secrets: &str, extra: &str) -> Self {
         let folder = TempDir::new().expect("a folder for stunnel");
-        let (conf, keys) = (
-            folder.path().join("stunnel.conf"),
-            folder.path().join("psk.txt"),
-        );
+        let (conf, keys) = (folder.path().join("stunnel.conf"), folder.path().join("psk.txt"));
         write_private(&keys, secrets);
         let text = format!(
             "foreground = yes\ndebug = 7\npid =\n[peer]\naccept = 127.0.0.1:{port}\nconnect = {connect}\n\
@@ -66,11 +58,7 @@ impl Stunnel {
             Command::new("stunnel4").arg(&conf),
         );
         process.wait_for("Accepting new connections", PATIENCE);
-        Self {
-            process,
-            address: local(port),
-            _folder: folder,
-        }
+        Self { process, address: local(port), _folder: folder }
     }
 
     /// Where it listens.

@@ -63,11 +63,7 @@ impl Wire {
                 *place.lock().unwrap() = Some(Leg::start(client, server));
             }
         });
-        Self {
-            address,
-            current,
-            over,
-        }
+        Self { address, current, over }
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -87,9 +83,7 @@ impl Wire {
     /// Ends the connection towards `side` as a dying process does: FIN, and no close_notify before it.
     pub fn finish_towards(&self, side: Side) {
         let leg = self.stop();
-        leg.stream(side)
-            .shutdown(Shutdown::Write)
-            .expect("the wire can be ended");
+        leg.stream(side).shutdown(Shutdown::Write).expect("the wire can be ended");
         // What the side still says is read, so that nothing turns the FIN into a reset.
         std::thread::spawn(move || {
             leg.stream(side).set_read_timeout(Some(PATIENCE)).unwrap();
@@ -109,31 +103,21 @@ impl Wire {
 
     /// Waits until `side` has ended its connection to the wire: how?
     pub fn wait_end_of(&self, side: Side) -> Ending {
-        until(
-            &format!("the end of the {side:?}'s side of the wire"),
-            PATIENCE,
-            || self.with(|leg| *leg.from(side).ended.lock().unwrap()),
-        )
+        until(&format!("the end of the {side:?}'s side of the wire"), PATIENCE, || {
+            self.with(|leg| *leg.from(side).ended.lock().unwrap())
+        })
     }
 
     fn with<T>(&self, act: impl FnOnce(&Leg) -> T) -> T {
         let leg = until("a connection over the wire", PATIENCE, || {
-            self.current
-                .lock()
-                .unwrap()
-                .as_ref()
-                .map(|(leg, _)| Arc::clone(leg))
+            self.current.lock().unwrap().as_ref().map(|(leg, _)| Arc::clone(leg))
         });
         act(&leg)
     }
 
     fn stop(&self) -> Arc<Leg> {
-        let (leg, threads) = self
-            .current
-            .lock()
-            .unwrap()
-            .take()
-            .expect("a connection came over the wire");
+        let (leg, threads) =
+            self.current.lock().unwrap().take().expect("a connection came over the wire");
         leg.stop.store(true, Ordering::Release);
         for thread in threads {
             thread.join().expect("the wire works");
@@ -156,9 +140,7 @@ impl Leg {
     fn start(client: TcpStream, server: TcpStream) -> Running {
         for stream in [&client, &server] {
             stream.set_nodelay(true).unwrap();
-            stream
-                .set_read_timeout(Some(Duration::from_millis(10)))
-                .unwrap();
+            stream.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
         }
         let leg = Arc::new(Leg {
             client,

@@ -1,0 +1,195 @@
+//! Reload: build everything, bind what is new, then commit. A failure at any step changes nothing.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use super::{Bound, Load, Plan, Prepared, Running, limits, warn};
+use crate::config::diagnostic::Report;
+use crate::config::model::{Config, Endpoint};
+use crate::net::Acceptable;
+use crate::observe::event::{Event, Scope};
+use crate::observe::log;
+use crate::tunnel::{Phase, Service, Setup};
+
+/// A listener at work, under the address that the file names it by.
+#[derive(Debug)]
+pub(super) struct Door {
+    pub(super) at: Endpoint,
+    address: String,
+    descriptor: i64,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<Acceptable>,
+}
+
+impl Door {
+    /// Has a service accept from a listener. Every session holds a clone of `alive`.
+    pub(super) fn open(
+        service: &Arc<Service>,
+        at: Endpoint,
+        address: String,
+        listener: Acceptable,
+        alive: &mpsc::Sender<()>,
+    ) -> Self {
+        let descriptor = listener.descriptor();
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(service.clone().listen(listener, stopped, alive.clone()));
+        Self { at, address, descriptor, stop, task }
+    }
+
+    /// Says where it is; `still`, when it was there before a reload.
+    pub(super) fn announce(&self, service: &Service, still: bool) {
+        let (address, descriptor) = (&self.address, self.descriptor);
+        Event::Listening { address, descriptor, still }.log(service.scope(None));
+    }
+
+    /// Takes the listener from its service without closing it. Connections go on queueing in the
+    /// kernel.
+    async fn release(self) -> Option<Acceptable> {
+        drop(self.stop);
+        self.task.await.ok()
+    }
+}
+
+/// A service and its listeners.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) service: Arc<Service>,
+    pub(super) doors: Vec<Door>,
+}
+
+impl Running {
+    /// Reads the configuration and the keys again. What it says is in the log either way.
+    pub(super) async fn reload(&mut self, load: &Load, who: &str) {
+        let current: HashMap<_, _> = self
+            .live
+            .iter()
+            .map(|live| (live.service.name().to_owned(), live.service.setup()))
+            .collect();
+        let held: Vec<Endpoint> = self
+            .live
+            .iter()
+            .flat_map(|live| live.doors.iter().map(|door| door.at.clone()))
+            .collect();
+        let load = load.clone();
+        // Files, names and busy addresses may take their time; sessions go on meanwhile.
+        let prepared = tokio::task::spawn_blocking(move || prepare(&load, &current, &held)).await;
+        let (config, bound, report) = match prepared {
+            Ok(Ok(prepared)) => prepared,
+            Ok(Err(report)) => return self.keep(who, &report),
+            Err(_) => return self.keep(who, &Report::default()),
+        };
+        if let Err(error) = log::change(&config.log) {
+            let error = format!("cannot open the log: {error}");
+            Event::ReloadFailed { who, error: &error }.log(Scope::PROGRAM);
+            return;
+        }
+        warn(&report);
+        match self.commit(bound).await {
+            Ok(()) => {
+                let services = self.live.len();
+                Event::Reloaded { who, services }.log(Scope::PROGRAM);
+            }
+            Err(error) => Event::ReloadFailed { who, error: &error }.log(Scope::PROGRAM),
+        }
+    }
+
+    fn keep(&self, who: &str, report: &Report) {
+        warn(report);
+        let error = "what was running goes on unchanged";
+        Event::ReloadFailed { who, error: &error }.log(Scope::PROGRAM);
+    }
+
+    async fn commit(&mut self, bound: Bound) -> std::io::Result<()> {
+        // The one step that can fail comes before the first change.
+        let mut next = Vec::new();
+        for Prepared { config, setup, listeners } in bound.services {
+            let listeners = listeners
+                .into_iter()
+                .map(|(at, listener)| {
+                    let address = listener.address().to_owned();
+                    Ok((at, address, listener.into_async()?))
+                })
+                .collect::<std::io::Result<Vec<_>>>()?;
+            next.push((config, setup, listeners));
+        }
+        self.drain = bound.drain;
+        self.files.send_replace(bound.files);
+        let mut old: Vec<Live> = std::mem::take(&mut self.live);
+        let mut doors: Vec<(String, Door)> = Vec::new();
+        for live in &mut old {
+            let name = live.service.name().to_owned();
+            doors.extend(live.doors.drain(..).map(|door| (name.clone(), door)));
+        }
+        for (config, setup, listeners) in next {
+            let name = config.name.value.as_str();
+            let limits = limits(&config);
+            let same = old.iter().position(|live| live.service.name() == name);
+            let service = match same.map(|at| old.remove(at).service) {
+                Some(service) => {
+                    service.replace(setup, limits);
+                    service
+                }
+                None => Service::new(name, setup, limits, self.shared.clone()),
+            };
+            let mut own = Vec::new();
+            for listen in &config.accept {
+                while let Some(at) = doors.iter().position(|(_, door)| door.at == listen.at.value) {
+                    let (owner, door) = doors.remove(at);
+                    let door = if owner == name {
+                        door
+                    } else {
+                        let address = door.address.clone();
+                        let Some(listener) = door.release().await else { continue };
+                        let at = listen.at.value.clone();
+                        Door::open(&service, at, address, listener, &self.alive)
+                    };
+                    door.announce(&service, true);
+                    own.push(door);
+                }
+            }
+            for (at, address, listener) in listeners {
+                let door = Door::open(&service, at, address, listener, &self.alive);
+                door.announce(&service, false);
+                own.push(door);
+            }
+            self.live.push(Live { service, doors: own });
+        }
+        // What nobody wants any more: the listener closes with its last owner.
+        drop(doors);
+        for gone in old {
+            self.retire(gone.service);
+        }
+        Ok(())
+    }
+
+    /// A removed service drains like a stopping program.
+    fn retire(&self, service: Arc<Service>) {
+        let drain = self.drain;
+        service.enter(Phase::Draining);
+        tokio::spawn(async move {
+            tokio::time::sleep(drain).await;
+            service.enter(Phase::Stopping);
+        });
+    }
+}
+
+fn prepare(
+    load: &Load,
+    current: &HashMap<String, Arc<Setup>>,
+    held: &[Endpoint],
+) -> Result<(Config, Bound, Report), Report> {
+    let (config, mut report) = load()?;
+    let Some(plan) = Plan::replacing(&config, current, &mut report) else {
+        return Err(report);
+    };
+    match plan.bind_beside(held) {
+        Ok(bound) => Ok((config, bound, report)),
+        Err(errors) => {
+            report.diagnostics.extend(errors.into_iter().map(|error| error.diagnostic));
+            Err(report)
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Watching the files that count: a change that is complete asks for a reload.
+//!
+//! Directories are watched, not files: editors and Kubernetes replace a name, and a watch on the old
+//! file would see nothing more. What counts is the content, so that touching a file does nothing,
+//! and a poll now and then catches what no watch reports: network file systems, and symlinks further
+//! up that were turned.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use notify::event::{AccessKind, AccessMode, ModifyKind};
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use openssl::sha::Sha256;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::Request;
+use crate::secrets;
+
+/// A change is taken when nothing has happened for this long: a writer that copies several files is
+/// done with all of them.
+const QUIET: Duration = Duration::from_millis(300);
+/// A file that is being written is waited for, until its writer closes it, but not for ever.
+const WRITING: Duration = Duration::from_secs(5);
+/// How often everything is looked at without being told.
+const POLL: Duration = Duration::from_secs(30);
+/// A larger file is no configuration and no key file; its size and age tell changes well enough.
+const HASHED: u64 = 16 * 1024 * 1024;
+
+/// Content by file; a file that is not there counts as such.
+type Fingerprint = BTreeMap<PathBuf, Option<[u8; 32]>>;
+
+/// Watches until the receiver of requests is gone. `files` are the paths that the configuration in
+/// force was made of: files, and directories of key files.
+pub async fn watch(files: watch::Receiver<Vec<PathBuf>>, requests: mpsc::Sender<Request>) {
+    let (sender, mut events) = mpsc::unbounded_channel();
+    let watcher = notify::recommended_watcher(move |event| {
+        // The receiver is gone only when the program ends.
+        let _ = sender.send(event);
+    });
+    // Without a watcher (no inotify instances left, say) the poll still sees every change.
+    let mut watcher = watcher.ok();
+    let mut watched = BTreeSet::new();
+    let mut paths = files.borrow().clone();
+    let mut known = fingerprint(&paths);
+    loop {
+        if *files.borrow() != paths {
+            paths = files.borrow().clone();
+            known = fingerprint(&paths);
+        }
+        follow(watcher.as_mut(), &paths, &mut watched);
+        // Whatever wakes this up, the content decides.
+        let _ = timeout(POLL, async {
+            while let Some(event) = events.recv().await {
+                if matters(&event) {
+                    settle(&mut events, event).await;
+                    return;
+                }
+            }
+            std::future::pending::<()>().await;
+        })
+        .await;
+        let now = fingerprint(&paths);
+        if now != known {
+            if stable(&paths, &now).await {
+                known = now;
+                if requests.send(Request::Reload("changed files")).await.is_err() {
+                    return;
+                }
+            }
+        } else if requests.is_closed() {
+            return;
+        }
+    }
+}
+
+/// Waits for silence, and for writers to close what they write.
+async fn settle(
+    events: &mut mpsc::UnboundedReceiver<notify::Result<notify::Event>>,
+    first: notify::Result<notify::Event>,
+) {
+    let mut writing = HashMap::new();
+    note(&mut writing, &first);
+    loop {
+        writing.retain(|_, since: &mut Instant| since.elapsed() < WRITING);
+        match timeout(QUIET, events.recv()).await {
+            Ok(Some(event)) => note(&mut writing, &event),
+            Ok(None) => return,
+            Err(_) if writing.is_empty() => return,
+            Err(_) => {}
+        }
+    }
+}
+
+/// Keeps account of files that were written to and not closed since.
+fn note(writing: &mut HashMap<PathBuf, Instant>, event: &notify::Result<notify::Event>) {
+    let Ok(event) = event else { return };
+    for path in &event.paths {
+        match event.kind {
+            EventKind::Modify(ModifyKind::Data(_)) => {
+                writing.insert(path.clone(), Instant::now());
+            }
+            EventKind::Access(AccessKind::Close(AccessMode::Write))
+            | EventKind::Modify(ModifyKind::Name(_))
+            | EventKind::Remove(_) => {
+                writing.remove(path);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Opening and reading, our own among it, is no news.
+fn matters(event: &notify::Result<notify::Event>) -> bool {
+    match event {
+        Ok(event) => match event.kind {
+            EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
+            EventKind::Access(_) => false,
+            _ => true,
+        },
+        // An overflown queue: look.
+        Err(_) => true,
+    }
+}
+
+/// Whether a change that a poll came upon, perhaps in mid-write, has come to rest.
+async fn stable(paths: &[PathBuf], seen: &Fingerprint) -> bool {
+    sleep(QUIET).await;
+    fingerprint(paths) == *seen
+}
+
+/// Watches the folders of all files, as they are now.
+fn follow(
+    watcher: Option<&mut RecommendedWatcher>,
+    paths: &[PathBuf],
+    watched: &mut BTreeSet<PathBuf>,
+) {
+    let Some(watcher) = watcher else { return };
+    let wanted: BTreeSet<PathBuf> = paths.iter().flat_map(|path| folders(path)).collect();
+    for gone in watched.difference(&wanted) {
+        let _ = watcher.unwatch(gone);
+    }
+    // A folder that was removed and made again needs a new watch under the same name.
+    watched.retain(|folder| wanted.contains(folder) && folder.exists());
+    for folder in wanted {
+        if !watched.contains(&folder) && watcher.watch(&folder, RecursiveMode::NonRecursive).is_ok()
+        {
+            watched.insert(folder);
+        }
+    }
+}
+
+/// The folder a name is looked up in, the one its target is in when it is a symlink, and itself when
+/// it is a folder of key files.
+fn folders(path: &Path) -> BTreeSet<PathBuf> {
+    let mut all = BTreeSet::new();
+    let mut step = path.to_owned();
+    // Kubernetes needs three steps; a loop of symlinks must end too.
+    for _ in 0..8 {
+        if step.is_dir() {
+            all.insert(step.clone());
+        }
+        if let Some(folder) = step.parent() {
+            all.insert(folder.to_owned());
+            if let (Ok(real), Some(name)) = (folder.canonicalize(), step.file_name()) {
+                if let Some(above) = std::fs::read_link(folder).ok().and(folder.parent()) {
+                    all.insert(above.to_owned());
+                }
+                step = real.join(name);
+            }
+        }
+        match (std::fs::read_link(&step), step.parent()) {
+            (Ok(target), Some(folder)) => step = folder.join(target),
+            _ => break,
+        }
+    }
+    all.retain(|folder| !folder.as_os_str().is_empty());
+    all
+}
+
+fn fingerprint(paths: &[PathBuf]) -> Fingerprint {
+    let mut all = Fingerprint::new();
+    for path in paths {
+        // What is unreadable in a folder is a change of its own, and its words come at the reload.
+        for file in secrets::files_of(path, &mut Vec::new()) {
+            let hash = hash(&file);
+            all.insert(file, hash);
+        }
+    }
+    all
+}
+
+fn hash(path: &Path) -> Option<[u8; 32]> {
+    let file = std::fs::File::open(path).ok()?;
+    let meta = file.metadata().ok()?;
+    if !meta.is_file() {
+        return None;
+    }
+    let mut sha = Sha256::new();
+    // Modes and owners decide whether a key file is taken.
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        sha.update(&meta.mode().to_ne_bytes());
+        sha.update(&meta.uid().to_ne_bytes());
+    }
+    let mut part = zeroize::Zeroizing::new([0; 16 * 1024]);
+    let mut rest = file.take(HASHED);
+    loop {
+        match rest.read(&mut part[..]) {
+            Ok(0) => return Some(sha.finish()),
+            Ok(n) => sha.update(&part[..n]),
+            Err(_) => return None,
+        }
+    }
+}

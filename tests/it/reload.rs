@@ -1,0 +1,275 @@
+//! Keys and configuration that change while the program runs.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::harness::{
+    Backend, Ending, Gate, IDENTITY, KEY, OTHER_KEY, PATIENCE, Plain, Pskgate, client_toml,
+    free_port, local, secret, server_toml, until, write_private,
+};
+
+/// Replaces a file as a careful program does: a new one, moved over the old.
+fn replace(path: &Path, text: &str) {
+    let fresh = path.with_extension("new");
+    write_private(&fresh, text);
+    fs::rename(&fresh, path).expect("moved over the old one");
+}
+
+fn lines_with(gate: &Pskgate, fragment: &str) -> usize {
+    gate.log().lines().filter(|line| line.contains(fragment)).count()
+}
+
+/// Waits until the program has reloaded so many times since its start.
+fn wait_reloads(gate: &Pskgate, wanted: usize) {
+    until(&format!("{wanted} reloads"), PATIENCE, || {
+        (lines_with(gate, ": reloaded;") >= wanted).then_some(())
+    });
+}
+
+fn server(backend: &Backend) -> Pskgate {
+    Gate::new().toml(&server_toml(backend.address(), "")).start()
+}
+
+/// A client end that presents `identity` with `key`.
+fn client(server: &Pskgate, identity: &str, key: &str) -> Pskgate {
+    let toml = client_toml(server.address("tls"), "").replace(IDENTITY, identity);
+    Gate::new().file("psk.txt", &secret(identity, key)).toml(&toml).start()
+}
+
+fn connect(client: &Pskgate) -> Plain {
+    Plain::connect(client.address("plain"))
+}
+
+#[test]
+fn a_key_that_is_added_lets_its_holder_in_and_one_that_is_removed_is_cut_off_alone() {
+    let backend = Backend::echo();
+    let server = server(&backend);
+    let keys = server.folder().join("psk.txt");
+    let first = client(&server, IDENTITY, KEY);
+    let second = client(&server, "client2", OTHER_KEY);
+    let neighbour = connect(&first);
+    neighbour.echo(b"before");
+    let early = connect(&second);
+    assert_eq!(early.end(), Ending::Rst, "client2 is nobody yet");
+
+    let both = secret(IDENTITY, KEY) + &secret("client2", OTHER_KEY);
+    replace(&keys, &both);
+    wait_reloads(&server, 1);
+    let member = connect(&second);
+    member.echo(b"let in");
+
+    replace(&keys, &secret(IDENTITY, KEY));
+    let start = Instant::now();
+    assert_eq!(member.end(), Ending::Rst, "a revoked session is cut");
+    // 300 ms until the change is taken, then at most a second.
+    assert!(start.elapsed() < Duration::from_secs(2), "it took {:?}", start.elapsed());
+    server.wait_logged("revoked");
+    assert_eq!(connect(&second).end(), Ending::Rst, "and may not come back");
+    neighbour.echo(b"after");
+}
+
+#[test]
+fn a_replaced_key_ends_the_sessions_of_the_old_one() {
+    let backend = Backend::echo();
+    let server = server(&backend);
+    let (old, new) = (client(&server, IDENTITY, KEY), client(&server, IDENTITY, OTHER_KEY));
+    let session = connect(&old);
+    session.echo(b"before");
+    replace(&server.folder().join("psk.txt"), &secret(IDENTITY, OTHER_KEY));
+    assert_eq!(session.end(), Ending::Rst);
+    assert_eq!(connect(&old).end(), Ending::Rst);
+    connect(&new).echo(b"with the new key");
+}
+
+#[test]
+fn a_client_end_cuts_its_sessions_when_its_own_key_goes() {
+    let backend = Backend::echo();
+    let server = server(&backend);
+    let client = client(&server, IDENTITY, KEY);
+    let session = connect(&client);
+    session.echo(b"before");
+    replace(&client.folder().join("psk.txt"), &secret(IDENTITY, OTHER_KEY));
+    assert_eq!(session.end(), Ending::Rst);
+}
+
+#[test]
+fn a_broken_file_changes_nothing_says_why_and_the_next_good_one_takes() {
+    let backend = Backend::echo();
+    let server = server(&backend);
+    let keys = server.folder().join("psk.txt");
+    let client = client(&server, IDENTITY, KEY);
+    let session = connect(&client);
+    session.echo(b"before");
+    let good = secret(IDENTITY, KEY);
+    let breakages: [(&str, &dyn Fn()); 5] = [
+        ("no colon", &|| replace(&keys, &format!("{good}no key at all\n"))),
+        ("short-key", &|| replace(&keys, &format!("{good}client2:short\n"))),
+        ("stands on line 1 already", &|| replace(&keys, &format!("{good}{good}"))),
+        ("cannot read the key file", &|| fs::remove_file(&keys).expect("removed")),
+        ("mode 0644", &|| {
+            use std::os::unix::fs::PermissionsExt;
+            let fresh = keys.with_extension("new");
+            write_private(&fresh, &good);
+            fs::set_permissions(&fresh, fs::Permissions::from_mode(0o644)).expect("a mode");
+            fs::rename(&fresh, &keys).expect("moved");
+        }),
+    ];
+    for (n, (words, break_it)) in breakages.into_iter().enumerate() {
+        break_it();
+        until("the refusal", PATIENCE, || (lines_with(&server, "not reloaded") > n).then_some(()));
+        if words != "short-key" {
+            server.wait_logged(words);
+        }
+        session.echo(b"still here");
+        connect(&client).echo(b"and the old key works");
+        // Back to what was in force: the next breakage is a change again.
+        let before = lines_with(&server, ": reloaded;");
+        replace(&keys, &good);
+        wait_reloads(&server, before + 1);
+    }
+    session.echo(b"to the end");
+    assert!(!server.log().contains(KEY), "a key in the log");
+}
+
+#[test]
+fn touching_a_file_does_nothing() {
+    let backend = Backend::echo();
+    let server = server(&backend);
+    let keys = server.folder().join("psk.txt");
+    let text = secret(IDENTITY, KEY);
+    for _ in 0..3 {
+        // The same content: written over, and moved over.
+        fs::write(&keys, &text).expect("written");
+        replace(&keys, &text);
+    }
+    // Changes are seen in order: when this one has been taken, those before had their chance.
+    replace(&keys, &(text + &secret("client2", OTHER_KEY)));
+    wait_reloads(&server, 1);
+    assert_eq!(lines_with(&server, ": reloaded;"), 1, "{}", server.log());
+}
+
+#[test]
+fn a_kubernetes_secret_that_is_swapped_is_noticed() {
+    let backend = Backend::echo();
+    let gate = Gate::new();
+    let volume = gate.folder().join("volume");
+    let version = |name: &str, text: &str| {
+        let folder = volume.join(name);
+        fs::create_dir_all(&folder).expect("a version");
+        write_private(&folder.join("psk.txt"), text);
+    };
+    version("..1", &secret(IDENTITY, KEY));
+    symlink("..1", volume.join("..data")).expect("a link");
+    symlink("..data/psk.txt", volume.join("psk.txt")).expect("a link");
+    let toml = server_toml(backend.address(), "").replace("\"psk.txt\"", "\"volume/psk.txt\"");
+    let server = gate.toml(&toml).start();
+    let (old, new) = (client(&server, IDENTITY, KEY), client(&server, IDENTITY, OTHER_KEY));
+    let session = connect(&old);
+    session.echo(b"before");
+    for (n, (key, holder)) in [(OTHER_KEY, &new), (KEY, &old)].into_iter().enumerate() {
+        let name = format!("..{}", n + 2);
+        version(&name, &secret(IDENTITY, key));
+        symlink(&name, volume.join("..data_tmp")).expect("a link");
+        fs::rename(volume.join("..data_tmp"), volume.join("..data")).expect("the swap");
+        wait_reloads(&server, n + 1);
+        connect(holder).echo(b"with the key of this version");
+    }
+    assert_eq!(session.end(), Ending::Rst, "the old version's session was cut");
+}
+
+#[test]
+fn a_directory_of_keys_is_followed() {
+    let backend = Backend::echo();
+    let gate = Gate::new();
+    fs::create_dir(gate.folder().join("psk.d")).expect("a folder");
+    let gate = gate.file("psk.d/10-first", &secret(IDENTITY, KEY));
+    let toml = server_toml(backend.address(), "").replace("\"psk.txt\"", "\"psk.d\"");
+    let server = gate.toml(&toml).start();
+    let second = client(&server, "client2", OTHER_KEY);
+    write_private(&server.folder().join("psk.d/20-second"), &secret("client2", OTHER_KEY));
+    wait_reloads(&server, 1);
+    let session = connect(&second);
+    session.echo(b"let in");
+    fs::remove_file(server.folder().join("psk.d/20-second")).expect("removed");
+    assert_eq!(session.end(), Ending::Rst);
+}
+
+#[test]
+fn a_new_address_is_served_the_old_one_closes_and_sessions_go_on() {
+    let backend = Backend::echo();
+    let (old, new) = (free_port(), free_port());
+    let at = |port: u16, more: &str| {
+        let accept = format!("\"127.0.0.1:{port}\"");
+        server_toml(backend.address(), more).replace("\"127.0.0.1:0\"", &accept)
+    };
+    let server = Gate::new().toml(&at(old, "")).start();
+    let client = client(&server, IDENTITY, KEY);
+    let session = connect(&client);
+    session.echo(b"before");
+    let file = server.folder().join("pskgate.toml");
+    replace(&file, &at(new, "idle-timeout = \"1h\""));
+    server.wait_logged(&format!("listening on 127.0.0.1:{new}"));
+    until("the old address to be closed", PATIENCE, || {
+        std::net::TcpStream::connect(local(old)).is_err().then_some(())
+    });
+    std::net::TcpStream::connect(local(new)).expect("the new address");
+    session.echo(b"after");
+    // A log option alone does not disturb anybody either.
+    replace(&file, &(at(new, "") + "[log]\nlevel = \"debug\"\n"));
+    wait_reloads(&server, 2);
+    session.echo(b"and after that");
+}
+
+#[test]
+fn an_address_that_is_taken_refuses_the_reload_and_the_old_one_stays() {
+    let backend = Backend::echo();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let server = server(&backend);
+    let client = client(&server, IDENTITY, KEY);
+    let port = taken.local_addr().expect("its address").port();
+    let toml = server_toml(backend.address(), "")
+        .replace("\"127.0.0.1:0\"", &format!("[\"127.0.0.1:0\", \"127.0.0.1:{port}\"]"));
+    replace(&server.folder().join("pskgate.toml"), &toml);
+    server.wait_logged("cannot listen on");
+    server.wait_logged("not reloaded");
+    connect(&client).echo(b"as before");
+}
+
+#[test]
+fn no_connection_is_lost_to_forty_reloads_under_load() {
+    const RELOADS: usize = 40;
+    let backend = Backend::echo();
+    let server = server(&backend);
+    let keys = server.folder().join("psk.txt");
+    let client = client(&server, IDENTITY, KEY);
+    let long = connect(&client);
+    let door = client.address("plain");
+    let (done, connections) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !done.load(Ordering::Acquire) {
+                    Plain::connect(door).echo(b"one of many");
+                    connections.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        for n in 0..RELOADS {
+            // Each one brings a key or takes it away, so that each is seen to have had an effect.
+            let more = if n % 2 == 0 { secret("client2", OTHER_KEY) } else { String::new() };
+            replace(&keys, &(secret(IDENTITY, KEY) + &more));
+            server.signal(Signal::HUP);
+            wait_reloads(&server, n + 1);
+            long.echo(b"the long one");
+        }
+        done.store(true, Ordering::Release);
+    });
+    let made = connections.load(Ordering::Relaxed);
+    assert!(made > RELOADS, "only {made} connections were made meanwhile");
+    assert_eq!(lines_with(&client, "handshake failed"), 0, "{}", client.log());
+}
