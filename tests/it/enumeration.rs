@@ -59,7 +59,8 @@ fn no_list_of_offers_tells_a_known_identity_from_an_unknown_one() {
     let gate = Gate::new().toml(&server_toml(backend.address(), "")).start();
     let to = gate.address("tls");
     let (good, long, short) = (&[0; 32][..], &[0; 48][..], &[0; 33][..]);
-    let lists: [(&str, &[usize], &[&[u8]]); 8] = [
+    type Binders<'a> = &'a [&'a [u8]];
+    let lists: [(&str, &[usize], Binders<'_>); 8] = [
         // A 0 stands for the identity in question, other numbers for one that nobody has.
         ("alone", &[0], &[good]),
         ("two, and one binder", &[0, 1], &[good]),
