@@ -16,7 +16,7 @@ use std::{fmt, io};
 
 pub use error::Cause;
 use openssl::pkey::{Id, PKey, Public};
-use openssl::ssl::{Ssl, SslContext};
+use openssl::ssl::{Ssl, SslContext, SslVersion};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::config::diagnostic::Diagnostic;
@@ -158,6 +158,13 @@ impl Connector {
             Err(error) => return Err(cannot_begin(&error, stream)),
         };
         if let Err(error) = Handshake::client(&mut ssl, secrets, identity.clone(), self.hash) {
+            return Err(cannot_begin(&error, stream));
+        }
+        // OpenSSL fails to build a 1.3 ClientHello around an empty identity, which RFC 8446 (4.2.11)
+        // does not know; stunnel's servers take it in 1.2 as well.
+        if identity.as_bytes().is_empty()
+            && let Err(error) = ssl.set_max_proto_version(Some(SslVersion::TLS1_2))
+        {
             return Err(cannot_begin(&error, stream));
         }
         if let Some(name) = name

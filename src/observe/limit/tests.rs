@@ -3,11 +3,9 @@
 use super::super::log::tests::logged;
 use super::*;
 
-const PLC: Scope<'static> = Scope { service: Some("plc"), session: Some(1), level: None };
-
 fn strangers(limiter: &Limiter, n: usize) -> Vec<String> {
     let event = Event::Crowded { peer: &"somebody" };
-    let lines = logged(|| (0..n).for_each(|_| limiter.log(&event, PLC)));
+    let lines = logged(|| (0..n).for_each(|_| limiter.log(&event, Scope::PROGRAM)));
     lines.into_iter().map(|(event, _)| event).collect()
 }
 
@@ -23,7 +21,7 @@ fn a_burst_is_written_whole_and_the_rest_is_counted() {
     let limiter = Limiter::default();
     assert_eq!(strangers(&limiter, 1000), vec!["handshakes-crowded"; 20]);
     pass(&limiter, 5);
-    let lines = logged(|| limiter.log(&Event::Crowded { peer: &"x" }, PLC));
+    let lines = logged(|| limiter.log(&Event::Crowded { peer: &"x" }, Scope::PROGRAM));
     let [(first, words), (second, _)] = &lines[..] else {
         panic!("{lines:?}");
     };

@@ -25,11 +25,15 @@ struct Dice(u64);
 
 impl Dice {
     fn below(&mut self, n: usize) -> usize {
+        (self.roll() % n as u64) as usize
+    }
+
+    fn roll(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % n as u64) as usize
+        z ^ (z >> 31)
     }
 
     fn one_in(&mut self, n: usize) -> bool {
@@ -238,9 +242,13 @@ impl Story {
                 0 => 0,
                 1 | 2 => dice.below(40),
                 3 | 4 => dice.below((most * 60).min(3000)),
-                _ => dice.below((most * 20).min(150_000)),
+                _ => dice.below((most * 20).min(100_000)),
             };
-            let says = (0..len).map(|_| dice.below(256) as u8).collect();
+            let mut says = Vec::with_capacity(len + 8);
+            while says.len() < len {
+                says.extend(dice.roll().to_be_bytes());
+            }
+            says.truncate(len);
             let ending = match dice.below(8) {
                 0 => Ending::Truncated,
                 1 => Ending::Error,
@@ -361,7 +369,7 @@ impl Story {
 #[test]
 fn whatever_the_streams_do_every_byte_comes_once_in_order_and_the_end_is_told_truly() {
     let mut met = std::collections::BTreeMap::new();
-    for seed in 0..3000 {
+    for seed in 0..2500 {
         *met.entry(Story::of(seed).check(seed)).or_insert(0) += 1;
     }
     assert_eq!(met.len(), 5, "{met:?}");
