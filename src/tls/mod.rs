@@ -22,6 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::model::{Mode, PskHash, TlsConfig};
 use crate::secrets::{Grant, Identity, SecretSet};
+use crate::sys::cpu::has_aes;
 use crate::sys::openssl as sys;
 use psk::Handshake;
 
@@ -98,7 +99,7 @@ impl Acceptor {
         hash: PskHash,
         findings: &mut Vec<Diagnostic>,
     ) -> Result<Self, Vec<Diagnostic>> {
-        Ok(Self { context: context::build(Mode::Server, tls, hash, findings)?, hash })
+        Ok(Self { context: context::build(Mode::Server, tls, hash, has_aes(), findings)?, hash })
     }
 
     /// Performs the server's side of the handshake. Must be under a clock: a peer may say nothing.
@@ -138,7 +139,7 @@ impl Connector {
         hash: PskHash,
         findings: &mut Vec<Diagnostic>,
     ) -> Result<Self, Vec<Diagnostic>> {
-        Ok(Self { context: context::build(Mode::Client, tls, hash, findings)?, hash })
+        Ok(Self { context: context::build(Mode::Client, tls, hash, has_aes(), findings)?, hash })
     }
 
     /// Performs the client's side of the handshake, under `identity`, with `name` in SNI. Must be

@@ -545,3 +545,23 @@ fn the_native_lists_hold_forward_secret_psk_suites_and_nothing_else() {
     assert!(names.len() > 10);
     assert!(names.iter().all(|name| name.starts_with("TLS_") || psk::is_psk(name)));
 }
+
+/// What two ends of these CPUs agree on in 1.3.
+async fn agreed(server_has_aes: bool, client_has_aes: bool) -> String {
+    let ((ours, hash), (theirs, _)) = (service("server", ""), service("client", ""));
+    let build = |mode, tls, aes| context::build(mode, tls, hash, aes, &mut Vec::new()).unwrap();
+    let server = Acceptor { context: build(Mode::Server, &ours, server_has_aes), hash };
+    let client = Connector { context: build(Mode::Client, &theirs, client_has_aes), hash };
+    let set = SecretSet::of(&[(b"alice", KEY)]);
+    shake(&server, &set, &client, &set).await.0.unwrap().facts.suite
+}
+
+#[test]
+fn aes_is_preferred_where_the_cpu_has_instructions_for_it_and_a_server_without_them_insists() {
+    block(async {
+        assert_eq!(agreed(true, true).await, "TLS_AES_128_GCM_SHA256");
+        assert_eq!(agreed(true, false).await, "TLS_CHACHA20_POLY1305_SHA256");
+        assert_eq!(agreed(false, true).await, "TLS_CHACHA20_POLY1305_SHA256");
+        assert_eq!(agreed(false, false).await, "TLS_CHACHA20_POLY1305_SHA256");
+    });
+}
