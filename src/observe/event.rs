@@ -59,6 +59,18 @@ pub enum Event<'a> {
         /// What was tried, and what came of it.
         error: &'a dyn Display,
     },
+    /// A program was started to serve a session.
+    ChildStarted {
+        /// Its number.
+        pid: u32,
+    },
+    /// A program that served a session has ended.
+    ChildEnded {
+        /// Its number.
+        pid: u32,
+        /// How.
+        end: &'a dyn Display,
+    },
     /// The service has as many sessions as it may.
     Full {
         /// The downstream peer, who is now turned away.
@@ -139,6 +151,8 @@ impl Event<'_> {
             Self::Listening { .. }
             | Self::Opened { .. }
             | Self::Refused { .. }
+            | Self::ChildStarted { .. }
+            | Self::ChildEnded { .. }
             | Self::Crowded { .. }
             | Self::Withheld { .. } => Level::Info,
         }
@@ -153,6 +167,8 @@ impl Event<'_> {
             Self::Refused { .. } => "handshake-refused",
             Self::HandshakeFailed { .. } => "handshake-failed",
             Self::Unreachable { .. } => "target-unreachable",
+            Self::ChildStarted { .. } => "child-started",
+            Self::ChildEnded { .. } => "child-ended",
             Self::Full { .. } => "service-full",
             Self::Crowded { .. } => "handshakes-crowded",
             Self::AcceptTrouble { .. } => "accept-trouble",
@@ -190,6 +206,8 @@ impl Display for Event<'_> {
             Self::Unreachable { peer, error } => {
                 write!(f, "turned {peer} away, no target answers: {error}")
             }
+            Self::ChildStarted { pid } => write!(f, "Local mode child started (PID={pid})"),
+            Self::ChildEnded { pid, end } => write!(f, "Child process {pid} finished with {end}"),
             Self::Full { peer, limit } => {
                 write!(f, "turned {peer} away: {limit} sessions are open, which is the limit")
             }

@@ -1,5 +1,7 @@
 //! From a service's configuration to an OpenSSL context.
 
+use std::sync::Arc;
+
 use openssl::dh::Dh;
 use openssl::error::ErrorStack;
 use openssl::ssl::{
@@ -9,12 +11,24 @@ use openssl::ssl::{
 
 use super::psk;
 use crate::config::diagnostic::{Diagnostic, Severity};
-use crate::config::model::{Decided, Mode, PskHash, TlsConfig, TlsVersion};
+use crate::config::model::{Decided, Mode, PskHash, TlsConfig, TlsSwitch, TlsVersion};
 use crate::sys;
+
+/// OpenSSL's security level, unless the library's own is higher or somebody said another.
+const LEVEL: u32 = 2;
 
 /// RFC 7919's groups for DHE-PSK: generated parameters would cost minutes on a small board.
 const FFDHE2048: &[u8] = include_bytes!("ffdhe2048.pem");
 const FFDHE3072: &[u8] = include_bytes!("ffdhe3072.pem");
+
+/// A context, and what of its settings an SSL object does not take along when it changes contexts.
+#[derive(Debug, Clone)]
+pub(super) struct Built {
+    pub(super) context: SslContext,
+    pub(super) range: (SslVersion, SslVersion),
+    pub(super) groups: Arc<str>,
+    pub(super) options: SslOptions,
+}
 
 /// Builds the context of one end. Warnings go to `findings`.
 ///
@@ -25,7 +39,7 @@ pub(super) fn build(
     tls: &TlsConfig,
     hash: PskHash,
     findings: &mut Vec<Diagnostic>,
-) -> Result<SslContext, Vec<Diagnostic>> {
+) -> Result<Built, Vec<Diagnostic>> {
     let mut errors = Vec::new();
     let built = assemble(mode, tls, hash, findings, &mut errors);
     match built {
@@ -45,7 +59,7 @@ fn assemble(
     hash: PskHash,
     findings: &mut Vec<Diagnostic>,
     errors: &mut Vec<Diagnostic>,
-) -> Result<SslContext, ErrorStack> {
+) -> Result<Built, ErrorStack> {
     let mut context = SslContextBuilder::new(match mode {
         Mode::Client => SslMethod::tls_client(),
         Mode::Server => SslMethod::tls_server(),
@@ -70,8 +84,19 @@ fn assemble(
         // A client with AES instructions would prefer AES-GCM; this end is the slower of the two.
         context.set_options(SslOptions::CIPHER_SERVER_PREFERENCE);
     }
+    for (switch, on) in &tls.switches {
+        if *on {
+            context.set_options(bits(*switch));
+        } else {
+            context.clear_options(bits(*switch));
+        }
+    }
     if let Some(level) = &tls.security_level {
         context.set_security_level(u32::from(level.value));
+    } else {
+        // Builds of OpenSSL differ; 112 bits are the least that is good for years (RFC 9325, 4.1).
+        let library = SslContextBuilder::new(SslMethod::tls())?.build().security_level();
+        context.set_security_level(library.max(LEVEL));
     }
     let mut max = tls.max.value;
     match tls13_suites(tls, hash, aes) {
@@ -94,8 +119,9 @@ fn assemble(
             }
         }
     }
-    context.set_min_proto_version(Some(version(tls.min.value)))?;
-    context.set_max_proto_version(Some(version(max)))?;
+    let range = (version(tls.min.value), version(max));
+    context.set_min_proto_version(Some(range.0))?;
+    context.set_max_proto_version(Some(range.1))?;
     if tls.min.value < TlsVersion::Tls12 && tls.security_level.is_none() {
         // OpenSSL 3 has no suite for 1.0 and 1.1 above level 0; the file named the version itself.
         context.set_security_level(0);
@@ -117,7 +143,25 @@ fn assemble(
         }
         Mode::Client => psk::install_client(&mut context)?,
     }
-    Ok(context.build())
+    let (groups, options) = (tls.groups.value.as_str().into(), context.options());
+    Ok(Built { context: context.build(), range, groups, options })
+}
+
+/// The bits of <openssl/ssl.h>.
+fn bits(switch: TlsSwitch) -> SslOptions {
+    match switch {
+        TlsSwitch::All => SslOptions::ALL,
+        TlsSwitch::CipherServerPreference => SslOptions::CIPHER_SERVER_PREFERENCE,
+        TlsSwitch::PrioritizeChacha => SslOptions::PRIORITIZE_CHACHA,
+        TlsSwitch::MiddleboxCompat => SslOptions::ENABLE_MIDDLEBOX_COMPAT,
+        TlsSwitch::DontInsertEmptyFragments => SslOptions::DONT_INSERT_EMPTY_FRAGMENTS,
+        TlsSwitch::RollbackBug => SslOptions::TLS_ROLLBACK_BUG,
+        TlsSwitch::LegacyServerConnect => SslOptions::from_bits_retain(1 << 2),
+        TlsSwitch::Padding => SslOptions::from_bits_retain(1 << 4),
+        TlsSwitch::CleansePlaintext => SslOptions::from_bits_retain(1 << 1),
+        TlsSwitch::NoExtendedMasterSecret => SslOptions::from_bits_retain(1 << 0),
+        TlsSwitch::NoEncryptThenMac => SslOptions::from_bits_retain(1 << 19),
+    }
 }
 
 fn context_needs_tls12(tls: &TlsConfig) -> bool {

@@ -3,14 +3,19 @@
 
 mod cli;
 mod config_cases;
+mod exec;
 mod founding;
 mod harness;
 mod hostile;
+mod inetd;
 mod keyfile;
 mod layers;
 mod lifecycle;
 mod openssl_peer;
+mod options;
+mod proxy;
 mod pyro;
 mod relay;
 mod reload;
+mod sni;
 mod stunnel_peer;
