@@ -91,13 +91,12 @@ fn assemble(
             context.clear_options(bits(*switch));
         }
     }
-    if let Some(level) = &tls.security_level {
-        context.set_security_level(u32::from(level.value));
-    } else {
+    let mut level = match &tls.security_level {
+        Some(level) => u32::from(level.value),
         // Builds of OpenSSL differ; 112 bits are the least that is good for years (RFC 9325, 4.1).
-        let library = SslContextBuilder::new(SslMethod::tls())?.build().security_level();
-        context.set_security_level(library.max(LEVEL));
-    }
+        None => SslContextBuilder::new(SslMethod::tls())?.build().security_level().max(LEVEL),
+    };
+    context.set_security_level(level);
     let mut max = tls.max.value;
     match tls13_suites(tls, hash, aes) {
         Ok(list) => context.set_ciphersuites(&list)?,
@@ -124,10 +123,14 @@ fn assemble(
     context.set_max_proto_version(Some(range.1))?;
     if tls.min.value < TlsVersion::Tls12 && tls.security_level.is_none() {
         // OpenSSL 3 has no suite for 1.0 and 1.1 above level 0; the file named the version itself.
-        context.set_security_level(0);
+        level = 0;
+        context.set_security_level(level);
     }
-    if context_needs_tls12(tls) {
-        tls12_suites(&mut context, tls, errors)?;
+    if context_needs_tls12(tls)
+        && let Some(written) = tls12_suites(&mut context, tls, errors)?
+    {
+        level = written;
+        context.set_security_level(level);
     }
     if let Err(stack) = context.set_groups_list(&tls.groups) {
         let message = format!("OpenSSL does not take this list of groups: {}", reasons(&stack));
@@ -136,9 +139,11 @@ fn assemble(
     }
     match mode {
         Mode::Server => {
-            let level = tls.security_level.as_ref().map_or(2, |level| level.value);
+            // Above level 3 no group is large enough, and there is no DHE.
             let group = if level > 2 { FFDHE3072 } else { FFDHE2048 };
-            context.set_tmp_dh(&*Dh::params_from_pem(group)?)?;
+            if level <= 3 {
+                context.set_tmp_dh(&*Dh::params_from_pem(group)?)?;
+            }
             psk::install_server(&mut context)?;
         }
         Mode::Client => psk::install_client(&mut context)?,
@@ -225,12 +230,13 @@ fn hash_name(hash: PskHash) -> &'static str {
 }
 
 /// Expands the list up to 1.2 on a scratch context and sets what it has of PSK suites, so that a
-/// peer cannot be met without the key, and no NULL cipher is ever offered.
+/// peer cannot be met without the key, and no NULL cipher is ever offered. Returns the security level
+/// that the list names, as `@SECLEVEL=n`.
 fn tls12_suites(
     context: &mut SslContextBuilder,
     tls: &TlsConfig,
     errors: &mut Vec<Diagnostic>,
-) -> Result<(), ErrorStack> {
+) -> Result<Option<u32>, ErrorStack> {
     let mut scratch = SslContextBuilder::new(SslMethod::tls())?;
     let untouched = scratch.build();
     let before = untouched.security_level();
@@ -242,13 +248,10 @@ fn tls12_suites(
         let message = format!("OpenSSL knows no suite of this list: {}", reasons(&stack));
         let help = "see `openssl ciphers -v PSK` for what there is".to_owned();
         errors.push(finding(Severity::Error, "ciphers", Some(&tls.ciphers), message, Some(help)));
-        return Ok(());
+        return Ok(None);
     }
     let expanded = scratch.build();
-    // `@SECLEVEL=n` inside the list.
-    if expanded.security_level() != before {
-        context.set_security_level(expanded.security_level());
-    }
+    let level = expanded.security_level();
     let suites: Vec<_> = sys::openssl::suites(&expanded)
         .into_iter()
         .map(|suite| suite.name())
@@ -258,9 +261,10 @@ fn tls12_suites(
         let message = "no suite of this list takes a pre-shared key".to_owned();
         let help = "`PSK` stands for all that do; see `openssl ciphers -v PSK`".to_owned();
         errors.push(finding(Severity::Error, "ciphers", Some(&tls.ciphers), message, Some(help)));
-        return Ok(());
+        return Ok(None);
     }
-    context.set_cipher_list(&suites.join(":"))
+    context.set_cipher_list(&suites.join(":"))?;
+    Ok((level != before).then_some(level))
 }
 
 fn version(version: TlsVersion) -> SslVersion {
