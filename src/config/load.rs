@@ -1,6 +1,6 @@
 //! From a file to a [`Config`], or to everything that is wrong with it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::diagnostic::{Diagnostic, Place, Report};
@@ -42,12 +42,16 @@ impl Format {
 /// # Errors
 /// All mistakes at once, among them a file that cannot be read.
 pub fn load(path: &Path, format: Format) -> Result<(Config, Report), Report> {
-    let here = match std::env::current_dir() {
-        Ok(here) => here,
-        // The directory may have been removed; only relative names suffer.
-        Err(_) => PathBuf::new(),
-    };
-    let bytes = match std::fs::read(path) {
+    // The directory may have been removed; only relative names suffer.
+    load_from(&std::env::current_dir().unwrap_or_default(), path, format)
+}
+
+/// The same for a process that may have gone elsewhere since it was started in `here`.
+///
+/// # Errors
+/// All mistakes at once, among them a file that cannot be read.
+pub fn load_from(here: &Path, path: &Path, format: Format) -> Result<(Config, Report), Report> {
+    let bytes = match std::fs::read(here.join(path)) {
         Ok(bytes) => bytes,
         Err(e) => {
             let shown = path.display();
@@ -60,7 +64,7 @@ pub fn load(path: &Path, format: Format) -> Result<(Config, Report), Report> {
         }
     };
     let base = match format.dialect(path) {
-        Dialect::Stunnel => here,
+        Dialect::Stunnel => here.to_path_buf(),
         Dialect::Native => here.join(path).parent().map(Path::to_path_buf).unwrap_or_default(),
     };
     load_text(&bytes, path, &base, format)
@@ -125,6 +129,8 @@ pub(crate) fn read(
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
     use crate::config::model::{Authentication, Mode};
 

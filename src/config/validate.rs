@@ -10,9 +10,9 @@ use super::diagnostic::{Diagnostic, Place, Report};
 use super::draft::{Draft, DraftService, Side, Spanned, Value, Values};
 use super::endpoint::is_host_name;
 use super::model::{
-    Authentication, Config, Decided, Dialect, Endpoint, Foreground, Host, Keepalive, Limits,
-    Listen, LogConfig, Mode, ProcessConfig, PskConfig, ServiceConfig, SocketOption, Sockets,
-    Timeouts, TlsConfig, TlsVersion,
+    Account, Authentication, Config, Decided, Dialect, Endpoint, Foreground, Host, Keepalive,
+    Limits, Listen, LogConfig, Mode, ProcessConfig, PskConfig, ServiceConfig, SocketOption,
+    Sockets, Timeouts, TlsConfig, TlsVersion,
 };
 use super::options::{Opt, Treatment};
 use super::value;
@@ -47,6 +47,7 @@ pub(super) fn validate(draft: &Draft, report: &mut Report) -> Option<Config> {
     Some(Config {
         dialect: draft.dialect,
         file,
+        base: draft.base.clone(),
         log: log?,
         process: process?,
         drain_timeout: drain_timeout?,
@@ -89,7 +90,12 @@ fn version(value: &Value) -> Option<Option<TlsVersion>> {
     }
 }
 
+fn account(scope: &Scope<'_>) -> Account {
+    Account { user: scope.said(Opt::Setuid, text), group: scope.said(Opt::Setgid, text) }
+}
+
 /// Where a value is looked for.
+#[derive(Clone, Copy)]
 struct Scope<'a> {
     own: &'a Values,
     defaults: Option<&'a Values>,
@@ -215,9 +221,21 @@ impl Checker<'_> {
                 _ => None,
             })
             .unwrap_or(Decided::default(Foreground::Yes, self.dialect));
-        let syslog =
-            scope.decide(Opt::Syslog, boolean).unwrap_or(Decided::default(false, self.dialect));
-        Some(ProcessConfig { foreground, pid: self.path(&scope, Opt::Pid), syslog })
+        let chroot = self.path(&scope, Opt::Chroot);
+        let pid = self.inner_path(&scope, Opt::Pid);
+        // stunnel has these for sections too, and they stand among its defaults.
+        let scope = Scope { defaults: Some(&draft.defaults), ..scope };
+        Some(ProcessConfig { foreground, pid, chroot, account: account(&scope) })
+    }
+
+    /// The name of a file that is opened once the root directory has changed, if it does.
+    fn inner_path(&self, scope: &Scope<'_>, opt: Opt) -> Option<Decided<PathBuf>> {
+        let jailed = matches!(scope.last(Opt::Chroot), Some(Spanned { value: Value::Path(_), .. }));
+        scope.said(opt, |value| match value {
+            Value::Path(path) if jailed => Some(Path::new("/").join(path)),
+            Value::Path(path) => Some(self.anchor(path)),
+            _ => None,
+        })
     }
 
     fn log(&mut self) -> Option<LogConfig> {
@@ -232,7 +250,12 @@ impl Checker<'_> {
                 Value::LogFormat(format) => Some(*format),
                 _ => None,
             })?,
-            output: self.path(&scope, Opt::LogOutput),
+            output: self.inner_path(&scope, Opt::LogOutput),
+            overwrite: scope.decide(Opt::LogMode, boolean)?,
+            syslog: scope.decide(Opt::Syslog, boolean)?,
+            facility: scope.decide(Opt::LogFacility, count)?,
+            ident: Scope { defaults: Some(&draft.defaults), ..scope }
+                .decide(Opt::ServiceName, text)?,
         })
     }
 
@@ -305,6 +328,7 @@ impl Checker<'_> {
             name,
             mode: mode?,
             accept,
+            owner: account(&scope),
             connect,
             failover: scope.decide(Opt::Failover, |value| match value {
                 Value::Failover(failover) => Some(*failover),
@@ -878,7 +902,7 @@ mod tests {
         assert_eq!(config.log.format.value, LogFormat::Human);
         assert!(config.log.output.is_none());
         assert_eq!(config.process.foreground.value, Foreground::Yes);
-        assert!(!config.process.syslog.value);
+        assert!(!config.log.syslog.value);
         assert_eq!(config.drain_timeout.value, Duration::from_secs(5));
         assert_eq!(config.file, Path::new("/base/x.toml"));
         assert_eq!(service.failover.value, Failover::Priority);
@@ -928,7 +952,7 @@ mod tests {
         assert_eq!(config.log.level.value, Level::Notice);
         assert_eq!(config.log.format.value, LogFormat::Stunnel);
         assert_eq!(config.process.foreground.value, Foreground::No);
-        assert!(config.process.syslog.value && config.process.pid.is_none());
+        assert!(config.log.syslog.value && config.process.pid.is_none());
         assert_eq!(service.mode.value, Mode::Server);
         assert_eq!(
             (service.tls.min.value, service.tls.max.value),
@@ -1187,8 +1211,6 @@ mod tests {
             ("CAfile = x", false),
             ("checkHost = x", false),
             ("compression = zlib", false),
-            ("chroot = /x", false),
-            ("setuid = nobody", false),
             ("exec = /bin/cat", false),
             ("transparent = none", true),
             ("transparent = source", false),
@@ -1197,8 +1219,6 @@ mod tests {
             ("logId = sequential", true),
             ("logId = unique", false),
             ("delay = yes", true),
-            ("log = append", true),
-            ("log = overwrite", false),
             ("ticketKeySecret = 00", false),
             ("sessionResume = yes", true),
         ] {

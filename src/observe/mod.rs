@@ -4,3 +4,4 @@ pub mod event;
 pub mod limit;
 pub mod log;
 pub mod metrics;
+pub mod syslog;
