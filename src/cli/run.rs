@@ -195,8 +195,24 @@ pub(super) fn start(source: Source, manner: Manner) -> u8 {
         Ok(bound) => bound,
         Err(errors) => return manner.cannot_bind(report, errors),
     };
+    let mut life = Life::default();
     #[cfg(unix)]
     {
+        // stunnel forks later; but here the parent waits for all of what follows, and the child
+        // still has the right to make itself listen sharply.
+        if manner.foreground(&config.process.foreground) == Foreground::No {
+            match crate::sys::daemon::fork() {
+                Ok(Side::Child(ready)) => life.ready = Some(ready),
+                // What is open belongs to the child: nothing of it may be tidied up here.
+                Ok(Side::Parent(code)) => std::process::exit(code.into()),
+                Err(error) => {
+                    let text = format!("cannot go into the background: {error}");
+                    return manner.give_up(exit::INTERNAL, &text);
+                }
+            }
+        }
+        life.pid_file = config.process.pid.as_ref().map(|path| path.value.clone());
+        life.urgent = life.pid_file.is_some() && crate::sys::daemon::be_urgent();
         if let Err(error) = privileges.take() {
             return manner.give_up(exit::NO_PERMISSION, &format!("cannot drop rights: {error}"));
         }
@@ -211,28 +227,21 @@ pub(super) fn start(source: Source, manner: Manner) -> u8 {
         let text = format!("cannot open the log {}: {error}", path.unwrap_or_default());
         return manner.give_up(exit::CANNOT_CREATE, &text);
     }
-    let mut life = Life { pid_file: config.process.pid.map(|path| path.value), ..Life::default() };
-    #[cfg(unix)]
-    if manner.foreground(&config.process.foreground) == Foreground::No {
-        match crate::sys::daemon::fork() {
-            Ok(Side::Child(ready)) => life.ready = Some(ready),
-            // What is open belongs to the child: nothing of it may be tidied up here.
-            Ok(Side::Parent(code)) => std::process::exit(code.into()),
-            Err(error) => {
-                let text = format!("cannot go into the background: {error}");
-                return manner.give_up(exit::INTERNAL, &text);
-            }
-        }
-    }
     daemon::warn(&report);
     log::start();
     let load: Load = Arc::new(move || source.load());
-    let ended = runtime().map_err(Failure::from).and_then(|runtime| {
-        let ended = runtime.block_on(serve(bound, &load, life));
-        // A name that is still being looked up must not hold up the exit.
-        runtime.shutdown_background();
-        ended
-    });
+    let ended = if life.urgent {
+        // Signals come to the first thread. It does nothing but wait for them, ahead of everybody.
+        let run = move || run(bound, &load, life);
+        let worker = std::thread::Builder::new().name("tunnel".into()).spawn(run);
+        match worker.map(std::thread::JoinHandle::join) {
+            Ok(Ok(ended)) => ended,
+            Ok(Err(_)) => Err(Failure(exit::INTERNAL, "the tunnel has panicked".into())),
+            Err(error) => Err(error.into()),
+        }
+    } else {
+        run(bound, &load, life)
+    };
     #[cfg(unix)]
     pid_file::remove();
     log::flush();
@@ -258,9 +267,11 @@ fn listeners(sockets: Vec<std::os::fd::OwnedFd>, config: &Config) -> io::Result<
 
 /// What a process says of itself once it serves.
 #[derive(Default)]
+#[cfg_attr(not(unix), allow(dead_code))]
 struct Life {
-    #[cfg_attr(not(unix), allow(dead_code))]
     pid_file: Option<PathBuf>,
+    /// Whether the first thread is kept free for signals.
+    urgent: bool,
     #[cfg(unix)]
     ready: Option<Ready>,
 }
@@ -272,6 +283,14 @@ impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         Self(exit::INTERNAL, format!("cannot start: {error}"))
     }
+}
+
+fn run(bound: Bound, load: &Load, life: Life) -> Result<Ended, Failure> {
+    let runtime = runtime()?;
+    let ended = runtime.block_on(serve(bound, load, life));
+    // A name that is still being looked up must not hold up the exit.
+    runtime.shutdown_background();
+    ended
 }
 
 async fn serve(bound: Bound, load: &Load, life: Life) -> Result<Ended, Failure> {

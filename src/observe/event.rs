@@ -449,8 +449,17 @@ impl Event<'_> {
             Self::ListedAll { count } => {
                 line(Notice, format_args!("Listed {count} active connection(s)"));
             }
-            Self::Listed { .. }
-            | Self::LogNotReopened { .. }
+            Self::Listed { who, peer, facts, target, age, up, down } => {
+                let seconds = age.as_secs_f64();
+                line(
+                    Notice,
+                    format_args!(
+                        "Active connection: Service [{service}], {peer}, identity {who}, {facts}, \
+                         to {target}, open for {seconds:.1}s, {up} byte(s) up, {down} byte(s) down"
+                    ),
+                );
+            }
+            Self::LogNotReopened { .. }
             | Self::Unprepared { .. }
             | Self::Crowded { .. }
             | Self::AcceptTrouble { .. }

@@ -87,6 +87,28 @@ impl Ready {
     }
 }
 
+/// Puts this thread ahead of everything that has no real-time priority, with the lowest of those;
+/// threads and processes that it starts are like any other. False where that is not allowed.
+///
+/// For a thread that only waits for signals. BusyBox' `start-stop-daemon` returns as soon as it has
+/// sent one, and a script that starts anew a millisecond later finds the old pid file unless this
+/// process has been given the processor by then. Measured on two cores: 2 of 1000 restarts came too
+/// early without this, and none of 2200 with it.
+pub fn be_urgent() -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        let mut parameters = std::mem::MaybeUninit::<libc::sched_param>::zeroed();
+        // SAFETY: the zeroes are a valid sched_param, and the call only reads it.
+        unsafe {
+            parameters.assume_init_mut().sched_priority = 1;
+            let policy = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
+            libc::sched_setscheduler(0, policy, parameters.as_ptr()) == 0
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    false
+}
+
 /// Whether a signal was ignored when this program was started, as `nohup` and `&` in a script do.
 pub fn is_ignored(signal: i32) -> bool {
     let mut now = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
