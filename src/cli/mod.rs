@@ -108,6 +108,10 @@ impl From<FormatName> for Format {
 
 /// Does what the arguments ask for and says how it went.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    // The system's OpenSSL keeps the system's policy, which is in that file.
+    if cfg!(any(feature = "vendored", windows)) {
+        crate::sys::openssl::ignore_config_file();
+    }
     // Every command but `version` may hold keys.
     process::forbid_dumps();
     let arguments = match stunnel::ask(arguments.into_iter().collect()) {

@@ -61,23 +61,23 @@ impl Source {
         Self { text, here, format, root: OnceLock::new() }
     }
 
-    fn load(&self) -> Result<(Config, Report), Report> {
+    fn load(&self) -> (Option<Config>, Report) {
         let inside = |path: &Path| match self.root.get() {
             Some(root) if path.is_absolute() => daemon::inside(root, path),
             _ => path.to_owned(),
         };
         let here = inside(&self.here);
         let (mut config, report) = match &self.text {
-            Text::File(path) => config::load_from(&here, &inside(path), self.format)?,
-            Text::Read(text, name) => config::load_text(text, name, &here, self.format)?,
+            Text::File(path) => config::survey_from(&here, &inside(path), self.format),
+            Text::Read(text, name) => config::survey_text(text, name, &here, self.format),
         };
-        for service in &mut config.services {
+        for service in config.iter_mut().flat_map(|config| &mut config.services) {
             let Authentication::Psk(psk) = &mut service.auth;
             for path in &mut psk.secrets {
                 path.value = inside(&path.value);
             }
         }
-        Ok((config, report))
+        (config, report)
     }
 }
 
@@ -170,15 +170,15 @@ pub(super) fn start(source: Source, manner: Manner) -> u8 {
         }
     };
     let source = Arc::new(source);
-    let (config, mut report) = match source.load() {
-        Ok(loaded) => loaded,
-        Err(report) => return manner.refuse(&report),
-    };
-    let Some(plan) = Plan::build(&config, &mut report) else {
+    let (config, mut report) = source.load();
+    #[cfg(unix)]
+    let privileges = config.as_ref().and_then(|config| Privileges::of(config, &mut report));
+    let plan = config.as_ref().and_then(|config| Plan::build(config, &mut report));
+    let (Some(config), Some(plan)) = (config, plan) else {
         return manner.refuse(&report);
     };
     #[cfg(unix)]
-    let Some(privileges) = Privileges::of(&config, &mut report) else {
+    let Some(privileges) = privileges else {
         return manner.refuse(&report);
     };
     // Now, because from inside another root directory it could not be reached.
@@ -216,8 +216,8 @@ pub(super) fn start(source: Source, manner: Manner) -> u8 {
         if let Err(error) = privileges.take() {
             return manner.give_up(exit::NO_PERMISSION, &format!("cannot drop rights: {error}"));
         }
+        bound = bound.settled(privileges.root());
         if let Some(root) = privileges.root() {
-            bound = bound.inside(root);
             // Nobody else sets it.
             let _ = source.root.set(root.to_owned());
         }

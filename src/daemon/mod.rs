@@ -29,6 +29,7 @@ use crate::sys::account;
 use crate::sys::process;
 use crate::tunnel::{Info, Limits, Phase, Service, Setup, Shared};
 use reload::{Door, Live};
+use watcher::Files;
 
 /// Descriptors that are not sessions': standard streams, listeners, the runtime, the log, keys that
 /// are being read.
@@ -43,7 +44,7 @@ const HANDSHAKES: usize = 128;
 #[derive(Debug)]
 pub struct Plan {
     drain: Duration,
-    files: Vec<PathBuf>,
+    files: Files,
     services: Vec<(ServiceConfig, Setup)>,
 }
 
@@ -51,7 +52,7 @@ pub struct Plan {
 #[derive(Debug)]
 pub struct Bound {
     drain: Duration,
-    files: Vec<PathBuf>,
+    files: Files,
     services: Vec<Prepared>,
 }
 
@@ -76,8 +77,9 @@ pub struct BindError {
     pub service: String,
 }
 
-/// Reads the configuration, at the start and at every reload.
-pub type Load = Arc<dyn Fn() -> Result<(Config, Report), Report> + Send + Sync>;
+/// Reads the configuration, at the start and at every reload: what could be decided, and whether it
+/// may run.
+pub type Load = Arc<dyn Fn() -> (Option<Config>, Report) + Send + Sync>;
 
 /// What is asked of a running program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,8 +104,8 @@ pub enum Ended {
 }
 
 impl Plan {
-    /// Builds every service. Everything that is wrong with any of them goes to `report`, and then
-    /// there is no plan.
+    /// Builds every service. Everything that is wrong with any of them goes to `report`; with an
+    /// error there, of whatever origin, there is no plan.
     pub fn build(config: &Config, report: &mut Report) -> Option<Self> {
         Self::replacing(config, &HashMap::new(), report)
     }
@@ -136,6 +138,7 @@ impl Plan {
         report: &mut Report,
         build: impl Fn(&ServiceConfig, &mut Vec<Diagnostic>) -> Result<Setup, Vec<Diagnostic>>,
     ) -> Option<Self> {
+        let files = Files::look(files(config, report));
         let mut services = Vec::new();
         let mut findings = Vec::new();
         for service in &config.services {
@@ -145,17 +148,16 @@ impl Plan {
             }
         }
         findings.extend(selfies(&services));
-        let failed = findings.iter().any(|finding| finding.severity == Severity::Error);
         // Two services may read one key file: its findings are said once.
         for finding in findings {
             if !report.diagnostics.contains(&finding) {
                 report.diagnostics.push(finding);
             }
         }
-        if failed {
+        if report.has_errors() {
             return None;
         }
-        Some(Self { drain: config.drain_timeout.value, files: files(config, report), services })
+        Some(Self { drain: config.drain_timeout.value, files, services })
     }
 
     /// How many services and identities there are.
@@ -325,12 +327,9 @@ fn limits(config: &ServiceConfig) -> Limits {
 }
 
 impl Bound {
-    /// The same once `root` is the root directory: files inside it have shorter names then, and
-    /// others cannot be watched any more.
-    pub fn inside(mut self, root: &Path) -> Self {
-        for file in &mut self.files {
-            *file = inside(root, file);
-        }
+    /// The same once the process has other rights, and `root` is its root directory if it changed.
+    pub fn settled(mut self, root: Option<&Path>) -> Self {
+        self.files.settle(|file| root.map_or_else(|| file.to_owned(), |root| inside(root, file)));
         self
     }
 
@@ -378,7 +377,7 @@ impl Bound {
 pub struct Running {
     live: Vec<Live>,
     drain: Duration,
-    files: watch::Sender<Vec<PathBuf>>,
+    files: watch::Sender<Files>,
     shared: Arc<Shared>,
     alive: mpsc::Sender<()>,
     all_gone: mpsc::Receiver<()>,
@@ -391,7 +390,7 @@ impl Running {
     }
 
     /// What the configuration in force was made of, for [`watcher::watch`].
-    pub fn files(&self) -> watch::Receiver<Vec<PathBuf>> {
+    pub fn files(&self) -> watch::Receiver<Files> {
         self.files.subscribe()
     }
 

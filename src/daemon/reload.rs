@@ -183,7 +183,8 @@ fn prepare(
     current: &HashMap<String, Arc<Setup>>,
     held: &[Endpoint],
 ) -> Result<(Config, Bound, Report), Report> {
-    let (config, mut report) = load()?;
+    let (config, mut report) = load();
+    let Some(config) = config else { return Err(report) };
     let Some(plan) = Plan::replacing(&config, current, &mut report) else {
         return Err(report);
     };

@@ -12,6 +12,9 @@ use tokio::net::TcpSocket;
 use super::{Socket, options};
 use crate::config::model::{Decided, Endpoint, Failover, Host, Keepalive, SocketOption};
 
+#[cfg(test)]
+mod tests;
+
 /// Connects one service to its targets.
 #[derive(Debug)]
 pub struct Dialer {

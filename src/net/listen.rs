@@ -11,6 +11,9 @@ use socket2::{Domain, Protocol, Type};
 use super::{Peer, Socket, options};
 use crate::config::model::{Decided, Endpoint, Host, Listen, SocketOption};
 
+#[cfg(test)]
+mod tests;
+
 /// How long a busy address is tried again, so that an immediate restart finds its port while the
 /// process before it is still going.
 const BUSY: Duration = Duration::from_secs(2);

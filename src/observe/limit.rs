@@ -5,6 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::event::{Event, Scope};
 
+#[cfg(test)]
+mod tests;
+
 /// Lines of a burst that are all written: a person who tries a wrong key sees each attempt.
 const BURST: u32 = 20;
 /// After that one line in this time, and a count of what was withheld.

@@ -4,6 +4,7 @@
 //! renders it. Writing never blocks a session: lines go through a bounded queue to a thread of
 //! their own, and what does not fit is counted and said later.
 
+use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -19,6 +20,9 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use super::event::{Event, Scope};
 pub use super::syslog::Syslog;
 use crate::config::model::{Level, LogConfig, LogFormat};
+
+#[cfg(test)]
+pub(super) mod tests;
 
 /// Lines that may wait for a slow disk or terminal; at 200 bytes each, under 1 MB.
 const QUEUE: usize = 4096;
@@ -361,12 +365,45 @@ impl Visit for Record {
 const NAMES: [&str; 8] =
     ["emergency", "alert", "critical", "error", "warning", "notice", "info", "debug"];
 
+/// Whether a character ends a line, or steers the terminal that shows it.
+fn breaks_a_line(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
+}
+
+/// A text in one line, whatever it quotes: a second one would be a line that nobody logged.
+fn one_line(text: &str, escape: impl Fn(char) -> String) -> Cow<'_, str> {
+    if !text.contains(breaks_a_line) {
+        return text.into();
+    }
+    let mut line = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if breaks_a_line(c) {
+            line.push_str(&escape(c));
+        } else {
+            line.push(c);
+        }
+    }
+    line.into()
+}
+
 impl Record {
     fn level(&self) -> u8 {
         self.level.unwrap_or(Level::Warning as u8)
     }
 
     fn render(&self, format: LogFormat) -> String {
+        let plain = |c: char| c.escape_debug().to_string();
+        // What serde_json leaves as it is are DEL and up, all of them of four hex digits.
+        let json = |c: char| format!("\\u{:04x}", u32::from(c));
+        let mut line = match format {
+            LogFormat::Json => one_line(&self.compose(format), json).into_owned(),
+            _ => one_line(&self.compose(format), plain).into_owned(),
+        };
+        line.push('\n');
+        line
+    }
+
+    fn compose(&self, format: LogFormat) -> String {
         let level = self.level();
         let name = NAMES.get(usize::from(level)).unwrap_or(&"debug");
         let now = jiff::Timestamp::now();
@@ -380,54 +417,26 @@ impl Record {
                     let _ = write!(line, "#{session} ");
                 }
                 line.push_str(&self.message);
-                line.push('\n');
                 line
             }
-            LogFormat::Json => {
-                let mut line = serde_json::json!({
-                    "time": now.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string(),
-                    "level": name,
-                    "event": self.event,
-                    "service": self.service,
-                    "session": self.session,
-                    "message": self.message,
-                })
-                .to_string();
-                line.push('\n');
-                line
-            }
+            LogFormat::Json => serde_json::json!({
+                "time": now.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string(),
+                "level": name,
+                "event": self.event,
+                "service": self.service,
+                "session": self.session,
+                "message": self.message,
+            })
+            .to_string(),
             LogFormat::Stunnel => {
                 let local = now.to_zoned(jiff::tz::TimeZone::system());
                 let id = self.session.map_or_else(|| "ui".to_owned(), |number| number.to_string());
                 format!(
-                    "{} LOG{level}[{id}]: {}\n",
+                    "{} LOG{level}[{id}]: {}",
                     local.strftime("%Y.%m.%d %H:%M:%S"),
                     self.message
                 )
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn syslog_gets_a_line_without_time_and_level() {
-        let record = Record {
-            level: Some(5),
-            service: Some("plc".into()),
-            session: Some(7),
-            message: "the text".into(),
-            ..Record::default()
-        };
-        for (format, text) in
-            [(LogFormat::Human, "[plc] #7 the text"), (LogFormat::Stunnel, "LOG5[7]: the text")]
-        {
-            assert_eq!(text_of(&record.render(format), format), text);
-        }
-        let json = record.render(LogFormat::Json);
-        assert_eq!(text_of(&json, LogFormat::Json), json.trim_end());
     }
 }

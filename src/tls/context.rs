@@ -16,7 +16,8 @@ use crate::sys;
 const FFDHE2048: &[u8] = include_bytes!("ffdhe2048.pem");
 const FFDHE3072: &[u8] = include_bytes!("ffdhe3072.pem");
 
-/// Builds the context of one end. Warnings go to `findings`.
+/// Builds the context of one end, whose CPU has instructions for AES or has not. Warnings go to
+/// `findings`.
 ///
 /// # Errors
 /// What OpenSSL does not take, with the place where it was written.
@@ -24,10 +25,11 @@ pub(super) fn build(
     mode: Mode,
     tls: &TlsConfig,
     hash: PskHash,
+    aes: bool,
     findings: &mut Vec<Diagnostic>,
 ) -> Result<SslContext, Vec<Diagnostic>> {
     let mut errors = Vec::new();
-    let built = assemble(mode, tls, hash, findings, &mut errors);
+    let built = assemble(mode, tls, hash, aes, findings, &mut errors);
     match built {
         Ok(context) if errors.is_empty() => Ok(context),
         Ok(_) => Err(errors),
@@ -43,6 +45,7 @@ fn assemble(
     mode: Mode,
     tls: &TlsConfig,
     hash: PskHash,
+    aes: bool,
     findings: &mut Vec<Diagnostic>,
     errors: &mut Vec<Diagnostic>,
 ) -> Result<SslContext, ErrorStack> {
@@ -65,7 +68,6 @@ fn assemble(
             | SslMode::ACCEPT_MOVING_WRITE_BUFFER
             | SslMode::RELEASE_BUFFERS,
     );
-    let aes = sys::cpu::has_aes();
     if mode == Mode::Server && !aes {
         // A client with AES instructions would prefer AES-GCM; this end is the slower of the two.
         context.set_options(SslOptions::CIPHER_SERVER_PREFERENCE);

@@ -6,6 +6,8 @@
 mod context;
 mod error;
 mod psk;
+#[cfg(test)]
+mod tests;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,12 +16,13 @@ use std::{fmt, io};
 
 pub use error::Cause;
 use openssl::pkey::{Id, PKey, Public};
-use openssl::ssl::{Ssl, SslContext};
+use openssl::ssl::{Ssl, SslContext, SslVersion};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::config::diagnostic::Diagnostic;
 use crate::config::model::{Mode, PskHash, TlsConfig};
 use crate::secrets::{Grant, Identity, SecretSet};
+use crate::sys::cpu::has_aes;
 use crate::sys::openssl as sys;
 use psk::Handshake;
 
@@ -96,7 +99,7 @@ impl Acceptor {
         hash: PskHash,
         findings: &mut Vec<Diagnostic>,
     ) -> Result<Self, Vec<Diagnostic>> {
-        Ok(Self { context: context::build(Mode::Server, tls, hash, findings)?, hash })
+        Ok(Self { context: context::build(Mode::Server, tls, hash, has_aes(), findings)?, hash })
     }
 
     /// Performs the server's side of the handshake. Must be under a clock: a peer may say nothing.
@@ -136,7 +139,7 @@ impl Connector {
         hash: PskHash,
         findings: &mut Vec<Diagnostic>,
     ) -> Result<Self, Vec<Diagnostic>> {
-        Ok(Self { context: context::build(Mode::Client, tls, hash, findings)?, hash })
+        Ok(Self { context: context::build(Mode::Client, tls, hash, has_aes(), findings)?, hash })
     }
 
     /// Performs the client's side of the handshake, under `identity`, with `name` in SNI. Must be
@@ -156,6 +159,13 @@ impl Connector {
             Err(error) => return Err(cannot_begin(&error, stream)),
         };
         if let Err(error) = Handshake::client(&mut ssl, secrets, identity.clone(), self.hash) {
+            return Err(cannot_begin(&error, stream));
+        }
+        // OpenSSL fails to build a 1.3 ClientHello around an empty identity, which RFC 8446 (4.2.11)
+        // does not know; stunnel's servers take it in 1.2 as well.
+        if identity.as_bytes().is_empty()
+            && let Err(error) = ssl.set_max_proto_version(Some(SslVersion::TLS1_2))
+        {
             return Err(cannot_begin(&error, stream));
         }
         if let Some(name) = name

@@ -246,7 +246,7 @@ impl Service {
         if matches!(setup.end, End::Client { .. }) {
             socket.reset_on_close(true);
         }
-        if let Socket::Tcp(stream) = socket {
+        if let Some(stream) = socket.as_tcp() {
             let socket = socket2::SockRef::from(stream);
             socket.set_tcp_nodelay(true)?;
             if let Some(keepalive) = &setup.keepalive {

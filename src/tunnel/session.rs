@@ -29,11 +29,19 @@ const LINGER: Duration = Duration::from_secs(5);
 /// How long a refused peer may take to read its alert.
 const ALERT: Duration = Duration::from_secs(1);
 
-impl Side for Socket {}
+impl Side for Socket {
+    fn fault(&self) -> Option<std::io::Error> {
+        Socket::fault(self)
+    }
+}
 
 impl Side for tls::Stream<Socket> {
     fn ended_cleanly(&self) -> bool {
         tls::Stream::ended_cleanly(self)
+    }
+
+    fn fault(&self) -> Option<std::io::Error> {
+        self.socket().and_then(Socket::fault)
     }
 }
 
@@ -53,7 +61,10 @@ enum End {
 #[derive(Debug)]
 enum Cut {
     Idle,
-    HalfClosed,
+    /// The plain side may have all that the TLS peer said, up to its close_notify.
+    HalfClosed {
+        delivered: bool,
+    },
     Revoked,
     Draining,
     DrainExpired,
@@ -64,7 +75,10 @@ impl End {
         match (outcome, mode) {
             (Outcome::Complete, _) => Self::Complete,
             (Outcome::Idle, _) => Self::Cut(Cut::Idle),
-            (Outcome::HalfClosed, _) => Self::Cut(Cut::HalfClosed),
+            (Outcome::HalfClosed { down_ended }, mode) => {
+                let delivered = mode == Mode::Client && down_ended;
+                Self::Cut(Cut::HalfClosed { delivered })
+            }
             (Outcome::Downstream(fault), Mode::Client)
             | (Outcome::Upstream(fault), Mode::Server) => Self::Plain(fault),
             (Outcome::Downstream(fault), Mode::Server)
@@ -100,6 +114,9 @@ impl End {
     fn resets(&self, mode: Mode, said: Option<bool>) -> (bool, bool) {
         match self {
             Self::Complete => (false, false),
+            // What it has is whole, and may still be on its way to a slow reader: a reset would
+            // throw it away.
+            Self::Cut(Cut::HalfClosed { delivered: true }) => (false, said.unwrap_or(false)),
             end => (
                 said.unwrap_or(mode == Mode::Client),
                 said.unwrap_or(matches!(end, Self::Plain(_))),
@@ -114,7 +131,7 @@ impl End {
             Self::Tls(Fault::Truncated) => "truncated",
             Self::Tls(Fault::Failed(_)) => "tls-side",
             Self::Cut(Cut::Idle) => "idle",
-            Self::Cut(Cut::HalfClosed) => "half-closed",
+            Self::Cut(Cut::HalfClosed { .. }) => "half-closed",
             Self::Cut(Cut::Revoked) => "revoked",
             Self::Cut(Cut::Draining) => "draining",
             Self::Cut(Cut::DrainExpired) => "drain-expired",
@@ -133,7 +150,7 @@ impl fmt::Display for End {
                 f.write_str("the TLS peer left without close_notify, so data may be missing")
             }
             Self::Cut(Cut::Idle) => f.write_str("idle-timeout"),
-            Self::Cut(Cut::HalfClosed) => {
+            Self::Cut(Cut::HalfClosed { .. }) => {
                 f.write_str("close-timeout: one direction had ended, the other stayed silent")
             }
             Self::Cut(Cut::Revoked) => f.write_str("the identity or its key was revoked"),

@@ -53,13 +53,16 @@ fn answer(to: SocketAddr, hello: &[u8]) -> Vec<u8> {
     all
 }
 
+/// What is special about a list, whose identities it names, and its binders.
+type List<'a> = (&'a str, &'a [usize], &'a [&'a [u8]]);
+
 #[test]
 fn no_list_of_offers_tells_a_known_identity_from_an_unknown_one() {
     let backend = Backend::echo();
     let gate = Gate::new().toml(&server_toml(backend.address(), "")).start();
     let to = gate.address("tls");
     let (good, long, short) = (&[0; 32][..], &[0; 48][..], &[0; 33][..]);
-    let lists: [(&str, &[usize], &[&[u8]]); 8] = [
+    let lists: [List<'_>; 8] = [
         // A 0 stands for the identity in question, other numbers for one that nobody has.
         ("alone", &[0], &[good]),
         ("two, and one binder", &[0, 1], &[good]),
