@@ -189,12 +189,21 @@ pub(super) fn start(source: Source, manner: Manner) -> u8 {
         Err(error) => return manner.give_up(exit::UNAVAILABLE, &error.to_string()),
     };
     #[cfg(not(unix))]
-    let bound = plan.bind();
+    let bound = {
+        let process = &config.process;
+        let account = process.account.user.is_some() || process.account.group.is_some();
+        if account || process.chroot.is_some() {
+            let text = "users, groups and other root directories are for Unix: remove them";
+            return manner.give_up(exit::CONFIG, text);
+        }
+        plan.bind()
+    };
     #[cfg_attr(not(unix), allow(unused_mut))]
     let mut bound = match bound {
         Ok(bound) => bound,
         Err(errors) => return manner.cannot_bind(report, errors),
     };
+    #[cfg_attr(not(unix), allow(unused_mut))]
     let mut life = Life::default();
     #[cfg(unix)]
     {

@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::config::diagnostic::{Diagnostic, Report, Severity};
 use crate::config::model::{
-    Account, Authentication, Config, Decided, Dialect, Endpoint, Level, Mode, Origin, ServiceConfig,
+    Authentication, Config, Decided, Dialect, Endpoint, Level, Mode, Origin, ServiceConfig,
 };
 use crate::net::{self, Listener};
 use crate::observe::event::{Event, Scope};
@@ -204,7 +204,8 @@ impl Plan {
                 let at = &listen.at.value;
                 match net::bind(listen, &config.accept, &config.sockets.accept) {
                     Ok(bound) => {
-                        give_away(at, &config.owner, &mut errors, &config);
+                        #[cfg(unix)]
+                        errors.extend(give_away(at, &config));
                         listeners.extend(bound.into_iter().map(|l| (vec![at.clone()], l)));
                     }
                     Err(error) => errors.push(cannot_bind(&config, &listen.at, &error)),
@@ -240,16 +241,16 @@ fn files(config: &Config, report: &Report) -> Vec<PathBuf> {
 }
 
 /// Gives a Unix socket to whom its service names.
-fn give_away(at: &Endpoint, owner: &Account, errors: &mut Vec<BindError>, config: &ServiceConfig) {
-    #[cfg(unix)]
-    if let Endpoint::Unix(path) = at
-        && let Some(said) = owner.user.as_ref().or(owner.group.as_ref())
-        && let Err(error) =
-            privileges::numbers(owner).and_then(|(user, group)| account::give(path, user, group))
-    {
-        let error = std::io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-        errors.push(cannot_bind(config, said, &error));
-    }
+#[cfg(unix)]
+fn give_away(at: &Endpoint, config: &ServiceConfig) -> Option<BindError> {
+    let Endpoint::Unix(path) = at else { return None };
+    let owner = &config.owner;
+    let said = owner.user.as_ref().or(owner.group.as_ref())?;
+    let given =
+        privileges::numbers(owner).and_then(|(user, group)| account::give(path, user, group));
+    let error = given.err()?;
+    let error = std::io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    Some(cannot_bind(config, said, &error))
 }
 
 fn cannot_bind<T>(config: &ServiceConfig, at: &Decided<T>, error: &std::io::Error) -> BindError {

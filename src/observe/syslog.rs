@@ -1,6 +1,5 @@
 //! The machine's own log, spoken to as the C library does: RFC 3164 in datagrams to `/dev/log`.
 
-#[cfg(unix)]
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
@@ -18,7 +17,6 @@ const LONGEST: usize = 2048;
 /// A connection to it. There need not be one: what cannot be sent is dropped, and nothing waits.
 #[derive(Debug)]
 pub struct Syslog {
-    #[cfg(unix)]
     socket: Option<UnixDatagram>,
     tried: Option<Instant>,
     facility: u32,
@@ -32,7 +30,6 @@ impl Syslog {
             return None;
         }
         let mut syslog = Self {
-            #[cfg(unix)]
             socket: None,
             tried: None,
             facility: config.facility.value,
@@ -49,7 +46,6 @@ impl Syslog {
         self
     }
 
-    #[cfg(unix)]
     fn connect(&mut self) {
         if self.tried.is_some_and(|last| last.elapsed() < PAUSE) {
             return;
@@ -64,7 +60,6 @@ impl Syslog {
         self.socket = connected.ok();
     }
 
-    #[cfg(unix)]
     pub(super) fn put(&mut self, level: u8, text: &str) {
         let now = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::system());
         let mut line = format!(
@@ -89,10 +84,4 @@ impl Syslog {
             }
         }
     }
-
-    #[cfg(not(unix))]
-    fn connect(&mut self) {}
-
-    #[cfg(not(unix))]
-    pub(super) fn put(&mut self, _: u8, _: &str) {}
 }

@@ -271,8 +271,10 @@ fn syslog_gets_the_lines_with_facility_level_and_name() {
     let (stage, backend, port) = (Stage::new(), Backend::echo(), free_port());
     let heard = UnixDatagram::bind(stage.path("syslog")).unwrap();
     heard.set_read_timeout(Some(PATIENCE)).unwrap();
-    let text =
-        format!("pid = pid.txt\nservice = gate\ndebug = local3.info\n{}", section(port, &backend));
+    let text = format!(
+        "pid = pid.txt\noutput = log.txt\nservice = gate\ndebug = local3.info\n{}",
+        section(port, &backend)
+    );
     stage.file("x.conf", &text);
     let mut command = stage.command();
     command.arg("x.conf").env("PSKGATE_SYSLOG_SOCKET", stage.path("syslog"));
@@ -287,6 +289,7 @@ fn syslog_gets_the_lines_with_facility_level_and_name() {
     assert!(line.starts_with("<158>"), "{line}");
     let text = "gate: LOG6[ui]: Service [tunnel] (FD=";
     assert!(line.contains(text) && line.ends_with(&format!(":{port}")), "{line}");
+    assert!(stage.read("log.txt").contains("bound to"), "the file has it too");
     // A syslog that is started anew is found again.
     drop(heard);
     std::fs::remove_file(stage.path("syslog")).unwrap();
