@@ -3,6 +3,8 @@
 
 mod cli;
 mod config_cases;
+mod daemon;
+mod dropin;
 mod enumeration;
 mod exec;
 mod founding;
