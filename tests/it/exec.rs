@@ -160,8 +160,7 @@ fn a_program_outlives_its_session_and_is_taken_note_of() {
         .toml(&shell("exec <&- >&-; while [ ! -e go ]; do sleep 0.02; done; echo > done", ""))
         .start();
     assert_eq!(said(&gate).1, Ending::Fin);
-    let line = gate.wait_logged("session closed");
-    assert!(line.contains("complete"), "{line}");
+    gate.wait_logged("session closed");
     assert!(!gate.log().contains("finished with"), "it goes on");
     std::fs::write(gate.folder().join("go"), "").unwrap();
     gate.wait_logged("finished with code 0");
