@@ -146,6 +146,13 @@ fn the_session_is_the_chosen_sections_in_everything() {
     // Its versions are its own, and so are the primary's.
     assert!(client(to, TWO, Some("a.second.example"), Tls::V12).alert().is_some());
     client(to, ONE, None, Tls::V12).echo("in the first");
+
+    let gate = both.start("sslVersion = TLSv1.2\nciphers = PSK-AES128-CBC-SHA\n");
+    let to = gate.address("first");
+    assert!(client(to, TWO, Some("a.second.example"), Tls::V13).alert().is_some());
+    let old = client(to, TWO, Some("a.second.example"), Tls::V12);
+    old.wait_for("Cipher is PSK-AES128-CBC-SHA", PATIENCE);
+    client(to, ONE, None, Tls::V13).echo("in the first");
 }
 
 /// s_client offers a share of its first group only; the section wants another.
