@@ -3,6 +3,7 @@
 
 mod cli;
 mod config_cases;
+mod differential;
 mod enumeration;
 mod founding;
 mod harness;
