@@ -102,7 +102,27 @@ fn assemble(
     }
     let mut level = tls.security_level.as_ref().map(|level| u32::from(level.value));
     if tls.min.value < TlsVersion::Tls13 {
-        level = tls12_suites(&mut context, tls, errors)?.or(level);
+        let has_13 = max == TlsVersion::Tls13;
+        match tls12_suites(&mut context, tls, errors)? {
+            Some(asked) => level = asked.or(level),
+            // stunnel's peers of 1.3 never ask for this list, and go on.
+            None if has_13 => {
+                let message = format!("{NO_PSK_SUITE}: TLS 1.2 is switched off");
+                let help = Some(PSK_SUITES.to_owned());
+                findings.push(finding(
+                    Severity::Warning,
+                    "ciphers",
+                    Some(&tls.ciphers),
+                    message,
+                    help,
+                ));
+                context.set_min_proto_version(Some(SslVersion::TLS1_3))?;
+            }
+            None => {
+                let (message, help) = (NO_PSK_SUITE.to_owned(), Some(PSK_SUITES.to_owned()));
+                errors.push(finding(Severity::Error, "ciphers", Some(&tls.ciphers), message, help));
+            }
+        }
     }
     if let Err(stack) = context.set_groups_list(&tls.groups) {
         let message = format!("OpenSSL does not take this list of groups: {}", reasons(&stack));
@@ -184,14 +204,17 @@ fn hash_name(hash: PskHash) -> &'static str {
     }
 }
 
+const NO_PSK_SUITE: &str = "no suite of this list takes a pre-shared key";
+const PSK_SUITES: &str = "`PSK` stands for all that do; see `openssl ciphers -v PSK`";
+
 /// Expands the list up to 1.2 on a scratch context and sets what it has of PSK suites, so that a
 /// peer cannot be met without the key, and no NULL cipher is ever offered. Returns the security level
-/// that the list asked for.
+/// that the list asked for, or nothing at all if it has no suite of that kind.
 fn tls12_suites(
     context: &mut SslContextBuilder,
     tls: &TlsConfig,
     errors: &mut Vec<Diagnostic>,
-) -> Result<Option<u32>, ErrorStack> {
+) -> Result<Option<Option<u32>>, ErrorStack> {
     let mut scratch = SslContextBuilder::new(SslMethod::tls())?;
     let untouched = scratch.build();
     let before = untouched.security_level();
@@ -203,7 +226,7 @@ fn tls12_suites(
         let message = format!("OpenSSL knows no suite of this list: {}", reasons(&stack));
         let help = "see `openssl ciphers -v PSK` for what there is".to_owned();
         errors.push(finding(Severity::Error, "ciphers", Some(&tls.ciphers), message, Some(help)));
-        return Ok(None);
+        return Ok(Some(None));
     }
     let expanded = scratch.build();
     // `@SECLEVEL=n` inside the list.
@@ -217,13 +240,10 @@ fn tls12_suites(
         .filter(|name| psk::is_psk(name))
         .collect();
     if suites.is_empty() {
-        let message = "no suite of this list takes a pre-shared key".to_owned();
-        let help = "`PSK` stands for all that do; see `openssl ciphers -v PSK`".to_owned();
-        errors.push(finding(Severity::Error, "ciphers", Some(&tls.ciphers), message, Some(help)));
         return Ok(None);
     }
     context.set_cipher_list(&suites.join(":"))?;
-    Ok(asked)
+    Ok(Some(asked))
 }
 
 fn version(version: TlsVersion) -> SslVersion {

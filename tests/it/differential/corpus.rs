@@ -13,6 +13,7 @@
 //! | `: sni` | the name that a client sends is a fact too |
 //! | `: inetd` | standard input and output are the connection |
 //! | `: root` | needs root |
+//! | `: late` | it may end some time after its first listener |
 //!
 //! All other lines, up to the next case, are the configuration; `--- NAME` begins one more file of the
 //! case's folder. In both, `\xHH`, `\r`, `\0` and `\\` are bytes, `\{COUNT TEXT}` repeats a text, and
@@ -35,8 +36,6 @@ use crate::harness::root;
 /// One configuration, and how it is run.
 #[derive(Debug, Clone, Default)]
 pub struct Case {
-    /// The file it stands in.
-    pub file: String,
     pub name: String,
     /// What stunnel 5.68 makes of it.
     pub accepted: bool,
@@ -47,6 +46,7 @@ pub struct Case {
     pub sni: bool,
     pub inetd: bool,
     pub root: bool,
+    pub late: bool,
     /// The configuration, with its placeholders.
     pub text: String,
     /// Other files, likewise.
@@ -113,7 +113,6 @@ fn read(file: &Path) -> Vec<Case> {
                 other => panic!("{shown}: `{other}` is no verdict"),
             };
             cases.push(Case {
-                file: shown.clone(),
                 name: name.to_owned(),
                 accepted,
                 versions: vec!["1.3".to_owned(), "1.2".to_owned()],
@@ -139,6 +138,7 @@ fn read(file: &Path) -> Vec<Case> {
                 "sni" => case.sni = true,
                 "inetd" => case.inetd = true,
                 "root" => case.root = true,
+                "late" => case.late = true,
                 other => panic!("{shown}: {}: `{other}` is no tag", case.name),
             }
         } else if let Some(name) = bare.strip_prefix("--- ") {
