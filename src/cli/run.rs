@@ -46,7 +46,7 @@ pub(super) fn main(file: &File) -> u8 {
     log::flush();
     match ended {
         Ok(Ended::Drained) => exit::OK,
-        Ok(Ended::Forced) => exit::FORCED,
+        Ok(Ended::Forced | Ended::Failed) => exit::FORCED,
         Err(error) => {
             complain(&format!("pskgate: cannot start: {error}"));
             exit::INTERNAL

@@ -87,6 +87,12 @@ pub enum Kind {
     Foreground,
     /// One of OpenSSL's switches, by its name without `SSL_OP_`.
     SslOption,
+    /// An address or a name, without a port.
+    Host,
+    /// Native: one argument. stunnel: all of them, with white space between them.
+    Arguments,
+    /// What is said to a backend before the data; stunnel's `protocol`.
+    Preface,
     /// Not read, because the option does not work here; its treatment says the rest.
     Raw,
 }
@@ -251,6 +257,9 @@ table! {
     Syslog [] ["syslog"] Global One Bool, Works, "" "yes",
         "Whether the log also goes to syslog.";
 
+    ServiceLogLevel [Service "log-level"] [] Service One Kind::Level, Works, "" "",
+        "The least important level that is still logged of this service.";
+
     // The process.
     DrainTimeout [Top "drain-timeout"] [] Global One Duration { zero: true }, Works, "5s" "5",
         "How long sessions may go on after SIGTERM.";
@@ -282,11 +291,11 @@ table! {
         "The order in which several addresses are tried.";
     Delay [] ["delay"] Service One Bool, Harmless("names are always resolved when they are used"), "" "no",
         "Whether names are resolved at each connection.";
-    Local [] ["local"] Service One Raw, Later(&[]), "" "",
+    Local [Service "local-address"] ["local"] Service One Kind::Host, Works, "" "",
         "The address from which connections are made.";
-    Exec [] ["exec"] Service One Raw, Later(&[]), "" "",
-        "The program to run for each connection.";
-    ExecArgs [] ["execArgs"] Service One Raw, Later(&[]), "" "",
+    Exec [Service "exec"] ["exec"] Service One Path, Works, "" "",
+        "The program to run for each connection, in place of connect.";
+    ExecArgs [Service "exec-args"] ["execArgs"] Service List Kind::Arguments, Works, "" "",
         "The arguments of that program, its name first.";
     Pty [] ["pty"] Service One Raw, Later(NO), "" "no",
         "Whether that program gets a terminal.";
@@ -333,7 +342,7 @@ table! {
     SecurityLevel [Service "security-level"] ["securityLevel"] Service One Count { min: 0, max: 5 }, Works, "" "",
         "OpenSSL's security level; the library's default if unset.";
     ServerName [Service "server-name"] ["sni"] Service One Text { empty: true }, Works, "" "",
-        "The name that a client sends in SNI; the host it connects to if unset, none if empty.";
+        "The name that a client sends in SNI: the host it connects to if unset, none if empty. Of a server, SERVICE:PATTERN: it gets the clients of that service that send such a name, where a leading * stands for any beginning.";
     SslOptions [] ["options"] Service List Kind::SslOption, Works, "" "NO_SSLv3",
         "A switch of OpenSSL's.";
     SslConfig [] ["config"] Service List Raw, Later(&[]), "" "",
@@ -388,8 +397,8 @@ table! {
         "Whether an error ends a connection with a TCP reset; unset follows the table of endings in the manual.";
 
     // What stunnel also does.
-    Protocol [] ["protocol"] Service One Raw, Later(&[]), "" "",
-        "The protocol in whose middle TLS begins.";
+    Protocol [Service "proxy-header"] ["protocol"] Service One Kind::Preface, Works, "" "",
+        "What a server says to its backend before the data: where the connection came from and went to, in version 1 of the PROXY protocol.";
     ProtocolAuthentication [] ["protocolAuthentication"] Service One Raw, Later(&[]), "" "basic",
         "How that protocol authenticates.";
     ProtocolDomain [] ["protocolDomain"] Service One Raw, Later(&[]), "" "",

@@ -13,10 +13,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 
 use crate::config::diagnostic::{Diagnostic, Report, Severity};
 use crate::config::model::{
-    Authentication, Config, Decided, Dialect, Endpoint, Level, Mode, Origin, ServiceConfig,
+    Authentication, Config, Decided, Dialect, Endpoint, Level, Mode, Origin, ServiceConfig, Source,
 };
 use crate::net::{self, Listener};
 use crate::observe::event::{Event, Scope};
@@ -89,6 +90,8 @@ pub enum Ended {
     Drained,
     /// A second request cut the drain short.
     Forced,
+    /// The one session that there was did not end well, or never began.
+    Failed,
 }
 
 impl Plan {
@@ -168,9 +171,9 @@ impl Plan {
         let mut errors = Vec::new();
         for (config, setup) in self.services {
             let mut listeners = Vec::new();
-            for listen in config.accept.iter().filter(|listen| !held.contains(&listen.at)) {
+            for listen in config.accept().iter().filter(|listen| !held.contains(&listen.at)) {
                 let at = &listen.at.value;
-                match net::bind(listen, &config.accept, &config.sockets.accept) {
+                match net::bind(listen, config.accept(), &config.sockets.accept) {
                     Ok(bound) => listeners.extend(bound.into_iter().map(|l| (at.clone(), l))),
                     Err(error) => errors.push(cannot_bind(&config, &listen.at, &error)),
                 }
@@ -293,6 +296,7 @@ impl Bound {
         let (alive, all_gone) = mpsc::channel(1);
         let shared = shared();
         let mut live = Vec::new();
+        let mut only = None;
         for Prepared { config, setup, listeners } in self.services {
             let name = config.name.value.as_str();
             let service = Service::new(name, setup, limits(&config), shared.clone());
@@ -303,13 +307,25 @@ impl Bound {
                 door.announce(&service, false);
                 doors.push(door);
             }
+            #[cfg(unix)]
+            if matches!(config.source, Source::Stdio) {
+                let (socket, peer) = net::inherited()?;
+                let (service, alive) = (service.clone(), alive.clone());
+                only = Some(tokio::spawn(async move {
+                    let went_well = service.serve(socket, peer).await;
+                    drop(alive);
+                    went_well
+                }));
+            }
             live.push(Live { service, doors });
         }
+        reload::introduce(&live);
         Event::Accepting.log(Scope::PROGRAM);
         let settling = shared.clone();
         tokio::spawn(async move { settling.settle().await });
         let files = watch::Sender::new(self.files);
-        Ok(Running { live, drain: self.drain, files, shared, alive, all_gone })
+        let inetd = only.is_some();
+        Ok(Running { live, only, inetd, drain: self.drain, files, shared, alive, all_gone })
     }
 }
 
@@ -317,6 +333,9 @@ impl Bound {
 #[derive(Debug)]
 pub struct Running {
     live: Vec<Live>,
+    /// The one session of a program that inetd started.
+    only: Option<JoinHandle<bool>>,
+    inetd: bool,
     drain: Duration,
     files: watch::Sender<Files>,
     shared: Arc<Shared>,
@@ -337,8 +356,15 @@ impl Running {
 
     /// Serves, and reloads when it is asked to, until it is asked to stop; then drains.
     pub async fn serve(mut self, load: &Load, mut requests: mpsc::Receiver<Request>) -> Ended {
+        let mut only = self.only.take();
         let who = loop {
-            match requests.recv().await {
+            let request = tokio::select! {
+                request = requests.recv() => request,
+                Some(went_well) = finished(&mut only) => {
+                    return if went_well { Ended::Drained } else { Ended::Failed };
+                }
+            };
+            match request {
                 Some(Request::Reload(who)) => self.reload(load, who).await,
                 Some(Request::Stop(who)) => break who,
                 // A sender that is gone without a word asks to stop as well.
@@ -373,6 +399,14 @@ impl Running {
         let (sessions, refused) = totals.fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
         Event::Stopped { sessions, refused }.log(Scope::PROGRAM);
         ended
+    }
+}
+
+/// Waits for the one session, where there is one.
+async fn finished(only: &mut Option<JoinHandle<bool>>) -> Option<bool> {
+    match only {
+        Some(session) => Some(session.await.unwrap_or(false)),
+        None => None,
     }
 }
 

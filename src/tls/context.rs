@@ -1,5 +1,7 @@
 //! From a service's configuration to an OpenSSL context.
 
+use std::sync::Arc;
+
 use openssl::dh::Dh;
 use openssl::error::ErrorStack;
 use openssl::ssl::{
@@ -9,14 +11,27 @@ use openssl::ssl::{
 
 use super::psk;
 use crate::config::diagnostic::{Diagnostic, Severity};
-use crate::config::model::{Decided, Mode, PskHash, TlsConfig, TlsVersion};
+use crate::config::model::{Decided, Mode, PskHash, TlsConfig, TlsSwitch, TlsVersion};
 use crate::sys;
+
+/// OpenSSL's security level, unless the library's own is higher or somebody said another.
+const LEVEL: u32 = 2;
 
 /// RFC 7919's groups for DHE-PSK: generated parameters would cost minutes on a small board.
 const FFDHE2048: &[u8] = include_bytes!("ffdhe2048.pem");
 const FFDHE3072: &[u8] = include_bytes!("ffdhe3072.pem");
 
-/// Builds the context of one end. Warnings go to `findings`.
+/// A context, and what of its settings an SSL object does not take along when it changes contexts.
+#[derive(Debug, Clone)]
+pub(super) struct Built {
+    pub(super) context: SslContext,
+    pub(super) range: (SslVersion, SslVersion),
+    pub(super) groups: Arc<str>,
+    pub(super) options: SslOptions,
+}
+
+/// Builds the context of one end, whose CPU has instructions for AES or has not. Warnings go to
+/// `findings`.
 ///
 /// # Errors
 /// What OpenSSL does not take, with the place where it was written.
@@ -24,10 +39,11 @@ pub(super) fn build(
     mode: Mode,
     tls: &TlsConfig,
     hash: PskHash,
+    aes: bool,
     findings: &mut Vec<Diagnostic>,
-) -> Result<SslContext, Vec<Diagnostic>> {
+) -> Result<Built, Vec<Diagnostic>> {
     let mut errors = Vec::new();
-    let built = assemble(mode, tls, hash, findings, &mut errors);
+    let built = assemble(mode, tls, hash, aes, findings, &mut errors);
     match built {
         Ok(context) if errors.is_empty() => Ok(context),
         Ok(_) => Err(errors),
@@ -43,9 +59,10 @@ fn assemble(
     mode: Mode,
     tls: &TlsConfig,
     hash: PskHash,
+    aes: bool,
     findings: &mut Vec<Diagnostic>,
     errors: &mut Vec<Diagnostic>,
-) -> Result<SslContext, ErrorStack> {
+) -> Result<Built, ErrorStack> {
     let mut context = SslContextBuilder::new(match mode {
         Mode::Client => SslMethod::tls_client(),
         Mode::Server => SslMethod::tls_server(),
@@ -65,14 +82,23 @@ fn assemble(
             | SslMode::ACCEPT_MOVING_WRITE_BUFFER
             | SslMode::RELEASE_BUFFERS,
     );
-    let aes = sys::cpu::has_aes();
     if mode == Mode::Server && !aes {
         // A client with AES instructions would prefer AES-GCM; this end is the slower of the two.
         context.set_options(SslOptions::CIPHER_SERVER_PREFERENCE);
     }
-    if let Some(level) = &tls.security_level {
-        context.set_security_level(u32::from(level.value));
+    for (switch, on) in &tls.switches {
+        if *on {
+            context.set_options(bits(*switch));
+        } else {
+            context.clear_options(bits(*switch));
+        }
     }
+    let mut level = match &tls.security_level {
+        Some(level) => u32::from(level.value),
+        // Builds of OpenSSL differ; 112 bits are the least that is good for years (RFC 9325, 4.1).
+        None => SslContextBuilder::new(SslMethod::tls())?.build().security_level().max(LEVEL),
+    };
+    context.set_security_level(level);
     let mut max = tls.max.value;
     match tls13_suites(tls, hash, aes) {
         Ok(list) => context.set_ciphersuites(&list)?,
@@ -94,33 +120,33 @@ fn assemble(
             }
         }
     }
-    context.set_min_proto_version(Some(version(tls.min.value)))?;
-    context.set_max_proto_version(Some(version(max)))?;
+    let mut range = (version(tls.min.value), version(max));
+    context.set_min_proto_version(Some(range.0))?;
+    context.set_max_proto_version(Some(range.1))?;
     if tls.min.value < TlsVersion::Tls12 && tls.security_level.is_none() {
         // OpenSSL 3 has no suite for 1.0 and 1.1 above level 0; the file named the version itself.
-        context.set_security_level(0);
+        level = 0;
+        context.set_security_level(level);
     }
-    let mut level = tls.security_level.as_ref().map(|level| u32::from(level.value));
     if tls.min.value < TlsVersion::Tls13 {
-        let has_13 = max == TlsVersion::Tls13;
+        let at = Some(&tls.ciphers);
+        let help = Some(PSK_SUITES.to_owned());
         match tls12_suites(&mut context, tls, errors)? {
-            Some(asked) => level = asked.or(level),
+            Some(Some(written)) => {
+                level = written;
+                context.set_security_level(level);
+            }
+            Some(None) => {}
             // stunnel's peers of 1.3 never ask for this list, and go on.
-            None if has_13 => {
+            None if max == TlsVersion::Tls13 => {
                 let message = format!("{NO_PSK_SUITE}: TLS 1.2 is switched off");
-                let help = Some(PSK_SUITES.to_owned());
-                findings.push(finding(
-                    Severity::Warning,
-                    "ciphers",
-                    Some(&tls.ciphers),
-                    message,
-                    help,
-                ));
-                context.set_min_proto_version(Some(SslVersion::TLS1_3))?;
+                findings.push(finding(Severity::Warning, "ciphers", at, message, help));
+                range.0 = SslVersion::TLS1_3;
+                context.set_min_proto_version(Some(range.0))?;
             }
             None => {
-                let (message, help) = (NO_PSK_SUITE.to_owned(), Some(PSK_SUITES.to_owned()));
-                errors.push(finding(Severity::Error, "ciphers", Some(&tls.ciphers), message, help));
+                let message = NO_PSK_SUITE.to_owned();
+                errors.push(finding(Severity::Error, "ciphers", at, message, help));
             }
         }
     }
@@ -133,7 +159,7 @@ fn assemble(
         Mode::Server => {
             // Level 3 asks for 128 bits of strength, level 4 for 192, which no group here has: there
             // DHE-PSK is not chosen, and ECDHE-PSK is.
-            let group = match level.unwrap_or(2) {
+            let group = match level {
                 0..=2 => Some(FFDHE2048),
                 3 => Some(FFDHE3072),
                 _ => None,
@@ -145,7 +171,25 @@ fn assemble(
         }
         Mode::Client => psk::install_client(&mut context)?,
     }
-    Ok(context.build())
+    let (groups, options) = (tls.groups.value.as_str().into(), context.options());
+    Ok(Built { context: context.build(), range, groups, options })
+}
+
+/// The bits of <openssl/ssl.h>.
+fn bits(switch: TlsSwitch) -> SslOptions {
+    match switch {
+        TlsSwitch::All => SslOptions::ALL,
+        TlsSwitch::CipherServerPreference => SslOptions::CIPHER_SERVER_PREFERENCE,
+        TlsSwitch::PrioritizeChacha => SslOptions::PRIORITIZE_CHACHA,
+        TlsSwitch::MiddleboxCompat => SslOptions::ENABLE_MIDDLEBOX_COMPAT,
+        TlsSwitch::DontInsertEmptyFragments => SslOptions::DONT_INSERT_EMPTY_FRAGMENTS,
+        TlsSwitch::RollbackBug => SslOptions::TLS_ROLLBACK_BUG,
+        TlsSwitch::LegacyServerConnect => SslOptions::from_bits_retain(1 << 2),
+        TlsSwitch::Padding => SslOptions::from_bits_retain(1 << 4),
+        TlsSwitch::CleansePlaintext => SslOptions::from_bits_retain(1 << 1),
+        TlsSwitch::NoExtendedMasterSecret => SslOptions::from_bits_retain(1 << 0),
+        TlsSwitch::NoEncryptThenMac => SslOptions::from_bits_retain(1 << 19),
+    }
 }
 
 /// The 1.3 list: what was written, or what suits this CPU, less what has another hash. `Err(None)`
@@ -209,7 +253,7 @@ const PSK_SUITES: &str = "`PSK` stands for all that do; see `openssl ciphers -v 
 
 /// Expands the list up to 1.2 on a scratch context and sets what it has of PSK suites, so that a
 /// peer cannot be met without the key, and no NULL cipher is ever offered. Returns the security level
-/// that the list asked for, or nothing at all if it has no suite of that kind.
+/// that the list names, as `@SECLEVEL=n`; or nothing at all if it has no suite of that kind.
 fn tls12_suites(
     context: &mut SslContextBuilder,
     tls: &TlsConfig,
@@ -229,11 +273,7 @@ fn tls12_suites(
         return Ok(Some(None));
     }
     let expanded = scratch.build();
-    // `@SECLEVEL=n` inside the list.
-    let asked = Some(expanded.security_level()).filter(|level| *level != before);
-    if let Some(level) = asked {
-        context.set_security_level(level);
-    }
+    let level = expanded.security_level();
     let suites: Vec<_> = sys::openssl::suites(&expanded)
         .into_iter()
         .map(|suite| suite.name())
@@ -243,7 +283,7 @@ fn tls12_suites(
         return Ok(None);
     }
     context.set_cipher_list(&suites.join(":"))?;
-    Ok(Some(asked))
+    Ok(Some((level != before).then_some(level)))
 }
 
 fn version(version: TlsVersion) -> SslVersion {
