@@ -250,6 +250,8 @@ const SESSIONS: &str = "sessions are never resumed, so there is no cache";
 const RANDOM: &str = "random numbers come from the operating system";
 const WINDOWS: &str = "there is no window to draw it in";
 const NO: &[&str] = &["no"];
+/// A number that is checked, and then left alone.
+const ANY: Kind = Count { min: 0, max: u32::MAX };
 
 table! {
     // What is logged.
@@ -298,7 +300,7 @@ table! {
         "Whom to connect to: host:port (IPv6 in brackets), a port of this machine or a Unix socket.";
     Failover [Service "failover"] ["failover"] Service One Kind::Failover, Works, "priority" "prio",
         "The order in which several addresses are tried.";
-    Delay [] ["delay"] Service One Raw, Harmless("names are always resolved when they are used"), "" "no",
+    Delay [] ["delay"] Service One Bool, Harmless("names are always resolved when they are used"), "" "no",
         "Whether names are resolved at each connection.";
     Local [Service "local-address"] ["local"] Service One Kind::Host, Works, "" "",
         "The address from which connections are made.";
@@ -324,7 +326,7 @@ table! {
         "The identity that a client presents; the first of its file if unset.";
     PskSecrets [Service "psk-secrets"] ["PSKsecrets"] Service List Kind::Secrets, Works, "" "",
         "Files of identity:key lines, or directories of such files.";
-    AllowSharedKeys [Service "allow-shared-keys"] [] Service One Bool, Works, "false" "",
+    AllowSharedKeys [Service "allow-shared-keys"] [] Service One Bool, Works, "false" "yes",
         "Lets a client and a server service of one file share a key (RFC 9257, 4.1).";
     AllowLoosePermissions [Service "allow-loose-permissions"] [] Service One Bool, Works, "false" "",
         "Reads key files that others can read or write.";
@@ -356,17 +358,17 @@ table! {
         "A switch of OpenSSL's.";
     SslConfig [] ["config"] Service List Raw, Later(&[]), "" "",
         "A configuration command of OpenSSL's.";
-    Renegotiation [] ["renegotiation"] Service One Raw, Harmless("renegotiation is always off"), "" "yes",
+    Renegotiation [] ["renegotiation"] Service One Bool, Harmless("renegotiation is always off"), "" "yes",
         "Whether a peer may negotiate anew.";
     Compression [] ["compression"] Global One Raw, Never(&[], "what is compressed before it is encrypted can be guessed from its length (RFC 7457, 2.6)"), "" "",
         "Compression inside TLS.";
     Fips [] ["fips"] Global One Raw, Later(NO), "" "no",
         "Whether only a certified OpenSSL is used.";
-    SessionResume [] ["sessionResume"] Service One Raw, Harmless("every handshake proves the key anew"), "" "yes",
+    SessionResume [] ["sessionResume"] Service One Bool, Harmless("every handshake proves the key anew"), "" "yes",
         "Whether a session can be resumed.";
-    SessionCacheSize [] ["sessionCacheSize"] Service One Raw, Harmless(SESSIONS), "" "1000",
+    SessionCacheSize [] ["sessionCacheSize"] Service One ANY, Harmless(SESSIONS), "" "1000",
         "How many sessions are kept to be resumed.";
-    SessionCacheTimeout [] ["sessionCacheTimeout" "session"] Service One Raw, Harmless(SESSIONS), "" "300",
+    SessionCacheTimeout [] ["sessionCacheTimeout" "session"] Service One ANY, Harmless(SESSIONS), "" "300",
         "How long a session is kept to be resumed.";
     TicketKeySecret [] ["ticketKeySecret"] Service One Raw, Later(&[]), "" "",
         "The key that encrypts session tickets.";
@@ -440,13 +442,13 @@ table! {
     // Obsolete, or about other machines.
     Egd [] ["EGD"] Global One Raw, Harmless(RANDOM), "" "",
         "A socket to get random numbers from.";
-    RndBytes [] ["RNDbytes"] Global One Raw, Harmless(RANDOM), "" "1024",
+    RndBytes [] ["RNDbytes"] Global One ANY, Harmless(RANDOM), "" "1024",
         "How much to read from RNDfile.";
     RndFile [] ["RNDfile"] Global One Raw, Harmless(RANDOM), "" "/dev/urandom",
         "A file to get random numbers from.";
-    RndOverwrite [] ["RNDoverwrite"] Global One Raw, Harmless(RANDOM), "" "yes",
+    RndOverwrite [] ["RNDoverwrite"] Global One Bool, Harmless(RANDOM), "" "yes",
         "Whether RNDfile is written anew.";
-    Stack [] ["stack"] Service One Raw, Harmless("there is no thread for each connection"), "" "131072",
+    Stack [] ["stack"] Service One ANY, Harmless("there is no thread for each connection"), "" "131072",
         "The stack of a thread, in bytes.";
     Taskbar [] ["taskbar"] Global One Raw, Harmless(WINDOWS), "" "",
         "Whether there is an icon in the task bar.";
@@ -498,7 +500,7 @@ table! {
         "A switch for OCSP.";
     OcspNonce [] ["OCSPnonce"] Service One Raw, NeedsCertificates(NO), "" "no",
         "Whether an OCSP answer must be fresh.";
-    OcspRequire [] ["OCSPrequire"] Service One Raw, Harmless("no certificate is ever checked"), "" "yes",
+    OcspRequire [] ["OCSPrequire"] Service One Bool, Harmless("no certificate is ever checked"), "" "yes",
         "Whether an OCSP answer that says nothing is a refusal.";
 }
 

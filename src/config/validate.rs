@@ -1277,13 +1277,13 @@ mod tests {
         );
         assert_eq!(range("sslVersion = TLSv1"), ((Tls10, Tls10), vec!["old-tls"]));
         assert_eq!(range("sslVersionMax = TLSv1.1"), ((Tls11, Tls11), vec!["old-tls"]));
-        assert_eq!(range("options = NO_TLSv1.3"), ((Tls12, Tls12), quiet()));
+        assert_eq!(range("options = NO_TLSv1_3"), ((Tls12, Tls12), quiet()));
         assert_eq!(range("options = NO_TLSv1_2\noptions = NO_SSLv3"), ((Tls13, Tls13), quiet()));
         assert_eq!(range("options = NO_TLSv1_2\noptions = -NO_TLSv1_2"), ((Tls12, Tls13), quiet()));
         let (service, found) = toml("tls-min = \"1.0\"\n");
         assert_eq!((service.tls.min.value, service.tls.max.value), (Tls10, Tls13));
         assert_eq!(found, ["old-tls"]);
-        let gap = "[s]\naccept = 1\nconnect = 2\nPSKsecrets = k\nsslVersionMin = TLSv1.1\noptions = NO_TLSv1.2\n";
+        let gap = "[s]\naccept = 1\nconnect = 2\nPSKsecrets = k\nsslVersionMin = TLSv1.1\noptions = NO_TLSv1_2\n";
         assert!(codes(gap, "x.conf").contains(&"version-range"));
     }
 

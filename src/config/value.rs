@@ -164,9 +164,6 @@ pub(super) const SSL_OPTIONS: &[&str] = &[
     "NO_SSLv3",
     "NO_TICKET",
     "NO_TLSv1",
-    "NO_TLSv1.1",
-    "NO_TLSv1.2",
-    "NO_TLSv1.3",
     "NO_TLSv1_1",
     "NO_TLSv1_2",
     "NO_TLSv1_3",
@@ -686,7 +683,11 @@ fn socket(text: &str, dialect: Dialect) -> Result<(Side, SocketOption), Wrong> {
     let Some((name, value)) = rest.split_once('=') else {
         return Err(bad("there is no equals sign".into()));
     };
-    let (name, value) = (name.trim(), value.trim());
+    // stunnel compares the name as it stands.
+    let (name, value) = match dialect {
+        Dialect::Native => (name.trim(), value.trim()),
+        Dialect::Stunnel => (name, value),
+    };
     let flag = || match value.to_ascii_lowercase().as_str() {
         "yes" | "1" => Ok(true),
         "no" | "0" => Ok(false),

@@ -120,7 +120,7 @@ fn assemble(
             }
         }
     }
-    let range = (version(tls.min.value), version(max));
+    let mut range = (version(tls.min.value), version(max));
     context.set_min_proto_version(Some(range.0))?;
     context.set_max_proto_version(Some(range.1))?;
     if tls.min.value < TlsVersion::Tls12 && tls.security_level.is_none() {
@@ -128,11 +128,27 @@ fn assemble(
         level = 0;
         context.set_security_level(level);
     }
-    if tls.min.value < TlsVersion::Tls13
-        && let Some(written) = tls12_suites(&mut context, tls, errors)?
-    {
-        level = written;
-        context.set_security_level(level);
+    if tls.min.value < TlsVersion::Tls13 {
+        let at = Some(&tls.ciphers);
+        let help = Some(PSK_SUITES.to_owned());
+        match tls12_suites(&mut context, tls, errors)? {
+            Some(Some(written)) => {
+                level = written;
+                context.set_security_level(level);
+            }
+            Some(None) => {}
+            // stunnel's peers of 1.3 never ask for this list, and go on.
+            None if max == TlsVersion::Tls13 => {
+                let message = format!("{NO_PSK_SUITE}: TLS 1.2 is switched off");
+                findings.push(finding(Severity::Warning, "ciphers", at, message, help));
+                range.0 = SslVersion::TLS1_3;
+                context.set_min_proto_version(Some(range.0))?;
+            }
+            None => {
+                let message = NO_PSK_SUITE.to_owned();
+                errors.push(finding(Severity::Error, "ciphers", at, message, help));
+            }
+        }
     }
     if let Err(stack) = context.set_groups_list(&tls.groups) {
         let message = format!("OpenSSL does not take this list of groups: {}", reasons(&stack));
@@ -232,14 +248,17 @@ fn hash_name(hash: PskHash) -> &'static str {
     }
 }
 
+const NO_PSK_SUITE: &str = "no suite of this list takes a pre-shared key";
+const PSK_SUITES: &str = "`PSK` stands for all that do; see `openssl ciphers -v PSK`";
+
 /// Expands the list up to 1.2 on a scratch context and sets what it has of PSK suites, so that a
 /// peer cannot be met without the key, and no NULL cipher is ever offered. Returns the security level
-/// that the list names, as `@SECLEVEL=n`.
+/// that the list names, as `@SECLEVEL=n`; or nothing at all if it has no suite of that kind.
 fn tls12_suites(
     context: &mut SslContextBuilder,
     tls: &TlsConfig,
     errors: &mut Vec<Diagnostic>,
-) -> Result<Option<u32>, ErrorStack> {
+) -> Result<Option<Option<u32>>, ErrorStack> {
     let mut scratch = SslContextBuilder::new(SslMethod::tls())?;
     let untouched = scratch.build();
     let before = untouched.security_level();
@@ -251,7 +270,7 @@ fn tls12_suites(
         let message = format!("OpenSSL knows no suite of this list: {}", reasons(&stack));
         let help = "see `openssl ciphers -v PSK` for what there is".to_owned();
         errors.push(finding(Severity::Error, "ciphers", Some(&tls.ciphers), message, Some(help)));
-        return Ok(None);
+        return Ok(Some(None));
     }
     let expanded = scratch.build();
     let level = expanded.security_level();
@@ -261,13 +280,10 @@ fn tls12_suites(
         .filter(|name| psk::is_psk(name))
         .collect();
     if suites.is_empty() {
-        let message = "no suite of this list takes a pre-shared key".to_owned();
-        let help = "`PSK` stands for all that do; see `openssl ciphers -v PSK`".to_owned();
-        errors.push(finding(Severity::Error, "ciphers", Some(&tls.ciphers), message, Some(help)));
         return Ok(None);
     }
     context.set_cipher_list(&suites.join(":"))?;
-    Ok((level != before).then_some(level))
+    Ok(Some((level != before).then_some(level)))
 }
 
 fn version(version: TlsVersion) -> SslVersion {

@@ -4,6 +4,7 @@
 mod cli;
 mod config_cases;
 mod daemon;
+mod differential;
 mod dropin;
 mod enumeration;
 mod exec;
