@@ -6,13 +6,9 @@ use crate::config::diagnostic::{Report, Severity};
 use crate::daemon::Plan;
 
 pub(super) fn main(file: &File, json: bool) -> u8 {
-    let (size, report) = match config::load(&file.file, file.format.into()) {
-        Err(report) => (None, report),
-        Ok((config, mut report)) => {
-            let plan = Plan::build(&config, &mut report);
-            (plan.map(|plan| plan.size()), report)
-        }
-    };
+    let (config, mut report) = config::survey(&file.file, file.format.into());
+    let plan = config.and_then(|config| Plan::build(&config, &mut report));
+    let size = plan.map(|plan| plan.size());
     if json {
         return print_json(&report, size.is_some());
     }

@@ -65,7 +65,7 @@ async fn demo() -> Result<(), Failure> {
     let echo = TcpListener::bind("127.0.0.1:0").await?;
     let backend = echo.local_addr()?.to_string();
     tokio::spawn(serve_echo(echo));
-    let never: Load = Arc::new(|| Err(Report::default()));
+    let never: Load = Arc::new(|| (None, Report::default()));
     for (version, name) in [("1.3", "TLS 1.3"), ("1.2", "TLS 1.2")] {
         let (server, gate) = start("server", "127.0.0.1:0", &backend, version, &key)?;
         let (client, door) = start("client", "127.0.0.1:0", &gate, version, &key)?;

@@ -15,6 +15,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::config::Format;
 use crate::config::diagnostic::Report;
+use crate::sys::process;
 
 /// Exit codes, after sysexits.h, so that a supervisor can tell a mistake from bad luck.
 pub mod exit {
@@ -103,6 +104,12 @@ impl From<FormatName> for Format {
 
 /// Does what the arguments ask for and says how it went.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    // The system's OpenSSL keeps the system's policy, which is in that file.
+    if cfg!(any(feature = "vendored", windows)) {
+        crate::sys::openssl::ignore_config_file();
+    }
+    // Every command but `version` may hold keys.
+    process::forbid_dumps();
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -156,5 +163,5 @@ fn say(text: &str) -> u8 {
 /// The code for a report with errors.
 fn failed(report: &Report) -> u8 {
     let of = |code: &str| report.diagnostics.iter().any(|finding| finding.code == code);
-    if of("no-such-config") { exit::NO_INPUT } else { exit::CONFIG }
+    if of("unreadable-file") { exit::NO_INPUT } else { exit::CONFIG }
 }

@@ -9,22 +9,15 @@ use super::{File, complain, exit, failed, show};
 use crate::config;
 use crate::daemon::{self, Bound, Ended, Load, Plan, signals, watcher};
 use crate::observe::log;
-use crate::sys::process;
 
 /// Everything up to listening is synchronous and said on standard error: when this program goes on,
 /// its ports are open.
 pub(super) fn main(file: &File) -> u8 {
-    process::forbid_dumps();
     let (path, format) = (file.file.clone(), file.format.into());
-    let load: Load = Arc::new(move || config::load(&path, format));
-    let (config, mut report) = match load() {
-        Ok(loaded) => loaded,
-        Err(report) => {
-            show(&report);
-            return failed(&report);
-        }
-    };
-    let Some(plan) = Plan::build(&config, &mut report) else {
+    let load: Load = Arc::new(move || config::survey(&path, format));
+    let (config, mut report) = load();
+    let plan = config.as_ref().and_then(|config| Plan::build(config, &mut report));
+    let (Some(config), Some(plan)) = (config, plan) else {
         show(&report);
         return failed(&report);
     };
@@ -70,7 +63,11 @@ async fn serve(bound: Bound, load: &Load) -> io::Result<Ended> {
     Ok(running.serve(load, requests).await)
 }
 
+/// Names that are looked up at once. A thread each, and one whose server is dead holds its thread
+/// for half a minute.
+const LOOKUPS: usize = 32;
+
 /// One thread: a tunnel's work is in the kernel and in OpenSSL, and a PLC has one core to spare.
 pub(super) fn runtime() -> io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()
+    tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(LOOKUPS).build()
 }

@@ -42,6 +42,12 @@ impl Format {
 /// # Errors
 /// All mistakes at once, among them a file that cannot be read.
 pub fn load(path: &Path, format: Format) -> Result<(Config, Report), Report> {
+    sound(survey(path, format))
+}
+
+/// The same, for who looks for mistakes: what could be decided comes even when the report has errors,
+/// so that the keys and lists of its other services can be looked at in the same run.
+pub fn survey(path: &Path, format: Format) -> (Option<Config>, Report) {
     let here = match std::env::current_dir() {
         Ok(here) => here,
         // The directory may have been removed; only relative names suffer.
@@ -56,14 +62,14 @@ pub fn load(path: &Path, format: Format) -> Result<(Config, Report), Report> {
                 Diagnostic::error("unreadable-file", format!("cannot read {shown}: {e}"))
                     .help("name a configuration file that exists and that this user may read"),
             );
-            return Err(report);
+            return (None, report);
         }
     };
     let base = match format.dialect(path) {
         Dialect::Stunnel => here,
         Dialect::Native => here.join(path).parent().map(Path::to_path_buf).unwrap_or_default(),
     };
-    load_text(&bytes, path, &base, format)
+    survey_text(&bytes, path, &base, format)
 }
 
 /// Reads and checks a text that is in memory already: from a file descriptor, or in a test. `name` is
@@ -77,12 +83,18 @@ pub fn load_text(
     base: &Path,
     format: Format,
 ) -> Result<(Config, Report), Report> {
+    sound(survey_text(text, name, base, format))
+}
+
+fn survey_text(text: &[u8], name: &Path, base: &Path, format: Format) -> (Option<Config>, Report) {
     let mut report = Report::default();
-    let Some(draft) = read(text, name, base, format, &mut report) else {
-        return Err(report);
-    };
-    let config = validate::validate(&draft, &mut report);
+    let draft = read(text, name, base, format, &mut report);
+    let config = draft.and_then(|draft| validate::validate(&draft, &mut report));
     report.sort();
+    (config, report)
+}
+
+fn sound((config, report): (Option<Config>, Report)) -> Result<(Config, Report), Report> {
     match config {
         Some(config) if !report.has_errors() => Ok((config, report)),
         _ => Err(report),

@@ -240,7 +240,7 @@ pub enum ProxyHeader {
 pub enum Failover {
     /// Always from the first.
     Priority,
-    /// From the one after the last used.
+    /// Each connection begins one further along than the one before, from a random start.
     RoundRobin,
 }
 
@@ -407,9 +407,9 @@ pub struct Timeouts {
 /// What strangers and members may use up.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Sessions at once; unset is derived from the descriptor limit.
+    /// Sessions at once; unset shares what the limit of descriptors leaves with other services.
     pub max_sessions: Option<Decided<u32>>,
-    /// Handshakes at once; unset is derived from the descriptor limit.
+    /// Handshakes at once; unset shares the process's with other services.
     pub max_handshakes: Option<Decided<u32>>,
 }
 

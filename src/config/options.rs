@@ -282,9 +282,9 @@ table! {
     Mode [Service "mode"] ["client"] Service One Kind::Mode, Works, "" "no",
         "Which side wears TLS: a client accepts plain and connects TLS, a server accepts TLS and connects plain.";
     Accept [Service "accept"] ["accept"] Service List Kind::Listen, Works, "" "",
-        "Where to listen: a port, host:port, [IPv6]:port or a Unix socket.";
+        "Where to listen: a port, host:port (IPv6 in brackets) or a Unix socket.";
     Connect [Service "connect"] ["connect"] Service List Kind::Connect, Works, "" "",
-        "Whom to connect to: host:port, [IPv6]:port, a port of this machine or a Unix socket.";
+        "Whom to connect to: host:port (IPv6 in brackets), a port of this machine or a Unix socket.";
     Failover [Service "failover"] ["failover"] Service One Kind::Failover, Works, "priority" "prio",
         "The order in which several addresses are tried.";
     Delay [] ["delay"] Service One Raw, Harmless("names are always resolved when they are used"), "" "no",

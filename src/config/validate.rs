@@ -19,7 +19,8 @@ use super::options::{Opt, Treatment};
 use super::value;
 use crate::secrets::{IdentityRule, OnDuplicate, OnLoosePermissions, Rules};
 
-/// Decides everything. `None` only if there is an error in the report.
+/// Decides everything that can be. With an error in the report, what comes of it must not run: it
+/// lacks what was wrong.
 pub(super) fn validate(draft: &Draft, report: &mut Report) -> Option<Config> {
     let mut check = Checker { draft, dialect: draft.dialect, report };
     check.treat(&draft.global, false);

@@ -20,25 +20,27 @@ use crate::config::model::{
     Authentication, Config, Decided, Dialect, Endpoint, Level, Mode, Origin, ServiceConfig, Source,
 };
 use crate::net::{self, Listener};
-use crate::observe::event::Event;
+use crate::observe::event::{Event, Scope};
 use crate::secrets::SecretSet;
 use crate::sys::process;
-use crate::tunnel::{Capacity, Phase, Service, Setup, Shared};
+use crate::tunnel::{Limits, Phase, Service, Setup, Shared};
 use reload::{Door, Live};
+use watcher::Files;
 
 /// Descriptors that are not sessions': standard streams, listeners, the runtime, the log, keys that
 /// are being read.
 const RESERVED: usize = 100;
 /// Descriptors of one session.
 const PER_SESSION: usize = 2;
-/// Handshakes at once when nothing was said: at 25 kB each, 6 MB at the worst.
-const HANDSHAKES: usize = 256;
+/// Handshakes at once when nothing was said. A silent one keeps 25 kB, and a ClientHello that is
+/// announced as long as it may be has OpenSSL reserve 131 kB: 20 MB at the worst (measured).
+const HANDSHAKES: usize = 128;
 
 /// A configuration with everything that it needs read and built, and nothing begun.
 #[derive(Debug)]
 pub struct Plan {
     drain: Duration,
-    files: Vec<PathBuf>,
+    files: Files,
     services: Vec<(ServiceConfig, Setup)>,
 }
 
@@ -46,7 +48,7 @@ pub struct Plan {
 #[derive(Debug)]
 pub struct Bound {
     drain: Duration,
-    files: Vec<PathBuf>,
+    files: Files,
     services: Vec<Prepared>,
 }
 
@@ -68,8 +70,9 @@ pub struct BindError {
     pub kind: std::io::ErrorKind,
 }
 
-/// Reads the configuration, at the start and at every reload.
-pub type Load = Arc<dyn Fn() -> Result<(Config, Report), Report> + Send + Sync>;
+/// Reads the configuration, at the start and at every reload: what could be decided, and whether it
+/// may run.
+pub type Load = Arc<dyn Fn() -> (Option<Config>, Report) + Send + Sync>;
 
 /// What is asked of a running program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,8 +95,8 @@ pub enum Ended {
 }
 
 impl Plan {
-    /// Builds every service. Everything that is wrong with any of them goes to `report`, and then
-    /// there is no plan.
+    /// Builds every service. Everything that is wrong with any of them goes to `report`; with an
+    /// error there, of whatever origin, there is no plan.
     pub fn build(config: &Config, report: &mut Report) -> Option<Self> {
         Self::replacing(config, &HashMap::new(), report)
     }
@@ -126,6 +129,7 @@ impl Plan {
         report: &mut Report,
         build: impl Fn(&ServiceConfig, &mut Vec<Diagnostic>) -> Result<Setup, Vec<Diagnostic>>,
     ) -> Option<Self> {
+        let files = Files::look(files(config, report));
         let mut services = Vec::new();
         let mut findings = Vec::new();
         for service in &config.services {
@@ -135,17 +139,16 @@ impl Plan {
             }
         }
         findings.extend(selfies(&services));
-        let failed = findings.iter().any(|finding| finding.severity == Severity::Error);
         // Two services may read one key file: its findings are said once.
         for finding in findings {
             if !report.diagnostics.contains(&finding) {
                 report.diagnostics.push(finding);
             }
         }
-        if failed {
+        if report.has_errors() {
             return None;
         }
-        Some(Self { drain: config.drain_timeout.value, files: files(config, report), services })
+        Some(Self { drain: config.drain_timeout.value, files, services })
     }
 
     /// How many services and identities there are.
@@ -258,24 +261,18 @@ fn selfies(services: &[(ServiceConfig, Setup)]) -> Vec<Diagnostic> {
     findings
 }
 
-/// How many sessions and handshakes a service may have, from what was said or from the limit of
-/// descriptors.
-struct Capacities {
-    sessions: usize,
+/// What the limit of descriptors leaves for sessions and for handshakes.
+fn shared() -> Arc<Shared> {
+    let budget = process::raise_descriptor_limit().saturating_sub(RESERVED);
+    let handshakes = HANDSHAKES.min(budget / 4);
+    Shared::new((budget - handshakes) / PER_SESSION, handshakes)
 }
 
-impl Capacities {
-    fn new() -> Self {
-        let descriptors = process::raise_descriptor_limit();
-        Self { sessions: descriptors.saturating_sub(RESERVED) / PER_SESSION }
-    }
-
-    fn of(&self, config: &ServiceConfig) -> Capacity {
-        let said = |limit: &Option<Decided<u32>>| limit.as_ref().map(|n| n.value as usize);
-        Capacity {
-            sessions: said(&config.limits.max_sessions).unwrap_or(self.sessions),
-            handshakes: said(&config.limits.max_handshakes).unwrap_or(HANDSHAKES),
-        }
+fn limits(config: &ServiceConfig) -> Limits {
+    let said = |limit: &Option<Decided<u32>>| limit.as_ref().map(|n| n.value as usize);
+    Limits {
+        sessions: said(&config.limits.max_sessions),
+        handshakes: said(&config.limits.max_handshakes),
     }
 }
 
@@ -297,18 +294,18 @@ impl Bound {
     /// The runtime has no room for a listener.
     pub fn start(self) -> std::io::Result<Running> {
         let (alive, all_gone) = mpsc::channel(1);
-        let shared = Arc::new(Shared::default());
-        let capacities = Capacities::new();
+        let shared = shared();
         let mut live = Vec::new();
         let mut only = None;
         for Prepared { config, setup, listeners } in self.services {
-            let (name, capacity) = (config.name.value.as_str(), capacities.of(&config));
-            let service = Service::new(name, setup, capacity, shared.clone());
+            let name = config.name.value.as_str();
+            let service = Service::new(name, setup, limits(&config), shared.clone());
             let mut doors = Vec::new();
             for (at, listener) in listeners {
                 let address = listener.address().to_owned();
-                doors.push(Door::open(&service, at, listener.into_async()?, &alive));
-                Event::Listening { address: &address }.log(Some(name), None);
+                let door = Door::open(&service, at, address, listener.into_async()?, &alive);
+                door.announce(&service, false);
+                doors.push(door);
             }
             if matches!(config.source, Source::Stdio) {
                 only = Some(serve_stdio(&service, &alive)?);
@@ -316,6 +313,7 @@ impl Bound {
             live.push(Live { service, doors });
         }
         reload::introduce(&live);
+        Event::Accepting.log(Scope::PROGRAM);
         let settling = shared.clone();
         tokio::spawn(async move { settling.settle().await });
         let files = watch::Sender::new(self.files);
@@ -332,7 +330,7 @@ pub struct Running {
     only: Option<JoinHandle<bool>>,
     inetd: bool,
     drain: Duration,
-    files: watch::Sender<Vec<PathBuf>>,
+    files: watch::Sender<Files>,
     shared: Arc<Shared>,
     alive: mpsc::Sender<()>,
     all_gone: mpsc::Receiver<()>,
@@ -345,7 +343,7 @@ impl Running {
     }
 
     /// What the configuration in force was made of, for [`watcher::watch`].
-    pub fn files(&self) -> watch::Receiver<Vec<PathBuf>> {
+    pub fn files(&self) -> watch::Receiver<Files> {
         self.files.subscribe()
     }
 
@@ -366,8 +364,8 @@ impl Running {
                 None => break "end of input",
             }
         };
-        let Self { live, drain, alive, mut all_gone, .. } = self;
-        Event::Draining { signal: who, limit: drain }.log(None, None);
+        let Self { live, drain, alive, shared, mut all_gone, .. } = self;
+        Event::Draining { signal: who, limit: drain }.log(Scope::PROGRAM);
         let services: Vec<_> = live.into_iter().map(|live| live.service).collect();
         for service in &services {
             service.enter(Phase::Draining);
@@ -389,9 +387,10 @@ impl Running {
             () = expire(drain, &services) => Ended::Drained,
             () = insisted => Ended::Forced,
         };
+        shared.settle_now();
         let totals = services.iter().map(|service| service.counters.totals());
         let (sessions, refused) = totals.fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
-        Event::Stopped { sessions, refused }.log(None, None);
+        Event::Stopped { sessions, refused }.log(Scope::PROGRAM);
         ended
     }
 }
@@ -447,6 +446,6 @@ pub fn warn(report: &Report) {
         let place = place.map(|p| format!("{}:{}: ", p.file.display(), p.line)).unwrap_or_default();
         let help = finding.help.as_deref().map(|help| format!(" ({help})")).unwrap_or_default();
         let text = format!("{place}{}{help}", finding.message);
-        Event::Finding { level, text: &text }.log(None, None);
+        Event::Finding { level, text: &text }.log(Scope::PROGRAM);
     }
 }

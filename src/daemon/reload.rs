@@ -6,11 +6,11 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::{Bound, Capacities, Load, Plan, Prepared, Running, warn};
+use super::{Bound, Load, Plan, Prepared, Running, limits, warn};
 use crate::config::diagnostic::{Diagnostic, Report};
 use crate::config::model::{Config, Endpoint, ServiceConfig, Source};
 use crate::net::Acceptable;
-use crate::observe::event::Event;
+use crate::observe::event::{Event, Scope};
 use crate::observe::log;
 use crate::tunnel::{Phase, Service, Setup};
 
@@ -18,6 +18,8 @@ use crate::tunnel::{Phase, Service, Setup};
 #[derive(Debug)]
 pub(super) struct Door {
     pub(super) at: Endpoint,
+    address: String,
+    descriptor: i64,
     stop: oneshot::Sender<()>,
     task: JoinHandle<Acceptable>,
 }
@@ -27,12 +29,20 @@ impl Door {
     pub(super) fn open(
         service: &Arc<Service>,
         at: Endpoint,
+        address: String,
         listener: Acceptable,
         alive: &mpsc::Sender<()>,
     ) -> Self {
+        let descriptor = listener.descriptor();
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(service.clone().listen(listener, stopped, alive.clone()));
-        Self { at, stop, task }
+        Self { at, address, descriptor, stop, task }
+    }
+
+    /// Says where it is; `still`, when it was there before a reload.
+    pub(super) fn announce(&self, service: &Service, still: bool) {
+        let (address, descriptor) = (&self.address, self.descriptor);
+        Event::Listening { address, descriptor, still }.log(service.scope(None));
     }
 
     /// Takes the listener from its service without closing it. Connections go on queueing in the
@@ -95,23 +105,23 @@ impl Running {
         };
         if let Err(error) = log::change(&config.log) {
             let error = format!("cannot open the log: {error}");
-            Event::ReloadFailed { who, error: &error }.log(None, None);
+            Event::ReloadFailed { who, error: &error }.log(Scope::PROGRAM);
             return;
         }
         warn(&report);
         match self.commit(bound).await {
             Ok(()) => {
                 let services = self.live.len();
-                Event::Reloaded { who, services }.log(None, None);
+                Event::Reloaded { who, services }.log(Scope::PROGRAM);
             }
-            Err(error) => Event::ReloadFailed { who, error: &error }.log(None, None),
+            Err(error) => Event::ReloadFailed { who, error: &error }.log(Scope::PROGRAM),
         }
     }
 
     fn keep(&self, who: &str, report: &Report) {
         warn(report);
         let error = "what was running goes on unchanged";
-        Event::ReloadFailed { who, error: &error }.log(None, None);
+        Event::ReloadFailed { who, error: &error }.log(Scope::PROGRAM);
     }
 
     async fn commit(&mut self, bound: Bound) -> std::io::Result<()> {
@@ -129,7 +139,6 @@ impl Running {
         }
         self.drain = bound.drain;
         self.files.send_replace(bound.files);
-        let capacities = Capacities::new();
         let mut old: Vec<Live> = std::mem::take(&mut self.live);
         let mut doors: Vec<(String, Door)> = Vec::new();
         for live in &mut old {
@@ -138,34 +147,35 @@ impl Running {
         }
         for (config, setup, listeners) in next {
             let name = config.name.value.as_str();
-            let capacity = capacities.of(&config);
+            let limits = limits(&config);
             let same = old.iter().position(|live| live.service.name() == name);
             let service = match same.map(|at| old.remove(at).service) {
                 Some(service) => {
-                    service.replace(setup, capacity);
+                    service.replace(setup, limits);
                     service
                 }
-                None => Service::new(name, setup, capacity, self.shared.clone()),
+                None => Service::new(name, setup, limits, self.shared.clone()),
             };
             let mut own = Vec::new();
             for listen in config.accept() {
                 while let Some(at) = doors.iter().position(|(_, door)| door.at == listen.at.value) {
                     let (owner, door) = doors.remove(at);
-                    if owner == name {
-                        own.push(door);
-                    } else if let Some(listener) = door.release().await {
-                        own.push(Door::open(
-                            &service,
-                            listen.at.value.clone(),
-                            listener,
-                            &self.alive,
-                        ));
-                    }
+                    let door = if owner == name {
+                        door
+                    } else {
+                        let address = door.address.clone();
+                        let Some(listener) = door.release().await else { continue };
+                        let at = listen.at.value.clone();
+                        Door::open(&service, at, address, listener, &self.alive)
+                    };
+                    door.announce(&service, true);
+                    own.push(door);
                 }
             }
             for (at, address, listener) in listeners {
-                Event::Listening { address: &address }.log(Some(name), None);
-                own.push(Door::open(&service, at, listener, &self.alive));
+                let door = Door::open(&service, at, address, listener, &self.alive);
+                door.announce(&service, false);
+                own.push(door);
             }
             self.live.push(Live { service, doors: own });
         }
@@ -195,7 +205,8 @@ fn prepare(
     held: &[Endpoint],
     inetd: bool,
 ) -> Result<(Config, Bound, Report), Report> {
-    let (config, mut report) = load()?;
+    let (config, mut report) = load();
+    let Some(config) = config else { return Err(report) };
     let stdio = |service: &ServiceConfig| matches!(service.source, Source::Stdio);
     if config.services.iter().any(stdio) != inetd {
         // Its connection is there from the start, or never.

@@ -32,9 +32,24 @@ const HASHED: u64 = 16 * 1024 * 1024;
 /// Content by file; a file that is not there counts as such.
 type Fingerprint = BTreeMap<PathBuf, Option<[u8; 32]>>;
 
-/// Watches until the receiver of requests is gone. `files` are the paths that the configuration in
-/// force was made of: files, and directories of key files.
-pub async fn watch(files: watch::Receiver<Vec<PathBuf>>, requests: mpsc::Sender<Request>) {
+/// What a configuration was made of.
+#[derive(Debug, Clone)]
+pub struct Files {
+    paths: Vec<PathBuf>,
+    content: Fingerprint,
+}
+
+impl Files {
+    /// Files, and directories of key files. To be called *before* their keys are read: a change
+    /// that comes meanwhile must look like one, or a revocation could be missed.
+    pub(super) fn look(paths: Vec<PathBuf>) -> Self {
+        let content = fingerprint(&paths);
+        Self { paths, content }
+    }
+}
+
+/// Watches the files of the configuration in force, until the receiver of requests is gone.
+pub async fn watch(mut files: watch::Receiver<Files>, requests: mpsc::Sender<Request>) {
     let (sender, mut events) = mpsc::unbounded_channel();
     let watcher = notify::recommended_watcher(move |event| {
         // The receiver is gone only when the program ends.
@@ -43,37 +58,40 @@ pub async fn watch(files: watch::Receiver<Vec<PathBuf>>, requests: mpsc::Sender<
     // Without a watcher (no inotify instances left, say) the poll still sees every change.
     let mut watcher = watcher.ok();
     let mut watched = BTreeSet::new();
-    let mut paths = files.borrow().clone();
-    let mut known = fingerprint(&paths);
+    let Files { mut paths, content: mut known } = files.borrow_and_update().clone();
     loop {
-        if *files.borrow() != paths {
-            paths = files.borrow().clone();
-            known = fingerprint(&paths);
-        }
+        // Watched first and looked at then: what changes in between makes an event.
         follow(watcher.as_mut(), &paths, &mut watched);
-        // Whatever wakes this up, the content decides.
-        let _ = timeout(POLL, async {
-            while let Some(event) = events.recv().await {
-                if matters(&event) {
-                    settle(&mut events, event).await;
-                    return;
-                }
-            }
-            std::future::pending::<()>().await;
-        })
-        .await;
         let now = fingerprint(&paths);
-        if now != known {
-            if stable(&paths, &now).await {
-                known = now;
-                if requests.send(Request::Reload("changed files")).await.is_err() {
+        if now != known && stable(&paths, &now).await {
+            known = now;
+            if requests.send(Request::Reload("changed files")).await.is_err() {
+                return;
+            }
+        }
+        tokio::select! {
+            () = change(&mut events) => {}
+            () = sleep(POLL) => {}
+            () = requests.closed() => return,
+            changed = files.changed() => {
+                if changed.is_err() {
                     return;
                 }
+                Files { paths, content: known } = files.borrow_and_update().clone();
             }
-        } else if requests.is_closed() {
-            return;
         }
     }
+}
+
+/// Returns when something has happened and has come to rest. Whether it changed anything, the content
+/// decides.
+async fn change(events: &mut mpsc::UnboundedReceiver<notify::Result<notify::Event>>) {
+    while let Some(event) = events.recv().await {
+        if matters(&event) {
+            return settle(events, event).await;
+        }
+    }
+    std::future::pending().await
 }
 
 /// Waits for silence, and for writers to close what they write.

@@ -15,8 +15,11 @@ use super::{Peer, Socket, options};
 use crate::config::model::{
     Decided, Endpoint, Failover, Host, Keepalive, Level, Program, SocketOption, Target,
 };
-use crate::observe::event::Event;
+use crate::observe::event::{Event, Scope};
 use crate::secrets::Identity;
+
+#[cfg(test)]
+mod tests;
 
 /// Connects one service to its targets.
 #[derive(Debug)]
@@ -37,6 +40,8 @@ pub struct Caller<'a> {
     pub peer: &'a Peer,
     /// The identity whose key it proved.
     pub who: Option<&'a Identity>,
+    /// The session, in whose name the attempts are logged.
+    pub scope: Scope<'a>,
 }
 
 /// A target that answered.
@@ -101,19 +106,19 @@ impl Dialer {
         if self.failover == Failover::RoundRobin {
             let mut places = Vec::new();
             for target in targets {
-                places.extend(self.places(target, &mut failed).await);
+                places.extend(self.places(target, caller, &mut failed).await);
             }
             let first = self.turn.fetch_add(1, Ordering::Relaxed) % places.len().max(1);
             places.rotate_left(first);
             for place in places {
-                if let Some(reached) = self.reach(place, &mut failed).await {
+                if let Some(reached) = self.reach(place, caller, &mut failed).await {
                     return Ok(reached);
                 }
             }
         } else {
             for target in targets {
-                for place in self.places(target, &mut failed).await {
-                    if let Some(reached) = self.reach(place, &mut failed).await {
+                for place in self.places(target, caller, &mut failed).await {
+                    if let Some(reached) = self.reach(place, caller, &mut failed).await {
                         return Ok(reached);
                     }
                 }
@@ -151,6 +156,7 @@ impl Dialer {
     async fn places<'a>(
         &self,
         target: &'a Endpoint,
+        caller: &Caller<'_>,
         failed: &mut Vec<(String, io::Error)>,
     ) -> Vec<Place<'a>> {
         let Endpoint::Tcp { host, port } = target else {
@@ -161,6 +167,7 @@ impl Dialer {
                 addresses.into_iter().map(|address| Place::Tcp(target, address)).collect()
             }
             Err(error) => {
+                Event::ConnectFailed { address: target, error: &error }.log(caller.scope);
                 failed.push((target.to_string(), error));
                 Vec::new()
             }
@@ -170,32 +177,39 @@ impl Dialer {
     async fn reach(
         &self,
         place: Place<'_>,
+        caller: &Caller<'_>,
         failed: &mut Vec<(String, io::Error)>,
     ) -> Option<Reached> {
-        let (endpoint, address, attempt) = match place {
-            Place::Tcp(endpoint, address) => {
-                (endpoint, address.to_string(), within(self.limit, self.tcp(address)).await)
-            }
-            Place::Unix(endpoint) => {
-                (endpoint, endpoint.to_string(), within(self.limit, unix(endpoint)).await)
-            }
+        let (endpoint, address) = match &place {
+            Place::Tcp(endpoint, address) => (*endpoint, address.to_string()),
+            Place::Unix(endpoint) => (*endpoint, endpoint.to_string()),
+        };
+        Event::Connecting { address: &address }.log(caller.scope);
+        let attempt = match place {
+            Place::Tcp(_, address) => within(self.limit, self.tcp(address, caller)).await,
+            Place::Unix(endpoint) => within(self.limit, unix(endpoint)).await,
         };
         match attempt {
-            Ok(socket) => Some(Reached {
-                socket,
-                endpoint: Some(endpoint.clone()),
-                address,
-                #[cfg(unix)]
-                child: None,
-            }),
+            Ok(socket) => {
+                let local = socket.local_address().map_or(Peer::Local, Peer::Tcp);
+                Event::Connected { address: &address, local: &local }.log(caller.scope);
+                Some(Reached {
+                    socket,
+                    endpoint: Some(endpoint.clone()),
+                    address,
+                    #[cfg(unix)]
+                    child: None,
+                })
+            }
             Err(error) => {
+                Event::ConnectFailed { address: &address, error: &error }.log(caller.scope);
                 failed.push((address, error));
                 None
             }
         }
     }
 
-    async fn tcp(&self, address: SocketAddr) -> io::Result<Socket> {
+    async fn tcp(&self, address: SocketAddr, caller: &Caller<'_>) -> io::Result<Socket> {
         let socket =
             socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
@@ -207,7 +221,7 @@ impl Dialer {
         for option in &self.options {
             if let Err(error) = options::apply(&socket, option) {
                 let text = options::not_set(option, &error);
-                Event::Finding { level: Level::Warning, text: &text }.log(None, None);
+                Event::Finding { level: Level::Warning, text: &text }.log(caller.scope);
             }
         }
         if let Some(local) = &self.local {

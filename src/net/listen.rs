@@ -11,6 +11,9 @@ use socket2::{Domain, Protocol, Type};
 use super::{Peer, Socket, options};
 use crate::config::model::{Decided, Endpoint, Host, Listen, SocketOption};
 
+#[cfg(test)]
+mod tests;
+
 /// How long a busy address is tried again, so that an immediate restart finds its port while the
 /// process before it is still going.
 const BUSY: Duration = Duration::from_secs(2);
@@ -30,7 +33,9 @@ pub struct Listener {
 enum Kind {
     Tcp(std::net::TcpListener),
     #[cfg(unix)]
-    Unix(std::os::unix::net::UnixListener, Unlink),
+    /// The path goes before the listener does: a successor that found it refusing connections would
+    /// take it for stale, and lose its own socket to our unlinking.
+    Unix(Unlink, std::os::unix::net::UnixListener),
 }
 
 /// The path of a Unix listener; removed when the listener goes.
@@ -157,12 +162,15 @@ fn bind_tcp(
 #[cfg(unix)]
 fn bind_unix(path: &Path) -> io::Result<Listener> {
     use std::os::unix::fs::FileTypeExt;
-    use std::os::unix::net::{UnixListener, UnixStream};
+    use std::os::unix::net::{UnixDatagram, UnixListener};
     let listener = match UnixListener::bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            let stale = std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket())
-                && UnixStream::connect(path)
-                    .is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused);
+            // Asked with a datagram socket, a stream listener answers "wrong type" and hears
+            // nothing of it. A connection would reach its target, and a PLC's runtime ends its
+            // session when a second one does.
+            let refused = UnixDatagram::unbound()?.connect(path);
+            let stale = refused.is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused)
+                && std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket());
             if !stale {
                 return Err(error);
             }
@@ -173,7 +181,7 @@ fn bind_unix(path: &Path) -> io::Result<Listener> {
     };
     listener.set_nonblocking(true)?;
     let address = path.display().to_string();
-    Ok(Listener { kind: Kind::Unix(listener, Unlink(path.to_owned())), address })
+    Ok(Listener { kind: Kind::Unix(Unlink(path.to_owned()), listener), address })
 }
 
 impl Listener {
@@ -190,8 +198,8 @@ impl Listener {
         Ok(match self.kind {
             Kind::Tcp(listener) => Acceptable::Tcp(tokio::net::TcpListener::from_std(listener)?),
             #[cfg(unix)]
-            Kind::Unix(listener, unlink) => {
-                Acceptable::Unix(tokio::net::UnixListener::from_std(listener)?, unlink)
+            Kind::Unix(unlink, listener) => {
+                Acceptable::Unix(unlink, tokio::net::UnixListener::from_std(listener)?)
             }
         })
     }
@@ -202,12 +210,26 @@ impl Listener {
 pub enum Acceptable {
     /// TCP.
     Tcp(tokio::net::TcpListener),
-    /// A Unix socket, and its path.
+    /// A Unix socket's path, and the socket.
     #[cfg(unix)]
-    Unix(tokio::net::UnixListener, Unlink),
+    Unix(Unlink, tokio::net::UnixListener),
 }
 
 impl Acceptable {
+    /// The number of its descriptor; 0 where the system has none.
+    pub fn descriptor(&self) -> i64 {
+        #[cfg(unix)]
+        {
+            use std::os::fd::AsRawFd;
+            i64::from(match self {
+                Self::Tcp(listener) => listener.as_raw_fd(),
+                Self::Unix(_, listener) => listener.as_raw_fd(),
+            })
+        }
+        #[cfg(not(unix))]
+        0
+    }
+
     /// Waits for the next connection. Cancel safe.
     ///
     /// # Errors
@@ -219,7 +241,7 @@ impl Acceptable {
                 Ok((Socket::Tcp(stream), Peer::Tcp(address)))
             }
             #[cfg(unix)]
-            Self::Unix(listener, _) => {
+            Self::Unix(_, listener) => {
                 let (stream, _) = listener.accept().await?;
                 Ok((Socket::Unix(stream), Peer::Local))
             }

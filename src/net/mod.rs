@@ -77,22 +77,41 @@ impl fmt::Display for Peer {
 }
 
 impl Socket {
-    /// Our own address, of TCP.
-    pub fn local_address(&self) -> Option<SocketAddr> {
+    /// The TCP connection that this is, unless it is of another kind.
+    pub fn as_tcp(&self) -> Option<&TcpStream> {
         match self {
-            Self::Tcp(stream) => stream.local_addr().ok(),
+            Self::Tcp(stream) => Some(stream),
+            #[cfg(unix)]
             _ => None,
         }
+    }
+
+    /// Our own address, of TCP.
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        self.as_tcp().and_then(|stream| stream.local_addr().ok())
     }
 
     /// What closing does to data and peer: a reset, which tells the peer that what it has may be
     /// half of something, or TCP's orderly end. Unix sockets know no reset.
     pub fn reset_on_close(&self, reset: bool) {
-        if let Self::Tcp(stream) = self {
+        if let Some(stream) = self.as_tcp() {
             let linger = reset.then_some(Duration::ZERO);
             // Fails on a socket that the peer has reset already: the aim is reached then.
             let _ = socket2::SockRef::from(stream).set_linger(linger);
         }
+    }
+
+    /// The error that the system has noted and nobody has been told yet: a reset, or a peer that
+    /// keepalive found dead.
+    pub fn fault(&self) -> Option<io::Error> {
+        match self {
+            Self::Tcp(stream) => stream.take_error(),
+            #[cfg(unix)]
+            Self::Unix(stream) => stream.take_error(),
+            #[cfg(unix)]
+            Self::Stdio(_) => Ok(None),
+        }
+        .unwrap_or_else(Some)
     }
 
     /// Ends an orderly conversation with a peer that may still be sending: FIN, then discard what

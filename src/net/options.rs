@@ -12,15 +12,10 @@ use crate::sys::socket;
 /// # Errors
 /// The system's, for a socket that is closed already.
 pub fn keepalive<'s>(socket: impl Into<SockRef<'s>>, keepalive: &Keepalive) -> io::Result<()> {
-    let mut set = TcpKeepalive::new().with_time(keepalive.idle).with_interval(keepalive.interval);
-    #[cfg(unix)]
-    {
-        set = set.with_retries(keepalive.count);
-    }
-    #[cfg(not(unix))]
-    {
-        set = set.with_time(keepalive.idle);
-    }
+    let set = TcpKeepalive::new()
+        .with_time(keepalive.idle)
+        .with_interval(keepalive.interval)
+        .with_retries(keepalive.count);
     socket.into().set_tcp_keepalive(&set)
 }
 
@@ -36,6 +31,7 @@ pub fn not_set(option: &SocketOption, error: &io::Error) -> String {
 pub fn apply(socket: &Socket, option: &SocketOption) -> io::Result<()> {
     use SocketOption as O;
     use std::time::Duration;
+    #[cfg(unix)]
     let seconds = |s: u32| Duration::from_secs(s.into());
     match option {
         O::KeepAlive(on) => socket.set_keepalive(*on),
@@ -52,9 +48,12 @@ pub fn apply(socket: &Socket, option: &SocketOption) -> io::Result<()> {
         O::TimeToLive(ttl) => socket.set_ttl_v4(u32::from(*ttl)),
         O::NoDelay(on) => socket.set_tcp_nodelay(*on),
         O::Ipv6Only(on) => socket.set_only_v6(*on),
+        // Windows sets the three together or not at all: alone, one would zero the others.
+        #[cfg(unix)]
         O::KeepAliveIdle(s) => {
             socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(seconds(*s)))
         }
+        #[cfg(unix)]
         O::KeepAliveInterval(s) => {
             socket.set_tcp_keepalive(&TcpKeepalive::new().with_interval(seconds(*s)))
         }

@@ -1,18 +1,87 @@
-//! Everything that is logged, as one list: what happened, how important it is, and its words.
+//! Everything that is logged, as one list: what happened, how important it is, and its words in each
+//! of the formats.
 
 use std::fmt::{self, Display};
 use std::time::Duration;
 
 use super::log;
-use crate::config::model::Level;
+use crate::config::model::{Level, LogFormat, Mode};
+
+/// What a line is about.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Scope<'a> {
+    /// The service.
+    pub service: Option<&'a str>,
+    /// The session's number.
+    pub session: Option<u64>,
+    /// The service's own limit of importance, where it has one.
+    pub level: Option<Level>,
+}
+
+impl Scope<'_> {
+    /// The program itself.
+    pub const PROGRAM: Scope<'static> = Scope { service: None, session: None, level: None };
+}
 
 /// Something worth a line. Parts that come from a peer are escaped by whoever displays them.
 #[allow(missing_debug_implementations)]
 pub enum Event<'a> {
-    /// A listener is open.
+    /// A listener is open, for the first time or still after a reload.
     Listening {
         /// Its address, with the real port.
         address: &'a dyn Display,
+        /// Its descriptor, which stunnel names.
+        descriptor: i64,
+        /// It was open before this reload.
+        still: bool,
+    },
+    /// Every listener is open.
+    Accepting,
+    /// A connection was accepted.
+    Accepted {
+        /// The downstream peer.
+        peer: &'a dyn Display,
+    },
+    /// A handshake succeeded, and the key is proven.
+    Secured {
+        /// Which end this is.
+        mode: Mode,
+        /// Whose key it was, quoted.
+        who: &'a dyn Display,
+        /// The protocol version.
+        version: &'a str,
+        /// The suite.
+        suite: &'a str,
+        /// The strength of its cipher, in bits.
+        bits: i32,
+        /// The key exchange group and its size in bits, where the library tells.
+        group: Option<(&'a str, u32)>,
+    },
+    /// A client end's handshake begins.
+    Presenting {
+        /// The identity that is presented, quoted.
+        who: &'a dyn Display,
+        /// The name in SNI, if one is sent.
+        name: Option<&'a str>,
+    },
+    /// An address is tried.
+    Connecting {
+        /// The upstream address.
+        address: &'a dyn Display,
+    },
+    /// It answered.
+    Connected {
+        /// The upstream address.
+        address: &'a dyn Display,
+        /// Our own address towards it.
+        local: &'a dyn Display,
+    },
+    /// It did not.
+    ConnectFailed {
+        /// The upstream address.
+        address: &'a dyn Display,
+        /// The system's words, with its number.
+        error: &'a std::io::Error,
     },
     /// A session begins: the key is proven and the target answers.
     Opened {
@@ -29,8 +98,14 @@ pub enum Event<'a> {
     Closed {
         /// How important its end is.
         level: Level,
+        /// Which end this is.
+        mode: Mode,
+        /// Both directions ended in order.
+        complete: bool,
         /// Why.
         end: &'a dyn Display,
+        /// What became of the two connections, in stunnel's word.
+        manner: Manner,
         /// Bytes from downstream to upstream.
         up: u64,
         /// Bytes from upstream to downstream.
@@ -57,6 +132,13 @@ pub enum Event<'a> {
         /// The downstream peer, who is now turned away.
         peer: &'a dyn Display,
         /// What was tried, and what came of it.
+        error: &'a dyn Display,
+    },
+    /// A socket option that the operator wrote cannot be set, so nobody can be served.
+    Unprepared {
+        /// The downstream peer, who is now turned away.
+        peer: &'a dyn Display,
+        /// The system's words.
         error: &'a dyn Display,
     },
     /// A program was started to serve a session.
@@ -137,36 +219,51 @@ pub enum Event<'a> {
     },
 }
 
-impl Event<'_> {
-    /// How important it is.
-    pub fn level(&self) -> Level {
+/// The end of stunnel's last line for a connection that never became a session.
+const NOTHING: &str = "0 byte(s) sent to TLS, 0 byte(s) sent to socket";
+
+/// What became of a session's two connections, in the words of stunnel's last line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    /// Both were closed in order.
+    Closed,
+    /// Both were reset.
+    Reset,
+    /// The accepted one was reset, the other closed.
+    LocalReset,
+    /// The accepted one was closed, the other reset.
+    RemoteReset,
+}
+
+impl Manner {
+    fn word(self) -> &'static str {
         match self {
-            Self::Closed { level, .. } | Self::Finding { level, .. } => *level,
-            Self::ReloadFailed { .. } => Level::Error,
-            Self::AcceptTrouble { .. }
-            | Self::HandshakeFailed { .. }
-            | Self::Unreachable { .. } => Level::Warning,
-            Self::Full { .. } | Self::AcceptRecovered { .. } => Level::Notice,
-            Self::Reloaded { .. } | Self::Draining { .. } | Self::Stopped { .. } => Level::Notice,
-            Self::Listening { .. }
-            | Self::Opened { .. }
-            | Self::Refused { .. }
-            | Self::ChildStarted { .. }
-            | Self::ChildEnded { .. }
-            | Self::Crowded { .. }
-            | Self::Withheld { .. } => Level::Info,
+            Self::Closed => "closed",
+            Self::Reset => "reset",
+            Self::LocalReset => "closed/reset",
+            Self::RemoteReset => "reset/closed",
         }
     }
+}
 
+impl Event<'_> {
     /// A stable name for whoever reads JSON lines.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Listening { .. } => "listening",
+            Self::Accepting => "accepting",
+            Self::Accepted { .. } => "accepted",
+            Self::Secured { .. } => "secured",
+            Self::Presenting { .. } => "presenting",
+            Self::Connecting { .. } => "connecting",
+            Self::Connected { .. } => "connected",
+            Self::ConnectFailed { .. } => "connect-failed",
             Self::Opened { .. } => "session-opened",
             Self::Closed { .. } => "session-closed",
             Self::Refused { .. } => "handshake-refused",
             Self::HandshakeFailed { .. } => "handshake-failed",
             Self::Unreachable { .. } => "target-unreachable",
+            Self::Unprepared { .. } => "socket-options-failed",
             Self::ChildStarted { .. } => "child-started",
             Self::ChildEnded { .. } => "child-ended",
             Self::Full { .. } => "service-full",
@@ -182,16 +279,187 @@ impl Event<'_> {
         }
     }
 
-    /// Writes the line, if this level is logged at all.
-    pub fn log(&self, service: Option<&str>, session: Option<u64>) {
-        log::write(self, service, session);
+    /// Writes its lines, as far as their levels are logged at all.
+    pub fn log(&self, scope: Scope<'_>) {
+        log::write(self, scope);
+    }
+
+    /// Hands its lines in a format to `line`, each with its level.
+    pub(super) fn lines(
+        &self,
+        format: LogFormat,
+        scope: Scope<'_>,
+        line: &mut dyn FnMut(Level, fmt::Arguments<'_>),
+    ) {
+        match format {
+            LogFormat::Human | LogFormat::Json => line(self.level(), format_args!("{self}")),
+            LogFormat::Stunnel => self.stunnel(scope.service.unwrap_or_default(), line),
+        }
+    }
+
+    /// How important it is.
+    fn level(&self) -> Level {
+        match self {
+            Self::Closed { level, .. } | Self::Finding { level, .. } => *level,
+            Self::ReloadFailed { .. } => Level::Error,
+            Self::AcceptTrouble { .. }
+            | Self::HandshakeFailed { .. }
+            | Self::Unprepared { .. }
+            | Self::Unreachable { .. } => Level::Warning,
+            Self::Full { .. } | Self::AcceptRecovered { .. } => Level::Notice,
+            Self::Reloaded { .. } | Self::Draining { .. } | Self::Stopped { .. } => Level::Notice,
+            Self::Listening { still: false, .. }
+            | Self::Opened { .. }
+            | Self::Refused { .. }
+            | Self::ChildStarted { .. }
+            | Self::ChildEnded { .. }
+            | Self::Crowded { .. }
+            | Self::Withheld { .. } => Level::Info,
+            Self::Listening { still: true, .. }
+            | Self::Accepting
+            | Self::Accepted { .. }
+            | Self::Secured { .. }
+            | Self::Presenting { .. }
+            | Self::Connecting { .. }
+            | Self::Connected { .. }
+            | Self::ConnectFailed { .. } => Level::Debug,
+        }
+    }
+
+    /// The phrases that monitoring greps for are stunnel's, and so are their levels; where stunnel
+    /// has no phrase, or hides the cause, the words are ours.
+    fn stunnel(&self, service: &str, line: &mut dyn FnMut(Level, fmt::Arguments<'_>)) {
+        use Level::{Error, Info, Notice, Warning};
+        match self {
+            Self::Listening { address, descriptor, .. } => {
+                let at = format_args!("Service [{service}] (FD={descriptor}) bound to {address}");
+                line(Info, at);
+            }
+            Self::Accepting => line(Info, format_args!("Accepting new connections")),
+            Self::Accepted { peer } => {
+                let from = format_args!("Service [{service}] accepted connection from {peer}");
+                line(Notice, from);
+            }
+            Self::Secured { mode, who, version, suite, bits, group } => {
+                match mode {
+                    Mode::Server => {
+                        line(Notice, format_args!("Key configured for PSK identity {who}"));
+                        line(Info, format_args!("TLS accepted: PSK"));
+                    }
+                    Mode::Client => {
+                        line(Info, format_args!("TLS connected: new session negotiated"));
+                    }
+                }
+                let cipher = format_args!("{version} ciphersuite: {suite} ({bits}-bit encryption)");
+                line(Info, cipher);
+                if let Some((name, bits)) = group {
+                    line(Info, format_args!("Peer temporary key: {name}, {bits} bits"));
+                }
+            }
+            Self::Presenting { who, name } => {
+                match name {
+                    Some(name) => line(Info, format_args!("SNI: sending servername: {name}")),
+                    None => line(Info, format_args!("SNI: extension disabled")),
+                }
+                line(Info, format_args!("PSK client configured for identity {who}"));
+            }
+            Self::Connecting { address } => {
+                line(Info, format_args!("s_connect: connecting {address}"));
+            }
+            Self::Connected { address, local } => {
+                line(Notice, format_args!("s_connect: connected {address}"));
+                let from = format_args!("Service [{service}] connected remote server from {local}");
+                line(Notice, from);
+            }
+            Self::ConnectFailed { address, error } => match error.raw_os_error() {
+                Some(number) => {
+                    let text = error.to_string();
+                    let words = text.split(" (os error").next().unwrap_or_default();
+                    let failed = format_args!("s_connect: connect {address}: {words} ({number})");
+                    line(Error, failed);
+                }
+                None if error.kind() == std::io::ErrorKind::TimedOut => {
+                    let late =
+                        format_args!("s_connect: s_poll_wait {address}: TIMEOUTconnect exceeded");
+                    line(Error, late);
+                }
+                None => line(Error, format_args!("Error resolving {address}: {error}")),
+            },
+            Self::Unreachable { .. } => {
+                line(Error, format_args!("No more addresses to connect"));
+                line(Notice, format_args!("Connection reset: {NOTHING}"));
+            }
+            Self::Opened { .. } => {}
+            Self::Closed { complete, end, mode, manner, up, down, .. } => {
+                if !complete {
+                    line(Notice, format_args!("{end}"));
+                }
+                let (tls, socket) = match mode {
+                    Mode::Client => (up, down),
+                    Mode::Server => (down, up),
+                };
+                line(
+                    Notice,
+                    format_args!(
+                        "Connection {}: {tls} byte(s) sent to TLS, {socket} byte(s) sent to socket",
+                        manner.word()
+                    ),
+                );
+            }
+            Self::Refused { peer, cause } => {
+                // LOG3 there. Here strangers cannot write errors; the phrase is the same.
+                line(Notice, format_args!("SSL_accept: {peer}: {cause}"));
+                line(Notice, format_args!("Connection reset/closed: {NOTHING}"));
+            }
+            Self::HandshakeFailed { target, cause } => {
+                line(Error, format_args!("SSL_connect: {target}: {cause}"));
+                line(Notice, format_args!("Connection reset: {NOTHING}"));
+            }
+            Self::Full { limit, .. } => {
+                let many = format_args!("Connection rejected: too many clients (>={limit})");
+                line(Warning, many);
+            }
+            Self::Reloaded { .. } => line(Notice, format_args!("Configuration successful")),
+            Self::ReloadFailed { error, .. } => {
+                line(Error, format_args!("Configuration failed"));
+                let kept = format_args!("Failed to reload the configuration file: {error}");
+                line(Error, kept);
+            }
+            Self::Draining { signal: "SIGTERM", .. } => line(Notice, format_args!("Terminated")),
+            Self::Draining { signal, .. } => {
+                line(Error, format_args!("Received {signal}; terminating"));
+            }
+            Self::Unprepared { .. }
+            | Self::ChildStarted { .. }
+            | Self::ChildEnded { .. }
+            | Self::Crowded { .. }
+            | Self::AcceptTrouble { .. }
+            | Self::AcceptRecovered { .. }
+            | Self::Withheld { .. }
+            | Self::Stopped { .. }
+            | Self::Finding { .. } => line(self.level(), format_args!("{self}")),
+        }
     }
 }
 
 impl Display for Event<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Listening { address } => write!(f, "listening on {address}"),
+            Self::Listening { address, .. } => write!(f, "listening on {address}"),
+            Self::Accepting => f.write_str("accepting connections"),
+            Self::Accepted { peer } => write!(f, "connection from {peer}"),
+            Self::Secured { who, version, suite, .. } => {
+                write!(f, "handshake done: identity {who}, {version} {suite}")
+            }
+            Self::Presenting { who, name: Some(name) } => {
+                write!(f, "presenting identity {who}, asking for {name}")
+            }
+            Self::Presenting { who, name: None } => write!(f, "presenting identity {who}"),
+            Self::Connecting { address } => write!(f, "connecting to {address}"),
+            Self::Connected { address, local } => write!(f, "connected to {address} from {local}"),
+            Self::ConnectFailed { address, error } => {
+                write!(f, "cannot connect to {address}: {error}")
+            }
             Self::Opened { peer, who, facts, target } => {
                 write!(f, "session opened: {peer}, identity {who}, {facts}, to {target}")
             }
@@ -205,6 +473,9 @@ impl Display for Event<'_> {
             }
             Self::Unreachable { peer, error } => {
                 write!(f, "turned {peer} away, no target answers: {error}")
+            }
+            Self::Unprepared { peer, error } => {
+                write!(f, "turned {peer} away, a socket option cannot be set: {error}")
             }
             Self::ChildStarted { pid } => write!(f, "Local mode child started (PID={pid})"),
             Self::ChildEnded { pid, end } => write!(f, "Child process {pid} finished with {end}"),

@@ -3,7 +3,10 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use super::event::Event;
+use super::event::{Event, Scope};
+
+#[cfg(test)]
+mod tests;
 
 /// Lines of a burst that are all written: a person who tries a wrong key sees each attempt.
 const BURST: u32 = 20;
@@ -31,7 +34,7 @@ impl Default for Limiter {
 
 impl Limiter {
     /// Writes the line or counts it as withheld.
-    pub fn log(&self, event: &Event<'_>, service: &str, session: u64) {
+    pub fn log(&self, event: &Event<'_>, scope: Scope<'_>) {
         let owed = {
             let Ok(mut state) = self.0.lock() else { return };
             let now = Instant::now();
@@ -51,7 +54,7 @@ impl Limiter {
             state.take_withheld(now)
         };
         report(owed);
-        event.log(Some(service), Some(session));
+        event.log(scope);
     }
 
     /// Says what was withheld since the last line, if anything was: called now and then, so that
@@ -74,6 +77,6 @@ impl State {
 
 fn report(owed: Option<(u64, Duration)>) {
     if let Some((lines, within)) = owed {
-        Event::Withheld { lines, within }.log(None, None);
+        Event::Withheld { lines, within }.log(Scope::PROGRAM);
     }
 }

@@ -4,6 +4,7 @@
 //! renders it. Writing never blocks a session: lines go through a bounded queue to a thread of
 //! their own, and what does not fit is counted and said later.
 
+use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -16,8 +17,11 @@ use std::time::Duration;
 use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
-use super::event::Event;
+use super::event::{Event, Scope};
 use crate::config::model::{Level, LogConfig, LogFormat};
+
+#[cfg(test)]
+pub(super) mod tests;
 
 /// Lines that may wait for a slow disk or terminal; at 200 bytes each, under 1 MB.
 const QUEUE: usize = 4096;
@@ -131,17 +135,21 @@ pub fn flush() {
 
 fn drain(sink: &Sink, queue: &Receiver<Message>) {
     loop {
-        match queue.recv_timeout(Duration::from_secs(1)) {
-            Ok(Message::Line(line)) => sink.put(&line),
-            Ok(Message::Flush(done)) => {
-                let _ = done.try_send(());
+        let flushed = match queue.recv_timeout(Duration::from_secs(1)) {
+            Ok(Message::Line(line)) => {
+                sink.put(&line);
+                None
             }
-            Err(RecvTimeoutError::Timeout) => {}
+            Ok(Message::Flush(done)) => Some(done),
+            Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => return,
-        }
+        };
         let lost = sink.lost.swap(0, Ordering::Relaxed);
         if lost > 0 && !sink.try_put(&format!("{lost} log lines were lost: the log was full\n")) {
             sink.lost.fetch_add(lost, Ordering::Relaxed);
+        }
+        if let Some(done) = flushed {
+            let _ = done.try_send(());
         }
     }
 }
@@ -176,21 +184,27 @@ impl Sink {
     }
 }
 
-/// Hands an event to `tracing`, if its level is logged.
-pub(super) fn write(event: &Event<'_>, service: Option<&str>, session: Option<u64>) {
-    let level = event.level() as u8;
-    if level > LEVEL.load(Ordering::Relaxed) {
-        return;
-    }
+/// Hands an event's lines to `tracing`, as far as their levels are logged.
+pub(super) fn write(event: &Event<'_>, scope: Scope<'_>) {
+    let limit = scope.level.map_or_else(|| LEVEL.load(Ordering::Relaxed), |level| level as u8);
+    event.lines(format(), scope, &mut |level, text| {
+        if level as u8 <= limit {
+            hand_over(level as u8, event.name(), scope, text);
+        }
+    });
+}
+
+fn hand_over(level: u8, event: &str, scope: Scope<'_>, text: fmt::Arguments<'_>) {
+    let Scope { service, session, .. } = scope;
     macro_rules! emit {
         ($level:ident) => {
             tracing::event!(
                 tracing::Level::$level,
                 level,
-                event = event.name(),
+                event,
                 service,
                 session,
-                message = %event
+                message = %text
             )
         };
     }
@@ -260,8 +274,41 @@ impl Visit for Record {
 const NAMES: [&str; 8] =
     ["emergency", "alert", "critical", "error", "warning", "notice", "info", "debug"];
 
+/// Whether a character ends a line, or steers the terminal that shows it.
+fn breaks_a_line(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
+}
+
+/// A text in one line, whatever it quotes: a second one would be a line that nobody logged.
+fn one_line(text: &str, escape: impl Fn(char) -> String) -> Cow<'_, str> {
+    if !text.contains(breaks_a_line) {
+        return text.into();
+    }
+    let mut line = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if breaks_a_line(c) {
+            line.push_str(&escape(c));
+        } else {
+            line.push(c);
+        }
+    }
+    line.into()
+}
+
 impl Record {
     fn render(&self, format: LogFormat) -> String {
+        let plain = |c: char| c.escape_debug().to_string();
+        // What serde_json leaves as it is are DEL and up, all of them of four hex digits.
+        let json = |c: char| format!("\\u{:04x}", u32::from(c));
+        let mut line = match format {
+            LogFormat::Json => one_line(&self.compose(format), json).into_owned(),
+            _ => one_line(&self.compose(format), plain).into_owned(),
+        };
+        line.push('\n');
+        line
+    }
+
+    fn compose(&self, format: LogFormat) -> String {
         let level = self.level.unwrap_or(Level::Warning as u8);
         let name = NAMES.get(usize::from(level)).unwrap_or(&"debug");
         let now = jiff::Timestamp::now();
@@ -275,30 +322,23 @@ impl Record {
                     let _ = write!(line, "#{session} ");
                 }
                 line.push_str(&self.message);
-                line.push('\n');
                 line
             }
-            LogFormat::Json => {
-                let mut line = serde_json::json!({
-                    "time": now.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string(),
-                    "level": name,
-                    "event": self.event,
-                    "service": self.service,
-                    "session": self.session,
-                    "message": self.message,
-                })
-                .to_string();
-                line.push('\n');
-                line
-            }
+            LogFormat::Json => serde_json::json!({
+                "time": now.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string(),
+                "level": name,
+                "event": self.event,
+                "service": self.service,
+                "session": self.session,
+                "message": self.message,
+            })
+            .to_string(),
             LogFormat::Stunnel => {
                 let local = now.to_zoned(jiff::tz::TimeZone::system());
                 let id = self.session.map_or_else(|| "ui".to_owned(), |number| number.to_string());
-                let service = self.service.as_deref().map(|s| format!("Service [{s}] "));
                 format!(
-                    "{} LOG{level}[{id}]: {}{}\n",
+                    "{} LOG{level}[{id}]: {}",
                     local.strftime("%Y.%m.%d %H:%M:%S"),
-                    service.unwrap_or_default(),
                     self.message
                 )
             }

@@ -1,6 +1,5 @@
 //! Key files: `identity:key` lines, byte-compatible with stunnel's `PSKsecrets`.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -148,7 +147,12 @@ fn open(
     rule: OnLoosePermissions,
     problems: &mut Vec<Problem>,
 ) -> io::Result<Zeroizing<Vec<u8>>> {
-    let mut file = File::open(path)?;
+    let mut options = File::options();
+    options.read(true);
+    // Opening a pipe that nobody writes to would wait for ever; plain files do not care.
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NONBLOCK);
+    let mut file = options.open(path)?;
     let meta = file.metadata()?;
     if !meta.is_file() {
         return Err(io::Error::other("it is not a regular file"));
@@ -181,10 +185,12 @@ fn permissions(
     };
     let mode = meta.mode() & 0o777;
     if mode & 0o027 != 0 {
-        let who = if mode & 0o007 != 0 { "every user of this machine" } else { "its group" };
-        let what = if mode & 0o022 != 0 { "change" } else { "read" };
-        let message =
-            format!("{} may {what} the key file {} (mode {mode:04o})", who, path.display());
+        let who = match mode {
+            mode if mode & 0o002 != 0 => "every user of this machine may change",
+            mode if mode & 0o020 != 0 => "its group may change",
+            _ => "every user of this machine may read",
+        };
+        let message = format!("{who} the key file {} (mode {mode:04o})", path.display());
         let help = format!("chmod 600 {}", path.display());
         problems.push(Problem::new(gravity, "loose-permissions", path, message).help(help));
     }
@@ -205,12 +211,13 @@ pub fn parse(text: &[u8], path: &Path, rules: Rules, problems: &mut Vec<Problem>
     let file: Arc<Path> = path.into();
     let mut entries = Vec::new();
     for (number, raw) in (1..).zip(text.split(|byte| *byte == b'\n')) {
-        let line = stripped(raw);
+        let mut copy = Zeroizing::default();
+        let line = stripped(raw, &mut copy);
         if line.is_empty() {
             continue;
         }
         let before = problems.len();
-        if let Some((identity, key)) = entry(&line, number, &file, rules, problems) {
+        if let Some((identity, key)) = entry(line, number, &file, rules, problems) {
             entries.push(Entry { identity, key, file: file.clone(), line: number });
         }
         for problem in &mut problems[before..] {
@@ -225,15 +232,19 @@ pub fn parse(text: &[u8], path: &Path, rules: Rules, problems: &mut Vec<Problem>
     entries
 }
 
-/// stunnel drops every CR of a line and ends it at a NUL.
-fn stripped(raw: &[u8]) -> Cow<'_, [u8]> {
-    let line = raw.split(|byte| *byte == 0).next().unwrap_or_default();
-    match line {
-        // The common case of CRLF copies nothing, so that there is no second text to wipe.
-        [head @ .., b'\r'] if !head.contains(&b'\r') => Cow::Borrowed(head),
-        line if !line.contains(&b'\r') => Cow::Borrowed(line),
-        line => Cow::Owned(line.iter().copied().filter(|byte| *byte != b'\r').collect()),
+/// stunnel drops every CR of a line and ends it at a NUL. `copy` takes the line without its CRs where
+/// they do not stand at the end alone; it never grows, which would leave unwiped pieces behind.
+fn stripped<'a>(raw: &'a [u8], copy: &'a mut Zeroizing<Vec<u8>>) -> &'a [u8] {
+    let mut line = raw.split(|byte| *byte == 0).next().unwrap_or_default();
+    while let [head @ .., b'\r'] = line {
+        line = head;
     }
+    if line.contains(&b'\r') {
+        **copy = Vec::with_capacity(line.len());
+        copy.extend(line.iter().filter(|byte| **byte != b'\r'));
+        line = copy;
+    }
+    line
 }
 
 fn entry(
@@ -366,7 +377,7 @@ fn key(text: &[u8], path: &Path, problems: &mut Vec<Problem>) -> Option<Key> {
 /// As `OPENSSL_hexstr2buf`: pairs of digits, colons between bytes.
 fn decode_hex(text: &[u8]) -> Option<Zeroizing<Box<[u8]>>> {
     let digits = text.iter().filter(|byte| **byte != b':').count();
-    if digits % 2 != 0 || digits == 0 {
+    if digits % 2 != 0 || text.is_empty() {
         return None;
     }
     let mut bytes = Zeroizing::new(vec![0u8; digits / 2].into_boxed_slice());

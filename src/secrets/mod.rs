@@ -6,6 +6,8 @@
 
 mod file;
 mod key;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -106,6 +108,19 @@ impl SecretSet {
         let identity = Identity::new(identity.as_bytes());
         let known = Known { serial: Serial::next(), key: Key::new(bytes) };
         Ok(Self { known: HashMap::from([(identity.clone(), known)]), first: identity })
+    }
+
+    /// What a test says, without the rules for files.
+    #[cfg(test)]
+    pub(crate) fn of(pairs: &[(&[u8], &[u8])]) -> Arc<Self> {
+        let known = |key: &[u8]| Known {
+            serial: Serial::next(),
+            key: Key::new(Zeroizing::new(key.into())),
+        };
+        Arc::new(Self {
+            known: pairs.iter().map(|(who, key)| (Identity::new(who), known(key))).collect(),
+            first: Identity::new(pairs[0].0),
+        })
     }
 
     fn from_entries(

@@ -15,6 +15,20 @@ use openssl::ssl::{
 use openssl::stack::StackRef;
 use openssl_sys as ffi;
 
+/// `OPENSSL_INIT_NO_LOAD_CONFIG` of <openssl/crypto.h>.
+const INIT_NO_LOAD_CONFIG: u64 = 0x80;
+
+/// Has OpenSSL read no openssl.cnf. One that is built in would look for it where the machine that
+/// built it has such a file, and there, on Windows above all, anybody may be able to put one: it
+/// can name a library to load. The first initialisation decides, so this must come before it.
+pub fn ignore_config_file() {
+    // As the crate would have it: other threads may still be using OpenSSL when the process ends.
+    let options = INIT_NO_LOAD_CONFIG | ffi::OPENSSL_INIT_NO_ATEXIT;
+    // SAFETY: takes no pointer but null for "no settings", may be called at any time and from any
+    // thread. Without memory for its own tables it fails, and so will all that follows.
+    unsafe { ffi::OPENSSL_init_ssl(options, ptr::null()) };
+}
+
 type UseSession = unsafe extern "C" fn(
     *mut ffi::SSL,
     *const ffi::EVP_MD,

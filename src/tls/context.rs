@@ -30,7 +30,8 @@ pub(super) struct Built {
     pub(super) options: SslOptions,
 }
 
-/// Builds the context of one end. Warnings go to `findings`.
+/// Builds the context of one end, whose CPU has instructions for AES or has not. Warnings go to
+/// `findings`.
 ///
 /// # Errors
 /// What OpenSSL does not take, with the place where it was written.
@@ -38,10 +39,11 @@ pub(super) fn build(
     mode: Mode,
     tls: &TlsConfig,
     hash: PskHash,
+    aes: bool,
     findings: &mut Vec<Diagnostic>,
 ) -> Result<Built, Vec<Diagnostic>> {
     let mut errors = Vec::new();
-    let built = assemble(mode, tls, hash, findings, &mut errors);
+    let built = assemble(mode, tls, hash, aes, findings, &mut errors);
     match built {
         Ok(context) if errors.is_empty() => Ok(context),
         Ok(_) => Err(errors),
@@ -57,6 +59,7 @@ fn assemble(
     mode: Mode,
     tls: &TlsConfig,
     hash: PskHash,
+    aes: bool,
     findings: &mut Vec<Diagnostic>,
     errors: &mut Vec<Diagnostic>,
 ) -> Result<Built, ErrorStack> {
@@ -79,7 +82,6 @@ fn assemble(
             | SslMode::ACCEPT_MOVING_WRITE_BUFFER
             | SslMode::RELEASE_BUFFERS,
     );
-    let aes = sys::cpu::has_aes();
     if mode == Mode::Server && !aes {
         // A client with AES instructions would prefer AES-GCM; this end is the slower of the two.
         context.set_options(SslOptions::CIPHER_SERVER_PREFERENCE);
@@ -126,7 +128,7 @@ fn assemble(
         level = 0;
         context.set_security_level(level);
     }
-    if context_needs_tls12(tls)
+    if tls.min.value < TlsVersion::Tls13
         && let Some(written) = tls12_suites(&mut context, tls, errors)?
     {
         level = written;
@@ -139,9 +141,14 @@ fn assemble(
     }
     match mode {
         Mode::Server => {
-            // Above level 3 no group is large enough, and there is no DHE.
-            let group = if level > 2 { FFDHE3072 } else { FFDHE2048 };
-            if level <= 3 {
+            // Level 3 asks for 128 bits of strength, level 4 for 192, which no group here has: there
+            // DHE-PSK is not chosen, and ECDHE-PSK is.
+            let group = match level {
+                0..=2 => Some(FFDHE2048),
+                3 => Some(FFDHE3072),
+                _ => None,
+            };
+            if let Some(group) = group {
                 context.set_tmp_dh(&*Dh::params_from_pem(group)?)?;
             }
             psk::install_server(&mut context)?;
@@ -167,10 +174,6 @@ fn bits(switch: TlsSwitch) -> SslOptions {
         TlsSwitch::NoExtendedMasterSecret => SslOptions::from_bits_retain(1 << 0),
         TlsSwitch::NoEncryptThenMac => SslOptions::from_bits_retain(1 << 19),
     }
-}
-
-fn context_needs_tls12(tls: &TlsConfig) -> bool {
-    tls.min.value < TlsVersion::Tls13
 }
 
 /// The 1.3 list: what was written, or what suits this CPU, less what has another hash. `Err(None)`

@@ -6,6 +6,8 @@
 mod context;
 mod error;
 mod psk;
+#[cfg(test)]
+mod tests;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,12 +16,13 @@ use std::{fmt, io};
 
 pub use error::Cause;
 use openssl::pkey::{Id, PKey, Public};
-use openssl::ssl::{Ssl, SslContext};
+use openssl::ssl::{Ssl, SslContext, SslVersion};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::config::diagnostic::Diagnostic;
 use crate::config::model::{Mode, NamePattern, PskHash, TlsConfig};
 use crate::secrets::{Grant, Identity, SecretSet};
+use crate::sys::cpu::has_aes;
 use crate::sys::openssl as sys;
 use context::Built;
 use psk::Handshake;
@@ -56,14 +59,25 @@ pub struct Facts {
     pub version: &'static str,
     /// OpenSSL's name of the suite.
     pub suite: String,
+    /// The strength of its cipher, in bits.
+    pub bits: i32,
     /// The key exchange group, where the library tells.
-    pub group: Option<String>,
+    pub group: Option<Group>,
+}
+
+/// A key exchange group.
+#[derive(Debug, Clone)]
+pub struct Group {
+    /// Its usual name.
+    pub name: String,
+    /// The size of its keys in bits.
+    pub bits: u32,
 }
 
 impl fmt::Display for Facts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.version, self.suite)?;
-        self.group.as_ref().map_or(Ok(()), |group| write!(f, " {group}"))
+        self.group.as_ref().map_or(Ok(()), |group| write!(f, " {}", group.name))
     }
 }
 
@@ -101,7 +115,7 @@ impl Acceptor {
         hash: PskHash,
         findings: &mut Vec<Diagnostic>,
     ) -> Result<Self, Vec<Diagnostic>> {
-        Ok(Self { built: context::build(Mode::Server, tls, hash, findings)?, hash })
+        Ok(Self { built: context::build(Mode::Server, tls, hash, has_aes(), findings)?, hash })
     }
 
     /// Performs the server's side of the handshake. Must be under a clock: a peer may say nothing.
@@ -118,10 +132,10 @@ impl Acceptor {
     ) -> Result<Secured<S>, Failure<S>> {
         let mut ssl = match Ssl::new(&self.built.context) {
             Ok(ssl) => ssl,
-            Err(error) => return Err(out_of_memory(&error, stream)),
+            Err(error) => return Err(cannot_begin(&error, stream)),
         };
         if let Err(error) = Handshake::server(&mut ssl, secrets, self.hash, named) {
-            return Err(out_of_memory(&error, stream));
+            return Err(cannot_begin(&error, stream));
         }
         let mut tls = wrap(ssl, stream)?;
         match Pin::new(&mut tls).accept().await {
@@ -145,7 +159,8 @@ impl Connector {
         hash: PskHash,
         findings: &mut Vec<Diagnostic>,
     ) -> Result<Self, Vec<Diagnostic>> {
-        Ok(Self { context: context::build(Mode::Client, tls, hash, findings)?.context, hash })
+        let built = context::build(Mode::Client, tls, hash, has_aes(), findings)?;
+        Ok(Self { context: built.context, hash })
     }
 
     /// Performs the client's side of the handshake, under `identity`, with `name` in SNI. Must be
@@ -162,15 +177,22 @@ impl Connector {
     ) -> Result<Secured<S>, Failure<S>> {
         let mut ssl = match Ssl::new(&self.context) {
             Ok(ssl) => ssl,
-            Err(error) => return Err(out_of_memory(&error, stream)),
+            Err(error) => return Err(cannot_begin(&error, stream)),
         };
         if let Err(error) = Handshake::client(&mut ssl, secrets, identity.clone(), self.hash) {
-            return Err(out_of_memory(&error, stream));
+            return Err(cannot_begin(&error, stream));
+        }
+        // OpenSSL fails to build a 1.3 ClientHello around an empty identity, which RFC 8446 (4.2.11)
+        // does not know; stunnel's servers take it in 1.2 as well.
+        if identity.as_bytes().is_empty()
+            && let Err(error) = ssl.set_max_proto_version(Some(SslVersion::TLS1_2))
+        {
+            return Err(cannot_begin(&error, stream));
         }
         if let Some(name) = name
             && let Err(error) = ssl.set_hostname(name)
         {
-            return Err(out_of_memory(&error, stream));
+            return Err(cannot_begin(&error, stream));
         }
         let mut tls = wrap(ssl, stream)?;
         match Pin::new(&mut tls).connect().await {
@@ -183,7 +205,7 @@ impl Connector {
     }
 }
 
-fn out_of_memory<S>(error: &openssl::error::ErrorStack, stream: S) -> Failure<S> {
+fn cannot_begin<S>(error: &openssl::error::ErrorStack, stream: S) -> Failure<S> {
     Failure { cause: Cause::Protocol(error.to_string()), stream: Some(stream), named: None }
 }
 
@@ -204,30 +226,30 @@ fn finish<S: AsyncRead + AsyncWrite + Unpin>(mut tls: Inner<S>) -> Result<Secure
         return Err(Failure { cause: Cause::NotProven, stream: unwrap(tls), named });
     };
     let ssl = tls.ssl();
+    let suite = ssl.current_cipher();
     let facts = Facts {
         version: ssl.version_str(),
-        suite: ssl.current_cipher().map_or_else(String::new, |suite| suite.name().to_owned()),
+        suite: suite.map_or_else(String::new, |suite| suite.name().to_owned()),
+        bits: suite.map_or(0, |suite| suite.bits().secret),
         group: ssl.peer_tmp_key().ok().and_then(|key| group(&key)),
     };
     Ok(Secured { stream: Stream(tls), grant, facts, named })
 }
 
-fn group(key: &PKey<Public>) -> Option<String> {
-    match key.id() {
-        Id::X25519 => Some("X25519".into()),
-        Id::X448 => Some("X448".into()),
-        Id::DH => Some(format!("DH-{}", key.bits())),
-        Id::EC => {
-            let name = key.ec_key().ok()?.group().curve_name()?.short_name().ok()?;
-            Some(match name {
-                "prime256v1" => "P-256".into(),
-                "secp384r1" => "P-384".into(),
-                "secp521r1" => "P-521".into(),
-                other => other.into(),
-            })
-        }
-        _ => None,
-    }
+fn group(key: &PKey<Public>) -> Option<Group> {
+    let name = match key.id() {
+        Id::X25519 => "X25519".into(),
+        Id::X448 => "X448".into(),
+        Id::DH => format!("DH-{}", key.bits()),
+        Id::EC => match key.ec_key().ok()?.group().curve_name()?.short_name().ok()? {
+            "prime256v1" => "P-256".into(),
+            "secp384r1" => "P-384".into(),
+            "secp521r1" => "P-521".into(),
+            other => other.into(),
+        },
+        _ => return None,
+    };
+    Some(Group { name, bits: key.bits() })
 }
 
 /// Keeps TCP open when TLS ends its direction: a half-closed session still has the other one, and

@@ -255,38 +255,60 @@ fn host_name(body: &[u8]) -> Option<&[u8]> {
 /// the first that is known; otherwise the last, with a decoy. Tickets of other servers, which
 /// stunnel's clients put before their PSK, are passed over in the first case and harmless in the
 /// second. Runs again after a HelloRetryRequest, with the same outcome for the same list.
+///
+/// Which entry is answered depends on who is known, and OpenSSL looks at the binders only as far as
+/// that entry: a list whose binders are cut short or of a wrong length would fail in one way or
+/// another, depending on the names in it. Such a list is not answered at all.
 fn read_hello(ssl: &mut SslRef) {
-    let list = sys::client_hello_extension(ssl, PRE_SHARED_KEY).map(<[u8]>::to_vec);
+    let body = sys::client_hello_extension(ssl, PRE_SHARED_KEY).map(<[u8]>::to_vec);
     let suites = ssl.client_hello_ciphers().is_some_and(offers_psk_suite);
     let Some(this) = handshake(ssl) else { return };
-    let Role::Server(seen) = &mut this.role else {
-        return;
-    };
+    let Role::Server(seen) = &mut this.role else { return };
     seen.hello = true;
-    seen.offered = list.is_some() || suites;
+    seen.offered = body.is_some() || suites;
     seen.answer = None;
-    let (Some(secrets), Some(list)) = (&this.secrets, list) else {
-        return;
-    };
-    let mut last = None;
-    for identity in offered_identities(&list) {
-        if let Some((_, claim)) = secrets.find(identity) {
-            seen.answer = Some(Answer { identity: identity.into(), claim: Some(claim) });
-            return;
+    let (Some(secrets), Some(body)) = (&this.secrets, body) else { return };
+    let Some(offers) = offers(&body) else { return };
+    let ours = |offer: &&Offer<'_>| offer.binder.len() == hash_size(this.hash);
+    let mut answer = None;
+    for Offer { identity, .. } in offers.iter().filter(ours) {
+        answer = Some((*identity, secrets.find(identity).map(|(_, claim)| claim)));
+        if matches!(answer, Some((_, Some(_)))) {
+            break;
         }
-        last = Some(identity);
     }
-    seen.answer = last.map(|identity| Answer { identity: identity.into(), claim: None });
+    seen.answer = answer.map(|(identity, claim)| Answer { identity: identity.into(), claim });
 }
 
-/// `identities<7..2^16-1>` of `OfferedPsks`: each a length, that many bytes, and a ticket age.
-fn offered_identities(body: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut rest = take(body).map_or(&[][..], |(list, _)| list);
-    std::iter::from_fn(move || {
-        let (identity, tail) = take(rest)?;
-        rest = tail.get(4..)?;
-        Some(identity)
-    })
+/// One of a client's offers.
+#[derive(Debug, PartialEq, Eq)]
+struct Offer<'a> {
+    identity: &'a [u8],
+    binder: &'a [u8],
+}
+
+/// The body of `OfferedPsks` (RFC 8446, 4.2.11): `identities<7..2^16-1>`, each with a ticket age of
+/// four bytes, then `binders<33..2^16-1>`, one for each identity, and nothing more.
+fn offers(body: &[u8]) -> Option<Vec<Offer<'_>>> {
+    let (mut identities, rest) = take(body)?;
+    let (mut binders, rest) = take(rest)?;
+    let mut all = Vec::new();
+    while !identities.is_empty() {
+        let (identity, tail) = take(identities)?;
+        identities = tail.get(4..)?;
+        let (len, tail) = binders.split_first()?;
+        let (binder, tail) = tail.split_at_checked(usize::from(*len))?;
+        binders = tail;
+        all.push(Offer { identity, binder });
+    }
+    (binders.is_empty() && rest.is_empty()).then_some(all)
+}
+
+fn hash_size(hash: PskHash) -> usize {
+    match hash {
+        PskHash::Sha256 => 32,
+        PskHash::Sha384 => 48,
+    }
 }
 
 /// A vector with a length of two bytes, and what is behind it.
@@ -393,23 +415,27 @@ fn present_tls12(ssl: &mut SslRef, identity_out: &mut [u8], key_out: &mut [u8]) 
 mod tests {
     use super::*;
 
+    fn vector(body: &[u8]) -> Vec<u8> {
+        [&(body.len() as u16).to_be_bytes(), body].concat()
+    }
+
     #[test]
-    fn the_list_of_offered_identities_is_read_and_a_cut_one_does_no_harm() {
-        let mut list = vec![];
-        for identity in [&b"ticket"[..], b"client1"] {
-            list.extend((identity.len() as u16).to_be_bytes());
-            list.extend(identity);
-            list.extend([0; 4]);
-        }
-        let mut body = (list.len() as u16).to_be_bytes().to_vec();
-        body.extend(&list);
-        body.extend([0, 33]);
-        let all: Vec<_> = offered_identities(&body).collect();
-        assert_eq!(all, [&b"ticket"[..], b"client1"]);
+    fn a_list_of_offers_is_read_and_one_that_is_cut_anywhere_is_none() {
+        let identities = [vector(b"ticket"), vec![0; 4], vector(b"client1"), vec![0; 4]].concat();
+        let binders = [vec![48], vec![1; 48], vec![32], vec![2; 32]].concat();
+        let body = [vector(&identities), vector(&binders)].concat();
+        let read = offers(&body).expect("a list");
+        let names: Vec<_> = read.iter().map(|o| (o.identity, o.binder.len())).collect();
+        assert_eq!(names, [(&b"ticket"[..], 48), (b"client1", 32)]);
         for cut in 0..body.len() {
-            assert!(offered_identities(&body[..cut]).count() <= 2);
+            assert_eq!(offers(&body[..cut]), None, "cut at {cut}");
         }
-        assert_eq!(offered_identities(&[0xff; 9]).count(), 0);
+        let one_binder = [vec![48], vec![1; 48]].concat();
+        assert_eq!(offers(&[vector(&identities), vector(&one_binder)].concat()), None);
+        let three = [&binders[..], &[32], &[3; 32]].concat();
+        assert_eq!(offers(&[vector(&identities), vector(&three)].concat()), None);
+        assert_eq!(offers(&[&body[..], &[0]].concat()), None);
+        assert_eq!(offers(&[0xff; 9]), None);
     }
 
     #[test]

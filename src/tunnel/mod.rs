@@ -6,5 +6,5 @@ mod service;
 mod session;
 mod setup;
 
-pub use service::{Capacity, Info, Phase, Service, Shared};
+pub use service::{Info, Limits, Phase, Service, Shared};
 pub use setup::Setup;

@@ -15,11 +15,18 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
+#[cfg(test)]
+mod tests;
+
 /// One read's worth. Belongs to the thread and is borrowed within one poll, so that an idle session
 /// holds no buffer at all; four TLS records go out in one write.
 const SCRATCH: usize = 64 * 1024;
 /// A TLS record's plain text at most (RFC 8446, 5.1): a smaller rest is not worth another read.
 const RECORD: usize = 16 * 1024;
+
+/// How often a session that one side stalls looks whether the other is still there. Nobody reads
+/// from that one meanwhile, so that its reset, or the keepalive that found it dead, would go unseen.
+const PROBE: Duration = Duration::from_secs(2);
 
 thread_local! {
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
@@ -31,6 +38,11 @@ pub(super) trait Side: AsyncRead + AsyncWrite + Unpin {
     /// made by whoever cut the line.
     fn ended_cleanly(&self) -> bool {
         true
+    }
+
+    /// What the system knows to be wrong with it, without a read or a write.
+    fn fault(&self) -> Option<io::Error> {
+        None
     }
 }
 
@@ -51,7 +63,10 @@ pub(super) enum Outcome {
     /// Silence in both directions for longer than the idle limit.
     Idle,
     /// Silence after one direction had ended, for longer than the close limit.
-    HalfClosed,
+    HalfClosed {
+        /// Downstream has everything that upstream had to say; it was upstream that was not done.
+        down_ended: bool,
+    },
     /// The downstream side failed.
     Downstream(Fault),
     /// The upstream side failed.
@@ -110,11 +125,13 @@ pub(super) async fn relay<D: Side, U: Side>(
     let mut down = Direction::default();
     let sleep = std::pin::pin!(tokio::time::sleep_until(after(meter.touched(), idle)));
     let mut clock = Clock { sleep, idle, close, half: false };
+    let mut probe = std::pin::pin!(tokio::time::sleep(PROBE));
+    let mut stalled = false;
     poll_fn(|cx| {
-        let before = (up.bytes, down.bytes, up.state, down.state);
+        let before = (up.progress(), down.progress());
         let first = up.poll(cx, downstream, upstream);
         let second = down.poll(cx, upstream, downstream);
-        if before != (up.bytes, down.bytes, up.state, down.state) {
+        if before != (up.progress(), down.progress()) {
             meter.up.store(up.bytes, Ordering::Relaxed);
             meter.down.store(down.bytes, Ordering::Relaxed);
             meter.touch(Instant::now());
@@ -136,10 +153,32 @@ pub(super) async fn relay<D: Side, U: Side>(
             (Poll::Ready(Ok(())), Poll::Pending) if down.refused.is_some() => {
                 return Poll::Ready(Outcome::Downstream(down.why_refused()));
             }
+            // Neither takes any more: there is nobody to read on for.
+            (Poll::Pending, Poll::Pending) if up.refused.is_some() && down.refused.is_some() => {
+                return Poll::Ready(Outcome::Upstream(up.why_refused()));
+            }
             _ => {}
         }
-        let half = (up.ended() || down.ended()) && !up.holds() && !down.holds();
-        clock.poll(cx, half, meter)
+        let holding = up.holds() || down.holds();
+        if holding && !stalled {
+            probe.as_mut().reset(Instant::now() + PROBE);
+        }
+        stalled = holding;
+        while stalled && probe.as_mut().poll(cx).is_ready() {
+            if let Some(error) = downstream.fault() {
+                return Poll::Ready(Outcome::Downstream(Fault::Failed(error)));
+            }
+            if let Some(error) = upstream.fault() {
+                return Poll::Ready(Outcome::Upstream(Fault::Failed(error)));
+            }
+            probe.as_mut().reset(Instant::now() + PROBE);
+        }
+        let half = (up.ended() || down.ended()) && !holding;
+        let silence = ready!(clock.poll(cx, half, meter));
+        Poll::Ready(match silence {
+            Silence::Idle => Outcome::Idle,
+            Silence::HalfClosed => Outcome::HalfClosed { down_ended: down.state == State::Done },
+        })
     })
     .await
 }
@@ -175,6 +214,11 @@ struct Direction {
 impl Direction {
     fn ended(&self) -> bool {
         self.state == State::Done || self.refused.is_some()
+    }
+
+    /// Whatever changes here sets the clock anew: a refusal as well, for the close limit begins there.
+    fn progress(&self) -> (u64, State, bool) {
+        (self.bytes, self.state, self.refused.is_some())
     }
 
     fn holds(&self) -> bool {
@@ -231,6 +275,7 @@ impl Direction {
                     Ok(n) => {
                         self.at += n;
                         self.bytes += n as u64;
+                        self.unflushed = true;
                     }
                     Err(error) => return self.refuse(error),
                 }
@@ -337,6 +382,12 @@ fn is_gone(error: &io::Error) -> bool {
     )
 }
 
+/// Which of the two limits is over.
+enum Silence {
+    Idle,
+    HalfClosed,
+}
+
 /// Idle and close limit on one timer. It is set anew when it rings, not on every byte.
 struct Clock<'a> {
     sleep: Pin<&'a mut Sleep>,
@@ -346,7 +397,7 @@ struct Clock<'a> {
 }
 
 impl Clock<'_> {
-    fn poll(&mut self, cx: &mut Context<'_>, half: bool, meter: &Meter) -> Poll<Outcome> {
+    fn poll(&mut self, cx: &mut Context<'_>, half: bool, meter: &Meter) -> Poll<Silence> {
         let limit = if half { self.close } else { self.idle };
         if half != self.half {
             self.half = half;
@@ -356,7 +407,7 @@ impl Clock<'_> {
             ready!(self.sleep.as_mut().poll(cx));
             let due = after(meter.touched(), limit);
             if due <= Instant::now() {
-                return Poll::Ready(if half { Outcome::HalfClosed } else { Outcome::Idle });
+                return Poll::Ready(if half { Silence::HalfClosed } else { Silence::Idle });
             }
             self.sleep.as_mut().reset(due);
         }

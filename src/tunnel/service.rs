@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::admission::{Handshakes, Seats};
 use super::relay::Meter;
@@ -15,7 +15,7 @@ use super::session::Session;
 use super::setup::{End, Setup};
 use crate::config::model::Level;
 use crate::net::{self, Acceptable, Peer, Socket};
-use crate::observe::event::Event;
+use crate::observe::event::{Event, Scope};
 use crate::observe::limit::Limiter;
 use crate::observe::metrics::Counters;
 use crate::secrets::{Grant, Identity};
@@ -24,6 +24,9 @@ use crate::tls::Facts;
 /// The pause after a failed accept, so that a lack of descriptors costs no CPU time and is over at
 /// most this long after there are some again.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// Without a failed accept for this long, a lack of descriptors is over.
+const CALM: Duration = Duration::from_secs(3);
 
 /// Where the process is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,15 +40,35 @@ pub enum Phase {
 }
 
 /// What all services of a process have in common.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Shared {
     /// The number of the next session.
     numbers: AtomicU64,
     /// The budget of lines that strangers can cause.
     pub(super) limiter: Limiter,
+    /// What services use up together that have no limits of their own: descriptors and memory are
+    /// the process's.
+    capacity: Capacity,
 }
 
 impl Shared {
+    /// `sessions` and `handshakes` at once, over all services without limits of their own.
+    pub fn new(sessions: usize, handshakes: usize) -> Arc<Self> {
+        Arc::new(Self {
+            numbers: AtomicU64::new(0),
+            limiter: Limiter::default(),
+            capacity: Capacity {
+                seats: Seats::new(sessions),
+                handshakes: Handshakes::new(handshakes),
+            },
+        })
+    }
+
+    /// Says what was withheld and not yet said.
+    pub fn settle_now(&self) {
+        self.limiter.settle();
+    }
+
     /// Has withheld lines counted in the log, now and then, until the process ends.
     pub async fn settle(&self) {
         loop {
@@ -60,8 +83,7 @@ impl Shared {
 pub struct Service {
     pub(super) name: Arc<str>,
     current: watch::Sender<Arc<Setup>>,
-    pub(super) seats: Arc<Seats>,
-    pub(super) handshakes: Arc<Handshakes>,
+    capacity: Mutex<Capacity>,
     /// What it has seen so far.
     pub counters: Counters,
     pub(super) shared: Arc<Shared>,
@@ -100,23 +122,51 @@ impl Drop for Listed {
     }
 }
 
-/// How many sessions and handshakes a service may have.
+/// The limits of its own that a service has; what is unset counts in the process's.
 #[derive(Debug, Clone, Copy)]
-pub struct Capacity {
+pub struct Limits {
     /// Sessions at once.
-    pub sessions: usize,
+    pub sessions: Option<usize>,
     /// Handshakes at once.
-    pub handshakes: usize,
+    pub handshakes: Option<usize>,
+}
+
+/// What is there to be used up.
+#[derive(Debug, Clone)]
+pub(super) struct Capacity {
+    pub(super) seats: Arc<Seats>,
+    pub(super) handshakes: Arc<Handshakes>,
+}
+
+impl Capacity {
+    /// Follows the limits. A service that keeps one keeps its count as well.
+    fn follow(&mut self, limits: Limits, shared: &Capacity) {
+        match limits.sessions {
+            None => self.seats = shared.seats.clone(),
+            Some(limit) if Arc::ptr_eq(&self.seats, &shared.seats) => {
+                self.seats = Seats::new(limit);
+            }
+            Some(limit) => self.seats.set_limit(limit),
+        }
+        match limits.handshakes {
+            None => self.handshakes = shared.handshakes.clone(),
+            Some(limit) if Arc::ptr_eq(&self.handshakes, &shared.handshakes) => {
+                self.handshakes = Handshakes::new(limit);
+            }
+            Some(limit) => self.handshakes.set_limit(limit),
+        }
+    }
 }
 
 impl Service {
     /// A service that does not listen yet.
-    pub fn new(name: &str, setup: Setup, capacity: Capacity, shared: Arc<Shared>) -> Arc<Self> {
+    pub fn new(name: &str, setup: Setup, limits: Limits, shared: Arc<Shared>) -> Arc<Self> {
+        let mut capacity = shared.capacity.clone();
+        capacity.follow(limits, &shared.capacity);
         Arc::new(Self {
             name: name.into(),
             current: watch::Sender::new(Arc::new(setup)),
-            seats: Seats::new(capacity.sessions),
-            handshakes: Handshakes::new(capacity.handshakes),
+            capacity: Mutex::new(capacity),
             counters: Counters::default(),
             shared,
             phase: watch::Sender::new(Phase::Running),
@@ -139,9 +189,19 @@ impl Service {
         Listed { service: self.clone(), number, info }
     }
 
+    /// What its next session takes a part of.
+    pub(super) fn capacity(&self) -> Capacity {
+        self.capacity.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Its name in the configuration.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// What a line of this service, or of one of its sessions, is about.
+    pub fn scope(&self, session: Option<u64>) -> Scope<'_> {
+        Scope { service: Some(&self.name), session, level: None }
     }
 
     /// The Setup that a new session takes.
@@ -151,9 +211,10 @@ impl Service {
 
     /// Puts a new Setup and new limits in place: new sessions take them, and open ones whose Grant
     /// the new keys do not have end.
-    pub fn replace(&self, setup: Setup, capacity: Capacity) {
-        self.seats.set_limit(capacity.sessions);
-        self.handshakes.set_limit(capacity.handshakes);
+    pub fn replace(&self, setup: Setup, limits: Limits) {
+        let mut capacity = self.capacity.lock().unwrap_or_else(PoisonError::into_inner);
+        capacity.follow(limits, &self.shared.capacity);
+        drop(capacity);
         self.current.send_replace(Arc::new(setup));
     }
 
@@ -197,7 +258,7 @@ impl Service {
         if matches!(setup.end, End::Client { .. }) {
             socket.reset_on_close(true);
         }
-        if let Socket::Tcp(stream) = socket {
+        if let Some(stream) = socket.as_tcp() {
             let socket = socket2::SockRef::from(stream);
             socket.set_tcp_nodelay(true)?;
             if let Some(keepalive) = &setup.keepalive {
@@ -208,7 +269,7 @@ impl Service {
                 if let Err(error) = net::apply(&socket, option) {
                     let text = net::not_set(option, &error);
                     let event = Event::Finding { level: Level::Warning, text: &text };
-                    self.shared.limiter.log(&event, &self.name, number);
+                    self.shared.limiter.log(&event, self.scope(Some(number)));
                 }
             }
         }
@@ -225,22 +286,23 @@ impl Service {
         alive: mpsc::Sender<()>,
     ) -> Acceptable {
         let mut phase = self.phase();
-        let mut failures = 0u64;
+        let mut trouble = Trouble::default();
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
+                () = trouble.over() => {
+                    let failures = trouble.end();
+                    Event::AcceptRecovered { failures }.log(self.scope(None));
+                    continue;
+                }
                 _ = phase.wait_for(|phase| *phase != Phase::Running) => return listener,
                 _ = &mut stop => return listener,
             };
             match accepted {
                 Ok((socket, peer)) => {
-                    if failures > 0 {
-                        Event::AcceptRecovered { failures }.log(Some(&self.name), None);
-                        failures = 0;
-                    }
                     let number = self.shared.numbers.fetch_add(1, Ordering::Relaxed);
-                    let session =
-                        Session { service: self.clone(), number, peer, accepted: Instant::now() };
+                    let accepted = Instant::now();
+                    let session = Session { service: self.clone(), number, peer, accepted };
                     let alive = alive.clone();
                     tokio::spawn(async move {
                         let _ = session.run(socket).await;
@@ -249,10 +311,9 @@ impl Service {
                 }
                 Err(error) if is_the_peers(&error) => self.counters.refused("aborted"),
                 Err(error) => {
-                    if failures == 0 {
-                        Event::AcceptTrouble { error: &error }.log(Some(&self.name), None);
+                    if trouble.count() {
+                        Event::AcceptTrouble { error: &error }.log(self.scope(None));
                     }
-                    failures += 1;
                     tokio::select! {
                         () = sleep(PAUSE) => {}
                         _ = phase.wait_for(|phase| *phase != Phase::Running) => return listener,
@@ -261,6 +322,35 @@ impl Service {
                 }
             }
         }
+    }
+}
+
+/// A lack of descriptors, from its first failed accept until there was none for a while: strangers
+/// who hold all of them let one go now and then, and that is no recovery.
+#[derive(Debug, Default)]
+struct Trouble {
+    failures: u64,
+    last: Option<Instant>,
+}
+
+impl Trouble {
+    /// Counts a failure; true of the first.
+    fn count(&mut self) -> bool {
+        self.failures += 1;
+        self.last.replace(Instant::now()).is_none()
+    }
+
+    /// Returns when there was no failure for a while, if there was one before.
+    async fn over(&self) {
+        match self.last {
+            Some(last) => sleep_until(last + CALM).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn end(&mut self) -> u64 {
+        self.last = None;
+        std::mem::take(&mut self.failures)
     }
 }
 

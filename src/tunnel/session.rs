@@ -20,7 +20,7 @@ use super::service::{Info, Listed, Phase, Service};
 use super::setup::{Clocks, End as Wearer, Setup};
 use crate::config::model::{Level, Mode, ProxyHeader};
 use crate::net::{self, Caller, Peer, Reached, Socket};
-use crate::observe::event::Event;
+use crate::observe::event::{Event, Manner, Scope};
 use crate::secrets::{Grant, Identity};
 use crate::tls::{self, Cause, Failure, Secured};
 
@@ -31,11 +31,19 @@ const LINGER: Duration = Duration::from_secs(5);
 /// How long a refused peer may take to read its alert.
 const ALERT: Duration = Duration::from_secs(1);
 
-impl Side for Socket {}
+impl Side for Socket {
+    fn fault(&self) -> Option<std::io::Error> {
+        Socket::fault(self)
+    }
+}
 
 impl Side for tls::Stream<Socket> {
     fn ended_cleanly(&self) -> bool {
         tls::Stream::ended_cleanly(self)
+    }
+
+    fn fault(&self) -> Option<std::io::Error> {
+        self.socket().and_then(Socket::fault)
     }
 }
 
@@ -55,7 +63,10 @@ enum End {
 #[derive(Debug)]
 enum Cut {
     Idle,
-    HalfClosed,
+    /// The plain side may have all that the TLS peer said, up to its close_notify.
+    HalfClosed {
+        delivered: bool,
+    },
     Revoked,
     Draining,
     DrainExpired,
@@ -66,7 +77,10 @@ impl End {
         match (outcome, mode) {
             (Outcome::Complete, _) => Self::Complete,
             (Outcome::Idle, _) => Self::Cut(Cut::Idle),
-            (Outcome::HalfClosed, _) => Self::Cut(Cut::HalfClosed),
+            (Outcome::HalfClosed { down_ended }, mode) => {
+                let delivered = mode == Mode::Client && down_ended;
+                Self::Cut(Cut::HalfClosed { delivered })
+            }
             (Outcome::Downstream(fault), Mode::Client)
             | (Outcome::Upstream(fault), Mode::Server) => Self::Plain(fault),
             (Outcome::Downstream(fault), Mode::Server)
@@ -84,7 +98,37 @@ impl End {
 
     /// Whether it ended as it was meant to: both directions in order, or one of them and silence.
     fn is_good(&self) -> bool {
-        matches!(self, Self::Complete | Self::Cut(Cut::HalfClosed))
+        matches!(self, Self::Complete | Self::Cut(Cut::HalfClosed { .. }))
+    }
+
+    /// What the table of endings makes of the two connections.
+    fn manner(&self, mode: Mode, reset: Option<bool>) -> Manner {
+        let (plain, tls) = self.resets(mode, reset);
+        let (local, remote) = match mode {
+            Mode::Client => (plain, tls),
+            Mode::Server => (tls, plain),
+        };
+        match (local, remote) {
+            (false, false) => Manner::Closed,
+            (true, true) => Manner::Reset,
+            (true, false) => Manner::LocalReset,
+            (false, true) => Manner::RemoteReset,
+        }
+    }
+
+    /// The table of endings in docs/DESIGN.md: whether the plain and the TLS side are reset. What
+    /// the operator said of resets overrides it.
+    fn resets(&self, mode: Mode, said: Option<bool>) -> (bool, bool) {
+        match self {
+            Self::Complete => (false, false),
+            // What it has is whole, and may still be on its way to a slow reader: a reset would
+            // throw it away.
+            Self::Cut(Cut::HalfClosed { delivered: true }) => (false, said.unwrap_or(false)),
+            end => (
+                said.unwrap_or(mode == Mode::Client),
+                said.unwrap_or(matches!(end, Self::Plain(_))),
+            ),
+        }
     }
 
     fn name(&self) -> &'static str {
@@ -94,7 +138,7 @@ impl End {
             Self::Tls(Fault::Truncated) => "truncated",
             Self::Tls(Fault::Failed(_)) => "tls-side",
             Self::Cut(Cut::Idle) => "idle",
-            Self::Cut(Cut::HalfClosed) => "half-closed",
+            Self::Cut(Cut::HalfClosed { .. }) => "half-closed",
             Self::Cut(Cut::Revoked) => "revoked",
             Self::Cut(Cut::Draining) => "draining",
             Self::Cut(Cut::DrainExpired) => "drain-expired",
@@ -113,7 +157,7 @@ impl fmt::Display for End {
                 f.write_str("the TLS peer left without close_notify, so data may be missing")
             }
             Self::Cut(Cut::Idle) => f.write_str("idle-timeout"),
-            Self::Cut(Cut::HalfClosed) => {
+            Self::Cut(Cut::HalfClosed { .. }) => {
                 f.write_str("close-timeout: one direction had ended, the other stayed silent")
             }
             Self::Cut(Cut::Revoked) => f.write_str("the identity or its key was revoked"),
@@ -135,8 +179,10 @@ impl Session {
     /// The whole life of a connection. Says whether it went well.
     pub(super) async fn run(mut self, socket: Socket) -> bool {
         let mut setup = self.service.setup();
+        Event::Accepted { peer: &self.peer }.log(self.scope());
         if let Err(error) = self.service.prepare(&setup, &socket, self.number) {
-            self.log_stranger(&Event::Refused { peer: &self.peer, cause: &error });
+            self.service.counters.refused("socket-options");
+            self.log_stranger(&Event::Unprepared { peer: &self.peer, error: &error });
             return false;
         }
         let mut phase = self.service.phase();
@@ -168,7 +214,7 @@ impl Session {
         let at_door = setup.clone();
         match &at_door.end {
             Wearer::Server(acceptor) => {
-                let place = self.service.handshakes.enter(self.peer.ip());
+                let place = self.service.capacity().handshakes.enter(self.peer.ip());
                 let secrets = setup.secrets.clone();
                 let asked: Vec<Asked> =
                     self.service.named().iter().map(|s| (s.clone(), s.setup())).collect();
@@ -191,9 +237,12 @@ impl Session {
                     Ok(Err(Failure { cause, stream, named })) => {
                         self.belong_to(named.and_then(|n| asked.get(n)), setup);
                         self.refused(&cause);
-                        // The place stays taken: lingering is bounded like the handshake itself.
+                        // Lingering is bounded like the handshake itself: in time, and by the place.
                         if let Some(socket) = stream {
-                            socket.close_gently(ALERT).await;
+                            tokio::select! {
+                                () = socket.close_gently(ALERT) => {}
+                                () = place.crowded_out() => {}
+                            }
                         }
                         return None;
                     }
@@ -203,6 +252,7 @@ impl Session {
                     }
                 };
                 drop(place);
+                self.secured(Mode::Server, &grant, &facts);
                 let seat = self.admit()?;
                 let local = stream.socket().and_then(Socket::local_address);
                 let Some(reached) = self.reach(setup, Some(grant.who()), local).await else {
@@ -222,24 +272,47 @@ impl Session {
                 let address = reached.address;
                 let (secrets, identity) = (setup.secrets.clone(), identity.clone());
                 let name = name.of(reached.endpoint.as_ref());
+                Event::Presenting { who: &identity, name }.log(self.scope());
                 let handshake = connector.connect(secrets, identity, name, reached.socket);
                 let limit = Instant::now() + setup.clocks.handshake;
-                let cause = match timeout_at(limit, handshake).await {
+                let (cause, stream) = match timeout_at(limit, handshake).await {
                     Ok(Ok(Secured { stream, grant, facts, .. })) => {
+                        self.secured(Mode::Client, &grant, &facts);
                         let listed = self.opened(&grant, facts, address);
                         let upstream = Box::new(stream);
                         let streams = Streams::Client { downstream: socket, upstream };
                         return Some(Open { streams, grant, listed, _seat: seat });
                     }
-                    Ok(Err(failure)) => failure.cause,
-                    Err(_) => Cause::Timeout(setup.clocks.handshake),
+                    Ok(Err(Failure { cause, stream, .. })) => (cause, stream),
+                    Err(_) => (Cause::Timeout(setup.clocks.handshake), None),
                 };
                 self.service.counters.refused(cause.name());
-                Event::HandshakeFailed { target: &address, cause: &cause }
-                    .log(Some(&self.service.name), Some(self.number));
+                // Whoever reaches the plain port causes this line, and needs no key for it.
+                self.log_stranger(&Event::HandshakeFailed { target: &address, cause: &cause });
+                // The application hears at once; the server may still have our alert to read.
+                drop(socket);
+                if let Some(upstream) = stream {
+                    upstream.close_gently(ALERT).await;
+                }
                 None
             }
         }
+    }
+
+    fn scope(&self) -> Scope<'_> {
+        self.service.scope(Some(self.number))
+    }
+
+    fn secured(&self, mode: Mode, grant: &Grant, facts: &tls::Facts) {
+        Event::Secured {
+            mode,
+            who: grant.who(),
+            version: facts.version,
+            suite: &facts.suite,
+            bits: facts.bits,
+            group: facts.group.as_ref().map(|group| (group.name.as_str(), group.bits)),
+        }
+        .log(self.scope());
     }
 
     /// Connects to the target and says what is to be said before the data, or why there is no target.
@@ -250,10 +323,9 @@ impl Session {
         local: Option<SocketAddr>,
     ) -> Option<Reached> {
         let unreachable = |error: &dyn fmt::Display| {
-            Event::Unreachable { peer: &self.peer, error }
-                .log(Some(&self.service.name), Some(self.number));
+            self.log_stranger(&Event::Unreachable { peer: &self.peer, error });
         };
-        let caller = Caller { peer: &self.peer, who };
+        let caller = Caller { peer: &self.peer, who, scope: self.scope() };
         let mut reached = match setup.dialer.dial(&caller).await {
             Ok(reached) => reached,
             Err(error) => {
@@ -278,21 +350,21 @@ impl Session {
     /// Logs a program's start and its end, which may come after the session's.
     #[cfg(unix)]
     fn watch(&self, child: net::Child) {
-        let (name, number, pid) = (self.service.name.clone(), self.number, child.pid);
-        Event::ChildStarted { pid }.log(Some(&name), Some(number));
+        let (service, number, pid) = (self.service.clone(), self.number, child.pid);
+        Event::ChildStarted { pid }.log(service.scope(Some(number)));
         tokio::spawn(async move {
             let end = child.ended().await;
-            Event::ChildEnded { pid, end: &end }.log(Some(&name), Some(number));
+            Event::ChildEnded { pid, end: &end }.log(service.scope(Some(number)));
         });
     }
 
     /// A seat, or a line that says why there is none.
     fn admit(&self) -> Option<Seat> {
-        let seat = self.service.seats.take();
+        let seats = self.service.capacity().seats;
+        let seat = seats.take();
         if seat.is_none() {
-            let limit = self.service.seats.limit();
-            let event = Event::Full { peer: &self.peer, limit };
-            self.service.shared.limiter.log(&event, &self.service.name, self.number);
+            let limit = seats.limit();
+            self.log_stranger(&Event::Full { peer: &self.peer, limit });
             self.service.counters.refused("full");
         }
         seat
@@ -301,7 +373,7 @@ impl Session {
     fn opened(&self, grant: &Grant, facts: tls::Facts, target: String) -> Listed {
         self.service.counters.opened();
         Event::Opened { peer: &self.peer, who: grant.who(), facts: &facts, target: &target }
-            .log(Some(&self.service.name), Some(self.number));
+            .log(self.scope());
         let (peer, who) = (self.peer.clone(), grant.who().clone());
         let (since, meter) = (Instant::now(), Meter::default());
         self.service.list(self.number, Info { peer, who, facts, target, since, meter })
@@ -313,7 +385,7 @@ impl Session {
     }
 
     fn log_stranger(&self, event: &Event<'_>) {
-        self.service.shared.limiter.log(event, &self.service.name, self.number);
+        self.service.shared.limiter.log(event, self.scope());
     }
 
     async fn converse(
@@ -334,8 +406,9 @@ impl Session {
         };
         self.service.counters.ended(end.name());
         let (up, down, age) = (meter.up(), meter.down(), self.accepted.elapsed());
-        Event::Closed { level: end.level(mode), end: &end, up, down, age }
-            .log(Some(&self.service.name), Some(self.number));
+        let (level, manner) = (end.level(mode), end.manner(mode, reset));
+        let complete = matches!(end, End::Complete);
+        Event::Closed { level, mode, complete, end: &end, manner, up, down, age }.log(self.scope());
         // Held until the sockets are closed: of a one-session service the next one must not reach
         // the backend before.
         open.streams.close(&end, reset).await;
@@ -379,7 +452,6 @@ impl Streams {
         }
     }
 
-    /// The table of endings in docs/DESIGN.md. `reset` overrides its word on resets.
     async fn close(self, end: &End, reset: Option<bool>) {
         let (mode, plain, tls) = match self {
             Self::Server { downstream, upstream } => (Mode::Server, upstream, *downstream),
@@ -390,9 +462,9 @@ impl Streams {
             plain.reset_on_close(false);
             return;
         }
-        tls.reset_on_close(reset.unwrap_or(matches!(end, End::Plain(_))));
-        let reset_plain = reset.unwrap_or(mode == Mode::Client);
-        if matches!(end, End::Tls(Fault::Failed(_))) && reset != Some(true) {
+        let (reset_plain, reset_tls) = end.resets(mode, reset);
+        tls.reset_on_close(reset_tls);
+        if matches!(end, End::Tls(Fault::Failed(_))) && !reset_tls {
             // OpenSSL has sent an alert, which a reset would overtake.
             tokio::join!(tls.close_gently(ALERT), finish(plain, reset_plain));
         } else {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::harness::backend::read_to_end;
 use crate::harness::{
     Backend, Ending, Gate, IDENTITY, KEY, OTHER_KEY, OpensslClient, OpensslServer, PATIENCE, Plain,
-    Process, Pskgate, Stunnel, Tls, client_toml, openssl, secret, server_toml,
+    Pskgate, Stunnel, Tls, client_toml, openssl, secret, server_toml,
 };
 
 /// What must never reach an impostor.
@@ -406,7 +406,7 @@ fn a_client_that_leaves_during_the_handshake_leaves_nothing_behind() {
     let gate = Gate::new()
         .toml(&client_toml(mute.local_addr().unwrap(), "handshake-timeout = \"1s\""))
         .start();
-    let before = Process::descriptors(&gate);
+    let before = gate.settled_descriptors();
     for _ in 0..10 {
         drop(Plain::connect(gate.address("plain")));
     }

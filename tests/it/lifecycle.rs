@@ -179,18 +179,6 @@ fn a_busy_port_is_named_and_the_exit_code_is_not_0() {
     assert!(start.elapsed() < Duration::from_secs(10), "it took {:?}", start.elapsed());
 }
 
-/// How many descriptors it has when it has done what it does after a start.
-fn settled_descriptors(gate: &Pskgate) -> usize {
-    let mut last = (0, Instant::now());
-    until("the number of descriptors to settle", PATIENCE, || {
-        let now = gate.descriptors();
-        if now != last.0 {
-            last = (now, Instant::now());
-        }
-        (last.1.elapsed() > Duration::from_millis(500)).then_some(now)
-    })
-}
-
 #[test]
 fn running_out_of_descriptors_is_survived_quietly() {
     const LIMIT: u32 = 48;
@@ -200,7 +188,7 @@ fn running_out_of_descriptors_is_survived_quietly() {
         "max-sessions = 1000\nmax-handshakes = 1000\nhandshake-timeout = \"120s\"",
     );
     let gate = Gate::new().descriptors(LIMIT).toml(&text).start();
-    let calm = settled_descriptors(&gate);
+    let calm = gate.settled_descriptors();
     let crowd: Vec<Plain> = (0..100).map(|_| Plain::connect(gate.address("tls"))).collect();
     gate.wait_for_line("a line about descriptors", PATIENCE, |line| {
         line.contains("descriptor") || line.contains("open files")
@@ -222,4 +210,23 @@ fn running_out_of_descriptors_is_survived_quietly() {
     until("every descriptor to be given back", PATIENCE, || {
         (gate.descriptors() <= calm).then_some(())
     });
+}
+
+#[test]
+fn a_hangup_during_the_drain_changes_nothing() {
+    let backend = endless();
+    let mut gates = two_ends(&backend, "2s");
+    let plain = Plain::connect(gates[1].address("plain"));
+    let read_some = || (&plain.0).read_exact(&mut [0; 5000]).expect("the session goes on");
+    read_some();
+    let listener = gates[0].address("tls");
+    gates[0].signal(Signal::TERM);
+    wait_refused(listener);
+    gates[0].signal(Signal::HUP);
+    read_some();
+    read_some();
+    assert_eq!(gates[0].process().ended(), None, "it still waits for the session");
+    let reader = read_in_background(plain);
+    assert_eq!(gates[0].exit_code(PATIENCE), Some(0));
+    assert_eq!(reader.join().unwrap(), Ending::Rst);
 }

@@ -3,6 +3,7 @@
 
 mod cli;
 mod config_cases;
+mod enumeration;
 mod exec;
 mod founding;
 mod harness;
@@ -11,6 +12,7 @@ mod inetd;
 mod keyfile;
 mod layers;
 mod lifecycle;
+mod limits;
 mod openssl_peer;
 mod options;
 mod proxy;

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::until;
+
 /// Both output streams as they came.
 #[derive(Default)]
 struct Collected {
@@ -199,6 +201,18 @@ impl Process {
     /// How many descriptors it has open.
     pub fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.id())).expect("/proc can be read").count()
+    }
+
+    /// The same, when it has done whatever it does after a start.
+    pub fn settled_descriptors(&self) -> usize {
+        let mut last = (0, Instant::now());
+        until("the number of descriptors to settle", super::PATIENCE, || {
+            let now = self.descriptors();
+            if now != last.0 {
+                last = (now, Instant::now());
+            }
+            (last.1.elapsed() > Duration::from_millis(500)).then_some(now)
+        })
     }
 }
 

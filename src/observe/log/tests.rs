@@ -1,0 +1,125 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::sync::Arc;
+
+use super::*;
+
+const FORMATS: [LogFormat; 3] = [LogFormat::Human, LogFormat::Json, LogFormat::Stunnel];
+
+struct Collect(Arc<Mutex<Vec<Record>>>);
+
+impl<S: tracing::Subscriber> Layer<S> for Collect {
+    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+        let mut record = Record::default();
+        event.record(&mut record);
+        self.0.lock().unwrap().push(record);
+    }
+}
+
+/// What this thread logs meanwhile.
+fn records(log: impl FnOnce()) -> Vec<Record> {
+    let records = Arc::new(Mutex::new(Vec::new()));
+    let subscriber = tracing_subscriber::registry().with(Collect(records.clone()));
+    tracing::subscriber::with_default(subscriber, log);
+    std::mem::take(&mut records.lock().unwrap())
+}
+
+/// The names and messages of what this thread logs meanwhile.
+pub(in crate::observe) fn logged(log: impl FnOnce()) -> Vec<(String, String)> {
+    records(log).into_iter().map(|record| (record.event, record.message)).collect()
+}
+
+fn record(service: Option<&str>, session: Option<u64>, message: &str) -> Record {
+    Record {
+        level: Some(Level::Warning as u8),
+        event: "handshake-failed".into(),
+        service: service.map(str::to_owned),
+        session,
+        message: message.into(),
+    }
+}
+
+/// A text with every digit as 0.
+fn shape(text: &str) -> String {
+    let digit = |c: char| if c.is_ascii_digit() { '0' } else { c };
+    text.chars().map(digit).collect()
+}
+
+#[test]
+fn one_record_has_three_shapes() {
+    let full = record(Some("plc"), Some(7), "all is \"well\"");
+    let bare = record(None, None, "all is \"well\"");
+    assert_eq!(
+        shape(&full.render(LogFormat::Human)),
+        "0000-00-00T00:00:00.000Z warning [plc] #0 all is \"well\"\n"
+    );
+    assert_eq!(
+        shape(&bare.render(LogFormat::Human)),
+        "0000-00-00T00:00:00.000Z warning all is \"well\"\n"
+    );
+    assert_eq!(
+        shape(&full.render(LogFormat::Stunnel)),
+        "0000.00.00 00:00:00 LOG0[0]: all is \"well\"\n"
+    );
+    assert_eq!(
+        shape(&bare.render(LogFormat::Stunnel)),
+        "0000.00.00 00:00:00 LOG0[ui]: all is \"well\"\n"
+    );
+    assert!(full.render(LogFormat::Stunnel).contains(" LOG4[7]: "));
+    for (record, service, session) in
+        [(full, "plc".into(), 7.into()), (bare, serde_json::Value::Null, serde_json::Value::Null)]
+    {
+        let mut read: serde_json::Value =
+            serde_json::from_str(&record.render(LogFormat::Json)).unwrap();
+        let time = read["time"].take();
+        assert_eq!(shape(time.as_str().unwrap()), "0000-00-00T00:00:00.000Z");
+        let wanted = serde_json::json!({
+            "time": null, "level": "warning", "event": "handshake-failed",
+            "service": service, "session": session, "message": "all is \"well\"",
+        });
+        assert_eq!(read, wanted);
+    }
+}
+
+#[test]
+fn nothing_that_is_logged_makes_a_second_line_or_steers_a_terminal() {
+    let evil = "a\nb\r\nc\u{1b}[2Jd\u{7}\0\u{7f}\u{85}\u{9b}31m\u{2028}\u{2029}\te";
+    for format in FORMATS {
+        for record in [record(Some("plc"), Some(7), evil), record(Some(evil), None, "message")] {
+            let line = record.render(format);
+            let body = line.strip_suffix('\n').unwrap();
+            assert!(!body.contains(char::is_control), "{body:?}");
+            assert!(!body.contains(['\u{2028}', '\u{2029}']), "{body:?}");
+            if format == LogFormat::Json {
+                // Escaped, and still the same text to whoever reads it.
+                let read: serde_json::Value = serde_json::from_str(body).unwrap();
+                let name = if record.session.is_some() { "message" } else { "service" };
+                assert_eq!(read[name], evil);
+            } else if format == LogFormat::Human || record.session.is_some() {
+                assert!(body.contains(r"a\nb\r\nc\u{1b}[2Jd\u{7}\0\u{7f}\u{85}"), "{body}");
+            }
+        }
+    }
+}
+
+#[test]
+fn text_of_any_language_is_left_as_it_is() {
+    let text = "Zoë's SPS \\ 日本 \"quoted\"";
+    for format in [LogFormat::Human, LogFormat::Stunnel] {
+        assert!(record(None, None, text).render(format).ends_with(&format!("{text}\n")));
+    }
+}
+
+#[test]
+fn an_event_reaches_the_renderer_with_its_own_level_service_and_session() {
+    let event = Event::Full { peer: &"192.0.2.1:5", limit: 3 };
+    let records =
+        records(|| event.log(Scope { service: Some("plc"), session: Some(9), level: None }));
+    let [record] = &records[..] else {
+        panic!("{}", records.len());
+    };
+    assert_eq!(record.level, Some(Level::Notice as u8));
+    assert_eq!(record.event, "service-full");
+    assert_eq!((record.service.as_deref(), record.session), (Some("plc"), Some(9)));
+    assert_eq!(record.message, "turned 192.0.2.1:5 away: 3 sessions are open, which is the limit");
+}

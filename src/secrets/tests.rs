@@ -1,0 +1,805 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+
+use tempfile::TempDir;
+
+use super::*;
+
+const NATIVE: Rules = Rules {
+    duplicates: OnDuplicate::Refuse,
+    identities: IdentityRule::Utf8,
+    permissions: OnLoosePermissions::Refuse,
+};
+const STUNNEL: Rules = Rules {
+    duplicates: OnDuplicate::LastWins,
+    identities: IdentityRule::Bytes,
+    permissions: OnLoosePermissions::Warn,
+};
+const BOTH: [Rules; 2] = [NATIVE, STUNNEL];
+
+const HEX: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+const TEXT: &str = "correct horse battery staple, thirty-two and more";
+
+fn read(text: impl AsRef<[u8]>, rules: Rules) -> (Vec<Entry>, Vec<Problem>) {
+    let mut problems = Vec::new();
+    let entries = parse(text.as_ref(), Path::new("psk.txt"), rules, &mut problems);
+    (entries, problems)
+}
+
+fn codes(problems: &[Problem]) -> Vec<(Gravity, &'static str)> {
+    problems.iter().map(|p| (p.gravity, p.code)).collect()
+}
+
+/// The key of a text that has to be one good line under both rules, and what was said about it.
+fn key_of(text: &str) -> (Vec<u8>, Vec<(Gravity, &'static str)>) {
+    let [native, stunnel] = BOTH.map(|rules| {
+        let (entries, problems) = read(format!("client1:{text}"), rules);
+        assert_eq!(entries.len(), 1, "{text}: {problems:?}");
+        (entries[0].key.expose().to_vec(), codes(&problems))
+    });
+    assert_eq!(native, stunnel);
+    native
+}
+
+fn refused(text: impl AsRef<[u8]>, rules: Rules) -> Vec<&'static str> {
+    let (_, problems) = read(text, rules);
+    problems.iter().filter(|p| p.gravity == Gravity::Refuses).map(|p| p.code).collect()
+}
+
+fn warned(text: impl AsRef<[u8]>, rules: Rules) -> Vec<&'static str> {
+    let (_, problems) = read(text.as_ref(), rules);
+    assert!(problems.iter().all(|p| p.gravity != Gravity::Refuses), "{problems:?}");
+    problems.iter().filter(|p| p.gravity == Gravity::Warns).map(|p| p.code).collect()
+}
+
+fn counted(n: u8) -> Vec<u8> {
+    (0..n).collect()
+}
+
+#[test]
+fn hex_is_decoded_in_either_case_and_with_colons_between_bytes() {
+    let colons = |text: &str, between: &str| {
+        let pairs: Vec<_> = text.as_bytes().chunks(2).collect();
+        String::from_utf8(pairs.join(between.as_bytes())).unwrap()
+    };
+    for text in [
+        HEX.to_owned(),
+        HEX.to_uppercase(),
+        colons(HEX, ":"),
+        colons(&HEX.to_uppercase(), "::"),
+        format!(":{HEX}:"),
+    ] {
+        assert_eq!(key_of(&text), (counted(32), vec![]), "{text}");
+    }
+}
+
+#[test]
+fn what_is_not_quite_hex_is_text_with_a_warning() {
+    let slip = vec![(Gravity::Warns, "nearly-hex")];
+    for text in [
+        format!("{HEX}0"),
+        format!("0:{}0", &HEX[1..]),
+        HEX.replacen('a', "g", 1),
+        format!("{} {}", &HEX[..32], &HEX[32..]),
+        format!("0x{HEX}"),
+    ] {
+        assert_eq!(key_of(&text), (text.as_bytes().to_vec(), slip.clone()));
+    }
+}
+
+#[test]
+fn base64_and_passphrases_are_the_bytes_of_their_text() {
+    let base64 = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+    for text in [base64, TEXT, "zwölf Boxkämpfer jagen Viktor quer über"] {
+        assert_eq!(key_of(text), (text.as_bytes().to_vec(), vec![]));
+    }
+}
+
+#[test]
+fn a_key_may_hold_colons_because_the_first_one_splits_the_line() {
+    let (entries, _) = read("a:b:c:d of more than sixteen bytes", STUNNEL);
+    assert_eq!(entries[0].identity.as_bytes(), b"a");
+    assert_eq!(entries[0].key.expose(), b"b:c:d of more than sixteen bytes");
+}
+
+#[test]
+fn hex_counts_half_so_that_thirty_digits_are_too_short() {
+    for rules in BOTH {
+        for digits in (2..32).step_by(2) {
+            let text = format!("client1:{}", &HEX[..digits]);
+            let (entries, problems) = read(&text, rules);
+            assert!(entries.is_empty());
+            assert_eq!(codes(&problems), [(Gravity::Refuses, "short-key")]);
+            assert!(digits < 16 || problems[0].message.contains("count half"));
+        }
+    }
+    assert_eq!(key_of(&HEX[..32]).0, counted(16));
+    // Odd in number, they are text, and 17 characters of that are enough.
+    assert_eq!(key_of(&HEX[..17]).0, &HEX.as_bytes()[..17]);
+}
+
+#[test]
+fn a_key_has_16_to_512_bytes_once_decoded() {
+    for rules in BOTH {
+        for (len, fits) in [(0, false), (15, false), (16, true), (512, true), (513, false)] {
+            let wanted: &[&str] = match (fits, len < 16) {
+                (true, _) => &[],
+                (_, true) => &["short-key"],
+                (_, false) => &["long-key"],
+            };
+            assert_eq!(refused(format!("a:{}", "x".repeat(len)), rules), wanted);
+            assert_eq!(refused(format!("a:{}", "5a".repeat(len)), rules), wanted);
+        }
+        // OPENSSL_hexstr2buf takes colons alone for no bytes at all.
+        assert_eq!(refused(format!("a:{}", ":".repeat(40)), rules), ["short-key"]);
+    }
+}
+
+#[test]
+fn carriage_returns_vanish_wherever_they_stand() {
+    for rules in BOTH {
+        for text in [
+            format!("a:{TEXT}\r\nb:{HEX}\r\n"),
+            format!("\ra\r:\r\r{TEXT}\r\r\n\r\n\r\r\nb:{HEX}\r"),
+            format!("a:{}\r{}\nb:{HEX}\r\r", &TEXT[..9], &TEXT[9..]),
+        ] {
+            let (entries, problems) = read(&text, rules);
+            assert_eq!(problems, [], "{text:?}");
+            assert_eq!(entries.len(), 2);
+            assert_eq!(entries[0].identity.as_bytes(), b"a");
+            assert_eq!(entries[0].key.expose(), TEXT.as_bytes());
+            assert_eq!(entries[1].key.expose(), counted(32));
+        }
+    }
+}
+
+#[test]
+fn a_nul_ends_its_line_and_no_more() {
+    for rules in BOTH {
+        let (entries, problems) = read(format!("a:{TEXT}\0more\nb:{HEX}\0\n\0c\n"), rules);
+        assert_eq!(problems, []);
+        assert_eq!(entries.len(), 2);
+        assert_eq!(entries[0].key.expose(), TEXT.as_bytes());
+        assert_eq!(entries[1].key.expose(), counted(32));
+        assert_eq!(refused(format!("a\0b:{TEXT}"), rules), ["not-identity-key"]);
+    }
+}
+
+#[test]
+fn empty_lines_are_skipped_counted_and_a_last_line_feed_is_not_needed() {
+    for rules in BOTH {
+        let (entries, problems) = read(format!("\n\na:{TEXT}\n\n\nb:{HEX}"), rules);
+        assert_eq!(problems, []);
+        assert_eq!(entries.iter().map(|e| e.line).collect::<Vec<_>>(), [3, 6]);
+    }
+}
+
+#[test]
+fn blanks_comments_and_lines_without_a_colon_are_errors_with_their_line() {
+    for rules in BOTH {
+        for (line, words) in [
+            (" ", "blanks"),
+            (" \t ", "blanks"),
+            ("# a comment", "no comments"),
+            ("; another", "no comments"),
+            ("client1", "no colon"),
+            ("client1 = key", "no colon"),
+        ] {
+            let (_, problems) = read(format!("a:{TEXT}\n{line}\n"), rules);
+            assert_eq!(codes(&problems), [(Gravity::Refuses, "not-identity-key")]);
+            assert_eq!(problems[0].line, Some(2));
+            assert!(problems[0].message.contains(words), "{problems:?}");
+        }
+        let text = format!("#b:{TEXT}\n");
+        assert_eq!(warned(&text, rules), ["comment-like"]);
+        assert_eq!(read(&text, rules).0[0].identity.as_bytes(), b"#b");
+    }
+}
+
+#[test]
+fn every_mistake_of_a_file_is_named_at_once() {
+    let (_, problems) = read(format!("a\nb:short\n:{TEXT}\nd:{TEXT}\n#\n"), NATIVE);
+    let places: Vec<_> = problems.iter().map(|p| (p.line, p.code)).collect();
+    assert_eq!(
+        places,
+        [
+            (Some(1), "not-identity-key"),
+            (Some(2), "short-key"),
+            (Some(3), "empty-identity"),
+            (Some(5), "not-identity-key"),
+        ]
+    );
+}
+
+#[test]
+fn blanks_at_the_edges_belong_to_what_they_touch_and_are_warned_about() {
+    for rules in BOTH {
+        for (line, identity, key, code) in [
+            (
+                "a: k23456789012345678901234567890z",
+                "a",
+                " k23456789012345678901234567890z",
+                "padded-key",
+            ),
+            (
+                "a:k23456789012345678901234567890z ",
+                "a",
+                "k23456789012345678901234567890z ",
+                "padded-key",
+            ),
+            (
+                " a:k23456789012345678901234567890zz",
+                " a",
+                "k23456789012345678901234567890zz",
+                "padded-identity",
+            ),
+            (
+                "a :k23456789012345678901234567890zz",
+                "a ",
+                "k23456789012345678901234567890zz",
+                "padded-identity",
+            ),
+        ] {
+            assert_eq!(warned(line, rules), [code], "{line:?}");
+            let (entries, _) = read(line, rules);
+            assert_eq!(entries[0].identity.as_bytes(), identity.as_bytes());
+            assert_eq!(entries[0].key.expose(), key.as_bytes());
+        }
+    }
+    // One blank turns hex into text: both slips are named.
+    let (key, said) = key_of(&format!(" {HEX}"));
+    assert_eq!(key, format!(" {HEX}").as_bytes());
+    assert_eq!(said, [(Gravity::Warns, "padded-key"), (Gravity::Warns, "nearly-hex")]);
+}
+
+#[test]
+fn a_byte_order_mark_is_part_of_the_first_identity() {
+    let text = format!("\u{feff}a:{TEXT}\nb:{HEX}\n");
+    assert_eq!(refused(&text, NATIVE), ["byte-order-mark"]);
+    assert_eq!(warned(&text, STUNNEL), ["byte-order-mark"]);
+    let (entries, _) = read(&text, STUNNEL);
+    assert_eq!(entries[0].identity.as_bytes(), "\u{feff}a".as_bytes());
+    assert_eq!(entries[1].identity.as_bytes(), b"b");
+}
+
+#[test]
+fn an_identity_has_at_most_255_bytes_and_natively_at_least_one() {
+    for rules in BOTH {
+        for (len, wanted) in [(1, vec![]), (255, vec![]), (256, vec!["long-identity"])] {
+            let line = format!("{}:{TEXT}", "i".repeat(len));
+            assert_eq!(refused(line, rules), wanted);
+        }
+    }
+    // Bytes are counted, not characters.
+    assert_eq!(refused(format!("{}:{TEXT}", "ö".repeat(128)), NATIVE), ["long-identity"]);
+    assert_eq!(refused(format!(":{TEXT}"), NATIVE), ["empty-identity"]);
+    assert_eq!(warned(format!(":{TEXT}"), STUNNEL), ["empty-identity"]);
+    assert_eq!(read(format!(":{TEXT}"), STUNNEL).0[0].identity.as_bytes(), b"");
+}
+
+#[test]
+fn identities_are_utf8_natively_and_bytes_in_a_stunnel_conf() {
+    let cases: [(&[u8], &str); 4] = [
+        (b"\xff\xfe", "identity-not-utf8"),
+        (b"a\x1b[31m", "identity-control"),
+        (b"a\tb", "identity-control"),
+        ("a\u{85}b".as_bytes(), "identity-control"),
+    ];
+    for (name, code) in cases {
+        let text = [name, b":", TEXT.as_bytes()].concat();
+        assert_eq!(refused(&text, NATIVE), [code]);
+        assert_eq!(warned(&text, STUNNEL), [code]);
+        assert_eq!(read(&text, STUNNEL).0[0].identity.as_bytes(), name);
+        for problem in read(&text, NATIVE).1 {
+            assert!(!problem.message.contains(char::is_control), "{problem:?}");
+        }
+    }
+    for rules in BOTH {
+        assert_eq!(warned(format!("Zoë's PLC:{TEXT}"), rules), [""; 0]);
+    }
+}
+
+// ---- files ----------------------------------------------------------------------------------
+
+struct Files(TempDir);
+
+impl Files {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn put(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        mode(&path, 0o600);
+        path
+    }
+}
+
+#[cfg(unix)]
+fn mode(path: &Path, mode: u32) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[cfg(not(unix))]
+fn mode(_: &Path, _: u32) {}
+
+type Loaded = Result<(SecretSet, Vec<Problem>), Vec<Problem>>;
+
+fn load(paths: &[PathBuf], rules: Rules) -> Loaded {
+    SecretSet::load(paths, rules, None)
+}
+
+fn why(loaded: Loaded) -> Vec<Problem> {
+    match loaded {
+        Ok((set, _)) => panic!("{} identities were let in", set.len()),
+        Err(problems) => {
+            assert!(problems.iter().any(|p| p.gravity == Gravity::Refuses));
+            problems
+        }
+    }
+}
+
+fn key<'a>(set: &'a SecretSet, identity: &str) -> &'a [u8] {
+    set.find(identity.as_bytes()).unwrap().0.expose()
+}
+
+#[test]
+fn an_identity_on_two_lines_is_refused_natively_and_both_lines_are_named() {
+    let files = Files::new();
+    let one = files.put("one", format!("a:{TEXT}\nb:{TEXT} b\n\na:{HEX}\n"));
+    let problems = why(load(std::slice::from_ref(&one), NATIVE));
+    assert_eq!(codes(&problems), [(Gravity::Refuses, "duplicate-identity")]);
+    assert_eq!((problems[0].line, problems[0].file.as_ref()), (Some(4), Some(&one)));
+    assert!(problems[0].message.contains("line 1 already"), "{problems:?}");
+
+    let two = files.put("two", format!("c:{TEXT} c\nb:{HEX}\n"));
+    let first = files.put("first", format!("a:{TEXT}\nb:{TEXT} b\n"));
+    let problems = why(load(&[first.clone(), two.clone()], NATIVE));
+    assert_eq!((problems[0].line, problems[0].file.as_ref()), (Some(2), Some(&two)));
+    let elsewhere = format!("line 2 of {} already", first.display());
+    assert!(problems[0].message.contains(&elsewhere), "{problems:?}");
+}
+
+#[test]
+fn an_identity_on_two_lines_of_a_stunnel_conf_has_the_last_ones_key() {
+    let files = Files::new();
+    let one = files.put("one", format!("a:{TEXT}\na:{TEXT} 2\na:{HEX}\n"));
+    let (set, problems) = load(std::slice::from_ref(&one), STUNNEL).unwrap();
+    assert_eq!(key(&set, "a"), counted(32));
+    assert_eq!(codes(&problems), [(Gravity::Warns, "duplicate-identity"); 2]);
+    assert!(problems[1].message.contains("line 2 already"));
+    let two = files.put("two", format!("a:{TEXT} of two\n"));
+    let (set, problems) = load(&[one, two], STUNNEL).unwrap();
+    assert_eq!(key(&set, "a"), format!("{TEXT} of two").as_bytes());
+    assert_eq!(problems.len(), 3);
+}
+
+#[test]
+fn identities_differ_by_case_and_by_every_byte() {
+    let files = Files::new();
+    let path = files.put("f", format!("a:{TEXT}\nA:{TEXT} 2\na :{TEXT} 3\n"));
+    let (set, _) = load(&[path], NATIVE).unwrap();
+    assert_eq!(set.len(), 3);
+    assert_eq!(set.first().as_bytes(), b"a");
+    for unknown in [&b""[..], b"b", b"a\0", b"aa"] {
+        assert!(set.find(unknown).is_none());
+    }
+}
+
+#[test]
+fn one_key_under_two_identities_is_warned_about() {
+    let files = Files::new();
+    let path = files.put("f", format!("a:{HEX}\nb:{}\nc:{TEXT}\n", HEX.to_uppercase()));
+    for rules in BOTH {
+        let (_, problems) = load(std::slice::from_ref(&path), rules).unwrap();
+        assert_eq!(codes(&problems), [(Gravity::Warns, "shared-key")]);
+        assert_eq!(problems[0].line, Some(2));
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_that_others_can_read_or_the_group_can_write_is_refused_natively() {
+    let files = Files::new();
+    let path = files.put("f", format!("a:{TEXT}\n"));
+    for (bits, words) in [
+        (0o600, None),
+        (0o400, None),
+        (0o640, None),
+        (0o440, None),
+        (0o644, Some("every user of this machine may read")),
+        (0o660, Some("its group may change")),
+        (0o620, Some("its group may change")),
+        (0o664, Some("its group may change")),
+        (0o602, Some("every user of this machine may change")),
+        (0o666, Some("every user of this machine may change")),
+    ] {
+        mode(&path, bits);
+        let native = load(std::slice::from_ref(&path), NATIVE);
+        let (_, stunnel) = load(std::slice::from_ref(&path), STUNNEL).unwrap();
+        match words {
+            None => {
+                assert_eq!(native.unwrap().1, [], "{bits:o}");
+                assert_eq!(stunnel, [], "{bits:o}");
+            }
+            Some(words) => {
+                let native = why(native);
+                assert_eq!(codes(&native), [(Gravity::Refuses, "loose-permissions")]);
+                assert_eq!(codes(&stunnel), [(Gravity::Warns, "loose-permissions")]);
+                assert!(native[0].message.contains(words), "{bits:o}: {native:?}");
+                assert!(native[0].message.contains(&format!("mode {bits:04o}")));
+            }
+        }
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_of_a_third_user_is_refused_natively() {
+    let files = Files::new();
+    let path = files.put("f", format!("a:{TEXT}\n"));
+    if std::os::unix::fs::chown(&path, Some(54321), None).is_err() {
+        return; // Only root may give files away.
+    }
+    let paths = [path];
+    assert_eq!(codes(&why(load(&paths, NATIVE))), [(Gravity::Refuses, "foreign-owner")]);
+    let (_, problems) = load(&paths, STUNNEL).unwrap();
+    assert_eq!(codes(&problems), [(Gravity::Warns, "foreign-owner")]);
+}
+
+#[test]
+fn a_directory_means_its_files_in_c_order_without_what_editors_leave() {
+    let files = Files::new();
+    for name in ["b", "B", "a.psk", "é", "10", "9"] {
+        files.put(&format!("psk.d/{name}"), format!("{name}:{TEXT} {name}\n"));
+    }
+    for name in [".hidden", "b~", "b.bak", "b.dpkg-old", "b.dpkg-new.1", ".b.swp", "sub/inside"] {
+        files.put(&format!("psk.d/{name}"), "no key file at all");
+    }
+    let directory = files.path("psk.d");
+    let mut problems = Vec::new();
+    let found: Vec<_> = files_of(&directory, &mut problems)
+        .iter()
+        .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(found, ["10", "9", "B", "a.psk", "b", "é"]);
+    assert_eq!(problems, []);
+    let (set, problems) = load(std::slice::from_ref(&directory), NATIVE).unwrap();
+    assert_eq!((set.len(), problems.len()), (6, 0));
+    assert_eq!(set.first().as_bytes(), b"10");
+
+    // All or nothing.
+    let bad = files.put("psk.d/m", "m:short\n");
+    let problems = why(load(&[directory], NATIVE));
+    assert_eq!(codes(&problems), [(Gravity::Refuses, "short-key")]);
+    assert_eq!(problems[0].file, Some(bad));
+}
+
+#[test]
+fn a_directory_without_a_key_file_is_refused() {
+    let files = Files::new();
+    files.put("psk.d/.keep", "");
+    for rules in BOTH {
+        let problems = why(load(&[files.path("psk.d")], rules));
+        assert_eq!(codes(&problems), [(Gravity::Refuses, "no-keys")]);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn symlinks_are_followed_judged_by_their_target_and_not_left_dangling() {
+    use std::os::unix::fs::symlink;
+    let files = Files::new();
+    let target = files.put("2026/psk", format!("a:{TEXT}\n"));
+    fs::create_dir(files.path("psk.d")).unwrap();
+    symlink("../2026/psk", files.path("psk.d/link")).unwrap();
+    symlink("../2026", files.path("psk.d/directory")).unwrap();
+    symlink("2026", files.path("whole")).unwrap();
+    for path in ["psk.d", "psk.d/link", "whole"] {
+        let (set, _) = load(&[files.path(path)], NATIVE).unwrap();
+        assert_eq!(key(&set, "a"), TEXT.as_bytes());
+    }
+    mode(&target, 0o644);
+    let problems = why(load(&[files.path("psk.d")], NATIVE));
+    assert_eq!(codes(&problems), [(Gravity::Refuses, "loose-permissions")]);
+    mode(&target, 0o600);
+    fs::remove_file(&target).unwrap();
+    for path in ["psk.d", "psk.d/link"] {
+        let problems = why(load(&[files.path(path)], NATIVE));
+        assert_eq!(codes(&problems), [(Gravity::Refuses, "no-such-file")]);
+    }
+}
+
+#[test]
+fn a_file_that_is_missing_empty_or_too_large_is_refused() {
+    let files = Files::new();
+    let good = files.put("good", format!("a:{TEXT}\n"));
+    let large = files.put("large", "");
+    fs::File::options().write(true).open(&large).unwrap().set_len((16 << 20) + 1).unwrap();
+    for (path, code) in [
+        (files.path("missing"), "no-such-file"),
+        (files.put("empty", ""), "no-keys"),
+        (files.put("lines", "\n\r\n\n"), "no-keys"),
+        (large, "not-readable"),
+    ] {
+        for rules in BOTH {
+            let problems = why(load(&[good.clone(), path.clone()], rules));
+            assert_eq!(codes(&problems), [(Gravity::Refuses, code)]);
+            assert_eq!(problems[0].file.as_ref(), Some(&path));
+            assert!(problems[0].message.contains(path.to_str().unwrap()));
+        }
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn what_is_no_plain_file_is_refused_without_waiting_for_it() {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    let files = Files::new();
+    let fifo = files.path("psk.d/fifo");
+    fs::create_dir(files.path("psk.d")).unwrap();
+    mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let (done, wait) = std::sync::mpsc::channel();
+    let paths = [fifo, files.path("psk.d"), PathBuf::from("/dev/null")];
+    std::thread::spawn(move || {
+        for path in paths {
+            done.send(codes(&why(load(&[path], NATIVE)))).unwrap();
+        }
+    });
+    for _ in 0..3 {
+        let codes = wait.recv_timeout(std::time::Duration::from_secs(10));
+        assert_eq!(codes.expect("it hangs"), [(Gravity::Refuses, "not-readable")]);
+    }
+}
+
+// ---- no word of a key -----------------------------------------------------------------------
+
+const CANARY: &str = "Xq7Zk9Vw3Jm5Bt1Hf8Pd2Ry6Nc4Lg0Sv";
+const CANARY_HEX: &str = "d7a3f19c5e82b64071cd938af25e06bb4c1f7da9e3508264960fb82dc7513eae";
+
+/// Every problem that can be made, of lines whose keys all come from the two above.
+fn all_problems() -> Vec<Problem> {
+    let files = Files::new();
+    let mut problems = Vec::new();
+    let odd = &CANARY_HEX[..63];
+    let nearly = CANARY_HEX.replacen('a', "g", 1);
+    let blank = format!("{} {}", &CANARY_HEX[..32], &CANARY_HEX[32..]);
+    let long = CANARY.repeat(17);
+    let identity = "i".repeat(256);
+    let lines: Vec<Vec<u8>> = [
+        format!("a:{odd}"),
+        format!("a:{nearly}"),
+        format!("a:{blank}"),
+        format!("a: {CANARY}"),
+        format!("a:{CANARY_HEX} "),
+        format!("a:{}", &CANARY[..15]),
+        format!("a:{}", &CANARY[..20]),
+        format!("a:{}", &CANARY_HEX[..30]),
+        format!("a:{long}"),
+        format!("a:{}", CANARY_HEX.repeat(17)),
+        format!("{identity}:{CANARY}"),
+        format!(":{CANARY}"),
+        format!("\u{feff}a:{CANARY}"),
+        format!("#a:{CANARY}"),
+        format!("a\x1b:{CANARY}"),
+        format!(" a:{CANARY}"),
+        format!("a:{CANARY}\na:{CANARY_HEX}"),
+        format!("a:{CANARY}\nb:{CANARY}"),
+        format!("a:{CANARY_HEX}\nb:{CANARY_HEX}"),
+        CANARY.to_owned(),
+        CANARY_HEX.to_owned(),
+        format!("# {CANARY}"),
+        format!("psk = {CANARY}"),
+        format!("\0{CANARY}"),
+        " ".to_owned(),
+        String::new(),
+    ]
+    .map(String::into_bytes)
+    .into_iter()
+    .chain([[&b"\xff\xfe:"[..], CANARY.as_bytes()].concat()])
+    .collect();
+    let mut say = |loaded: Loaded| match loaded {
+        Ok((set, said)) => {
+            problems.extend(said);
+            let shown = format!("{set:?}");
+            assert!(!shows_key(&shown), "{shown}");
+        }
+        Err(said) => problems.extend(said),
+    };
+    for (n, line) in lines.iter().enumerate() {
+        for end in ["", "\n", "\r\n"] {
+            let path = files.put(&format!("{n}"), [line, end.as_bytes()].concat());
+            for rules in BOTH {
+                say(load(std::slice::from_ref(&path), rules));
+            }
+        }
+    }
+    fs::create_dir(files.path("psk.d")).unwrap();
+    let loose = files.put("loose", format!("a:{CANARY}\n"));
+    mode(&loose, 0o666);
+    #[cfg(unix)]
+    let _ = std::os::unix::fs::chown(&loose, Some(54321), None);
+    for rules in BOTH {
+        for path in
+            [files.path("psk.d"), files.path("missing"), PathBuf::from("/dev/null"), loose.clone()]
+        {
+            say(load(&[path], rules));
+        }
+    }
+    problems
+}
+
+/// Whether a text shows six characters or bytes in a row of one of the two keys, in any spelling.
+fn shows_key(text: &str) -> bool {
+    let bytes = data_encoding::HEXLOWER.decode(CANARY_HEX.as_bytes()).unwrap();
+    let hex_of_text = data_encoding::HEXLOWER.encode(CANARY.as_bytes());
+    let list = |bytes: &[u8]| {
+        let numbers: Vec<_> = bytes.iter().map(u8::to_string).collect();
+        numbers.join(", ")
+    };
+    let lower = text.to_lowercase();
+    let shown = |wanted: &str| {
+        wanted
+            .as_bytes()
+            .windows(6)
+            .any(|part| lower.contains(&*String::from_utf8_lossy(part).to_lowercase()))
+    };
+    shown(CANARY)
+        || shown(CANARY_HEX)
+        || shown(&hex_of_text)
+        || [&bytes[..], CANARY.as_bytes()]
+            .iter()
+            .any(|key| key.windows(4).any(|part| text.contains(&list(part))))
+}
+
+#[test]
+fn no_problem_shows_a_key() {
+    let problems = all_problems();
+    for problem in &problems {
+        let shown = format!("{problem:?}");
+        assert!(!shows_key(&shown), "{shown}");
+    }
+    // The codes that the source has, so that a new one cannot be forgotten here.
+    let source = include_str!("file.rs");
+    let is_code = |text: &&str| {
+        text.contains('-') && text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+    };
+    let mut wanted: BTreeSet<_> = source.split('"').skip(1).step_by(2).filter(is_code).collect();
+    assert!(wanted.len() >= 19, "{wanted:?}");
+    if !problems.iter().any(|p| p.code == "foreign-owner") {
+        wanted.remove("foreign-owner"); // Not root, and perhaps not Unix.
+    }
+    #[cfg(not(unix))]
+    wanted.remove("loose-permissions");
+    let found: BTreeSet<_> = problems.iter().map(|p| p.code).collect();
+    assert_eq!(found, wanted);
+    assert!(shows_key(CANARY) && shows_key(&format!("{:?}", CANARY.as_bytes())));
+}
+
+#[test]
+fn a_file_cut_anywhere_neither_panics_nor_shows_a_key_nor_changes_whole_lines() {
+    let text = format!(
+        "client1:{CANARY_HEX}\r\nZoë:{CANARY}\n\n#x\r:{CANARY}1\n\u{feff}y: {CANARY_HEX}\nz:{CANARY}2"
+    );
+    for rules in BOTH {
+        for cut in 0..text.len() {
+            let (entries, problems) = read(&text.as_bytes()[..cut], rules);
+            for problem in &problems {
+                let shown = format!("{problem:?}");
+                assert!(!shows_key(&shown), "{shown}");
+            }
+            if problems.iter().all(|p| p.gravity != Gravity::Refuses) {
+                let (whole, _) = read(&text, rules);
+                let last = entries.len() - 1;
+                for (n, (entry, whole)) in entries.iter().zip(&whole).enumerate() {
+                    assert_eq!(entry.identity, whole.identity);
+                    // A shorter key at the very end cannot be told from a whole one.
+                    assert!(entry.key.same_as(&whole.key) || n == last, "{cut}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn any_bytes_at_all_are_read_without_a_panic() {
+    let alphabet = b"a0f:::\r\n\n\0 #\xff\xef\xbb\xbfZ";
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    for _ in 0..4000 {
+        let mut text = Vec::new();
+        for _ in 0..80 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            text.push(alphabet[(state >> 33) as usize % alphabet.len()]);
+        }
+        for rules in BOTH {
+            let (entries, problems) = read(&text, rules);
+            assert!(!entries.is_empty() || !problems.is_empty());
+            for entry in entries {
+                assert!((MIN_KEY..=MAX_KEY).contains(&entry.key.len()));
+                assert!(!entry.identity.as_bytes().iter().any(|b| b"\r\n\0:".contains(b)));
+            }
+        }
+    }
+}
+
+// ---- reload ---------------------------------------------------------------------------------
+
+fn reload(files: &Files, text: &str, previous: Option<&SecretSet>) -> SecretSet {
+    let path = files.put("psk", text);
+    SecretSet::load(&[path], NATIVE, previous).unwrap().0
+}
+
+fn grant(set: &SecretSet, identity: &str) -> Grant {
+    set.find(identity.as_bytes()).unwrap().1.proven(Proof::Psk)
+}
+
+#[test]
+fn a_reload_keeps_the_grants_of_unchanged_keys_and_no_other() {
+    let files = Files::new();
+    let old = reload(&files, &format!("a:{HEX}\nb:{TEXT}\nc:{TEXT} c\n"), None);
+    let [a, b, c] = ["a", "b", "c"].map(|who| grant(&old, who));
+    assert!([&a, &b, &c].iter().all(|grant| old.grants(grant)));
+
+    // Another spelling and another order of the same; b has another key, c is gone, d is new.
+    let text = format!("d:{TEXT} d\nb:{TEXT} b\na:{}\n", HEX.to_uppercase());
+    let new = reload(&files, &text, Some(&old));
+    assert!(new.grants(&a));
+    assert!(!new.grants(&b) && !new.grants(&c));
+    assert!(new.grants(&grant(&new, "b")) && !old.grants(&grant(&new, "b")));
+    assert!(new.grants(&grant(&new, "d")) && !old.grants(&grant(&new, "d")));
+
+    // A key that comes back does not bring old sessions back.
+    let text = format!("a:{HEX}\nb:{TEXT}\nc:{TEXT} c\n");
+    let back = reload(&files, &text, Some(&new));
+    assert!(back.grants(&a) && !back.grants(&b) && !back.grants(&c));
+}
+
+#[test]
+fn a_set_that_was_not_made_from_the_one_before_grants_nothing_of_it() {
+    let files = Files::new();
+    let text = format!("a:{HEX}\n");
+    let (one, two) = (reload(&files, &text, None), reload(&files, &text, None));
+    assert!(!two.grants(&grant(&one, "a")));
+}
+
+#[test]
+fn swapped_keys_revoke_both_identities() {
+    let files = Files::new();
+    let old = reload(&files, &format!("a:{HEX}\nb:{TEXT}\n"), None);
+    let new = reload(&files, &format!("a:{TEXT}\nb:{HEX}\n"), Some(&old));
+    assert!(!new.grants(&grant(&old, "a")) && !new.grants(&grant(&old, "b")));
+}
+
+#[test]
+fn what_two_sets_share_is_an_identity_with_the_same_key() {
+    let files = Files::new();
+    let one = reload(&files, &format!("a:{HEX}\nb:{TEXT}\nc:{TEXT} c\n"), None);
+    let two = reload(&files, &format!("a:{HEX}\nb:{TEXT} other\nd:{TEXT} c\n"), None);
+    let shared: Vec<_> = one.shared_with(&two).map(Identity::as_bytes).collect();
+    assert_eq!(shared, [b"a"]);
+}
+
+#[test]
+fn a_decoy_is_steady_differs_by_identity_and_is_nobodys_key() {
+    let mut seen = BTreeSet::new();
+    let long = [b'x'; 65_535];
+    for identity in [&b""[..], b"a", b"b", b"a\0", b"client1", &long] {
+        let one = decoy(identity).unwrap().to_vec();
+        assert_eq!(one, decoy(identity).unwrap().to_vec());
+        assert_eq!(one.len(), 32);
+        assert_ne!(one, counted(32));
+        assert!(seen.insert(one));
+    }
+    let set = SecretSet::ephemeral("demo").unwrap();
+    assert_ne!(key(&set, "demo"), decoy(b"demo").unwrap().as_slice());
+}

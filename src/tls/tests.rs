@@ -1,0 +1,568 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use openssl::asn1::Asn1Time;
+use openssl::bn::BigNum;
+use openssl::hash::MessageDigest;
+use openssl::pkey::Private;
+use openssl::rsa::Rsa;
+use openssl::ssl::{SslContextBuilder, SslMethod, SslSessionCacheMode, SslVerifyMode, SslVersion};
+use openssl::x509::{X509, X509NameBuilder};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+use super::*;
+use crate::config::model::Authentication;
+use crate::config::{Format, load_text};
+
+const KEY: &[u8] = b"a key of thirty-two bytes, no more";
+const OTHER: &[u8] = b"another key of about as many bytes";
+const VERSIONS: [&str; 2] = ["1.2", "1.3"];
+
+fn service(mode: &str, lines: &str) -> (TlsConfig, PskHash) {
+    let text = format!(
+        "[services.s]\nmode = \"{mode}\"\naccept = \"127.0.0.1:1\"\nconnect = \"127.0.0.1:2\"\n\
+         psk-secrets = \"x\"\n{lines}\n"
+    );
+    let read = load_text(text.as_bytes(), Path::new("t.toml"), Path::new("/"), Format::Toml);
+    let (mut config, _) = read.unwrap_or_else(|report| panic!("{text}{report:?}"));
+    let service = config.services.remove(0);
+    let Authentication::Psk(psk) = &service.auth;
+    (service.tls, psk.hash.value)
+}
+
+fn acceptor(lines: &str) -> Acceptor {
+    let (tls, hash) = service("server", lines);
+    Acceptor::new(&tls, hash, &mut Vec::new()).unwrap()
+}
+
+fn connector(lines: &str) -> Connector {
+    let (tls, hash) = service("client", lines);
+    Connector::new(&tls, hash, &mut Vec::new()).unwrap()
+}
+
+fn only(version: &str) -> String {
+    format!("tls-min = \"{version}\"\ntls-max = \"{version}\"\n")
+}
+
+fn block<T>(test: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+        let limit = std::time::Duration::from_secs(60);
+        tokio::time::timeout(limit, test).await.expect("it hangs")
+    })
+}
+
+type Shaken = Result<Secured<DuplexStream>, Cause>;
+
+/// The first identity of `theirs` meets a server with the keys of `ours`.
+async fn shake(
+    server: &Acceptor,
+    ours: &Arc<SecretSet>,
+    client: &Connector,
+    theirs: &Arc<SecretSet>,
+) -> (Shaken, Shaken) {
+    let (near, far) = duplex(1 << 16);
+    let who = theirs.first().clone();
+    // A side that fails closes, as a session does, behind the alert that it has sent.
+    let accept = async { server.accept(ours.clone(), Vec::new(), far).await.map_err(|f| f.cause) };
+    let connect = async {
+        let name = Some("plc.example");
+        let shaken = client.connect(theirs.clone(), who, name, near).await;
+        shaken.map_err(|f| f.cause)
+    };
+    tokio::join!(accept, connect)
+}
+
+async fn opened(version: &str) -> (Secured<DuplexStream>, Secured<DuplexStream>) {
+    let set = SecretSet::of(&[(b"alice", KEY)]);
+    let lines = only(version);
+    let (server, client) = (acceptor(&lines), connector(&lines));
+    let (server, client) = shake(&server, &set, &client, &set).await;
+    (server.unwrap(), client.unwrap())
+}
+
+async fn echo(one: &mut Stream<DuplexStream>, two: &mut Stream<DuplexStream>) {
+    for _ in 0..2 {
+        one.write_all(b"question").await.unwrap();
+        let mut heard = [0; 8];
+        two.read_exact(&mut heard).await.unwrap();
+        assert_eq!(&heard, b"question");
+        two.write_all(b"answer").await.unwrap();
+        let mut heard = [0; 6];
+        one.read_exact(&mut heard).await.unwrap();
+        assert_eq!(&heard, b"answer");
+    }
+}
+
+fn alert_of(cause: &Cause) -> &'static str {
+    match cause {
+        Cause::Refused { identity, alert } => {
+            assert_eq!(identity, b"alice");
+            alert
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn every_length_of_key_and_identity_works_in_both_versions_and_under_both_hashes() {
+    block(async {
+        for version in VERSIONS {
+            for (hash, suite) in [("sha256", ""), ("sha384", "TLS_AES_256_GCM_SHA384")] {
+                let lines = format!("{}tls13-psk-hash = \"{hash}\"", only(version));
+                let (server, client) = (acceptor(&lines), connector(&lines));
+                for (key, identity) in [16, 64, 256, 512]
+                    .into_iter()
+                    .flat_map(|key| [1, 127, 128, 255].map(|identity| (key, identity)))
+                {
+                    let name = vec![b'n'; identity];
+                    let ours = SecretSet::of(&[(b"bob", OTHER), (&name, &vec![0xa5; key])]);
+                    let theirs = SecretSet::of(&[(&name, &vec![0xa5; key])]);
+                    let told = format!("{version} {hash} {key} {identity}");
+                    let (one, two) = shake(&server, &ours, &client, &theirs).await;
+                    let (one, two) = (one.expect(&told), two.expect(&told));
+                    for side in [&one, &two] {
+                        assert_eq!(side.grant.who().as_bytes(), name, "{told}");
+                        assert_eq!(side.facts.version, format!("TLSv{version}"));
+                        assert!(version == "1.2" || side.facts.suite.contains(suite));
+                    }
+                    assert!(ours.grants(&one.grant) && theirs.grants(&two.grant));
+                    let (mut one, mut two) = (one.stream, two.stream);
+                    echo(&mut one, &mut two).await;
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn an_empty_identity_is_presented_in_1_2() {
+    block(async {
+        let set = SecretSet::of(&[(b"", KEY)]);
+        let (one, two) = shake(&acceptor(""), &set, &connector(""), &set).await;
+        let one = one.unwrap();
+        assert_eq!(one.grant.who().as_bytes(), b"");
+        assert_eq!(one.facts.version, "TLSv1.2");
+        two.unwrap();
+        let (one, two) = shake(&acceptor(""), &set, &connector(&only("1.3")), &set).await;
+        assert!(one.is_err() && two.is_err());
+    });
+}
+
+#[test]
+fn a_wrong_key_and_an_unknown_identity_are_told_apart_here_and_not_by_the_peer() {
+    block(async {
+        for version in VERSIONS {
+            for groups in ["", "groups = \"P-256\""] {
+                let server = acceptor(&(only(version) + groups));
+                // Its first guess is X25519, so that the other groups cost a HelloRetryRequest.
+                let client = connector(&(only(version) + "groups = \"X25519:P-256\""));
+                let theirs = SecretSet::of(&[(b"alice", KEY)]);
+                let right = SecretSet::of(&[(b"alice", KEY)]);
+                let wrong = SecretSet::of(&[(b"alice", OTHER)]);
+                let nobody = SecretSet::of(&[(b"bob", KEY)]);
+
+                let (one, two) = shake(&server, &right, &client, &theirs).await;
+                one.expect(version);
+                two.expect(version);
+                let (one, two) = shake(&server, &wrong, &client, &theirs).await;
+                let (one, first) = (one.unwrap_err(), two.unwrap_err());
+                assert!(matches!(&one, Cause::WrongKey(who) if who == b"alice"), "{one:?}");
+                let (one, two) = shake(&server, &nobody, &client, &theirs).await;
+                let (one, second) = (one.unwrap_err(), two.unwrap_err());
+                assert!(matches!(&one, Cause::UnknownIdentity(who) if who == b"alice"), "{one:?}");
+                assert_eq!(alert_of(&first), alert_of(&second), "{version} {groups}");
+            }
+        }
+    });
+}
+
+#[test]
+fn an_identity_is_not_cut_at_a_nul() {
+    block(async {
+        let ours = SecretSet::of(&[(b"alice", KEY)]);
+        let theirs = SecretSet::of(&[(b"alice\0and more", KEY)]);
+        let (server, client) = (acceptor(&only("1.3")), connector(&only("1.3")));
+        let (one, two) = shake(&server, &ours, &client, &theirs).await;
+        assert!(matches!(one.unwrap_err(), Cause::UnknownIdentity(_)));
+        two.unwrap_err();
+    });
+}
+
+#[test]
+fn two_hashes_for_one_key_do_not_meet() {
+    block(async {
+        let set = SecretSet::of(&[(b"alice", KEY)]);
+        let server = acceptor("tls-min = \"1.3\"\ntls13-psk-hash = \"sha384\"");
+        let client = connector("tls-min = \"1.3\"");
+        let (one, two) = shake(&server, &set, &client, &set).await;
+        assert!(matches!(one.unwrap_err(), Cause::NoCommonSuite));
+        two.unwrap_err();
+    });
+}
+
+#[test]
+fn versions_and_groups_that_do_not_meet_are_named() {
+    block(async {
+        let set = SecretSet::of(&[(b"alice", KEY)]);
+        let (server, client) = (acceptor(&only("1.3")), connector(&only("1.2")));
+        let (one, two) = shake(&server, &set, &client, &set).await;
+        assert!(matches!(one.unwrap_err(), Cause::NoCommonVersion));
+        assert!(matches!(two.unwrap_err(), Cause::NoCommonVersion));
+        let server = acceptor("tls-min = \"1.3\"\ngroups = \"P-256\"");
+        let client = connector("tls-min = \"1.3\"\ngroups = \"X25519\"");
+        let (one, two) = shake(&server, &set, &client, &set).await;
+        assert!(matches!(one.unwrap_err(), Cause::NoCommonGroup));
+        two.unwrap_err();
+    });
+}
+
+#[test]
+fn the_table_of_secrets_is_off_the_ssl_object_after_the_handshake() {
+    block(async {
+        for version in VERSIONS {
+            let lines = only(version);
+            let (server, client) = (acceptor(&lines), connector(&lines));
+            let ours = SecretSet::of(&[(b"alice", KEY)]);
+            let theirs = SecretSet::of(&[(b"alice", KEY)]);
+            let (one, two) = shake(&server, &ours, &client, &theirs).await;
+            let (_one, _two) = (one.unwrap(), two.unwrap());
+            assert_eq!((Arc::strong_count(&ours), Arc::strong_count(&theirs)), (1, 1));
+
+            let wrong = SecretSet::of(&[(b"alice", OTHER)]);
+            let (near, far) = duplex(1 << 16);
+            let (one, two) = tokio::join!(
+                server.accept(wrong.clone(), Vec::new(), far),
+                client.connect(theirs.clone(), theirs.first().clone(), None, near)
+            );
+            let (one, two) = (one.unwrap_err(), two.unwrap_err());
+            assert!(one.stream.is_some() && two.stream.is_some());
+            assert_eq!((Arc::strong_count(&wrong), Arc::strong_count(&theirs)), (1, 1));
+        }
+    });
+}
+
+#[test]
+fn close_notify_is_a_clean_end_and_leaves_the_other_direction_open() {
+    block(async {
+        for version in VERSIONS {
+            let (server, client) = opened(version).await;
+            let (mut server, mut client) = (server.stream, client.stream);
+            echo(&mut client, &mut server).await;
+            client.shutdown().await.unwrap();
+            let mut rest = Vec::new();
+            assert_eq!(server.read_to_end(&mut rest).await.unwrap(), 0);
+            assert!(server.ended_cleanly() && !client.ended_cleanly());
+            server.write_all(b"late").await.unwrap();
+            let mut late = [0; 4];
+            client.read_exact(&mut late).await.unwrap();
+            assert_eq!(&late, b"late");
+            server.shutdown().await.unwrap();
+            assert_eq!(client.read_to_end(&mut rest).await.unwrap(), 0);
+            assert!(client.ended_cleanly());
+        }
+    });
+}
+
+#[test]
+fn a_stream_that_is_cut_ends_but_not_cleanly() {
+    block(async {
+        for version in VERSIONS {
+            let (server, client) = opened(version).await;
+            let (mut server, mut client) = (server.stream, client.stream);
+            echo(&mut client, &mut server).await;
+            client.write_all(b"half").await.unwrap();
+            drop(client);
+            let mut rest = Vec::new();
+            server.read_to_end(&mut rest).await.unwrap();
+            assert_eq!(rest, b"half");
+            assert!(!server.ended_cleanly());
+        }
+    });
+}
+
+#[test]
+fn a_record_that_was_tampered_with_is_an_error_and_no_end() {
+    block(async {
+        for version in VERSIONS {
+            let (server, client) = opened(version).await;
+            let mut server = server.stream;
+            let mut socket = client.stream.into_socket().unwrap();
+            socket.write_all(&[23, 3, 3, 0, 30]).await.unwrap();
+            socket.write_all(&[0x5a; 30]).await.unwrap();
+            let mut rest = Vec::new();
+            let error = server.read_to_end(&mut rest).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
+            assert!(rest.is_empty() && !server.ended_cleanly());
+        }
+    });
+}
+
+#[test]
+fn much_data_through_a_narrow_pipe_arrives_whole() {
+    block(async {
+        for version in VERSIONS {
+            let set = SecretSet::of(&[(b"alice", KEY)]);
+            let lines = only(version);
+            let (server, client) = (acceptor(&lines), connector(&lines));
+            let (near, far) = duplex(777);
+            let (one, two) = tokio::join!(
+                server.accept(set.clone(), Vec::new(), far),
+                client.connect(set.clone(), set.first().clone(), None, near)
+            );
+            let (mut one, mut two) = (one.unwrap().stream, two.unwrap().stream);
+            let sent: Vec<u8> = (0..300_000_u32).map(|n| (n % 251) as u8).collect();
+            let mut heard = Vec::new();
+            let (_, read) = tokio::join!(
+                async {
+                    one.write_all(&sent).await.unwrap();
+                    one.shutdown().await.unwrap();
+                },
+                two.read_to_end(&mut heard)
+            );
+            read.unwrap();
+            assert!(heard == sent && two.ended_cleanly());
+        }
+    });
+}
+
+// ---- strangers: the openssl crate by itself -------------------------------------------------
+
+fn version(name: &str) -> Option<SslVersion> {
+    Some(match name {
+        "1.1" => SslVersion::TLS1_1,
+        "1.2" => SslVersion::TLS1_2,
+        _ => SslVersion::TLS1_3,
+    })
+}
+
+fn stranger(name: &str) -> SslContextBuilder {
+    let mut context = SslContextBuilder::new(SslMethod::tls_client()).unwrap();
+    context.set_verify(SslVerifyMode::NONE);
+    context.set_min_proto_version(version(name)).unwrap();
+    context.set_max_proto_version(version(name)).unwrap();
+    context
+}
+
+/// A client without our rules at our server.
+async fn visit(
+    context: SslContextBuilder,
+    server: &Acceptor,
+) -> (Shaken, Result<tokio_openssl::SslStream<DuplexStream>, openssl::ssl::Error>) {
+    let set = SecretSet::of(&[(b"alice", KEY)]);
+    let (near, far) = duplex(1 << 16);
+    let ssl = Ssl::new(&context.build()).unwrap();
+    let mut tls = tokio_openssl::SslStream::new(ssl, near).unwrap();
+    tokio::join!(async { server.accept(set, Vec::new(), far).await.map_err(|f| f.cause) }, async {
+        Pin::new(&mut tls).connect().await?;
+        Ok(tls)
+    })
+}
+
+#[test]
+fn a_client_without_a_key_is_refused() {
+    block(async {
+        for version in VERSIONS {
+            let (one, two) = visit(stranger(version), &acceptor("")).await;
+            let cause = one.unwrap_err();
+            assert!(matches!(cause, Cause::NoPsk), "{version}: {cause:?}");
+            assert!(two.is_err());
+        }
+    });
+}
+
+#[test]
+fn a_client_older_than_tls_1_2_is_refused_by_its_version() {
+    block(async {
+        let mut context = stranger("1.1");
+        context.set_security_level(0);
+        context.set_cipher_list("ALL:@SECLEVEL=0").unwrap();
+        let (one, two) = visit(context, &acceptor("")).await;
+        assert!(matches!(one.unwrap_err(), Cause::NoCommonVersion));
+        assert!(two.unwrap_err().to_string().contains("protocol version"));
+    });
+}
+
+fn keyed(version: &str, key: &'static [u8]) -> SslContextBuilder {
+    let mut context = stranger(version);
+    context.set_cipher_list("PSK").unwrap();
+    context.set_psk_client_callback(move |_, _, who, out| {
+        who[..6].copy_from_slice(b"alice\0");
+        out[..key.len()].copy_from_slice(key);
+        Ok(key.len())
+    });
+    context
+}
+
+#[test]
+fn a_client_that_would_resume_is_given_nothing_to_resume_with() {
+    block(async {
+        for version in VERSIONS {
+            let sessions = Arc::new(AtomicUsize::new(0));
+            let counted = sessions.clone();
+            let mut context = keyed(version, KEY);
+            context.set_session_cache_mode(SslSessionCacheMode::CLIENT);
+            context.set_new_session_callback(move |_, _| {
+                counted.fetch_add(1, Ordering::SeqCst);
+            });
+            let (one, two) = visit(context, &acceptor("")).await;
+            let (mut one, mut two) = (one.unwrap().stream, two.unwrap());
+            // Tickets would come before the first data.
+            one.write_all(b"data").await.unwrap();
+            let mut heard = [0; 4];
+            two.read_exact(&mut heard).await.unwrap();
+            assert_eq!(sessions.load(Ordering::SeqCst), 0, "{version}");
+            let session = two.ssl().session().unwrap();
+            assert!(session.id().is_empty() || version == "1.3", "{version}");
+        }
+    });
+}
+
+#[test]
+fn a_client_that_claims_an_identity_with_a_wrong_key_is_refused() {
+    block(async {
+        for version in VERSIONS {
+            let (one, two) = visit(keyed(version, OTHER), &acceptor("")).await;
+            assert!(matches!(one.unwrap_err(), Cause::WrongKey(_)));
+            assert!(two.is_err());
+        }
+    });
+}
+
+fn certificate() -> (X509, PKey<Private>) {
+    let key = PKey::from_rsa(Rsa::generate(2048).unwrap()).unwrap();
+    let mut name = X509NameBuilder::new().unwrap();
+    name.append_entry_by_text("CN", "plc.example").unwrap();
+    let name = name.build();
+    let mut made = X509::builder().unwrap();
+    made.set_version(2).unwrap();
+    let serial = BigNum::from_u32(1).unwrap().to_asn1_integer().unwrap();
+    made.set_serial_number(&serial).unwrap();
+    made.set_subject_name(&name).unwrap();
+    made.set_issuer_name(&name).unwrap();
+    made.set_pubkey(&key).unwrap();
+    made.set_not_before(&Asn1Time::days_from_now(0).unwrap()).unwrap();
+    made.set_not_after(&Asn1Time::days_from_now(1).unwrap()).unwrap();
+    made.sign(&key, MessageDigest::sha256()).unwrap();
+    (made.build(), key)
+}
+
+#[test]
+fn a_server_that_shows_a_certificate_in_place_of_the_key_is_refused() {
+    block(async {
+        let (shown, key) = certificate();
+        for with_psk in [false, true] {
+            for version in VERSIONS {
+                let mut context = SslContextBuilder::new(SslMethod::tls_server()).unwrap();
+                context.set_certificate(&shown).unwrap();
+                context.set_private_key(&key).unwrap();
+                if with_psk {
+                    // It knows nobody, and falls back to its certificate.
+                    context.set_psk_server_callback(|_, _, _| Ok(0));
+                }
+                let (near, far) = duplex(1 << 16);
+                let ssl = Ssl::new(&context.build()).unwrap();
+                let mut impostor = tokio_openssl::SslStream::new(ssl, far).unwrap();
+                let set = SecretSet::of(&[(b"alice", KEY)]);
+                let client = connector(&only(version));
+                let (_, refused) = tokio::join!(
+                    async {
+                        // Already its handshake fails, and not only our judgement of it.
+                        let accepted = Pin::new(&mut impostor).accept().await;
+                        drop(impostor);
+                        assert!(accepted.is_err());
+                    },
+                    client.connect(set.clone(), set.first().clone(), None, near)
+                );
+                let cause = refused.unwrap_err().cause;
+                match version {
+                    "1.3" => assert!(matches!(cause, Cause::NotProven), "{cause:?}"),
+                    // It has no suite of ours to begin with.
+                    _ => assert!(matches!(cause, Cause::Refused { .. }), "{cause:?}"),
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn what_is_no_tls_is_told_as_such_at_both_ends() {
+    block(async {
+        let set = SecretSet::of(&[(b"alice", KEY)]);
+        let closed = |cause: &Cause| matches!(cause, Cause::ClosedEarly);
+        let plain = |cause: &Cause| matches!(cause, Cause::PlainText);
+        let hello: &[u8] = &[22, 3, 1, 0, 200, 1, 0, 0, 196, 3, 3];
+        type Test<'a> = &'a dyn Fn(&Cause) -> bool;
+        let cases: [(&[u8], Test<'_>); 5] = [
+            (b"", &closed),
+            (hello, &closed),
+            (b"GET / HTTP/1.1\r\n\r\n", &plain),
+            (b"SSH-2.0-OpenSSH_9.2\r\n", &plain),
+            (&[0; 64], &plain),
+        ];
+        let server = acceptor("");
+        for (text, expected) in cases {
+            let (mut near, far) = duplex(1 << 16);
+            near.write_all(text).await.unwrap();
+            drop(near);
+            let cause = server.accept(set.clone(), Vec::new(), far).await.unwrap_err().cause;
+            assert!(expected(&cause), "{text:?}: {cause:?}");
+        }
+        let client = connector("");
+        for (text, not_tls) in [(&b""[..], false), (b"SSH-2.0-OpenSSH_9.2\r\n", true)] {
+            let (near, mut far) = duplex(1 << 16);
+            far.write_all(text).await.unwrap();
+            far.shutdown().await.unwrap();
+            let who = set.first().clone();
+            let failed = client.connect(set.clone(), who, None, near).await;
+            let cause = failed.unwrap_err().cause;
+            let told = matches!(cause, Cause::NotTls);
+            assert!(told == not_tls && (told || closed(&cause)), "{cause:?}");
+        }
+    });
+}
+
+#[test]
+fn the_native_lists_hold_forward_secret_psk_suites_and_nothing_else() {
+    for context in [acceptor("").built.context, connector("").context] {
+        let mut names: Vec<_> = sys::suites(&context).iter().map(|s| s.name()).collect();
+        names.sort_unstable();
+        assert_eq!(
+            names,
+            [
+                "DHE-PSK-AES128-GCM-SHA256",
+                "DHE-PSK-AES256-GCM-SHA384",
+                "DHE-PSK-CHACHA20-POLY1305",
+                "ECDHE-PSK-CHACHA20-POLY1305",
+                "TLS_AES_128_GCM_SHA256",
+                "TLS_CHACHA20_POLY1305_SHA256",
+            ]
+        );
+    }
+    let all = acceptor("ciphers = \"ALL:COMPLEMENTOFALL:eNULL\"").built.context;
+    let names: Vec<_> = sys::suites(&all).iter().map(|s| s.name()).collect();
+    assert!(names.len() > 10);
+    assert!(names.iter().all(|name| name.starts_with("TLS_") || psk::is_psk(name)));
+}
+
+/// What two ends of these CPUs agree on in 1.3.
+async fn agreed(server_has_aes: bool, client_has_aes: bool) -> String {
+    let ((ours, hash), (theirs, _)) = (service("server", ""), service("client", ""));
+    let build = |mode, tls, aes| context::build(mode, tls, hash, aes, &mut Vec::new()).unwrap();
+    let server = Acceptor { built: build(Mode::Server, &ours, server_has_aes), hash };
+    let context = build(Mode::Client, &theirs, client_has_aes).context;
+    let client = Connector { context, hash };
+    let set = SecretSet::of(&[(b"alice", KEY)]);
+    shake(&server, &set, &client, &set).await.0.unwrap().facts.suite
+}
+
+#[test]
+fn aes_is_preferred_where_the_cpu_has_instructions_for_it_and_a_server_without_them_insists() {
+    block(async {
+        assert_eq!(agreed(true, true).await, "TLS_AES_128_GCM_SHA256");
+        assert_eq!(agreed(true, false).await, "TLS_CHACHA20_POLY1305_SHA256");
+        assert_eq!(agreed(false, true).await, "TLS_CHACHA20_POLY1305_SHA256");
+        assert_eq!(agreed(false, false).await, "TLS_CHACHA20_POLY1305_SHA256");
+    });
+}

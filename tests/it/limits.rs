@@ -1,0 +1,104 @@
+//! What strangers may use up, and that members get in all the same.
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use crate::harness::{
+    Backend, Ending, Gate, PATIENCE, Plain, Pskgate, client_toml, server_toml, until,
+};
+
+fn client(server: &Pskgate) -> Pskgate {
+    Gate::new().toml(&client_toml(server.address("tls"), "")).start()
+}
+
+/// Connections that say `greeting` and then nothing more.
+fn strangers(server: &Pskgate, count: usize, greeting: &[u8]) -> Vec<TcpStream> {
+    let connect = |_| {
+        let mut stream = TcpStream::connect(server.address("tls")).expect("a connection");
+        stream.write_all(greeting).expect("a greeting");
+        stream
+    };
+    (0..count).map(connect).collect()
+}
+
+fn assert_prompt(client: &Pskgate) {
+    let start = Instant::now();
+    Plain::connect(client.address("plain")).echo(b"a member");
+    assert!(start.elapsed() < Duration::from_secs(1), "it took {:?}", start.elapsed());
+}
+
+#[test]
+fn silent_strangers_who_hold_every_place_keep_no_member_out() {
+    let backend = Backend::echo();
+    let server = Gate::new().toml(&server_toml(backend.address(), "max-handshakes = 8")).start();
+    let client = client(&server);
+    let held = strangers(&server, 100, b"");
+    assert_prompt(&client);
+    drop(held);
+}
+
+#[test]
+fn a_process_with_few_descriptors_keeps_some_for_members() {
+    let backend = Backend::echo();
+    let server = Gate::new().toml(&server_toml(backend.address(), "")).descriptors(200).start();
+    let client = client(&server);
+    let held = strangers(&server, 260, b"");
+    assert_prompt(&client);
+    drop(held);
+}
+
+#[test]
+fn refused_strangers_do_not_linger_beyond_the_limit_of_handshakes() {
+    let backend = Backend::echo();
+    let server = Gate::new().toml(&server_toml(backend.address(), "max-handshakes = 10")).start();
+    server.wait_logged("listening on");
+    let quiet = server.descriptors();
+    // They never close: each would be waited for, so that it can read its alert.
+    let held = strangers(&server, 100, b"GET / HTTP/1.0\r\n\r\n");
+    server.wait_logged("plain text on a TLS port");
+    until("the crowd to be out", PATIENCE, || (server.descriptors() <= quiet + 12).then_some(()));
+    drop(held);
+}
+
+#[test]
+fn a_service_that_is_full_refuses_the_next_one_and_has_room_again_when_one_leaves() {
+    let backend = Backend::echo();
+    let server = Gate::new().toml(&server_toml(backend.address(), "max-sessions = 2")).start();
+    let client = client(&server);
+    let (first, second) =
+        (Plain::connect(client.address("plain")), Plain::connect(client.address("plain")));
+    first.echo(b"one");
+    second.echo(b"two");
+    let third = Plain::connect(client.address("plain"));
+    assert_eq!(third.end(), Ending::Rst);
+    server.wait_logged("2 sessions are open, which is the limit");
+    assert_eq!(backend.accepted(), 2, "the third caused no connection to the backend");
+    drop(first);
+    until("a seat", PATIENCE, || {
+        let stream = Plain::connect(client.address("plain"));
+        let mut one = [0; 1];
+        (&stream.0).write_all(b"x").ok()?;
+        std::io::Read::read_exact(&mut &stream.0, &mut one).ok()
+    });
+    second.echo(b"two is still there");
+}
+
+#[test]
+fn a_second_start_on_a_unix_socket_does_not_disturb_the_first() {
+    let backend = Backend::echo();
+    let server = Gate::new().toml(&server_toml(backend.address(), "")).start();
+    let gate = Gate::new();
+    let door = gate.folder().join("door");
+    let toml = client_toml(server.address("tls"), "")
+        .replace("\"127.0.0.1:0\"", &format!("\"{}\"", door.display()));
+    let first = gate.toml(&toml).start();
+    let mut second = Gate::new().toml(&toml).launch();
+    assert_eq!(second.exit_code(PATIENCE), Some(69), "the path is taken");
+    assert_eq!(backend.accepted(), 0, "a probe reached the backend");
+    assert!(!first.log().contains("session opened"), "{}", first.log());
+    let mut stream =
+        std::os::unix::net::UnixStream::connect(&door).expect("the first still listens");
+    stream.write_all(b"x").expect("sent");
+    std::io::Read::read_exact(&mut stream, &mut [0; 1]).expect("echoed");
+}
