@@ -4,10 +4,16 @@ use super::{File, complain, exit, failed, say, show};
 use crate::config;
 use crate::config::diagnostic::{Report, Severity};
 use crate::daemon::Plan;
+#[cfg(unix)]
+use crate::daemon::privileges::Privileges;
 
 pub(super) fn main(file: &File, json: bool) -> u8 {
     let (config, mut report) = config::survey(&file.file, file.format.into());
+    #[cfg(unix)]
+    let accounts = config.as_ref().and_then(|config| Privileges::of(config, &mut report));
     let plan = config.and_then(|config| Plan::build(&config, &mut report));
+    #[cfg(unix)]
+    let plan = accounts.and(plan);
     let size = plan.map(|plan| plan.size());
     if json {
         return print_json(&report, size.is_some());

@@ -4,6 +4,7 @@ mod check;
 mod demo;
 mod keygen;
 mod run;
+mod stunnel;
 mod version;
 
 use std::ffi::OsString;
@@ -44,7 +45,10 @@ pub mod exit {
 /// A plain port, reached only by those who hold a key: a TLS-PSK tunnel.
 #[derive(Debug, Parser)]
 #[command(name = "pskgate", disable_version_flag = true, arg_required_else_help = true)]
-#[command(after_help = "Exit codes: 0 well, 1 forced to stop, 64 usage, 66 no input, \
+#[command(after_help = "`pskgate FILE` is `run FILE`, except that a stunnel.conf goes into the \
+                        background unless it says `foreground`. Under the names stunnel and \
+                        stunnel4 this program takes stunnel's command line.\n\n\
+                        Exit codes: 0 well, 1 forced to stop, 64 usage, 66 no input, \
                         69 unavailable, 70 internal, 73 cannot create, 74 I/O, 77 permission, \
                         78 configuration.")]
 struct Arguments {
@@ -110,6 +114,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
     // Every command but `version` may hold keys.
     process::forbid_dumps();
+    let arguments = match stunnel::ask(arguments.into_iter().collect()) {
+        stunnel::Asked::Native(arguments) => arguments,
+        stunnel::Asked::Stunnel(asked) => return ExitCode::from(stunnel::main(&asked)),
+    };
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -162,6 +170,9 @@ fn say(text: &str) -> u8 {
 
 /// The code for a report with errors.
 fn failed(report: &Report) -> u8 {
-    let of = |code: &str| report.diagnostics.iter().any(|finding| finding.code == code);
+    // A file that is named in another one has a place there.
+    let of = |code: &str| {
+        report.diagnostics.iter().any(|found| found.code == code && found.place.is_none())
+    };
     if of("unreadable-file") { exit::NO_INPUT } else { exit::CONFIG }
 }

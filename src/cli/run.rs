@@ -1,64 +1,330 @@
-//! `run FILE`: the start of the program, step by step.
+//! The start of the program, step by step: `run FILE`, and `stunnel FILE` in its own manner.
 
 use std::io;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::mpsc;
 
 use super::{File, complain, exit, failed, show};
-use crate::config;
-use crate::daemon::{self, Bound, Ended, Load, Plan, signals, watcher};
-use crate::observe::log;
+use crate::config::diagnostic::{Report, escape};
+use crate::config::model::{Authentication, Config, Decided, Dialect, Foreground, Origin};
+use crate::config::{self, Format};
+use crate::daemon::{self, BindError, Bound, Ended, Load, Plan, signals, watcher};
+use crate::observe::log::{self, Stderr, Syslog};
+#[cfg(unix)]
+use crate::{
+    daemon::privileges::Privileges,
+    net::Listener,
+    sys::{daemon::Ready, daemon::Side, descriptor, pid_file},
+};
 
-/// Everything up to listening is synchronous and said on standard error: when this program goes on,
-/// its ports are open.
-pub(super) fn main(file: &File) -> u8 {
-    let (path, format) = (file.file.clone(), file.format.into());
-    let load: Load = Arc::new(move || config::survey(&path, format));
-    let (config, mut report) = load();
-    let plan = config.as_ref().and_then(|config| Plan::build(config, &mut report));
-    let (Some(config), Some(plan)) = (config, plan) else {
-        show(&report);
-        return failed(&report);
-    };
-    if let Err(error) = log::init(&config.log) {
-        let path = config.log.output.as_ref().map(|path| path.display().to_string());
-        complain(&format!("pskgate: cannot open the log {}: {error}", path.unwrap_or_default()));
-        return exit::CANNOT_CREATE;
+/// Whose habits it follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Manner {
+    /// Always in the foreground, findings for people, exit codes after sysexits.h.
+    Native,
+    /// In the background unless the file says otherwise, findings in stunnel's shape, 0 or 1.
+    Stunnel,
+}
+
+/// Where the configuration is, for the start and for every reload.
+#[derive(Debug)]
+pub(super) struct Source {
+    text: Text,
+    /// Where relative names begin: the directory that the program was started in.
+    here: PathBuf,
+    format: Format,
+    /// The root directory, once it is another one.
+    root: OnceLock<PathBuf>,
+}
+
+#[derive(Debug)]
+enum Text {
+    File(PathBuf),
+    /// What a descriptor said, and its number. It cannot be read twice; key files can.
+    Read(Vec<u8>, PathBuf),
+}
+
+impl Source {
+    pub(super) fn file(path: &Path, format: Format) -> Self {
+        Self::of(Text::File(path.to_owned()), format)
     }
-    let bound = match plan.bind() {
-        Ok(bound) => bound,
-        Err(errors) => {
-            let denied = errors.iter().any(|e| e.kind == io::ErrorKind::PermissionDenied);
-            report.diagnostics.extend(errors.into_iter().map(|error| error.diagnostic));
-            show(&report);
-            return if denied { exit::NO_PERMISSION } else { exit::UNAVAILABLE };
+
+    pub(super) fn read(text: Vec<u8>, name: &str) -> Self {
+        Self::of(Text::Read(text, name.into()), Format::Stunnel)
+    }
+
+    fn of(text: Text, format: Format) -> Self {
+        // The directory may have been removed; only relative names suffer.
+        let here = std::env::current_dir().unwrap_or_default();
+        Self { text, here, format, root: OnceLock::new() }
+    }
+
+    fn load(&self) -> (Option<Config>, Report) {
+        let inside = |path: &Path| match self.root.get() {
+            Some(root) if path.is_absolute() => daemon::inside(root, path),
+            _ => path.to_owned(),
+        };
+        let here = inside(&self.here);
+        let (mut config, report) = match &self.text {
+            Text::File(path) => config::survey_from(&here, &inside(path), self.format),
+            Text::Read(text, name) => config::survey_text(text, name, &here, self.format),
+        };
+        for service in config.iter_mut().flat_map(|config| &mut config.services) {
+            let Authentication::Psk(psk) = &mut service.auth;
+            for path in &mut psk.secrets {
+                path.value = inside(&path.value);
+            }
         }
-    };
-    daemon::warn(&report);
-    log::start();
-    let ended = runtime().and_then(|runtime| {
-        let ended = runtime.block_on(serve(bound, &load));
-        // A name that is still being looked up must not hold up the exit.
-        runtime.shutdown_background();
-        ended
-    });
-    log::flush();
-    match ended {
-        Ok(Ended::Drained) => exit::OK,
-        Ok(Ended::Forced | Ended::Failed) => exit::FORCED,
-        Err(error) => {
-            complain(&format!("pskgate: cannot start: {error}"));
-            exit::INTERNAL
+        (config, report)
+    }
+}
+
+impl Manner {
+    fn refuse(self, report: &Report) -> u8 {
+        match self {
+            Self::Native => {
+                show(report);
+                failed(report)
+            }
+            Self::Stunnel => {
+                complain(&report.render_stunnel());
+                1
+            }
+        }
+    }
+
+    fn cannot_bind(self, mut report: Report, errors: Vec<BindError>) -> u8 {
+        let denied = errors.iter().any(|e| e.kind == io::ErrorKind::PermissionDenied);
+        match self {
+            Self::Native => {
+                report.diagnostics.extend(errors.into_iter().map(|error| error.diagnostic));
+                show(&report);
+                if denied { exit::NO_PERMISSION } else { exit::UNAVAILABLE }
+            }
+            Self::Stunnel => {
+                let mut text = report.render_stunnel();
+                for error in errors {
+                    text += &format!(
+                        "[!] {}\n[!] Binding service [{}] failed\n",
+                        escape(&error.diagnostic.message),
+                        escape(&error.service)
+                    );
+                }
+                complain(&text);
+                1
+            }
+        }
+    }
+
+    fn give_up(self, code: u8, text: &str) -> u8 {
+        match self {
+            Self::Native => {
+                complain(&format!("pskgate: {text}"));
+                code
+            }
+            Self::Stunnel => {
+                complain(&format!("[!] {}", escape(text)));
+                1
+            }
+        }
+    }
+
+    fn foreground(self, said: &Decided<Foreground>) -> Foreground {
+        match (self, &said.origin) {
+            (Self::Native, Origin::Said(_)) if said.value != Foreground::No => said.value,
+            (Self::Native, _) => Foreground::Yes,
+            (Self::Stunnel, _) => said.value,
+        }
+    }
+
+    /// stunnel in the foreground logs to standard error as well as to a file. `run` does so only for
+    /// a file that says `foreground = yes`.
+    fn stderr(self, config: &Config) -> Stderr {
+        let said = &config.process.foreground;
+        // inetd makes standard error the connection, too.
+        if config.is_inetd() && said.value != Foreground::Yes {
+            return Stderr::Never;
+        }
+        match self.foreground(said) {
+            Foreground::No | Foreground::Quiet => Stderr::Never,
+            Foreground::Yes if config.dialect == Dialect::Native => Stderr::WithoutFile,
+            Foreground::Yes if said.value == Foreground::Yes => Stderr::Always,
+            Foreground::Yes => Stderr::WithoutFile,
         }
     }
 }
 
-async fn serve(bound: Bound, load: &Load) -> io::Result<Ended> {
+pub(super) fn main(file: &File) -> u8 {
+    start(Source::file(&file.file, file.format.into()), Manner::Native)
+}
+
+/// Everything up to listening is synchronous and said on standard error: when this program goes on,
+/// its ports are open. In the background "goes on" means that the process that was started ends
+/// with 0.
+pub(super) fn start(source: Source, manner: Manner) -> u8 {
+    // Before anything is opened under their numbers.
+    #[cfg(unix)]
+    let inherited = match descriptor::from_service_manager() {
+        Ok(inherited) => inherited,
+        Err(error) => {
+            let text = format!("a descriptor from the service manager cannot be used: {error}");
+            return manner.give_up(exit::UNAVAILABLE, &text);
+        }
+    };
+    let source = Arc::new(source);
+    let (config, mut report) = source.load();
+    #[cfg(unix)]
+    let privileges = config.as_ref().and_then(|config| Privileges::of(config, &mut report));
+    let plan = config.as_ref().and_then(|config| Plan::build(config, &mut report));
+    let (Some(config), Some(plan)) = (config, plan) else {
+        return manner.refuse(&report);
+    };
+    #[cfg(unix)]
+    let Some(privileges) = privileges else {
+        return manner.refuse(&report);
+    };
+    // Now, because from inside another root directory it could not be reached.
+    let syslog = Syslog::open(&config.log);
+    #[cfg(unix)]
+    let bound = match listeners(inherited, &config) {
+        Ok(listeners) => plan.bind_inherited(listeners),
+        Err(error) => return manner.give_up(exit::UNAVAILABLE, &error.to_string()),
+    };
+    #[cfg(not(unix))]
+    let bound = {
+        let process = &config.process;
+        let account = process.account.user.is_some() || process.account.group.is_some();
+        if account || process.chroot.is_some() {
+            let text = "users, groups and other root directories are for Unix: remove them";
+            return manner.give_up(exit::CONFIG, text);
+        }
+        plan.bind()
+    };
+    #[cfg_attr(not(unix), allow(unused_mut))]
+    let mut bound = match bound {
+        Ok(bound) => bound,
+        Err(errors) => return manner.cannot_bind(report, errors),
+    };
+    #[cfg_attr(not(unix), allow(unused_mut))]
+    let mut life = Life::default();
+    #[cfg(unix)]
+    {
+        // stunnel forks later; but here the parent waits for all of what follows, and the child
+        // still has the right to make itself listen sharply.
+        let background = manner.foreground(&config.process.foreground) == Foreground::No;
+        if background && !config.is_inetd() {
+            match crate::sys::daemon::fork() {
+                Ok(Side::Child(ready)) => life.ready = Some(ready),
+                // What is open belongs to the child: nothing of it may be tidied up here.
+                Ok(Side::Parent(code)) => std::process::exit(code.into()),
+                Err(error) => {
+                    let text = format!("cannot go into the background: {error}");
+                    return manner.give_up(exit::INTERNAL, &text);
+                }
+            }
+        }
+        life.pid_file = config.process.pid.as_ref().map(|path| path.value.clone());
+        life.urgent = life.pid_file.is_some() && crate::sys::daemon::be_urgent();
+        if let Err(error) = privileges.take() {
+            return manner.give_up(exit::NO_PERMISSION, &format!("cannot drop rights: {error}"));
+        }
+        bound = bound.settled(privileges.root());
+        if let Some(root) = privileges.root() {
+            // Nobody else sets it.
+            let _ = source.root.set(root.to_owned());
+        }
+    }
+    if let Err(error) = log::init(&config.log, manner.stderr(&config), syslog) {
+        let path = config.log.output.as_ref().map(|path| path.display().to_string());
+        let text = format!("cannot open the log {}: {error}", path.unwrap_or_default());
+        return manner.give_up(exit::CANNOT_CREATE, &text);
+    }
+    daemon::warn(&report);
+    log::start();
+    let load: Load = Arc::new(move || source.load());
+    let ended = if life.urgent {
+        // Signals come to the first thread. It does nothing but wait for them, ahead of everybody.
+        let run = move || run(bound, &load, life);
+        let worker = std::thread::Builder::new().name("tunnel".into()).spawn(run);
+        match worker.map(std::thread::JoinHandle::join) {
+            Ok(Ok(ended)) => ended,
+            Ok(Err(_)) => Err(Failure(exit::INTERNAL, "the tunnel has panicked".into())),
+            Err(error) => Err(error.into()),
+        }
+    } else {
+        run(bound, &load, life)
+    };
+    #[cfg(unix)]
+    pid_file::remove();
+    log::flush();
+    match ended {
+        Ok(Ended::Drained) => exit::OK,
+        Ok(Ended::Forced | Ended::Failed) => exit::FORCED,
+        Err(Failure(code, text)) => manner.give_up(code, &text),
+    }
+}
+
+/// The service manager's sockets, if there is a service for each.
+#[cfg(unix)]
+fn listeners(sockets: Vec<std::os::fd::OwnedFd>, config: &Config) -> io::Result<Vec<Listener>> {
+    let wanted = config.services.iter().filter(|service| !service.accept().is_empty()).count();
+    if sockets.len() > wanted {
+        return Err(io::Error::other(format!(
+            "Too many listening file descriptors received from systemd, got {}",
+            sockets.len()
+        )));
+    }
+    sockets.into_iter().map(Listener::inherited).collect()
+}
+
+/// What a process says of itself once it serves.
+#[derive(Default)]
+#[cfg_attr(not(unix), allow(dead_code))]
+struct Life {
+    pid_file: Option<PathBuf>,
+    /// Whether the first thread is kept free for signals.
+    urgent: bool,
+    #[cfg(unix)]
+    ready: Option<Ready>,
+}
+
+/// An exit code and why.
+struct Failure(u8, String);
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self(exit::INTERNAL, format!("cannot start: {error}"))
+    }
+}
+
+fn run(bound: Bound, load: &Load, life: Life) -> Result<Ended, Failure> {
+    let runtime = runtime()?;
+    let ended = runtime.block_on(serve(bound, load, life));
+    // A name that is still being looked up must not hold up the exit.
+    runtime.shutdown_background();
+    ended
+}
+
+async fn serve(bound: Bound, load: &Load, life: Life) -> Result<Ended, Failure> {
     let (sender, requests) = mpsc::channel(4);
     // Signals first: none may end the program before it can drain.
-    signals::listen(sender.clone())?;
+    let stops = signals::listen(&sender)?;
+    #[cfg(unix)]
+    if let Some(path) = &life.pid_file {
+        pid_file::create(path, &stops).map_err(|error| {
+            let text = format!("cannot write the pid file {}: {error}", path.display());
+            Failure(exit::CANNOT_CREATE, text)
+        })?;
+    }
+    #[cfg(not(unix))]
+    let _ = (stops, life);
     let running = bound.start()?;
+    #[cfg(unix)]
+    if let Some(ready) = life.ready {
+        ready.tell()?;
+    }
     tokio::spawn(watcher::watch(running.files(), sender));
     Ok(running.serve(load, requests).await)
 }

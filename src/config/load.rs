@@ -1,6 +1,6 @@
 //! From a file to a [`Config`], or to everything that is wrong with it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::diagnostic::{Diagnostic, Place, Report};
@@ -48,12 +48,13 @@ pub fn load(path: &Path, format: Format) -> Result<(Config, Report), Report> {
 /// The same, for who looks for mistakes: what could be decided comes even when the report has errors,
 /// so that the keys and lists of its other services can be looked at in the same run.
 pub fn survey(path: &Path, format: Format) -> (Option<Config>, Report) {
-    let here = match std::env::current_dir() {
-        Ok(here) => here,
-        // The directory may have been removed; only relative names suffer.
-        Err(_) => PathBuf::new(),
-    };
-    let bytes = match std::fs::read(path) {
+    // The directory may have been removed; only relative names suffer.
+    survey_from(&std::env::current_dir().unwrap_or_default(), path, format)
+}
+
+/// The same for a process that may have gone elsewhere since it was started in `here`.
+pub fn survey_from(here: &Path, path: &Path, format: Format) -> (Option<Config>, Report) {
+    let bytes = match std::fs::read(here.join(path)) {
         Ok(bytes) => bytes,
         Err(e) => {
             let shown = path.display();
@@ -66,7 +67,7 @@ pub fn survey(path: &Path, format: Format) -> (Option<Config>, Report) {
         }
     };
     let base = match format.dialect(path) {
-        Dialect::Stunnel => here,
+        Dialect::Stunnel => here.to_path_buf(),
         Dialect::Native => here.join(path).parent().map(Path::to_path_buf).unwrap_or_default(),
     };
     survey_text(&bytes, path, &base, format)
@@ -86,7 +87,13 @@ pub fn load_text(
     sound(survey_text(text, name, base, format))
 }
 
-fn survey_text(text: &[u8], name: &Path, base: &Path, format: Format) -> (Option<Config>, Report) {
+/// Both of these at once.
+pub fn survey_text(
+    text: &[u8],
+    name: &Path,
+    base: &Path,
+    format: Format,
+) -> (Option<Config>, Report) {
     let mut report = Report::default();
     let draft = read(text, name, base, format, &mut report);
     let config = draft.and_then(|draft| validate::validate(&draft, &mut report));
@@ -137,6 +144,8 @@ pub(crate) fn read(
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
     use crate::config::model::{Authentication, Mode};
 

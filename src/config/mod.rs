@@ -16,4 +16,4 @@ mod toml;
 mod validate;
 mod value;
 
-pub use load::{Format, load, load_text, survey};
+pub use load::{Format, load, load_text, survey, survey_from, survey_text};

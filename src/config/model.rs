@@ -72,6 +72,8 @@ pub struct Config {
     pub dialect: Dialect,
     /// The file itself, as it was named on the command line, anchored.
     pub file: PathBuf,
+    /// What relative names in it were joined to.
+    pub base: PathBuf,
     /// What is logged, how and where.
     pub log: LogConfig,
     /// What the process does with itself.
@@ -93,15 +95,34 @@ pub enum Foreground {
     No,
 }
 
-/// What the process does with itself. A native file leaves all of this to the service manager.
+/// What the process does with itself.
 #[derive(Debug, Clone)]
 pub struct ProcessConfig {
     /// Native: in the foreground. stunnel.conf: in the background, unless it says otherwise.
     pub foreground: Decided<Foreground>,
     /// The file that holds the process's number while it runs.
     pub pid: Option<Decided<PathBuf>>,
-    /// Whether the log also goes to syslog, as it does for a stunnel.conf that does not forbid it.
-    pub syslog: Decided<bool>,
+    /// The directory that becomes the root of the file system once the ports are bound. The log and
+    /// the pid file are opened inside it.
+    pub chroot: Option<Decided<PathBuf>>,
+    /// Whom to become then.
+    pub account: Account,
+}
+
+/// A user and a group, by name or number.
+#[derive(Debug, Clone, Default)]
+pub struct Account {
+    /// The user.
+    pub user: Option<Decided<String>>,
+    /// The group; unset is the user's own.
+    pub group: Option<Decided<String>>,
+}
+
+impl Config {
+    /// Whether it serves the one connection that it is started with, as inetd's programs do.
+    pub fn is_inetd(&self) -> bool {
+        self.services.iter().any(|service| matches!(service.source, Source::Stdio))
+    }
 }
 
 /// Syslog's eight severities (RFC 5424, 6.2.1), which stunnel's log uses too.
@@ -146,6 +167,14 @@ pub struct LogConfig {
     pub format: Decided<LogFormat>,
     /// The file; standard error when unset.
     pub output: Option<Decided<PathBuf>>,
+    /// Whether opening the file empties it.
+    pub overwrite: Decided<bool>,
+    /// Whether the log also goes to syslog, as it does for a stunnel.conf that does not forbid it.
+    pub syslog: Decided<bool>,
+    /// The facility's number (RFC 5424, 6.2.1).
+    pub facility: Decided<u32>,
+    /// What syslog calls the program.
+    pub ident: Decided<String>,
 }
 
 /// Which side of a service wears TLS.
@@ -253,6 +282,8 @@ pub struct ServiceConfig {
     pub mode: Decided<Mode>,
     /// Where its connections come from.
     pub source: Source,
+    /// Who owns its Unix sockets; the process itself if unset.
+    pub owner: Account,
     /// Where they go.
     pub target: Target,
     /// In which order several addresses are tried.

@@ -74,6 +74,10 @@ pub enum Kind {
     Level,
     /// How a log line looks.
     LogFormat,
+    /// Whether a log file goes on or begins anew.
+    LogMode,
+    /// A facility of syslog's.
+    Facility,
     /// Some text, for OpenSSL or a peer.
     Text {
         /// Whether it may be empty.
@@ -188,6 +192,11 @@ pub fn stunnel(name: &str) -> Option<&'static Row> {
     TABLE.iter().find(|row| row.stunnel.iter().any(|n| n.eq_ignore_ascii_case(name)))
 }
 
+/// The socket options that `socket` knows.
+pub fn socket_options() -> &'static [&'static str] {
+    super::value::SOCKET_OPTIONS
+}
+
 /// The name nearest to a misspelt one, if one is near enough to be offered.
 pub fn nearest<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let wrong = wrong.to_ascii_lowercase().replace('_', "-");
@@ -252,10 +261,12 @@ table! {
         "How a log line looks: for people, as JSON, or as stunnel writes it.";
     LogOutput [Log "output"] ["output"] Global One Path, Works, "" "",
         "The file to log to, instead of standard error.";
-    LogMode [] ["log"] Global One Raw, Later(&["append"]), "" "append",
+    LogMode [Log "mode"] ["log"] Global One Kind::LogMode, Works, "append" "append",
         "Whether the log file is appended to or begun anew.";
-    Syslog [] ["syslog"] Global One Bool, Works, "" "yes",
+    Syslog [Log "syslog"] ["syslog"] Global One Bool, Works, "false" "yes",
         "Whether the log also goes to syslog.";
+    LogFacility [Log "facility"] [] Global One Kind::Facility, Works, "daemon" "daemon",
+        "The facility under which syslog files the log.";
 
     ServiceLogLevel [Service "log-level"] [] Service One Kind::Level, Works, "" "",
         "The least important level that is still logged of this service.";
@@ -265,17 +276,17 @@ table! {
         "How long sessions may go on after SIGTERM.";
     Foreground [] ["foreground"] Global One Kind::Foreground, Works, "" "no",
         "Whether the process stays in the foreground; quiet does so without logging to standard error.";
-    Pid [] ["pid"] Global One Path, Works, "" "",
+    Pid [Top "pid-file"] ["pid"] Global One Path, Works, "" "",
         "The file that holds the process's number while it runs.";
-    Chroot [] ["chroot"] Global One Raw, Later(&[""]), "" "",
+    Chroot [Top "chroot"] ["chroot"] Global One Path, Works, "" "",
         "The directory that becomes the root of the file system.";
-    Setuid [] ["setuid"] Service One Raw, Later(&[]), "" "",
-        "The user to become once the ports are bound.";
-    Setgid [] ["setgid"] Service One Raw, Later(&[]), "" "",
-        "The group to become once the ports are bound.";
+    Setuid [Top "user"] ["setuid"] Service One Text { empty: false }, Works, "" "",
+        "The user to become once the ports are bound; in a section, the owner of its Unix socket.";
+    Setgid [Top "group"] ["setgid"] Service One Text { empty: false }, Works, "" "",
+        "The group to become once the ports are bound; in a section, the group of its Unix socket.";
     SetEnv [] ["setEnv"] Global List Raw, Later(&[]), "" "",
         "An environment variable to set.";
-    ServiceName [] ["service"] Service One Raw, Harmless("it names the program in syslog and for inetd only"), "" "stunnel",
+    ServiceName [] ["service"] Service One Text { empty: true }, Works, "pskgate" "stunnel",
         "The name under which syslog and inetd know the program.";
     Include [] ["include"] Service List Path, Works, "" "",
         "A directory whose files are read in this place.";

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::diagnostic::{Diagnostic, Place, Report, SourceText, looks_like_key_line};
 use super::draft::{Draft, DraftService, Spanned, Value, Values};
 use super::model::Dialect;
-use super::options::{self, Opt, Row, Scope};
+use super::options::{self, Kind, Opt, Row, Scope};
 use super::value;
 
 /// A longer line is two lines to stunnel.
@@ -133,10 +133,10 @@ impl Reader<'_> {
             return;
         }
         // An empty pid is how stunnel is told to write none.
-        if row.opt == Opt::Pid && bytes.is_empty() {
+        if matches!(row.opt, Opt::Pid | Opt::Chroot) && bytes.is_empty() {
             self.draft
                 .global
-                .push(Opt::Pid, Spanned { value: Value::Text(String::new()), place: at });
+                .push(row.opt, Spanned { value: Value::Text(String::new()), place: at });
             return;
         }
         if row.opt == Opt::LogLevel && in_section && bytes.contains(&b'.') {
@@ -160,7 +160,15 @@ impl Reader<'_> {
         }
         match value::read_bytes(row.kind, bytes) {
             Ok(Value::Path(dir)) if row.opt == Opt::Include => self.include(&dir, at, depth),
-            Ok(value) => self.keep(row, Spanned { value, place: at }),
+            Ok(value) => {
+                // `debug` is two options in one.
+                if let (Opt::LogLevel, Some(dot)) = (row.opt, bytes.iter().position(|b| *b == b'.'))
+                    && let Ok(value) = value::read_bytes(Kind::Facility, &bytes[..dot])
+                {
+                    self.keep(Opt::LogFacility.row(), Spanned { value, place: at.clone() });
+                }
+                self.keep(row, Spanned { value, place: at });
+            }
             Err(wrong) => {
                 self.values(row).tried(row.opt);
                 self.report

@@ -10,10 +10,10 @@ use super::diagnostic::{Diagnostic, Place, Report};
 use super::draft::{Draft, DraftService, Side, Spanned, Value, Values};
 use super::endpoint::is_host_name;
 use super::model::{
-    Authentication, Config, Decided, Dialect, Endpoint, Foreground, Host, Keepalive, Level, Limits,
-    Listen, LogConfig, Mode, NamePattern, ProcessConfig, Program, ProxyHeader, PskConfig,
-    ServiceConfig, SocketOption, Sockets, Source, Target, Timeouts, TlsConfig, TlsSwitch,
-    TlsVersion,
+    Account, Authentication, Config, Decided, Dialect, Endpoint, Foreground, Host, Keepalive,
+    Level, Limits, Listen, LogConfig, Mode, NamePattern, ProcessConfig, Program, ProxyHeader,
+    PskConfig, ServiceConfig, SocketOption, Sockets, Source, Target, Timeouts, TlsConfig,
+    TlsSwitch, TlsVersion,
 };
 use super::options::{Opt, Treatment};
 use super::value;
@@ -49,6 +49,7 @@ pub(super) fn validate(draft: &Draft, report: &mut Report) -> Option<Config> {
     Some(Config {
         dialect: draft.dialect,
         file,
+        base: draft.base.clone(),
         log: log?,
         process: process?,
         drain_timeout: drain_timeout?,
@@ -98,7 +99,12 @@ fn version(value: &Value) -> Option<Option<TlsVersion>> {
     }
 }
 
+fn account(scope: &Scope<'_>) -> Account {
+    Account { user: scope.said(Opt::Setuid, text), group: scope.said(Opt::Setgid, text) }
+}
+
 /// Where a value is looked for.
+#[derive(Clone, Copy)]
 struct Scope<'a> {
     own: &'a Values,
     defaults: Option<&'a Values>,
@@ -224,9 +230,21 @@ impl Checker<'_> {
                 _ => None,
             })
             .unwrap_or(Decided::default(Foreground::Yes, self.dialect));
-        let syslog =
-            scope.decide(Opt::Syslog, boolean).unwrap_or(Decided::default(false, self.dialect));
-        Some(ProcessConfig { foreground, pid: self.path(&scope, Opt::Pid), syslog })
+        let chroot = self.path(&scope, Opt::Chroot);
+        let pid = self.inner_path(&scope, Opt::Pid);
+        // stunnel has these for sections too, and they stand among its defaults.
+        let scope = Scope { defaults: Some(&draft.defaults), ..scope };
+        Some(ProcessConfig { foreground, pid, chroot, account: account(&scope) })
+    }
+
+    /// The name of a file that is opened once the root directory has changed, if it does.
+    fn inner_path(&self, scope: &Scope<'_>, opt: Opt) -> Option<Decided<PathBuf>> {
+        let jailed = matches!(scope.last(Opt::Chroot), Some(Spanned { value: Value::Path(_), .. }));
+        scope.said(opt, |value| match value {
+            Value::Path(path) if jailed => Some(Path::new("/").join(path)),
+            Value::Path(path) => Some(self.anchor(path)),
+            _ => None,
+        })
     }
 
     fn log(&mut self) -> Option<LogConfig> {
@@ -238,16 +256,12 @@ impl Checker<'_> {
                 Value::LogFormat(format) => Some(*format),
                 _ => None,
             })?,
-            output: self.path(&scope, Opt::LogOutput).or_else(|| {
-                // inetd makes standard error the connection, too.
-                let aloud = |value: &Value| {
-                    matches!(value, Value::Foreground(Foreground::Yes)).then_some(())
-                };
-                let silent = !self.native()
-                    && self.is_inetd()
-                    && scope.said(Opt::Foreground, aloud).is_none();
-                silent.then(|| Decided::default(PathBuf::from("/dev/null"), self.dialect))
-            }),
+            output: self.inner_path(&scope, Opt::LogOutput),
+            overwrite: scope.decide(Opt::LogMode, boolean)?,
+            syslog: scope.decide(Opt::Syslog, boolean)?,
+            facility: scope.decide(Opt::LogFacility, count)?,
+            ident: Scope { defaults: Some(&draft.defaults), ..scope }
+                .decide(Opt::ServiceName, text)?,
         })
     }
 
@@ -331,6 +345,7 @@ impl Checker<'_> {
             name,
             mode: mode?,
             source: source?,
+            owner: account(&scope),
             target: target?,
             local: scope.said(Opt::Local, |value| match value {
                 Value::Host(host) => Some(host.clone()),
@@ -1078,7 +1093,7 @@ mod tests {
         assert_eq!(config.log.format.value, LogFormat::Human);
         assert!(config.log.output.is_none());
         assert_eq!(config.process.foreground.value, Foreground::Yes);
-        assert!(!config.process.syslog.value);
+        assert!(!config.log.syslog.value);
         assert_eq!(config.drain_timeout.value, Duration::from_secs(5));
         assert_eq!(config.file, Path::new("/base/x.toml"));
         assert_eq!(service.failover.value, Failover::Priority);
@@ -1128,7 +1143,7 @@ mod tests {
         assert_eq!(config.log.level.value, Level::Notice);
         assert_eq!(config.log.format.value, LogFormat::Stunnel);
         assert_eq!(config.process.foreground.value, Foreground::No);
-        assert!(config.process.syslog.value && config.process.pid.is_none());
+        assert!(config.log.syslog.value && config.process.pid.is_none());
         assert_eq!(service.mode.value, Mode::Server);
         assert_eq!(
             (service.tls.min.value, service.tls.max.value),
@@ -1500,8 +1515,6 @@ mod tests {
             ("CAfile = x", false),
             ("checkHost = x", false),
             ("compression = zlib", false),
-            ("chroot = /x", false),
-            ("setuid = nobody", false),
             ("transparent = none", true),
             ("transparent = source", false),
             ("protocol = smtp", false),
@@ -1509,8 +1522,6 @@ mod tests {
             ("logId = sequential", true),
             ("logId = unique", false),
             ("delay = yes", true),
-            ("log = append", true),
-            ("log = overwrite", false),
             ("ticketKeySecret = 00", false),
             ("sessionResume = yes", true),
         ] {
@@ -1543,7 +1554,6 @@ mod tests {
         let (config, _) = good("client = yes\nconnect = a:1\nPSKsecrets = k\n", "x.conf");
         assert!(matches!(config.services[0].source, Source::Stdio));
         assert_eq!(config.services[0].name.value, "stunnel");
-        assert_eq!(config.log.output.unwrap().value, Path::new("/dev/null"));
         let loud = "foreground = yes\nconnect = a:1\nPSKsecrets = k\n";
         assert!(good(loud, "x.conf").0.log.output.is_none());
         for (wrong, code) in [

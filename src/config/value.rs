@@ -56,10 +56,28 @@ const STUNNEL_LEVELS: &[(&str, Level)] = &[
     ("7", Level::Debug),
 ];
 
-/// syslog(3)'s facilities; all processes of a machine agree on them.
-const FACILITIES: &[&str] = &[
-    "auth", "authpriv", "cron", "daemon", "ftp", "kern", "lpr", "mail", "news", "syslog", "user",
-    "uucp", "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7",
+/// syslog(3)'s facilities and their numbers (RFC 5424, 6.2.1, as syslog.h names them).
+const FACILITIES: &[(&str, u32)] = &[
+    ("auth", 4),
+    ("authpriv", 10),
+    ("cron", 9),
+    ("daemon", 3),
+    ("ftp", 11),
+    ("kern", 0),
+    ("lpr", 6),
+    ("mail", 2),
+    ("news", 7),
+    ("syslog", 5),
+    ("user", 1),
+    ("uucp", 8),
+    ("local0", 16),
+    ("local1", 17),
+    ("local2", 18),
+    ("local3", 19),
+    ("local4", 20),
+    ("local5", 21),
+    ("local6", 22),
+    ("local7", 23),
 ];
 
 const FORMATS: &[(&str, LogFormat)] =
@@ -103,6 +121,7 @@ const STUNNEL_PROTOCOLS: &[&str] = &[
     "socks",
 ];
 const TRUE_FALSE: &[(&str, bool)] = &[("true", true), ("false", false)];
+const LOG_MODES: &[(&str, bool)] = &[("append", false), ("overwrite", true)];
 const YES_NO: &[(&str, bool)] = &[("yes", true), ("no", false)];
 
 /// OpenSSL's switches, SSL_CTX_set_options(3), without `SSL_OP_`.
@@ -198,6 +217,8 @@ pub(super) fn read(kind: Kind, dialect: Dialect, text: &str) -> Result<Value, Wr
         Kind::Version => Value::Version(version(text, dialect)?),
         Kind::Level => Value::Level(level(text, dialect)?),
         Kind::LogFormat => Value::LogFormat(choice(text, FORMATS, dialect)?),
+        Kind::LogMode => Value::Bool(choice(text, LOG_MODES, dialect)?),
+        Kind::Facility => Value::Count(choice(text, FACILITIES, dialect)?),
         Kind::Text { empty } => Value::Text(plain(text, empty)?),
         Kind::Keepalive => Value::Keepalive(keepalive(text)?),
         Kind::Socket => {
@@ -254,6 +275,8 @@ pub(super) fn words(kind: Kind, dialect: Dialect) -> Vec<&'static str> {
         (Kind::Level, Dialect::Native) => names(LEVELS),
         (Kind::Level, Dialect::Stunnel) => names(STUNNEL_LEVELS),
         (Kind::LogFormat, _) => names(FORMATS),
+        (Kind::LogMode, _) => names(LOG_MODES),
+        (Kind::Facility, _) => names(FACILITIES),
         (Kind::Foreground, _) => names(FOREGROUNDS),
         (Kind::SslOption, _) => SSL_OPTIONS.to_vec(),
         (Kind::Preface, Dialect::Native) => names(PREFACES),
@@ -512,9 +535,7 @@ fn level(text: &str, dialect: Dialect) -> Result<Level, Wrong> {
     }
     let level = match text.split_once('.') {
         Some((facility, level)) => {
-            if !FACILITIES.iter().any(|f| f.eq_ignore_ascii_case(facility)) {
-                return Err(no_such_word(facility, FACILITIES));
-            }
+            choice(facility, FACILITIES, dialect)?;
             level
         }
         None => text,
@@ -616,7 +637,7 @@ fn keepalive(text: &str) -> Result<Option<Keepalive>, Wrong> {
 const SIDES: &[(&str, Side)] =
     &[("accept", Side::Accept), ("downstream", Side::Downstream), ("upstream", Side::Upstream)];
 
-const SOCKET_OPTIONS: &[&str] = &[
+pub(super) const SOCKET_OPTIONS: &[&str] = &[
     "SO_DEBUG",
     "SO_DONTROUTE",
     "SO_KEEPALIVE",

@@ -3,12 +3,14 @@
 //! Build everything, then commit: a start, a check and a reload run the same code, and a failure
 //! changes nothing.
 
+#[cfg(unix)]
+pub mod privileges;
 mod reload;
 pub mod signals;
 pub mod watcher;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,9 +23,12 @@ use crate::config::model::{
 };
 use crate::net::{self, Listener};
 use crate::observe::event::{Event, Scope};
+use crate::observe::log;
 use crate::secrets::SecretSet;
+#[cfg(unix)]
+use crate::sys::account;
 use crate::sys::process;
-use crate::tunnel::{Limits, Phase, Service, Setup, Shared};
+use crate::tunnel::{Info, Limits, Phase, Service, Setup, Shared};
 use reload::{Door, Live};
 use watcher::Files;
 
@@ -57,8 +62,9 @@ pub struct Bound {
 struct Prepared {
     config: ServiceConfig,
     setup: Setup,
-    /// Each under the address that the file names it by.
-    listeners: Vec<(Endpoint, Listener)>,
+    /// Each under the addresses that the file names it by: one, unless it was inherited and stands
+    /// for all of its service's.
+    listeners: Vec<(Vec<Endpoint>, Listener)>,
 }
 
 /// Why an address could not be taken.
@@ -68,6 +74,8 @@ pub struct BindError {
     pub diagnostic: Diagnostic,
     /// The system's kind.
     pub kind: std::io::ErrorKind,
+    /// The service that wanted it.
+    pub service: String,
 }
 
 /// Reads the configuration, at the start and at every reload: what could be decided, and whether it
@@ -79,6 +87,10 @@ pub type Load = Arc<dyn Fn() -> (Option<Config>, Report) + Send + Sync>;
 pub enum Request {
     /// Read the configuration and the keys again. With the name of who asks.
     Reload(&'static str),
+    /// Open the log's file anew.
+    ReopenLog,
+    /// Write the open sessions to the log.
+    List,
     /// Stop: drain the first time, at once the second. With the name of who asks.
     Stop(&'static str),
 }
@@ -162,19 +174,43 @@ impl Plan {
     /// # Errors
     /// Every address that could not be taken; those that could are given back.
     pub fn bind(self) -> Result<Bound, Vec<BindError>> {
-        self.bind_beside(&[])
+        self.bind_beside(&[], Vec::new())
+    }
+
+    /// The same where the service manager has opened sockets already: each takes the place of all
+    /// addresses of the service at its position.
+    ///
+    /// # Errors
+    /// As above; and more sockets than services, or one that does not listen.
+    pub fn bind_inherited(self, sockets: Vec<Listener>) -> Result<Bound, Vec<BindError>> {
+        self.bind_beside(&[], sockets)
     }
 
     /// The same, but for addresses that are `held` already.
-    fn bind_beside(self, held: &[Endpoint]) -> Result<Bound, Vec<BindError>> {
+    fn bind_beside(
+        self,
+        held: &[Endpoint],
+        inherited: Vec<Listener>,
+    ) -> Result<Bound, Vec<BindError>> {
+        let mut inherited = inherited.into_iter();
         let mut services = Vec::new();
         let mut errors = Vec::new();
         for (config, setup) in self.services {
             let mut listeners = Vec::new();
+            let socket = if config.accept().is_empty() { None } else { inherited.next() };
+            if let Some(listener) = socket {
+                let all = config.accept().iter().map(|listen| listen.at.value.clone()).collect();
+                services.push(Prepared { config, setup, listeners: vec![(all, listener)] });
+                continue;
+            }
             for listen in config.accept().iter().filter(|listen| !held.contains(&listen.at)) {
                 let at = &listen.at.value;
                 match net::bind(listen, config.accept(), &config.sockets.accept) {
-                    Ok(bound) => listeners.extend(bound.into_iter().map(|l| (at.clone(), l))),
+                    Ok(bound) => {
+                        #[cfg(unix)]
+                        errors.extend(give_away(at, &config));
+                        listeners.extend(bound.into_iter().map(|l| (vec![at.clone()], l)));
+                    }
                     Err(error) => errors.push(cannot_bind(&config, &listen.at, &error)),
                 }
             }
@@ -188,11 +224,16 @@ impl Plan {
     }
 }
 
+/// What a file is called from inside `root`. One that is not in there keeps its name: stunnel's
+/// users put a copy under it into the jail.
+pub fn inside(root: &Path, file: &Path) -> PathBuf {
+    file.strip_prefix(root).map_or_else(|_| file.to_owned(), |rest| Path::new("/").join(rest))
+}
+
 /// Everything on disk that the configuration was made of.
 fn files(config: &Config, report: &Report) -> Vec<PathBuf> {
-    let here = std::env::current_dir().unwrap_or_default();
-    let mut all = vec![here.join(&config.file)];
-    all.extend(report.sources.keys().map(|file| here.join(file)));
+    let mut all = vec![config.file.clone()];
+    all.extend(report.sources.keys().map(|file| config.base.join(file)));
     for service in &config.services {
         let Authentication::Psk(psk) = &service.auth;
         all.extend(psk.secrets.iter().map(|path| path.value.clone()));
@@ -200,6 +241,19 @@ fn files(config: &Config, report: &Report) -> Vec<PathBuf> {
     all.sort();
     all.dedup();
     all
+}
+
+/// Gives a Unix socket to whom its service names.
+#[cfg(unix)]
+fn give_away(at: &Endpoint, config: &ServiceConfig) -> Option<BindError> {
+    let Endpoint::Unix(path) = at else { return None };
+    let owner = &config.owner;
+    let said = owner.user.as_ref().or(owner.group.as_ref())?;
+    let given =
+        privileges::numbers(owner).and_then(|(user, group)| account::give(path, user, group));
+    let error = given.err()?;
+    let error = std::io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    Some(cannot_bind(config, said, &error))
 }
 
 fn cannot_bind<T>(config: &ServiceConfig, at: &Decided<T>, error: &std::io::Error) -> BindError {
@@ -218,7 +272,7 @@ fn cannot_bind<T>(config: &ServiceConfig, at: &Decided<T>, error: &std::io::Erro
         label: None,
         help: Some(help.into()),
     };
-    BindError { diagnostic, kind: error.kind() }
+    BindError { diagnostic, kind: error.kind(), service: config.name.value.clone() }
 }
 
 /// RFC 9257, 4.1 ("Selfie"): with the same identity and key on a client and on a server end of this
@@ -277,6 +331,12 @@ fn limits(config: &ServiceConfig) -> Limits {
 }
 
 impl Bound {
+    /// The same once the process has other rights, and `root` is its root directory if it changed.
+    pub fn settled(mut self, root: Option<&Path>) -> Self {
+        self.files.settle(|file| root.map_or_else(|| file.to_owned(), |root| inside(root, file)));
+        self
+    }
+
     /// The address of every listener, with its service.
     pub fn addresses(&self) -> Vec<(String, String)> {
         let mut all = Vec::new();
@@ -366,6 +426,8 @@ impl Running {
             };
             match request {
                 Some(Request::Reload(who)) => self.reload(load, who).await,
+                Some(Request::ReopenLog) => reopen_log(),
+                Some(Request::List) => list(self.services()),
                 Some(Request::Stop(who)) => break who,
                 // A sender that is gone without a word asks to stop as well.
                 None => break "end of input",
@@ -385,6 +447,8 @@ impl Running {
                     Some(Request::Stop(_)) => return,
                     // A reload now would change nothing that is of use.
                     Some(Request::Reload(_)) => {}
+                    Some(Request::ReopenLog) => reopen_log(),
+                    Some(Request::List) => list(services.iter()),
                     None => std::future::pending().await,
                 }
             }
@@ -408,6 +472,28 @@ async fn finished(only: &mut Option<JoinHandle<bool>>) -> Option<bool> {
         Some(session) => Some(session.await.unwrap_or(false)),
         None => None,
     }
+}
+
+fn reopen_log() {
+    match log::reopen() {
+        Ok(()) => Event::LogReopened.log(Scope::PROGRAM),
+        Err(error) => Event::LogNotReopened { error: &error }.log(Scope::PROGRAM),
+    }
+}
+
+/// Whoever asks gets an answer, whatever the level of the log.
+fn list<'a>(services: impl Iterator<Item = &'a Arc<Service>>) {
+    let mut count = 0;
+    for service in services {
+        for (number, info) in service.sessions() {
+            count += 1;
+            let (up, down) = info.bytes();
+            let Info { who, peer, facts, target, since, .. } = &*info;
+            Event::Listed { who, peer, facts, target, age: since.elapsed(), up, down }
+                .log(Scope { level: Some(Level::Debug), ..service.scope(Some(number)) });
+        }
+    }
+    Event::ListedAll { count }.log(Scope { level: Some(Level::Debug), ..Scope::PROGRAM });
 }
 
 /// Lets sessions run to the deadline, and gives those that it cuts the time to say FIN.

@@ -17,7 +17,7 @@ use crate::tunnel::{Phase, Service, Setup};
 /// A listener at work, under the address that the file names it by.
 #[derive(Debug)]
 pub(super) struct Door {
-    pub(super) at: Endpoint,
+    pub(super) at: Vec<Endpoint>,
     address: String,
     descriptor: i64,
     stop: oneshot::Sender<()>,
@@ -28,7 +28,7 @@ impl Door {
     /// Has a service accept from a listener. Every session holds a clone of `alive`.
     pub(super) fn open(
         service: &Arc<Service>,
-        at: Endpoint,
+        at: Vec<Endpoint>,
         address: String,
         listener: Acceptable,
         alive: &mpsc::Sender<()>,
@@ -91,7 +91,7 @@ impl Running {
         let held: Vec<Endpoint> = self
             .live
             .iter()
-            .flat_map(|live| live.doors.iter().map(|door| door.at.clone()))
+            .flat_map(|live| live.doors.iter().flat_map(|door| door.at.clone()))
             .collect();
         let inetd = self.inetd;
         let load = load.clone();
@@ -158,14 +158,16 @@ impl Running {
             };
             let mut own = Vec::new();
             for listen in config.accept() {
-                while let Some(at) = doors.iter().position(|(_, door)| door.at == listen.at.value) {
+                while let Some(at) =
+                    doors.iter().position(|(_, door)| door.at.contains(&listen.at.value))
+                {
                     let (owner, door) = doors.remove(at);
                     let door = if owner == name {
                         door
                     } else {
                         let address = door.address.clone();
                         let Some(listener) = door.release().await else { continue };
-                        let at = listen.at.value.clone();
+                        let at = vec![listen.at.value.clone()];
                         Door::open(&service, at, address, listener, &self.alive)
                     };
                     door.announce(&service, true);
@@ -219,7 +221,7 @@ fn prepare(
     let Some(plan) = Plan::replacing(&config, current, &mut report) else {
         return Err(report);
     };
-    match plan.bind_beside(held) {
+    match plan.bind_beside(held, Vec::new()) {
         Ok(bound) => Ok((config, bound, report)),
         Err(errors) => {
             report.diagnostics.extend(errors.into_iter().map(|error| error.diagnostic));

@@ -46,6 +46,20 @@ impl Files {
         let content = fingerprint(&paths);
         Self { paths, content }
     }
+
+    /// Follows a process that has other rights now, and other names for its files. What it cannot
+    /// read any more is no change; what has changed since it was read still is.
+    pub(super) fn settle(&mut self, rename: impl Fn(&Path) -> PathBuf) {
+        for path in &mut self.paths {
+            *path = rename(path);
+        }
+        let before = std::mem::take(&mut self.content);
+        for (file, old) in before {
+            let file = rename(&file);
+            let old = hash(&file).and(old);
+            self.content.insert(file, old);
+        }
+    }
 }
 
 /// Watches the files of the configuration in force, until the receiver of requests is gone.

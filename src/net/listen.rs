@@ -41,12 +41,14 @@ enum Kind {
 /// The path of a Unix listener; removed when the listener goes.
 #[cfg(unix)]
 #[derive(Debug)]
-pub struct Unlink(PathBuf);
+pub struct Unlink(Option<PathBuf>);
 
 #[cfg(unix)]
 impl Drop for Unlink {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
+        if let Some(path) = &self.0 {
+            let _ = std::fs::remove_file(path);
+        }
     }
 }
 
@@ -181,10 +183,33 @@ fn bind_unix(path: &Path) -> io::Result<Listener> {
     };
     listener.set_nonblocking(true)?;
     let address = path.display().to_string();
-    Ok(Listener { kind: Kind::Unix(Unlink(path.to_owned()), listener), address })
+    Ok(Listener { kind: Kind::Unix(Unlink(Some(path.to_owned())), listener), address })
 }
 
 impl Listener {
+    /// A socket that somebody else opened and has made listen.
+    ///
+    /// # Errors
+    /// It is no listening stream socket.
+    #[cfg(unix)]
+    pub fn inherited(socket: std::os::fd::OwnedFd) -> io::Result<Self> {
+        let socket = socket2::Socket::from(socket);
+        if socket.r#type()? != Type::STREAM || !socket.is_listener()? {
+            let error = "the descriptor is no listening stream socket";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, error));
+        }
+        socket.set_nonblocking(true)?;
+        let address = socket.local_addr()?;
+        let (kind, address) = match address.as_socket() {
+            Some(address) => (Kind::Tcp(socket.into()), address.to_string()),
+            None => {
+                let path = address.as_pathname().map(|path| path.display().to_string());
+                (Kind::Unix(Unlink(None), socket.into()), path.unwrap_or("unix socket".into()))
+            }
+        };
+        Ok(Self { kind, address })
+    }
+
     /// The address as it was bound, with the real port.
     pub fn address(&self) -> &str {
         &self.address

@@ -196,6 +196,35 @@ pub enum Event<'a> {
         /// Why; findings have lines of their own.
         error: &'a dyn Display,
     },
+    /// The log's file was opened anew.
+    LogReopened,
+    /// It could not be, and the old one stays.
+    LogNotReopened {
+        /// The system's words.
+        error: &'a dyn Display,
+    },
+    /// One line of the list of open sessions, which a signal asked for.
+    Listed {
+        /// Whose key it is.
+        who: &'a dyn Display,
+        /// The downstream peer.
+        peer: &'a dyn Display,
+        /// Version, suite, group.
+        facts: &'a dyn Display,
+        /// The upstream address.
+        target: &'a dyn Display,
+        /// Since it was let in.
+        age: Duration,
+        /// Bytes from downstream to upstream.
+        up: u64,
+        /// Bytes from upstream to downstream.
+        down: u64,
+    },
+    /// The end of that list.
+    ListedAll {
+        /// How many there were.
+        count: usize,
+    },
     /// A signal asked to stop; sessions may finish.
     Draining {
         /// Who asked.
@@ -273,6 +302,10 @@ impl Event<'_> {
             Self::Withheld { .. } => "lines-withheld",
             Self::Reloaded { .. } => "reloaded",
             Self::ReloadFailed { .. } => "reload-failed",
+            Self::LogReopened => "log-reopened",
+            Self::LogNotReopened { .. } => "log-not-reopened",
+            Self::Listed { .. } => "session",
+            Self::ListedAll { .. } => "sessions-listed",
             Self::Draining { .. } => "draining",
             Self::Stopped { .. } => "stopped",
             Self::Finding { .. } => "finding",
@@ -301,7 +334,8 @@ impl Event<'_> {
     fn level(&self) -> Level {
         match self {
             Self::Closed { level, .. } | Self::Finding { level, .. } => *level,
-            Self::ReloadFailed { .. } => Level::Error,
+            Self::ReloadFailed { .. } | Self::LogNotReopened { .. } => Level::Error,
+            Self::LogReopened | Self::Listed { .. } | Self::ListedAll { .. } => Level::Notice,
             Self::AcceptTrouble { .. }
             | Self::HandshakeFailed { .. }
             | Self::Unprepared { .. }
@@ -429,7 +463,22 @@ impl Event<'_> {
             Self::Draining { signal, .. } => {
                 line(Error, format_args!("Received {signal}; terminating"));
             }
-            Self::Unprepared { .. }
+            Self::LogReopened => line(Notice, format_args!("Log file reopened")),
+            Self::ListedAll { count } => {
+                line(Notice, format_args!("Listed {count} active connection(s)"));
+            }
+            Self::Listed { who, peer, facts, target, age, up, down } => {
+                let seconds = age.as_secs_f64();
+                line(
+                    Notice,
+                    format_args!(
+                        "Active connection: Service [{service}], {peer}, identity {who}, {facts}, \
+                         to {target}, open for {seconds:.1}s, {up} byte(s) up, {down} byte(s) down"
+                    ),
+                );
+            }
+            Self::LogNotReopened { .. }
+            | Self::Unprepared { .. }
             | Self::ChildStarted { .. }
             | Self::ChildEnded { .. }
             | Self::Crowded { .. }
@@ -500,6 +549,19 @@ impl Display for Event<'_> {
                 write!(f, "{who}: reloaded; services running: {services}")
             }
             Self::ReloadFailed { who, error } => write!(f, "{who}: not reloaded: {error}"),
+            Self::LogReopened => f.write_str("the log file was opened anew"),
+            Self::LogNotReopened { error } => {
+                write!(f, "cannot open the log file anew, and goes on with the old one: {error}")
+            }
+            Self::Listed { who, peer, facts, target, age, up, down } => {
+                let seconds = age.as_secs_f64();
+                write!(
+                    f,
+                    "session: {peer}, identity {who}, {facts}, to {target}; open for {seconds:.1}s, \
+                     {up} bytes up, {down} bytes down"
+                )
+            }
+            Self::ListedAll { count } => write!(f, "{count} sessions are open"),
             Self::Draining { signal, limit } => {
                 write!(f, "{signal}: no new connections; open sessions have {limit:?} to finish")
             }

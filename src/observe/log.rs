@@ -1,4 +1,4 @@
-//! Log lines: from an event, through `tracing`, to standard error or a file.
+//! Log lines: from an event, through `tracing`, to standard error, a file and syslog.
 //!
 //! `tracing` has five levels and syslog eight, so that an event carries its own; the layer here
 //! renders it. Writing never blocks a session: lines go through a bounded queue to a thread of
@@ -9,7 +9,7 @@ use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -18,6 +18,7 @@ use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 use super::event::{Event, Scope};
+pub use super::syslog::Syslog;
 use crate::config::model::{Level, LogConfig, LogFormat};
 
 #[cfg(test)]
@@ -30,6 +31,7 @@ const FLUSH: Duration = Duration::from_millis(500);
 
 static LEVEL: AtomicU8 = AtomicU8::new(Level::Info as u8);
 static FORMAT: AtomicU8 = AtomicU8::new(LogFormat::Human as u8);
+static OVERWRITE: AtomicBool = AtomicBool::new(false);
 static SINK: OnceLock<Sink> = OnceLock::new();
 
 struct Sink {
@@ -38,21 +40,27 @@ struct Sink {
     lost: AtomicU64,
 }
 
-/// A file and its name, or standard error.
+/// Whether lines go to standard error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stderr {
+    /// Also beside a file.
+    Always,
+    /// When there is no file.
+    WithoutFile,
+    /// The process is in the background, or was told to be quiet.
+    Never,
+}
+
+/// Where lines go: any of a file, standard error and syslog.
 struct Output {
     path: Option<PathBuf>,
     file: Option<File>,
-}
-
-impl Output {
-    fn open(path: Option<PathBuf>) -> io::Result<Self> {
-        let file = path.as_deref().map(open).transpose()?;
-        Ok(Self { path, file })
-    }
+    stderr: Stderr,
+    syslog: Option<Syslog>,
 }
 
 enum Message {
-    Line(String),
+    Line(u8, String),
     Flush(SyncSender<()>),
 }
 
@@ -60,11 +68,14 @@ enum Message {
 ///
 /// # Errors
 /// The file cannot be opened.
-pub fn init(config: &LogConfig) -> io::Result<()> {
+pub fn init(config: &LogConfig, stderr: Stderr, syslog: Option<Syslog>) -> io::Result<()> {
+    let path = config.output.as_ref().map(|path| path.value.clone());
+    let file = path.as_deref().map(|path| open(path, config.overwrite.value)).transpose()?;
     LEVEL.store(config.level.value as u8, Ordering::Relaxed);
     FORMAT.store(config.format.value as u8, Ordering::Relaxed);
-    let output = Output::open(config.output.as_ref().map(|path| path.value.clone()))?;
-    let sink = Sink { output: Mutex::new(output), queue: OnceLock::new(), lost: AtomicU64::new(0) };
+    OVERWRITE.store(config.overwrite.value, Ordering::Relaxed);
+    let output = Mutex::new(Output { path, file, stderr, syslog });
+    let sink = Sink { output, queue: OnceLock::new(), lost: AtomicU64::new(0) };
     if SINK.set(sink).is_ok() {
         let subscriber = tracing_subscriber::registry().with(Render);
         // Only a second call in one process finds a subscriber set; the first log goes on.
@@ -73,19 +84,32 @@ pub fn init(config: &LogConfig) -> io::Result<()> {
     Ok(())
 }
 
-/// Follows a new configuration: level, format and file. Nothing changes on failure.
+/// Follows a new configuration: level, format, file and syslog. Nothing changes on failure.
+///
+/// A file that keeps its name is opened anew, because it may have been moved away; not if that would
+/// empty it.
 ///
 /// # Errors
 /// The file cannot be opened.
 pub fn change(config: &LogConfig) -> io::Result<()> {
     let Some(sink) = SINK.get() else { return Ok(()) };
     let path = config.output.as_ref().map(|path| path.value.clone());
+    let overwrite = config.overwrite.value;
     let mut output = sink.output.lock().unwrap_or_else(PoisonError::into_inner);
     if output.path != path {
-        *output = Output::open(path)?;
+        output.file = path.as_deref().map(|path| open(path, overwrite)).transpose()?;
+        output.path = path;
+    } else if !overwrite {
+        // What is open still works: no reason to refuse a configuration.
+        let _ = output.reopen(false);
     }
+    output.syslog = match output.syslog.take() {
+        Some(open) if config.syslog.value => Some(open.renamed(config)),
+        _ => Syslog::open(config),
+    };
     LEVEL.store(config.level.value as u8, Ordering::Relaxed);
     FORMAT.store(config.format.value as u8, Ordering::Relaxed);
+    OVERWRITE.store(overwrite, Ordering::Relaxed);
     Ok(())
 }
 
@@ -97,17 +121,81 @@ pub fn change(config: &LogConfig) -> io::Result<()> {
 pub fn reopen() -> io::Result<()> {
     let Some(sink) = SINK.get() else { return Ok(()) };
     let mut output = sink.output.lock().unwrap_or_else(PoisonError::into_inner);
-    *output = Output::open(output.path.clone())?;
-    Ok(())
+    output.reopen(OVERWRITE.load(Ordering::Relaxed))
+}
+
+impl Output {
+    fn reopen(&mut self, overwrite: bool) -> io::Result<()> {
+        // In the background a standard stream is another one now; the copy is still the right one.
+        if let Some(path) = self.path.as_deref().filter(|path| stream(path).is_none()) {
+            self.file = Some(open(path, overwrite)?);
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, level: u8, line: &str) -> bool {
+        let mut whole = true;
+        if let Some(file) = &mut self.file {
+            whole &= file.write_all(line.as_bytes()).is_ok();
+        }
+        let stderr = match self.stderr {
+            Stderr::Always => true,
+            Stderr::WithoutFile => self.file.is_none(),
+            Stderr::Never => false,
+        };
+        if stderr {
+            whole &= io::stderr().write_all(line.as_bytes()).is_ok();
+        }
+        if let Some(syslog) = &mut self.syslog {
+            // What syslog cannot take is lost quietly: there may be none on this machine.
+            syslog.put(level, text_of(line, format()));
+        }
+        whole
+    }
+}
+
+/// What is left of a line without its time and level, which syslog keeps by itself.
+fn text_of(line: &str, format: LogFormat) -> &str {
+    let line = line.trim_end_matches('\n');
+    let words = match format {
+        LogFormat::Json => 0,
+        LogFormat::Human | LogFormat::Stunnel => 2,
+    };
+    line.splitn(words + 1, ' ').nth(words).unwrap_or(line)
+}
+
+/// A standard stream, by the names it has as a file.
+#[cfg(unix)]
+fn stream(path: &Path) -> Option<i32> {
+    match path.to_str()? {
+        "/dev/stdout" | "/dev/fd/1" | "/proc/self/fd/1" => Some(1),
+        "/dev/stderr" | "/dev/fd/2" | "/proc/self/fd/2" => Some(2),
+        _ => None,
+    }
+}
+
+#[cfg(not(unix))]
+fn stream(_: &Path) -> Option<i32> {
+    None
 }
 
 /// Appends, so that neither a restart nor a second process loses lines.
-fn open(path: &Path) -> io::Result<File> {
+fn open(path: &Path, overwrite: bool) -> io::Result<File> {
+    // Opened by its name, a stream that is a socket or another user's terminal would be refused.
+    #[cfg(unix)]
+    if let Some(number) = stream(path) {
+        return crate::sys::descriptor::copy(number).map(File::from);
+    }
     let mut options = OpenOptions::new();
     options.append(true).create(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o640);
-    options.open(path)
+    let file = options.open(path)?;
+    // OpenOptions has no truncate beside append; a pipe or a device has no length to set.
+    if overwrite && file.metadata()?.is_file() {
+        file.set_len(0)?;
+    }
+    Ok(file)
 }
 
 /// Moves writing to a thread. Called once the process is the one that will run: a thread does not
@@ -136,8 +224,8 @@ pub fn flush() {
 fn drain(sink: &Sink, queue: &Receiver<Message>) {
     loop {
         let flushed = match queue.recv_timeout(Duration::from_secs(1)) {
-            Ok(Message::Line(line)) => {
-                sink.put(&line);
+            Ok(Message::Line(level, line)) => {
+                sink.put(level, &line);
                 None
             }
             Ok(Message::Flush(done)) => Some(done),
@@ -145,8 +233,17 @@ fn drain(sink: &Sink, queue: &Receiver<Message>) {
             Err(RecvTimeoutError::Disconnected) => return,
         };
         let lost = sink.lost.swap(0, Ordering::Relaxed);
-        if lost > 0 && !sink.try_put(&format!("{lost} log lines were lost: the log was full\n")) {
-            sink.lost.fetch_add(lost, Ordering::Relaxed);
+        if lost > 0 {
+            let level = Level::Warning as u8;
+            let record = Record {
+                level: Some(level),
+                event: "lines-lost".into(),
+                message: format!("{lost} log lines were lost: the log was full"),
+                ..Record::default()
+            };
+            if !sink.try_put(level, &record.render(format())) {
+                sink.lost.fetch_add(lost, Ordering::Relaxed);
+            }
         }
         if let Some(done) = flushed {
             let _ = done.try_send(());
@@ -155,10 +252,10 @@ fn drain(sink: &Sink, queue: &Receiver<Message>) {
 }
 
 impl Sink {
-    fn line(&self, line: String) {
+    fn line(&self, level: u8, line: String) {
         match self.queue.get() {
-            None => self.put(&line),
-            Some(queue) => match queue.try_send(Message::Line(line)) {
+            None => self.put(level, &line),
+            Some(queue) => match queue.try_send(Message::Line(level, line)) {
                 Ok(()) => {}
                 Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
                     self.lost.fetch_add(1, Ordering::Relaxed);
@@ -167,20 +264,14 @@ impl Sink {
         }
     }
 
-    fn put(&self, line: &str) {
-        if !self.try_put(line) {
+    fn put(&self, level: u8, line: &str) {
+        if !self.try_put(level, line) {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    fn try_put(&self, line: &str) -> bool {
-        let Ok(mut output) = self.output.lock() else {
-            return false;
-        };
-        match &mut output.file {
-            None => io::stderr().write_all(line.as_bytes()).is_ok(),
-            Some(file) => file.write_all(line.as_bytes()).is_ok(),
-        }
+    fn try_put(&self, level: u8, line: &str) -> bool {
+        self.output.lock().is_ok_and(|mut output| output.put(level, line))
     }
 }
 
@@ -227,7 +318,7 @@ impl<S: tracing::Subscriber> Layer<S> for Render {
             // A dependency's chatter; its warnings are of use.
             return;
         }
-        sink.line(record.render(format()));
+        sink.line(record.level(), record.render(format()));
     }
 }
 
@@ -296,6 +387,10 @@ fn one_line(text: &str, escape: impl Fn(char) -> String) -> Cow<'_, str> {
 }
 
 impl Record {
+    fn level(&self) -> u8 {
+        self.level.unwrap_or(Level::Warning as u8)
+    }
+
     fn render(&self, format: LogFormat) -> String {
         let plain = |c: char| c.escape_debug().to_string();
         // What serde_json leaves as it is are DEL and up, all of them of four hex digits.
@@ -309,7 +404,7 @@ impl Record {
     }
 
     fn compose(&self, format: LogFormat) -> String {
-        let level = self.level.unwrap_or(Level::Warning as u8);
+        let level = self.level();
         let name = NAMES.get(usize::from(level)).unwrap_or(&"debug");
         let now = jiff::Timestamp::now();
         match format {

@@ -4,3 +4,28 @@ pub mod event;
 pub mod limit;
 pub mod log;
 pub mod metrics;
+#[cfg(unix)]
+pub mod syslog;
+#[cfg(not(unix))]
+pub mod syslog {
+    //! Only Unix has one.
+
+    use crate::config::model::LogConfig;
+
+    /// A connection that there never is.
+    #[derive(Debug)]
+    pub struct Syslog(());
+
+    impl Syslog {
+        /// None.
+        pub fn open(_: &LogConfig) -> Option<Self> {
+            None
+        }
+
+        pub(super) fn renamed(self, _: &LogConfig) -> Self {
+            self
+        }
+
+        pub(super) fn put(&mut self, _: u8, _: &str) {}
+    }
+}

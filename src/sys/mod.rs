@@ -2,7 +2,15 @@
 //! its reason.
 #![allow(unsafe_code)]
 
+#[cfg(unix)]
+pub mod account;
 pub mod cpu;
+#[cfg(unix)]
+pub mod daemon;
+#[cfg(unix)]
+pub mod descriptor;
 pub mod openssl;
+#[cfg(unix)]
+pub mod pid_file;
 pub mod process;
 pub mod socket;

@@ -109,6 +109,13 @@ pub struct Info {
     pub(super) meter: Meter,
 }
 
+impl Info {
+    /// Bytes so far: from downstream to upstream, and back.
+    pub fn bytes(&self) -> (u64, u64) {
+        (self.meter.up(), self.meter.down())
+    }
+}
+
 /// An entry in the list of open sessions; taken out on drop.
 pub(super) struct Listed {
     service: Arc<Service>,

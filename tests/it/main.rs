@@ -3,7 +3,9 @@
 
 mod cli;
 mod config_cases;
+mod daemon;
 mod differential;
+mod dropin;
 mod enumeration;
 mod exec;
 mod founding;

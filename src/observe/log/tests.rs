@@ -123,3 +123,21 @@ fn an_event_reaches_the_renderer_with_its_own_level_service_and_session() {
     assert_eq!((record.service.as_deref(), record.session), (Some("plc"), Some(9)));
     assert_eq!(record.message, "turned 192.0.2.1:5 away: 3 sessions are open, which is the limit");
 }
+
+#[test]
+fn syslog_gets_a_line_without_time_and_level() {
+    let record = Record {
+        level: Some(5),
+        service: Some("plc".into()),
+        session: Some(7),
+        message: "the text".into(),
+        ..Record::default()
+    };
+    for (format, text) in
+        [(LogFormat::Human, "[plc] #7 the text"), (LogFormat::Stunnel, "LOG5[7]: the text")]
+    {
+        assert_eq!(text_of(&record.render(format), format), text);
+    }
+    let json = record.render(LogFormat::Json);
+    assert_eq!(text_of(&json, LogFormat::Json), json.trim_end());
+}

@@ -10,6 +10,7 @@ pub mod gate;
 pub mod openssl;
 pub mod process;
 mod self_test;
+pub mod stage;
 pub mod stunnel;
 pub mod wire;
 

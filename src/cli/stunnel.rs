@@ -1,0 +1,351 @@
+//! stunnel's command line, for whoever starts this program in its place.
+//!
+//! One argument counts and the rest is ignored, flags know no case, information goes to standard
+//! error, and the exit code is 0 or 1.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt::Write as _;
+use std::path::Path;
+
+use super::run::{self, Manner, Source};
+use super::{Arguments, complain};
+use crate::config::Format;
+use crate::config::diagnostic::escape;
+use crate::config::model::Dialect;
+use crate::config::options::{self, Kind, Opt, Row, Scope, TABLE, Treatment};
+
+/// What is run when nobody says what.
+const DEFAULT: &str = "/etc/stunnel/stunnel.conf";
+/// The version whose behaviour this is: callers compare it.
+const VERSION: &str = "5.75";
+
+/// Whose command line it is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// pskgate's own, with `run` put in where a file alone was named.
+    Native(Vec<OsString>),
+    /// stunnel's.
+    Stunnel(Command),
+}
+
+/// What stunnel's command line asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Command {
+    /// Run this file.
+    File(OsString),
+    /// Run what this descriptor says.
+    Descriptor(Option<OsString>),
+    Version,
+    Help,
+    Sockets,
+    Options,
+}
+
+/// Tells the two command lines apart, by the program's name and by what the first argument is.
+pub(super) fn ask(arguments: Vec<OsString>) -> Asked {
+    let name = arguments.first().map(Path::new).and_then(Path::file_stem);
+    let is_stunnel = ["stunnel", "stunnel4"].iter().any(|known| name == Some(OsStr::new(known)));
+    let Some(first) = arguments.get(1) else {
+        return match is_stunnel {
+            true => Asked::Stunnel(Command::File(DEFAULT.into())),
+            false => Asked::Native(arguments),
+        };
+    };
+    match first.to_string_lossy().to_ascii_lowercase().as_str() {
+        "-fd" => return Asked::Stunnel(Command::Descriptor(arguments.get(2).cloned())),
+        "-version" => return Asked::Stunnel(Command::Version),
+        "-help" => return Asked::Stunnel(Command::Help),
+        "-sockets" => return Asked::Stunnel(Command::Sockets),
+        "-options" => return Asked::Stunnel(Command::Options),
+        _ => {}
+    }
+    if is_stunnel {
+        return Asked::Stunnel(Command::File(first.clone()));
+    }
+    if !is_file(first) {
+        return Asked::Native(arguments);
+    }
+    match Format::Auto.dialect(Path::new(first)) {
+        Dialect::Stunnel => Asked::Stunnel(Command::File(first.clone())),
+        Dialect::Native => {
+            let mut arguments = arguments;
+            arguments.insert(1, "run".into());
+            Asked::Native(arguments)
+        }
+    }
+}
+
+/// Whether an argument of pskgate's is the name of a file. A slip in a command's name is none.
+fn is_file(argument: &OsStr) -> bool {
+    use clap::CommandFactory;
+    let text = argument.to_string_lossy();
+    if text.starts_with('-') {
+        return false;
+    }
+    let command = Arguments::command();
+    let commands = || command.get_subcommands().map(clap::Command::get_name).chain(["help"]);
+    if commands().any(|name| name == text) {
+        return false;
+    }
+    Path::new(argument).exists() || options::nearest(&text, commands()).is_none()
+}
+
+/// Does what was asked.
+pub(super) fn main(asked: &Command) -> u8 {
+    match asked {
+        Command::File(path) => file(Path::new(path)),
+        Command::Descriptor(number) => descriptor(number.as_deref()),
+        Command::Version => inform(&(version() + "\n" + &defaults())),
+        Command::Help => inform(&(version() + "\n" + &help())),
+        Command::Sockets => inform(&(version() + "\n" + &sockets())),
+        Command::Options => inform(&(version() + "\n" + &ssl_options())),
+    }
+}
+
+/// Information goes where stunnel's goes: its callers read standard error.
+fn inform(text: &str) -> u8 {
+    complain(text);
+    0
+}
+
+fn file(path: &Path) -> u8 {
+    if let Err(error) = std::fs::metadata(path) {
+        let shown = escape(&path.to_string_lossy());
+        let words = error.to_string();
+        let words = words.split(" (os error").next().unwrap_or_default();
+        let number = error.raw_os_error().unwrap_or_default();
+        complain(&format!(
+            "[!] Invalid configuration file name \"{shown}\"\n[!] realpath: {words} ({number})"
+        ));
+        return 1;
+    }
+    run::start(Source::file(path, Format::Stunnel), Manner::Stunnel)
+}
+
+const SYNTAX: &str = "[.] \n[.] Syntax:
+[.] stunnel [<filename>] | -fd <n> | -help | -version | -sockets | -options
+[.]     <filename>  - use this configuration file instead of /etc/stunnel/stunnel.conf
+[.]     -fd <n>     - read the configuration from a descriptor
+[.]     -help       - the options of a configuration file
+[.]     -version    - versions, and the defaults of the options
+[.]     -sockets    - the socket options
+[.]     -options    - the TLS options";
+
+fn descriptor(number: Option<&OsStr>) -> u8 {
+    let Some(number) = number else {
+        complain(&format!("[!] No file descriptor specified\n{SYNTAX}"));
+        return 1;
+    };
+    let Some(parsed) = number.to_str().and_then(|text| text.parse::<u16>().ok()) else {
+        let failed = "[!] Configuration failed";
+        complain(&format!("[!] Invalid file descriptor number\n{SYNTAX}\n{failed}"));
+        return 1;
+    };
+    match read(parsed.into()) {
+        Ok(text) => run::start(Source::read(text, &parsed.to_string()), Manner::Stunnel),
+        Err(error) => {
+            let failed = "[!] Configuration failed";
+            complain(&format!("[!] Cannot open configuration file: {error}\n{SYNTAX}\n{failed}"));
+            1
+        }
+    }
+}
+
+#[cfg(unix)]
+fn read(number: i32) -> std::io::Result<Vec<u8>> {
+    use crate::sys::descriptor;
+    use std::io::Read;
+    // A standard stream stays open, or the next file that is opened would become one.
+    let descriptor = match number {
+        0..=2 => descriptor::copy(number)?,
+        _ => descriptor::take(number)?,
+    };
+    let mut text = Vec::new();
+    std::fs::File::from(descriptor).read_to_end(&mut text)?;
+    Ok(text)
+}
+
+#[cfg(not(unix))]
+fn read(_: i32) -> std::io::Result<Vec<u8>> {
+    Err(std::io::ErrorKind::Unsupported.into())
+}
+
+/// stunnel's three lines, whose shape callers know, and whose words say what is here; then our own.
+fn version() -> String {
+    let runs = openssl::version::version();
+    let built = env!("PSKGATE_OPENSSL");
+    let same = runs.split(' ').nth(1) == Some(built);
+    let openssl = match same {
+        true => format!("Compiled/running with {runs}"),
+        false => format!("Compiled with OpenSSL {built}\nRunning  with {runs}"),
+    };
+    format!(
+        "stunnel {VERSION} on {} platform\n{openssl}\n\
+         Threading:NONE Sockets:EPOLL,IPv6,SYSTEMD TLS:PSK,SNI\n\
+         pskgate {}, which does stunnel's work with pre-shared keys\n",
+        env!("PSKGATE_TARGET"),
+        env!("CARGO_PKG_VERSION"),
+    )
+}
+
+/// Whether a file may have this option with a value that makes a difference or is noticed. Callers
+/// take a name in the list for leave to write it: what is refused must not be there.
+fn is_accepted(row: &Row) -> bool {
+    match row.treatment {
+        Treatment::Works | Treatment::Harmless(_) | Treatment::OwnCertificate => true,
+        Treatment::Later(fine) | Treatment::Never(fine, _) => !fine.is_empty(),
+        Treatment::NeedsCertificates(_) => false,
+    }
+}
+
+fn rows(scope: Scope) -> impl Iterator<Item = (&'static str, &'static Row)> {
+    TABLE
+        .iter()
+        .filter(move |row| row.scope == scope && is_accepted(row))
+        .flat_map(|row| row.stunnel.iter().map(move |name| (*name, row)))
+}
+
+fn by_scope(mut line: impl FnMut(&mut String, &str, &Row)) -> String {
+    let mut text = String::new();
+    for (title, scope) in [("Global", Scope::Global), ("Service-level", Scope::Service)] {
+        let _ = writeln!(text, "{title} options:");
+        for (name, row) in rows(scope) {
+            line(&mut text, name, row);
+        }
+        text.push('\n');
+    }
+    text
+}
+
+fn help() -> String {
+    let mut text = by_scope(|text, name, row| {
+        let _ = writeln!(text, "{name:<22} = {}  {}", values(row), row.doc);
+    });
+    let refused: Vec<&str> = TABLE
+        .iter()
+        .filter(|row| !is_accepted(row))
+        .filter_map(|row| row.stunnel.first().copied())
+        .collect();
+    let _ = writeln!(text, "Known and refused: {}", refused.join(", "));
+    text
+}
+
+/// The shape of an option's values, in a word or two.
+fn values(row: &Row) -> String {
+    let words = row.words(Dialect::Stunnel);
+    match row.kind {
+        Kind::Level => "[facility.]level".into(),
+        Kind::SslOption => "[-]NAME".into(),
+        _ if !words.is_empty() => words.join("|"),
+        Kind::Duration { .. } => "seconds".into(),
+        Kind::Count { min, max } => format!("{min}-{max}"),
+        Kind::Path | Kind::Secrets if row.opt == Opt::Include || row.opt == Opt::Chroot => {
+            "directory".into()
+        }
+        Kind::Path | Kind::Secrets => "file".into(),
+        Kind::Listen | Kind::Connect => "[host:]port|/path".into(),
+        Kind::Socket => "a|l|r:NAME=VALUE".into(),
+        Kind::Identity => "identity".into(),
+        _ => match row.treatment {
+            Treatment::Later(fine) | Treatment::Never(fine, _) => fine.join("|"),
+            _ => "text".into(),
+        },
+    }
+}
+
+fn defaults() -> String {
+    by_scope(|text, name, row| {
+        let default = row.default(Dialect::Stunnel);
+        if !default.is_empty() {
+            let _ = writeln!(text, "{name:<22} = {default}");
+        }
+    })
+}
+
+fn sockets() -> String {
+    let mut text =
+        String::from("Socket options, as a:, l: or r:NAME=VALUE, and what is set anyway:\n");
+    for name in options::socket_options() {
+        let set = match *name {
+            "SO_REUSEADDR" => "a:SO_REUSEADDR=1",
+            "TCP_NODELAY" => "l:TCP_NODELAY=1 r:TCP_NODELAY=1",
+            "SO_KEEPALIVE" => "1 on the TLS side",
+            "TCP_KEEPIDLE" => "15 on the TLS side",
+            "TCP_KEEPINTVL" => "5 on the TLS side",
+            "TCP_KEEPCNT" => "3 on the TLS side",
+            _ => "",
+        };
+        let _ = writeln!(text, "{}", format!("    {name:<16}{set}").trim_end());
+    }
+    text
+}
+
+fn ssl_options() -> String {
+    let mut text = String::from("TLS options:\n");
+    for name in Opt::SslOptions.row().words(Dialect::Stunnel) {
+        let _ = writeln!(text, "options = {name}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(arguments: &[&str]) -> Asked {
+        ask(arguments.iter().map(OsString::from).collect())
+    }
+
+    fn runs(file: &str) -> Asked {
+        Asked::Stunnel(Command::File(file.into()))
+    }
+
+    #[test]
+    fn the_name_stunnel_makes_it_stunnel() {
+        for name in ["stunnel", "/usr/bin/stunnel", "./stunnel4", "/opt/x y/stunnel4"] {
+            assert_eq!(asked(&[name]), runs(DEFAULT));
+            assert_eq!(asked(&[name, "run", "x"]), runs("run"), "a file may be called so");
+            assert_eq!(asked(&[name, "x.toml"]), runs("x.toml"));
+            assert_eq!(asked(&[name, "--version"]), runs("--version"));
+        }
+        for name in ["pskgate", "stunnel3", "/opt/stunnel/pskgate", "mystunnel"] {
+            assert!(matches!(asked(&[name]), Asked::Native(_)), "{name}");
+        }
+    }
+
+    #[test]
+    fn flags_know_no_case_and_work_under_every_name() {
+        for name in ["pskgate", "stunnel"] {
+            assert_eq!(asked(&[name, "-VERSION", "x"]), Asked::Stunnel(Command::Version));
+            assert_eq!(asked(&[name, "-Help"]), Asked::Stunnel(Command::Help));
+            assert_eq!(asked(&[name, "-fd"]), Asked::Stunnel(Command::Descriptor(None)));
+            let third = Asked::Stunnel(Command::Descriptor(Some("3".into())));
+            assert_eq!(asked(&[name, "-FD", "3", "more"]), third);
+        }
+    }
+
+    #[test]
+    fn a_file_alone_is_run_in_the_manner_of_its_language() {
+        assert_eq!(asked(&["pskgate", "plc.conf", "more"]), runs("plc.conf"));
+        let native = ["pskgate", "run", "plc.toml"].iter().map(OsString::from).collect();
+        assert_eq!(asked(&["pskgate", "plc.toml"]), Asked::Native(native));
+        for line in [&["pskgate", "run", "x"][..], &["pskgate", "chekc"], &["pskgate", "--nope"]] {
+            let same = line.iter().map(OsString::from).collect();
+            assert_eq!(asked(line), Asked::Native(same));
+        }
+    }
+
+    #[test]
+    fn help_claims_what_is_accepted_and_nothing_else() {
+        let text = help();
+        let starts = |name: &str| text.lines().any(|line| line.starts_with(name));
+        for name in ["accept ", "PSKsecrets ", "libwrap ", "foreground ", "curve ", "delay "] {
+            assert!(starts(name), "{name}");
+        }
+        for name in ["checkHost", "OCSPaia", "verify", "CAfile", "compression"] {
+            assert!(!starts(name), "{name}");
+        }
+        let line = text.lines().find(|line| line.starts_with("foreground")).unwrap();
+        assert!(line.contains("quiet"), "{line}");
+    }
+}

@@ -1,0 +1,81 @@
+//! Whose rights the program keeps once its ports are bound.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::config::diagnostic::{Diagnostic, Report};
+use crate::config::model::{Account, Config, Decided};
+use crate::sys::{account, daemon, process};
+
+/// A root directory, a user and a group to change to. What can be found out beforehand is known.
+#[derive(Debug, Default)]
+pub struct Privileges {
+    root: Option<PathBuf>,
+    user: Option<u32>,
+    group: Option<u32>,
+}
+
+impl Privileges {
+    /// Looks up the names that the configuration has for them. `None`, and the reasons in `report`,
+    /// if there is no such user or group.
+    pub fn of(config: &Config, report: &mut Report) -> Option<Self> {
+        let account = &config.process.account;
+        let root = config.process.chroot.as_ref().map(|root| root.value.clone());
+        let (user, group) = match numbers(account) {
+            Ok(numbers) => numbers,
+            Err(error) => {
+                let said = account.user.iter().chain(&account.group).find_map(Decided::place);
+                let found = Diagnostic::error("no-such-account", error.to_string())
+                    .at(said.cloned())
+                    .help("write the name or number of a user and a group of this machine");
+                report.push(found);
+                return None;
+            }
+        };
+        if user.is_some() && group.is_none() {
+            let said = account.user.as_ref().and_then(Decided::place);
+            report.push(
+                Diagnostic::warning("group-stays", "this user has no entry, and so no group")
+                    .at(said.cloned())
+                    .help(
+                        "name a group too, or the program keeps the one that it was started with",
+                    ),
+            );
+        }
+        Some(Self { root, user, group })
+    }
+
+    /// The root directory that will be, if it changes.
+    pub fn root(&self) -> Option<&std::path::Path> {
+        self.root.as_deref()
+    }
+
+    /// Changes to them for good, in the order of stunnel's. Must be called while there is one thread.
+    ///
+    /// # Errors
+    /// The system's, with what it was that failed.
+    pub fn take(&self) -> io::Result<()> {
+        if let Some(root) = &self.root {
+            daemon::change_root(root).map_err(|error| {
+                io::Error::new(error.kind(), format!("chroot to {}: {error}", root.display()))
+            })?;
+        }
+        if self.user.is_some() || self.group.is_some() {
+            account::become_for_good(self.user, self.group)?;
+            // The kernel forgets this one with every change of user.
+            process::forbid_dumps();
+        }
+        Ok(())
+    }
+}
+
+/// The numbers of a user and its group. A user whose group is not said has its own: not the one that
+/// root was in.
+///
+/// # Errors
+/// There is no such user or group.
+pub fn numbers(names: &Account) -> io::Result<(Option<u32>, Option<u32>)> {
+    let user = names.user.as_ref().map(|name| account::user(name)).transpose()?;
+    let group = names.group.as_ref().map(|name| account::group(name)).transpose()?;
+    Ok((user.map(|(user, _)| user), group.or(user.and_then(|(_, own)| own))))
+}

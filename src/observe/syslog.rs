@@ -1,0 +1,87 @@
+//! The machine's own log, spoken to as the C library does: RFC 3164 in datagrams to `/dev/log`.
+
+use std::os::unix::net::UnixDatagram;
+use std::time::{Duration, Instant};
+
+use crate::config::model::LogConfig;
+
+/// Where every syslog of a Unix listens.
+const SOCKET: &str = "/dev/log";
+/// Names another socket, for tests, which cannot take the machine's.
+const SOCKET_VARIABLE: &str = "PSKGATE_SYSLOG_SOCKET";
+/// How soon a syslog that is not there is looked for again.
+const PAUSE: Duration = Duration::from_secs(1);
+/// What every implementation takes in one piece (RFC 5424, 6.1, says 2048 at least should be).
+const LONGEST: usize = 2048;
+
+/// A connection to it. There need not be one: what cannot be sent is dropped, and nothing waits.
+#[derive(Debug)]
+pub struct Syslog {
+    socket: Option<UnixDatagram>,
+    tried: Option<Instant>,
+    facility: u32,
+    ident: String,
+}
+
+impl Syslog {
+    /// Connects now, because after a change of root directory it could not any more.
+    pub fn open(config: &LogConfig) -> Option<Self> {
+        if !config.syslog.value {
+            return None;
+        }
+        let mut syslog = Self {
+            socket: None,
+            tried: None,
+            facility: config.facility.value,
+            ident: config.ident.value.clone(),
+        };
+        syslog.connect();
+        Some(syslog)
+    }
+
+    /// The same connection under the names of a new configuration.
+    pub(super) fn renamed(mut self, config: &LogConfig) -> Self {
+        self.facility = config.facility.value;
+        self.ident.clone_from(&config.ident.value);
+        self
+    }
+
+    fn connect(&mut self) {
+        if self.tried.is_some_and(|last| last.elapsed() < PAUSE) {
+            return;
+        }
+        self.tried = Some(Instant::now());
+        let path = std::env::var_os(SOCKET_VARIABLE).unwrap_or_else(|| SOCKET.into());
+        let connected = UnixDatagram::unbound().and_then(|socket| {
+            socket.set_nonblocking(true)?;
+            socket.connect(path)?;
+            Ok(socket)
+        });
+        self.socket = connected.ok();
+    }
+
+    pub(super) fn put(&mut self, level: u8, text: &str) {
+        let now = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::system());
+        let mut line = format!(
+            "<{}>{} {}: {text}",
+            self.facility * 8 + u32::from(level),
+            now.strftime("%b %e %H:%M:%S"),
+            self.ident
+        )
+        .into_bytes();
+        line.truncate(LONGEST);
+        for _ in 0..2 {
+            if self.socket.is_none() {
+                self.connect();
+            }
+            let Some(socket) = &self.socket else { return };
+            match socket.send(&line) {
+                Ok(_) => return,
+                // It is behind: waiting for it would stop the log's other outputs.
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
+                // It was started anew, and has a new socket.
+                Err(_) => self.socket = None,
+            }
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Users and groups, and becoming one of them for good.
+
+use std::ffi::CString;
+use std::io;
+use std::mem::MaybeUninit;
+use std::ptr::{null, null_mut};
+
+/// Entries of passwd and group are short; a directory server's group of thousands is not.
+const LARGEST: usize = 1 << 20;
+
+/// The number of a user, by name or number, and its own group where it has an entry.
+///
+/// # Errors
+/// There is no such user, or nobody who knows answers.
+pub fn user(name: &str) -> io::Result<(u32, Option<u32>)> {
+    let wanted = c_string(name)?;
+    let entry = look_up(|buffer, found| {
+        let mut entry = MaybeUninit::<libc::passwd>::uninit();
+        // SAFETY: the name ends in NUL, the buffer is as long as is said, and both pointers are
+        // written to during the call alone.
+        let error = unsafe {
+            libc::getpwnam_r(
+                wanted.as_ptr(),
+                entry.as_mut_ptr(),
+                buffer.as_mut_ptr().cast(),
+                buffer.len(),
+                found,
+            )
+        };
+        // SAFETY: a pointer that is not null means that the entry was filled in.
+        (error, (!found.is_null()).then(|| unsafe { entry.assume_init() }))
+    })?;
+    match (entry, name.parse()) {
+        (Some(entry), _) => Ok((entry.pw_uid, Some(entry.pw_gid))),
+        (None, Ok(number)) => Ok((number, group_of(number)?)),
+        (None, Err(_)) => Err(missing("user", name)),
+    }
+}
+
+fn group_of(user: u32) -> io::Result<Option<u32>> {
+    let entry = look_up(|buffer, found| {
+        let mut entry = MaybeUninit::<libc::passwd>::uninit();
+        // SAFETY: as above, but for a number in the name's place.
+        let error = unsafe {
+            libc::getpwuid_r(
+                user,
+                entry.as_mut_ptr(),
+                buffer.as_mut_ptr().cast(),
+                buffer.len(),
+                found,
+            )
+        };
+        // SAFETY: a pointer that is not null means that the entry was filled in.
+        (error, (!found.is_null()).then(|| unsafe { entry.assume_init() }))
+    })?;
+    Ok(entry.map(|entry| entry.pw_gid))
+}
+
+/// The number of a group, by name or number.
+///
+/// # Errors
+/// There is no such group, or nobody who knows answers.
+pub fn group(name: &str) -> io::Result<u32> {
+    let wanted = c_string(name)?;
+    let entry = look_up(|buffer, found| {
+        let mut entry = MaybeUninit::<libc::group>::uninit();
+        // SAFETY: the name ends in NUL, the buffer is as long as is said, and both pointers are
+        // written to during the call alone.
+        let error = unsafe {
+            libc::getgrnam_r(
+                wanted.as_ptr(),
+                entry.as_mut_ptr(),
+                buffer.as_mut_ptr().cast(),
+                buffer.len(),
+                found,
+            )
+        };
+        // SAFETY: a pointer that is not null means that the entry was filled in.
+        (error, (!found.is_null()).then(|| unsafe { entry.assume_init() }))
+    })?;
+    match (entry, name.parse()) {
+        (Some(entry), _) => Ok(entry.gr_gid),
+        (None, Ok(number)) => Ok(number),
+        (None, Err(_)) => Err(missing("group", name)),
+    }
+}
+
+/// Asks again with more room until the entry fits. What is returned holds numbers that count and
+/// pointers that do not outlive this function: only numbers are read from it.
+fn look_up<T>(
+    mut ask: impl FnMut(&mut [u8], &mut *mut T) -> (i32, Option<T>),
+) -> io::Result<Option<T>> {
+    let mut buffer = vec![0; 1024];
+    loop {
+        let mut found = null_mut();
+        match ask(&mut buffer, &mut found) {
+            (libc::ERANGE, _) if buffer.len() < LARGEST => buffer.resize(buffer.len() * 4, 0),
+            (libc::EINTR, _) => {}
+            // Some say "not found" as an error: getpwnam(3), ERRORS.
+            (0 | libc::ENOENT | libc::ESRCH, entry) => return Ok(entry),
+            (error, _) => return Err(io::Error::from_raw_os_error(error)),
+        }
+    }
+}
+
+fn c_string(name: &str) -> io::Result<CString> {
+    CString::new(name).map_err(|_| io::ErrorKind::InvalidInput.into())
+}
+
+fn missing(kind: &str, name: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, format!("there is no {kind} {name}"))
+}
+
+/// Gives up this process's rights for those of a user and a group, without supplementary groups and
+/// without a way back. Must be called while there is one thread.
+///
+/// # Errors
+/// The system's, or a way back that stayed open.
+pub fn become_for_good(user: Option<u32>, group: Option<u32>) -> io::Result<()> {
+    let check = |done: libc::c_int, what: &str| match done {
+        0 => Ok(()),
+        _ => {
+            let error = io::Error::last_os_error();
+            Err(io::Error::new(error.kind(), format!("{what}: {error}")))
+        }
+    };
+    // SAFETY: these four take numbers and read nothing else.
+    let (was_root, here) = unsafe { (libc::geteuid() == 0, (libc::getuid(), libc::getgid())) };
+    if !was_root
+        && user.is_none_or(|user| user == here.0)
+        && group.is_none_or(|group| group == here.1)
+    {
+        // Started as that user already, as containers do.
+        return Ok(());
+    }
+    if let Some(group) = group {
+        // SAFETY: a number.
+        check(unsafe { libc::setgid(group) }, "setgid")?;
+    }
+    // SAFETY: a list of no elements is never read.
+    check(unsafe { libc::setgroups(0, null()) }, "setgroups")?;
+    let Some(user) = user else { return Ok(()) };
+    // SAFETY: a number.
+    check(unsafe { libc::setuid(user) }, "setuid")?;
+    // SAFETY: numbers.
+    if user != 0 && unsafe { libc::setuid(0) == 0 || libc::seteuid(0) == 0 } {
+        return Err(io::Error::other("setuid: the way back to root is still open"));
+    }
+    Ok(())
+}
+
+/// Gives a file (the link itself, if it is one) to a user and a group.
+///
+/// # Errors
+/// The system's.
+pub fn give(path: &std::path::Path, user: Option<u32>, group: Option<u32>) -> io::Result<()> {
+    std::os::unix::fs::lchown(path, user, group)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_is_0_by_name_and_number_and_nobody_knows_nonsense() {
+        assert_eq!(user("root").unwrap(), (0, Some(0)));
+        assert_eq!(user("0").unwrap(), (0, Some(0)));
+        assert_eq!(group("root").unwrap(), 0);
+        assert_eq!(user("3999999").unwrap(), (3_999_999, None));
+        for nobody in ["no such user", "", "-1", "a\0b"] {
+            assert!(user(nobody).is_err() && group(nobody).is_err(), "{nobody:?}");
+        }
+    }
+}
