@@ -286,7 +286,7 @@ table! {
         "The group to become once the ports are bound; in a section, the group of its Unix socket.";
     SetEnv [] ["setEnv"] Global List Raw, Later(&[]), "" "",
         "An environment variable to set.";
-    ServiceName [] ["service"] Service One Text { empty: false }, Works, "pskgate" "stunnel",
+    ServiceName [] ["service"] Service One Text { empty: true }, Works, "pskgate" "stunnel",
         "The name under which syslog and inetd know the program.";
     Include [] ["include"] Service List Path, Works, "" "",
         "A directory whose files are read in this place.";

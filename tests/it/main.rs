@@ -22,5 +22,6 @@ mod proxy;
 mod pyro;
 mod relay;
 mod reload;
+mod safer;
 mod sni;
 mod stunnel_peer;

@@ -227,11 +227,8 @@ impl Running {
         let conf = dir.join("case.conf");
         let mut command = match program {
             Program::Stunnel => Command::new("stunnel4"),
-            Program::Pskgate => {
-                let mut command = Command::new(env!("CARGO_BIN_EXE_pskgate"));
-                command.args(["run", "--format", "stunnel"]);
-                command
-            }
+            // A file alone, which is no .toml, is stunnel's command line.
+            Program::Pskgate => Command::new(env!("CARGO_BIN_EXE_pskgate")),
         };
         let said = std::fs::File::create(dir.join("said")).unwrap();
         command.arg(&conf).current_dir(dir).stderr(said);
