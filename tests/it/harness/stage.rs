@@ -20,7 +20,15 @@ pub struct Stage {
 
 impl Stage {
     pub fn new() -> Self {
-        let folder = TempDir::new().expect("a folder for the test");
+        Self::of(TempDir::new().expect("a folder for the test"))
+    }
+
+    /// In memory, as `/run` is, where nothing waits for a disk.
+    pub fn in_memory() -> Self {
+        Self::of(TempDir::new_in("/dev/shm").expect("a folder in memory"))
+    }
+
+    fn of(folder: TempDir) -> Self {
         // Other users go in and write, where a test is about them.
         let open = std::fs::Permissions::from_mode(0o777);
         std::fs::set_permissions(folder.path(), open).expect("a mode");
