@@ -143,6 +143,10 @@ impl Manner {
     /// a file that says `foreground = yes`.
     fn stderr(self, config: &Config) -> Stderr {
         let said = &config.process.foreground;
+        // inetd makes standard error the connection, too.
+        if config.is_inetd() && said.value != Foreground::Yes {
+            return Stderr::Never;
+        }
         match self.foreground(said) {
             Foreground::No | Foreground::Quiet => Stderr::Never,
             Foreground::Yes if config.dialect == Dialect::Native => Stderr::WithoutFile,
@@ -209,7 +213,8 @@ pub(super) fn start(source: Source, manner: Manner) -> u8 {
     {
         // stunnel forks later; but here the parent waits for all of what follows, and the child
         // still has the right to make itself listen sharply.
-        if manner.foreground(&config.process.foreground) == Foreground::No {
+        let background = manner.foreground(&config.process.foreground) == Foreground::No;
+        if background && !config.is_inetd() {
             match crate::sys::daemon::fork() {
                 Ok(Side::Child(ready)) => life.ready = Some(ready),
                 // What is open belongs to the child: nothing of it may be tidied up here.
@@ -256,7 +261,7 @@ pub(super) fn start(source: Source, manner: Manner) -> u8 {
     log::flush();
     match ended {
         Ok(Ended::Drained) => exit::OK,
-        Ok(Ended::Forced) => exit::FORCED,
+        Ok(Ended::Forced | Ended::Failed) => exit::FORCED,
         Err(Failure(code, text)) => manner.give_up(code, &text),
     }
 }
@@ -264,7 +269,7 @@ pub(super) fn start(source: Source, manner: Manner) -> u8 {
 /// The service manager's sockets, if there is a service for each.
 #[cfg(unix)]
 fn listeners(sockets: Vec<std::os::fd::OwnedFd>, config: &Config) -> io::Result<Vec<Listener>> {
-    let wanted = config.services.iter().filter(|service| !service.accept.is_empty()).count();
+    let wanted = config.services.iter().filter(|service| !service.accept().is_empty()).count();
     if sockets.len() > wanted {
         return Err(io::Error::other(format!(
             "Too many listening file descriptors received from systemd, got {}",

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::diagnostic::Place;
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, Host};
 use super::model::{
-    Dialect, Failover, Foreground, Keepalive, Level, LogFormat, Mode, PskHash, SocketOption,
-    TlsVersion,
+    Dialect, Failover, Foreground, Keepalive, Level, LogFormat, Mode, ProxyHeader, PskHash,
+    SocketOption, TlsVersion,
 };
 use super::options::Opt;
 
@@ -68,6 +68,12 @@ pub enum Value {
     Socket(Side, SocketOption),
     /// Where the process stays.
     Foreground(Foreground),
+    /// An address or a name, without a port.
+    Host(Host),
+    /// Arguments of a program.
+    Arguments(Vec<String>),
+    /// What is said to a backend before the data.
+    Preface(ProxyHeader),
 }
 
 /// What one table or section said: in the order in which it was written, for each option.

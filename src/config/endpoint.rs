@@ -203,6 +203,18 @@ pub fn parse_stunnel(text: &str, role: Role) -> Result<Endpoint, AddressError> {
     Ok(Endpoint::Tcp { host, port })
 }
 
+/// Reads a host alone: an address, also an IPv6 one in brackets, or a name.
+///
+/// # Errors
+/// Whatever no resolver could know.
+pub fn parse_host(text: &str) -> Result<Host, AddressError> {
+    match text.strip_prefix('[').and_then(|t| t.strip_suffix(']')) {
+        Some(inside) => bracketed(inside),
+        None if text.is_empty() => Err(AddressError::NoHost),
+        None => named(text),
+    }
+}
+
 fn unix(path: &str) -> Result<Endpoint, AddressError> {
     if path.is_empty() || path == "/" || path.contains('\0') {
         return Err(AddressError::BadPath);

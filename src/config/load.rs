@@ -176,7 +176,7 @@ mod tests {
                 assert_eq!(config.services.len(), 1);
                 assert_eq!(service.name.value, "beremiz");
                 assert_eq!(service.mode.value, mode);
-                assert!(service.accept[0].at.value.to_string().ends_with(listens));
+                assert!(service.accept()[0].at.value.to_string().ends_with(listens));
                 assert_eq!(secrets(&config), base.join(key));
                 let log = config.log.output.as_ref().unwrap();
                 assert_eq!(log.value, base.join(format!("stunnel-{end}.log")));

@@ -118,6 +118,13 @@ pub struct Account {
     pub group: Option<Decided<String>>,
 }
 
+impl Config {
+    /// Whether it serves the one connection that it is started with, as inetd's programs do.
+    pub fn is_inetd(&self) -> bool {
+        self.services.iter().any(|service| matches!(service.source, Source::Stdio))
+    }
+}
+
 /// Syslog's eight severities (RFC 5424, 6.2.1), which stunnel's log uses too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
@@ -189,12 +196,80 @@ pub struct Listen {
     pub optional: bool,
 }
 
+/// Where the connections of a service come from.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// From whoever connects to these addresses; at least one.
+    Listeners(Vec<Listen>),
+    /// One connection, which standard input and output are already (inetd).
+    Stdio,
+    /// From those clients of another server service that send such a name in SNI.
+    ServerName {
+        /// The service that they connect to.
+        of: Decided<String>,
+        /// The names.
+        pattern: NamePattern,
+    },
+}
+
+/// Server names: one, or with a leading `*` all that end in the rest. Names know no case.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamePattern {
+    any_beginning: bool,
+    text: String,
+}
+
+impl NamePattern {
+    /// Reads a pattern; any text is one.
+    pub fn new(text: &str) -> Self {
+        match text.strip_prefix('*') {
+            Some(rest) => Self { any_beginning: true, text: rest.to_ascii_lowercase() },
+            None => Self { any_beginning: false, text: text.to_ascii_lowercase() },
+        }
+    }
+
+    /// Whether this name, as a client sent it, is meant.
+    pub fn matches(&self, name: &[u8]) -> bool {
+        let name = name.to_ascii_lowercase();
+        let text = self.text.as_bytes();
+        if self.any_beginning { name.ends_with(text) } else { name == text }
+    }
+}
+
+/// Where the connections of a service go.
+#[derive(Debug, Clone)]
+pub enum Target {
+    /// To the first of these that answers; at least one.
+    Connect(Vec<Decided<Endpoint>>),
+    /// To a program, started for each of them.
+    Exec(Program),
+}
+
+/// A program that serves one connection on its standard input and output.
+#[derive(Debug, Clone)]
+pub struct Program {
+    /// Its file.
+    pub path: Decided<PathBuf>,
+    /// Its arguments, its name first; at least that one.
+    pub arguments: Vec<String>,
+    /// Whether its standard error goes to the peer too, as it does with stunnel unless that logs to
+    /// its own standard error.
+    pub errors_to_peer: bool,
+}
+
+/// What is said to a backend before the data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyHeader {
+    /// The line of text of the PROXY protocol's first version.
+    V1,
+}
+
 /// The order in which several `connect` addresses are tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failover {
     /// Always from the first.
     Priority,
-    /// From the one after the last used.
+    /// Each connection begins one further along than the one before, from a random start.
     RoundRobin,
 }
 
@@ -205,14 +280,20 @@ pub struct ServiceConfig {
     pub name: Decided<String>,
     /// Which side wears TLS.
     pub mode: Decided<Mode>,
-    /// Where it listens; at least one.
-    pub accept: Vec<Listen>,
+    /// Where its connections come from.
+    pub source: Source,
     /// Who owns its Unix sockets; the process itself if unset.
     pub owner: Account,
-    /// Whom it connects to; at least one.
-    pub connect: Vec<Decided<Endpoint>>,
-    /// In which order.
+    /// Where they go.
+    pub target: Target,
+    /// In which order several addresses are tried.
     pub failover: Decided<Failover>,
+    /// The address from which TCP connections are made; the system chooses if unset.
+    pub local: Option<Decided<Host>>,
+    /// What is said to the backend before the data. Never set for a client.
+    pub preface: Option<Decided<ProxyHeader>>,
+    /// The least important level that is logged of it; the process's if unset.
+    pub log_level: Option<Decided<Level>>,
     /// How the peer proves itself.
     pub auth: Authentication,
     /// Versions, suites and groups.
@@ -225,6 +306,24 @@ pub struct ServiceConfig {
     pub sockets: Sockets,
     /// Overrides the endings table: yes resets on every error, no never does, unset is the table.
     pub reset: Option<Decided<bool>>,
+}
+
+impl ServiceConfig {
+    /// The addresses that it listens on itself.
+    pub fn accept(&self) -> &[Listen] {
+        match &self.source {
+            Source::Listeners(listens) => listens,
+            Source::Stdio | Source::ServerName { .. } => &[],
+        }
+    }
+
+    /// The addresses that it connects to.
+    pub fn connect(&self) -> &[Decided<Endpoint>] {
+        match &self.target {
+            Target::Connect(targets) => targets,
+            Target::Exec(_) => &[],
+        }
+    }
 }
 
 /// How the peer proves itself. One kind today; certificates would be another.
@@ -273,6 +372,34 @@ pub enum TlsVersion {
     Tls13,
 }
 
+/// The switches of OpenSSL's, SSL_CTX_set_options(3), that may be turned: those that neither forbid
+/// a version (the range of versions does that) nor bring back what is off for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsSwitch {
+    /// `ALL`, the harmless workarounds.
+    All,
+    /// `CIPHER_SERVER_PREFERENCE`
+    CipherServerPreference,
+    /// `PRIORITIZE_CHACHA`
+    PrioritizeChacha,
+    /// `ENABLE_MIDDLEBOX_COMPAT`
+    MiddleboxCompat,
+    /// `NO_ENCRYPT_THEN_MAC`
+    NoEncryptThenMac,
+    /// `NO_EXTENDED_MASTER_SECRET`
+    NoExtendedMasterSecret,
+    /// `DONT_INSERT_EMPTY_FRAGMENTS`
+    DontInsertEmptyFragments,
+    /// `TLSEXT_PADDING`
+    Padding,
+    /// `CLEANSE_PLAINTEXT`
+    CleansePlaintext,
+    /// `TLS_ROLLBACK_BUG`
+    RollbackBug,
+    /// `LEGACY_SERVER_CONNECT`
+    LegacyServerConnect,
+}
+
 /// Versions, suites and groups.
 #[derive(Debug, Clone)]
 pub struct TlsConfig {
@@ -288,6 +415,8 @@ pub struct TlsConfig {
     pub groups: Decided<String>,
     /// OpenSSL's security level; unset is the library's default.
     pub security_level: Option<Decided<u8>>,
+    /// Switches of OpenSSL's that somebody turned, on or off.
+    pub switches: Vec<(TlsSwitch, bool)>,
     /// The name a client sends in SNI; unset sends the host of the address it connects to, empty
     /// sends none. Never set for a server.
     pub server_name: Option<Decided<String>>,

@@ -91,6 +91,12 @@ pub enum Kind {
     Foreground,
     /// One of OpenSSL's switches, by its name without `SSL_OP_`.
     SslOption,
+    /// An address or a name, without a port.
+    Host,
+    /// Native: one argument. stunnel: all of them, with white space between them.
+    Arguments,
+    /// What is said to a backend before the data; stunnel's `protocol`.
+    Preface,
     /// Not read, because the option does not work here; its treatment says the rest.
     Raw,
 }
@@ -244,6 +250,8 @@ const SESSIONS: &str = "sessions are never resumed, so there is no cache";
 const RANDOM: &str = "random numbers come from the operating system";
 const WINDOWS: &str = "there is no window to draw it in";
 const NO: &[&str] = &["no"];
+/// A number that is checked, and then left alone.
+const ANY: Kind = Count { min: 0, max: u32::MAX };
 
 table! {
     // What is logged.
@@ -260,6 +268,9 @@ table! {
     LogFacility [Log "facility"] [] Global One Kind::Facility, Works, "daemon" "daemon",
         "The facility under which syslog files the log.";
 
+    ServiceLogLevel [Service "log-level"] [] Service One Kind::Level, Works, "" "",
+        "The least important level that is still logged of this service.";
+
     // The process.
     DrainTimeout [Top "drain-timeout"] [] Global One Duration { zero: true }, Works, "5s" "5",
         "How long sessions may go on after SIGTERM.";
@@ -275,7 +286,7 @@ table! {
         "The group to become once the ports are bound; in a section, the group of its Unix socket.";
     SetEnv [] ["setEnv"] Global List Raw, Later(&[]), "" "",
         "An environment variable to set.";
-    ServiceName [] ["service"] Service One Text { empty: false }, Works, "pskgate" "stunnel",
+    ServiceName [] ["service"] Service One Text { empty: true }, Works, "pskgate" "stunnel",
         "The name under which syslog and inetd know the program.";
     Include [] ["include"] Service List Path, Works, "" "",
         "A directory whose files are read in this place.";
@@ -289,13 +300,13 @@ table! {
         "Whom to connect to: host:port (IPv6 in brackets), a port of this machine or a Unix socket.";
     Failover [Service "failover"] ["failover"] Service One Kind::Failover, Works, "priority" "prio",
         "The order in which several addresses are tried.";
-    Delay [] ["delay"] Service One Raw, Harmless("names are always resolved when they are used"), "" "no",
+    Delay [] ["delay"] Service One Bool, Harmless("names are always resolved when they are used"), "" "no",
         "Whether names are resolved at each connection.";
-    Local [] ["local"] Service One Raw, Later(&[]), "" "",
+    Local [Service "local-address"] ["local"] Service One Kind::Host, Works, "" "",
         "The address from which connections are made.";
-    Exec [] ["exec"] Service One Raw, Later(&[]), "" "",
-        "The program to run for each connection.";
-    ExecArgs [] ["execArgs"] Service One Raw, Later(&[]), "" "",
+    Exec [Service "exec"] ["exec"] Service One Path, Works, "" "",
+        "The program to run for each connection, in place of connect.";
+    ExecArgs [Service "exec-args"] ["execArgs"] Service List Kind::Arguments, Works, "" "",
         "The arguments of that program, its name first.";
     Pty [] ["pty"] Service One Raw, Later(NO), "" "no",
         "Whether that program gets a terminal.";
@@ -315,7 +326,7 @@ table! {
         "The identity that a client presents; the first of its file if unset.";
     PskSecrets [Service "psk-secrets"] ["PSKsecrets"] Service List Kind::Secrets, Works, "" "",
         "Files of identity:key lines, or directories of such files.";
-    AllowSharedKeys [Service "allow-shared-keys"] [] Service One Bool, Works, "false" "",
+    AllowSharedKeys [Service "allow-shared-keys"] [] Service One Bool, Works, "false" "yes",
         "Lets a client and a server service of one file share a key (RFC 9257, 4.1).";
     AllowLoosePermissions [Service "allow-loose-permissions"] [] Service One Bool, Works, "false" "",
         "Reads key files that others can read or write.";
@@ -342,22 +353,22 @@ table! {
     SecurityLevel [Service "security-level"] ["securityLevel"] Service One Count { min: 0, max: 5 }, Works, "" "",
         "OpenSSL's security level; the library's default if unset.";
     ServerName [Service "server-name"] ["sni"] Service One Text { empty: true }, Works, "" "",
-        "The name that a client sends in SNI; the host it connects to if unset, none if empty.";
+        "The name that a client sends in SNI: the host it connects to if unset, none if empty. Of a server, SERVICE:PATTERN: it gets the clients of that service that send such a name, where a leading * stands for any beginning.";
     SslOptions [] ["options"] Service List Kind::SslOption, Works, "" "NO_SSLv3",
         "A switch of OpenSSL's.";
     SslConfig [] ["config"] Service List Raw, Later(&[]), "" "",
         "A configuration command of OpenSSL's.";
-    Renegotiation [] ["renegotiation"] Service One Raw, Harmless("renegotiation is always off"), "" "yes",
+    Renegotiation [] ["renegotiation"] Service One Bool, Harmless("renegotiation is always off"), "" "yes",
         "Whether a peer may negotiate anew.";
     Compression [] ["compression"] Global One Raw, Never(&[], "what is compressed before it is encrypted can be guessed from its length (RFC 7457, 2.6)"), "" "",
         "Compression inside TLS.";
     Fips [] ["fips"] Global One Raw, Later(NO), "" "no",
         "Whether only a certified OpenSSL is used.";
-    SessionResume [] ["sessionResume"] Service One Raw, Harmless("every handshake proves the key anew"), "" "yes",
+    SessionResume [] ["sessionResume"] Service One Bool, Harmless("every handshake proves the key anew"), "" "yes",
         "Whether a session can be resumed.";
-    SessionCacheSize [] ["sessionCacheSize"] Service One Raw, Harmless(SESSIONS), "" "1000",
+    SessionCacheSize [] ["sessionCacheSize"] Service One ANY, Harmless(SESSIONS), "" "1000",
         "How many sessions are kept to be resumed.";
-    SessionCacheTimeout [] ["sessionCacheTimeout" "session"] Service One Raw, Harmless(SESSIONS), "" "300",
+    SessionCacheTimeout [] ["sessionCacheTimeout" "session"] Service One ANY, Harmless(SESSIONS), "" "300",
         "How long a session is kept to be resumed.";
     TicketKeySecret [] ["ticketKeySecret"] Service One Raw, Later(&[]), "" "",
         "The key that encrypts session tickets.";
@@ -397,8 +408,8 @@ table! {
         "Whether an error ends a connection with a TCP reset; unset follows the table of endings in the manual.";
 
     // What stunnel also does.
-    Protocol [] ["protocol"] Service One Raw, Later(&[]), "" "",
-        "The protocol in whose middle TLS begins.";
+    Protocol [Service "proxy-header"] ["protocol"] Service One Kind::Preface, Works, "" "",
+        "What a server says to its backend before the data: where the connection came from and went to, in version 1 of the PROXY protocol.";
     ProtocolAuthentication [] ["protocolAuthentication"] Service One Raw, Later(&[]), "" "basic",
         "How that protocol authenticates.";
     ProtocolDomain [] ["protocolDomain"] Service One Raw, Later(&[]), "" "",
@@ -431,13 +442,13 @@ table! {
     // Obsolete, or about other machines.
     Egd [] ["EGD"] Global One Raw, Harmless(RANDOM), "" "",
         "A socket to get random numbers from.";
-    RndBytes [] ["RNDbytes"] Global One Raw, Harmless(RANDOM), "" "1024",
+    RndBytes [] ["RNDbytes"] Global One ANY, Harmless(RANDOM), "" "1024",
         "How much to read from RNDfile.";
     RndFile [] ["RNDfile"] Global One Raw, Harmless(RANDOM), "" "/dev/urandom",
         "A file to get random numbers from.";
-    RndOverwrite [] ["RNDoverwrite"] Global One Raw, Harmless(RANDOM), "" "yes",
+    RndOverwrite [] ["RNDoverwrite"] Global One Bool, Harmless(RANDOM), "" "yes",
         "Whether RNDfile is written anew.";
-    Stack [] ["stack"] Service One Raw, Harmless("there is no thread for each connection"), "" "131072",
+    Stack [] ["stack"] Service One ANY, Harmless("there is no thread for each connection"), "" "131072",
         "The stack of a thread, in bytes.";
     Taskbar [] ["taskbar"] Global One Raw, Harmless(WINDOWS), "" "",
         "Whether there is an icon in the task bar.";
@@ -489,7 +500,7 @@ table! {
         "A switch for OCSP.";
     OcspNonce [] ["OCSPnonce"] Service One Raw, NeedsCertificates(NO), "" "no",
         "Whether an OCSP answer must be fresh.";
-    OcspRequire [] ["OCSPrequire"] Service One Raw, Harmless("no certificate is ever checked"), "" "yes",
+    OcspRequire [] ["OCSPrequire"] Service One Bool, Harmless("no certificate is ever checked"), "" "yes",
         "Whether an OCSP answer that says nothing is a refusal.";
 }
 

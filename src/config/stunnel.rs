@@ -139,6 +139,25 @@ impl Reader<'_> {
                 .push(row.opt, Spanned { value: Value::Text(String::new()), place: at });
             return;
         }
+        if row.opt == Opt::LogLevel && in_section && bytes.contains(&b'.') {
+            let found = Diagnostic::error("unknown-value", "Illegal debug level");
+            self.report.push(
+                found
+                    .at(at)
+                    .help("a facility is for the whole file: write it before the first [section]"),
+            );
+            return;
+        }
+        // Nobody speaks SSLv3 here, and as a lower bound it forbids nothing.
+        if row.opt == Opt::TlsMin && bytes.eq_ignore_ascii_case(b"SSLv3") {
+            let found = Diagnostic::warning(
+                "obsolete-version",
+                "SSLv3 is never spoken: this bound is none",
+            );
+            self.report.push(found.at(at.clone()).help("write TLSv1.2"));
+            self.keep(row, Spanned { value: Value::Version(None), place: at });
+            return;
+        }
         match value::read_bytes(row.kind, bytes) {
             Ok(Value::Path(dir)) if row.opt == Opt::Include => self.include(&dir, at, depth),
             Ok(value) => {

@@ -343,7 +343,9 @@ fn wrong_type(row: &Row, item: &DeValue<'_>) -> Wrong {
         Kind::Listen | Kind::Connect => {
             "write a port or a text such as \"127.0.0.1:3002\", or a list of them".into()
         }
-        Kind::Secrets | Kind::Socket => "write a text in quotes, or a list of them".into(),
+        Kind::Secrets | Kind::Socket | Kind::Arguments => {
+            "write a text in quotes, or a list of them".into()
+        }
         _ if !words.is_empty() => format!(
             "write one of: {}",
             words.iter().map(|w| format!("\"{w}\"")).collect::<Vec<_>>().join(", ")

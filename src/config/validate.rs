@@ -1,7 +1,7 @@
 //! From what was said to what holds: an option's own value, else the file's for all, else the
 //! dialect's default, and then whether all of it makes sense together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem::discriminant;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
@@ -11,8 +11,9 @@ use super::draft::{Draft, DraftService, Side, Spanned, Value, Values};
 use super::endpoint::is_host_name;
 use super::model::{
     Account, Authentication, Config, Decided, Dialect, Endpoint, Foreground, Host, Keepalive,
-    Limits, Listen, LogConfig, Mode, ProcessConfig, PskConfig, ServiceConfig, SocketOption,
-    Sockets, Timeouts, TlsConfig, TlsVersion,
+    Level, Limits, Listen, LogConfig, Mode, NamePattern, ProcessConfig, Program, ProxyHeader,
+    PskConfig, ServiceConfig, SocketOption, Sockets, Source, Target, Timeouts, TlsConfig,
+    TlsSwitch, TlsVersion,
 };
 use super::options::{Opt, Treatment};
 use super::value;
@@ -31,15 +32,15 @@ pub(super) fn validate(draft: &Draft, report: &mut Report) -> Option<Config> {
     let log = check.log();
     let global = Scope { own: &draft.global, defaults: None, dialect: draft.dialect };
     let drain_timeout = global.decide(Opt::DrainTimeout, duration);
-    if draft.services.is_empty() {
-        check.no_service();
-        return None;
-    }
     let mut services = Vec::new();
+    if draft.services.is_empty() {
+        services.push(check.inetd()?);
+    }
     for service in &draft.services {
         services.extend(check.service(service));
     }
-    check.between(&services);
+    check.server_names(&services);
+    check.between(&mut services);
     // A native file lies in its base already.
     let file = match (draft.dialect, draft.file.file_name()) {
         (Dialect::Native, Some(name)) => draft.base.join(name),
@@ -73,6 +74,13 @@ fn count(value: &Value) -> Option<u32> {
 fn boolean(value: &Value) -> Option<bool> {
     match value {
         Value::Bool(b) => Some(*b),
+        _ => None,
+    }
+}
+
+fn level(value: &Value) -> Option<Level> {
+    match value {
+        Value::Level(level) => Some(*level),
         _ => None,
     }
 }
@@ -243,10 +251,7 @@ impl Checker<'_> {
         let draft = self.draft;
         let scope = Scope { own: &draft.global, defaults: None, dialect: self.dialect };
         Some(LogConfig {
-            level: scope.decide(Opt::LogLevel, |value| match value {
-                Value::Level(level) => Some(*level),
-                _ => None,
-            })?,
+            level: scope.decide(Opt::LogLevel, level)?,
             format: scope.decide(Opt::LogFormat, |value| match value {
                 Value::LogFormat(format) => Some(*format),
                 _ => None,
@@ -260,9 +265,11 @@ impl Checker<'_> {
         })
     }
 
-    fn no_service(&mut self) {
-        let found = match (self.dialect, self.draft.defaults.is_empty()) {
-            (Dialect::Native, _) if self.draft.incomplete => return,
+    /// A stunnel.conf without a section is one service, whose one connection is there already.
+    fn inetd(&mut self) -> Option<ServiceConfig> {
+        let draft = self.draft;
+        let found = match (self.dialect, draft.defaults.is_empty()) {
+            (Dialect::Native, _) if draft.incomplete => return None,
             (Dialect::Native, _) => Diagnostic::error("no-service", "there is no service")
                 .help("add [services.NAME] with mode, accept, connect and psk-secrets"),
             (Dialect::Stunnel, true) => Diagnostic::error(
@@ -270,13 +277,18 @@ impl Checker<'_> {
                 "Inetd mode: the file has no [section] and no service in it",
             )
             .help("add a [section] with accept, connect and PSKsecrets"),
-            (Dialect::Stunnel, false) => Diagnostic::error(
-                "not-supported-yet",
-                "Inetd mode: a file without a [section] is not supported yet",
-            )
-            .help("put a [section] with a name before accept and connect"),
+            (Dialect::Stunnel, false) => {
+                let place = Place { file: draft.file.clone(), line: 1, column: 1, span: 0..0 };
+                let name = Spanned { value: INETD.to_owned(), place };
+                return self.service(&DraftService { name, values: Values::default() });
+            }
         };
         self.report.push(found);
+        None
+    }
+
+    fn is_inetd(&self) -> bool {
+        self.draft.services.is_empty()
     }
 
     fn service(&mut self, service: &DraftService) -> Option<ServiceConfig> {
@@ -286,7 +298,6 @@ impl Checker<'_> {
         let head = &service.name.place;
         let secrets = self.secrets(&scope);
         self.treat(&service.values, !secrets.is_empty());
-        self.section_log_level(&service.values);
 
         let mode = scope.decide(Opt::Mode, |value| match value {
             Value::Mode(mode) => Some(*mode),
@@ -294,10 +305,15 @@ impl Checker<'_> {
         });
         let role = mode.as_ref().map(|mode| mode.value);
         let name = Decided::said(service.name.value.clone(), head.clone());
-        let accept = self.accept(&scope, role);
-        let connect = self.connect(&scope);
-        self.missing(service, &scope);
-        self.loops(&accept, &connect);
+        self.missing(service, &scope, role);
+        let source = self.source(&scope, role);
+        let target = self.target(&scope);
+        if let (Some(Source::Listeners(accept)), Some(Target::Connect(connect))) =
+            (&source, &target)
+        {
+            self.loops(accept, connect);
+        }
+        let preface = self.preface(&scope, role);
         let tls = self.tls(&scope, role);
         let identity = self.identity(&scope, role);
         let loose = scope.decide(Opt::AllowLoosePermissions, boolean).is_some_and(|d| d.value);
@@ -328,9 +344,20 @@ impl Checker<'_> {
         Some(ServiceConfig {
             name,
             mode: mode?,
-            accept,
+            // Where these are missing that is an error by now, and the others should be told too.
+            source: source.unwrap_or(Source::Listeners(Vec::new())),
             owner: account(&scope),
-            connect,
+            target: target.unwrap_or(Target::Connect(Vec::new())),
+            local: scope.said(Opt::Local, |value| match value {
+                Value::Host(host) => Some(host.clone()),
+                _ => None,
+            }),
+            preface,
+            // What a stunnel.conf says before its sections is said of the process.
+            log_level: match dialect {
+                Dialect::Native => scope.said(Opt::ServiceLogLevel, level),
+                Dialect::Stunnel => scope.said(Opt::LogLevel, level),
+            },
             failover: scope.decide(Opt::Failover, |value| match value {
                 Value::Failover(failover) => Some(*failover),
                 _ => None,
@@ -358,20 +385,6 @@ impl Checker<'_> {
         })
     }
 
-    /// stunnel has a level for each section; here there is one for the process.
-    fn section_log_level(&mut self, values: &Values) {
-        if let Some(said) = values.last(Opt::LogLevel) {
-            self.report.push(
-                Diagnostic::notice(
-                    "without-effect",
-                    "`debug` has no effect in a section: there is one log level for the process",
-                )
-                .at(said.place.clone())
-                .help("move it before the first [section]"),
-            );
-        }
-    }
-
     /// In a stunnel.conf a section's file replaces the global one, and the last line counts.
     fn secrets(&self, scope: &Scope<'_>) -> Vec<Decided<PathBuf>> {
         let said = match self.dialect {
@@ -384,6 +397,79 @@ impl Checker<'_> {
                 _ => None,
             })
             .collect()
+    }
+
+    fn source(&mut self, scope: &Scope<'_>, mode: Option<Mode>) -> Option<Source> {
+        if self.is_inetd() {
+            return Some(Source::Stdio);
+        }
+        let listens = self.accept(scope, mode);
+        if !listens.is_empty() {
+            return Some(Source::Listeners(listens));
+        }
+        let said = scope.said(Opt::ServerName, text).filter(|_| mode == Some(Mode::Server))?;
+        let Some((of, pattern)) = said.value.split_once(':') else {
+            let found = Diagnostic::error("server-name", "Invalid SNI parameter format")
+                .help("write SERVICE:PATTERN, such as plc:*.example");
+            self.report.push(found.at(said.place().cloned()));
+            return None;
+        };
+        let of = Decided { value: of.to_owned(), origin: said.origin.clone() };
+        Some(Source::ServerName { of, pattern: NamePattern::new(pattern) })
+    }
+
+    /// `None` if nothing was said that could be read; `missing` has told.
+    fn target(&mut self, scope: &Scope<'_>) -> Option<Target> {
+        let connect = self.connect(scope);
+        // What a native service says itself takes the place of what holds for all.
+        let own = scope.own;
+        let inherited = self.native() && own.mentions(Opt::Exec) && !own.mentions(Opt::Connect);
+        if !connect.is_empty() && !inherited {
+            return Some(Target::Connect(connect));
+        }
+        let path = self.path(scope, Opt::Exec)?;
+        let said = match self.dialect {
+            Dialect::Native => scope.all(Opt::ExecArgs),
+            Dialect::Stunnel => scope.last(Opt::ExecArgs).into_iter().collect(),
+        };
+        let mut arguments: Vec<String> = said
+            .into_iter()
+            .filter_map(|said| match &said.value {
+                Value::Arguments(words) => Some(words.clone()),
+                _ => None,
+            })
+            .flatten()
+            .collect();
+        if arguments.is_empty() {
+            arguments.push(path.value.to_string_lossy().into_owned());
+        }
+        let global = Scope { own: &self.draft.global, defaults: None, dialect: self.dialect };
+        let to_stderr =
+            |value: &Value| matches!(value, Value::Foreground(Foreground::Yes)).then_some(());
+        let errors_to_peer = !self.native() && global.said(Opt::Foreground, to_stderr).is_none();
+        Some(Target::Exec(Program { path, arguments, errors_to_peer }))
+    }
+
+    fn preface(&mut self, scope: &Scope<'_>, mode: Option<Mode>) -> Option<Decided<ProxyHeader>> {
+        let said = scope.said(Opt::Protocol, |value| match value {
+            Value::Preface(header) => Some(*header),
+            _ => None,
+        })?;
+        if mode != Some(Mode::Client) {
+            return Some(said);
+        }
+        // Among the native defaults it is meant for the servers of the file.
+        if !self.native() || scope.own.last(Opt::Protocol).is_some() {
+            let message = if self.native() {
+                "a client has no backend to tell where a connection came from"
+            } else {
+                "The 'proxy' protocol is not supported in the client mode"
+            };
+            let found = Diagnostic::error("proxy-header-on-client", message)
+                .help("remove it here, and say it at the server's end");
+            self.report.push(found.at(said.place().cloned()));
+        }
+        None
     }
 
     fn accept(&mut self, scope: &Scope<'_>, mode: Option<Mode>) -> Vec<Listen> {
@@ -478,16 +564,34 @@ impl Checker<'_> {
     }
 
     /// What a service cannot do without.
-    fn missing(&mut self, service: &DraftService, scope: &Scope<'_>) {
+    fn missing(&mut self, service: &DraftService, scope: &Scope<'_>, mode: Option<Mode>) {
         if self.draft.incomplete {
             // A line that could not be read may have been the one; the next run will tell.
             return;
         }
         let head = &service.name.place;
         let shown = &service.name.value;
+        let said = |opt| scope.mentions(opt);
+        let by_name = said(Opt::ServerName) && mode != Some(Mode::Client);
         if self.native() {
+            let own = scope.own;
+            for (one, other) in [(Opt::Connect, Opt::Exec), (Opt::Accept, Opt::ServerName)] {
+                if own.mentions(one)
+                    && let Some(said) = own.last(other)
+                    && (other == Opt::Exec || mode == Some(Mode::Server))
+                {
+                    let (one, other) = (one.name(self.dialect), other.name(self.dialect));
+                    let message = format!("service `{shown}` has both `{one}` and `{other}`");
+                    let found = Diagnostic::error("two-of-a-kind", message)
+                        .help("leave one of them out: either says all about this end");
+                    self.report.push(found.at(said.place.clone()));
+                }
+            }
             for opt in [Opt::Mode, Opt::Accept, Opt::Connect, Opt::PskSecrets] {
-                if scope.mentions(opt) {
+                if said(opt)
+                    || (opt == Opt::Accept && by_name)
+                    || (opt == Opt::Connect && said(Opt::Exec))
+                {
                     continue;
                 }
                 let name = opt.name(self.dialect);
@@ -510,21 +614,44 @@ impl Checker<'_> {
             }
             return;
         }
-        // These would be endpoints too, and have been refused already.
-        let others = [Opt::Exec, Opt::Transparent, Opt::Protocol];
-        let has_other = others.iter().any(|opt| scope.mentions(*opt));
-        let lacks = |opt| !scope.mentions(opt);
-        if (lacks(Opt::Accept) || lacks(Opt::Connect)) && !has_other {
+        let sources = [said(Opt::Accept), by_name].into_iter().filter(|one| *one).count();
+        let targets = [Opt::Connect, Opt::Exec].into_iter().filter(|opt| said(*opt)).count();
+        if self.is_inetd() {
+            let found = if let Some(said) = scope.last(Opt::Accept) {
+                Diagnostic::error(
+                    "accept-without-section",
+                    "Inetd mode: 'accept' option is only allowed in a [section]",
+                )
+                .at(said.place.clone())
+                .help("put a [section] with a name before accept and connect")
+            } else {
+                Diagnostic::error(
+                    "missing-option",
+                    "Inetd mode: Inetd mode must define one endpoint",
+                )
+                .help("say either connect = HOST:PORT or exec = PROGRAM")
+            };
+            if said(Opt::Accept) || targets != 1 {
+                self.report.push(found);
+            }
+        } else if (sources, targets) == (0, 2) {
+            let message = "a program that is connected to a server is not supported yet";
+            let found = Diagnostic::error("not-supported-yet", message)
+                .help("say accept = PORT, and either exec or connect");
+            self.report.push(found.at(head.clone()));
+        } else if (sources, targets) != (1, 1) && !said(Opt::Transparent) {
             self.report.push(
                 Diagnostic::error("missing-option", "Each service must define two endpoints")
                     .at(head.clone())
-                    .help(if lacks(Opt::Accept) {
-                        "add accept = PORT"
-                    } else {
-                        "add connect = HOST:PORT"
+                    .help(match (sources, targets) {
+                        (0, _) => "add accept = PORT",
+                        (_, 0) => "add connect = HOST:PORT",
+                        (_, 2) => "say either connect or exec",
+                        _ => "say either accept or sni: a section with sni gets its connections from another",
                     }),
             );
         }
+        let lacks = |opt| !scope.mentions(opt);
         if lacks(Opt::PskSecrets) && lacks(Opt::Cert) {
             self.report.push(
                 Diagnostic::error("missing-option", "the service has no PSKsecrets")
@@ -588,7 +715,7 @@ impl Checker<'_> {
                 (false, true) => min.value = max.value,
             }
         }
-        self.switches(scope, &mut min, &mut max);
+        let switches = self.switches(scope, &mut min, &mut max);
         if min.value > max.value {
             self.report.push(
                 Diagnostic::error(
@@ -609,25 +736,8 @@ impl Checker<'_> {
                     .help("allow them only for a peer that knows nothing else"),
             );
         }
-        let mut server_name = scope.said(Opt::ServerName, text);
-        if mode == Some(Mode::Server)
-            && let Some(said) = server_name.take()
-        {
-            let own = scope.own.last(Opt::ServerName).is_some();
-            let found = if self.native() {
-                Diagnostic::error("server-name-on-server", "a server sends no name")
-                    .help("remove server-name, or move it to the services of mode \"client\"")
-            } else {
-                Diagnostic::error(
-                    "not-supported-yet",
-                    "`sni` in a server section is not supported yet",
-                )
-                .help("give each service a port of its own")
-            };
-            if own || !self.native() {
-                self.report.push(found.at(said.place().cloned()));
-            }
-        }
+        // Of a server it says where its connections come from; see `source`.
+        let server_name = scope.said(Opt::ServerName, text).filter(|_| mode != Some(Mode::Server));
         Some(TlsConfig {
             min,
             max,
@@ -636,6 +746,7 @@ impl Checker<'_> {
             groups: scope.decide(Opt::Groups, text)?,
             security_level: scope
                 .said(Opt::SecurityLevel, |value| count(value).and_then(|n| u8::try_from(n).ok())),
+            switches,
             server_name,
         })
     }
@@ -656,14 +767,17 @@ impl Checker<'_> {
         }
     }
 
-    /// OpenSSL's switches: those that forbid a version narrow the range, and the rest is how it is
-    /// here anyway or would weaken it.
+    /// OpenSSL's switches: those that forbid a version narrow the range, some can be turned, and the
+    /// rest is how it is here anyway or would weaken it. What is turned off is off, also when a later
+    /// line turns it on.
     fn switches(
         &mut self,
         scope: &Scope<'_>,
         min: &mut Decided<TlsVersion>,
         max: &mut Decided<TlsVersion>,
-    ) {
+    ) -> Vec<(TlsSwitch, bool)> {
+        let mut turned = Vec::new();
+        let mut allowed_again = BTreeSet::new();
         let mut forbidden: BTreeMap<TlsVersion, Place> = BTreeMap::new();
         for said in scope.all(Opt::SslOptions) {
             let Value::Text(name) = &said.value else {
@@ -673,12 +787,23 @@ impl Checker<'_> {
                 Some(name) => (false, name),
                 None => (true, name.as_str()),
             };
+            if let Some(switch) = switch(name) {
+                turned.push((switch, on));
+                continue;
+            }
             let version = match name.to_ascii_uppercase().replace('_', ".").as_str() {
                 "NO.TLSV1" => TlsVersion::Tls10,
                 "NO.TLSV1.1" => TlsVersion::Tls11,
                 "NO.TLSV1.2" => TlsVersion::Tls12,
                 "NO.TLSV1.3" => TlsVersion::Tls13,
                 "NO.SSLV2" | "NO.SSLV3" if on => continue,
+                "NO.SSL.MASK" if on => {
+                    use TlsVersion::{Tls10, Tls11, Tls12, Tls13};
+                    for version in [Tls10, Tls11, Tls12, Tls13] {
+                        forbidden.insert(version, said.place.clone());
+                    }
+                    continue;
+                }
                 _ => {
                     if scope.own.all(Opt::SslOptions).contains(said) {
                         self.without_effect(said);
@@ -689,9 +814,12 @@ impl Checker<'_> {
             if on {
                 forbidden.insert(version, said.place.clone());
             } else {
-                forbidden.remove(&version);
+                allowed_again.insert(version);
             }
         }
+        forbidden.retain(|version, _| !allowed_again.contains(version));
+        // Those that turn something off come last.
+        turned.sort_by_key(|(_, on)| !on);
         let order = [TlsVersion::Tls10, TlsVersion::Tls11, TlsVersion::Tls12, TlsVersion::Tls13];
         let allowed: Vec<TlsVersion> = order
             .into_iter()
@@ -703,14 +831,14 @@ impl Checker<'_> {
                 let found = Diagnostic::error("version-range", "no protocol version is left");
                 self.report.push(found.at(place).help("allow one of them"));
             }
-            return;
+            return turned;
         };
-        let Some(place) = place else { return };
+        let Some(place) = place else { return turned };
         let width = order.iter().filter(|v| (first..=last).contains(v)).count();
         if width != allowed.len() {
             let found = Diagnostic::error("version-range", "the versions have a gap in the middle");
             self.report.push(found.at(place).help("use sslVersionMin and sslVersionMax"));
-            return;
+            return turned;
         }
         if *first != min.value {
             *min = Decided::said(*first, place.clone());
@@ -718,6 +846,7 @@ impl Checker<'_> {
         if *last != max.value {
             *max = Decided::said(*last, place);
         }
+        turned
     }
 
     fn without_effect(&mut self, said: &Spanned<Value>) {
@@ -763,29 +892,94 @@ impl Checker<'_> {
     }
 
     /// What no two services may share.
-    fn between(&mut self, services: &[ServiceConfig]) {
-        let mut taken: Vec<(&Listen, &str)> = Vec::new();
+    fn between(&mut self, services: &mut [ServiceConfig]) {
+        let mut taken: Vec<(Listen, String)> = Vec::new();
         for service in services {
-            for listen in &service.accept {
-                if matches!(listen.at.value, Endpoint::Tcp { port: 0, .. }) {
-                    continue;
-                }
-                let same = taken.iter().find(|(l, _)| l.at.value == listen.at.value);
+            let Source::Listeners(listens) = &mut service.source else { continue };
+            let own_name = &service.name.value;
+            let (mut free, mut doubled) = (Vec::new(), Vec::new());
+            for listen in listens.drain(..) {
+                let any_port = matches!(listen.at.value, Endpoint::Tcp { port: 0, .. });
+                let same = taken.iter().find(|(l, _)| !any_port && l.at.value == listen.at.value);
                 // Of a port alone, the IPv4 half speaks for both.
-                if let Some((_, name)) = same.filter(|(l, _)| !l.optional && !listen.optional) {
-                    self.report.push(
-                        Diagnostic::error(
-                            "address-in-use",
-                            format!("service `{name}` listens on {} already", listen.at.value),
-                        )
-                        .at(listen.at.place().cloned())
-                        .help("give each service an address of its own"),
-                    );
+                match same.filter(|(l, _)| !l.optional && !listen.optional) {
+                    Some((_, name)) => doubled.push((listen, name.clone())),
+                    None => {
+                        taken.push((listen.clone(), own_name.clone()));
+                        free.push(listen);
+                    }
                 }
-                taken.push((listen, &service.name.value));
             }
+            // In stunnel, a section that can have one of its addresses does without the others.
+            let goes_on = !self.native() && !free.is_empty();
+            for (listen, name) in &doubled {
+                let message = format!("service `{name}` listens on {} already", listen.at.value);
+                let found = if goes_on {
+                    Diagnostic::warning("address-in-use", message)
+                        .help("the section does without this address: remove it here, or where it is said for all")
+                } else {
+                    Diagnostic::error("address-in-use", message)
+                        .help("give each service an address of its own")
+                };
+                self.report.push(found.at(listen.at.place().cloned()));
+            }
+            *listens = free;
         }
     }
+
+    /// A service that is reached by a name needs one that takes its connections.
+    fn server_names(&mut self, services: &[ServiceConfig]) {
+        for (place, service) in services.iter().enumerate() {
+            let Source::ServerName { of, .. } = &service.source else { continue };
+            // stunnel knows only the sections that it has read so far.
+            let known = if self.native() { services } else { &services[..place] };
+            let primary = known.iter().find(|other| other.name.value == of.value);
+            let written = self.draft.services.iter().any(|other| other.name.value == of.value);
+            let found = match primary.map(|primary| (primary.mode.value, &primary.source)) {
+                Some((Mode::Server, Source::Listeners(_))) => continue,
+                Some((Mode::Server, _)) => Diagnostic::warning(
+                    "server-name",
+                    "nobody reaches this service: the one that it names has no address of its own",
+                )
+                .help("name the service that listens"),
+                Some((Mode::Client, _)) => {
+                    Diagnostic::error("server-name", "SNI primary service is a TLS client")
+                        .help("name a service that accepts TLS")
+                }
+                // It is there, and its own mistakes are told.
+                None if written && !services.iter().any(|s| s.name.value == of.value) => continue,
+                None => Diagnostic::error("server-name", "SNI section name not found").help(
+                    if written {
+                        "move the section that it names before this one"
+                    } else {
+                        "write the name of a section before the colon"
+                    },
+                ),
+            };
+            self.report.push(found.at(of.place().cloned()));
+        }
+    }
+}
+
+/// What inetd's one service is called in logs, as in stunnel's.
+const INETD: &str = "stunnel";
+
+/// The switches that can be turned.
+fn switch(name: &str) -> Option<TlsSwitch> {
+    Some(match name.to_ascii_uppercase().as_str() {
+        "ALL" => TlsSwitch::All,
+        "CIPHER_SERVER_PREFERENCE" => TlsSwitch::CipherServerPreference,
+        "PRIORITIZE_CHACHA" => TlsSwitch::PrioritizeChacha,
+        "ENABLE_MIDDLEBOX_COMPAT" => TlsSwitch::MiddleboxCompat,
+        "NO_ENCRYPT_THEN_MAC" => TlsSwitch::NoEncryptThenMac,
+        "NO_EXTENDED_MASTER_SECRET" => TlsSwitch::NoExtendedMasterSecret,
+        "DONT_INSERT_EMPTY_FRAGMENTS" => TlsSwitch::DontInsertEmptyFragments,
+        "TLSEXT_PADDING" => TlsSwitch::Padding,
+        "CLEANSE_PLAINTEXT" => TlsSwitch::CleansePlaintext,
+        "TLS_ROLLBACK_BUG" => TlsSwitch::RollbackBug,
+        "LEGACY_SERVER_CONNECT" => TlsSwitch::LegacyServerConnect,
+        _ => return None,
+    })
 }
 
 fn keepalive(value: &Value) -> Option<Option<Keepalive>> {
@@ -883,11 +1077,11 @@ mod tests {
     }
 
     fn listens(service: &ServiceConfig) -> Vec<(String, bool)> {
-        service.accept.iter().map(|l| (l.at.value.to_string(), l.optional)).collect()
+        service.accept().iter().map(|l| (l.at.value.to_string(), l.optional)).collect()
     }
 
     fn targets(service: &ServiceConfig) -> Vec<String> {
-        service.connect.iter().map(|c| c.value.to_string()).collect()
+        service.connect().iter().map(|c| c.value.to_string()).collect()
     }
 
     fn secrets(service: &ServiceConfig) -> Vec<&Path> {
@@ -989,8 +1183,6 @@ mod tests {
     fn a_section_adds_to_global_lists_and_replaces_global_files() {
         let text = "connect = 1\naccept = 127.0.0.1:9\nPSKsecrets = global\n\
                     [a]\nconnect = 2\n[b]\nPSKsecrets = x\nPSKsecrets = own\naccept = 127.0.0.1:8\n";
-        let report = load(text, "x.conf").unwrap_err();
-        assert_eq!(report.diagnostics.len(), 1, "both listen on port 9: {}", report.render(false));
         let (config, _) =
             good(&text.replace("accept = 127.0.0.1:9\n", "accept = 127.0.0.1:0\n"), "x.conf");
         assert_eq!(targets(&config.services[0]), ["1", "2"]);
@@ -1085,13 +1277,13 @@ mod tests {
         );
         assert_eq!(range("sslVersion = TLSv1"), ((Tls10, Tls10), vec!["old-tls"]));
         assert_eq!(range("sslVersionMax = TLSv1.1"), ((Tls11, Tls11), vec!["old-tls"]));
-        assert_eq!(range("options = NO_TLSv1.3"), ((Tls12, Tls12), quiet()));
+        assert_eq!(range("options = NO_TLSv1_3"), ((Tls12, Tls12), quiet()));
         assert_eq!(range("options = NO_TLSv1_2\noptions = NO_SSLv3"), ((Tls13, Tls13), quiet()));
         assert_eq!(range("options = NO_TLSv1_2\noptions = -NO_TLSv1_2"), ((Tls12, Tls13), quiet()));
         let (service, found) = toml("tls-min = \"1.0\"\n");
         assert_eq!((service.tls.min.value, service.tls.max.value), (Tls10, Tls13));
         assert_eq!(found, ["old-tls"]);
-        let gap = "[s]\naccept = 1\nconnect = 2\nPSKsecrets = k\nsslVersionMin = TLSv1.1\noptions = NO_TLSv1.2\n";
+        let gap = "[s]\naccept = 1\nconnect = 2\nPSKsecrets = k\nsslVersionMin = TLSv1.1\noptions = NO_TLSv1_2\n";
         assert!(codes(gap, "x.conf").contains(&"version-range"));
     }
 
@@ -1164,6 +1356,121 @@ mod tests {
     }
 
     #[test]
+    fn a_global_address_is_the_first_sections_and_the_others_do_without_if_they_can() {
+        let text =
+            "accept = 127.0.0.1:5\nconnect = a:1\nPSKsecrets = k\n[a]\n[b]\naccept = 127.0.0.1:6\n";
+        let (config, found) = good(text, "x.conf");
+        assert_eq!(listens(&config.services[0]), [("127.0.0.1:5".into(), false)]);
+        assert_eq!(listens(&config.services[1]), [("127.0.0.1:6".into(), false)]);
+        assert_eq!(found, ["address-in-use"]);
+        assert_eq!(codes(&format!("{text}[c]\n"), "x.conf"), ["address-in-use", "address-in-use"]);
+    }
+
+    #[test]
+    fn a_program_takes_the_place_of_connect() {
+        let text = "[s]\naccept = 1\nexec = /bin/sh\nexecArgs = sh\t-c  x\nPSKsecrets = k\n";
+        let program = |text: &str, name: &str| match good(text, name).0.services.remove(0).target {
+            Target::Exec(program) => program,
+            Target::Connect(_) => panic!("{text}"),
+        };
+        let sh = program(text, "x.conf");
+        assert_eq!(sh.path.value, Path::new("/bin/sh"));
+        assert_eq!(
+            (sh.arguments, sh.errors_to_peer),
+            (vec!["sh".into(), "-c".into(), "x".into()], true)
+        );
+        assert!(program(&format!("foreground = quiet\n{text}"), "x.conf").errors_to_peer);
+        assert!(!program(&format!("foreground = yes\n{text}"), "x.conf").errors_to_peer);
+        let text = "[defaults]\nconnect = \"a:1\"\n[services.s]\nmode = \"server\"\naccept = 1\n\
+                    psk-secrets = \"k\"\nexec = \"bin/x\"\nexec-args = [\"x\", \"a b\"]\n";
+        let x = program(text, "x.toml");
+        assert_eq!(x.path.value, Path::new("/base/bin/x"));
+        assert_eq!((x.arguments, x.errors_to_peer), (vec!["x".into(), "a b".into()], false));
+        assert_eq!(
+            codes(&text.replace("exec =", "connect = \"b:2\"\nexec ="), "x.toml"),
+            ["two-of-a-kind"]
+        );
+        let three = "[s]\naccept = 1\nconnect = 2\nexec = /bin/cat\nPSKsecrets = k\n";
+        assert_eq!(codes(three, "x.conf"), ["missing-option"]);
+        assert_eq!(codes(&three.replace("accept = 1\n", ""), "x.conf"), ["not-supported-yet"]);
+    }
+
+    #[test]
+    fn a_section_with_sni_belongs_to_one_before_it() {
+        let text = |sni: &str, more: &str| {
+            format!(
+                "connect = a:1\nPSKsecrets = k\n[p]\naccept = 1\n[c]\nclient = yes\naccept = 127.0.0.1:2\n[s]\nsni = {sni}\n{more}"
+            )
+        };
+        let (config, found) = good(&text("p:*.Example", ""), "x.conf");
+        let Source::ServerName { of, pattern } = &config.services[2].source else { panic!() };
+        assert_eq!(of.value, "p");
+        assert!(found.is_empty() && config.services[2].tls.server_name.is_none());
+        for (name, meant) in
+            [("a.example", true), (".EXAMPLE", true), ("example", false), ("", false)]
+        {
+            assert_eq!(pattern.matches(name.as_bytes()), meant, "{name}");
+        }
+        assert!(
+            NamePattern::new("Plc").matches(b"pLC") && !NamePattern::new("plc").matches(b"xplc")
+        );
+        assert!(NamePattern::new("*").matches(b"") && NamePattern::new("*").matches(b"any"));
+        for (sni, more, code) in [
+            ("p", "", "server-name"),
+            ("x:y", "", "server-name"),
+            ("c:y", "", "server-name"),
+            ("later:y", "[later]\naccept = 3\n", "server-name"),
+            ("p:y", "accept = 4\n", "missing-option"),
+        ] {
+            assert_eq!(codes(&text(sni, more), "x.conf"), [code], "{sni}");
+        }
+        let native = native("server-name = \"t:*\"\n").replace("accept = \"127.0.0.1:1\"\n", "")
+            + &native("").replace("services.s", "services.t");
+        assert!(matches!(good(&native, "x.toml").0.services[0].source, Source::ServerName { .. }));
+    }
+
+    #[test]
+    fn what_is_turned_off_is_off_whatever_a_later_line_says() {
+        let turned = |lines: &str| conf("", lines).0.tls.switches;
+        let preference = TlsSwitch::CipherServerPreference;
+        assert_eq!(turned("options = cipher_server_preference"), [(preference, true)]);
+        assert_eq!(
+            turned("options = -CIPHER_SERVER_PREFERENCE\noptions = CIPHER_SERVER_PREFERENCE"),
+            [(preference, true), (preference, false)]
+        );
+        let (service, found) =
+            conf("", "options = -NO_TICKET\noptions = ALLOW_CLIENT_RENEGOTIATION");
+        assert!(service.tls.switches.is_empty());
+        assert_eq!(found, ["without-effect", "without-effect"]);
+    }
+
+    #[test]
+    fn the_proxy_protocol_is_a_servers() {
+        assert_eq!(conf("", "protocol = Proxy").0.preface.map(|p| p.value), Some(ProxyHeader::V1));
+        assert_eq!(
+            toml("proxy-header = \"v1\"\n").0.preface.map(|p| p.value),
+            Some(ProxyHeader::V1)
+        );
+        let section = "[s]\naccept = 127.0.0.1:1\nconnect = 2\nPSKsecrets = k\n";
+        for (line, code) in [
+            ("client = yes\nprotocol = proxy\n", "proxy-header-on-client"),
+            ("protocol = smtp\n", "not-supported-yet"),
+            ("protocol = xyz\n", "unknown-value"),
+        ] {
+            assert_eq!(codes(&format!("{section}{line}"), "x.conf"), [code], "{line}");
+        }
+    }
+
+    #[test]
+    fn a_section_has_a_log_level_of_its_own() {
+        let (service, found) = conf("debug = 3", "debug = 7");
+        assert_eq!(service.log_level.map(|level| level.value), Some(Level::Debug));
+        assert!(found.is_empty() && conf("debug = 3", "").0.log_level.is_none());
+        let native = toml("log-level = \"debug\"\n").0;
+        assert_eq!(native.log_level.map(|level| level.value), Some(Level::Debug));
+    }
+
+    #[test]
     fn an_address_that_a_section_says_twice_counts_once() {
         let text = "accept = 5\n[s]\naccept = 5\nconnect = a:1\nPSKsecrets = k\n";
         let (config, codes) = good(text, "x.conf");
@@ -1212,7 +1519,6 @@ mod tests {
             ("CAfile = x", false),
             ("checkHost = x", false),
             ("compression = zlib", false),
-            ("exec = /bin/cat", false),
             ("transparent = none", true),
             ("transparent = source", false),
             ("protocol = smtp", false),
@@ -1248,8 +1554,19 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_a_section_is_inetd_mode_and_not_supported_yet() {
-        assert_eq!(codes("connect = a:1\n", "x.conf"), ["not-supported-yet"]);
+    fn a_file_without_a_section_is_inetd_mode() {
+        let (config, _) = good("client = yes\nconnect = a:1\nPSKsecrets = k\n", "x.conf");
+        assert!(matches!(config.services[0].source, Source::Stdio));
+        assert_eq!(config.services[0].name.value, "stunnel");
+        let loud = "foreground = yes\nconnect = a:1\nPSKsecrets = k\n";
+        assert!(good(loud, "x.conf").0.log.output.is_none());
+        for (wrong, code) in [
+            ("accept = 1\nconnect = a:1\n", "accept-without-section"),
+            ("connect = a:1\nexec = /bin/cat\n", "missing-option"),
+            ("client = no\n", "missing-option"),
+        ] {
+            assert_eq!(codes(&format!("{wrong}PSKsecrets = k\n"), "x.conf"), [code], "{wrong}");
+        }
         assert_eq!(codes("", "x.conf"), ["no-service"]);
         assert_eq!(codes("", "x.toml"), ["no-service"]);
     }

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use super::diagnostic::{looks_like_key_instead_of_file, looks_like_key_line};
 use super::draft::{Side, Value};
-use super::endpoint::{Endpoint, Role, parse_native, parse_stunnel};
+use super::endpoint::{Endpoint, Host, Role, parse_host, parse_native, parse_stunnel};
 use super::model::{
-    Dialect, Failover, Foreground, Keepalive, Level, LogFormat, Mode, PskHash, SocketOption,
-    TlsVersion,
+    Dialect, Failover, Foreground, Keepalive, Level, LogFormat, Mode, ProxyHeader, PskHash,
+    SocketOption, TlsVersion,
 };
 use super::options::{Kind, nearest};
 
@@ -104,6 +104,22 @@ const STUNNEL_VERSIONS: &[(&str, Option<TlsVersion>)] = &[
 ];
 const FOREGROUNDS: &[(&str, Foreground)] =
     &[("yes", Foreground::Yes), ("quiet", Foreground::Quiet), ("no", Foreground::No)];
+const PREFACES: &[(&str, ProxyHeader)] = &[("v1", ProxyHeader::V1)];
+const STUNNEL_PREFACES: &[(&str, ProxyHeader)] = &[("proxy", ProxyHeader::V1)];
+/// What else stunnel can speak before or around TLS.
+const STUNNEL_PROTOCOLS: &[&str] = &[
+    "cifs",
+    "capwin",
+    "capwinctrl",
+    "connect",
+    "imap",
+    "ldap",
+    "nntp",
+    "pgsql",
+    "pop3",
+    "smtp",
+    "socks",
+];
 const TRUE_FALSE: &[(&str, bool)] = &[("true", true), ("false", false)];
 const LOG_MODES: &[(&str, bool)] = &[("append", false), ("overwrite", true)];
 const YES_NO: &[(&str, bool)] = &[("yes", true), ("no", false)];
@@ -148,9 +164,6 @@ pub(super) const SSL_OPTIONS: &[&str] = &[
     "NO_SSLv3",
     "NO_TICKET",
     "NO_TLSv1",
-    "NO_TLSv1.1",
-    "NO_TLSv1.2",
-    "NO_TLSv1.3",
     "NO_TLSv1_1",
     "NO_TLSv1_2",
     "NO_TLSv1_3",
@@ -214,6 +227,13 @@ pub(super) fn read(kind: Kind, dialect: Dialect, text: &str) -> Result<Value, Wr
         }
         Kind::Foreground => Value::Foreground(choice(text, FOREGROUNDS, dialect)?),
         Kind::SslOption => Value::Text(ssl_option(text)?),
+        Kind::Host => Value::Host(host(text)?),
+        Kind::Arguments if native => Value::Arguments(vec![argument(text)?]),
+        Kind::Arguments => {
+            let words = text.split_ascii_whitespace();
+            Value::Arguments(words.map(argument).collect::<Result<_, _>>()?)
+        }
+        Kind::Preface => Value::Preface(preface(text, dialect)?),
         Kind::Raw => Value::Text(text.into()),
     })
 }
@@ -259,6 +279,8 @@ pub(super) fn words(kind: Kind, dialect: Dialect) -> Vec<&'static str> {
         (Kind::Facility, _) => names(FACILITIES),
         (Kind::Foreground, _) => names(FOREGROUNDS),
         (Kind::SslOption, _) => SSL_OPTIONS.to_vec(),
+        (Kind::Preface, Dialect::Native) => names(PREFACES),
+        (Kind::Preface, Dialect::Stunnel) => names(STUNNEL_PREFACES),
         _ => Vec::new(),
     }
 }
@@ -535,6 +557,40 @@ fn plain(text: &str, empty: bool) -> Result<String, Wrong> {
     Ok(text.into())
 }
 
+fn host(text: &str) -> Result<Host, Wrong> {
+    parse_host(text).map_err(|e| {
+        let message =
+            if looks_like_key_line(text) { "this is no address".into() } else { e.to_string() };
+        Wrong::new("bad-address", message, "write an address of this machine, or its name")
+    })
+}
+
+/// argv ends at a NUL, and nothing else is forbidden.
+fn argument(text: &str) -> Result<String, Wrong> {
+    if text.contains('\0') {
+        let help = "remove it: it would end the argument";
+        return Err(Wrong::new("control-character", "the value has a NUL", help));
+    }
+    Ok(text.into())
+}
+
+fn preface(text: &str, dialect: Dialect) -> Result<ProxyHeader, Wrong> {
+    if dialect == Dialect::Native {
+        return choice(text, PREFACES, dialect);
+    }
+    choice(text, STUNNEL_PREFACES, dialect).map_err(|_| {
+        if STUNNEL_PROTOCOLS.iter().any(|known| known.eq_ignore_ascii_case(text)) {
+            Wrong::new(
+                "not-supported-yet",
+                format!("protocol = {} is not supported yet", shown(text)),
+                "remove it if you can do without it; of stunnel's protocols there is only `proxy`",
+            )
+        } else {
+            Wrong::new("unknown-value", "Protocol not supported", "the only protocol is `proxy`")
+        }
+    })
+}
+
 fn ssl_option(text: &str) -> Result<String, Wrong> {
     let name = text.strip_prefix('-').unwrap_or(text);
     if SSL_OPTIONS.iter().any(|known| known.eq_ignore_ascii_case(name)) {
@@ -627,7 +683,11 @@ fn socket(text: &str, dialect: Dialect) -> Result<(Side, SocketOption), Wrong> {
     let Some((name, value)) = rest.split_once('=') else {
         return Err(bad("there is no equals sign".into()));
     };
-    let (name, value) = (name.trim(), value.trim());
+    // stunnel compares the name as it stands.
+    let (name, value) = match dialect {
+        Dialect::Native => (name.trim(), value.trim()),
+        Dialect::Stunnel => (name, value),
+    };
     let flag = || match value.to_ascii_lowercase().as_str() {
         "yes" | "1" => Ok(true),
         "no" | "0" => Ok(false),

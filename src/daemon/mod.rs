@@ -15,10 +15,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 
 use crate::config::diagnostic::{Diagnostic, Report, Severity};
 use crate::config::model::{
-    Authentication, Config, Decided, Dialect, Endpoint, Level, Mode, Origin, ServiceConfig,
+    Authentication, Config, Decided, Dialect, Endpoint, Level, Mode, Origin, ServiceConfig, Source,
 };
 use crate::net::{self, Listener};
 use crate::observe::event::{Event, Scope};
@@ -101,6 +102,8 @@ pub enum Ended {
     Drained,
     /// A second request cut the drain short.
     Forced,
+    /// The one session that there was did not end well, or never began.
+    Failed,
 }
 
 impl Plan {
@@ -194,15 +197,15 @@ impl Plan {
         let mut errors = Vec::new();
         for (config, setup) in self.services {
             let mut listeners = Vec::new();
-            let socket = if config.accept.is_empty() { None } else { inherited.next() };
+            let socket = if config.accept().is_empty() { None } else { inherited.next() };
             if let Some(listener) = socket {
-                let all = config.accept.iter().map(|listen| listen.at.value.clone()).collect();
+                let all = config.accept().iter().map(|listen| listen.at.value.clone()).collect();
                 services.push(Prepared { config, setup, listeners: vec![(all, listener)] });
                 continue;
             }
-            for listen in config.accept.iter().filter(|listen| !held.contains(&listen.at)) {
+            for listen in config.accept().iter().filter(|listen| !held.contains(&listen.at)) {
                 let at = &listen.at.value;
-                match net::bind(listen, &config.accept, &config.sockets.accept) {
+                match net::bind(listen, config.accept(), &config.sockets.accept) {
                     Ok(bound) => {
                         #[cfg(unix)]
                         errors.extend(give_away(at, &config));
@@ -353,6 +356,7 @@ impl Bound {
         let (alive, all_gone) = mpsc::channel(1);
         let shared = shared();
         let mut live = Vec::new();
+        let mut only = None;
         for Prepared { config, setup, listeners } in self.services {
             let name = config.name.value.as_str();
             let service = Service::new(name, setup, limits(&config), shared.clone());
@@ -363,13 +367,18 @@ impl Bound {
                 door.announce(&service, false);
                 doors.push(door);
             }
+            if matches!(config.source, Source::Stdio) {
+                only = Some(serve_stdio(&service, &alive)?);
+            }
             live.push(Live { service, doors });
         }
+        reload::introduce(&live);
         Event::Accepting.log(Scope::PROGRAM);
         let settling = shared.clone();
         tokio::spawn(async move { settling.settle().await });
         let files = watch::Sender::new(self.files);
-        Ok(Running { live, drain: self.drain, files, shared, alive, all_gone })
+        let inetd = only.is_some();
+        Ok(Running { live, only, inetd, drain: self.drain, files, shared, alive, all_gone })
     }
 }
 
@@ -377,6 +386,9 @@ impl Bound {
 #[derive(Debug)]
 pub struct Running {
     live: Vec<Live>,
+    /// The one session of a program that inetd started.
+    only: Option<JoinHandle<bool>>,
+    inetd: bool,
     drain: Duration,
     files: watch::Sender<Files>,
     shared: Arc<Shared>,
@@ -397,8 +409,15 @@ impl Running {
 
     /// Serves, and reloads when it is asked to, until it is asked to stop; then drains.
     pub async fn serve(mut self, load: &Load, mut requests: mpsc::Receiver<Request>) -> Ended {
+        let mut only = self.only.take();
         let who = loop {
-            match requests.recv().await {
+            let request = tokio::select! {
+                request = requests.recv() => request,
+                Some(went_well) = finished(&mut only) => {
+                    return if went_well { Ended::Drained } else { Ended::Failed };
+                }
+            };
+            match request {
                 Some(Request::Reload(who)) => self.reload(load, who).await,
                 Some(Request::ReopenLog) => reopen_log(),
                 Some(Request::List) => list(self.services()),
@@ -437,6 +456,35 @@ impl Running {
         let (sessions, refused) = totals.fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
         Event::Stopped { sessions, refused }.log(Scope::PROGRAM);
         ended
+    }
+}
+
+/// Begins the session whose connection this program was started with.
+#[cfg(unix)]
+fn serve_stdio(
+    service: &Arc<Service>,
+    alive: &mpsc::Sender<()>,
+) -> std::io::Result<JoinHandle<bool>> {
+    let (socket, peer) = net::inherited()?;
+    let (service, alive) = (service.clone(), alive.clone());
+    Ok(tokio::spawn(async move {
+        let went_well = service.serve(socket, peer).await;
+        drop(alive);
+        went_well
+    }))
+}
+
+/// There is no such thing here.
+#[cfg(not(unix))]
+fn serve_stdio(_: &Arc<Service>, _: &mpsc::Sender<()>) -> std::io::Result<JoinHandle<bool>> {
+    Err(std::io::ErrorKind::Unsupported.into())
+}
+
+/// Waits for the one session, where there is one.
+async fn finished(only: &mut Option<JoinHandle<bool>>) -> Option<bool> {
+    match only {
+        Some(session) => Some(session.await.unwrap_or(false)),
+        None => None,
     }
 }
 

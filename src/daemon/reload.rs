@@ -1,14 +1,14 @@
 //! Reload: build everything, bind what is new, then commit. A failure at any step changes nothing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::{Bound, Load, Plan, Prepared, Running, limits, warn};
-use crate::config::diagnostic::Report;
-use crate::config::model::{Config, Endpoint};
+use crate::config::diagnostic::{Diagnostic, Report};
+use crate::config::model::{Config, Endpoint, ServiceConfig, Source};
 use crate::net::Acceptable;
 use crate::observe::event::{Event, Scope};
 use crate::observe::log;
@@ -60,6 +60,26 @@ pub(super) struct Live {
     pub(super) doors: Vec<Door>,
 }
 
+/// Tells each service which others are reached through it by a name.
+pub(super) fn introduce(live: &[Live]) {
+    let mut first = HashSet::new();
+    for Live { service, .. } in live {
+        // Of two sections with one name the first is meant.
+        let named = if first.insert(service.name()) {
+            reached_at(live, service.name())
+        } else {
+            Vec::new()
+        };
+        service.introduce(named);
+    }
+}
+
+fn reached_at(live: &[Live], name: &str) -> Vec<Arc<Service>> {
+    let is_reached =
+        |service: &Arc<Service>| service.setup().asked_at().is_some_and(|(door, _)| door == name);
+    live.iter().map(|live| &live.service).filter(|service| is_reached(service)).cloned().collect()
+}
+
 impl Running {
     /// Reads the configuration and the keys again. What it says is in the log either way.
     pub(super) async fn reload(&mut self, load: &Load, who: &str) {
@@ -73,9 +93,11 @@ impl Running {
             .iter()
             .flat_map(|live| live.doors.iter().flat_map(|door| door.at.clone()))
             .collect();
+        let inetd = self.inetd;
         let load = load.clone();
         // Files, names and busy addresses may take their time; sessions go on meanwhile.
-        let prepared = tokio::task::spawn_blocking(move || prepare(&load, &current, &held)).await;
+        let prepared =
+            tokio::task::spawn_blocking(move || prepare(&load, &current, &held, inetd)).await;
         let (config, bound, report) = match prepared {
             Ok(Ok(prepared)) => prepared,
             Ok(Err(report)) => return self.keep(who, &report),
@@ -135,7 +157,7 @@ impl Running {
                 None => Service::new(name, setup, limits, self.shared.clone()),
             };
             let mut own = Vec::new();
-            for listen in &config.accept {
+            for listen in config.accept() {
                 while let Some(at) =
                     doors.iter().position(|(_, door)| door.at.contains(&listen.at.value))
                 {
@@ -159,6 +181,7 @@ impl Running {
             }
             self.live.push(Live { service, doors: own });
         }
+        introduce(&self.live);
         // What nobody wants any more: the listener closes with its last owner.
         drop(doors);
         for gone in old {
@@ -182,9 +205,19 @@ fn prepare(
     load: &Load,
     current: &HashMap<String, Arc<Setup>>,
     held: &[Endpoint],
+    inetd: bool,
 ) -> Result<(Config, Bound, Report), Report> {
     let (config, mut report) = load();
     let Some(config) = config else { return Err(report) };
+    let stdio = |service: &ServiceConfig| matches!(service.source, Source::Stdio);
+    if config.services.iter().any(stdio) != inetd {
+        // Its connection is there from the start, or never.
+        report.push(
+            Diagnostic::error("inetd-mode", "sections cannot come or go as a whole")
+                .help("start the program anew with this file"),
+        );
+        return Err(report);
+    }
     let Some(plan) = Plan::replacing(&config, current, &mut report) else {
         return Err(report);
     };

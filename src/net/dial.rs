@@ -9,8 +9,14 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Type};
 use tokio::net::TcpSocket;
 
-use super::{Socket, options};
-use crate::config::model::{Decided, Endpoint, Failover, Host, Keepalive, SocketOption};
+#[cfg(unix)]
+use super::program::{self, Child};
+use super::{Peer, Socket, options};
+use crate::config::model::{
+    Decided, Endpoint, Failover, Host, Keepalive, Level, Program, SocketOption, Target,
+};
+use crate::observe::event::{Event, Scope};
+use crate::secrets::Identity;
 
 #[cfg(test)]
 mod tests;
@@ -18,12 +24,44 @@ mod tests;
 /// Connects one service to its targets.
 #[derive(Debug)]
 pub struct Dialer {
-    targets: Vec<Endpoint>,
+    target: Target,
     failover: Failover,
+    local: Option<Host>,
     limit: Duration,
     keepalive: Option<Keepalive>,
     options: Vec<Decided<SocketOption>>,
     turn: AtomicUsize,
+}
+
+/// On whose behalf a connection is made.
+#[derive(Debug)]
+pub struct Caller<'a> {
+    /// The downstream peer.
+    pub peer: &'a Peer,
+    /// The identity whose key it proved.
+    pub who: Option<&'a Identity>,
+    /// The session, in whose name the attempts are logged.
+    pub scope: Scope<'a>,
+}
+
+/// A target that answered.
+#[derive(Debug)]
+pub struct Reached {
+    /// The connection.
+    pub socket: Socket,
+    /// The target as the configuration names it; none for a program.
+    pub endpoint: Option<Endpoint>,
+    /// What the log calls it.
+    pub address: String,
+    /// The program that was started.
+    #[cfg(unix)]
+    pub child: Option<Child>,
+}
+
+/// A place to try.
+enum Place<'a> {
+    Tcp(&'a Endpoint, SocketAddr),
+    Unix(&'a Endpoint),
 }
 
 /// Why nobody answered: one line for each address that was tried.
@@ -41,78 +79,137 @@ impl fmt::Display for DialError {
 }
 
 impl Dialer {
-    /// `limit` is for each address; `keepalive` and `options` are set before connecting.
+    /// `limit` is for each address; `local`, `keepalive` and `options` are set before connecting.
     pub fn new(
-        targets: Vec<Endpoint>,
+        target: Target,
         failover: Failover,
+        local: Option<Host>,
         limit: Duration,
         keepalive: Option<Keepalive>,
         options: Vec<Decided<SocketOption>>,
     ) -> Self {
-        Self { targets, failover, limit, keepalive, options, turn: AtomicUsize::new(0) }
+        // Many that start together should not all begin with the same target.
+        let start = getrandom::u32().unwrap_or_default() as usize;
+        Self { target, failover, local, limit, keepalive, options, turn: AtomicUsize::new(start) }
     }
 
-    /// Connects to the first target that answers. Returns it, and its address for the log.
+    /// Connects to the first target that answers, or starts the program.
     ///
     /// # Errors
     /// None answered.
-    pub async fn dial(&self) -> Result<(Socket, Endpoint, String), DialError> {
-        let first = match self.failover {
-            Failover::Priority => 0,
-            Failover::RoundRobin => self.turn.fetch_add(1, Ordering::Relaxed),
+    pub async fn dial(&self, caller: &Caller<'_>) -> Result<Reached, DialError> {
+        let targets = match &self.target {
+            Target::Connect(targets) => targets,
+            Target::Exec(program) => return self.exec(program, caller).await,
         };
         let mut failed = Vec::new();
-        for n in 0..self.targets.len() {
-            let target = &self.targets[(first.wrapping_add(n)) % self.targets.len()];
-            match self.target(target, &mut failed).await {
-                Some((socket, address)) => return Ok((socket, target.clone(), address)),
-                None => continue,
+        if self.failover == Failover::RoundRobin {
+            let mut places = Vec::new();
+            for target in targets {
+                places.extend(self.places(target, caller, &mut failed).await);
+            }
+            let first = self.turn.fetch_add(1, Ordering::Relaxed) % places.len().max(1);
+            places.rotate_left(first);
+            for place in places {
+                if let Some(reached) = self.reach(place, caller, &mut failed).await {
+                    return Ok(reached);
+                }
+            }
+        } else {
+            for target in targets {
+                for place in self.places(target, caller, &mut failed).await {
+                    if let Some(reached) = self.reach(place, caller, &mut failed).await {
+                        return Ok(reached);
+                    }
+                }
             }
         }
         Err(DialError(failed))
     }
 
-    async fn target(
+    #[cfg(unix)]
+    async fn exec(&self, program: &Program, caller: &Caller<'_>) -> Result<Reached, DialError> {
+        let name = program.path.display().to_string();
+        match program::start(program, caller).await {
+            Ok((stream, child)) => {
+                for option in &self.options {
+                    // Some mean nothing between this machine and itself.
+                    let _ = options::apply(&socket2::SockRef::from(&stream), option);
+                }
+                let socket = Socket::Tcp(stream);
+                Ok(Reached { socket, endpoint: None, address: name, child: Some(child) })
+            }
+            Err(error) => {
+                let error = io::Error::new(error.kind(), format!("cannot be run: {error}"));
+                Err(DialError(vec![(name, error)]))
+            }
+        }
+    }
+
+    #[cfg(not(unix))]
+    async fn exec(&self, program: &Program, _: &Caller<'_>) -> Result<Reached, DialError> {
+        let name = program.path.display().to_string();
+        Err(DialError(vec![(name, io::ErrorKind::Unsupported.into())]))
+    }
+
+    /// What a target resolves to, now.
+    async fn places<'a>(
         &self,
-        target: &Endpoint,
+        target: &'a Endpoint,
+        caller: &Caller<'_>,
         failed: &mut Vec<(String, io::Error)>,
-    ) -> Option<(Socket, String)> {
-        match target {
-            Endpoint::Tcp { host, port } => {
-                let addresses = match resolve(host, *port, self.limit).await {
-                    Ok(addresses) => addresses,
-                    Err(error) => {
-                        failed.push((target.to_string(), error));
-                        return None;
-                    }
-                };
-                for address in addresses {
-                    match within(self.limit, self.tcp(address)).await {
-                        Ok(socket) => return Some((socket, address.to_string())),
-                        Err(error) => failed.push((address.to_string(), error)),
-                    }
-                }
-                None
+    ) -> Vec<Place<'a>> {
+        let Endpoint::Tcp { host, port } = target else {
+            return vec![Place::Unix(target)];
+        };
+        match resolve(host, *port, self.limit).await {
+            Ok(addresses) => {
+                addresses.into_iter().map(|address| Place::Tcp(target, address)).collect()
             }
-            #[cfg(unix)]
-            Endpoint::Unix(path) => {
-                match within(self.limit, tokio::net::UnixStream::connect(path)).await {
-                    Ok(stream) => Some((Socket::Unix(stream), target.to_string())),
-                    Err(error) => {
-                        failed.push((target.to_string(), error));
-                        None
-                    }
-                }
+            Err(error) => {
+                Event::ConnectFailed { address: target, error: &error }.log(caller.scope);
+                failed.push((target.to_string(), error));
+                Vec::new()
             }
-            #[cfg(not(unix))]
-            Endpoint::Unix(_) => {
-                failed.push((target.to_string(), io::ErrorKind::Unsupported.into()));
+        }
+    }
+
+    async fn reach(
+        &self,
+        place: Place<'_>,
+        caller: &Caller<'_>,
+        failed: &mut Vec<(String, io::Error)>,
+    ) -> Option<Reached> {
+        let (endpoint, address) = match &place {
+            Place::Tcp(endpoint, address) => (*endpoint, address.to_string()),
+            Place::Unix(endpoint) => (*endpoint, endpoint.to_string()),
+        };
+        Event::Connecting { address: &address }.log(caller.scope);
+        let attempt = match place {
+            Place::Tcp(_, address) => within(self.limit, self.tcp(address, caller)).await,
+            Place::Unix(endpoint) => within(self.limit, unix(endpoint)).await,
+        };
+        match attempt {
+            Ok(socket) => {
+                let local = socket.local_address().map_or(Peer::Local, Peer::Tcp);
+                Event::Connected { address: &address, local: &local }.log(caller.scope);
+                Some(Reached {
+                    socket,
+                    endpoint: Some(endpoint.clone()),
+                    address,
+                    #[cfg(unix)]
+                    child: None,
+                })
+            }
+            Err(error) => {
+                Event::ConnectFailed { address: &address, error: &error }.log(caller.scope);
+                failed.push((address, error));
                 None
             }
         }
     }
 
-    async fn tcp(&self, address: SocketAddr) -> io::Result<Socket> {
+    async fn tcp(&self, address: SocketAddr, caller: &Caller<'_>) -> io::Result<Socket> {
         let socket =
             socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
@@ -122,11 +219,37 @@ impl Dialer {
             options::keepalive(&socket, keepalive)?;
         }
         for option in &self.options {
-            options::apply(&socket, option)?;
+            if let Err(error) = options::apply(&socket, option) {
+                let text = options::not_set(option, &error);
+                Event::Finding { level: Level::Warning, text: &text }.log(caller.scope);
+            }
+        }
+        if let Some(local) = &self.local {
+            let same_family = |from: &SocketAddr| from.is_ipv4() == address.is_ipv4();
+            match resolve(local, 0, self.limit).await?.into_iter().find(same_family) {
+                Some(from) => socket.bind(&from.into())?,
+                None => {
+                    let message = "the local address is of another family";
+                    return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, message));
+                }
+            }
         }
         let stream = TcpSocket::from_std_stream(socket.into()).connect(address).await?;
         Ok(Socket::Tcp(stream))
     }
+}
+
+#[cfg(unix)]
+async fn unix(endpoint: &Endpoint) -> io::Result<Socket> {
+    match endpoint {
+        Endpoint::Unix(path) => Ok(Socket::Unix(tokio::net::UnixStream::connect(path).await?)),
+        Endpoint::Tcp { .. } => Err(io::ErrorKind::InvalidInput.into()),
+    }
+}
+
+#[cfg(not(unix))]
+async fn unix(_: &Endpoint) -> io::Result<Socket> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 async fn resolve(host: &Host, port: u16, limit: Duration) -> io::Result<Vec<SocketAddr>> {

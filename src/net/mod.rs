@@ -3,6 +3,11 @@
 mod dial;
 mod listen;
 mod options;
+#[cfg(unix)]
+mod program;
+mod proxy_header;
+#[cfg(unix)]
+mod stdio;
 
 use std::fmt;
 use std::io;
@@ -16,9 +21,14 @@ use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
 
-pub use dial::{DialError, Dialer};
+pub use dial::{Caller, DialError, Dialer, Reached};
 pub use listen::{Acceptable, Listener, bind};
-pub use options::{apply, keepalive};
+pub use options::{apply, keepalive, not_set};
+#[cfg(unix)]
+pub use program::Child;
+pub use proxy_header::proxy_header;
+#[cfg(unix)]
+pub use stdio::{Stdio, inherited};
 
 /// A connection.
 #[derive(Debug)]
@@ -28,6 +38,9 @@ pub enum Socket {
     /// A Unix stream socket.
     #[cfg(unix)]
     Unix(UnixStream),
+    /// Standard input and output, where they are not one socket.
+    #[cfg(unix)]
+    Stdio(Box<Stdio>),
 }
 
 /// Who is at the other end of a connection.
@@ -37,6 +50,8 @@ pub enum Peer {
     Tcp(SocketAddr),
     /// Somebody on this machine.
     Local,
+    /// Whoever started this program.
+    Stdio,
 }
 
 impl Peer {
@@ -44,7 +59,7 @@ impl Peer {
     pub fn ip(&self) -> Option<IpAddr> {
         match self {
             Self::Tcp(address) => Some(address.ip().to_canonical()),
-            Self::Local => None,
+            Self::Local | Self::Stdio => None,
         }
     }
 }
@@ -56,18 +71,24 @@ impl fmt::Display for Peer {
                 write!(f, "{}", SocketAddr::new(address.ip().to_canonical(), address.port()))
             }
             Self::Local => f.write_str("unix socket"),
+            Self::Stdio => f.write_str("standard input"),
         }
     }
 }
 
 impl Socket {
-    /// The TCP connection that this is, unless it is a Unix socket.
+    /// The TCP connection that this is, unless it is of another kind.
     pub fn as_tcp(&self) -> Option<&TcpStream> {
         match self {
             Self::Tcp(stream) => Some(stream),
             #[cfg(unix)]
-            Self::Unix(_) => None,
+            _ => None,
         }
+    }
+
+    /// Our own address, of TCP.
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        self.as_tcp().and_then(|stream| stream.local_addr().ok())
     }
 
     /// What closing does to data and peer: a reset, which tells the peer that what it has may be
@@ -87,6 +108,8 @@ impl Socket {
             Self::Tcp(stream) => stream.take_error(),
             #[cfg(unix)]
             Self::Unix(stream) => stream.take_error(),
+            #[cfg(unix)]
+            Self::Stdio(_) => Ok(None),
         }
         .unwrap_or_else(Some)
     }
@@ -112,6 +135,8 @@ macro_rules! each {
             Socket::Tcp($stream) => $do,
             #[cfg(unix)]
             Socket::Unix($stream) => $do,
+            #[cfg(unix)]
+            Socket::Stdio($stream) => $do,
         }
     };
 }

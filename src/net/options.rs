@@ -19,6 +19,11 @@ pub fn keepalive<'s>(socket: impl Into<SockRef<'s>>, keepalive: &Keepalive) -> i
     socket.into().set_tcp_keepalive(&set)
 }
 
+/// What to say of an option that could not be set on a connection.
+pub fn not_set(option: &SocketOption, error: &io::Error) -> String {
+    format!("cannot set the socket option {option:?}, and goes on without it: {error}")
+}
+
 /// Sets one option.
 ///
 /// # Errors

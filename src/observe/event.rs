@@ -100,6 +100,8 @@ pub enum Event<'a> {
         level: Level,
         /// Which end this is.
         mode: Mode,
+        /// Both directions ended in order.
+        complete: bool,
         /// Why.
         end: &'a dyn Display,
         /// What became of the two connections, in stunnel's word.
@@ -138,6 +140,18 @@ pub enum Event<'a> {
         peer: &'a dyn Display,
         /// The system's words.
         error: &'a dyn Display,
+    },
+    /// A program was started to serve a session.
+    ChildStarted {
+        /// Its number.
+        pid: u32,
+    },
+    /// A program that served a session has ended.
+    ChildEnded {
+        /// Its number.
+        pid: u32,
+        /// How.
+        end: &'a dyn Display,
     },
     /// The service has as many sessions as it may.
     Full {
@@ -279,6 +293,8 @@ impl Event<'_> {
             Self::HandshakeFailed { .. } => "handshake-failed",
             Self::Unreachable { .. } => "target-unreachable",
             Self::Unprepared { .. } => "socket-options-failed",
+            Self::ChildStarted { .. } => "child-started",
+            Self::ChildEnded { .. } => "child-ended",
             Self::Full { .. } => "service-full",
             Self::Crowded { .. } => "handshakes-crowded",
             Self::AcceptTrouble { .. } => "accept-trouble",
@@ -329,6 +345,8 @@ impl Event<'_> {
             Self::Listening { still: false, .. }
             | Self::Opened { .. }
             | Self::Refused { .. }
+            | Self::ChildStarted { .. }
+            | Self::ChildEnded { .. }
             | Self::Crowded { .. }
             | Self::Withheld { .. } => Level::Info,
             Self::Listening { still: true, .. }
@@ -406,8 +424,8 @@ impl Event<'_> {
                 line(Notice, format_args!("Connection reset: {NOTHING}"));
             }
             Self::Opened { .. } => {}
-            Self::Closed { end, mode, manner, up, down, .. } => {
-                if *manner != Manner::Closed {
+            Self::Closed { complete, end, mode, manner, up, down, .. } => {
+                if !complete {
                     line(Notice, format_args!("{end}"));
                 }
                 let (tls, socket) = match mode {
@@ -461,6 +479,8 @@ impl Event<'_> {
             }
             Self::LogNotReopened { .. }
             | Self::Unprepared { .. }
+            | Self::ChildStarted { .. }
+            | Self::ChildEnded { .. }
             | Self::Crowded { .. }
             | Self::AcceptTrouble { .. }
             | Self::AcceptRecovered { .. }
@@ -506,6 +526,8 @@ impl Display for Event<'_> {
             Self::Unprepared { peer, error } => {
                 write!(f, "turned {peer} away, a socket option cannot be set: {error}")
             }
+            Self::ChildStarted { pid } => write!(f, "Local mode child started (PID={pid})"),
+            Self::ChildEnded { pid, end } => write!(f, "Child process {pid} finished with {end}"),
             Self::Full { peer, limit } => {
                 write!(f, "turned {peer} away: {limit} sessions are open, which is the limit")
             }

@@ -1,7 +1,7 @@
 //! Calls of OpenSSL that the `openssl` crate does not bind: TLS 1.3's own PSK callbacks, the
 //! sessions they hand over, raw ClientHello extensions, and how a stream was shut down.
 
-use std::ffi::{c_int, c_uchar, c_void};
+use std::ffi::{CString, c_int, c_uchar, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 
@@ -10,7 +10,7 @@ use openssl::error::ErrorStack;
 use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
 use openssl::ssl::{
-    SslCipherRef, SslContextBuilder, SslContextRef, SslRef, SslSession, SslVersion,
+    SslCipherRef, SslContextBuilder, SslContextRef, SslOptions, SslRef, SslSession, SslVersion,
 };
 use openssl::stack::StackRef;
 use openssl_sys as ffi;
@@ -40,7 +40,10 @@ type UseSession = unsafe extern "C" fn(
 type FindSession =
     unsafe extern "C" fn(*mut ffi::SSL, *const c_uchar, usize, *mut *mut ffi::SSL_SESSION) -> c_int;
 
-// SAFETY: these are the declarations of <openssl/ssl.h> since 1.1.1, types and arguments alike.
+/// `uint64_t` since OpenSSL 3.0.
+type SslOptionsRepr = u64;
+
+// SAFETY: these are the declarations of <openssl/ssl.h> since 3.0, types and arguments alike.
 unsafe extern "C" {
     fn SSL_CTX_set_psk_use_session_callback(ctx: *mut ffi::SSL_CTX, cb: Option<UseSession>);
     fn SSL_CTX_set_psk_find_session_callback(ctx: *mut ffi::SSL_CTX, cb: Option<FindSession>);
@@ -66,6 +69,8 @@ unsafe extern "C" {
         data: *mut *mut c_void,
         len: *mut usize,
     ) -> c_int;
+    fn SSL_set_options(ssl: *mut ffi::SSL, options: SslOptionsRepr) -> SslOptionsRepr;
+    fn SSL_clear_options(ssl: *mut ffi::SSL, options: SslOptionsRepr) -> SslOptionsRepr;
     fn SSL_CTX_get_ciphers(ctx: *const ffi::SSL_CTX) -> *mut ffi::stack_st_SSL_CIPHER;
 }
 
@@ -198,6 +203,31 @@ pub fn client_hello_extension(ssl: &SslRef, kind: u16) -> Option<&[u8]> {
             return None;
         }
         Some(if len == 0 { &[] } else { std::slice::from_raw_parts(data, len) })
+    }
+}
+
+/// Replaces the list of groups of one handshake.
+///
+/// # Errors
+/// OpenSSL does not take the list.
+pub fn set_groups(ssl: &mut SslRef, list: &str) -> Result<(), ErrorStack> {
+    /// `SSL_CTRL_SET_GROUPS_LIST` of <openssl/ssl.h>.
+    const SET_GROUPS_LIST: c_int = 92;
+    let Ok(list) = CString::new(list) else {
+        return Err(ErrorStack::get());
+    };
+    // SAFETY: the SSL is live and borrowed alone; the list is a C string that OpenSSL only reads.
+    let done =
+        unsafe { ffi::SSL_ctrl(ssl.as_ptr(), SET_GROUPS_LIST, 0, list.as_ptr().cast_mut().cast()) };
+    if done == 1 { Ok(()) } else { Err(ErrorStack::get()) }
+}
+
+/// Replaces all `SSL_OP_` switches of one handshake.
+pub fn replace_options(ssl: &mut SslRef, options: SslOptions) {
+    // SAFETY: a live SSL, borrowed alone; a set of bits is cleared, another is set.
+    unsafe {
+        SSL_clear_options(ssl.as_ptr(), !options.bits());
+        SSL_set_options(ssl.as_ptr(), options.bits());
     }
 }
 

@@ -1,5 +1,7 @@
 //! From a service's configuration to an OpenSSL context.
 
+use std::sync::Arc;
+
 use openssl::dh::Dh;
 use openssl::error::ErrorStack;
 use openssl::ssl::{
@@ -9,12 +11,24 @@ use openssl::ssl::{
 
 use super::psk;
 use crate::config::diagnostic::{Diagnostic, Severity};
-use crate::config::model::{Decided, Mode, PskHash, TlsConfig, TlsVersion};
+use crate::config::model::{Decided, Mode, PskHash, TlsConfig, TlsSwitch, TlsVersion};
 use crate::sys;
+
+/// OpenSSL's security level, unless the library's own is higher or somebody said another.
+const LEVEL: u32 = 2;
 
 /// RFC 7919's groups for DHE-PSK: generated parameters would cost minutes on a small board.
 const FFDHE2048: &[u8] = include_bytes!("ffdhe2048.pem");
 const FFDHE3072: &[u8] = include_bytes!("ffdhe3072.pem");
+
+/// A context, and what of its settings an SSL object does not take along when it changes contexts.
+#[derive(Debug, Clone)]
+pub(super) struct Built {
+    pub(super) context: SslContext,
+    pub(super) range: (SslVersion, SslVersion),
+    pub(super) groups: Arc<str>,
+    pub(super) options: SslOptions,
+}
 
 /// Builds the context of one end, whose CPU has instructions for AES or has not. Warnings go to
 /// `findings`.
@@ -27,7 +41,7 @@ pub(super) fn build(
     hash: PskHash,
     aes: bool,
     findings: &mut Vec<Diagnostic>,
-) -> Result<SslContext, Vec<Diagnostic>> {
+) -> Result<Built, Vec<Diagnostic>> {
     let mut errors = Vec::new();
     let built = assemble(mode, tls, hash, aes, findings, &mut errors);
     match built {
@@ -48,7 +62,7 @@ fn assemble(
     aes: bool,
     findings: &mut Vec<Diagnostic>,
     errors: &mut Vec<Diagnostic>,
-) -> Result<SslContext, ErrorStack> {
+) -> Result<Built, ErrorStack> {
     let mut context = SslContextBuilder::new(match mode {
         Mode::Client => SslMethod::tls_client(),
         Mode::Server => SslMethod::tls_server(),
@@ -72,9 +86,19 @@ fn assemble(
         // A client with AES instructions would prefer AES-GCM; this end is the slower of the two.
         context.set_options(SslOptions::CIPHER_SERVER_PREFERENCE);
     }
-    if let Some(level) = &tls.security_level {
-        context.set_security_level(u32::from(level.value));
+    for (switch, on) in &tls.switches {
+        if *on {
+            context.set_options(bits(*switch));
+        } else {
+            context.clear_options(bits(*switch));
+        }
     }
+    let mut level = match &tls.security_level {
+        Some(level) => u32::from(level.value),
+        // Builds of OpenSSL differ; 112 bits are the least that is good for years (RFC 9325, 4.1).
+        None => SslContextBuilder::new(SslMethod::tls())?.build().security_level().max(LEVEL),
+    };
+    context.set_security_level(level);
     let mut max = tls.max.value;
     match tls13_suites(tls, hash, aes) {
         Ok(list) => context.set_ciphersuites(&list)?,
@@ -96,15 +120,35 @@ fn assemble(
             }
         }
     }
-    context.set_min_proto_version(Some(version(tls.min.value)))?;
-    context.set_max_proto_version(Some(version(max)))?;
+    let mut range = (version(tls.min.value), version(max));
+    context.set_min_proto_version(Some(range.0))?;
+    context.set_max_proto_version(Some(range.1))?;
     if tls.min.value < TlsVersion::Tls12 && tls.security_level.is_none() {
         // OpenSSL 3 has no suite for 1.0 and 1.1 above level 0; the file named the version itself.
-        context.set_security_level(0);
+        level = 0;
+        context.set_security_level(level);
     }
-    let mut level = tls.security_level.as_ref().map(|level| u32::from(level.value));
     if tls.min.value < TlsVersion::Tls13 {
-        level = tls12_suites(&mut context, tls, errors)?.or(level);
+        let at = Some(&tls.ciphers);
+        let help = Some(PSK_SUITES.to_owned());
+        match tls12_suites(&mut context, tls, errors)? {
+            Some(Some(written)) => {
+                level = written;
+                context.set_security_level(level);
+            }
+            Some(None) => {}
+            // stunnel's peers of 1.3 never ask for this list, and go on.
+            None if max == TlsVersion::Tls13 => {
+                let message = format!("{NO_PSK_SUITE}: TLS 1.2 is switched off");
+                findings.push(finding(Severity::Warning, "ciphers", at, message, help));
+                range.0 = SslVersion::TLS1_3;
+                context.set_min_proto_version(Some(range.0))?;
+            }
+            None => {
+                let message = NO_PSK_SUITE.to_owned();
+                errors.push(finding(Severity::Error, "ciphers", at, message, help));
+            }
+        }
     }
     if let Err(stack) = context.set_groups_list(&tls.groups) {
         let message = format!("OpenSSL does not take this list of groups: {}", reasons(&stack));
@@ -115,7 +159,7 @@ fn assemble(
         Mode::Server => {
             // Level 3 asks for 128 bits of strength, level 4 for 192, which no group here has: there
             // DHE-PSK is not chosen, and ECDHE-PSK is.
-            let group = match level.unwrap_or(2) {
+            let group = match level {
                 0..=2 => Some(FFDHE2048),
                 3 => Some(FFDHE3072),
                 _ => None,
@@ -127,7 +171,25 @@ fn assemble(
         }
         Mode::Client => psk::install_client(&mut context)?,
     }
-    Ok(context.build())
+    let (groups, options) = (tls.groups.value.as_str().into(), context.options());
+    Ok(Built { context: context.build(), range, groups, options })
+}
+
+/// The bits of <openssl/ssl.h>.
+fn bits(switch: TlsSwitch) -> SslOptions {
+    match switch {
+        TlsSwitch::All => SslOptions::ALL,
+        TlsSwitch::CipherServerPreference => SslOptions::CIPHER_SERVER_PREFERENCE,
+        TlsSwitch::PrioritizeChacha => SslOptions::PRIORITIZE_CHACHA,
+        TlsSwitch::MiddleboxCompat => SslOptions::ENABLE_MIDDLEBOX_COMPAT,
+        TlsSwitch::DontInsertEmptyFragments => SslOptions::DONT_INSERT_EMPTY_FRAGMENTS,
+        TlsSwitch::RollbackBug => SslOptions::TLS_ROLLBACK_BUG,
+        TlsSwitch::LegacyServerConnect => SslOptions::from_bits_retain(1 << 2),
+        TlsSwitch::Padding => SslOptions::from_bits_retain(1 << 4),
+        TlsSwitch::CleansePlaintext => SslOptions::from_bits_retain(1 << 1),
+        TlsSwitch::NoExtendedMasterSecret => SslOptions::from_bits_retain(1 << 0),
+        TlsSwitch::NoEncryptThenMac => SslOptions::from_bits_retain(1 << 19),
+    }
 }
 
 /// The 1.3 list: what was written, or what suits this CPU, less what has another hash. `Err(None)`
@@ -186,14 +248,17 @@ fn hash_name(hash: PskHash) -> &'static str {
     }
 }
 
+const NO_PSK_SUITE: &str = "no suite of this list takes a pre-shared key";
+const PSK_SUITES: &str = "`PSK` stands for all that do; see `openssl ciphers -v PSK`";
+
 /// Expands the list up to 1.2 on a scratch context and sets what it has of PSK suites, so that a
 /// peer cannot be met without the key, and no NULL cipher is ever offered. Returns the security level
-/// that the list asked for.
+/// that the list names, as `@SECLEVEL=n`; or nothing at all if it has no suite of that kind.
 fn tls12_suites(
     context: &mut SslContextBuilder,
     tls: &TlsConfig,
     errors: &mut Vec<Diagnostic>,
-) -> Result<Option<u32>, ErrorStack> {
+) -> Result<Option<Option<u32>>, ErrorStack> {
     let mut scratch = SslContextBuilder::new(SslMethod::tls())?;
     let untouched = scratch.build();
     let before = untouched.security_level();
@@ -205,27 +270,20 @@ fn tls12_suites(
         let message = format!("OpenSSL knows no suite of this list: {}", reasons(&stack));
         let help = "see `openssl ciphers -v PSK` for what there is".to_owned();
         errors.push(finding(Severity::Error, "ciphers", Some(&tls.ciphers), message, Some(help)));
-        return Ok(None);
+        return Ok(Some(None));
     }
     let expanded = scratch.build();
-    // `@SECLEVEL=n` inside the list.
-    let asked = Some(expanded.security_level()).filter(|level| *level != before);
-    if let Some(level) = asked {
-        context.set_security_level(level);
-    }
+    let level = expanded.security_level();
     let suites: Vec<_> = sys::openssl::suites(&expanded)
         .into_iter()
         .map(|suite| suite.name())
         .filter(|name| psk::is_psk(name))
         .collect();
     if suites.is_empty() {
-        let message = "no suite of this list takes a pre-shared key".to_owned();
-        let help = "`PSK` stands for all that do; see `openssl ciphers -v PSK`".to_owned();
-        errors.push(finding(Severity::Error, "ciphers", Some(&tls.ciphers), message, Some(help)));
         return Ok(None);
     }
     context.set_cipher_list(&suites.join(":"))?;
-    Ok(asked)
+    Ok(Some((level != before).then_some(level)))
 }
 
 fn version(version: TlsVersion) -> SslVersion {

@@ -20,17 +20,29 @@ use openssl::ssl::{Ssl, SslContext, SslVersion};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::config::diagnostic::Diagnostic;
-use crate::config::model::{Mode, PskHash, TlsConfig};
+use crate::config::model::{Mode, NamePattern, PskHash, TlsConfig};
 use crate::secrets::{Grant, Identity, SecretSet};
 use crate::sys::cpu::has_aes;
 use crate::sys::openssl as sys;
+use context::Built;
 use psk::Handshake;
 
 /// The server end's side of a handshake.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Acceptor {
-    context: SslContext,
+    built: Built,
     hash: PskHash,
+}
+
+/// A service that the clients of another one reach by sending a name like this.
+#[derive(Debug)]
+pub struct Named {
+    /// The names.
+    pub pattern: NamePattern,
+    /// The service's own TLS settings.
+    pub acceptor: Acceptor,
+    /// The service's own keys, which are the only ones that count then.
+    pub secrets: Arc<SecretSet>,
 }
 
 /// The client end's side of a handshake.
@@ -78,6 +90,8 @@ pub struct Secured<S> {
     pub grant: Grant,
     /// What was negotiated.
     pub facts: Facts,
+    /// Which of the named services was asked for, by its place in their list.
+    pub named: Option<usize>,
 }
 
 /// A handshake that did not.
@@ -87,6 +101,8 @@ pub struct Failure<S> {
     pub cause: Cause,
     /// The connection, over which an alert may still be on its way to the peer.
     pub stream: Option<S>,
+    /// As in [`Secured`].
+    pub named: Option<usize>,
 }
 
 impl Acceptor {
@@ -99,31 +115,35 @@ impl Acceptor {
         hash: PskHash,
         findings: &mut Vec<Diagnostic>,
     ) -> Result<Self, Vec<Diagnostic>> {
-        Ok(Self { context: context::build(Mode::Server, tls, hash, has_aes(), findings)?, hash })
+        Ok(Self { built: context::build(Mode::Server, tls, hash, has_aes(), findings)?, hash })
     }
 
     /// Performs the server's side of the handshake. Must be under a clock: a peer may say nothing.
+    /// A client that asks for one of `named`, the first of which it says the name, is that service's:
+    /// only what that one demands counts.
     ///
     /// # Errors
     /// The peer did not prove a key of `secrets`, in time and in a way that this end accepts.
     pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         secrets: Arc<SecretSet>,
+        named: Vec<Named>,
         stream: S,
     ) -> Result<Secured<S>, Failure<S>> {
-        let mut ssl = match Ssl::new(&self.context) {
+        let mut ssl = match Ssl::new(&self.built.context) {
             Ok(ssl) => ssl,
             Err(error) => return Err(cannot_begin(&error, stream)),
         };
-        if let Err(error) = Handshake::server(&mut ssl, secrets, self.hash) {
+        if let Err(error) = Handshake::server(&mut ssl, secrets, self.hash, named) {
             return Err(cannot_begin(&error, stream));
         }
         let mut tls = wrap(ssl, stream)?;
         match Pin::new(&mut tls).accept().await {
             Ok(()) => finish(tls),
             Err(error) => {
+                let named = Handshake::named(tls.ssl());
                 let cause = error::of_client(error, tls.ssl());
-                Err(Failure { cause, stream: unwrap(tls) })
+                Err(Failure { cause, stream: unwrap(tls), named })
             }
         }
     }
@@ -139,7 +159,8 @@ impl Connector {
         hash: PskHash,
         findings: &mut Vec<Diagnostic>,
     ) -> Result<Self, Vec<Diagnostic>> {
-        Ok(Self { context: context::build(Mode::Client, tls, hash, has_aes(), findings)?, hash })
+        let built = context::build(Mode::Client, tls, hash, has_aes(), findings)?;
+        Ok(Self { context: built.context, hash })
     }
 
     /// Performs the client's side of the handshake, under `identity`, with `name` in SNI. Must be
@@ -178,27 +199,31 @@ impl Connector {
             Ok(()) => finish(tls),
             Err(error) => {
                 let cause = error::of_server(error, identity.as_bytes());
-                Err(Failure { cause, stream: unwrap(tls) })
+                Err(Failure { cause, stream: unwrap(tls), named: None })
             }
         }
     }
 }
 
 fn cannot_begin<S>(error: &openssl::error::ErrorStack, stream: S) -> Failure<S> {
-    Failure { cause: Cause::Protocol(error.to_string()), stream: Some(stream) }
+    Failure { cause: Cause::Protocol(error.to_string()), stream: Some(stream), named: None }
 }
 
 type Inner<S> = tokio_openssl::SslStream<KeepOpen<S>>;
 
 fn wrap<S: AsyncRead + AsyncWrite + Unpin>(ssl: Ssl, stream: S) -> Result<Inner<S>, Failure<S>> {
-    Inner::new(ssl, KeepOpen(Some(stream)))
-        .map_err(|error| Failure { cause: Cause::Protocol(error.to_string()), stream: None })
+    Inner::new(ssl, KeepOpen(Some(stream))).map_err(|error| Failure {
+        cause: Cause::Protocol(error.to_string()),
+        stream: None,
+        named: None,
+    })
 }
 
 /// The one gate between a handshake and application data.
 fn finish<S: AsyncRead + AsyncWrite + Unpin>(mut tls: Inner<S>) -> Result<Secured<S>, Failure<S>> {
+    let named = Handshake::named(tls.ssl());
     let Some(grant) = Handshake::granted(sys::ssl_mut(&mut tls)) else {
-        return Err(Failure { cause: Cause::NotProven, stream: unwrap(tls) });
+        return Err(Failure { cause: Cause::NotProven, stream: unwrap(tls), named });
     };
     let ssl = tls.ssl();
     let suite = ssl.current_cipher();
@@ -208,7 +233,7 @@ fn finish<S: AsyncRead + AsyncWrite + Unpin>(mut tls: Inner<S>) -> Result<Secure
         bits: suite.map_or(0, |suite| suite.bits().secret),
         group: ssl.peer_tmp_key().ok().and_then(|key| group(&key)),
     };
-    Ok(Secured { stream: Stream(tls), grant, facts })
+    Ok(Secured { stream: Stream(tls), grant, facts, named })
 }
 
 fn group(key: &PKey<Public>) -> Option<Group> {

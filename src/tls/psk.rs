@@ -15,12 +15,16 @@ use openssl::nid::Nid;
 use openssl::ssl::{ClientHelloResponse, Ssl, SslContextBuilder, SslRef, SslSession};
 use zeroize::Zeroizing;
 
+use super::Named;
 use crate::config::model::PskHash;
 use crate::secrets::{Claim, Grant, Identity, Proof, SecretSet, decoy};
 use crate::sys::openssl as sys;
 
 /// `pre_shared_key` (RFC 8446, 4.2.11).
 const PRE_SHARED_KEY: u16 = 41;
+
+/// `server_name` (RFC 6066, 3).
+const SERVER_NAME: u16 = 0;
 
 /// The tag of a session made from a decoy: no serial is ever 0.
 const DECOY_TAG: [u8; 8] = [0; 8];
@@ -31,6 +35,10 @@ pub(super) struct Handshake {
     secrets: Option<Arc<SecretSet>>,
     hash: PskHash,
     role: Role,
+    /// The services that the client can ask for; empty once the handshake is over.
+    named: Vec<Named>,
+    /// The one that it did ask for. Settled by the first ClientHello, before any key is looked for.
+    chosen: Option<Option<usize>>,
 }
 
 enum Role {
@@ -81,9 +89,10 @@ impl Handshake {
         ssl: &mut SslRef,
         secrets: Arc<SecretSet>,
         hash: PskHash,
+        named: Vec<Named>,
     ) -> Result<(), ErrorStack> {
         let role = Role::Server(Seen::default());
-        ssl.set_ex_data(slot()?, Self { secrets: Some(secrets), hash, role });
+        ssl.set_ex_data(slot()?, Self { secrets: Some(secrets), hash, role, named, chosen: None });
         Ok(())
     }
 
@@ -94,8 +103,14 @@ impl Handshake {
         hash: PskHash,
     ) -> Result<(), ErrorStack> {
         let role = Role::Client(identity);
-        ssl.set_ex_data(slot()?, Self { secrets: Some(secrets), hash, role });
+        let (secrets, named) = (Some(secrets), Vec::new());
+        ssl.set_ex_data(slot()?, Self { secrets, hash, role, named, chosen: None });
         Ok(())
+    }
+
+    /// Which of the named services the client asked for.
+    pub(super) fn named(ssl: &SslRef) -> Option<usize> {
+        ssl.ex_data(slot().ok()?)?.chosen.flatten()
     }
 
     /// What a server end saw, for the words of a refusal.
@@ -112,7 +127,9 @@ impl Handshake {
     /// In 1.3 `session_reused` is true of every accepted PSK, and a peer that was authenticated by
     /// a certificate shows one; but only the tag of the selected session says *which* key it was.
     pub(super) fn granted(ssl: &mut SslRef) -> Option<Grant> {
-        let secrets = handshake(ssl)?.secrets.take()?;
+        let this = handshake(ssl)?;
+        this.named.clear();
+        let secrets = this.secrets.take()?;
         if ssl.peer_certificate().is_some() {
             return None;
         }
@@ -157,8 +174,17 @@ fn suite(hash: PskHash) -> [u8; 2] {
 pub(super) fn install_server(context: &mut SslContextBuilder) -> Result<(), ErrorStack> {
     slot()?;
     context.set_client_hello_callback(|ssl, _| {
-        guarded(|| read_hello(ssl));
-        Ok(ClientHelloResponse::SUCCESS)
+        let read = guarded(|| {
+            choose_service(ssl)?;
+            read_hello(ssl);
+            Ok(())
+        });
+        match read {
+            Some(Ok(())) => Ok(ClientHelloResponse::SUCCESS),
+            Some(Err(error)) => Err(error),
+            // Without a choice there must be no key either.
+            None => Err(ErrorStack::get()),
+        }
     });
     sys::set_psk_find::<Callbacks>(context);
     context.set_psk_server_callback(|ssl, identity, out| {
@@ -187,6 +213,42 @@ pub(super) fn install_client(context: &mut SslContextBuilder) -> Result<(), Erro
 /// A panic in a callback of the openssl crate would end the process; here it ends the handshake.
 fn guarded<T>(f: impl FnOnce() -> T) -> Option<T> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(f)).ok()
+}
+
+/// Settles which service the client wants, and makes its settings those of this handshake. Each
+/// service's own keys decide, in 1.3 too: from here on there are no others. A second ClientHello, after
+/// a HelloRetryRequest, cannot choose again.
+fn choose_service(ssl: &mut SslRef) -> Result<(), ErrorStack> {
+    let name =
+        sys::client_hello_extension(ssl, SERVER_NAME).and_then(host_name).map(<[u8]>::to_vec);
+    let Some(this) = handshake(ssl) else { return Ok(()) };
+    if this.chosen.is_some() {
+        return Ok(());
+    }
+    let asked = |name: Vec<u8>| this.named.iter().position(|named| named.pattern.matches(&name));
+    let chosen = name.and_then(asked);
+    this.chosen = Some(chosen);
+    let Some(named) = chosen.and_then(|chosen| this.named.get(chosen)) else {
+        return Ok(());
+    };
+    this.secrets = Some(named.secrets.clone());
+    this.hash = named.acceptor.hash;
+    let built = named.acceptor.built.clone();
+    // This moves suites, the security level and DH parameters, and nothing of the rest.
+    ssl.set_ssl_context(&built.context)?;
+    ssl.set_min_proto_version(Some(built.range.0))?;
+    ssl.set_max_proto_version(Some(built.range.1))?;
+    sys::set_groups(ssl, &built.groups)?;
+    sys::replace_options(ssl, built.options);
+    Ok(())
+}
+
+/// The name in `server_name` (RFC 6066, 3): a list of a type, 0 for host names, and a text with its
+/// length.
+fn host_name(body: &[u8]) -> Option<&[u8]> {
+    let (list, _) = take(body)?;
+    let (kind, rest) = list.split_first()?;
+    (*kind == 0).then(|| take(rest)).flatten().map(|(name, _)| name)
 }
 
 /// Settles, before OpenSSL looks at any identity, which of a 1.3 client's offers will be answered:

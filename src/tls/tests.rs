@@ -65,7 +65,7 @@ async fn shake(
     let (near, far) = duplex(1 << 16);
     let who = theirs.first().clone();
     // A side that fails closes, as a session does, behind the alert that it has sent.
-    let accept = async { server.accept(ours.clone(), far).await.map_err(|f| f.cause) };
+    let accept = async { server.accept(ours.clone(), Vec::new(), far).await.map_err(|f| f.cause) };
     let connect = async {
         let name = Some("plc.example");
         let shaken = client.connect(theirs.clone(), who, name, near).await;
@@ -233,7 +233,7 @@ fn the_table_of_secrets_is_off_the_ssl_object_after_the_handshake() {
             let wrong = SecretSet::of(&[(b"alice", OTHER)]);
             let (near, far) = duplex(1 << 16);
             let (one, two) = tokio::join!(
-                server.accept(wrong.clone(), far),
+                server.accept(wrong.clone(), Vec::new(), far),
                 client.connect(theirs.clone(), theirs.first().clone(), None, near)
             );
             let (one, two) = (one.unwrap_err(), two.unwrap_err());
@@ -308,7 +308,7 @@ fn much_data_through_a_narrow_pipe_arrives_whole() {
             let (server, client) = (acceptor(&lines), connector(&lines));
             let (near, far) = duplex(777);
             let (one, two) = tokio::join!(
-                server.accept(set.clone(), far),
+                server.accept(set.clone(), Vec::new(), far),
                 client.connect(set.clone(), set.first().clone(), None, near)
             );
             let (mut one, mut two) = (one.unwrap().stream, two.unwrap().stream);
@@ -354,7 +354,7 @@ async fn visit(
     let (near, far) = duplex(1 << 16);
     let ssl = Ssl::new(&context.build()).unwrap();
     let mut tls = tokio_openssl::SslStream::new(ssl, near).unwrap();
-    tokio::join!(async { server.accept(set, far).await.map_err(|f| f.cause) }, async {
+    tokio::join!(async { server.accept(set, Vec::new(), far).await.map_err(|f| f.cause) }, async {
         Pin::new(&mut tls).connect().await?;
         Ok(tls)
     })
@@ -506,7 +506,7 @@ fn what_is_no_tls_is_told_as_such_at_both_ends() {
             let (mut near, far) = duplex(1 << 16);
             near.write_all(text).await.unwrap();
             drop(near);
-            let cause = server.accept(set.clone(), far).await.unwrap_err().cause;
+            let cause = server.accept(set.clone(), Vec::new(), far).await.unwrap_err().cause;
             assert!(expected(&cause), "{text:?}: {cause:?}");
         }
         let client = connector("");
@@ -525,7 +525,7 @@ fn what_is_no_tls_is_told_as_such_at_both_ends() {
 
 #[test]
 fn the_native_lists_hold_forward_secret_psk_suites_and_nothing_else() {
-    for context in [acceptor("").context, connector("").context] {
+    for context in [acceptor("").built.context, connector("").context] {
         let mut names: Vec<_> = sys::suites(&context).iter().map(|s| s.name()).collect();
         names.sort_unstable();
         assert_eq!(
@@ -540,7 +540,7 @@ fn the_native_lists_hold_forward_secret_psk_suites_and_nothing_else() {
             ]
         );
     }
-    let all = acceptor("ciphers = \"ALL:COMPLEMENTOFALL:eNULL\"").context;
+    let all = acceptor("ciphers = \"ALL:COMPLEMENTOFALL:eNULL\"").built.context;
     let names: Vec<_> = sys::suites(&all).iter().map(|s| s.name()).collect();
     assert!(names.len() > 10);
     assert!(names.iter().all(|name| name.starts_with("TLS_") || psk::is_psk(name)));
@@ -550,8 +550,9 @@ fn the_native_lists_hold_forward_secret_psk_suites_and_nothing_else() {
 async fn agreed(server_has_aes: bool, client_has_aes: bool) -> String {
     let ((ours, hash), (theirs, _)) = (service("server", ""), service("client", ""));
     let build = |mode, tls, aes| context::build(mode, tls, hash, aes, &mut Vec::new()).unwrap();
-    let server = Acceptor { context: build(Mode::Server, &ours, server_has_aes), hash };
-    let client = Connector { context: build(Mode::Client, &theirs, client_has_aes), hash };
+    let server = Acceptor { built: build(Mode::Server, &ours, server_has_aes), hash };
+    let context = build(Mode::Client, &theirs, client_has_aes).context;
+    let client = Connector { context, hash };
     let set = SecretSet::of(&[(b"alice", KEY)]);
     shake(&server, &set, &client, &set).await.0.unwrap().facts.suite
 }

@@ -13,6 +13,7 @@ use super::admission::{Handshakes, Seats};
 use super::relay::Meter;
 use super::session::Session;
 use super::setup::{End, Setup};
+use crate::config::model::Level;
 use crate::net::{self, Acceptable, Peer, Socket};
 use crate::observe::event::{Event, Scope};
 use crate::observe::limit::Limiter;
@@ -87,6 +88,8 @@ pub struct Service {
     pub counters: Counters,
     pub(super) shared: Arc<Shared>,
     phase: watch::Sender<Phase>,
+    /// The services that clients reach by sending a name here.
+    named: watch::Sender<Arc<[Arc<Service>]>>,
     open: Mutex<BTreeMap<u64, Arc<Info>>>,
 }
 
@@ -174,6 +177,7 @@ impl Service {
             counters: Counters::default(),
             shared,
             phase: watch::Sender::new(Phase::Running),
+            named: watch::Sender::new(Arc::default()),
             open: Mutex::default(),
         })
     }
@@ -221,6 +225,21 @@ impl Service {
         self.current.send_replace(Arc::new(setup));
     }
 
+    /// Tells which services clients can ask for here, in the order in which they are asked.
+    pub fn introduce(&self, named: Vec<Arc<Service>>) {
+        self.named.send_replace(named.into());
+    }
+
+    pub(super) fn named(&self) -> Arc<[Arc<Service>]> {
+        self.named.borrow().clone()
+    }
+
+    /// Serves one connection that is there already. Says whether it went well.
+    pub async fn serve(self: Arc<Self>, socket: Socket, peer: Peer) -> bool {
+        let number = self.shared.numbers.fetch_add(1, Ordering::Relaxed);
+        Session { service: self, number, peer, accepted: Instant::now() }.run(socket).await
+    }
+
     pub(super) fn phase(&self) -> watch::Receiver<Phase> {
         self.phase.subscribe()
     }
@@ -240,7 +259,7 @@ impl Service {
     }
 
     /// Sets what an accepted socket needs.
-    pub(super) fn prepare(&self, setup: &Setup, socket: &Socket) -> io::Result<()> {
+    pub(super) fn prepare(&self, setup: &Setup, socket: &Socket, number: u64) -> io::Result<()> {
         // Nobody may take half an answer for a whole one: should this process be killed, the kernel
         // resets the plain side of a client end. The orderly close takes it back.
         if matches!(setup.end, End::Client { .. }) {
@@ -253,7 +272,12 @@ impl Service {
                 net::keepalive(stream, keepalive)?;
             }
             for option in &setup.downstream {
-                net::apply(&socket, option)?;
+                // The connection goes on without, as with stunnel.
+                if let Err(error) = net::apply(&socket, option) {
+                    let text = net::not_set(option, &error);
+                    let event = Event::Finding { level: Level::Warning, text: &text };
+                    self.shared.limiter.log(&event, self.scope(Some(number)));
+                }
             }
         }
         Ok(())
@@ -288,7 +312,7 @@ impl Service {
                     let session = Session { service: self.clone(), number, peer, accepted };
                     let alive = alive.clone();
                     tokio::spawn(async move {
-                        session.run(socket).await;
+                        let _ = session.run(socket).await;
                         drop(alive);
                     });
                 }

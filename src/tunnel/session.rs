@@ -6,9 +6,11 @@
 //! one log line, one counter.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -16,10 +18,10 @@ use super::admission::Seat;
 use super::relay::{Fault, Meter, Outcome, Side, relay};
 use super::service::{Info, Listed, Phase, Service};
 use super::setup::{Clocks, End as Wearer, Setup};
-use crate::config::model::{Level, Mode};
-use crate::net::{Peer, Socket};
+use crate::config::model::{Level, Mode, ProxyHeader};
+use crate::net::{self, Caller, Peer, Reached, Socket};
 use crate::observe::event::{Event, Manner, Scope};
-use crate::secrets::Grant;
+use crate::secrets::{Grant, Identity};
 use crate::tls::{self, Cause, Failure, Secured};
 
 /// A session that has been silent for this long at a drain has nothing under way.
@@ -92,6 +94,11 @@ impl End {
             (Self::Cut(Cut::Revoked), _) => Level::Notice,
             _ => Level::Info,
         }
+    }
+
+    /// Whether it ended as it was meant to: both directions in order, or one of them and silence.
+    fn is_good(&self) -> bool {
+        matches!(self, Self::Complete | Self::Cut(Cut::HalfClosed { .. }))
     }
 
     /// What the table of endings makes of the two connections.
@@ -169,35 +176,50 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// The whole life of a connection.
-    pub(super) async fn run(self, socket: Socket) {
-        let setup = self.service.setup();
+    /// The whole life of a connection. Says whether it went well.
+    pub(super) async fn run(mut self, socket: Socket) -> bool {
+        let mut setup = self.service.setup();
         Event::Accepted { peer: &self.peer }.log(self.scope());
-        if let Err(error) = self.service.prepare(&setup, &socket) {
+        if let Err(error) = self.service.prepare(&setup, &socket, self.number) {
             self.service.counters.refused("socket-options");
             self.log_stranger(&Event::Unprepared { peer: &self.peer, error: &error });
-            return;
+            return false;
         }
         let mut phase = self.service.phase();
         let established = tokio::select! {
-            established = self.establish(&setup, socket) => established,
+            established = self.establish(&mut setup, socket) => established,
             _ = phase.wait_for(|phase| *phase != Phase::Running) => None,
         };
-        if let Some(open) = established {
-            // The keys are needed no more: a set that a reload replaces is wiped when the last
-            // handshake that uses it is over.
-            let (clocks, reset, single) = (setup.clocks, setup.reset, setup.single);
-            drop(setup);
-            self.converse(open, clocks, reset, single, phase).await;
+        let Some(open) = established else {
+            return false;
+        };
+        // The keys are needed no more: a set that a reload replaces is wiped when the last
+        // handshake that uses it is over.
+        let (clocks, reset, single) = (setup.clocks, setup.reset, setup.single);
+        drop(setup);
+        // Of the service that the client asked for.
+        let phase = self.service.phase();
+        self.converse(open, clocks, reset, single, phase).await
+    }
+
+    /// From here on the session belongs to the service that the client asked for, if it did.
+    fn belong_to(&mut self, asked: Option<&Asked>, setup: &mut Arc<Setup>) {
+        if let Some((service, its)) = asked {
+            self.service = service.clone();
+            *setup = its.clone();
         }
     }
 
-    async fn establish(&self, setup: &Setup, socket: Socket) -> Option<Open> {
-        match &setup.end {
+    async fn establish(&mut self, setup: &mut Arc<Setup>, socket: Socket) -> Option<Open> {
+        let at_door = setup.clone();
+        match &at_door.end {
             Wearer::Server(acceptor) => {
                 let place = self.service.capacity().handshakes.enter(self.peer.ip());
                 let secrets = setup.secrets.clone();
-                let handshake = acceptor.accept(secrets, socket);
+                let asked: Vec<Asked> =
+                    self.service.named().iter().map(|s| (s.clone(), s.setup())).collect();
+                let named = asked.iter().filter_map(|(_, setup)| setup.named()).collect();
+                let handshake = acceptor.accept(secrets, named, socket);
                 let limit = self.accepted + setup.clocks.handshake;
                 let handshake = tokio::select! {
                     done = timeout_at(limit, handshake) => done,
@@ -207,9 +229,13 @@ impl Session {
                         return None;
                     }
                 };
-                let Secured { stream, grant, facts } = match handshake {
-                    Ok(Ok(secured)) => secured,
-                    Ok(Err(Failure { cause, stream })) => {
+                let Secured { stream, grant, facts, .. } = match handshake {
+                    Ok(Ok(secured)) => {
+                        self.belong_to(secured.named.and_then(|n| asked.get(n)), setup);
+                        secured
+                    }
+                    Ok(Err(Failure { cause, stream, named })) => {
+                        self.belong_to(named.and_then(|n| asked.get(n)), setup);
                         self.refused(&cause);
                         // Lingering is bounded like the handshake itself: in time, and by the place.
                         if let Some(socket) = stream {
@@ -228,43 +254,36 @@ impl Session {
                 drop(place);
                 self.secured(Mode::Server, &grant, &facts);
                 let seat = self.admit()?;
-                let (upstream, _, target) = match setup.dialer.dial().await {
-                    Ok(reached) => reached,
-                    Err(error) => {
-                        self.log_stranger(&Event::Unreachable { peer: &self.peer, error: &error });
-                        if let Some(socket) = stream.into_socket() {
-                            socket.reset_on_close(true);
-                        }
-                        return None;
+                let local = stream.socket().and_then(Socket::local_address);
+                let Some(reached) = self.reach(setup, Some(grant.who()), local).await else {
+                    if let Some(socket) = stream.into_socket() {
+                        socket.reset_on_close(true);
                     }
+                    return None;
                 };
-                let listed = self.opened(&grant, facts, target);
-                let streams = Streams::Server { downstream: Box::new(stream), upstream };
+                let listed = self.opened(&grant, facts, reached.address);
+                let (downstream, upstream) = (Box::new(stream), reached.socket);
+                let streams = Streams::Server { downstream, upstream };
                 Some(Open { streams, grant, listed, _seat: seat })
             }
             Wearer::Client { connector, identity, name } => {
                 let seat = self.admit()?;
-                let (upstream, target, address) = match setup.dialer.dial().await {
-                    Ok(reached) => reached,
-                    Err(error) => {
-                        self.log_stranger(&Event::Unreachable { peer: &self.peer, error: &error });
-                        return None;
-                    }
-                };
+                let reached = self.reach(setup, None, None).await?;
+                let address = reached.address;
                 let (secrets, identity) = (setup.secrets.clone(), identity.clone());
-                let name = name.of(&target);
+                let name = name.of(reached.endpoint.as_ref());
                 Event::Presenting { who: &identity, name }.log(self.scope());
-                let handshake = connector.connect(secrets, identity, name, upstream);
+                let handshake = connector.connect(secrets, identity, name, reached.socket);
                 let limit = Instant::now() + setup.clocks.handshake;
                 let (cause, stream) = match timeout_at(limit, handshake).await {
-                    Ok(Ok(Secured { stream, grant, facts })) => {
+                    Ok(Ok(Secured { stream, grant, facts, .. })) => {
                         self.secured(Mode::Client, &grant, &facts);
                         let listed = self.opened(&grant, facts, address);
                         let upstream = Box::new(stream);
                         let streams = Streams::Client { downstream: socket, upstream };
                         return Some(Open { streams, grant, listed, _seat: seat });
                     }
-                    Ok(Err(Failure { cause, stream })) => (cause, stream),
+                    Ok(Err(Failure { cause, stream, .. })) => (cause, stream),
                     Err(_) => (Cause::Timeout(setup.clocks.handshake), None),
                 };
                 self.service.counters.refused(cause.name());
@@ -294,6 +313,49 @@ impl Session {
             group: facts.group.as_ref().map(|group| (group.name.as_str(), group.bits)),
         }
         .log(self.scope());
+    }
+
+    /// Connects to the target and says what is to be said before the data, or why there is no target.
+    async fn reach(
+        &self,
+        setup: &Setup,
+        who: Option<&Identity>,
+        local: Option<SocketAddr>,
+    ) -> Option<Reached> {
+        let unreachable = |error: &dyn fmt::Display| {
+            self.log_stranger(&Event::Unreachable { peer: &self.peer, error });
+        };
+        let caller = Caller { peer: &self.peer, who, scope: self.scope() };
+        let mut reached = match setup.dialer.dial(&caller).await {
+            Ok(reached) => reached,
+            Err(error) => {
+                unreachable(&error);
+                return None;
+            }
+        };
+        #[cfg(unix)]
+        if let Some(child) = reached.child.take() {
+            self.watch(child);
+        }
+        if setup.preface == Some(ProxyHeader::V1) {
+            let line = net::proxy_header(&self.peer, local);
+            if let Err(error) = reached.socket.write_all(&line).await {
+                unreachable(&error);
+                return None;
+            }
+        }
+        Some(reached)
+    }
+
+    /// Logs a program's start and its end, which may come after the session's.
+    #[cfg(unix)]
+    fn watch(&self, child: net::Child) {
+        let (service, number, pid) = (self.service.clone(), self.number, child.pid);
+        Event::ChildStarted { pid }.log(service.scope(Some(number)));
+        tokio::spawn(async move {
+            let end = child.ended().await;
+            Event::ChildEnded { pid, end: &end }.log(service.scope(Some(number)));
+        });
     }
 
     /// A seat, or a line that says why there is none.
@@ -333,7 +395,7 @@ impl Session {
         reset: Option<bool>,
         single: bool,
         mut phase: watch::Receiver<Phase>,
-    ) {
+    ) -> bool {
         let info = open.listed.info.clone();
         let meter = &info.meter;
         let mode = open.streams.mode();
@@ -345,12 +407,17 @@ impl Session {
         self.service.counters.ended(end.name());
         let (up, down, age) = (meter.up(), meter.down(), self.accepted.elapsed());
         let (level, manner) = (end.level(mode), end.manner(mode, reset));
-        Event::Closed { level, mode, end: &end, manner, up, down, age }.log(self.scope());
+        let complete = matches!(end, End::Complete);
+        Event::Closed { level, mode, complete, end: &end, manner, up, down, age }.log(self.scope());
         // Held until the sockets are closed: of a one-session service the next one must not reach
         // the backend before.
         open.streams.close(&end, reset).await;
+        end.is_good()
     }
 }
+
+/// A service that the client may ask for, as it was when the session began.
+type Asked = (Arc<Service>, Arc<Setup>);
 
 /// A session that was let in.
 struct Open {

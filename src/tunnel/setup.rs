@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use crate::config::diagnostic::{Diagnostic, Place, Severity};
 use crate::config::model::{
-    Authentication, Decided, Endpoint, Host, Keepalive, Mode, PskConfig, ServiceConfig,
-    SocketOption,
+    Authentication, Decided, Endpoint, Host, Keepalive, Mode, NamePattern, ProxyHeader, PskConfig,
+    ServiceConfig, SocketOption, Source,
 };
 use crate::net::Dialer;
 use crate::secrets::{Gravity, Identity, Problem, SecretSet, escape};
-use crate::tls::{Acceptor, Connector};
+use crate::tls::{Acceptor, Connector, Named};
 
 /// A service's configuration, keys, TLS context and dialer. Immutable, shared, replaced as a whole.
 #[derive(Debug)]
@@ -21,6 +21,9 @@ pub struct Setup {
     pub(super) dialer: Dialer,
     pub(super) clocks: Clocks,
     pub(super) reset: Option<bool>,
+    pub(super) preface: Option<ProxyHeader>,
+    /// The service whose clients come here when they send such a name.
+    asked_at: Option<(String, NamePattern)>,
     /// Of the TLS side's socket when it is the accepted one; the dialer has it otherwise.
     pub(super) keepalive: Option<Keepalive>,
     pub(super) downstream: Vec<Decided<SocketOption>>,
@@ -45,10 +48,10 @@ pub(super) enum ServerName {
 }
 
 impl ServerName {
-    pub(super) fn of<'a>(&'a self, target: &'a Endpoint) -> Option<&'a str> {
+    pub(super) fn of<'a>(&'a self, target: Option<&'a Endpoint>) -> Option<&'a str> {
         match (self, target) {
             (Self::Fixed(name), _) => Some(name),
-            (Self::OfTarget, Endpoint::Tcp { host: Host::Name(name), .. }) => Some(name),
+            (Self::OfTarget, Some(Endpoint::Tcp { host: Host::Name(name), .. })) => Some(name),
             _ => None,
         }
     }
@@ -114,8 +117,9 @@ impl Setup {
             secrets,
             end,
             dialer: Dialer::new(
-                config.connect.iter().map(|target| target.value.clone()).collect(),
+                config.target.clone(),
                 config.failover.value,
+                config.local.as_ref().map(|local| local.value.clone()),
                 config.timeouts.connect.value,
                 dialed,
                 config.sockets.upstream.clone(),
@@ -126,15 +130,35 @@ impl Setup {
                 close: config.timeouts.close.value,
             },
             reset: config.reset.as_ref().map(|reset| reset.value),
+            preface: config.preface.as_ref().map(|preface| preface.value),
+            asked_at: match &config.source {
+                Source::ServerName { of, pattern } => Some((of.value.clone(), pattern.clone())),
+                Source::Listeners(_) | Source::Stdio => None,
+            },
             keepalive: accepted,
             downstream: config.sockets.downstream.clone(),
             single: config.limits.max_sessions.as_ref().is_some_and(|limit| limit.value == 1),
         })
     }
 
+    /// What a handshake at another service's door has to know of this one.
+    pub(super) fn named(&self) -> Option<Named> {
+        let (_, pattern) = self.asked_at.as_ref()?;
+        let End::Server(acceptor) = &self.end else {
+            return None;
+        };
+        let (pattern, acceptor) = (pattern.clone(), acceptor.clone());
+        Some(Named { pattern, acceptor, secrets: self.secrets.clone() })
+    }
+
     /// The keys.
     pub fn secrets(&self) -> &SecretSet {
         &self.secrets
+    }
+
+    /// The service through which this one is reached, by clients that send such a name.
+    pub fn asked_at(&self) -> Option<(&str, &NamePattern)> {
+        self.asked_at.as_ref().map(|(service, pattern)| (service.as_str(), pattern))
     }
 
     /// The identity that a client end presents.

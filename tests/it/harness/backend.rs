@@ -163,6 +163,41 @@ impl Backend {
         Self::new(|stream| Some(read_to_end(stream)))
     }
 
+    /// Says nothing, and what it has got can be seen while more may come.
+    pub fn recorder() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port for the backend");
+        let address = listener.local_addr().unwrap();
+        let book = Arc::new(Book::default());
+        let in_thread = Arc::clone(&book);
+        std::thread::spawn(move || {
+            for (number, stream) in listener.incoming().enumerate() {
+                if in_thread.over.load(Ordering::Acquire) {
+                    return;
+                }
+                in_thread.seen.lock().unwrap().push(Seen::default());
+                let (book, mut stream) = (Arc::clone(&in_thread), stream.expect("a connection"));
+                std::thread::spawn(move || {
+                    let mut piece = [0_u8; 4096];
+                    while let Ok(count @ 1..) = stream.read(&mut piece) {
+                        book.seen.lock().unwrap()[number].bytes.extend_from_slice(&piece[..count]);
+                    }
+                });
+            }
+        });
+        Self { address, book }
+    }
+
+    /// What a recorder has got over connection `number` so far.
+    pub fn so_far(&self, number: usize) -> Vec<u8> {
+        self.book
+            .seen
+            .lock()
+            .unwrap()
+            .get(number)
+            .map(|seen| seen.bytes.clone())
+            .unwrap_or_default()
+    }
+
     pub fn address(&self) -> SocketAddr {
         self.address
     }

@@ -35,7 +35,7 @@ pub struct Gate {
     folder: TempDir,
     file: String,
     log: Option<PathBuf>,
-    descriptors: Option<u32>,
+    shell: Option<String>,
 }
 
 impl Gate {
@@ -43,7 +43,7 @@ impl Gate {
     pub fn new() -> Self {
         let folder = TempDir::new().expect("a folder for the test");
         write_private(&folder.path().join("psk.txt"), &secret(IDENTITY, KEY));
-        Self { folder, file: "pskgate.toml".to_owned(), log: None, descriptors: None }
+        Self { folder, file: "pskgate.toml".to_owned(), log: None, shell: None }
     }
 
     pub fn folder(&self) -> &Path {
@@ -69,19 +69,24 @@ impl Gate {
     }
 
     /// At most so many descriptors, hard.
-    pub fn descriptors(mut self, most: u32) -> Self {
-        self.descriptors = Some(most);
+    pub fn descriptors(self, most: u32) -> Self {
+        self.shell(&format!("ulimit -n {most}"))
+    }
+
+    /// Started by a shell that does this before.
+    pub fn shell(mut self, line: &str) -> Self {
+        self.shell = Some(line.to_owned());
         self
     }
 
     /// Starts it and returns at once.
     pub fn launch(self) -> Pskgate {
         let binary = env!("CARGO_BIN_EXE_pskgate");
-        let mut command = match self.descriptors {
+        let mut command = match &self.shell {
             None => Command::new(binary),
-            Some(most) => {
+            Some(line) => {
                 let mut shell = Command::new("sh");
-                shell.args(["-c", &format!("ulimit -n {most} && exec \"$@\""), "sh", binary]);
+                shell.args(["-c", &format!("{line} && exec \"$@\""), "sh", binary]);
                 shell
             }
         };

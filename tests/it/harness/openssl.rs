@@ -102,11 +102,18 @@ impl OpensslClient {
     where
         I::Item: AsRef<std::ffi::OsStr>,
     {
+        let arguments = arguments.into_iter().map(|one| one.as_ref().to_owned());
+        let to = ["-connect".into(), to.to_string().into()];
+        Self::start_unconnected(folder, to.into_iter().chain(arguments))
+    }
+
+    /// The same, where the arguments say whom to connect to.
+    pub fn start_unconnected<I: IntoIterator>(folder: &Path, arguments: I) -> Self
+    where
+        I::Item: AsRef<std::ffi::OsStr>,
+    {
         let mut command = Command::new("openssl");
-        command
-            .current_dir(folder)
-            .args(["s_client", "-ign_eof", "-connect", &to.to_string()])
-            .args(arguments);
+        command.current_dir(folder).args(["s_client", "-ign_eof"]).args(arguments);
         Self { process: Process::spawn("openssl s_client", PACKAGE, &mut command) }
     }
 
@@ -114,6 +121,12 @@ impl OpensslClient {
     pub fn echo(&mut self, line: &str) {
         self.process.type_in(&format!("{line}\n"));
         self.process.wait_for(line, PATIENCE);
+    }
+
+    /// All that it wrote, once it has ended.
+    pub fn wait_end(mut self) -> String {
+        self.process.wait(PATIENCE);
+        self.process.out()
     }
 
     /// The number of the alert that it was sent, once it has given up.

@@ -126,6 +126,11 @@ impl Process {
         stdin.write_all(text.as_bytes()).and_then(|()| stdin.flush()).expect("it reads its input");
     }
 
+    /// Closes its standard input.
+    pub fn end_input(&mut self) {
+        drop(self.stdin.take());
+    }
+
     pub fn signal(&self, signal: Signal) {
         let id = i32::try_from(self.child.id()).unwrap();
         kill_process(Pid::from_raw(id).unwrap(), signal).expect("it can be signalled");

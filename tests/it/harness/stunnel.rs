@@ -32,6 +32,11 @@ impl Stunnel {
         Self::start(port, connect, &secret(IDENTITY, KEY), extra)
     }
 
+    /// A server end whose sections are these, without their secrets; the first is the one at `port`.
+    pub fn server_with(port: u16, sections: &str) -> Self {
+        Self::run(port, &secret(IDENTITY, KEY), sections)
+    }
+
     /// A client end before `connect`.
     pub fn client(connect: SocketAddr, extra: &str) -> Self {
         Self::client_with(connect, &secret(IDENTITY, KEY), extra)
@@ -43,12 +48,16 @@ impl Stunnel {
     }
 
     fn start(port: u16, connect: SocketAddr, secrets: &str, extra: &str) -> Self {
+        let section = format!("[peer]\naccept = 127.0.0.1:{port}\nconnect = {connect}\n{extra}\n");
+        Self::run(port, secrets, &section)
+    }
+
+    fn run(port: u16, secrets: &str, sections: &str) -> Self {
         let folder = TempDir::new().expect("a folder for stunnel");
         let (conf, keys) = (folder.path().join("stunnel.conf"), folder.path().join("psk.txt"));
         write_private(&keys, secrets);
         let text = format!(
-            "foreground = yes\ndebug = 7\npid =\n[peer]\naccept = 127.0.0.1:{port}\nconnect = {connect}\n\
-             PSKsecrets = {}\n{extra}\n",
+            "foreground = yes\ndebug = 7\npid =\nPSKsecrets = {}\n{sections}\n",
             keys.display()
         );
         write_private(&conf, &text);

@@ -1,0 +1,350 @@
+//! Single options: what is set is what happens, and where stunnel does the same, the same as there.
+
+use std::net::{SocketAddr, TcpListener};
+use std::process::Command;
+
+use crate::harness::openssl::psk;
+use crate::harness::{
+    Backend, Ending, Gate, OpensslClient, PATIENCE, Plain, Process, Stunnel, Tls, client_toml,
+    free_port, local, server_toml,
+};
+
+/// Remembers who came.
+fn who_comes() -> Backend {
+    Backend::new(|stream| {
+        Some((stream.peer_addr().unwrap().ip().to_string().into_bytes(), Ending::Fin))
+    })
+}
+
+fn come(to: SocketAddr) {
+    let client = Stunnel::client(to, "");
+    let plain = Plain::connect(client.address());
+    plain.shut();
+    plain.end();
+}
+
+#[test]
+fn local_is_where_connections_come_from() {
+    let backend = who_comes();
+    let lines = |port: u16| {
+        format!(
+            "[tls]\naccept = 127.0.0.1:{port}\nconnect = {}\nlocal = 127.0.0.7\n",
+            backend.address()
+        )
+    };
+    let (ours, theirs) = (free_port(), free_port());
+    let gate = Gate::new().conf("x.conf", &format!("{}PSKsecrets = psk.txt\n", lines(ours)), None);
+    let gate = gate.start();
+    let stunnel = Stunnel::server_with(theirs, &lines(theirs));
+    for (number, to) in [gate.address("tls"), stunnel.address()].into_iter().enumerate() {
+        come(to);
+        assert_eq!(backend.wait_end(number).0, b"127.0.0.7");
+    }
+    let native = server_toml(backend.address(), "local-address = \"127.0.0.8\"");
+    let gate = Gate::new().toml(&native).start();
+    come(gate.address("tls"));
+    assert_eq!(backend.wait_end(2).0, b"127.0.0.8");
+}
+
+/// With a source of one family there is no way to the other, and none is made up.
+#[test]
+fn a_local_address_of_another_family_reaches_nobody() {
+    let backend = who_comes();
+    let native = server_toml(backend.address(), "local-address = \"::1\"");
+    let gate = Gate::new().toml(&native).start();
+    come(gate.address("tls"));
+    gate.wait_logged("the local address is of another family");
+    assert_eq!(backend.accepted(), 0);
+}
+
+/// How often each of three backends is reached, by either program.
+fn spread(failover: &str, dead_first: bool) -> [Vec<usize>; 2] {
+    let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    [true, false].map(|ours| {
+        let backends = [who_comes(), who_comes(), who_comes()];
+        let port = free_port();
+        let mut text = format!("[tls]\naccept = 127.0.0.1:{port}\nfailover = {failover}\n");
+        if dead_first {
+            text += &format!("connect = {dead}\n");
+        }
+        for backend in &backends {
+            text += &format!("connect = {}\n", backend.address());
+        }
+        let _gate;
+        let _stunnel;
+        if ours {
+            _gate =
+                Gate::new().conf("x.conf", &format!("{text}PSKsecrets = psk.txt\n"), None).start();
+        } else {
+            _stunnel = Stunnel::server_with(port, &text);
+        }
+        // A resumed session goes where the first one went: every client is a new one.
+        for _ in 0..6 {
+            let arguments = psk().into_iter().chain(["-no_ticket".to_owned()]);
+            OpensslClient::start(local(port), arguments).wait_end();
+        }
+        backends.iter().map(Backend::accepted).collect()
+    })
+}
+
+#[test]
+fn failover_prefers_the_first_or_takes_turns_as_in_stunnel() {
+    for dead_first in [false, true] {
+        assert_eq!(spread("prio", dead_first), [vec![6, 0, 0], vec![6, 0, 0]]);
+    }
+    assert_eq!(spread("rr", false), [vec![2, 2, 2], vec![2, 2, 2]]);
+}
+
+/// A name with two addresses is two places to take turns between.
+#[test]
+fn turns_are_taken_between_the_addresses_of_a_port_alone_too() {
+    let port = free_port();
+    let counts = ["[::1]", "127.0.0.1"].map(|host| {
+        let listener = TcpListener::bind(format!("{host}:{port}")).unwrap();
+        let count = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let counted = count.clone();
+        std::thread::spawn(move || {
+            for _ in listener.incoming() {
+                counted.fetch_add(1, std::sync::atomic::Ordering::AcqRel);
+            }
+        });
+        count
+    });
+    let text = server_toml(port, "failover = \"round-robin\"");
+    let gate = Gate::new().toml(&text).start();
+    for _ in 0..4 {
+        OpensslClient::start(gate.address("tls"), psk()).wait_end();
+    }
+    assert_eq!(counts.map(|count| count.load(std::sync::atomic::Ordering::Acquire)), [2, 2]);
+}
+
+/// What s_client and a server with these lines of a section agree on; nothing if they do not.
+fn agreed(lines: &str, ours: bool, arguments: &[&str]) -> Option<(String, String)> {
+    // It ends the session at once, and with it s_client.
+    let backend = who_comes();
+    let port = free_port();
+    let text =
+        format!("[tls]\naccept = 127.0.0.1:{port}\nconnect = {}\n{lines}\n", backend.address());
+    let _gate;
+    let _stunnel;
+    if ours {
+        _gate = Gate::new().conf("x.conf", &format!("{text}PSKsecrets = psk.txt\n"), None).start();
+    } else {
+        _stunnel = Stunnel::server_with(port, &text);
+    }
+    let all = psk().into_iter().chain(arguments.iter().map(|one| (*one).to_owned()));
+    let said = OpensslClient::start(local(port), all).wait_end();
+    let after = |mark: &str| Some(said.split_once(mark)?.1.lines().next()?.trim().to_owned());
+    let (suite, key) = (after("Cipher is ")?, after("Server Temp Key: ").unwrap_or_default());
+    (suite != "(NONE)").then_some((suite, key))
+}
+
+#[test]
+fn what_is_negotiated_under_each_tls_option_is_what_stunnel_negotiates() {
+    const TWO: &str = "PSK-AES128-CBC-SHA:PSK-AES256-CBC-SHA";
+    const TWO_REVERSED: &str = "ciphers = PSK-AES256-CBC-SHA:PSK-AES128-CBC-SHA";
+    let preference = format!("{TWO_REVERSED}\noptions = CIPHER_SERVER_PREFERENCE");
+    let unsaid = format!("{preference}\noptions = -CIPHER_SERVER_PREFERENCE");
+    let chacha = "options = CIPHER_SERVER_PREFERENCE\noptions = PRIORITIZE_CHACHA\n\
+                  ciphersuites = TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256";
+    const CHACHA_FIRST: &str = "TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256";
+    let (v12, v13) = (Tls::V12.flag(), Tls::V13.flag());
+    let cases: &[(&str, &[&str], Option<&str>)] = &[
+        (TWO_REVERSED, &[v12, "-cipher", TWO], Some("PSK-AES128-CBC-SHA")),
+        (&preference, &[v12, "-cipher", TWO], Some("PSK-AES256-CBC-SHA")),
+        (&unsaid, &[v12, "-cipher", TWO], Some("PSK-AES128-CBC-SHA")),
+        (chacha, &[v13, "-ciphersuites", CHACHA_FIRST], Some("TLS_CHACHA20_POLY1305_SHA256")),
+        (
+            &chacha.replace("options = PRIORITIZE_CHACHA\n", ""),
+            &[v13, "-ciphersuites", CHACHA_FIRST],
+            Some("TLS_AES_128_GCM_SHA256"),
+        ),
+        ("options = NO_TLSv1_3", &[v13], None),
+        ("options = NO_TLSv1_3", &[v12], Some("ECDHE-PSK-CHACHA20-POLY1305")),
+        ("options = NO_TLSv1_3\noptions = -NO_TLSv1_3", &[v13], Some("SHA256")),
+        ("options = -NO_TLSv1_2\noptions = NO_TLSv1_2", &[v12], Some("ECDHE-PSK")),
+        ("sslVersion = TLSv1.2", &[v13], None),
+        ("sslVersion = TLSv1.2", &[], Some("ECDHE-PSK")),
+        ("sslVersion = TLSv1.3", &[v12], None),
+        ("sslVersion = all", &[], Some("SHA256")),
+        ("sslVersionMin = TLSv1.3", &[v12], None),
+        ("sslVersionMax = TLSv1.2", &[v13], None),
+        ("curves = P-384", &[v13], Some("SHA256")),
+        ("curves = P-521:P-384", &[v12], Some("ECDHE-PSK")),
+        ("curves = P-384", &[v13, "-groups", "X25519"], None),
+        ("securityLevel = 3", &[v12, "-cipher", "PSK-AES128-CBC-SHA:@SECLEVEL=0"], None),
+        ("securityLevel = 3", &[v13], Some("SHA256")),
+        ("securityLevel = 4", &[v13], Some("TLS_CHACHA20_POLY1305_SHA256")),
+        ("securityLevel = 5", &[v13], Some("TLS_CHACHA20_POLY1305_SHA256")),
+        ("securityLevel = 0", &[v12, "-cipher", "PSK-AES128-CBC-SHA"], Some("PSK-AES128-CBC-SHA")),
+    ];
+    let mut wrong = Vec::new();
+    for (lines, arguments, expected) in cases {
+        let ours = agreed(lines, true, arguments);
+        let theirs = agreed(lines, false, arguments);
+        let suite = ours.as_ref().map(|(suite, _)| suite.as_str());
+        let as_expected = match (suite, expected) {
+            (Some(suite), Some(expected)) => suite.contains(expected),
+            (None, None) => true,
+            _ => false,
+        };
+        if ours != theirs || !as_expected {
+            wrong.push(format!("{lines} {arguments:?}: {ours:?}, stunnel {theirs:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The switches that would weaken every handshake have no effect, and working files keep working.
+#[test]
+fn what_would_weaken_is_accepted_and_does_nothing() {
+    let lines = "options = -NO_TICKET\noptions = ALLOW_NO_DHE_KEX\noptions = -NO_COMPRESSION\n\
+                 options = ALLOW_UNSAFE_LEGACY_RENEGOTIATION\noptions = ALLOW_CLIENT_RENEGOTIATION";
+    let (suite, key) = agreed(lines, true, &["-tls1_3", "-allow_no_dhe_kex"]).expect("it works");
+    assert!(suite.contains("SHA256") && key.contains("X25519"), "{suite} {key}");
+    let port = free_port();
+    let backend = Backend::echo();
+    let text = format!(
+        "[tls]\naccept = 127.0.0.1:{port}\nconnect = {}\nPSKsecrets = psk.txt\n{lines}\n",
+        backend.address()
+    );
+    let gate = Gate::new().conf("x.conf", &text, None).start();
+    let all = psk().into_iter().chain(["-tls1_2".to_owned()]);
+    let mut client = OpensslClient::start(gate.address("tls"), all);
+    client.echo("no ticket, please");
+    assert!(!client.out().contains("TLS session ticket:"), "{}", client.out());
+}
+
+/// Of each side, every option of socket(7), tcp(7) and ip(7) that stunnel knows.
+#[test]
+fn every_socket_option_is_set_on_every_side() {
+    const OPTIONS: &[(&str, &str, &str)] = &[
+        ("SO_DEBUG", "1", "SOL_SOCKET, SO_DEBUG, [1]"),
+        ("SO_DONTROUTE", "1", "SOL_SOCKET, SO_DONTROUTE, [1]"),
+        ("SO_KEEPALIVE", "1", "SOL_SOCKET, SO_KEEPALIVE, [1]"),
+        ("SO_LINGER", "1:7", "SOL_SOCKET, SO_LINGER, {l_onoff=1, l_linger=7}"),
+        ("SO_OOBINLINE", "1", "SOL_SOCKET, SO_OOBINLINE, [1]"),
+        ("SO_RCVBUF", "70001", "SOL_SOCKET, SO_RCVBUF, [70001]"),
+        ("SO_SNDBUF", "70002", "SOL_SOCKET, SO_SNDBUF, [70002]"),
+        ("SO_RCVLOWAT", "1", "SOL_SOCKET, SO_RCVLOWAT, [1]"),
+        ("SO_RCVTIMEO", "61:5", "SOL_SOCKET, SO_RCVTIMEO"),
+        ("SO_SNDTIMEO", "62:5", "SOL_SOCKET, SO_SNDTIMEO"),
+        ("SO_REUSEADDR", "1", "SOL_SOCKET, SO_REUSEADDR, [1]"),
+        ("SO_BINDTODEVICE", "lo", "SOL_SOCKET, SO_BINDTODEVICE, \"lo"),
+        ("TCP_KEEPCNT", "4", "SOL_TCP, TCP_KEEPCNT, [4]"),
+        ("TCP_KEEPIDLE", "181", "SOL_TCP, TCP_KEEPIDLE, [181]"),
+        ("TCP_KEEPINTVL", "17", "SOL_TCP, TCP_KEEPINTVL, [17]"),
+        ("IP_TOS", "16", "SOL_IP, IP_TOS, [16]"),
+        ("IP_TTL", "63", "SOL_IP, IP_TTL, [63]"),
+        ("TCP_NODELAY", "0", "SOL_TCP, TCP_NODELAY, [0]"),
+        ("IP_FREEBIND", "1", "SOL_IP, IP_FREEBIND, [1]"),
+    ];
+    let backend = Backend::echo();
+    let port = free_port();
+    let mut text = format!(
+        "[tls]\naccept = 127.0.0.1:{port}\nconnect = {}\nPSKsecrets = psk.txt\n",
+        backend.address()
+    );
+    for side in ["a", "l", "r"] {
+        for (name, value, _) in OPTIONS {
+            text += &format!("socket = {side}:{name}={value}\n");
+        }
+        // Linux knows it and takes it from nobody. On a listener that would be the end.
+        if side != "a" {
+            text += &format!("socket = {side}:SO_SNDLOWAT=1\n");
+        }
+    }
+    let gate = Gate::new().conf("x.conf", &text, None);
+    let folder = gate.folder().to_owned();
+    let mut command = Command::new("strace");
+    command.args(["-f", "-e", "trace=setsockopt,accept4,listen,connect", "-o", "trace"]);
+    command.arg(env!("CARGO_BIN_EXE_pskgate")).args(["run", "x.conf"]).current_dir(&folder);
+    let mut process = Process::spawn("strace", "the Debian package strace", &mut command);
+    crate::harness::until("the port", PATIENCE, || {
+        std::fs::read_to_string(folder.join("trace")).ok()?.contains("listen(").then_some(())
+    });
+    let client = Stunnel::client(local(port), "");
+    Plain::connect(client.address()).echo(b"options are no obstacle");
+    process.kill();
+    let trace = std::fs::read_to_string(folder.join("trace")).unwrap();
+    let calls = |of: &str| -> Vec<String> {
+        trace
+            .lines()
+            .filter(|line| line.contains(&format!("setsockopt({of}, ")))
+            .map(str::to_owned)
+            .collect()
+    };
+    let first_number = |mark: &str| {
+        let line = trace.lines().find(|line| line.contains(mark)).expect(mark);
+        line.split_once(mark).unwrap().1.split([',', ')']).next().unwrap().to_owned()
+    };
+    let connects: String = format!("sin_port=htons({})", backend.address().port());
+    let line = trace.lines().find(|line| line.contains(&connects)).expect("a connect");
+    let up = line.split_once("connect(").unwrap().1.split(',').next().unwrap().to_owned();
+    let accepted =
+        trace.lines().find(|l| l.contains("accept4(") && l.contains("sin_port")).unwrap();
+    let down = accepted.rsplit("= ").next().unwrap().trim().to_owned();
+    for (side, fd) in [("a", first_number("listen(")), ("l", down), ("r", up)] {
+        let calls = calls(&fd);
+        for (name, _, wanted) in OPTIONS {
+            let done = calls.iter().any(|call| call.contains(wanted) && call.ends_with("= 0"));
+            assert!(done, "{side}:{name} of descriptor {fd} is not set:\n{}", calls.join("\n"));
+        }
+    }
+    assert!(process.err().contains("SendLowWater"), "what cannot be set is told");
+}
+
+#[test]
+fn ipv6_only_is_set_before_the_address_is_bound() {
+    let port = free_port();
+    let backend = Backend::echo();
+    let extra = "socket = \"accept:IPV6_V6ONLY=1\"";
+    let text =
+        server_toml(backend.address(), extra).replace("127.0.0.1:0", &format!("[::]:{port}"));
+    let gate = Gate::new().toml(&text).start();
+    gate.wait_logged("listening on");
+    assert!(TcpListener::bind(("0.0.0.0", port)).is_ok(), "IPv4 is still to be had");
+}
+
+/// VolSync's file, in the parts that make it up.
+#[test]
+fn volsync_s_client_reaches_a_server_with_a_program() {
+    let port = free_port();
+    let text = format!(
+        "foreground = yes\ndebug = info\nsocket = l:SO_KEEPALIVE=1\nsocket = l:TCP_KEEPIDLE=180\n\
+         socket = r:SO_KEEPALIVE=1\nsocket = r:TCP_KEEPIDLE=180\nsyslog = no\n\
+         [rsync]\nciphers = PSK\nPSKsecrets = psk.txt\nsslVersionMin = TLSv1.3\n# comment\n\
+         accept = :::{port}\nexec = /bin/cat\nexecargs = cat -u\n"
+    );
+    let gate = Gate::new().conf("x.conf", &text, None).start();
+    let client = Gate::new().toml(&client_toml(local(port), "")).start();
+    let plain = Plain::connect(client.address("plain"));
+    plain.echo(b"over the wildcard");
+    gate.wait_logged("Local mode child started");
+}
+
+#[test]
+fn a_global_address_is_bound_once_and_the_rest_goes_on_as_in_stunnel() {
+    let (first, second) = (Backend::echo(), Backend::echo());
+    let (shared, own) = (free_port(), free_port());
+    let text = format!(
+        "accept = 127.0.0.1:{shared}\n[first]\nconnect = {}\n[second]\naccept = 127.0.0.1:{own}\nconnect = {}\n",
+        first.address(),
+        second.address()
+    );
+    for ours in [true, false] {
+        let _gate;
+        let _stunnel;
+        if ours {
+            _gate =
+                Gate::new().conf("x.conf", &format!("PSKsecrets = psk.txt\n{text}"), None).start();
+        } else {
+            _stunnel = Stunnel::server_with(shared, &text);
+        }
+        for (port, backend, number) in [(shared, &first, 1), (own, &second, 1)] {
+            let before = backend.accepted();
+            OpensslClient::start(local(port), psk()).echo("whose is it?");
+            assert_eq!(backend.accepted() - before, number);
+        }
+    }
+}
