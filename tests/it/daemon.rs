@@ -433,7 +433,7 @@ fn a_hundred_restarts_at_once_leave_the_tunnel_up_a_hundred_times() {
     }
     eprintln!("{RESTARTS} restarts, each with an echo, in {:?}: {late:?}", start.elapsed());
     // A machine's root gets the processor at once. Others, and mostly a container's root, are not
-    // allowed to: then it is a race, which stunnel loses as often.
+    // allowed to: then it is a race, as it is for stunnel.
     assert!(late.is_empty() || !may_be_urgent(), "the tunnel stayed down: {late:?}");
 }
 
