@@ -7,6 +7,7 @@
 
 pub mod diagnostic;
 pub mod draft;
+pub mod effective;
 pub mod endpoint;
 pub mod load;
 pub mod model;

@@ -6,6 +6,7 @@ mod config_cases;
 mod daemon;
 mod differential;
 mod dropin;
+mod effective;
 mod enumeration;
 mod exec;
 mod founding;
