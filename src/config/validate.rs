@@ -345,9 +345,10 @@ impl Checker<'_> {
         Some(ServiceConfig {
             name,
             mode: mode?,
-            source: source?,
+            // Where these are missing that is an error by now, and the others should be told too.
+            source: source.unwrap_or(Source::Listeners(Vec::new())),
             owner: account(&scope),
-            target: target?,
+            target: target.unwrap_or(Target::Connect(Vec::new())),
             local: scope.said(Opt::Local, |value| match value {
                 Value::Host(host) => Some(host.clone()),
                 _ => None,
@@ -896,6 +897,7 @@ impl Checker<'_> {
         let mut taken: Vec<(Listen, String)> = Vec::new();
         for service in services {
             let Source::Listeners(listens) = &mut service.source else { continue };
+            let own_name = &service.name.value;
             let (mut free, mut doubled) = (Vec::new(), Vec::new());
             for listen in listens.drain(..) {
                 let any_port = matches!(listen.at.value, Endpoint::Tcp { port: 0, .. });
@@ -903,7 +905,10 @@ impl Checker<'_> {
                 // Of a port alone, the IPv4 half speaks for both.
                 match same.filter(|(l, _)| !l.optional && !listen.optional) {
                     Some((_, name)) => doubled.push((listen, name.clone())),
-                    None => free.push(listen),
+                    None => {
+                        taken.push((listen.clone(), own_name.clone()));
+                        free.push(listen);
+                    }
                 }
             }
             // In stunnel, a section that can have one of its addresses does without the others.
@@ -919,7 +924,6 @@ impl Checker<'_> {
                 };
                 self.report.push(found.at(listen.at.place().cloned()));
             }
-            taken.extend(free.iter().map(|listen| (listen.clone(), service.name.value.clone())));
             *listens = free;
         }
     }
@@ -940,7 +944,7 @@ impl Checker<'_> {
                 )
                 .help("name the service that listens"),
                 Some((Mode::Client, _)) => {
-                    Diagnostic::error("server-name", "SNI master service is a TLS client")
+                    Diagnostic::error("server-name", "SNI primary service is a TLS client")
                         .help("name a service that accepts TLS")
                 }
                 // It is there, and its own mistakes are told.

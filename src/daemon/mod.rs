@@ -367,15 +367,8 @@ impl Bound {
                 door.announce(&service, false);
                 doors.push(door);
             }
-            #[cfg(unix)]
             if matches!(config.source, Source::Stdio) {
-                let (socket, peer) = net::inherited()?;
-                let (service, alive) = (service.clone(), alive.clone());
-                only = Some(tokio::spawn(async move {
-                    let went_well = service.serve(socket, peer).await;
-                    drop(alive);
-                    went_well
-                }));
+                only = Some(serve_stdio(&service, &alive)?);
             }
             live.push(Live { service, doors });
         }
@@ -464,6 +457,27 @@ impl Running {
         Event::Stopped { sessions, refused }.log(Scope::PROGRAM);
         ended
     }
+}
+
+/// Begins the session whose connection this program was started with.
+#[cfg(unix)]
+fn serve_stdio(
+    service: &Arc<Service>,
+    alive: &mpsc::Sender<()>,
+) -> std::io::Result<JoinHandle<bool>> {
+    let (socket, peer) = net::inherited()?;
+    let (service, alive) = (service.clone(), alive.clone());
+    Ok(tokio::spawn(async move {
+        let went_well = service.serve(socket, peer).await;
+        drop(alive);
+        went_well
+    }))
+}
+
+/// There is no such thing here.
+#[cfg(not(unix))]
+fn serve_stdio(_: &Arc<Service>, _: &mpsc::Sender<()>) -> std::io::Result<JoinHandle<bool>> {
+    Err(std::io::ErrorKind::Unsupported.into())
 }
 
 /// Waits for the one session, where there is one.

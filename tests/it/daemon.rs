@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::harness::stage::{Stage, client_of, echo_through, finish, is_root, section};
+use crate::harness::stage::{Stage, client_of, echo_through, finish, is_root, need_root, section};
 use crate::harness::{
     Backend, Ending, Gate, IDENTITY, OTHER_KEY, PATIENCE, Plain, free_port, local, secret,
     server_toml, until,
@@ -111,9 +111,7 @@ fn a_pid_file_of_somebody_else_stays() {
 
 #[test]
 fn after_the_drop_there_are_no_groups_and_no_way_back_to_root() {
-    if !is_root() {
-        return;
-    }
+    need_root();
     for lines in ["setuid = nobody\nsetgid = nogroup\n", "setuid = nobody\n", "setuid = 65534\n"] {
         let (stage, backend, port) = (Stage::new(), Backend::echo(), free_port());
         chown(stage.path("psk.txt"), Some(NOBODY), None).unwrap();
@@ -149,9 +147,7 @@ fn after_the_drop_there_are_no_groups_and_no_way_back_to_root() {
 
 #[test]
 fn a_native_file_drops_its_rights_too() {
-    if !is_root() {
-        return;
-    }
+    need_root();
     let backend = Backend::echo();
     let text =
         format!("user = \"nobody\"\npid-file = \"pid\"\n\n{}", server_toml(backend.address(), ""));
@@ -171,9 +167,7 @@ fn a_native_file_drops_its_rights_too() {
 
 #[test]
 fn in_a_chroot_it_logs_reloads_and_cleans_up_inside() {
-    if !is_root() {
-        return;
-    }
+    need_root();
     let (stage, backend, port) = (Stage::new(), Backend::echo(), free_port());
     let jail = stage.path("");
     let jail = jail.to_str().unwrap().trim_end_matches('/');
@@ -376,9 +370,7 @@ fn more_sockets_than_services_are_refused_in_words() {
 
 #[test]
 fn a_unix_socket_gets_the_owner_that_its_section_names() {
-    if !is_root() {
-        return;
-    }
+    need_root();
     let (stage, backend) = (Stage::new(), Backend::echo());
     let path = stage.path("door");
     let text = section(1, &backend).replace("127.0.0.1:1", path.to_str().unwrap());
@@ -409,7 +401,7 @@ fn foreground_logs_to_standard_error_too_and_quiet_does_not() {
 #[test]
 fn a_hundred_restarts_at_once_leave_the_tunnel_up_a_hundred_times() {
     const RESTARTS: usize = 100;
-    let (stage, backend, port) = (Stage::new(), Backend::echo(), free_port());
+    let (stage, backend, port) = (Stage::in_memory(), Backend::echo(), free_port());
     stage.file("x.conf", &(GLOBAL.to_owned() + &section(port, &backend)));
     let mut script = std::fs::File::create(stage.path("S50stunnel")).unwrap();
     writeln!(

@@ -5,7 +5,7 @@ use std::process::Command;
 use rustix::process::Signal;
 
 use crate::harness::process::{Finished, pskgate};
-use crate::harness::stage::{Stage, client_of, echo_through, finish, is_root, section};
+use crate::harness::stage::{Stage, client_of, echo_through, finish, is_root, need_root, section};
 use crate::harness::{
     Backend, Gate, IDENTITY, KEY, OTHER_KEY, PATIENCE, Plain, Process, client_toml, free_port,
     local, secret, until,
@@ -101,9 +101,7 @@ fn efs_utils_finds_what_may_be_written_and_nothing_else() {
     };
     assert!(supported("foreground", "quiet") && supported("libwrap", ""), "{help}");
     assert!(!supported("checkHost", "") && !supported("OCSPaia", ""), "{help}");
-    if !is_root() {
-        return;
-    }
+    need_root();
     // What it writes then, but for the certificates.
     let text = format!(
         "fips = no\nforeground = quiet\nsocket = l:SO_REUSEADDR=yes\nsocket = a:SO_BINDTODEVICE=lo\n\

@@ -2,8 +2,8 @@
 
 use crate::harness::openssl::{psk, psk_of};
 use crate::harness::{
-    Ending, Gate, IDENTITY, OTHER_KEY, OpensslClient, PATIENCE, Plain, Pskgate, Stream, Stunnel,
-    Tls, free_port, until,
+    Backend, Ending, Gate, IDENTITY, OTHER_KEY, OpensslClient, PATIENCE, Plain, Pskgate, Stream,
+    Stunnel, Tls, free_port, until,
 };
 
 /// A native service that runs `sh -c script`.
@@ -175,4 +175,33 @@ fn a_program_outlives_its_session_and_is_taken_note_of() {
         std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default()
     };
     until("no child to be left", PATIENCE, || children().trim().is_empty().then_some(()));
+}
+
+/// As ssh's ProxyCommand: the program is the way to the server, and TLS goes through it.
+#[test]
+fn a_client_s_program_carries_tls() {
+    let backend = Backend::echo();
+    let (ours, theirs) = (free_port(), free_port());
+    let folder = Gate::new();
+    let binary = env!("CARGO_BIN_EXE_pskgate");
+    let section = |port: u16| {
+        format!(
+            "[outer]\nclient = yes\naccept = 127.0.0.1:{port}\nexec = {binary}\n\
+             execArgs = pskgate run {}/inner.conf\n",
+            folder.folder().display()
+        )
+    };
+    let outer = format!("{}PSKsecrets = psk.txt\n", section(ours));
+    let inner_keys = format!("{}/psk.txt", folder.folder().display());
+    let inner =
+        format!("syslog = no\nconnect = {}\nPSKsecrets = {inner_keys}\n", backend.address());
+    std::fs::write(folder.folder().join("inner.conf"), inner).unwrap();
+    let stunnel = Stunnel::server_with(theirs, &section(theirs));
+    let gate = folder.conf("outer.conf", &outer, None).start();
+    for to in [gate.address("outer"), stunnel.address()] {
+        let plain = Plain::connect(to);
+        plain.echo(b"all the way");
+        plain.shut();
+        assert_eq!(plain.rest(), (Vec::new(), Ending::Fin));
+    }
 }

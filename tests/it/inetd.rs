@@ -89,6 +89,42 @@ fn a_client_on_two_sockets_is_the_same() {
     }
 }
 
+/// A pipe ends when nobody holds it any more, this program included. (stunnel ends the session here,
+/// and loses the answer.)
+#[test]
+fn the_end_of_the_server_s_data_is_the_end_of_standard_output_and_the_other_way_goes_on() {
+    let backend = Backend::new(|mut stream| {
+        stream.write_all(b"that was all").unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        Some(read_to_end(stream))
+    });
+    let gate = Gate::new().toml(&server_toml(backend.address(), "")).start();
+    let folder = folder(&client_conf(gate.address("tls")).replace("TIMEOUTclose = 0\n", ""));
+    let [(_, mut command), _] = programs(folder.path());
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let (all, _) = read_to_end(child.stdout.take().unwrap());
+    assert_eq!(all, b"that was all");
+    input.write_all(b"and this is the answer").unwrap();
+    drop(input);
+    assert_eq!(backend.wait_end(0), (b"and this is the answer".to_vec(), Ending::Fin));
+    assert_eq!(code(&mut child), Some(0));
+}
+
+#[test]
+fn files_are_as_good_as_pipes() {
+    let backend = Backend::echo();
+    let gate = Gate::new().toml(&server_toml(backend.address(), "")).start();
+    let folder = folder(&client_conf(gate.address("tls")).replace("TIMEOUTclose = 0\n", ""));
+    let data: Vec<u8> = (0..500_000_u32).map(|n| (n % 251) as u8).collect();
+    std::fs::write(folder.path().join("in"), &data).unwrap();
+    let [(_, mut command), _] = programs(folder.path());
+    command.stdin(std::fs::File::open(folder.path().join("in")).unwrap());
+    command.stdout(std::fs::File::create(folder.path().join("out")).unwrap());
+    assert_eq!(code(&mut command.spawn().unwrap()), Some(0));
+    assert!(std::fs::read(folder.path().join("out")).unwrap() == data);
+}
+
 /// inetd gives one socket three times.
 fn as_inetd(conf: &str, ours: bool) -> (OpensslClient, Child, tempfile::TempDir) {
     let folder = folder(conf);

@@ -144,6 +144,20 @@ fn the_session_is_the_chosen_sections_in_everything() {
     // Its versions are its own, and so are the primary's.
     assert!(client(to, TWO, Some("a.second.example"), Tls::V12).alert().is_some());
     client(to, ONE, None, Tls::V12).echo("in the first");
+
+    let gate = both.start(
+        "sslVersion = TLSv1.2\nciphers = PSK-AES128-CBC-SHA:PSK-AES256-CBC-SHA\n\
+         options = CIPHER_SERVER_PREFERENCE\n",
+    );
+    let to = gate.address("first");
+    assert!(client(to, TWO, Some("a.second.example"), Tls::V13).alert().is_some());
+    let mut arguments = psk_of(TWO.0, TWO.1).to_vec();
+    let more =
+        ["-servername", "a.second.example", "-cipher", "PSK-AES256-CBC-SHA:PSK-AES128-CBC-SHA"];
+    arguments.extend(more.map(str::to_owned));
+    let old = OpensslClient::start(to, arguments);
+    old.wait_for("Cipher is PSK-AES128-CBC-SHA", PATIENCE);
+    client(to, ONE, None, Tls::V13).echo("in the first");
 }
 
 /// s_client offers a share of its first group only; the section wants another.
@@ -182,6 +196,64 @@ fn each_section_s_keys_are_revoked_for_themselves() {
     one.echo("one is still in");
     client(to, ("three", TWO.1), Some("b.second.example"), Tls::V13).echo("three is in");
     assert!(client(to, TWO, Some("b.second.example"), Tls::V13).alert().is_some());
+}
+
+/// SIGHUP, and waits until it has been obeyed.
+fn reload(gate: &Pskgate) {
+    let count = || gate.log().matches("Configuration successful").count();
+    let before = count();
+    gate.signal(rustix::process::Signal::HUP);
+    until("the new configuration", PATIENCE, || (count() > before).then_some(()));
+}
+
+#[test]
+fn sections_come_and_go_with_a_reload() {
+    let both = Both::new();
+    let gate = both.start("");
+    let to = gate.address("first");
+    assert!(client(to, ("three", KEY), Some("third"), Tls::V13).alert().is_some());
+    let file = gate.folder().join("x.conf");
+    let before = std::fs::read_to_string(&file).unwrap();
+    let third = format!(
+        "{before}[third]\nsni = first:third\nconnect = {}\nPSKsecrets = three.txt\n",
+        both.second.address()
+    );
+    write_private(&gate.folder().join("three.txt"), &secret("three", KEY));
+    write_private(&file, &third);
+    reload(&gate);
+    client(to, ("three", KEY), Some("third"), Tls::V13).echo("third, please");
+    let without = before.split("[second]").next().unwrap();
+    write_private(&file, without);
+    reload(&gate);
+    assert!(client(to, TWO, Some("a.second.example"), Tls::V13).alert().is_some());
+    client(to, ONE, Some("a.second.example"), Tls::V13).echo("there is only the first now");
+    assert_eq!(both.counts(), (1, 1));
+}
+
+/// One key has one hash, and each section its own.
+#[test]
+fn a_section_s_key_may_have_another_hash() {
+    let both = Both::new();
+    let text = format!(
+        "[services.first]\nmode = \"server\"\naccept = \"127.0.0.1:0\"\nconnect = \"{}\"\n\
+         psk-secrets = \"one.txt\"\n[services.second]\nmode = \"server\"\nserver-name = \"first:two\"\n\
+         connect = \"{}\"\npsk-secrets = \"two.txt\"\ntls13-psk-hash = \"sha384\"\n",
+        both.first.address(),
+        both.second.address()
+    );
+    let gate = Gate::new()
+        .file("one.txt", &secret(ONE.0, ONE.1))
+        .file("two.txt", &secret(TWO.0, TWO.1))
+        .toml(&text)
+        .launch();
+    let end = format!(
+        "[services.plain]\nmode = \"client\"\naccept = \"127.0.0.1:0\"\nconnect = \"{}\"\n\
+         psk-secrets = \"two.txt\"\ntls13-psk-hash = \"sha384\"\nserver-name = \"two\"\ntls-min = \"1.3\"\n",
+        gate.address("first")
+    );
+    let end = Gate::new().file("two.txt", &secret(TWO.0, TWO.1)).toml(&end).start();
+    Plain::connect(end.address("plain")).echo(b"with SHA-384");
+    assert_eq!(both.counts(), (0, 1));
 }
 
 #[test]

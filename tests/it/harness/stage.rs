@@ -20,7 +20,16 @@ pub struct Stage {
 
 impl Stage {
     pub fn new() -> Self {
-        let folder = TempDir::new().expect("a folder for the test");
+        Self::of(TempDir::new().expect("a folder for the test"))
+    }
+
+    /// In memory, as a board's /var/run is: a disk that others write to may take its time to remove
+    /// a file.
+    pub fn in_memory() -> Self {
+        Self::of(TempDir::new_in("/dev/shm").expect("a folder in memory"))
+    }
+
+    fn of(folder: TempDir) -> Self {
         // Other users go in and write, where a test is about them.
         let open = std::fs::Permissions::from_mode(0o777);
         std::fs::set_permissions(folder.path(), open).expect("a mode");
@@ -149,13 +158,14 @@ impl Daemon {
     }
 }
 
-/// Whether the tests run as root, as they do in CI. What only root can do is left out otherwise.
+/// Whether the tests run as root, as they do in CI.
 pub fn is_root() -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        eprintln!("left out: this test needs root");
-    }
-    root
+    rustix::process::geteuid().is_root()
+}
+
+/// Rights can only be dropped by who has them; a test that cannot run must not pass.
+pub fn need_root() {
+    assert!(is_root(), "this test needs root: run scripts/test as root");
 }
 
 /// A server section `[tunnel]` on this port, before this backend.
