@@ -10,6 +10,7 @@ pub mod draft;
 pub mod effective;
 pub mod endpoint;
 pub mod load;
+pub mod manual;
 pub mod model;
 pub mod options;
 mod stunnel;

@@ -17,6 +17,7 @@ mod keyfile;
 mod layers;
 mod lifecycle;
 mod limits;
+mod manual;
 mod openssl_peer;
 mod options;
 mod proxy;
