@@ -7,10 +7,11 @@ use crate::daemon::Plan;
 #[cfg(unix)]
 use crate::daemon::privileges::Privileges;
 
-pub(super) fn main(file: &File, json: bool) -> u8 {
+pub(super) fn main(file: &File, json: bool, effective: bool) -> u8 {
     let (config, mut report) = config::survey(&file.file, file.format.into());
     #[cfg(unix)]
     let accounts = config.as_ref().and_then(|config| Privileges::of(config, &mut report));
+    let described = config.as_ref().filter(|_| effective).map(config::effective::describe);
     let plan = config.and_then(|config| Plan::build(&config, &mut report));
     #[cfg(unix)]
     let plan = accounts.and(plan);
@@ -22,6 +23,9 @@ pub(super) fn main(file: &File, json: bool) -> u8 {
     let Some((services, identities)) = size else {
         return failed(&report);
     };
+    if let Some(text) = described {
+        say(&text);
+    }
     let warnings =
         report.diagnostics.iter().filter(|finding| finding.severity == Severity::Warning).count();
     let count = |n: usize, one: &str, many: &str| {

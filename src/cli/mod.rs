@@ -70,6 +70,9 @@ enum Command {
         /// Print the findings as JSON on standard output
         #[arg(long)]
         json: bool,
+        /// Print what the file comes to: every option, its value, and where that was decided
+        #[arg(long, conflicts_with = "json")]
+        effective: bool,
     },
     /// Make a key: a line `IDENTITY:KEY` for both ends' key files
     Keygen(keygen::Arguments),
@@ -129,7 +132,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let code = match arguments.command {
         _ if arguments.version => version::main(),
         Some(Command::Run(file)) => run::main(&file),
-        Some(Command::Check { file, json }) => check::main(&file, json),
+        Some(Command::Check { file, json, effective }) => check::main(&file, json, effective),
         Some(Command::Keygen(arguments)) => keygen::main(&arguments),
         Some(Command::Demo) => demo::main(),
         Some(Command::Version) => version::main(),

@@ -7,8 +7,10 @@
 
 pub mod diagnostic;
 pub mod draft;
+pub mod effective;
 pub mod endpoint;
 pub mod load;
+pub mod manual;
 pub mod model;
 pub mod options;
 mod stunnel;

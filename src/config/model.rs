@@ -82,6 +82,8 @@ pub struct Config {
     pub drain_timeout: Decided<Duration>,
     /// At least one.
     pub services: Vec<ServiceConfig>,
+    /// Where values stand that hold for every service which says nothing else.
+    pub shared: Vec<Place>,
 }
 
 /// Where the process stays, and to whom it logs meanwhile.
@@ -217,6 +219,12 @@ pub enum Source {
 pub struct NamePattern {
     any_beginning: bool,
     text: String,
+}
+
+impl std::fmt::Display for NamePattern {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}{}", if self.any_beginning { "*" } else { "" }, self.text)
+    }
 }
 
 impl NamePattern {

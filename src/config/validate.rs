@@ -54,6 +54,7 @@ pub(super) fn validate(draft: &Draft, report: &mut Report) -> Option<Config> {
         process: process?,
         drain_timeout: drain_timeout?,
         services,
+        shared: draft.defaults.iter().map(|(_, said)| said.place.clone()).collect(),
     })
 }
 

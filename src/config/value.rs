@@ -26,7 +26,7 @@ impl Wrong {
     }
 }
 
-const LEVELS: &[(&str, Level)] = &[
+pub(super) const LEVELS: &[(&str, Level)] = &[
     ("emergency", Level::Emergency),
     ("alert", Level::Alert),
     ("critical", Level::Critical),
@@ -37,7 +37,7 @@ const LEVELS: &[(&str, Level)] = &[
     ("debug", Level::Debug),
 ];
 
-const STUNNEL_LEVELS: &[(&str, Level)] = &[
+pub(super) const STUNNEL_LEVELS: &[(&str, Level)] = &[
     ("emerg", Level::Emergency),
     ("alert", Level::Alert),
     ("crit", Level::Critical),
@@ -57,7 +57,7 @@ const STUNNEL_LEVELS: &[(&str, Level)] = &[
 ];
 
 /// syslog(3)'s facilities and their numbers (RFC 5424, 6.2.1, as syslog.h names them).
-const FACILITIES: &[(&str, u32)] = &[
+pub(super) const FACILITIES: &[(&str, u32)] = &[
     ("auth", 4),
     ("authpriv", 10),
     ("cron", 9),
@@ -80,29 +80,30 @@ const FACILITIES: &[(&str, u32)] = &[
     ("local7", 23),
 ];
 
-const FORMATS: &[(&str, LogFormat)] =
+pub(super) const FORMATS: &[(&str, LogFormat)] =
     &[("human", LogFormat::Human), ("json", LogFormat::Json), ("stunnel", LogFormat::Stunnel)];
-const MODES: &[(&str, Mode)] = &[("client", Mode::Client), ("server", Mode::Server)];
-const STUNNEL_MODES: &[(&str, Mode)] = &[("yes", Mode::Client), ("no", Mode::Server)];
-const FAILOVERS: &[(&str, Failover)] =
+pub(super) const MODES: &[(&str, Mode)] = &[("client", Mode::Client), ("server", Mode::Server)];
+pub(super) const STUNNEL_MODES: &[(&str, Mode)] = &[("yes", Mode::Client), ("no", Mode::Server)];
+pub(super) const FAILOVERS: &[(&str, Failover)] =
     &[("priority", Failover::Priority), ("round-robin", Failover::RoundRobin)];
-const STUNNEL_FAILOVERS: &[(&str, Failover)] =
+pub(super) const STUNNEL_FAILOVERS: &[(&str, Failover)] =
     &[("prio", Failover::Priority), ("rr", Failover::RoundRobin)];
-const HASHES: &[(&str, PskHash)] = &[("sha256", PskHash::Sha256), ("sha384", PskHash::Sha384)];
-const VERSIONS: &[(&str, Option<TlsVersion>)] = &[
+pub(super) const HASHES: &[(&str, PskHash)] =
+    &[("sha256", PskHash::Sha256), ("sha384", PskHash::Sha384)];
+pub(super) const VERSIONS: &[(&str, Option<TlsVersion>)] = &[
     ("1.0", Some(TlsVersion::Tls10)),
     ("1.1", Some(TlsVersion::Tls11)),
     ("1.2", Some(TlsVersion::Tls12)),
     ("1.3", Some(TlsVersion::Tls13)),
 ];
-const STUNNEL_VERSIONS: &[(&str, Option<TlsVersion>)] = &[
+pub(super) const STUNNEL_VERSIONS: &[(&str, Option<TlsVersion>)] = &[
     ("all", None),
     ("TLSv1", Some(TlsVersion::Tls10)),
     ("TLSv1.1", Some(TlsVersion::Tls11)),
     ("TLSv1.2", Some(TlsVersion::Tls12)),
     ("TLSv1.3", Some(TlsVersion::Tls13)),
 ];
-const FOREGROUNDS: &[(&str, Foreground)] =
+pub(super) const FOREGROUNDS: &[(&str, Foreground)] =
     &[("yes", Foreground::Yes), ("quiet", Foreground::Quiet), ("no", Foreground::No)];
 const PREFACES: &[(&str, ProxyHeader)] = &[("v1", ProxyHeader::V1)];
 const STUNNEL_PREFACES: &[(&str, ProxyHeader)] = &[("proxy", ProxyHeader::V1)];
@@ -120,9 +121,9 @@ const STUNNEL_PROTOCOLS: &[&str] = &[
     "smtp",
     "socks",
 ];
-const TRUE_FALSE: &[(&str, bool)] = &[("true", true), ("false", false)];
+pub(super) const TRUE_FALSE: &[(&str, bool)] = &[("true", true), ("false", false)];
 const LOG_MODES: &[(&str, bool)] = &[("append", false), ("overwrite", true)];
-const YES_NO: &[(&str, bool)] = &[("yes", true), ("no", false)];
+pub(super) const YES_NO: &[(&str, bool)] = &[("yes", true), ("no", false)];
 
 /// OpenSSL's switches, SSL_CTX_set_options(3), without `SSL_OP_`.
 pub(super) const SSL_OPTIONS: &[&str] = &[

@@ -131,7 +131,7 @@ fn assemble(
     if tls.min.value < TlsVersion::Tls13 {
         let at = Some(&tls.ciphers);
         let help = Some(PSK_SUITES.to_owned());
-        match tls12_suites(&mut context, tls, errors)? {
+        match tls12_suites(&mut context, tls, errors, findings)? {
             Some(Some(written)) => {
                 level = written;
                 context.set_security_level(level);
@@ -258,6 +258,7 @@ fn tls12_suites(
     context: &mut SslContextBuilder,
     tls: &TlsConfig,
     errors: &mut Vec<Diagnostic>,
+    findings: &mut Vec<Diagnostic>,
 ) -> Result<Option<Option<u32>>, ErrorStack> {
     let mut scratch = SslContextBuilder::new(SslMethod::tls())?;
     let untouched = scratch.build();
@@ -283,7 +284,32 @@ fn tls12_suites(
         return Ok(None);
     }
     context.set_cipher_list(&suites.join(":"))?;
+    findings.extend(without_forward_secrecy(tls, &suites));
     Ok(Some((level != before).then_some(level)))
+}
+
+/// RFC 4279, 7.1: with a plain PSK suite, who gets the key later reads what was recorded before. Said
+/// of a list that somebody wrote; stunnel's own has such suites at its end.
+fn without_forward_secrecy(tls: &TlsConfig, suites: &[&str]) -> Option<Diagnostic> {
+    tls.ciphers.place()?;
+    let plain = suites.iter().filter(|name| !name.contains("DHE-")).count();
+    let (severity, which) = match plain {
+        0 => return None,
+        n if n == suites.len() => (Severity::Warning, "no suite of this list has"),
+        _ => (Severity::Notice, "not every suite of this list has"),
+    };
+    let message = format!(
+        "{which} forward secrecy: in TLS 1.2, who gets the key later can read what was recorded before"
+    );
+    let help = "add ECDHE-PSK-CHACHA20-POLY1305, or leave out the others with !kPSK:!kRSAPSK, if the \
+                peer has more";
+    Some(finding(
+        severity,
+        "no-forward-secrecy",
+        Some(&tls.ciphers),
+        message,
+        Some(help.to_owned()),
+    ))
 }
 
 fn version(version: TlsVersion) -> SslVersion {

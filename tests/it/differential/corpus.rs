@@ -11,6 +11,7 @@
 //! | `: key HEX` | the peer's key, instead of that of the tests |
 //! | `: versions 1.0 1.2` | the newest versions that the peer is tried with, instead of 1.3 and 1.2 |
 //! | `: sni` | the name that a client sends is a fact too |
+//! | `: ask NAME` | the name that the peer of a server sends |
 //! | `: inetd` | standard input and output are the connection |
 //! | `: root` | needs root |
 //! | `: late` | it may end some time after its first listener |
@@ -44,6 +45,7 @@ pub struct Case {
     pub key: Option<Vec<u8>>,
     pub versions: Vec<String>,
     pub sni: bool,
+    pub ask: Option<String>,
     pub inetd: bool,
     pub root: bool,
     pub late: bool,
@@ -136,6 +138,7 @@ fn read(file: &Path) -> Vec<Case> {
                     case.versions = rest.split_whitespace().map(str::to_owned).collect();
                 }
                 "sni" => case.sni = true,
+                "ask" => case.ask = Some(rest.to_owned()),
                 "inetd" => case.inetd = true,
                 "root" => case.root = true,
                 "late" => case.late = true,

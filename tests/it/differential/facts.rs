@@ -214,6 +214,8 @@ struct Running {
     /// The process that does the work: the child, or what it left in the background.
     worker: u32,
     stdio: Option<UnixStream>,
+    conf: PathBuf,
+    may_daemonise: bool,
 }
 
 enum Listening {
@@ -245,7 +247,7 @@ impl Running {
             panic!("cannot start {program:?} ({error}): install the Debian package stunnel4")
         });
         let worker = child.id();
-        Self { child, worker, stdio }
+        Self { child, worker, stdio, conf, may_daemonise: case.verbatim }
     }
 
     /// Waits for the end or for listeners, and then visits each of them.
@@ -257,7 +259,7 @@ impl Running {
             if self.worker == self.child.id()
                 && let Some(status) = self.child.try_wait().unwrap()
             {
-                match self.background(place) {
+                match self.background() {
                     Some(worker) if status.success() => self.worker = worker,
                     _ => return Outcome::Refused,
                 }
@@ -298,8 +300,14 @@ impl Running {
             }
         }
         // It may have failed at what came after its first listener.
-        if self.worker == self.child.id() && self.child.try_wait().unwrap().is_some() {
-            return Outcome::Refused;
+        if self.worker == self.child.id()
+            && let Some(status) = self.child.try_wait().unwrap()
+        {
+            // Or it has left for the background meanwhile, with its listeners.
+            match self.background() {
+                Some(worker) if status.success() => self.worker = worker,
+                _ => return Outcome::Refused,
+            }
         }
         Outcome::Accepted(facts.into_iter().collect())
     }
@@ -330,9 +338,8 @@ impl Running {
     }
 
     /// The process that a child left in the background: nobody else was given this file.
-    fn background(&self, place: &Place) -> Option<u32> {
-        let conf = place.folder.path().join("case.conf");
-        let conf = conf.to_str().unwrap().as_bytes();
+    fn background(&self) -> Option<u32> {
+        let conf = self.conf.to_str().unwrap().as_bytes();
         std::fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
             let id: u32 = entry.file_name().to_str()?.parse().ok()?;
             let line = std::fs::read(entry.path().join("cmdline")).ok()?;
@@ -384,14 +391,13 @@ impl Running {
     }
 
     fn end(&mut self) {
-        if self.worker != self.child.id()
-            && let Some(pid) =
-                i32::try_from(self.worker).ok().and_then(rustix::process::Pid::from_raw)
-        {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-        }
         let _ = self.child.kill();
         let _ = self.child.wait();
+        while let Some(worker) = self.may_daemonise.then(|| self.background()).flatten() {
+            let id = i32::try_from(worker).ok().and_then(rustix::process::Pid::from_raw);
+            let _ = rustix::process::kill_process(id.unwrap(), rustix::process::Signal::KILL);
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 
@@ -495,7 +501,11 @@ fn meet_server(case: &Case, newest: &str, line: Option<Line>, place: &Place) -> 
             Ok(key.len())
         });
     });
-    let Ok(mut tls) = Ssl::new(&context).unwrap().connect(line) else {
+    let mut ssl = Ssl::new(&context).unwrap();
+    if let Some(name) = &case.ask {
+        ssl.set_hostname(name).unwrap();
+    }
+    let Ok(mut tls) = ssl.connect(line) else {
         return "refused".to_owned();
     };
     let negotiated = negotiated(tls.ssl());

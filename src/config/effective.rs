@@ -1,0 +1,314 @@
+//! What a file comes to: every option of every service with its value, and who decided it.
+
+use std::fmt::{Display, Write as _};
+use std::time::Duration;
+
+use super::diagnostic::{Place, escape};
+use super::model::{
+    Account, Authentication, Config, Decided, Dialect, Host, Mode, Origin, ProxyHeader,
+    ServiceConfig, SocketOption, Source, Target, TlsVersion,
+};
+use super::options::Opt;
+use super::value;
+
+/// The resulting configuration in the words of its own dialect, for a person. Key files are named,
+/// and nothing of what is in them is.
+pub fn describe(config: &Config) -> String {
+    let mut page = Page { config, out: String::new() };
+    page.process();
+    for service in &config.services {
+        page.service(service);
+    }
+    page.out
+}
+
+struct Page<'a> {
+    config: &'a Config,
+    out: String,
+}
+
+/// The column in which it says who decided.
+const WHO: usize = 56;
+
+impl Page<'_> {
+    fn dialect(&self) -> Dialect {
+        self.config.dialect
+    }
+
+    fn line(&mut self, name: &str, value: impl Display, who: &str) {
+        let said = format!("  {name} = {}", escape(&value.to_string()));
+        let _ = writeln!(self.out, "{said:WHO$}  # {who}");
+    }
+
+    fn who(&self, origin: &Origin) -> String {
+        match origin {
+            Origin::Said(place) => self.place(place),
+            Origin::Default(Dialect::Native) => "default".into(),
+            Origin::Default(Dialect::Stunnel) => "stunnel's default".into(),
+        }
+    }
+
+    fn place(&self, place: &Place) -> String {
+        let shared = if self.config.shared.contains(place) { ", for all services" } else { "" };
+        format!("{}:{}{shared}", escape(&place.file.to_string_lossy()), place.line)
+    }
+
+    fn show<T>(&mut self, opt: Opt, decided: &Decided<T>, value: impl Display) {
+        let who = self.who(&decided.origin);
+        self.line(opt.name(self.dialect()), value, &who);
+    }
+
+    /// An option that may be unset, and what holds then.
+    fn maybe<T>(
+        &mut self,
+        opt: Opt,
+        decided: Option<&Decided<T>>,
+        unset: &str,
+        value: impl Fn(&T) -> String,
+    ) {
+        match decided {
+            Some(decided) => self.show(opt, decided, value(&decided.value)),
+            None => self.line(opt.name(self.dialect()), format_args!("({unset})"), "unset"),
+        }
+    }
+
+    fn word<T: PartialEq>(
+        &self,
+        native: &[(&'static str, T)],
+        stunnel: &[(&'static str, T)],
+        value: &T,
+    ) -> &'static str {
+        let words = if self.dialect() == Dialect::Native { native } else { stunnel };
+        words.iter().find(|(_, known)| known == value).map_or("?", |(word, _)| word)
+    }
+
+    fn yes(&self, value: bool) -> &'static str {
+        self.word(value::TRUE_FALSE, value::YES_NO, &value)
+    }
+
+    fn time(&self, length: Duration) -> String {
+        const FOR_EVER: u64 = 99 * 365 * 86_400;
+        let seconds = length.as_secs();
+        match (self.dialect(), seconds) {
+            (Dialect::Stunnel, FOR_EVER..) => "-1".into(),
+            (Dialect::Stunnel, _) => seconds.to_string(),
+            (Dialect::Native, _) if length.subsec_millis() != 0 => {
+                format!("{}ms", length.as_millis())
+            }
+            (Dialect::Native, 0) => "0s".into(),
+            (Dialect::Native, n) if n % 3_600 == 0 => format!("{}h", n / 3_600),
+            (Dialect::Native, n) if n % 60 == 0 => format!("{}m", n / 60),
+            (Dialect::Native, n) => format!("{n}s"),
+        }
+    }
+
+    fn account(&mut self, account: &Account, unset: &str) {
+        self.maybe(Opt::Setuid, account.user.as_ref(), unset, Clone::clone);
+        self.maybe(Opt::Setgid, account.group.as_ref(), unset, Clone::clone);
+    }
+
+    fn process(&mut self) {
+        let config = self.config;
+        let file = escape(&config.file.to_string_lossy());
+        let _ = writeln!(self.out, "{file}");
+        let (log, process) = (&config.log, &config.process);
+        let level = self.word(value::LEVELS, value::STUNNEL_LEVELS, &log.level.value);
+        self.show(Opt::LogLevel, &log.level, level);
+        let format = self.word(value::FORMATS, value::FORMATS, &log.format.value);
+        self.show(Opt::LogFormat, &log.format, format);
+        let path = |path: &std::path::PathBuf| path.display().to_string();
+        self.maybe(Opt::LogOutput, log.output.as_ref(), "standard error", path);
+        let mode = if log.overwrite.value { "overwrite" } else { "append" };
+        self.show(Opt::LogMode, &log.overwrite, mode);
+        self.show(Opt::Syslog, &log.syslog, self.yes(log.syslog.value));
+        self.show(Opt::ServiceName, &log.ident, &log.ident.value);
+        let foreground =
+            self.word(value::FOREGROUNDS, value::FOREGROUNDS, &process.foreground.value);
+        self.show(Opt::Foreground, &process.foreground, foreground);
+        self.maybe(Opt::Pid, process.pid.as_ref(), "none", path);
+        self.maybe(Opt::Chroot, process.chroot.as_ref(), "none", path);
+        self.account(&process.account, "as it is started");
+        let drain = self.time(config.drain_timeout.value);
+        self.show(Opt::DrainTimeout, &config.drain_timeout, drain);
+    }
+
+    fn service(&mut self, service: &ServiceConfig) {
+        let place = service.name.place().map(|place| format!("  # {}", self.place(place)));
+        let name = escape(&service.name.value);
+        let _ = writeln!(self.out, "\n[{name}]{}", place.unwrap_or_default());
+        let mode = self.word(value::MODES, value::STUNNEL_MODES, &service.mode.value);
+        self.show(Opt::Mode, &service.mode, mode);
+        self.source(service);
+        match &service.target {
+            Target::Connect(targets) => {
+                for target in targets {
+                    self.show(Opt::Connect, target, &target.value);
+                }
+                let order =
+                    self.word(value::FAILOVERS, value::STUNNEL_FAILOVERS, &service.failover.value);
+                self.show(Opt::Failover, &service.failover, order);
+                let chosen = "the system chooses";
+                self.maybe(Opt::Local, service.local.as_ref(), chosen, |host| match host {
+                    Host::Unspecified => "*".into(),
+                    Host::Ip(ip) => ip.to_string(),
+                    Host::Name(name) => name.clone(),
+                });
+            }
+            Target::Exec(program) => {
+                self.show(Opt::Exec, &program.path, program.path.value.display());
+                let who = self.who(&program.path.origin);
+                let arguments = program.arguments.join(" ");
+                self.line(Opt::ExecArgs.name(self.dialect()), arguments, &who);
+            }
+        }
+        if let Some(preface) = &service.preface {
+            let ProxyHeader::V1 = preface.value;
+            self.show(Opt::Protocol, preface, "proxy");
+        }
+        let level =
+            |page: &Self, level| page.word(value::LEVELS, value::STUNNEL_LEVELS, level).to_owned();
+        if let Some(said) = &service.log_level {
+            let text = level(self, &said.value);
+            self.show(Opt::ServiceLogLevel, said, text);
+        }
+        self.keys(service);
+        self.tls(service);
+        self.clocks(service);
+        self.sockets(service);
+    }
+
+    fn source(&mut self, service: &ServiceConfig) {
+        match &service.source {
+            Source::Listeners(listens) => {
+                for listen in listens {
+                    self.show(Opt::Accept, &listen.at, &listen.at.value);
+                }
+                if service.owner.user.is_some() || service.owner.group.is_some() {
+                    self.account(&service.owner, "the process's own");
+                }
+            }
+            Source::Stdio => {
+                self.line(Opt::Accept.name(self.dialect()), "(standard input and output)", "inetd");
+            }
+            Source::ServerName { of, pattern } => {
+                self.show(Opt::ServerName, of, format_args!("{}:{pattern}", of.value));
+            }
+        }
+    }
+
+    fn keys(&mut self, service: &ServiceConfig) {
+        let Authentication::Psk(psk) = &service.auth;
+        for file in &psk.secrets {
+            self.show(Opt::PskSecrets, file, file.value.display());
+        }
+        if service.mode.value == Mode::Client {
+            let first = "the first of the key file";
+            self.maybe(Opt::PskIdentity, psk.identity.as_ref(), first, |identity| {
+                String::from_utf8_lossy(identity).into_owned()
+            });
+        }
+        let hash = self.word(value::HASHES, value::HASHES, &psk.hash.value);
+        self.show(Opt::PskHash, &psk.hash, hash);
+        let shared = self.yes(psk.allow_shared_keys.value);
+        self.show(Opt::AllowSharedKeys, &psk.allow_shared_keys, shared);
+    }
+
+    fn tls(&mut self, service: &ServiceConfig) {
+        let tls = &service.tls;
+        let version = |page: &Self, version: TlsVersion| {
+            page.word(value::VERSIONS, value::STUNNEL_VERSIONS, &Some(version))
+        };
+        self.show(Opt::TlsMin, &tls.min, version(self, tls.min.value));
+        self.show(Opt::TlsMax, &tls.max, version(self, tls.max.value));
+        self.show(Opt::Ciphers, &tls.ciphers, &tls.ciphers.value);
+        let suites = "by the key's hash and this processor";
+        self.maybe(Opt::Ciphersuites, tls.ciphersuites.as_ref(), suites, Clone::clone);
+        self.show(Opt::Groups, &tls.groups, &tls.groups.value);
+        let level = tls.security_level.as_ref();
+        self.maybe(Opt::SecurityLevel, level, "OpenSSL's own", u8::to_string);
+        for (switch, on) in &tls.switches {
+            let off = if *on { "" } else { "-" };
+            let name = Opt::SslOptions.name(self.dialect());
+            self.line(name, format_args!("{off}{switch:?}"), "in the file");
+        }
+        if service.mode.value == Mode::Client {
+            let host = "the host it connects to";
+            self.maybe(Opt::ServerName, tls.server_name.as_ref(), host, |name| {
+                if name.is_empty() { "(none is sent)".into() } else { name.clone() }
+            });
+        }
+    }
+
+    fn clocks(&mut self, service: &ServiceConfig) {
+        let clocks = &service.timeouts;
+        for (opt, clock) in [
+            (Opt::HandshakeTimeout, &clocks.handshake),
+            (Opt::ConnectTimeout, &clocks.connect),
+            (Opt::IdleTimeout, &clocks.idle),
+            (Opt::CloseTimeout, &clocks.close),
+        ] {
+            let length = self.time(clock.value);
+            self.show(opt, clock, length);
+        }
+        let limits = &service.limits;
+        let derived = "from the limit on open files";
+        self.maybe(Opt::MaxSessions, limits.max_sessions.as_ref(), derived, u32::to_string);
+        self.maybe(Opt::MaxHandshakes, limits.max_handshakes.as_ref(), derived, u32::to_string);
+    }
+
+    fn sockets(&mut self, service: &ServiceConfig) {
+        let sockets = &service.sockets;
+        let text = match sockets.keepalive.value {
+            Some(k) => format!("{}s/{}s/{}", k.idle.as_secs(), k.interval.as_secs(), k.count),
+            None => "off".into(),
+        };
+        self.show(Opt::Keepalive, &sockets.keepalive, text);
+        let native = self.dialect() == Dialect::Native;
+        for (list, long, short) in [
+            (&sockets.accept, "accept", "a"),
+            (&sockets.downstream, "downstream", "l"),
+            (&sockets.upstream, "upstream", "r"),
+        ] {
+            let side = if native { long } else { short };
+            for option in list {
+                let text = format!("{side}:{}", socket_option(&option.value));
+                self.show(Opt::Socket, option, text);
+            }
+        }
+        let table = "by how the connection ended";
+        let yes = if native { ["true", "false"] } else { ["yes", "no"] };
+        self.maybe(Opt::Reset, service.reset.as_ref(), table, |reset| {
+            yes[usize::from(!*reset)].to_owned()
+        });
+    }
+}
+
+fn socket_option(option: &SocketOption) -> String {
+    let flag = |on: &bool| i32::from(*on).to_string();
+    let time = |d: &Duration| format!("{}:{}", d.as_secs(), d.subsec_micros());
+    let (name, value) = match option {
+        SocketOption::Debug(on) => ("SO_DEBUG", flag(on)),
+        SocketOption::DontRoute(on) => ("SO_DONTROUTE", flag(on)),
+        SocketOption::KeepAlive(on) => ("SO_KEEPALIVE", flag(on)),
+        SocketOption::Linger(Some(seconds)) => ("SO_LINGER", format!("1:{seconds}")),
+        SocketOption::Linger(None) => ("SO_LINGER", "0".into()),
+        SocketOption::OobInline(on) => ("SO_OOBINLINE", flag(on)),
+        SocketOption::ReceiveBuffer(n) => ("SO_RCVBUF", n.to_string()),
+        SocketOption::SendBuffer(n) => ("SO_SNDBUF", n.to_string()),
+        SocketOption::ReceiveLowWater(n) => ("SO_RCVLOWAT", n.to_string()),
+        SocketOption::SendLowWater(n) => ("SO_SNDLOWAT", n.to_string()),
+        SocketOption::ReceiveTimeout(d) => ("SO_RCVTIMEO", time(d)),
+        SocketOption::SendTimeout(d) => ("SO_SNDTIMEO", time(d)),
+        SocketOption::ReuseAddress(on) => ("SO_REUSEADDR", flag(on)),
+        SocketOption::BindToDevice(name) => ("SO_BINDTODEVICE", name.clone()),
+        SocketOption::KeepAliveCount(n) => ("TCP_KEEPCNT", n.to_string()),
+        SocketOption::KeepAliveIdle(n) => ("TCP_KEEPIDLE", n.to_string()),
+        SocketOption::KeepAliveInterval(n) => ("TCP_KEEPINTVL", n.to_string()),
+        SocketOption::TypeOfService(n) => ("IP_TOS", n.to_string()),
+        SocketOption::TimeToLive(n) => ("IP_TTL", n.to_string()),
+        SocketOption::NoDelay(on) => ("TCP_NODELAY", flag(on)),
+        SocketOption::FreeBind(on) => ("IP_FREEBIND", flag(on)),
+        SocketOption::Ipv6Only(on) => ("IPV6_V6ONLY", flag(on)),
+    };
+    format!("{name}={value}")
+}

@@ -1,0 +1,234 @@
+//! What the manual says of stunnel's options, from the table.
+
+use std::fmt::Write as _;
+
+use super::options::{Opt, Row, Scope, TABLE, Table, Treatment};
+
+/// What an option is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// A tunnel with pre-shared keys.
+    Tunnel,
+    /// A tunnel with certificates.
+    Certificates,
+    /// TLS in the middle of another protocol.
+    Protocols,
+    /// Other platforms, and what is obsolete.
+    Obsolete,
+    /// Whatever else is useful.
+    Other,
+}
+
+impl Class {
+    /// The headings of the manual, in their order.
+    pub const ALL: [(Self, &'static str); 5] = [
+        (Self::Tunnel, "Tunnels with pre-shared keys"),
+        (Self::Other, "Also useful"),
+        (Self::Certificates, "Certificates"),
+        (Self::Protocols, "Protocols that change to TLS"),
+        (Self::Obsolete, "Other platforms, and obsolete"),
+    ];
+}
+
+impl Opt {
+    /// What it is for.
+    pub fn class(self) -> Class {
+        use Opt as O;
+        match self {
+            O::Cert
+            | O::Key
+            | O::Verify
+            | O::VerifyChain
+            | O::VerifyPeer
+            | O::RequireCert
+            | O::CaFile
+            | O::CaPath
+            | O::CaStore
+            | O::CaEngine
+            | O::CrlFile
+            | O::CrlPath
+            | O::CheckHost
+            | O::CheckEmail
+            | O::CheckIp
+            | O::Redirect
+            | O::Ocsp
+            | O::OcspAia
+            | O::OcspFlag
+            | O::OcspNonce
+            | O::OcspRequire
+            | O::OcspTimeout => Class::Certificates,
+            O::Protocol
+            | O::ProtocolAuthentication
+            | O::ProtocolDomain
+            | O::ProtocolHeader
+            | O::ProtocolHost
+            | O::ProtocolPassword
+            | O::ProtocolUsername => Class::Protocols,
+            O::Compression
+            | O::Egd
+            | O::Engine
+            | O::EngineCtrl
+            | O::EngineDefault
+            | O::EngineId
+            | O::EngineNum
+            | O::Fips
+            | O::IconActive
+            | O::IconError
+            | O::IconIdle
+            | O::Taskbar
+            | O::Provider
+            | O::ProviderParameter
+            | O::RndBytes
+            | O::RndFile
+            | O::RndOverwrite
+            | O::Renegotiation
+            | O::Ident
+            | O::Libwrap
+            | O::Stack
+            | O::Sessiond => Class::Obsolete,
+            O::Chroot
+            | O::SetEnv
+            | O::SslConfig
+            | O::TicketKeySecret
+            | O::TicketMacSecret
+            | O::Local
+            | O::Pty
+            | O::LogId
+            | O::Transparent => Class::Other,
+            _ => Class::Tunnel,
+        }
+    }
+
+    /// What is different here, or easily taken for something else; empty where nothing is.
+    fn note(self) -> &'static str {
+        match self {
+            Opt::LogOutput => {
+                "A relative name is taken from the directory of the start, also in the background. Written when it happens, not once a second."
+            }
+            Opt::Pid => {
+                "A relative name is taken from the directory of the start, also in the background."
+            }
+            Opt::LogLevel => "With a facility before the first section only, as there.",
+            Opt::Accept => {
+                "A port alone is IPv4 only, as it is there in practice. `[v6]:port` is understood as well as `v6:port`. A port beyond 65535 is an error; an address that is taken is one even if the service has another."
+            }
+            Opt::Connect => {
+                "Names are looked up at each connection. A target that nobody could ever reach is an error."
+            }
+            Opt::PskSecrets => "See [the key file](#the-key-file).",
+            Opt::PskIdentity => "A server ignores it with a notice.",
+            Opt::Ciphers => {
+                "Of the list, the suites with a pre-shared key and encryption are used. Without one of these TLS 1.2 is switched off with a warning."
+            }
+            Opt::Ciphersuites => {
+                "A key has the hash SHA-256: a list with SHA-384 alone switches TLS 1.3 off with a warning, where stunnel fails each handshake."
+            }
+            Opt::TlsVersion | Opt::TlsMin | Opt::TlsMax => {
+                "TLS 1.0 and 1.1 are spoken only when they are named, with a warning. SSLv3 never is; as a lower bound it is taken for none, with a warning."
+            }
+            Opt::SecurityLevel => "Level 4 and 5 leave ECDHE suites and TLS 1.3.",
+            Opt::HandshakeTimeout => {
+                "Where it is not written, a handshake has 10 s in all, and not 300 s for each step. Zero is an error."
+            }
+            Opt::ConnectTimeout | Opt::IdleTimeout => {
+                "Zero is an error: nothing would get through."
+            }
+            Opt::CloseTimeout => {
+                "What it cuts is a reset for a client's application, so that half an answer does not look whole."
+            }
+            Opt::Reset => {
+                "Unset, a client's application gets a reset after every ending that was no orderly end, and a backend gets a FIN."
+            }
+            Opt::ServerName => {
+                "A client sends no name when it connects to an address (RFC 6066, 3). In a server section, each section's own keys decide, also in TLS 1.3."
+            }
+            Opt::Socket => {
+                "TCP keepalive (15 s, 5 s, 3 times) is on at the TLS side, unless a line speaks of it."
+            }
+            Opt::Delay => "It is always so.",
+            Opt::SessionResume | Opt::SessionCacheSize | Opt::SessionCacheTimeout => {
+                "A ticket would outlive the key that it was given for."
+            }
+            Opt::Protocol => "`proxy` (version 1) in a server works; the others are refused.",
+            Opt::SslOptions => {
+                "What would weaken something, or is always so, is noticed and left alone."
+            }
+            Opt::Exec => "No descriptor of ours goes to the program.",
+            Opt::Cert | Opt::Key => {
+                "Beside PSKsecrets it is noticed and not read: no certificate is shown, and the key is asked for all the same."
+            }
+            Opt::Include => "Every regular file, hidden ones too, in the order of bytes.",
+            _ => "",
+        }
+    }
+}
+
+/// The options of stunnel's, in tables by what they are for.
+pub fn stunnel_options() -> String {
+    let mut out = String::new();
+    for (class, heading) in Class::ALL {
+        let _ = write!(
+            out,
+            "### {heading}\n\n| option | here | in a native file | notes |\n| --- | --- | --- | --- |\n"
+        );
+        let of_class = |row: &&Row| !row.stunnel.is_empty() && row.opt.class() == class;
+        let mut rows: Vec<&Row> = TABLE.iter().filter(of_class).collect();
+        rows.sort_by_key(|row| row.stunnel.first().map(|name| name.to_ascii_lowercase()));
+        for row in rows {
+            let _ = writeln!(
+                out,
+                "| {} | {} | {} | {} |",
+                names(row),
+                treatment(row.treatment),
+                native(row),
+                notes(row)
+            );
+        }
+        out.push('\n');
+    }
+    out
+}
+
+fn names(row: &Row) -> String {
+    let names: Vec<String> = row.stunnel.iter().map(|name| format!("`{name}`")).collect();
+    let global = if row.scope == Scope::Global { " (global)" } else { "" };
+    format!("{}{global}", names.join(", "))
+}
+
+fn treatment(treatment: Treatment) -> String {
+    let but = |fine: &[&str]| {
+        let fine: Vec<String> =
+            fine.iter().filter(|word| !word.is_empty()).map(|word| format!("`{word}`")).collect();
+        if fine.is_empty() { String::new() } else { format!("; {} is fine", fine.join(" or ")) }
+    };
+    match treatment {
+        Treatment::Works => "works".into(),
+        Treatment::Harmless(why) => format!("noticed: {why}"),
+        Treatment::NeedsCertificates(fine) => {
+            format!("refused: it is about certificates{}", but(fine))
+        }
+        Treatment::Later(fine) => format!("refused: not supported yet{}", but(fine)),
+        Treatment::Never(fine, why) => format!("refused: {why}{}", but(fine)),
+        Treatment::OwnCertificate => "noticed beside PSKsecrets, refused without".into(),
+    }
+}
+
+fn native(row: &Row) -> String {
+    match row.native {
+        None if row.opt == Opt::TlsVersion => "`tls-min` and `tls-max`".into(),
+        None => "-".into(),
+        Some((Table::Log, key)) => format!("`[log] {key}`"),
+        Some((Table::Top | Table::Service, key)) => format!("`{key}`"),
+    }
+}
+
+fn notes(row: &Row) -> String {
+    let mut notes = vec![row.doc.to_owned()];
+    if !row.stunnel_default.is_empty() && row.treatment == Treatment::Works {
+        notes.push(format!("Default `{}`.", row.stunnel_default));
+    }
+    if !row.opt.note().is_empty() {
+        notes.push(row.opt.note().to_owned());
+    }
+    notes.join(" ").replace('|', "\\|")
+}
