@@ -208,7 +208,8 @@ impl Service {
 
     /// What a line of this service, or of one of its sessions, is about.
     pub fn scope(&self, session: Option<u64>) -> Scope<'_> {
-        Scope { service: Some(&self.name), session, level: None }
+        let level = self.current.borrow().level;
+        Scope { service: Some(&self.name), session, level }
     }
 
     /// The Setup that a new session takes.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::config::diagnostic::{Diagnostic, Place, Severity};
 use crate::config::model::{
-    Authentication, Decided, Endpoint, Host, Keepalive, Mode, NamePattern, ProxyHeader, PskConfig,
-    ServiceConfig, SocketOption, Source,
+    Authentication, Decided, Endpoint, Host, Keepalive, Level, Mode, NamePattern, ProxyHeader,
+    PskConfig, ServiceConfig, SocketOption, Source,
 };
 use crate::net::Dialer;
 use crate::secrets::{Gravity, Identity, Problem, SecretSet, escape};
@@ -27,6 +27,8 @@ pub struct Setup {
     /// Of the TLS side's socket when it is the accepted one; the dialer has it otherwise.
     pub(super) keepalive: Option<Keepalive>,
     pub(super) downstream: Vec<Decided<SocketOption>>,
+    /// How important a line of this service must be, where it differs from the program's.
+    pub(super) level: Option<Level>,
     /// At most one session: its backend may bear no second one, not even during a restart.
     pub(super) single: bool,
 }
@@ -137,6 +139,7 @@ impl Setup {
             },
             keepalive: accepted,
             downstream: config.sockets.downstream.clone(),
+            level: config.log_level.as_ref().map(|level| level.value),
             single: config.limits.max_sessions.as_ref().is_some_and(|limit| limit.value == 1),
         })
     }

@@ -348,3 +348,19 @@ fn a_global_address_is_bound_once_and_the_rest_goes_on_as_in_stunnel() {
         }
     }
 }
+
+#[test]
+fn a_section_s_debug_is_its_own() {
+    let (loud, quiet) = (free_port(), free_port());
+    let section = |name: &str, port: u16, more: &str| {
+        format!("[{name}]\naccept = 127.0.0.1:{port}\nconnect = 9\nPSKsecrets = psk.txt\n{more}\n")
+    };
+    let text = section("quiet", quiet, "") + &section("loud", loud, "debug = debug");
+    let gate = Gate::new().conf("x.conf", &text, None).start();
+    for service in ["quiet", "loud"] {
+        drop(Plain::connect(gate.address(service)));
+        gate.wait_logged(&format!("Service [{service}] accepted connection"));
+    }
+    gate.wait_logged("Service [loud] started");
+    assert!(!gate.log().contains("Service [quiet] started"), "{}", gate.log());
+}
