@@ -1,6 +1,7 @@
 //! Whoever starts stunnel today, starting this instead: each caller's own way.
 
-use std::process::Command;
+use std::io::{Read, Write};
+use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 
@@ -8,7 +9,7 @@ use crate::harness::process::{Finished, pskgate};
 use crate::harness::stage::{Stage, client_of, echo_through, finish, is_root, need_root, section};
 use crate::harness::{
     Backend, Gate, IDENTITY, KEY, OTHER_KEY, PATIENCE, Plain, Process, client_toml, free_port,
-    local, secret, until,
+    local, secret, server_toml, until,
 };
 
 const GLOBAL: &str = "pid = pid.txt\noutput = log.txt\nsyslog = no\n";
@@ -210,7 +211,7 @@ fn client_server(backend: &Backend, port: u16) -> crate::harness::Pskgate {
 
 #[test]
 fn volsync_s_files_and_commands_work() {
-    let (backend, port, door) = (Backend::echo(), free_port(), free_port());
+    let (port, door) = (free_port(), free_port());
     let key = "1:23b7395fafc3e842bd8ac0fe142e6ad1";
     let common = |folder: &Stage| {
         format!(
@@ -221,13 +222,13 @@ fn volsync_s_files_and_commands_work() {
             folder.path("pid.txt").display()
         )
     };
-    // The destination runs rsync there; here it has a port, as the source has.
+    // The destination runs rsync there; here it runs what gives everything back.
     let (destination, source) = (Stage::new(), Stage::new());
     for stage in [&destination, &source] {
         stage.file("psk.txt", key);
     }
-    let to = backend.address();
-    let text = format!("{}accept = :::{port}\nconnect = {to}\n", common(&destination));
+    let program = "exec = /bin/cat\nexecargs = cat -\n";
+    let text = format!("{}accept = :::{port}\n{program}", common(&destination));
     destination.file("stunnel.conf", &text);
     let text = format!(
         "{}client = yes\naccept = 127.0.0.1:{door}\nconnect = 127.0.0.1:{port}\n",
@@ -254,6 +255,38 @@ fn volsync_s_files_and_commands_work() {
         assert!(stage.read("said.txt").contains("Terminated"), "{}", stage.read("said.txt"));
         assert!(!stage.path("pid.txt").exists());
     }
+}
+
+/// The file in a here-document on descriptor 10, and the connection on standard input and output.
+#[test]
+fn rsync_ssl_talks_through_it_on_standard_input_and_output() {
+    let backend = Backend::echo();
+    let server = Gate::new().toml(&server_toml(backend.address(), "")).start();
+    let stage = Stage::new();
+    let script = format!(
+        "exec $STUNNEL -fd 10 11<&0 <<EOF 10<&0 0<&11 11<&-\n\
+         foreground = yes\ndebug = crit\nconnect = {}\nclient = yes\nTIMEOUTclose = 0\n\
+         PSKsecrets = psk.txt\nPSKidentity = {IDENTITY}\nEOF\n",
+        server.address("tls")
+    );
+    for program in [stage.path("stunnel"), "/usr/bin/stunnel4".into()] {
+        let mut child = Command::new("bash")
+            .args(["-c", &script])
+            .env("STUNNEL", &program)
+            .current_dir(stage.path("."))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("bash is there");
+        let (mut to, mut from) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        to.write_all(b"@RSYNCD: 31.0").unwrap();
+        let mut answer = [0; 13];
+        from.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"@RSYNCD: 31.0", "{}", program.display());
+        drop(to);
+        assert_eq!(child.wait().unwrap().code(), Some(0), "{}", program.display());
+    }
+    assert_eq!(backend.accepted(), 2);
 }
 
 #[test]
