@@ -6,11 +6,12 @@ use std::sync::{Arc, OnceLock};
 
 use tokio::sync::mpsc;
 
-use super::{File, complain, exit, failed, show};
+use super::{File, complain, exit, failed, show, stunnel};
 use crate::config::diagnostic::{Report, escape};
 use crate::config::model::{Authentication, Config, Decided, Dialect, Foreground, Origin};
 use crate::config::{self, Format};
 use crate::daemon::{self, BindError, Bound, Ended, Load, Plan, signals, watcher};
+use crate::observe::event::{Event, Scope};
 use crate::observe::log::{self, Stderr, Syslog};
 #[cfg(unix)]
 use crate::{
@@ -216,7 +217,10 @@ pub(super) fn start(source: Source, manner: Manner) -> u8 {
         let background = manner.foreground(&config.process.foreground) == Foreground::No;
         if background && !config.is_inetd() {
             match crate::sys::daemon::fork() {
-                Ok(Side::Child(ready)) => life.ready = Some(ready),
+                Ok(Side::Child(ready)) => {
+                    life.ready = Some(ready);
+                    log::in_background();
+                }
                 // What is open belongs to the child: nothing of it may be tidied up here.
                 Ok(Side::Parent(code)) => std::process::exit(code.into()),
                 Err(error) => {
@@ -241,7 +245,9 @@ pub(super) fn start(source: Source, manner: Manner) -> u8 {
         let text = format!("cannot open the log {}: {error}", path.unwrap_or_default());
         return manner.give_up(exit::CANNOT_CREATE, &text);
     }
+    Event::Begun { banner: &stunnel::version() }.log(Scope::PROGRAM);
     daemon::warn(&report);
+    Event::Configured.log(Scope::PROGRAM);
     log::start();
     let load: Load = Arc::new(move || source.load());
     let ended = if life.urgent {

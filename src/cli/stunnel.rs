@@ -171,7 +171,8 @@ fn read(_: i32) -> std::io::Result<Vec<u8>> {
 }
 
 /// stunnel's three lines, whose shape callers know, and whose words say what is here; then our own.
-fn version() -> String {
+/// The lines of `-version`, which begin the log as well.
+pub(super) fn version() -> String {
     let runs = openssl::version::version();
     let built = env!("PSKGATE_OPENSSL");
     let same = runs.split(' ').nth(1) == Some(built);

@@ -189,6 +189,11 @@ impl Checker<'_> {
                     format!("`{name}` is about certificates, and only pre-shared keys are supported"),
                 )
                 .help("remove it if the pre-shared key is all the proof you need; it is refused because to ignore it could weaken your protection"),
+                // xapi and others look for these words.
+                Treatment::Later(_) if opt == Opt::Fips => {
+                    Diagnostic::error("no-fips", "FIPS support is not available")
+                        .help("remove it, or write fips = no")
+                }
                 Treatment::Later(_) => Diagnostic::error(
                     "not-supported-yet",
                     format!("`{name}` is not supported yet"),

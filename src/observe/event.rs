@@ -26,6 +26,13 @@ impl Scope<'_> {
 /// Something worth a line. Parts that come from a peer are escaped by whoever displays them.
 #[allow(missing_debug_implementations)]
 pub enum Event<'a> {
+    /// The program has begun.
+    Begun {
+        /// Its names and versions, a line each, as stunnel says them.
+        banner: &'a str,
+    },
+    /// The configuration was read, and can be followed.
+    Configured,
     /// A listener is open, for the first time or still after a reload.
     Listening {
         /// Its address, with the real port.
@@ -279,6 +286,8 @@ impl Event<'_> {
     /// A stable name for whoever reads JSON lines.
     pub fn name(&self) -> &'static str {
         match self {
+            Self::Begun { .. } => "begun",
+            Self::Configured => "configured",
             Self::Listening { .. } => "listening",
             Self::Accepting => "accepting",
             Self::Accepted { .. } => "accepted",
@@ -350,6 +359,8 @@ impl Event<'_> {
             | Self::Crowded { .. }
             | Self::Withheld { .. } => Level::Info,
             Self::Listening { still: true, .. }
+            | Self::Begun { .. }
+            | Self::Configured
             | Self::Accepting
             | Self::Accepted { .. }
             | Self::Secured { .. }
@@ -369,8 +380,15 @@ impl Event<'_> {
                 let at = format_args!("Service [{service}] (FD={descriptor}) bound to {address}");
                 line(Info, at);
             }
+            Self::Begun { banner } => {
+                for said in banner.lines() {
+                    line(Notice, format_args!("{said}"));
+                }
+            }
+            Self::Configured => line(Notice, format_args!("Configuration successful")),
             Self::Accepting => line(Info, format_args!("Accepting new connections")),
             Self::Accepted { peer } => {
+                line(Level::Debug, format_args!("Service [{service}] started"));
                 let from = format_args!("Service [{service}] accepted connection from {peer}");
                 line(Notice, from);
             }
@@ -495,6 +513,8 @@ impl Display for Event<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Listening { address, .. } => write!(f, "listening on {address}"),
+            Self::Begun { banner } => f.write_str(banner.lines().last().unwrap_or_default()),
+            Self::Configured => f.write_str("configuration read"),
             Self::Accepting => f.write_str("accepting connections"),
             Self::Accepted { peer } => write!(f, "connection from {peer}"),
             Self::Secured { who, version, suite, .. } => {

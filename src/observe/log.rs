@@ -32,6 +32,7 @@ const FLUSH: Duration = Duration::from_millis(500);
 static LEVEL: AtomicU8 = AtomicU8::new(Level::Info as u8);
 static FORMAT: AtomicU8 = AtomicU8::new(LogFormat::Human as u8);
 static OVERWRITE: AtomicBool = AtomicBool::new(false);
+static BACKGROUND: AtomicBool = AtomicBool::new(false);
 static SINK: OnceLock<Sink> = OnceLock::new();
 
 struct Sink {
@@ -196,6 +197,11 @@ fn open(path: &Path, overwrite: bool) -> io::Result<File> {
         file.set_len(0)?;
     }
     Ok(file)
+}
+
+/// Has stunnel's lines name the program's own thread as they do in the background.
+pub fn in_background() {
+    BACKGROUND.store(true, Ordering::Relaxed);
 }
 
 /// Moves writing to a thread. Called once the process is the one that will run: a thread does not
@@ -430,7 +436,8 @@ impl Record {
             .to_string(),
             LogFormat::Stunnel => {
                 let local = now.to_zoned(jiff::tz::TimeZone::system());
-                let id = self.session.map_or_else(|| "ui".to_owned(), |number| number.to_string());
+                let main = if BACKGROUND.load(Ordering::Relaxed) { "main" } else { "ui" };
+                let id = self.session.map_or_else(|| main.to_owned(), |number| number.to_string());
                 format!(
                     "{} LOG{level}[{id}]: {}",
                     local.strftime("%Y.%m.%d %H:%M:%S"),

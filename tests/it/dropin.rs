@@ -133,9 +133,11 @@ fn debians_init_script_starts_hangs_up_rotates_and_stops_it() {
     let client = client_of(port);
     echo_through(&client);
     for (signal, line) in [("HUP", "Configuration successful"), ("USR1", "Log file reopened")] {
+        let count = || stage.read("log.txt").matches(line).count();
+        let before = count();
         let done = finish(&mut stage.shell(&format!("{tool} --stop --signal {signal}")));
         assert_eq!(done.code, Some(0), "{}", done.err);
-        until(line, PATIENCE, || stage.read("log.txt").contains(line).then_some(()));
+        until(line, PATIENCE, || (count() > before).then_some(()));
         echo_through(&client);
     }
     let daemon = stage.daemon();
@@ -161,10 +163,7 @@ fn stunnel3_hands_its_options_over_a_pipe() {
         // The pipe cannot be read again, but the keys can: more than stunnel does here.
         stage.file("psk.txt", &secret(IDENTITY, OTHER_KEY));
         let daemon = stage.daemon();
-        daemon.signal(Signal::HUP);
-        until("the new keys", PATIENCE, || {
-            stage.read("log.txt").contains("Configuration successful").then_some(())
-        });
+        stage.reload("log.txt", || daemon.signal(Signal::HUP));
         let toml = client_toml(local(port), "");
         let new = Gate::new().file("psk.txt", &secret(IDENTITY, OTHER_KEY)).toml(&toml).start();
         echo_through(&new);
@@ -317,11 +316,10 @@ fn the_founding_files_run_in_the_background_and_in_the_foreground_and_survive_a_
         session.0.set_read_timeout(Some(PATIENCE)).unwrap();
         session.echo(b"PYRO://127.0.0.1:3002");
         for (stage, log) in [(&plc, "stunnel-server.log"), (&ide, "stunnel-client.log")] {
-            for process in stage.processes() {
-                process.signal(Signal::HUP);
-            }
-            until("the reload", PATIENCE, || {
-                stage.read(log).contains("Configuration successful").then_some(())
+            stage.reload(log, || {
+                for process in stage.processes() {
+                    process.signal(Signal::HUP);
+                }
             });
         }
         session.echo(b"it goes on");

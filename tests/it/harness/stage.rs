@@ -52,6 +52,15 @@ impl Stage {
         std::fs::read_to_string(self.path(name)).unwrap_or_default()
     }
 
+    /// Asks for a reload, and waits until the log tells that it was done. The start has such a line too,
+    /// which is written before the program is ready.
+    pub fn reload(&self, log: &str, ask: impl FnOnce()) {
+        let count = || self.read(log).matches("Configuration successful").count();
+        let before = count();
+        ask();
+        until("the reload", PATIENCE, || (count() > before).then_some(()));
+    }
+
     /// The program by its full name, in its folder.
     pub fn command(&self) -> Command {
         let mut command = Command::new(self.path("stunnel"));
