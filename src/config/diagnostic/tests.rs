@@ -1,0 +1,131 @@
+use super::*;
+
+fn report(text: &str, span: Range<usize>) -> Report {
+    let mut report = Report::default();
+    let source = SourceText::new(Arc::from(Path::new("a.conf")), text);
+    source.register(&mut report);
+    let found = Diagnostic::error("some-code", "bad \u{1b}[31mthing")
+        .at(source.place(span))
+        .label("here")
+        .help("change it");
+    report.push(found);
+    report
+}
+
+#[test]
+fn a_place_counts_lines_from_one_and_columns_in_characters() {
+    let source = SourceText::new(Arc::from(Path::new("x")), "a\n\u{e9}\u{e9}b\n");
+    let place = source.place(6..7);
+    assert_eq!((place.line, place.column), (2, 3));
+    assert_eq!(source.place(0..0).line, 1);
+}
+
+#[test]
+fn people_see_the_line_the_mark_the_help_and_the_count() {
+    let shown = report("one = 1\ntwo = 2\n", 14..15).render(false);
+    for part in
+        ["error[some-code]", "a.conf:2:7", "two = 2", "^ here", "help: change it", "1 error\n"]
+    {
+        assert!(shown.contains(part), "{part} in {shown}");
+    }
+    assert!(report("a", 0..1).render(true).contains("\u{1b}["));
+}
+
+#[test]
+fn nothing_moves_the_terminals_cursor() {
+    let r = report("two = \u{1b}]0;x\u{7}\u{202e}\u{9b}\r\n", 6..8);
+    for text in [r.render(false), r.render_stunnel(), serde_json::to_string(&r).unwrap()] {
+        let bad = text.chars().find(|c| c.is_control() && *c != '\n' || *c == '\u{202e}');
+        assert_eq!(bad, None, "{text:?}");
+    }
+}
+
+#[test]
+fn a_span_that_points_nowhere_does_no_harm() {
+    for span in [0..0, 3..99, 99..99, 1..2] {
+        let mut r = report("\u{e9}\u{e9}", 0..2);
+        if let Some(place) = &mut r.diagnostics[0].place {
+            place.span = span;
+        }
+        assert!(r.render(false).contains("bad"));
+    }
+}
+
+#[test]
+fn what_looks_like_a_key_is_hidden_and_the_length_stays() {
+    let key = "c2VjcmV0c2VjcmV0c2VjcmV0Zm9v";
+    for line in [
+        format!("client1:{key}"),
+        format!("client1:{key}=="),
+        format!("  \"client1:{key}==\","),
+        format!("PSKsecrets = client1:{key}=="),
+        format!("psk-secrets = [\"client1:{key}\"]"),
+        format!("connect = client1:{key}"),
+        format!("\"client1:{key}\" = 1"),
+        "client1:\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}".to_owned(),
+    ] {
+        let shown = presentable(&line);
+        assert!(!shown.contains(key) && !shown.contains('\u{e9}'), "{shown}");
+        assert!(shown.contains("client1"), "{shown}");
+        assert_eq!(shown.len(), line.len());
+    }
+    for line in [
+        "ciphers = ECDHE-PSK-CHACHA20-POLY1305:DHE-PSK-AES256-GCM-SHA384",
+        "connect = plc.example.org:3001",
+        "accept = unix:/run/pskgate/plc.socket",
+        "  \"[2001:db8:1234:5678::1]:3001\",",
+        "socket = l:SO_KEEPALIVE=1",
+        "psk-secrets = \"pskclient1.txt\"",
+    ] {
+        assert_eq!(presentable(line), line);
+    }
+}
+
+#[test]
+fn the_name_of_a_file_is_no_key() {
+    for name in [
+        "psk.txt",
+        "/a:b/c0123456789abcdef",
+        "./a:0123456789abcdef",
+        "C:\\keys\\client-keys.txt",
+        "a:b",
+    ] {
+        assert!(!looks_like_key_instead_of_file(name), "{name}");
+    }
+    for key in
+        ["client1:c2VjcmV0c2VjcmV0", "a:correct.horse.battery.staple", "a:b:c=0123456789abcdef"]
+    {
+        assert!(looks_like_key_instead_of_file(key), "{key}");
+    }
+}
+
+#[test]
+fn a_finding_in_a_key_file_shows_its_line_number_only() {
+    let mut r = Report::default();
+    let file: Arc<Path> = Arc::from(Path::new("psk.txt"));
+    let place = Place { file, line: 7, column: 1, span: 0..0 };
+    r.push(Diagnostic::error("bad-key", "the key is too short").at(place).label("here"));
+    assert!(r.render(false).contains("psk.txt:7"), "{}", r.render(false));
+    assert!(r.render_stunnel().starts_with("[!] psk.txt:7: "));
+}
+
+#[test]
+fn stunnels_shape_names_the_section_or_the_line() {
+    assert_eq!(
+        report("[a b]\n", 0..5).render_stunnel(),
+        "[!] Service [a b]: bad \\u{1b}[31mthing\n[!] Configuration failed\n"
+    );
+    assert_eq!(
+        report(" x = 1 \n", 1..2).render_stunnel(),
+        "[!] a.conf:1: \"x = 1\": bad \\u{1b}[31mthing\n[!] Configuration failed\n"
+    );
+}
+
+#[test]
+fn programs_get_json_without_the_texts() {
+    let json = serde_json::to_value(report("secret = 1\n", 0..6)).unwrap();
+    assert_eq!(json["errors"], 1);
+    assert_eq!(json["diagnostics"][0]["code"], "some-code");
+    assert_eq!(json["diagnostics"][0]["place"]["line"], 1);
+    assert!(!json.to_string().contains("secret"));
+}

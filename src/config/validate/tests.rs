@@ -1,0 +1,531 @@
+use std::time::Duration;
+
+use super::*;
+use crate::config::load::{Format, load_text};
+use crate::config::model::{Failover, Level, LogFormat, PskHash};
+
+fn load(text: &str, name: &str) -> Result<(Config, Report), Report> {
+    load_text(text.as_bytes(), Path::new(name), Path::new("/base"), Format::Auto)
+}
+
+fn good(text: &str, name: &str) -> (Config, Vec<&'static str>) {
+    match load(text, name) {
+        Ok((config, report)) => (config, report.diagnostics.iter().map(|d| d.code).collect()),
+        Err(report) => panic!("{}", report.render(false)),
+    }
+}
+
+fn toml(body: &str) -> (ServiceConfig, Vec<&'static str>) {
+    let (mut config, codes) = good(&native(body), "x.toml");
+    (config.services.remove(0), codes)
+}
+
+fn native(body: &str) -> String {
+    let mut text = "[services.s]\npsk-secrets = \"k\"\n".to_owned();
+    for (key, line) in [
+        ("mode", "mode = \"server\"\n"),
+        ("accept", "accept = \"127.0.0.1:1\"\n"),
+        ("connect", "connect = \"127.0.0.1:2\"\n"),
+    ] {
+        if !body.contains(&format!("{key} =")) {
+            text.push_str(line);
+        }
+    }
+    text + body
+}
+
+fn conf(global: &str, section: &str) -> (ServiceConfig, Vec<&'static str>) {
+    let text = format!(
+        "{global}\n[s]\naccept = 127.0.0.1:1\nconnect = 127.0.0.1:2\nPSKsecrets = k\n{section}\n"
+    );
+    let (mut config, codes) = good(&text, "x.conf");
+    (config.services.remove(0), codes)
+}
+
+fn codes(text: &str, name: &str) -> Vec<&'static str> {
+    match load(text, name) {
+        Ok((_, report)) => panic!("accepted: {}", report.render(false)),
+        Err(report) => report.diagnostics.iter().map(|d| d.code).collect(),
+    }
+}
+
+fn listens(service: &ServiceConfig) -> Vec<(String, bool)> {
+    service.accept().iter().map(|l| (l.at.value.to_string(), l.optional)).collect()
+}
+
+fn targets(service: &ServiceConfig) -> Vec<String> {
+    service.connect().iter().map(|c| c.value.to_string()).collect()
+}
+
+fn secrets(service: &ServiceConfig) -> Vec<&Path> {
+    let Authentication::Psk(psk) = &service.auth;
+    psk.secrets.iter().map(|s| s.value.as_path()).collect()
+}
+
+#[test]
+fn a_native_file_that_says_nothing_gets_the_native_defaults() {
+    let (config, _) = good(&native(""), "x.toml");
+    let service = &config.services[0];
+    assert_eq!(config.log.level.value, Level::Info);
+    assert_eq!(config.log.format.value, LogFormat::Human);
+    assert!(config.log.output.is_none());
+    assert_eq!(config.process.foreground.value, Foreground::Yes);
+    assert!(!config.log.syslog.value);
+    assert_eq!(config.drain_timeout.value, Duration::from_secs(5));
+    assert_eq!(config.file, Path::new("/base/x.toml"));
+    assert_eq!(service.failover.value, Failover::Priority);
+    assert_eq!(
+        (service.tls.min.value, service.tls.max.value),
+        (TlsVersion::Tls12, TlsVersion::Tls13)
+    );
+    assert_eq!(
+        service.tls.ciphers.value,
+        "ECDHE-PSK-CHACHA20-POLY1305:DHE-PSK-AES256-GCM-SHA384:\
+         DHE-PSK-AES128-GCM-SHA256:DHE-PSK-CHACHA20-POLY1305"
+    );
+    assert!(service.tls.ciphersuites.is_none());
+    assert_eq!(service.tls.groups.value, "X25519:P-256");
+    assert_eq!(service.tls.groups.origin, super::super::model::Origin::Default(Dialect::Native));
+    assert!(service.tls.security_level.is_none() && service.tls.server_name.is_none());
+    assert_eq!(service.timeouts.handshake.value, Duration::from_secs(10));
+    assert_eq!(service.timeouts.connect.value, Duration::from_secs(10));
+    assert_eq!(service.timeouts.close.value, Duration::from_secs(60));
+    assert_eq!(service.timeouts.idle.value, Duration::from_secs(43_200));
+    let keepalive =
+        Keepalive { idle: Duration::from_secs(15), interval: Duration::from_secs(5), count: 3 };
+    assert_eq!(service.sockets.keepalive.value, Some(keepalive));
+    assert!(service.reset.is_none());
+    let Authentication::Psk(psk) = &service.auth;
+    assert_eq!(psk.hash.value, PskHash::Sha256);
+    assert!(!psk.allow_shared_keys.value && psk.identity.is_none());
+    assert_eq!(
+        psk.rules,
+        Rules {
+            duplicates: OnDuplicate::Refuse,
+            identities: IdentityRule::Utf8,
+            permissions: OnLoosePermissions::Refuse,
+        }
+    );
+}
+
+#[test]
+fn a_stunnel_conf_that_says_nothing_gets_stunnels_defaults() {
+    let text = "[s]\naccept = 127.0.0.1:1\nconnect = 2\nPSKsecrets = k\n";
+    let (config, _) = good(text, "dir/x.conf");
+    let service = &config.services[0];
+    assert_eq!(config.file, Path::new("/base/dir/x.conf"));
+    assert_eq!(config.log.level.value, Level::Notice);
+    assert_eq!(config.log.format.value, LogFormat::Stunnel);
+    assert_eq!(config.process.foreground.value, Foreground::No);
+    assert!(config.log.syslog.value && config.process.pid.is_none());
+    assert_eq!(service.mode.value, Mode::Server);
+    assert_eq!(
+        (service.tls.min.value, service.tls.max.value),
+        (TlsVersion::Tls12, TlsVersion::Tls13)
+    );
+    assert_eq!(service.tls.ciphers.value, "HIGH:!aNULL:!SSLv2:!DH:!kDHEPSK");
+    assert_eq!(service.tls.groups.value, "X25519:P-256:X448:P-521:P-384");
+    assert_eq!(
+        service.tls.ciphersuites.as_ref().map(|c| c.value.as_str()),
+        Some("TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256")
+    );
+    assert_eq!(service.timeouts.handshake.value, Duration::from_secs(10));
+    assert_eq!(service.timeouts.idle.value, Duration::from_secs(43_200));
+    assert!(service.sockets.keepalive.value.is_some());
+    let Authentication::Psk(psk) = &service.auth;
+    assert_eq!(
+        psk.rules,
+        Rules {
+            duplicates: OnDuplicate::LastWins,
+            identities: IdentityRule::Bytes,
+            permissions: OnLoosePermissions::Warn,
+        }
+    );
+}
+
+#[test]
+fn a_written_timeoutbusy_is_the_handshakes_limit() {
+    let (service, _) = conf("TIMEOUTbusy = 300", "");
+    assert_eq!(service.timeouts.handshake.value, Duration::from_secs(300));
+}
+
+#[test]
+fn a_section_adds_to_global_lists_and_replaces_global_files() {
+    let text = "connect = 1\naccept = 127.0.0.1:9\nPSKsecrets = global\n\
+                [a]\nconnect = 2\n[b]\nPSKsecrets = x\nPSKsecrets = own\naccept = 127.0.0.1:8\n";
+    let (config, _) =
+        good(&text.replace("accept = 127.0.0.1:9\n", "accept = 127.0.0.1:0\n"), "x.conf");
+    assert_eq!(targets(&config.services[0]), ["1", "2"]);
+    assert_eq!(secrets(&config.services[0]), [Path::new("/base/global")]);
+    assert_eq!(targets(&config.services[1]), ["1"]);
+    assert_eq!(secrets(&config.services[1]), [Path::new("/base/own")]);
+    assert_eq!(listens(&config.services[1]).len(), 2);
+}
+
+#[test]
+fn a_native_list_replaces_that_of_the_defaults() {
+    let text = "[defaults]\nmode = \"server\"\nconnect = \"a:1\"\npsk-secrets = [\"x\", \"/y\"]\n\
+                idle-timeout = \"1s\"\n\
+                [services.a]\naccept = \"127.0.0.1:1\"\nconnect = [\"b:2\"]\n\
+                [services.b]\naccept = \"127.0.0.1:2\"\nidle-timeout = \"2s\"\n";
+    let (config, _) = good(text, "x.toml");
+    assert_eq!(targets(&config.services[0]), ["b:2"]);
+    assert_eq!(targets(&config.services[1]), ["a:1"]);
+    assert_eq!(secrets(&config.services[1]), [Path::new("/base/x"), Path::new("/y")]);
+    assert_eq!(config.services[0].timeouts.idle.value, Duration::from_secs(1));
+    assert_eq!(config.services[1].timeouts.idle.value, Duration::from_secs(2));
+}
+
+#[test]
+fn services_keep_the_order_of_the_file() {
+    let one = native("").replace("services.s", "services.z");
+    let two = native("accept = 5\n").replace("services.s", "services.a");
+    let (config, _) = good(&(one + &two), "x.toml");
+    let names: Vec<_> = config.services.iter().map(|s| s.name.value.as_str()).collect();
+    assert_eq!(names, ["z", "a"]);
+}
+
+#[test]
+fn a_port_alone_is_every_interface_of_both_families_only_in_a_native_file() {
+    let both = [("0.0.0.0:3001".to_owned(), false), ("[::]:3001".to_owned(), true)];
+    assert_eq!(listens(&toml("accept = 3001\n").0), both);
+    assert_eq!(listens(&toml("accept = \"*:3001\"\n").0), both);
+    let explicit = listens(&toml("accept = [3001, \"[::]:3001\"]\n").0);
+    assert_eq!(explicit, [("0.0.0.0:3001".into(), false), ("[::]:3001".into(), false)]);
+    assert_eq!(listens(&toml("accept = 0\n").0), [("0.0.0.0:0".into(), false)]);
+    let (config, _) = good("[s]\naccept = 3001\nconnect = 2\nPSKsecrets = k\n", "x.conf");
+    assert_eq!(listens(&config.services[0]), [("0.0.0.0:3001".into(), false)]);
+    let (config, _) = good("[s]\naccept = :::3001\nconnect = 2\nPSKsecrets = k\n", "x.conf");
+    assert_eq!(listens(&config.services[0]), [("[::]:3001".into(), false)]);
+}
+
+#[test]
+fn a_clients_port_alone_is_warned_about() {
+    assert_eq!(toml("mode = \"client\"\naccept = 3001\n").1, ["open-to-network"]);
+    assert_eq!(toml("mode = \"client\"\naccept = \"0.0.0.0:3001\"\n").1, [""; 0]);
+    assert_eq!(toml("accept = 3001\n").1, [""; 0]);
+    let text = "client = yes\n[s]\naccept = 3002\nconnect = a:1\nPSKsecrets = k\n";
+    assert_eq!(good(text, "x.conf").1, ["open-to-network"]);
+}
+
+#[test]
+fn relative_names_are_joined_to_the_base() {
+    let text = "[log]\noutput = \"l/x.log\"\n".to_owned()
+        + &native("accept = \"unix:a.sock\"\nconnect = \"/abs.sock\"\n");
+    let (config, _) = good(&text, "x.toml");
+    assert_eq!(config.log.output.map(|o| o.value), Some("/base/l/x.log".into()));
+    assert_eq!(listens(&config.services[0])[0].0, "/base/a.sock");
+    assert_eq!(targets(&config.services[0]), ["/abs.sock"]);
+    let text = "pid = run/x.pid\noutput = x.log\n[s]\naccept = 1\nconnect = 2\nPSKsecrets = k\n";
+    let (config, _) = good(text, "sub/x.conf");
+    assert_eq!(config.process.pid.map(|p| p.value), Some("/base/run/x.pid".into()));
+    assert_eq!(config.log.output.map(|o| o.value), Some("/base/x.log".into()));
+}
+
+#[test]
+fn an_empty_pid_is_no_pid_file() {
+    let text = "pid = /run/x\npid =\n[s]\naccept = 1\nconnect = 2\nPSKsecrets = k\n";
+    assert!(good(text, "x.conf").0.process.pid.is_none());
+}
+
+#[test]
+fn versions_are_a_range_that_is_not_empty() {
+    use TlsVersion::{Tls10, Tls11, Tls12, Tls13};
+    let range = |lines: &str| {
+        let (service, codes) = conf("", lines);
+        ((service.tls.min.value, service.tls.max.value), codes)
+    };
+    let quiet = Vec::<&str>::new;
+    assert_eq!(range("sslVersion = TLSv1.2"), ((Tls12, Tls12), quiet()));
+    assert_eq!(range("sslVersion = all"), ((Tls12, Tls13), quiet()));
+    assert_eq!(range("sslVersionMin = all"), ((Tls12, Tls13), quiet()));
+    assert_eq!(range("sslVersionMin = TLSv1.3"), ((Tls13, Tls13), quiet()));
+    assert_eq!(range("sslVersion = TLSv1.2\nsslVersionMax = TLSv1.3"), ((Tls12, Tls13), quiet()));
+    assert_eq!(range("sslVersion = TLSv1"), ((Tls10, Tls10), vec!["old-tls"]));
+    assert_eq!(range("sslVersionMax = TLSv1.1"), ((Tls11, Tls11), vec!["old-tls"]));
+    assert_eq!(range("options = NO_TLSv1_3"), ((Tls12, Tls12), quiet()));
+    assert_eq!(range("options = NO_TLSv1_2\noptions = NO_SSLv3"), ((Tls13, Tls13), quiet()));
+    assert_eq!(range("options = NO_TLSv1_2\noptions = -NO_TLSv1_2"), ((Tls12, Tls13), quiet()));
+    let (service, found) = toml("tls-min = \"1.0\"\n");
+    assert_eq!((service.tls.min.value, service.tls.max.value), (Tls10, Tls13));
+    assert_eq!(found, ["old-tls"]);
+    let gap = "[s]\naccept = 1\nconnect = 2\nPSKsecrets = k\nsslVersionMin = TLSv1.1\noptions = NO_TLSv1_2\n";
+    assert!(codes(gap, "x.conf").contains(&"version-range"));
+}
+
+#[test]
+fn keepalive_is_ours_unless_the_tls_sides_options_speak_of_it() {
+    let on =
+        |global: &str, section: &str| conf(global, section).0.sockets.keepalive.value.is_some();
+    assert!(on("", ""));
+    assert!(!on("", "socket = l:SO_KEEPALIVE=1"));
+    assert!(!on("socket = l:TCP_KEEPIDLE=180", ""));
+    assert!(on("", "socket = r:SO_KEEPALIVE=1"), "the server's TLS side is the accepted one");
+    assert!(!on("client = yes", "socket = r:SO_KEEPALIVE=0"));
+    assert!(on("client = yes", "socket = l:SO_KEEPALIVE=0"));
+    assert!(on("", "socket = l:TCP_NODELAY=0"));
+    assert_eq!(toml("keepalive = false\n").0.sockets.keepalive.value, None);
+}
+
+#[test]
+fn the_last_word_about_a_socket_option_counts() {
+    let (service, _) = conf("socket = l:IP_TTL=1\nsocket = l:IP_TOS=2", "socket = l:IP_TTL=3");
+    let options: Vec<_> = service.sockets.downstream.iter().map(|d| d.value.clone()).collect();
+    assert_eq!(options, [SocketOption::TimeToLive(3), SocketOption::TypeOfService(2)]);
+}
+
+#[test]
+fn a_server_presents_no_identity() {
+    assert_eq!(codes(&native("psk-identity = \"x\"\n"), "x.toml"), ["identity-on-server"]);
+    let (service, codes) = conf("", "PSKidentity = x");
+    let Authentication::Psk(psk) = &service.auth;
+    assert!(psk.identity.is_none());
+    assert_eq!(codes, ["identity-on-server"]);
+    // Among the defaults it is for the clients.
+    let text = "[defaults]\npsk-identity = \"x\"\n".to_owned() + &native("");
+    assert!(good(&text, "x.toml").1.is_empty());
+    let (service, _) = toml("mode = \"client\"\npsk-identity = \"x\"\n");
+    let Authentication::Psk(psk) = &service.auth;
+    assert_eq!(psk.identity.as_ref().map(|i| i.value.as_slice()), Some(b"x".as_slice()));
+}
+
+#[test]
+fn a_service_cannot_connect_to_itself() {
+    for body in [
+        "accept = \"127.0.0.1:5\"\nconnect = \"127.0.0.1:5\"\n",
+        "accept = 5\nconnect = \"127.0.0.1:5\"\n",
+        "accept = 5\nconnect = 5\n",
+        "accept = \"unix:a\"\nconnect = \"unix:a\"\n",
+    ] {
+        assert_eq!(codes(&native(body), "x.toml"), ["connects-to-itself"], "{body}");
+    }
+    for body in [
+        "accept = \"127.0.0.1:5\"\nconnect = \"127.0.0.1:6\"\n",
+        "accept = \"127.0.0.1:5\"\nconnect = \"127.0.0.2:5\"\n",
+        "accept = 5\nconnect = \"plc.example:5\"\n",
+        "accept = 0\nconnect = 5\n",
+    ] {
+        assert!(load(&native(body), "x.toml").is_ok(), "{body}");
+    }
+}
+
+#[test]
+fn two_services_cannot_share_an_address() {
+    let two = |a: &str, b: &str| {
+        let one = native(&format!("accept = {a}\n"));
+        one + &native(&format!("accept = {b}\n")).replace("services.s", "services.t")
+    };
+    assert_eq!(codes(&two("5", "5"), "x.toml"), ["address-in-use"]);
+    assert_eq!(codes(&two("\"a:5\"", "\"a:5\""), "x.toml"), ["address-in-use"]);
+    assert!(load(&two("0", "0"), "x.toml").is_ok());
+    assert!(load(&two("5", "6"), "x.toml").is_ok());
+}
+
+#[test]
+fn a_global_address_is_the_first_sections_and_the_others_do_without_if_they_can() {
+    let text =
+        "accept = 127.0.0.1:5\nconnect = a:1\nPSKsecrets = k\n[a]\n[b]\naccept = 127.0.0.1:6\n";
+    let (config, found) = good(text, "x.conf");
+    assert_eq!(listens(&config.services[0]), [("127.0.0.1:5".into(), false)]);
+    assert_eq!(listens(&config.services[1]), [("127.0.0.1:6".into(), false)]);
+    assert_eq!(found, ["address-in-use"]);
+    assert_eq!(codes(&format!("{text}[c]\n"), "x.conf"), ["address-in-use", "address-in-use"]);
+}
+
+#[test]
+fn a_program_takes_the_place_of_connect() {
+    let text = "[s]\naccept = 1\nexec = /bin/sh\nexecArgs = sh\t-c  x\nPSKsecrets = k\n";
+    let program = |text: &str, name: &str| match good(text, name).0.services.remove(0).target {
+        Target::Exec(program) => program,
+        Target::Connect(_) => panic!("{text}"),
+    };
+    let sh = program(text, "x.conf");
+    assert_eq!(sh.path.value, Path::new("/bin/sh"));
+    assert_eq!(
+        (sh.arguments, sh.errors_to_peer),
+        (vec!["sh".into(), "-c".into(), "x".into()], true)
+    );
+    assert!(program(&format!("foreground = quiet\n{text}"), "x.conf").errors_to_peer);
+    assert!(!program(&format!("foreground = yes\n{text}"), "x.conf").errors_to_peer);
+    let text = "[defaults]\nconnect = \"a:1\"\n[services.s]\nmode = \"server\"\naccept = 1\n\
+                psk-secrets = \"k\"\nexec = \"bin/x\"\nexec-args = [\"x\", \"a b\"]\n";
+    let x = program(text, "x.toml");
+    assert_eq!(x.path.value, Path::new("/base/bin/x"));
+    assert_eq!((x.arguments, x.errors_to_peer), (vec!["x".into(), "a b".into()], false));
+    assert_eq!(
+        codes(&text.replace("exec =", "connect = \"b:2\"\nexec ="), "x.toml"),
+        ["two-of-a-kind"]
+    );
+    let three = "[s]\naccept = 1\nconnect = 2\nexec = /bin/cat\nPSKsecrets = k\n";
+    assert_eq!(codes(three, "x.conf"), ["missing-option"]);
+    assert_eq!(codes(&three.replace("accept = 1\n", ""), "x.conf"), ["not-supported-yet"]);
+}
+
+#[test]
+fn a_section_with_sni_belongs_to_one_before_it() {
+    let text = |sni: &str, more: &str| {
+        format!(
+            "connect = a:1\nPSKsecrets = k\n[p]\naccept = 1\n[c]\nclient = yes\naccept = 127.0.0.1:2\n[s]\nsni = {sni}\n{more}"
+        )
+    };
+    let (config, found) = good(&text("p:*.Example", ""), "x.conf");
+    let Source::ServerName { of, pattern } = &config.services[2].source else { panic!() };
+    assert_eq!(of.value, "p");
+    assert!(found.is_empty() && config.services[2].tls.server_name.is_none());
+    for (name, meant) in [("a.example", true), (".EXAMPLE", true), ("example", false), ("", false)]
+    {
+        assert_eq!(pattern.matches(name.as_bytes()), meant, "{name}");
+    }
+    assert!(NamePattern::new("Plc").matches(b"pLC") && !NamePattern::new("plc").matches(b"xplc"));
+    assert!(NamePattern::new("*").matches(b"") && NamePattern::new("*").matches(b"any"));
+    for (sni, more, code) in [
+        ("p", "", "server-name"),
+        ("x:y", "", "server-name"),
+        ("c:y", "", "server-name"),
+        ("later:y", "[later]\naccept = 3\n", "server-name"),
+        ("p:y", "accept = 4\n", "missing-option"),
+    ] {
+        assert_eq!(codes(&text(sni, more), "x.conf"), [code], "{sni}");
+    }
+    let native = native("server-name = \"t:*\"\n").replace("accept = \"127.0.0.1:1\"\n", "")
+        + &native("").replace("services.s", "services.t");
+    assert!(matches!(good(&native, "x.toml").0.services[0].source, Source::ServerName { .. }));
+}
+
+#[test]
+fn what_is_turned_off_is_off_whatever_a_later_line_says() {
+    let turned = |lines: &str| conf("", lines).0.tls.switches;
+    let preference = TlsSwitch::CipherServerPreference;
+    assert_eq!(turned("options = cipher_server_preference"), [(preference, true)]);
+    assert_eq!(
+        turned("options = -CIPHER_SERVER_PREFERENCE\noptions = CIPHER_SERVER_PREFERENCE"),
+        [(preference, true), (preference, false)]
+    );
+    let (service, found) = conf("", "options = -NO_TICKET\noptions = ALLOW_CLIENT_RENEGOTIATION");
+    assert!(service.tls.switches.is_empty());
+    assert_eq!(found, ["without-effect", "without-effect"]);
+}
+
+#[test]
+fn the_proxy_protocol_is_a_servers() {
+    assert_eq!(conf("", "protocol = Proxy").0.preface.map(|p| p.value), Some(ProxyHeader::V1));
+    assert_eq!(toml("proxy-header = \"v1\"\n").0.preface.map(|p| p.value), Some(ProxyHeader::V1));
+    let section = "[s]\naccept = 127.0.0.1:1\nconnect = 2\nPSKsecrets = k\n";
+    for (line, code) in [
+        ("client = yes\nprotocol = proxy\n", "proxy-header-on-client"),
+        ("protocol = smtp\n", "not-supported-yet"),
+        ("protocol = xyz\n", "unknown-value"),
+    ] {
+        assert_eq!(codes(&format!("{section}{line}"), "x.conf"), [code], "{line}");
+    }
+}
+
+#[test]
+fn a_section_has_a_log_level_of_its_own() {
+    let (service, found) = conf("debug = 3", "debug = 7");
+    assert_eq!(service.log_level.map(|level| level.value), Some(Level::Debug));
+    assert!(found.is_empty() && conf("debug = 3", "").0.log_level.is_none());
+    let native = toml("log-level = \"debug\"\n").0;
+    assert_eq!(native.log_level.map(|level| level.value), Some(Level::Debug));
+}
+
+#[test]
+fn an_address_that_a_section_says_twice_counts_once() {
+    let text = "accept = 5\n[s]\naccept = 5\nconnect = a:1\nPSKsecrets = k\n";
+    let (config, codes) = good(text, "x.conf");
+    assert_eq!(listens(&config.services[0]).len(), 1);
+    assert_eq!(codes, ["address-twice"]);
+}
+
+#[test]
+fn what_is_missing_is_told_for_each_service_and_what_is_only_wrong_is_not_missing() {
+    let text = "[services.a]\nmode = \"server\"\n[services.b]\nmod = \"server\"\n\
+                accept = 70000\nconnect = 2\n";
+    assert_eq!(
+        codes(text, "x.toml"),
+        [
+            "missing-option",
+            "missing-option",
+            "missing-option",
+            "missing-option",
+            "unknown-option",
+            "bad-address"
+        ]
+    );
+    assert_eq!(
+        codes("[a]\naccept = 70000\n", "x.conf"),
+        ["missing-option", "missing-option", "bad-address"]
+    );
+}
+
+#[test]
+fn reset_is_unset_until_somebody_says_it() {
+    assert!(conf("", "").0.reset.is_none());
+    assert_eq!(conf("", "reset = yes").0.reset.map(|r| r.value), Some(true));
+    assert_eq!(toml("reset = false\n").0.reset.map(|r| r.value), Some(false));
+}
+
+#[test]
+fn what_asks_for_nothing_is_noticed_and_what_asks_for_something_is_refused() {
+    for (line, harmless) in [
+        ("fips = no", true),
+        ("fips = yes", false),
+        ("libwrap = no", true),
+        ("verify = 0", true),
+        ("verify = 2", false),
+        ("verifyPeer = NO", true),
+        ("verifyPeer = yes", false),
+        ("CAfile = x", false),
+        ("checkHost = x", false),
+        ("compression = zlib", false),
+        ("transparent = none", true),
+        ("transparent = source", false),
+        ("protocol = smtp", false),
+        ("cert = x", true),
+        ("logId = sequential", true),
+        ("logId = unique", false),
+        ("delay = yes", true),
+        ("ticketKeySecret = 00", false),
+        ("sessionResume = yes", true),
+    ] {
+        let text = format!("{line}\n[s]\naccept = 1\nconnect = 2\nPSKsecrets = k\n");
+        match load(&text, "x.conf") {
+            Ok((_, report)) => {
+                assert!(harmless, "{line} is accepted");
+                assert_eq!(report.diagnostics[0].code, "without-effect", "{line}");
+            }
+            Err(report) => assert!(!harmless, "{line}: {}", report.render(false)),
+        }
+    }
+}
+
+#[test]
+fn a_certificate_without_pre_shared_keys_is_refused() {
+    let text = "[s]\naccept = 1\nconnect = 2\ncert = x\n";
+    assert_eq!(codes(text, "x.conf"), ["needs-certificates"]);
+}
+
+#[test]
+fn the_founding_file_with_its_placeholder_starts_and_says_so() {
+    let text = "client = yes\n[beremiz]\naccept = 3002\nconnect = [PLC]:3001\n\
+                PSKidentity = client1\nPSKsecrets = pskclient1.txt\n";
+    assert_eq!(good(text, "x.conf").1, ["open-to-network", "bad-host-name"]);
+}
+
+#[test]
+fn a_file_without_a_section_is_inetd_mode() {
+    let (config, _) = good("client = yes\nconnect = a:1\nPSKsecrets = k\n", "x.conf");
+    assert!(matches!(config.services[0].source, Source::Stdio));
+    assert_eq!(config.services[0].name.value, "stunnel");
+    let loud = "foreground = yes\nconnect = a:1\nPSKsecrets = k\n";
+    assert!(good(loud, "x.conf").0.log.output.is_none());
+    for (wrong, code) in [
+        ("accept = 1\nconnect = a:1\n", "accept-without-section"),
+        ("connect = a:1\nexec = /bin/cat\n", "missing-option"),
+        ("client = no\n", "missing-option"),
+    ] {
+        assert_eq!(codes(&format!("{wrong}PSKsecrets = k\n"), "x.conf"), [code], "{wrong}");
+    }
+    assert_eq!(codes("", "x.conf"), ["no-service"]);
+    assert_eq!(codes("", "x.toml"), ["no-service"]);
+}
