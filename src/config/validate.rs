@@ -19,6 +19,12 @@ use super::options::{Opt, Treatment};
 use super::value;
 use crate::secrets::{IdentityRule, OnDuplicate, OnLoosePermissions, Rules};
 
+mod places;
+mod scope;
+mod tls;
+
+use scope::{Scope, account, boolean, count, duration, level, text, version};
+
 /// Decides everything that can be. With an error in the report, what comes of it must not run: it
 /// lacks what was wrong.
 pub(super) fn validate(draft: &Draft, report: &mut Report) -> Option<Config> {
@@ -56,97 +62,6 @@ pub(super) fn validate(draft: &Draft, report: &mut Report) -> Option<Config> {
         services,
         shared: draft.defaults.iter().map(|(_, said)| said.place.clone()).collect(),
     })
-}
-
-fn duration(value: &Value) -> Option<std::time::Duration> {
-    match value {
-        Value::Duration(d) => Some(*d),
-        _ => None,
-    }
-}
-
-fn count(value: &Value) -> Option<u32> {
-    match value {
-        Value::Count(n) => Some(*n),
-        _ => None,
-    }
-}
-
-fn boolean(value: &Value) -> Option<bool> {
-    match value {
-        Value::Bool(b) => Some(*b),
-        _ => None,
-    }
-}
-
-fn level(value: &Value) -> Option<Level> {
-    match value {
-        Value::Level(level) => Some(*level),
-        _ => None,
-    }
-}
-
-fn text(value: &Value) -> Option<String> {
-    match value {
-        Value::Text(t) => Some(t.clone()),
-        _ => None,
-    }
-}
-
-fn version(value: &Value) -> Option<Option<TlsVersion>> {
-    match value {
-        Value::Version(v) => Some(*v),
-        _ => None,
-    }
-}
-
-fn account(scope: &Scope<'_>) -> Account {
-    Account { user: scope.said(Opt::Setuid, text), group: scope.said(Opt::Setgid, text) }
-}
-
-/// Where a value is looked for.
-#[derive(Clone, Copy)]
-struct Scope<'a> {
-    own: &'a Values,
-    defaults: Option<&'a Values>,
-    dialect: Dialect,
-}
-
-impl<'a> Scope<'a> {
-    /// A single value that somebody wrote.
-    fn last(&self, opt: Opt) -> Option<&'a Spanned<Value>> {
-        self.own.last(opt).or_else(|| self.defaults.and_then(|d| d.last(opt)))
-    }
-
-    /// A list. In a stunnel.conf the lines of a section come after the global ones; in a native file
-    /// they replace them.
-    fn all(&self, opt: Opt) -> Vec<&'a Spanned<Value>> {
-        let own = self.own.all(opt);
-        let defaults = self.defaults.map_or(&[][..], |d| d.all(opt));
-        match self.dialect {
-            Dialect::Native if !own.is_empty() => own.iter().collect(),
-            _ => defaults.iter().chain(own).collect(),
-        }
-    }
-
-    /// Whether an option was mentioned, legibly or not.
-    fn mentions(&self, opt: Opt) -> bool {
-        self.own.mentions(opt) || self.defaults.is_some_and(|d| d.mentions(opt))
-    }
-
-    fn said<T>(&self, opt: Opt, read: impl Fn(&Value) -> Option<T>) -> Option<Decided<T>> {
-        let said = self.last(opt)?;
-        read(&said.value).map(|value| Decided::said(value, said.place.clone()))
-    }
-
-    /// A value that somebody wrote, or the table's default.
-    fn decide<T>(&self, opt: Opt, read: impl Fn(&Value) -> Option<T>) -> Option<Decided<T>> {
-        self.said(opt, &read).or_else(|| {
-            let row = opt.row();
-            let default = value::read(row.kind, self.dialect, row.default(self.dialect)).ok()?;
-            read(&default).map(|value| Decided::default(value, self.dialect))
-        })
-    }
 }
 
 struct Checker<'a> {
@@ -478,97 +393,6 @@ impl Checker<'_> {
         None
     }
 
-    fn accept(&mut self, scope: &Scope<'_>, mode: Option<Mode>) -> Vec<Listen> {
-        let said = scope.all(Opt::Accept);
-        let mut listens: Vec<Listen> = Vec::new();
-        let mut extra = Vec::new();
-        for said in said {
-            let Value::Endpoint(endpoint) = &said.value else {
-                continue;
-            };
-            let at = |endpoint| Decided::said(endpoint, said.place.clone());
-            let Endpoint::Tcp { host: Host::Unspecified, port } = endpoint else {
-                let endpoint = self.anchored(endpoint);
-                if !self.native() && listens.iter().any(|l| l.at.value == endpoint) {
-                    self.twice(&said.place);
-                    continue;
-                }
-                listens.push(Listen { at: at(endpoint), optional: false });
-                continue;
-            };
-            let every = |ip: IpAddr| Endpoint::Tcp { host: Host::Ip(ip), port: *port };
-            let ipv4 = every(Ipv4Addr::UNSPECIFIED.into());
-            if !self.native() && *port != 0 && listens.iter().any(|l| l.at.value == ipv4) {
-                self.twice(&said.place);
-                continue;
-            }
-            listens.push(Listen { at: at(ipv4), optional: false });
-            if self.native() {
-                extra.push(Listen { at: at(every(Ipv6Addr::UNSPECIFIED.into())), optional: true });
-            }
-            if mode == Some(Mode::Client) {
-                self.report.push(
-                    Diagnostic::warning(
-                        "open-to-network",
-                        "a port alone listens on every interface: whoever can reach this machine \
-                         gets into the tunnel without a key",
-                    )
-                    .at(said.place.clone())
-                    .help(format!("write 127.0.0.1:{port}, or 0.0.0.0:{port} if it is meant")),
-                );
-            }
-        }
-        // Both families bind a random port of their own, which nobody could guess.
-        extra.retain(|l| !matches!(l.at.value, Endpoint::Tcp { port: 0, .. }));
-        for listen in extra {
-            if !listens.iter().any(|l| l.at.value == listen.at.value) {
-                listens.push(listen);
-            }
-        }
-        listens
-    }
-
-    /// stunnel binds the address once, fails the second time, and goes on.
-    fn twice(&mut self, place: &Place) {
-        self.report.push(
-            Diagnostic::warning("address-twice", "the service listens on this address already")
-                .at(place.clone())
-                .help("remove this line, or the global one that says the same"),
-        );
-    }
-
-    fn anchored(&self, endpoint: &Endpoint) -> Endpoint {
-        match endpoint {
-            Endpoint::Unix(path) => Endpoint::Unix(self.anchor(path)),
-            other => other.clone(),
-        }
-    }
-
-    fn connect(&mut self, scope: &Scope<'_>) -> Vec<Decided<Endpoint>> {
-        let mut targets = Vec::new();
-        for said in scope.all(Opt::Connect) {
-            let Value::Endpoint(endpoint) = &said.value else {
-                continue;
-            };
-            if let Endpoint::Tcp { host: Host::Name(name), .. } = endpoint
-                && !name.contains('%')
-                && !is_host_name(name)
-            {
-                // stunnel starts with such a name too, and fails at each connection.
-                self.report.push(
-                    Diagnostic::warning(
-                        "bad-host-name",
-                        "this can be neither an address nor a host name",
-                    )
-                    .at(said.place.clone())
-                    .help("write the address or the name of the other end"),
-                );
-            }
-            targets.push(Decided::said(self.anchored(endpoint), said.place.clone()));
-        }
-        targets
-    }
-
     /// What a service cannot do without.
     fn missing(&mut self, service: &DraftService, scope: &Scope<'_>, mode: Option<Mode>) {
         if self.draft.incomplete {
@@ -667,21 +491,6 @@ impl Checker<'_> {
         }
     }
 
-    /// A service that connects to itself would run out of descriptors with its first connection.
-    fn loops(&mut self, accept: &[Listen], connect: &[Decided<Endpoint>]) {
-        for target in connect {
-            if accept.iter().any(|listen| reaches(&target.value, &listen.at.value)) {
-                let found =
-                    Diagnostic::error("connects-to-itself", "the service connects to itself");
-                self.report.push(
-                    found
-                        .at(target.place().cloned())
-                        .help("connect to the port of the program behind it, or accept on another"),
-                );
-            }
-        }
-    }
-
     fn identity(&mut self, scope: &Scope<'_>, mode: Option<Mode>) -> Option<Decided<Vec<u8>>> {
         let identity = scope.said(Opt::PskIdentity, |value| match value {
             Value::Bytes(bytes) => Some(bytes.clone()),
@@ -707,162 +516,6 @@ impl Checker<'_> {
             );
         }
         None
-    }
-
-    fn tls(&mut self, scope: &Scope<'_>, mode: Option<Mode>) -> Option<TlsConfig> {
-        let mut min = self.bound(scope, Opt::TlsMin)?;
-        let mut max = self.bound(scope, Opt::TlsMax)?;
-        // One bound alone may contradict the other's default, which then gives way: whoever asks for
-        // nothing newer than 1.1 has asked for 1.1.
-        if min.value > max.value {
-            match (min.place().is_some(), max.place().is_some()) {
-                (true, true) | (false, false) => {}
-                (true, false) => max.value = min.value,
-                (false, true) => min.value = max.value,
-            }
-        }
-        let switches = self.switches(scope, &mut min, &mut max);
-        if min.value > max.value {
-            self.report.push(
-                Diagnostic::error(
-                    "version-range",
-                    if self.native() {
-                        "tls-min is newer than tls-max"
-                    } else {
-                        "Invalid protocol version range"
-                    },
-                )
-                .at(max.place().or(min.place()).cloned())
-                .help("nothing lies between them: swap them, or leave one out"),
-            );
-        } else if min.value < TlsVersion::Tls12 {
-            self.report.push(
-                Diagnostic::warning("old-tls", "TLS 1.0 and 1.1 are obsolete (RFC 8996)")
-                    .at(min.place().or(max.place()).cloned())
-                    .help("allow them only for a peer that knows nothing else"),
-            );
-        }
-        // Of a server it says where its connections come from; see `source`.
-        let server_name = scope.said(Opt::ServerName, text).filter(|_| mode != Some(Mode::Server));
-        Some(TlsConfig {
-            min,
-            max,
-            ciphers: scope.decide(Opt::Ciphers, text)?,
-            ciphersuites: scope.decide(Opt::Ciphersuites, text),
-            groups: scope.decide(Opt::Groups, text)?,
-            security_level: scope
-                .said(Opt::SecurityLevel, |value| count(value).and_then(|n| u8::try_from(n).ok())),
-            switches,
-            server_name,
-        })
-    }
-
-    /// stunnel's `all` leaves the choice to the library, as if nothing had been said: the versions
-    /// below 1.2 are there only for whoever names them.
-    fn bound(&self, scope: &Scope<'_>, opt: Opt) -> Option<Decided<TlsVersion>> {
-        let default = || {
-            let none = Values::default();
-            let nobody = Scope { own: &none, defaults: None, dialect: self.dialect };
-            nobody
-                .decide(opt, version)
-                .and_then(|d| Some(Decided { value: d.value?, origin: d.origin }))
-        };
-        match scope.said(opt, version) {
-            Some(Decided { value: Some(value), origin }) => Some(Decided { value, origin }),
-            _ => default(),
-        }
-    }
-
-    /// OpenSSL's switches: those that forbid a version narrow the range, some can be turned, and the
-    /// rest is how it is here anyway or would weaken it. What is turned off is off, also when a later
-    /// line turns it on.
-    fn switches(
-        &mut self,
-        scope: &Scope<'_>,
-        min: &mut Decided<TlsVersion>,
-        max: &mut Decided<TlsVersion>,
-    ) -> Vec<(TlsSwitch, bool)> {
-        let mut turned = Vec::new();
-        let mut allowed_again = BTreeSet::new();
-        let mut forbidden: BTreeMap<TlsVersion, Place> = BTreeMap::new();
-        for said in scope.all(Opt::SslOptions) {
-            let Value::Text(name) = &said.value else {
-                continue;
-            };
-            let (on, name) = match name.strip_prefix('-') {
-                Some(name) => (false, name),
-                None => (true, name.as_str()),
-            };
-            if let Some(switch) = switch(name) {
-                turned.push((switch, on));
-                continue;
-            }
-            let version = match name.to_ascii_uppercase().replace('_', ".").as_str() {
-                "NO.TLSV1" => TlsVersion::Tls10,
-                "NO.TLSV1.1" => TlsVersion::Tls11,
-                "NO.TLSV1.2" => TlsVersion::Tls12,
-                "NO.TLSV1.3" => TlsVersion::Tls13,
-                "NO.SSLV2" | "NO.SSLV3" if on => continue,
-                "NO.SSL.MASK" if on => {
-                    use TlsVersion::{Tls10, Tls11, Tls12, Tls13};
-                    for version in [Tls10, Tls11, Tls12, Tls13] {
-                        forbidden.insert(version, said.place.clone());
-                    }
-                    continue;
-                }
-                _ => {
-                    if scope.own.all(Opt::SslOptions).contains(said) {
-                        self.without_effect(said);
-                    }
-                    continue;
-                }
-            };
-            if on {
-                forbidden.insert(version, said.place.clone());
-            } else {
-                allowed_again.insert(version);
-            }
-        }
-        forbidden.retain(|version, _| !allowed_again.contains(version));
-        // Those that turn something off come last.
-        turned.sort_by_key(|(_, on)| !on);
-        let order = [TlsVersion::Tls10, TlsVersion::Tls11, TlsVersion::Tls12, TlsVersion::Tls13];
-        let allowed: Vec<TlsVersion> = order
-            .into_iter()
-            .filter(|v| (min.value..=max.value).contains(v) && !forbidden.contains_key(v))
-            .collect();
-        let place = forbidden.into_values().next();
-        let (Some(first), Some(last)) = (allowed.first(), allowed.last()) else {
-            if let Some(place) = place {
-                let found = Diagnostic::error("version-range", "no protocol version is left");
-                self.report.push(found.at(place).help("allow one of them"));
-            }
-            return turned;
-        };
-        let Some(place) = place else { return turned };
-        let width = order.iter().filter(|v| (first..=last).contains(v)).count();
-        if width != allowed.len() {
-            let found = Diagnostic::error("version-range", "the versions have a gap in the middle");
-            self.report.push(found.at(place).help("use sslVersionMin and sslVersionMax"));
-            return turned;
-        }
-        if *first != min.value {
-            *min = Decided::said(*first, place.clone());
-        }
-        if *last != max.value {
-            *max = Decided::said(*last, place);
-        }
-        turned
-    }
-
-    fn without_effect(&mut self, said: &Spanned<Value>) {
-        self.report.push(
-            Diagnostic::notice(
-                "without-effect",
-                "this switch has no effect: what it protects from is always off, or it would weaken what is always on",
-            )
-            .at(said.place.clone()),
-        );
     }
 
     fn sockets(&mut self, scope: &Scope<'_>, mode: Option<Mode>) -> Option<Sockets> {
@@ -896,97 +549,10 @@ impl Checker<'_> {
         }
         Some(Sockets { keepalive, accept, downstream, upstream })
     }
-
-    /// What no two services may share.
-    fn between(&mut self, services: &mut [ServiceConfig]) {
-        let mut taken: Vec<(Listen, String)> = Vec::new();
-        for service in services {
-            let Source::Listeners(listens) = &mut service.source else { continue };
-            let own_name = &service.name.value;
-            let (mut free, mut doubled) = (Vec::new(), Vec::new());
-            for listen in listens.drain(..) {
-                let any_port = matches!(listen.at.value, Endpoint::Tcp { port: 0, .. });
-                let same = taken.iter().find(|(l, _)| !any_port && l.at.value == listen.at.value);
-                // Of a port alone, the IPv4 half speaks for both.
-                match same.filter(|(l, _)| !l.optional && !listen.optional) {
-                    Some((_, name)) => doubled.push((listen, name.clone())),
-                    None => {
-                        taken.push((listen.clone(), own_name.clone()));
-                        free.push(listen);
-                    }
-                }
-            }
-            // In stunnel, a section that can have one of its addresses does without the others.
-            let goes_on = !self.native() && !free.is_empty();
-            for (listen, name) in &doubled {
-                let message = format!("service `{name}` listens on {} already", listen.at.value);
-                let found = if goes_on {
-                    Diagnostic::warning("address-in-use", message)
-                        .help("the section does without this address: remove it here, or where it is said for all")
-                } else {
-                    Diagnostic::error("address-in-use", message)
-                        .help("give each service an address of its own")
-                };
-                self.report.push(found.at(listen.at.place().cloned()));
-            }
-            *listens = free;
-        }
-    }
-
-    /// A service that is reached by a name needs one that takes its connections.
-    fn server_names(&mut self, services: &[ServiceConfig]) {
-        for (place, service) in services.iter().enumerate() {
-            let Source::ServerName { of, .. } = &service.source else { continue };
-            // stunnel knows only the sections that it has read so far.
-            let known = if self.native() { services } else { &services[..place] };
-            let primary = known.iter().find(|other| other.name.value == of.value);
-            let written = self.draft.services.iter().any(|other| other.name.value == of.value);
-            let found = match primary.map(|primary| (primary.mode.value, &primary.source)) {
-                Some((Mode::Server, Source::Listeners(_))) => continue,
-                Some((Mode::Server, _)) => Diagnostic::warning(
-                    "server-name",
-                    "nobody reaches this service: the one that it names has no address of its own",
-                )
-                .help("name the service that listens"),
-                Some((Mode::Client, _)) => {
-                    Diagnostic::error("server-name", "SNI primary service is a TLS client")
-                        .help("name a service that accepts TLS")
-                }
-                // It is there, and its own mistakes are told.
-                None if written && !services.iter().any(|s| s.name.value == of.value) => continue,
-                None => Diagnostic::error("server-name", "SNI section name not found").help(
-                    if written {
-                        "move the section that it names before this one"
-                    } else {
-                        "write the name of a section before the colon"
-                    },
-                ),
-            };
-            self.report.push(found.at(of.place().cloned()));
-        }
-    }
 }
 
 /// What inetd's one service is called in logs, as in stunnel's.
 const INETD: &str = "stunnel";
-
-/// The switches that can be turned.
-fn switch(name: &str) -> Option<TlsSwitch> {
-    Some(match name.to_ascii_uppercase().as_str() {
-        "ALL" => TlsSwitch::All,
-        "CIPHER_SERVER_PREFERENCE" => TlsSwitch::CipherServerPreference,
-        "PRIORITIZE_CHACHA" => TlsSwitch::PrioritizeChacha,
-        "ENABLE_MIDDLEBOX_COMPAT" => TlsSwitch::MiddleboxCompat,
-        "NO_ENCRYPT_THEN_MAC" => TlsSwitch::NoEncryptThenMac,
-        "NO_EXTENDED_MASTER_SECRET" => TlsSwitch::NoExtendedMasterSecret,
-        "DONT_INSERT_EMPTY_FRAGMENTS" => TlsSwitch::DontInsertEmptyFragments,
-        "TLSEXT_PADDING" => TlsSwitch::Padding,
-        "CLEANSE_PLAINTEXT" => TlsSwitch::CleansePlaintext,
-        "TLS_ROLLBACK_BUG" => TlsSwitch::RollbackBug,
-        "LEGACY_SERVER_CONNECT" => TlsSwitch::LegacyServerConnect,
-        _ => return None,
-    })
-}
 
 fn keepalive(value: &Value) -> Option<Option<Keepalive>> {
     match value {
@@ -1003,30 +569,6 @@ fn speaks_of_keepalive(option: &SocketOption) -> bool {
             | SocketOption::KeepAliveIdle(_)
             | SocketOption::KeepAliveInterval(_)
     )
-}
-
-/// Whether a connection to `target` certainly arrives at `listener`. Names are not asked.
-fn reaches(target: &Endpoint, listener: &Endpoint) -> bool {
-    match (target, listener) {
-        (Endpoint::Unix(a), Endpoint::Unix(b)) => a == b,
-        (Endpoint::Tcp { host: to, port: a }, Endpoint::Tcp { host: at, port: b }) => {
-            if a != b || *a == 0 {
-                return false;
-            }
-            match (to, at) {
-                (Host::Ip(to), Host::Ip(at)) => {
-                    to == at
-                        || (at.is_unspecified()
-                            && (to.is_loopback() || to.is_unspecified())
-                            && to.is_ipv4() == at.is_ipv4())
-                }
-                (Host::Unspecified, Host::Ip(at)) => at.is_unspecified() || at.is_loopback(),
-                (Host::Name(to), Host::Name(at)) => to == at,
-                _ => false,
-            }
-        }
-        _ => false,
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,102 @@
+//! Where a value is looked for, and the kinds of values there are.
+
+use super::*;
+
+pub(super) fn duration(value: &Value) -> Option<std::time::Duration> {
+    match value {
+        Value::Duration(d) => Some(*d),
+        _ => None,
+    }
+}
+
+pub(super) fn count(value: &Value) -> Option<u32> {
+    match value {
+        Value::Count(n) => Some(*n),
+        _ => None,
+    }
+}
+
+pub(super) fn boolean(value: &Value) -> Option<bool> {
+    match value {
+        Value::Bool(b) => Some(*b),
+        _ => None,
+    }
+}
+
+pub(super) fn level(value: &Value) -> Option<Level> {
+    match value {
+        Value::Level(level) => Some(*level),
+        _ => None,
+    }
+}
+
+pub(super) fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::Text(t) => Some(t.clone()),
+        _ => None,
+    }
+}
+
+pub(super) fn version(value: &Value) -> Option<Option<TlsVersion>> {
+    match value {
+        Value::Version(v) => Some(*v),
+        _ => None,
+    }
+}
+
+pub(super) fn account(scope: &Scope<'_>) -> Account {
+    Account { user: scope.said(Opt::Setuid, text), group: scope.said(Opt::Setgid, text) }
+}
+
+/// Where a value is looked for.
+#[derive(Clone, Copy)]
+pub(super) struct Scope<'a> {
+    pub(super) own: &'a Values,
+    pub(super) defaults: Option<&'a Values>,
+    pub(super) dialect: Dialect,
+}
+
+impl<'a> Scope<'a> {
+    /// A single value that somebody wrote.
+    pub(super) fn last(&self, opt: Opt) -> Option<&'a Spanned<Value>> {
+        self.own.last(opt).or_else(|| self.defaults.and_then(|d| d.last(opt)))
+    }
+
+    /// A list. In a stunnel.conf the lines of a section come after the global ones; in a native file
+    /// they replace them.
+    pub(super) fn all(&self, opt: Opt) -> Vec<&'a Spanned<Value>> {
+        let own = self.own.all(opt);
+        let defaults = self.defaults.map_or(&[][..], |d| d.all(opt));
+        match self.dialect {
+            Dialect::Native if !own.is_empty() => own.iter().collect(),
+            _ => defaults.iter().chain(own).collect(),
+        }
+    }
+
+    /// Whether an option was mentioned, legibly or not.
+    pub(super) fn mentions(&self, opt: Opt) -> bool {
+        self.own.mentions(opt) || self.defaults.is_some_and(|d| d.mentions(opt))
+    }
+
+    pub(super) fn said<T>(
+        &self,
+        opt: Opt,
+        read: impl Fn(&Value) -> Option<T>,
+    ) -> Option<Decided<T>> {
+        let said = self.last(opt)?;
+        read(&said.value).map(|value| Decided::said(value, said.place.clone()))
+    }
+
+    /// A value that somebody wrote, or the table's default.
+    pub(super) fn decide<T>(
+        &self,
+        opt: Opt,
+        read: impl Fn(&Value) -> Option<T>,
+    ) -> Option<Decided<T>> {
+        self.said(opt, &read).or_else(|| {
+            let row = opt.row();
+            let default = value::read(row.kind, self.dialect, row.default(self.dialect)).ok()?;
+            read(&default).map(|value| Decided::default(value, self.dialect))
+        })
+    }
+}

@@ -1,0 +1,179 @@
+//! Versions, suites, groups and OpenSSL's switches.
+
+use super::*;
+
+impl Checker<'_> {
+    pub(super) fn tls(&mut self, scope: &Scope<'_>, mode: Option<Mode>) -> Option<TlsConfig> {
+        let mut min = self.bound(scope, Opt::TlsMin)?;
+        let mut max = self.bound(scope, Opt::TlsMax)?;
+        // One bound alone may contradict the other's default, which then gives way: whoever asks for
+        // nothing newer than 1.1 has asked for 1.1.
+        if min.value > max.value {
+            match (min.place().is_some(), max.place().is_some()) {
+                (true, true) | (false, false) => {}
+                (true, false) => max.value = min.value,
+                (false, true) => min.value = max.value,
+            }
+        }
+        let switches = self.switches(scope, &mut min, &mut max);
+        if min.value > max.value {
+            self.report.push(
+                Diagnostic::error(
+                    "version-range",
+                    if self.native() {
+                        "tls-min is newer than tls-max"
+                    } else {
+                        "Invalid protocol version range"
+                    },
+                )
+                .at(max.place().or(min.place()).cloned())
+                .help("nothing lies between them: swap them, or leave one out"),
+            );
+        } else if min.value < TlsVersion::Tls12 {
+            self.report.push(
+                Diagnostic::warning("old-tls", "TLS 1.0 and 1.1 are obsolete (RFC 8996)")
+                    .at(min.place().or(max.place()).cloned())
+                    .help("allow them only for a peer that knows nothing else"),
+            );
+        }
+        // Of a server it says where its connections come from; see `source`.
+        let server_name = scope.said(Opt::ServerName, text).filter(|_| mode != Some(Mode::Server));
+        Some(TlsConfig {
+            min,
+            max,
+            ciphers: scope.decide(Opt::Ciphers, text)?,
+            ciphersuites: scope.decide(Opt::Ciphersuites, text),
+            groups: scope.decide(Opt::Groups, text)?,
+            security_level: scope
+                .said(Opt::SecurityLevel, |value| count(value).and_then(|n| u8::try_from(n).ok())),
+            switches,
+            server_name,
+        })
+    }
+
+    /// stunnel's `all` leaves the choice to the library, as if nothing had been said: the versions
+    /// below 1.2 are there only for whoever names them.
+    pub(super) fn bound(&self, scope: &Scope<'_>, opt: Opt) -> Option<Decided<TlsVersion>> {
+        let default = || {
+            let none = Values::default();
+            let nobody = Scope { own: &none, defaults: None, dialect: self.dialect };
+            nobody
+                .decide(opt, version)
+                .and_then(|d| Some(Decided { value: d.value?, origin: d.origin }))
+        };
+        match scope.said(opt, version) {
+            Some(Decided { value: Some(value), origin }) => Some(Decided { value, origin }),
+            _ => default(),
+        }
+    }
+
+    /// OpenSSL's switches: those that forbid a version narrow the range, some can be turned, and the
+    /// rest is how it is here anyway or would weaken it. What is turned off is off, also when a later
+    /// line turns it on.
+    pub(super) fn switches(
+        &mut self,
+        scope: &Scope<'_>,
+        min: &mut Decided<TlsVersion>,
+        max: &mut Decided<TlsVersion>,
+    ) -> Vec<(TlsSwitch, bool)> {
+        let mut turned = Vec::new();
+        let mut allowed_again = BTreeSet::new();
+        let mut forbidden: BTreeMap<TlsVersion, Place> = BTreeMap::new();
+        for said in scope.all(Opt::SslOptions) {
+            let Value::Text(name) = &said.value else {
+                continue;
+            };
+            let (on, name) = match name.strip_prefix('-') {
+                Some(name) => (false, name),
+                None => (true, name.as_str()),
+            };
+            if let Some(switch) = switch(name) {
+                turned.push((switch, on));
+                continue;
+            }
+            let version = match name.to_ascii_uppercase().replace('_', ".").as_str() {
+                "NO.TLSV1" => TlsVersion::Tls10,
+                "NO.TLSV1.1" => TlsVersion::Tls11,
+                "NO.TLSV1.2" => TlsVersion::Tls12,
+                "NO.TLSV1.3" => TlsVersion::Tls13,
+                "NO.SSLV2" | "NO.SSLV3" if on => continue,
+                "NO.SSL.MASK" if on => {
+                    use TlsVersion::{Tls10, Tls11, Tls12, Tls13};
+                    for version in [Tls10, Tls11, Tls12, Tls13] {
+                        forbidden.insert(version, said.place.clone());
+                    }
+                    continue;
+                }
+                _ => {
+                    if scope.own.all(Opt::SslOptions).contains(said) {
+                        self.without_effect(said);
+                    }
+                    continue;
+                }
+            };
+            if on {
+                forbidden.insert(version, said.place.clone());
+            } else {
+                allowed_again.insert(version);
+            }
+        }
+        forbidden.retain(|version, _| !allowed_again.contains(version));
+        // Those that turn something off come last.
+        turned.sort_by_key(|(_, on)| !on);
+        let order = [TlsVersion::Tls10, TlsVersion::Tls11, TlsVersion::Tls12, TlsVersion::Tls13];
+        let allowed: Vec<TlsVersion> = order
+            .into_iter()
+            .filter(|v| (min.value..=max.value).contains(v) && !forbidden.contains_key(v))
+            .collect();
+        let place = forbidden.into_values().next();
+        let (Some(first), Some(last)) = (allowed.first(), allowed.last()) else {
+            if let Some(place) = place {
+                let found = Diagnostic::error("version-range", "no protocol version is left");
+                self.report.push(found.at(place).help("allow one of them"));
+            }
+            return turned;
+        };
+        let Some(place) = place else { return turned };
+        let width = order.iter().filter(|v| (first..=last).contains(v)).count();
+        if width != allowed.len() {
+            let found = Diagnostic::error("version-range", "the versions have a gap in the middle");
+            self.report.push(found.at(place).help("use sslVersionMin and sslVersionMax"));
+            return turned;
+        }
+        if *first != min.value {
+            *min = Decided::said(*first, place.clone());
+        }
+        if *last != max.value {
+            *max = Decided::said(*last, place);
+        }
+        turned
+    }
+
+    pub(super) fn without_effect(&mut self, said: &Spanned<Value>) {
+        self.report.push(
+            Diagnostic::notice(
+                "without-effect",
+                "this switch has no effect: what it protects from is always off, or it would weaken what is always on",
+            )
+            .at(said.place.clone()),
+        );
+    }
+}
+
+/// The switches that can be turned.
+pub(super) fn switch(name: &str) -> Option<TlsSwitch> {
+    Some(match name.to_ascii_uppercase().as_str() {
+        "ALL" => TlsSwitch::All,
+        "CIPHER_SERVER_PREFERENCE" => TlsSwitch::CipherServerPreference,
+        "PRIORITIZE_CHACHA" => TlsSwitch::PrioritizeChacha,
+        "ENABLE_MIDDLEBOX_COMPAT" => TlsSwitch::MiddleboxCompat,
+        "NO_ENCRYPT_THEN_MAC" => TlsSwitch::NoEncryptThenMac,
+        "NO_EXTENDED_MASTER_SECRET" => TlsSwitch::NoExtendedMasterSecret,
+        "DONT_INSERT_EMPTY_FRAGMENTS" => TlsSwitch::DontInsertEmptyFragments,
+        "TLSEXT_PADDING" => TlsSwitch::Padding,
+        "CLEANSE_PLAINTEXT" => TlsSwitch::CleansePlaintext,
+        "TLS_ROLLBACK_BUG" => TlsSwitch::RollbackBug,
+        "LEGACY_SERVER_CONNECT" => TlsSwitch::LegacyServerConnect,
+        _ => return None,
+    })
+}
