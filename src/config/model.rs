@@ -193,8 +193,8 @@ pub enum Mode {
 pub struct Listen {
     /// Where. Its host is never [`Host::Unspecified`]: a port alone has become the addresses it means.
     pub at: Decided<Endpoint>,
-    /// Added by the meaning of "a port alone" and not written as such: a host without that address
-    /// family is no mistake.
+    /// A machine without that address is no mistake: it was added by the meaning of "a port alone", or
+    /// it is one of several in a stunnel.conf. One of a service's addresses must be there all the same.
     pub optional: bool,
 }
 

@@ -214,6 +214,13 @@ impl Plan {
                     Err(error) => errors.push(cannot_bind(&config, &listen.at, &error)),
                 }
             }
+            let kept = config.accept().iter().any(|listen| held.contains(&listen.at));
+            if let (true, false, Some(last)) =
+                (listeners.is_empty(), kept || !errors.is_empty(), config.accept().last())
+            {
+                let nowhere = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable);
+                errors.push(cannot_bind(&config, &last.at, &nowhere));
+            }
             services.push(Prepared { config, setup, listeners });
         }
         if errors.is_empty() {

@@ -364,3 +364,23 @@ fn a_section_s_debug_is_its_own() {
     gate.wait_logged("Service [loud] started");
     assert!(!gate.log().contains("Service [quiet] started"), "{}", gate.log());
 }
+
+#[test]
+fn an_address_that_this_machine_lacks_is_no_mistake_beside_one_that_it_has() {
+    let backend = Backend::echo();
+    let port = free_port();
+    // TEST-NET-2 (RFC 5737) is nobody's.
+    let section = |accept: &str| {
+        format!("[x]\n{accept}connect = {}\nPSKsecrets = psk.txt\n", backend.address())
+    };
+    let both = format!("accept = 198.51.100.1:{port}\naccept = 127.0.0.1:{port}\n");
+    let text = "debug = info\n".to_owned() + &section(&both);
+    let gate = Gate::new().conf("x.conf", &text, None).launch();
+    gate.wait_logged(&format!("bound to 127.0.0.1:{port}"));
+    let client = Stunnel::client(local(port), "");
+    Plain::connect(client.address()).echo(b"here");
+    let neither = format!("accept = 198.51.100.1:{port}\naccept = 198.51.100.2:{port}\n");
+    let mut gate = Gate::new().conf("x.conf", &section(&neither), None).launch();
+    assert_eq!(gate.exit_code(PATIENCE), Some(69));
+    assert!(gate.err().contains("cannot listen on"), "{}", gate.err());
+}

@@ -50,6 +50,10 @@ impl Checker<'_> {
                 listens.push(listen);
             }
         }
+        // stunnel goes on with the other address on a machine that lacks this one's family.
+        if !self.native() && listens.len() > 1 {
+            listens.iter_mut().for_each(|listen| listen.optional = true);
+        }
         listens
     }
 
