@@ -50,10 +50,6 @@ impl Checker<'_> {
                 listens.push(listen);
             }
         }
-        // stunnel goes on with the other address on a machine that lacks this one's family.
-        if !self.native() && listens.len() > 1 {
-            listens.iter_mut().for_each(|listen| listen.optional = true);
-        }
         listens
     }
 
@@ -144,6 +140,10 @@ impl Checker<'_> {
                         .help("give each service an address of its own")
                 };
                 self.report.push(found.at(listen.at.place().cloned()));
+            }
+            // stunnel goes on with the others on a machine that lacks one of them.
+            if !self.native() && free.len() > 1 {
+                free.iter_mut().for_each(|listen| listen.optional = true);
             }
             *listens = free;
         }

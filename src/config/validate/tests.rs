@@ -327,7 +327,7 @@ fn a_global_address_is_the_first_sections_and_the_others_do_without_if_they_can(
         "accept = 127.0.0.1:5\nconnect = a:1\nPSKsecrets = k\n[a]\n[b]\naccept = 127.0.0.1:6\n";
     let (config, found) = good(text, "x.conf");
     assert_eq!(listens(&config.services[0]), [("127.0.0.1:5".into(), false)]);
-    assert_eq!(listens(&config.services[1]), [("127.0.0.1:6".into(), true)]);
+    assert_eq!(listens(&config.services[1]), [("127.0.0.1:6".into(), false)]);
     assert_eq!(found, ["address-in-use"]);
     assert_eq!(codes(&format!("{text}[c]\n"), "x.conf"), ["address-in-use", "address-in-use"]);
 }
