@@ -174,6 +174,8 @@ pub(super) fn start(source: Source, manner: Manner) -> u8 {
             return manner.give_up(exit::UNAVAILABLE, &text);
         }
     };
+    // Before the root directory changes.
+    log::zone();
     let source = Arc::new(source);
     let (config, mut report) = source.load();
     #[cfg(unix)]

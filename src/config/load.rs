@@ -7,6 +7,7 @@ use super::diagnostic::{Diagnostic, Place, Report};
 use super::draft::Draft;
 use super::model::{Config, Dialect};
 use super::{stunnel, toml, validate};
+use crate::sys::file::read_regular;
 
 /// How to tell which language a file is written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -54,7 +55,7 @@ pub fn survey(path: &Path, format: Format) -> (Option<Config>, Report) {
 
 /// The same for a process that may have gone elsewhere since it was started in `here`.
 pub fn survey_from(here: &Path, path: &Path, format: Format) -> (Option<Config>, Report) {
-    let bytes = match std::fs::read(here.join(path)) {
+    let bytes = match read_regular(&here.join(path)) {
         Ok(bytes) => bytes,
         Err(e) => {
             let shown = path.display();

@@ -13,6 +13,7 @@ use super::draft::{Draft, DraftService, Spanned, Value, Values};
 use super::model::Dialect;
 use super::options::{self, Kind, Opt, Row, Scope};
 use super::value;
+use crate::sys::file::read_regular;
 
 /// A longer line is two lines to stunnel.
 const LINE_LIMIT: usize = 16_383;
@@ -253,7 +254,7 @@ impl Reader<'_> {
                 Some(name) => dir.join(name),
                 None => file.clone(),
             };
-            match std::fs::read(&file) {
+            match read_regular(&file) {
                 Ok(bytes) => {
                     let shown: Arc<Path> = Arc::from(shown);
                     self.report.included.insert(shown.clone(), at.clone());

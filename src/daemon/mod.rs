@@ -9,12 +9,12 @@ mod reload;
 pub mod signals;
 pub mod watcher;
 
-use std::collections::HashMap;
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::config::diagnostic::{Diagnostic, Report, Severity};
@@ -29,7 +29,7 @@ use crate::secrets::SecretSet;
 use crate::sys::account;
 use crate::sys::process;
 use crate::tunnel::{Info, Limits, Phase, Service, Setup, Shared};
-use reload::{Door, Live};
+use reload::{Current, Door, Live, Reload, prepared};
 use watcher::Files;
 
 /// Descriptors that are not sessions': standard streams, listeners, the runtime, the log, keys that
@@ -110,18 +110,14 @@ impl Plan {
     /// Builds every service. Everything that is wrong with any of them goes to `report`; with an
     /// error there, of whatever origin, there is no plan.
     pub fn build(config: &Config, report: &mut Report) -> Option<Self> {
-        Self::replacing(config, &HashMap::new(), report)
+        Self::replacing(config, Current::new(), report)
     }
 
     /// The same for a program that runs already: keys that did not change keep their sessions.
-    fn replacing(
-        config: &Config,
-        current: &HashMap<String, Arc<Setup>>,
-        report: &mut Report,
-    ) -> Option<Self> {
+    fn replacing(config: &Config, mut current: Current, report: &mut Report) -> Option<Self> {
         Self::with(config, report, |service, findings| {
-            let previous = current.get(&service.name.value).map(|setup| &**setup);
-            Setup::build(service, previous, findings)
+            let previous = current.get_mut(&service.name.value).and_then(VecDeque::pop_front);
+            Setup::build(service, previous.as_deref(), findings)
         })
     }
 
@@ -139,7 +135,7 @@ impl Plan {
     fn with(
         config: &Config,
         report: &mut Report,
-        build: impl Fn(&ServiceConfig, &mut Vec<Diagnostic>) -> Result<Setup, Vec<Diagnostic>>,
+        mut build: impl FnMut(&ServiceConfig, &mut Vec<Diagnostic>) -> Result<Setup, Vec<Diagnostic>>,
     ) -> Option<Self> {
         let files = Files::look(files(config, report));
         let mut services = Vec::new();
@@ -241,6 +237,9 @@ pub fn inside(root: &Path, file: &Path) -> PathBuf {
 fn files(config: &Config, report: &Report) -> Vec<PathBuf> {
     let mut all = vec![config.file.clone()];
     all.extend(report.sources.keys().map(|file| config.base.join(file)));
+    // Of an included directory, what comes next is of interest too.
+    let folders = report.included.keys().filter_map(|file| file.parent());
+    all.extend(folders.map(|folder| config.base.join(folder)));
     for service in &config.services {
         let Authentication::Psk(psk) = &service.auth;
         all.extend(psk.secrets.iter().map(|path| path.value.clone()));
@@ -417,15 +416,24 @@ impl Running {
     /// Serves, and reloads when it is asked to, until it is asked to stop; then drains.
     pub async fn serve(mut self, load: &Load, mut requests: mpsc::Receiver<Request>) -> Ended {
         let mut only = self.only.take();
+        // Reading and binding may take seconds. Sessions go on meanwhile, and a signal to stop is heard.
+        let mut reload: Option<Reload> = None;
+        let mut again = None;
         let who = loop {
             let request = tokio::select! {
                 request = requests.recv() => request,
                 Some(went_well) = finished(&mut only) => {
                     return if went_well { Ended::Drained } else { Ended::Failed };
                 }
+                Some((who, prepared)) = prepared(&mut reload) => {
+                    self.finish_reload(who, prepared).await;
+                    reload = again.take().map(|who| self.begin_reload(load, who));
+                    continue;
+                }
             };
             match request {
-                Some(Request::Reload(who)) => self.reload(load, who).await,
+                Some(Request::Reload(who)) if reload.is_some() => again = Some(who),
+                Some(Request::Reload(who)) => reload = Some(self.begin_reload(load, who)),
                 Some(Request::ReopenLog) => reopen_log(),
                 Some(Request::List) => list(self.services()),
                 Some(Request::Stop(who)) => break who,
@@ -433,6 +441,7 @@ impl Running {
                 None => break "end of input",
             }
         };
+        drop(reload);
         let Self { live, drain, alive, shared, mut all_gone, .. } = self;
         Event::Draining { signal: who, limit: drain }.log(Scope::PROGRAM);
         let services: Vec<_> = live.into_iter().map(|live| live.service).collect();
@@ -492,6 +501,22 @@ async fn finished(only: &mut Option<JoinHandle<bool>>) -> Option<bool> {
     match only {
         Some(session) => Some(session.await.unwrap_or(false)),
         None => None,
+    }
+}
+
+/// Does what may block on a thread of its own. None when it has panicked, or there is no thread to be
+/// had.
+fn apart<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> impl Future<Output = Option<T>> + Send + 'static {
+    let (done, result) = oneshot::channel();
+    let spawned = std::thread::Builder::new().name("apart".into()).spawn(move || {
+        // Nobody waits any more when the program stops.
+        let _ = done.send(work());
+    });
+    async move {
+        spawned.ok()?;
+        result.await.ok()
     }
 }
 

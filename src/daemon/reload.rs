@@ -1,6 +1,7 @@
 //! Reload: build everything, bind what is new, then commit. A failure at any step changes nothing.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::pin::Pin;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
@@ -80,14 +81,34 @@ fn reached_at(live: &[Live], name: &str) -> Vec<Arc<Service>> {
     live.iter().map(|live| &live.service).filter(|service| is_reached(service)).cloned().collect()
 }
 
+/// The Setups at work by name, in their order: a stunnel.conf may have two sections of one name.
+pub(super) type Current = HashMap<String, VecDeque<Arc<Setup>>>;
+
+/// What a reload has come to.
+pub(super) type Prepare = Result<Box<(Config, Bound, Report)>, Box<Report>>;
+
+/// A reload that is being prepared. Dropped, it has changed nothing.
+pub(super) struct Reload {
+    who: &'static str,
+    work: Pin<Box<dyn Future<Output = Option<Prepare>> + Send>>,
+}
+
+/// Waits for a reload to be prepared, where there is one.
+pub(super) async fn prepared(
+    reload: &mut Option<Reload>,
+) -> Option<(&'static str, Option<Prepare>)> {
+    let reload = reload.as_mut()?;
+    Some((reload.who, (&mut reload.work).await))
+}
+
 impl Running {
-    /// Reads the configuration and the keys again. What it says is in the log either way.
-    pub(super) async fn reload(&mut self, load: &Load, who: &str) {
-        let current: HashMap<_, _> = self
-            .live
-            .iter()
-            .map(|live| (live.service.name().to_owned(), live.service.setup()))
-            .collect();
+    /// Begins to read the configuration and the keys again, and to bind what is new.
+    pub(super) fn begin_reload(&self, load: &Load, who: &'static str) -> Reload {
+        let mut current: Current = HashMap::new();
+        for live in &self.live {
+            let setups = current.entry(live.service.name().to_owned()).or_default();
+            setups.push_back(live.service.setup());
+        }
         let held: Vec<Endpoint> = self
             .live
             .iter()
@@ -95,13 +116,20 @@ impl Running {
             .collect();
         let inetd = self.inetd;
         let load = load.clone();
-        // Files, names and busy addresses may take their time; sessions go on meanwhile.
-        let prepared =
-            tokio::task::spawn_blocking(move || prepare(&load, &current, &held, inetd)).await;
+        let work = super::apart(move || prepare(&load, current, &held, inetd).map_err(Box::new));
+        Reload { who, work: Box::pin(work) }
+    }
+
+    /// Commits what was prepared, or keeps what there is. What it says is in the log either way.
+    pub(super) async fn finish_reload(&mut self, who: &str, prepared: Option<Prepare>) {
         let (config, bound, report) = match prepared {
-            Ok(Ok(prepared)) => prepared,
-            Ok(Err(report)) => return self.keep(who, &report),
-            Err(_) => return self.keep(who, &Report::default()),
+            Some(Ok(prepared)) => *prepared,
+            Some(Err(report)) => return self.keep(who, &report),
+            None => {
+                let error = "reading the configuration has panicked, or there is no thread for it";
+                Event::ReloadFailed { who, error: &error }.log(Scope::PROGRAM);
+                return;
+            }
         };
         if let Err(error) = log::change(&config.log) {
             let error = format!("cannot open the log: {error}");
@@ -203,10 +231,10 @@ impl Running {
 
 fn prepare(
     load: &Load,
-    current: &HashMap<String, Arc<Setup>>,
+    current: Current,
     held: &[Endpoint],
     inetd: bool,
-) -> Result<(Config, Bound, Report), Report> {
+) -> Result<Box<(Config, Bound, Report)>, Report> {
     let (config, mut report) = load();
     let Some(config) = config else { return Err(report) };
     let stdio = |service: &ServiceConfig| matches!(service.source, Source::Stdio);
@@ -222,7 +250,7 @@ fn prepare(
         return Err(report);
     };
     match plan.bind_beside(held, Vec::new()) {
-        Ok(bound) => Ok((config, bound, report)),
+        Ok(bound) => Ok(Box::new((config, bound, report))),
         Err(errors) => {
             report.diagnostics.extend(errors.into_iter().map(|error| error.diagnostic));
             Err(report)

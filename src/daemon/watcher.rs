@@ -5,7 +5,8 @@
 //! and a poll now and then catches what no watch reports: network file systems, and symlinks further
 //! up that were turned.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ffi::OsString;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,10 +15,11 @@ use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use openssl::sha::Sha256;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::Request;
 use crate::secrets;
+use crate::sys::file::open_regular;
 
 /// A change is taken when nothing has happened for this long: a writer that copies several files is
 /// done with all of them.
@@ -76,15 +78,16 @@ pub async fn watch(mut files: watch::Receiver<Files>, requests: mpsc::Sender<Req
     loop {
         // Watched first and looked at then: what changes in between makes an event.
         follow(watcher.as_mut(), &paths, &mut watched);
-        let now = fingerprint(&paths);
+        let now = look(&paths).await;
         if now != known && stable(&paths, &now).await {
             known = now;
             if requests.send(Request::Reload("changed files")).await.is_err() {
                 return;
             }
         }
+        let names = Names::of(&paths);
         tokio::select! {
-            () = change(&mut events) => {}
+            () = change(&mut events, &names) => {}
             () = sleep(POLL) => {}
             () = requests.closed() => return,
             changed = files.changed() => {
@@ -99,10 +102,13 @@ pub async fn watch(mut files: watch::Receiver<Files>, requests: mpsc::Sender<Req
 
 /// Returns when something has happened and has come to rest. Whether it changed anything, the content
 /// decides.
-async fn change(events: &mut mpsc::UnboundedReceiver<notify::Result<notify::Event>>) {
+async fn change(
+    events: &mut mpsc::UnboundedReceiver<notify::Result<notify::Event>>,
+    names: &Names,
+) {
     while let Some(event) = events.recv().await {
-        if matters(&event) {
-            return settle(events, event).await;
+        if matters(&event, names) {
+            return settle(events, event, names).await;
         }
     }
     std::future::pending().await
@@ -112,16 +118,22 @@ async fn change(events: &mut mpsc::UnboundedReceiver<notify::Result<notify::Even
 async fn settle(
     events: &mut mpsc::UnboundedReceiver<notify::Result<notify::Event>>,
     first: notify::Result<notify::Event>,
+    names: &Names,
 ) {
     let mut writing = HashMap::new();
     note(&mut writing, &first);
+    let mut quiet = Instant::now() + QUIET;
     loop {
         writing.retain(|_, since: &mut Instant| since.elapsed() < WRITING);
-        match timeout(QUIET, events.recv()).await {
-            Ok(Some(event)) => note(&mut writing, &event),
+        match timeout_at(quiet, events.recv()).await {
+            Ok(Some(event)) if matters(&event, names) || is_write(&event, names) => {
+                note(&mut writing, &event);
+                quiet = Instant::now() + QUIET;
+            }
+            Ok(Some(_)) => {}
             Ok(None) => return,
             Err(_) if writing.is_empty() => return,
-            Err(_) => {}
+            Err(_) => quiet = Instant::now() + QUIET,
         }
     }
 }
@@ -144,9 +156,64 @@ fn note(writing: &mut HashMap<PathBuf, Instant>, event: &notify::Result<notify::
     }
 }
 
+/// What events may be about. A log beside the key file is written to all the time, and must not make a
+/// revocation wait for its silence.
+struct Names {
+    /// The last names of all watched files, of the steps of symlinks to them, and of the folders that
+    /// are symlinks themselves, as Kubernetes' `..data` is.
+    files: HashSet<OsString>,
+    /// Folders of key files, in which every name counts.
+    folders: BTreeSet<PathBuf>,
+}
+
+impl Names {
+    fn of(paths: &[PathBuf]) -> Self {
+        let (mut files, mut folders) = (HashSet::new(), BTreeSet::new());
+        for path in paths {
+            let mut step = path.clone();
+            // As in `folders`.
+            for _ in 0..8 {
+                if step.is_dir() {
+                    folders.extend([step.clone()].into_iter().chain(step.canonicalize().ok()));
+                }
+                files.extend(step.file_name().map(OsString::from));
+                let mut above = step.parent();
+                while let Some(folder) = above.filter(|folder| !folder.as_os_str().is_empty()) {
+                    if folder.is_symlink() || !folder.exists() {
+                        files.extend(folder.file_name().map(OsString::from));
+                    }
+                    above = folder.parent();
+                }
+                match (std::fs::read_link(&step), step.parent()) {
+                    (Ok(target), Some(folder)) => step = folder.join(target),
+                    _ => break,
+                }
+            }
+        }
+        Self { files, folders }
+    }
+
+    fn have(&self, event: &notify::Event) -> bool {
+        // Some events are about a folder that went away, or about nothing in particular.
+        event.paths.is_empty()
+            || event.paths.iter().any(|path| {
+                path.file_name().is_some_and(|name| self.files.contains(name))
+                    || path.parent().is_some_and(|folder| self.folders.contains(folder))
+                    || self.folders.contains(path)
+            })
+    }
+}
+
+fn is_write(event: &notify::Result<notify::Event>, names: &Names) -> bool {
+    event.as_ref().is_ok_and(|event| {
+        names.have(event) && matches!(event.kind, EventKind::Modify(ModifyKind::Data(_)))
+    })
+}
+
 /// Opening and reading, our own among it, is no news.
-fn matters(event: &notify::Result<notify::Event>) -> bool {
+fn matters(event: &notify::Result<notify::Event>, names: &Names) -> bool {
     match event {
+        Ok(event) if !names.have(event) => false,
         Ok(event) => match event.kind {
             EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
             EventKind::Access(_) => false,
@@ -160,7 +227,14 @@ fn matters(event: &notify::Result<notify::Event>) -> bool {
 /// Whether a change that a poll came upon, perhaps in mid-write, has come to rest.
 async fn stable(paths: &[PathBuf], seen: &Fingerprint) -> bool {
     sleep(QUIET).await;
-    fingerprint(paths) == *seen
+    look(paths).await == *seen
+}
+
+/// Reads everything on a thread of its own: a file system in the network may take its time, and the
+/// runtime's threads may all be waiting for names.
+async fn look(paths: &[PathBuf]) -> Fingerprint {
+    let paths = paths.to_vec();
+    super::apart(move || fingerprint(&paths)).await.unwrap_or_default()
 }
 
 /// Watches the folders of all files, as they are now.
@@ -225,11 +299,7 @@ fn fingerprint(paths: &[PathBuf]) -> Fingerprint {
 }
 
 fn hash(path: &Path) -> Option<[u8; 32]> {
-    let file = std::fs::File::open(path).ok()?;
-    let meta = file.metadata().ok()?;
-    if !meta.is_file() {
-        return None;
-    }
+    let (file, meta) = open_regular(path).ok()?;
     let mut sha = Sha256::new();
     // Modes and owners decide whether a key file is taken.
     #[cfg(unix)]

@@ -167,7 +167,7 @@ impl Dialer {
                 addresses.into_iter().map(|address| Place::Tcp(target, address)).collect()
             }
             Err(error) => {
-                Event::ConnectFailed { address: target, error: &error }.log(caller.scope);
+                Event::Unresolved { target, error: &error }.log(caller.scope);
                 failed.push((target.to_string(), error));
                 Vec::new()
             }

@@ -90,6 +90,13 @@ pub enum Event<'a> {
         /// The system's words, with its number.
         error: &'a std::io::Error,
     },
+    /// A target's name could not be looked up.
+    Unresolved {
+        /// The target as the configuration names it.
+        target: &'a dyn Display,
+        /// Why.
+        error: &'a dyn Display,
+    },
     /// A session begins: the key is proven and the target answers.
     Opened {
         /// The downstream peer.
@@ -296,6 +303,7 @@ impl Event<'_> {
             Self::Connecting { .. } => "connecting",
             Self::Connected { .. } => "connected",
             Self::ConnectFailed { .. } => "connect-failed",
+            Self::Unresolved { .. } => "unresolved",
             Self::Opened { .. } => "session-opened",
             Self::Closed { .. } => "session-closed",
             Self::Refused { .. } => "handshake-refused",
@@ -367,7 +375,8 @@ impl Event<'_> {
             | Self::Presenting { .. }
             | Self::Connecting { .. }
             | Self::Connected { .. }
-            | Self::ConnectFailed { .. } => Level::Debug,
+            | Self::ConnectFailed { .. }
+            | Self::Unresolved { .. } => Level::Debug,
         }
     }
 
@@ -437,6 +446,9 @@ impl Event<'_> {
                 }
                 None => line(Error, format_args!("Error resolving {address}: {error}")),
             },
+            Self::Unresolved { target, error } => {
+                line(Error, format_args!("Error resolving {target}: {error}"));
+            }
             Self::Unreachable { .. } => {
                 line(Error, format_args!("No more addresses to connect"));
                 line(Notice, format_args!("Connection reset: {NOTHING}"));
@@ -529,6 +541,7 @@ impl Display for Event<'_> {
             Self::ConnectFailed { address, error } => {
                 write!(f, "cannot connect to {address}: {error}")
             }
+            Self::Unresolved { target, error } => write!(f, "cannot look up {target}: {error}"),
             Self::Opened { peer, who, facts, target } => {
                 write!(f, "session opened: {peer}, identity {who}, {facts}, to {target}")
             }

@@ -36,7 +36,10 @@ static BACKGROUND: AtomicBool = AtomicBool::new(false);
 static SINK: OnceLock<Sink> = OnceLock::new();
 
 struct Sink {
+    /// Held by the writing thread, for as long as a slow log takes.
     output: Mutex<Output>,
+    /// The file's name, for whoever asks for another.
+    path: Mutex<Option<PathBuf>>,
     queue: OnceLock<SyncSender<Message>>,
     lost: AtomicU64,
 }
@@ -54,7 +57,6 @@ pub enum Stderr {
 
 /// Where lines go: any of a file, standard error and syslog.
 struct Output {
-    path: Option<PathBuf>,
     file: Option<File>,
     stderr: Stderr,
     syslog: Option<Syslog>,
@@ -62,6 +64,8 @@ struct Output {
 
 enum Message {
     Line(u8, String),
+    /// What to write to from here on, made outside: only the writing thread waits for a slow log.
+    Change(Box<dyn FnOnce(&mut Output) + Send>),
     Flush(SyncSender<()>),
 }
 
@@ -75,8 +79,9 @@ pub fn init(config: &LogConfig, stderr: Stderr, syslog: Option<Syslog>) -> io::R
     LEVEL.store(config.level.value as u8, Ordering::Relaxed);
     FORMAT.store(config.format.value as u8, Ordering::Relaxed);
     OVERWRITE.store(config.overwrite.value, Ordering::Relaxed);
-    let output = Mutex::new(Output { path, file, stderr, syslog });
-    let sink = Sink { output, queue: OnceLock::new(), lost: AtomicU64::new(0) };
+    let output = Mutex::new(Output { file, stderr, syslog });
+    let sink =
+        Sink { output, path: Mutex::new(path), queue: OnceLock::new(), lost: AtomicU64::new(0) };
     if SINK.set(sink).is_ok() {
         let subscriber = tracing_subscriber::registry().with(Render);
         // Only a second call in one process finds a subscriber set; the first log goes on.
@@ -96,18 +101,26 @@ pub fn change(config: &LogConfig) -> io::Result<()> {
     let Some(sink) = SINK.get() else { return Ok(()) };
     let path = config.output.as_ref().map(|path| path.value.clone());
     let overwrite = config.overwrite.value;
-    let mut output = sink.output.lock().unwrap_or_else(PoisonError::into_inner);
-    if output.path != path {
-        output.file = path.as_deref().map(|path| open(path, overwrite)).transpose()?;
-        output.path = path;
-    } else if !overwrite {
+    let mut known = sink.path.lock().unwrap_or_else(PoisonError::into_inner);
+    let file = if *known != path {
+        Some(path.as_deref().map(|path| open(path, overwrite)).transpose()?)
+    } else if overwrite {
+        None
+    } else {
         // What is open still works: no reason to refuse a configuration.
-        let _ = output.reopen(false);
-    }
-    output.syslog = match output.syslog.take() {
-        Some(open) if config.syslog.value => Some(open.renamed(config)),
-        _ => Syslog::open(config),
+        anew(path.as_deref(), false).ok().flatten().map(Some)
     };
+    let config_now = config.clone();
+    sink.change(Box::new(move |output| {
+        if let Some(file) = file {
+            output.file = file;
+        }
+        output.syslog = match output.syslog.take() {
+            Some(open) if config_now.syslog.value => Some(open.renamed(&config_now)),
+            _ => Syslog::open(&config_now),
+        };
+    }))?;
+    *known = path;
     LEVEL.store(config.level.value as u8, Ordering::Relaxed);
     FORMAT.store(config.format.value as u8, Ordering::Relaxed);
     OVERWRITE.store(overwrite, Ordering::Relaxed);
@@ -121,19 +134,20 @@ pub fn change(config: &LogConfig) -> io::Result<()> {
 /// The file cannot be opened.
 pub fn reopen() -> io::Result<()> {
     let Some(sink) = SINK.get() else { return Ok(()) };
-    let mut output = sink.output.lock().unwrap_or_else(PoisonError::into_inner);
-    output.reopen(OVERWRITE.load(Ordering::Relaxed))
+    let known = sink.path.lock().unwrap_or_else(PoisonError::into_inner);
+    match anew(known.as_deref(), OVERWRITE.load(Ordering::Relaxed))? {
+        None => Ok(()),
+        file => sink.change(Box::new(move |output| output.file = file)),
+    }
+}
+
+/// The log's file, opened again under its name. In the background a standard stream is another one now;
+/// the copy is still the right one.
+fn anew(path: Option<&Path>, overwrite: bool) -> io::Result<Option<File>> {
+    path.filter(|path| stream(path).is_none()).map(|path| open(path, overwrite)).transpose()
 }
 
 impl Output {
-    fn reopen(&mut self, overwrite: bool) -> io::Result<()> {
-        // In the background a standard stream is another one now; the copy is still the right one.
-        if let Some(path) = self.path.as_deref().filter(|path| stream(path).is_none()) {
-            self.file = Some(open(path, overwrite)?);
-        }
-        Ok(())
-    }
-
     fn put(&mut self, level: u8, line: &str) -> bool {
         let mut whole = true;
         if let Some(file) = &mut self.file {
@@ -199,6 +213,12 @@ fn open(path: &Path, overwrite: bool) -> io::Result<File> {
     Ok(file)
 }
 
+/// The machine's time zone, found once: inside another root directory it could not be found any more.
+pub fn zone() -> jiff::tz::TimeZone {
+    static ZONE: OnceLock<jiff::tz::TimeZone> = OnceLock::new();
+    ZONE.get_or_init(jiff::tz::TimeZone::system).clone()
+}
+
 /// Has stunnel's lines name the program's own thread as they do in the background.
 pub fn in_background() {
     BACKGROUND.store(true, Ordering::Relaxed);
@@ -232,6 +252,10 @@ fn drain(sink: &Sink, queue: &Receiver<Message>) {
         let flushed = match queue.recv_timeout(Duration::from_secs(1)) {
             Ok(Message::Line(level, line)) => {
                 sink.put(level, &line);
+                None
+            }
+            Ok(Message::Change(change)) => {
+                change(&mut sink.output.lock().unwrap_or_else(PoisonError::into_inner));
                 None
             }
             Ok(Message::Flush(done)) => Some(done),
@@ -268,6 +292,17 @@ impl Sink {
                 }
             },
         }
+    }
+
+    /// Behind the lines that wait already.
+    fn change(&self, change: Box<dyn FnOnce(&mut Output) + Send>) -> io::Result<()> {
+        let Some(queue) = self.queue.get() else {
+            change(&mut self.output.lock().unwrap_or_else(PoisonError::into_inner));
+            return Ok(());
+        };
+        queue
+            .try_send(Message::Change(change))
+            .map_err(|_| io::Error::other("the log takes nothing, and its queue is full"))
     }
 
     fn put(&self, level: u8, line: &str) {
@@ -435,7 +470,7 @@ impl Record {
             })
             .to_string(),
             LogFormat::Stunnel => {
-                let local = now.to_zoned(jiff::tz::TimeZone::system());
+                let local = now.to_zoned(zone());
                 let main = if BACKGROUND.load(Ordering::Relaxed) { "main" } else { "ui" };
                 let id = self.session.map_or_else(|| main.to_owned(), |number| number.to_string());
                 format!(

@@ -61,7 +61,7 @@ impl Syslog {
     }
 
     pub(super) fn put(&mut self, level: u8, text: &str) {
-        let now = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::system());
+        let now = jiff::Timestamp::now().to_zoned(super::log::zone());
         let mut line = format!(
             "<{}>{} {}: {text}",
             self.facility * 8 + u32::from(level),

@@ -1,7 +1,7 @@
 //! Key files: `identity:key` lines, byte-compatible with stunnel's `PSKsecrets`.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,6 +9,8 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use super::key::{Identity, Key, MAX_IDENTITY, MAX_KEY, MIN_KEY, escape};
+use crate::sys::file::open_regular;
+
 use super::{Entry, IdentityRule, Known, OnDuplicate, OnLoosePermissions, Rules};
 
 /// The largest key file that is read: room for 100,000 identities with 64-byte keys.
@@ -147,16 +149,7 @@ fn open(
     rule: OnLoosePermissions,
     problems: &mut Vec<Problem>,
 ) -> io::Result<Zeroizing<Vec<u8>>> {
-    let mut options = File::options();
-    options.read(true);
-    // Opening a pipe that nobody writes to would wait for ever; plain files do not care.
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NONBLOCK);
-    let mut file = options.open(path)?;
-    let meta = file.metadata()?;
-    if !meta.is_file() {
-        return Err(io::Error::other("it is not a regular file"));
-    }
+    let (mut file, meta) = open_regular(path)?;
     if meta.len() > MAX_FILE {
         return Err(io::Error::other(format!("it is larger than {} MiB", MAX_FILE >> 20)));
     }

@@ -9,6 +9,7 @@ pub mod cpu;
 pub mod daemon;
 #[cfg(unix)]
 pub mod descriptor;
+pub mod file;
 pub mod openssl;
 #[cfg(unix)]
 pub mod pid_file;
