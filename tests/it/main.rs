@@ -20,6 +20,7 @@ mod limits;
 mod manual;
 mod openssl_peer;
 mod options;
+mod pairings;
 mod proxy;
 mod pyro;
 mod relay;

@@ -7,7 +7,7 @@
 //! | line | meaning |
 //! | --- | --- |
 //! | `: verbatim` | nothing is put before the text; without it, the program is kept in the foreground |
-//! | `: as IDENTITY` | who the peer says it is, instead of `client1` |
+//! | `: as IDENTITY` | who the peer says it is or, as a server, knows, instead of `client1` |
 //! | `: key HEX` | the peer's key, instead of that of the tests |
 //! | `: versions 1.0 1.2` | the newest versions that the peer is tried with, instead of 1.3 and 1.2 |
 //! | `: sni` | the name that a client sends is a fact too |

@@ -18,7 +18,7 @@ use super::corpus::{Case, bytes};
 use crate::harness::{IDENTITY, KEY, OTHER_KEY, free_port, secret, write_private};
 
 /// Whose behaviour is looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Program {
     Stunnel,
     Pskgate,
@@ -39,7 +39,7 @@ const SETTLED: Duration = Duration::from_millis(20);
 const SILENCE: Duration = Duration::from_secs(3);
 
 /// A file that both programs leave alone.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Certificate {
     pub cert: PathBuf,
     pub key: PathBuf,
@@ -47,7 +47,7 @@ pub struct Certificate {
 
 /// Runs a case, and what the program said about it.
 pub fn run(case: &Case, program: Program, certificate: &Certificate) -> (Outcome, String) {
-    let place = Place::new(case, certificate);
+    let place = Place::new(case, certificate, Targets::AreHere);
     let mut running = Running::start(case, program, &place);
     let outcome = if case.inetd { running.talk(case, &place) } else { running.look(case, &place) };
     running.end();
@@ -56,11 +56,22 @@ pub fn run(case: &Case, program: Program, certificate: &Certificate) -> (Outcome
 }
 
 /// A folder with the case's files, its ports, and whoever is behind them.
-struct Place {
+pub struct Place {
     folder: TempDir,
-    ports: BTreeMap<String, u16>,
+    pub ports: BTreeMap<String, u16>,
     /// Name, and where it waits.
     peers: Vec<(String, Door)>,
+    /// The Unix sockets of TLS servers that somebody else starts.
+    elsewhere: Vec<PathBuf>,
+}
+
+/// Who answers at the ports of TLS servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Targets {
+    /// The test itself.
+    AreHere,
+    /// A program that the test starts later.
+    AreElsewhere,
 }
 
 enum Door {
@@ -69,7 +80,7 @@ enum Door {
 }
 
 /// A connection of either kind.
-trait Wire: Read + Write + Send {
+pub trait Wire: Read + Write + Send {
     fn patience(&self, time: Duration);
 }
 
@@ -85,7 +96,7 @@ impl Wire for UnixStream {
     }
 }
 
-type Line = Box<dyn Wire>;
+pub type Line = Box<dyn Wire>;
 
 impl Door {
     fn accept(&self) -> Option<Line> {
@@ -125,17 +136,18 @@ fn placeholders(text: &str) -> BTreeSet<String> {
 }
 
 impl Place {
-    fn new(case: &Case, certificate: &Certificate) -> Self {
+    pub fn new(case: &Case, certificate: &Certificate, targets: Targets) -> Self {
         let folder = TempDir::new().expect("a folder for the case");
         let dir = folder.path().to_str().expect("a folder with a plain name").to_owned();
         let whole = case.whole();
-        let mut place = Self { folder, ports: BTreeMap::new(), peers: Vec::new() };
+        let mut place =
+            Self { folder, ports: BTreeMap::new(), peers: Vec::new(), elsewhere: Vec::new() };
         let mut words = placeholders(&whole);
         for (_, text) in &case.files {
             words.extend(placeholders(text));
         }
         for word in words {
-            place.prepare(&word);
+            place.prepare(&word, targets);
         }
         let fill = |text: &str| {
             let mut text = text.to_owned();
@@ -160,13 +172,18 @@ impl Place {
         place
     }
 
-    fn prepare(&mut self, word: &str) {
+    fn prepare(&mut self, word: &str, targets: Targets) {
         let (name, unix) = match word.strip_prefix("$DIR/") {
             Some(name) => (name, true),
             None => (word, false),
         };
         let is_peer = name.starts_with(['B', 'T']);
+        let is_elsewhere = name.starts_with('T') && targets == Targets::AreElsewhere;
         if unix {
+            if is_elsewhere {
+                self.elsewhere.push(self.folder.path().join(name));
+                return;
+            }
             if is_peer {
                 let door = UnixListener::bind(self.folder.path().join(name)).expect("a socket");
                 door.set_nonblocking(true).unwrap();
@@ -187,15 +204,23 @@ impl Place {
                 Some((port, [(v4, "127.0.0.1"), (v6, "::1")]))
             })
             .expect("a port that is free in both families");
-        for (door, host) in doors {
+        for (door, host) in doors.into_iter().filter(|_| !is_elsewhere) {
             door.set_nonblocking(true).unwrap();
             self.peers.push((format!("{name} at {host}"), Door::Tcp(door)));
         }
         self.ports.insert(name.to_owned(), port);
     }
 
+    /// Where the TLS servers have to listen that somebody else starts, as `accept` has it.
+    pub fn targets(&self) -> Vec<String> {
+        let ports = self.ports.iter().filter(|(name, _)| name.starts_with('T'));
+        let addresses =
+            ports.flat_map(|(_, port)| [format!("127.0.0.1:{port}"), format!("::1:{port}")]);
+        addresses.chain(self.elsewhere.iter().map(|path| path.display().to_string())).collect()
+    }
+
     /// The next connection to a backend (`B`) or a TLS server (`T`).
-    fn visitor(&self, kind: char) -> Option<(&str, Line)> {
+    pub fn visitor(&self, kind: char) -> Option<(&str, Line)> {
         self.peers
             .iter()
             .filter(|(name, _)| name.starts_with(kind))
@@ -238,7 +263,7 @@ impl Place {
 }
 
 /// A program at work on a case.
-struct Running {
+pub struct Running {
     child: Child,
     /// The process that does the work: the child, or what it left in the background.
     worker: u32,
@@ -247,13 +272,14 @@ struct Running {
     may_daemonise: bool,
 }
 
-enum Listening {
+#[derive(Debug, Clone)]
+pub enum Listening {
     Tcp(SocketAddr),
     Unix(PathBuf),
 }
 
 impl Running {
-    fn start(case: &Case, program: Program, place: &Place) -> Self {
+    pub fn start(case: &Case, program: Program, place: &Place) -> Self {
         let dir = place.folder.path();
         let conf = dir.join("case.conf");
         let mut command = match program {
@@ -279,18 +305,18 @@ impl Running {
         Self { child, worker, stdio, conf, may_daemonise: case.verbatim }
     }
 
-    /// Waits for the end or for listeners, and then visits each of them.
-    fn look(&mut self, case: &Case, place: &Place) -> Outcome {
+    /// Waits for the end or for listeners; none at all, if it ended with an error.
+    pub fn settle(&mut self, case: &Case, place: &Place) -> Option<Vec<(String, Listening)>> {
         let start = Instant::now();
         let mut last = (BTreeSet::new(), Vec::new());
         let mut changed = start;
-        let listeners = loop {
+        loop {
             if self.worker == self.child.id()
                 && let Some(status) = self.child.try_wait().unwrap()
             {
                 match self.background() {
                     Some(worker) if status.success() => self.worker = worker,
-                    _ => return Outcome::Refused,
+                    _ => return None,
                 }
             }
             let sockets = self.sockets(place);
@@ -302,12 +328,19 @@ impl Running {
                 }
                 last = (sockets, found);
             } else if changed.elapsed() > if case.late { SILENCE } else { SETTLED } {
-                break last.1;
+                return Some(last.1);
             }
             if start.elapsed() > SILENCE && last.1.is_empty() {
-                break last.1;
+                return Some(last.1);
             }
             std::thread::sleep(Duration::from_millis(8));
+        }
+    }
+
+    /// Waits for the end or for listeners, and then visits each of them.
+    fn look(&mut self, case: &Case, place: &Place) -> Outcome {
+        let Some(listeners) = self.settle(case, place) else {
+            return Outcome::Refused;
         };
         let mut facts = BTreeSet::new();
         let mut visited = BTreeSet::new();
@@ -469,7 +502,7 @@ fn listening(table: &str, inodes: &BTreeSet<String>) -> Vec<SocketAddr> {
         .collect()
 }
 
-fn connect(to: &Listening) -> Option<Line> {
+pub fn connect(to: &Listening) -> Option<Line> {
     match to {
         Listening::Tcp(at) => {
             let ip: IpAddr = match at.ip() {
