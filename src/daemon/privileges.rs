@@ -32,7 +32,11 @@ impl Privileges {
                 return None;
             }
         };
-        if user.is_some() && group.is_none() {
+        // Who is no root already, as in containers, stays in the group that it was given, unless the
+        // file names one.
+        let is_root = rustix::process::geteuid().is_root();
+        let group = group.filter(|_| is_root || account.group.is_some());
+        if is_root && user.is_some() && group.is_none() {
             let said = account.user.as_ref().and_then(Decided::place);
             report.push(
                 Diagnostic::warning("group-stays", "this user has no entry, and so no group")

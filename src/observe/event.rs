@@ -127,7 +127,8 @@ pub enum Event<'a> {
         /// From accept to now.
         age: Duration,
     },
-    /// Server end: a handshake failed. What strangers can cause is never more than info.
+    /// Server end: a handshake failed. What strangers can cause is never more than info, or notice in
+    /// stunnel's format, whose level by default it is.
     Refused {
         /// The downstream peer.
         peer: &'a dyn Display,
@@ -332,6 +333,11 @@ impl Event<'_> {
     /// Writes its lines, as far as their levels are logged at all.
     pub fn log(&self, scope: Scope<'_>) {
         log::write(self, scope);
+    }
+
+    /// Whether any of its lines would be written.
+    pub(super) fn is_wanted(&self, scope: Scope<'_>) -> bool {
+        log::is_wanted(self, scope)
     }
 
     /// Hands its lines in a format to `line`, each with its level.
@@ -575,7 +581,7 @@ impl Display for Event<'_> {
             }
             Self::Withheld { lines, within } => write!(
                 f,
-                "{lines} more lines of refused connections were withheld in {:.0} s",
+                "{lines} more lines of connections were withheld in {:.0} s",
                 within.as_secs_f64()
             ),
             Self::Reloaded { who, services } => {

@@ -13,9 +13,13 @@ const BURST: u32 = 20;
 /// After that one line in this time, and a count of what was withheld.
 const REFILL: Duration = Duration::from_secs(1);
 
-/// One budget for all lines that strangers can cause.
+/// A budget of lines that strangers can cause.
 #[derive(Debug)]
-pub struct Limiter(Mutex<State>);
+pub struct Limiter {
+    burst: u32,
+    refill: Duration,
+    state: Mutex<State>,
+}
 
 #[derive(Debug)]
 struct State {
@@ -27,20 +31,29 @@ struct State {
 
 impl Default for Limiter {
     fn default() -> Self {
-        let now = Instant::now();
-        Self(Mutex::new(State { tokens: BURST, refilled: now, withheld: 0, since: now }))
+        Self::new(BURST, REFILL)
     }
 }
 
 impl Limiter {
-    /// Writes the line or counts it as withheld.
+    /// `burst` lines at once, and then one in `refill`.
+    pub fn new(burst: u32, refill: Duration) -> Self {
+        let now = Instant::now();
+        let state = Mutex::new(State { tokens: burst, refilled: now, withheld: 0, since: now });
+        Self { burst, refill, state }
+    }
+
+    /// Writes the line or counts it as withheld, if its level is logged at all.
     pub fn log(&self, event: &Event<'_>, scope: Scope<'_>) {
+        if !event.is_wanted(scope) {
+            return;
+        }
         let owed = {
-            let Ok(mut state) = self.0.lock() else { return };
+            let Ok(mut state) = self.state.lock() else { return };
             let now = Instant::now();
-            let earned = (now - state.refilled).as_secs_f64() / REFILL.as_secs_f64();
+            let earned = (now - state.refilled).as_secs_f64() / self.refill.as_secs_f64();
             if earned >= 1.0 {
-                state.tokens = BURST.min(state.tokens.saturating_add(earned as u32));
+                state.tokens = self.burst.min(state.tokens.saturating_add(earned as u32));
                 state.refilled = now;
             }
             if state.tokens == 0 {
@@ -60,7 +73,7 @@ impl Limiter {
     /// Says what was withheld since the last line, if anything was: called now and then, so that
     /// the count does not wait for the next stranger.
     pub fn settle(&self) {
-        let owed = match self.0.lock() {
+        let owed = match self.state.lock() {
             Ok(mut state) => state.take_withheld(Instant::now()),
             Err(_) => None,
         };

@@ -316,9 +316,20 @@ impl Sink {
     }
 }
 
+fn limit(scope: Scope<'_>) -> u8 {
+    scope.level.map_or_else(|| LEVEL.load(Ordering::Relaxed), |level| level as u8)
+}
+
+/// Whether any of an event's lines is important enough to be written.
+pub(super) fn is_wanted(event: &Event<'_>, scope: Scope<'_>) -> bool {
+    let mut wanted = false;
+    event.lines(format(), scope, &mut |level, _| wanted |= level as u8 <= limit(scope));
+    wanted
+}
+
 /// Hands an event's lines to `tracing`, as far as their levels are logged.
 pub(super) fn write(event: &Event<'_>, scope: Scope<'_>) {
-    let limit = scope.level.map_or_else(|| LEVEL.load(Ordering::Relaxed), |level| level as u8);
+    let limit = limit(scope);
     event.lines(format(), scope, &mut |level, text| {
         if level as u8 <= limit {
             hand_over(level as u8, event.name(), scope, text);

@@ -46,6 +46,8 @@ pub struct Shared {
     numbers: AtomicU64,
     /// The budget of lines that strangers can cause.
     pub(super) limiter: Limiter,
+    /// The same for connections as such, of which busy services have many.
+    pub(super) arrivals: Limiter,
     /// What services use up together that have no limits of their own: descriptors and memory are
     /// the process's.
     capacity: Capacity,
@@ -57,6 +59,7 @@ impl Shared {
         Arc::new(Self {
             numbers: AtomicU64::new(0),
             limiter: Limiter::default(),
+            arrivals: Limiter::new(200, Duration::from_millis(20)),
             capacity: Capacity {
                 seats: Seats::new(sessions),
                 handshakes: Handshakes::new(handshakes),
@@ -67,13 +70,14 @@ impl Shared {
     /// Says what was withheld and not yet said.
     pub fn settle_now(&self) {
         self.limiter.settle();
+        self.arrivals.settle();
     }
 
     /// Has withheld lines counted in the log, now and then, until the process ends.
     pub async fn settle(&self) {
         loop {
             sleep(Duration::from_secs(10)).await;
-            self.limiter.settle();
+            self.settle_now();
         }
     }
 }

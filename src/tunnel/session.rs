@@ -179,7 +179,7 @@ impl Session {
     /// The whole life of a connection. Says whether it went well.
     pub(super) async fn run(mut self, socket: Socket) -> bool {
         let mut setup = self.service.setup();
-        Event::Accepted { peer: &self.peer }.log(self.scope());
+        self.service.shared.arrivals.log(&Event::Accepted { peer: &self.peer }, self.scope());
         if let Err(error) = self.service.prepare(&setup, &socket, self.number) {
             self.service.counters.refused("socket-options");
             self.log_stranger(&Event::Unprepared { peer: &self.peer, error: &error });

@@ -273,3 +273,105 @@ fn no_connection_is_lost_to_forty_reloads_under_load() {
     assert!(made > RELOADS, "only {made} connections were made meanwhile");
     assert_eq!(lines_with(&client, "handshake failed"), 0, "{}", client.log());
 }
+
+/// A log in the folder of the key file is the founding document's case.
+#[test]
+fn a_busy_log_beside_the_key_file_does_not_hold_up_a_revocation() {
+    let backend = Backend::echo();
+    let toml = "[log]\noutput = \"busy.log\"\n".to_owned() + &server_toml(backend.address(), "");
+    let gate = Gate::new().conf("busy.toml", &toml, Some("busy.log"));
+    let port = free_port();
+    let text = toml.replace("127.0.0.1:0", &format!("127.0.0.1:{port}"));
+    let server = gate.file("busy.toml", &text).launch();
+    server.wait_logged("listening on");
+    let toml = client_toml(local(port), "");
+    let client = Gate::new().toml(&toml).start();
+    let session = connect(&client);
+    session.echo(b"before");
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // Each of these is a line in the log, ten of them a second and more.
+            while !done.load(Ordering::Acquire) {
+                drop(std::net::TcpStream::connect(local(port)));
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        });
+        replace(&server.folder().join("psk.txt"), &secret("somebody", OTHER_KEY));
+        let start = Instant::now();
+        let end = session.end();
+        done.store(true, Ordering::Release);
+        assert_eq!(end, Ending::Rst);
+        assert!(start.elapsed() < Duration::from_secs(3), "it took {:?}", start.elapsed());
+    });
+}
+
+#[test]
+fn a_pipe_in_place_of_a_file_stops_neither_the_tunnel_nor_its_end() {
+    let backend = Backend::echo();
+    let mut server = server(&backend);
+    let client = client(&server, IDENTITY, KEY);
+    let session = connect(&client);
+    session.echo(b"before");
+    for name in ["psk.txt", "pskgate.toml"] {
+        let path = server.folder().join(name);
+        let kept = fs::read(&path).expect("its text");
+        fs::remove_file(&path).expect("removed");
+        let made = std::process::Command::new("mkfifo").arg(&path).status().expect("mkfifo");
+        assert!(made.success());
+        let before = lines_with(&server, "not reloaded");
+        server.signal(Signal::HUP);
+        until("the refusal", PATIENCE, || {
+            (lines_with(&server, "not reloaded") > before).then_some(())
+        });
+        session.echo(b"goes on");
+        fs::remove_file(&path).expect("removed");
+        write_private(&path, &String::from_utf8(kept).expect("text"));
+    }
+    drop(session);
+    assert_eq!(server.terminate(), Some(0));
+}
+
+#[test]
+fn a_signal_to_stop_is_heard_while_a_reload_waits_for_a_busy_address() {
+    let backend = Backend::echo();
+    let mut server = server(&backend);
+    let taken: Vec<_> =
+        (0..10).map(|_| std::net::TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
+    let all: Vec<_> =
+        taken.iter().map(|l| format!("\"{}\"", l.local_addr().expect("its address"))).collect();
+    let toml = server_toml(backend.address(), "")
+        .replace("\"127.0.0.1:0\"", &format!("[\"127.0.0.1:0\", {}]", all.join(", ")));
+    replace(&server.folder().join("pskgate.toml"), &toml);
+    server.signal(Signal::HUP);
+    let start = Instant::now();
+    assert_eq!(server.terminate(), Some(0));
+    assert!(start.elapsed() < Duration::from_secs(5), "it took {:?}", start.elapsed());
+}
+
+#[test]
+fn sections_of_one_name_keep_their_own_sessions() {
+    let backend = Backend::echo();
+    let (one, two) = (free_port(), free_port());
+    let section = |port: u16, keys: &str| {
+        let to = backend.address();
+        format!("[same]\naccept = 127.0.0.1:{port}\nconnect = {to}\nPSKsecrets = {keys}\n")
+    };
+    let text = section(one, "psk.txt") + &section(two, "two.txt");
+    let gate = Gate::new().file("two.txt", &secret("client2", OTHER_KEY));
+    let server = gate.conf("x.conf", &text, None).start();
+    let end = |port: u16, identity: &str, key: &str| {
+        let toml = client_toml(local(port), "").replace(IDENTITY, identity);
+        Gate::new().file("psk.txt", &secret(identity, key)).toml(&toml).start()
+    };
+    let (first, second) = (end(one, IDENTITY, KEY), end(two, "client2", OTHER_KEY));
+    let (a, b) = (connect(&first), connect(&second));
+    a.echo(b"one");
+    b.echo(b"two");
+    let count = || lines_with(&server, "Configuration successful");
+    let before = count();
+    server.signal(Signal::HUP);
+    until("the reload", PATIENCE, || (count() > before).then_some(()));
+    a.echo(b"one goes on");
+    b.echo(b"and two");
+}

@@ -10,7 +10,7 @@ fn strangers(limiter: &Limiter, n: usize) -> Vec<String> {
 }
 
 fn pass(limiter: &Limiter, seconds: u64) {
-    let mut state = limiter.0.lock().unwrap();
+    let mut state = limiter.state.lock().unwrap();
     let earlier = |now: Instant| now.checked_sub(Duration::from_secs(seconds)).unwrap();
     state.refilled = earlier(state.refilled);
     state.since = earlier(state.since);
