@@ -99,24 +99,28 @@ fn stunnel_and_pskgate_make_the_same_of_every_file_but_for_what_is_listed() {
     let kind_of = |name: &str| -> Option<&Difference> {
         listed.iter().find(|difference| difference.cases.iter().any(|case| case == name))
     };
-    let mut wrong = Vec::new();
-    let compared = compare(&cases);
-    assert_eq!(compared.len(), cases.len(), "every case was run");
-    let mut agreed = 0;
-    for one in &compared {
+    let judge = |one: &Compared| -> Option<String> {
         let case = cases.iter().find(|case| case.name == one.name).unwrap();
         if (one.stunnel != Outcome::Refused) != case.accepted {
-            wrong.push(format!("stunnel does not do what the corpus says of it\n{}", one.show()));
+            return Some(format!("stunnel does not do what the corpus says of it\n{}", one.show()));
         }
         match (one.kind(), kind_of(&one.name)) {
-            (None, None) => agreed += 1,
-            (Some(kind), Some(listed)) if listed.kind == kind => {}
-            (Some(kind), _) => wrong.push(format!("`{kind}` is not listed\n{}", one.show())),
-            (None, Some(_)) => {
-                wrong.push(format!("it is listed, and does not differ\n{}", one.show()));
-            }
+            (None, None) => None,
+            (Some(kind), Some(listed)) if listed.kind == kind => None,
+            (Some(kind), _) => Some(format!("`{kind}` is not listed\n{}", one.show())),
+            (None, Some(_)) => Some(format!("it is listed, and does not differ\n{}", one.show())),
         }
+    };
+    let mut compared = compare(&cases);
+    assert_eq!(compared.len(), cases.len(), "every case was run");
+    // stunnel goes on without an address that is taken, and a neighbour may have taken it between
+    // the choice of a port and its use: what looks wrong is looked at again, alone.
+    for one in compared.iter_mut().filter(|one| judge(one).is_some()) {
+        let alone: Vec<Case> = cases.iter().filter(|case| case.name == one.name).cloned().collect();
+        *one = compare(&alone).remove(0);
     }
+    let mut wrong: Vec<String> = compared.iter().filter_map(judge).collect();
+    let agreed = compared.iter().filter(|one| one.kind().is_none()).count();
     if wanted.is_some() {
         compared.iter().for_each(|one| eprintln!("{}", one.show()));
     }
