@@ -257,7 +257,8 @@ fn every_socket_option_is_set_on_every_side() {
     let gate = Gate::new().conf("x.conf", &text, None);
     let folder = gate.folder().to_owned();
     let mut command = Command::new("strace");
-    command.args(["-f", "-e", "trace=setsockopt,accept4,listen,connect", "-o", "trace"]);
+    // -D: the program is the child, so that it ends with the test, and strace with it.
+    command.args(["-D", "-f", "-e", "trace=setsockopt,accept4,listen,connect", "-o", "trace"]);
     command.arg(env!("CARGO_BIN_EXE_pskgate")).args(["run", "x.conf"]).current_dir(&folder);
     let mut process = Process::spawn("strace", "the Debian package strace", &mut command);
     crate::harness::until("the port", PATIENCE, || {
@@ -266,7 +267,10 @@ fn every_socket_option_is_set_on_every_side() {
     let client = Stunnel::client(local(port), "");
     Plain::connect(client.address()).echo(b"options are no obstacle");
     process.kill();
-    let trace = std::fs::read_to_string(folder.join("trace")).unwrap();
+    let trace = crate::harness::until("the end of the trace", PATIENCE, || {
+        let trace = std::fs::read_to_string(folder.join("trace")).ok()?;
+        trace.contains("+++ killed by SIGKILL").then_some(trace)
+    });
     let calls = |of: &str| -> Vec<String> {
         trace
             .lines()
