@@ -28,7 +28,7 @@ const QUIET: Duration = Duration::from_millis(300);
 const WRITING: Duration = Duration::from_secs(5);
 /// How often everything is looked at without being told.
 const POLL: Duration = Duration::from_secs(30);
-/// A larger file is no configuration and no key file; its size and age tell changes well enough.
+/// A larger file is no configuration and no key file; its size and its beginning tell changes well enough.
 const HASHED: u64 = 16 * 1024 * 1024;
 
 /// Content by file; a file that is not there counts as such.
@@ -301,6 +301,7 @@ fn fingerprint(paths: &[PathBuf]) -> Fingerprint {
 fn hash(path: &Path) -> Option<[u8; 32]> {
     let (file, meta) = open_regular(path).ok()?;
     let mut sha = Sha256::new();
+    sha.update(&meta.len().to_ne_bytes());
     // Modes and owners decide whether a key file is taken.
     #[cfg(unix)]
     {
