@@ -1,4 +1,4 @@
-//! The start of the program, step by step: `run FILE`, and `stunnel FILE` in its own manner.
+//! The start of the program, step by step: `run FILE`, and `stunnel FILE` in its own habits.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ use crate::{
 
 /// Whose habits it follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Manner {
+pub(super) enum Habits {
     /// Always in the foreground, findings for people, exit codes after sysexits.h.
     Native,
     /// In the background unless the file says otherwise, findings in stunnel's shape, 0 or 1.
@@ -82,7 +82,7 @@ impl Source {
     }
 }
 
-impl Manner {
+impl Habits {
     fn refuse(self, report: &Report) -> u8 {
         match self {
             Self::Native => {
@@ -158,20 +158,20 @@ impl Manner {
 }
 
 pub(super) fn main(file: &File) -> u8 {
-    start(Source::file(&file.file, file.format.into()), Manner::Native)
+    start(Source::file(&file.file, file.format.into()), Habits::Native)
 }
 
 /// Everything up to listening is synchronous and said on standard error: when this program goes on,
 /// its ports are open. In the background "goes on" means that the process that was started ends
 /// with 0.
-pub(super) fn start(source: Source, manner: Manner) -> u8 {
+pub(super) fn start(source: Source, habits: Habits) -> u8 {
     // Before anything is opened under their numbers.
     #[cfg(unix)]
     let inherited = match descriptor::from_service_manager() {
         Ok(inherited) => inherited,
         Err(error) => {
             let text = format!("a descriptor from the service manager cannot be used: {error}");
-            return manner.give_up(exit::UNAVAILABLE, &text);
+            return habits.give_up(exit::UNAVAILABLE, &text);
         }
     };
     // Before the root directory changes.
@@ -182,18 +182,18 @@ pub(super) fn start(source: Source, manner: Manner) -> u8 {
     let privileges = config.as_ref().and_then(|config| Privileges::of(config, &mut report));
     let plan = config.as_ref().and_then(|config| Plan::build(config, &mut report));
     let (Some(config), Some(plan)) = (config, plan) else {
-        return manner.refuse(&report);
+        return habits.refuse(&report);
     };
     #[cfg(unix)]
     let Some(privileges) = privileges else {
-        return manner.refuse(&report);
+        return habits.refuse(&report);
     };
     // Now, because from inside another root directory it could not be reached.
     let syslog = Syslog::open(&config.log);
     #[cfg(unix)]
     let bound = match listeners(inherited, &config) {
         Ok(listeners) => plan.bind_inherited(listeners),
-        Err(error) => return manner.give_up(exit::UNAVAILABLE, &error.to_string()),
+        Err(error) => return habits.give_up(exit::UNAVAILABLE, &error.to_string()),
     };
     #[cfg(not(unix))]
     let bound = {
@@ -201,14 +201,14 @@ pub(super) fn start(source: Source, manner: Manner) -> u8 {
         let account = process.account.user.is_some() || process.account.group.is_some();
         if account || process.chroot.is_some() {
             let text = "users, groups and other root directories are for Unix: remove them";
-            return manner.give_up(exit::CONFIG, text);
+            return habits.give_up(exit::CONFIG, text);
         }
         plan.bind()
     };
     #[cfg_attr(not(unix), allow(unused_mut))]
     let mut bound = match bound {
         Ok(bound) => bound,
-        Err(errors) => return manner.cannot_bind(report, errors),
+        Err(errors) => return habits.cannot_bind(report, errors),
     };
     #[cfg_attr(not(unix), allow(unused_mut))]
     let mut life = Life::default();
@@ -216,7 +216,7 @@ pub(super) fn start(source: Source, manner: Manner) -> u8 {
     {
         // stunnel forks later; but here the parent waits for all of what follows, and the child
         // still has the right to make itself listen sharply.
-        let background = manner.foreground(&config.process.foreground) == Foreground::No;
+        let background = habits.foreground(&config.process.foreground) == Foreground::No;
         if background && !config.is_inetd() {
             match crate::sys::daemon::fork() {
                 Ok(Side::Child(ready)) => {
@@ -227,14 +227,14 @@ pub(super) fn start(source: Source, manner: Manner) -> u8 {
                 Ok(Side::Parent(code)) => std::process::exit(code.into()),
                 Err(error) => {
                     let text = format!("cannot go into the background: {error}");
-                    return manner.give_up(exit::INTERNAL, &text);
+                    return habits.give_up(exit::INTERNAL, &text);
                 }
             }
         }
         life.pid_file = config.process.pid.as_ref().map(|path| path.value.clone());
         life.urgent = life.pid_file.is_some() && crate::sys::daemon::be_urgent();
         if let Err(error) = privileges.take() {
-            return manner.give_up(exit::NO_PERMISSION, &format!("cannot drop rights: {error}"));
+            return habits.give_up(exit::NO_PERMISSION, &format!("cannot drop rights: {error}"));
         }
         bound = bound.settled(privileges.root());
         if let Some(root) = privileges.root() {
@@ -242,10 +242,10 @@ pub(super) fn start(source: Source, manner: Manner) -> u8 {
             let _ = source.root.set(root.to_owned());
         }
     }
-    if let Err(error) = log::init(&config.log, manner.stderr(&config), syslog) {
+    if let Err(error) = log::init(&config.log, habits.stderr(&config), syslog) {
         let path = config.log.output.as_ref().map(|path| path.display().to_string());
         let text = format!("cannot open the log {}: {error}", path.unwrap_or_default());
-        return manner.give_up(exit::CANNOT_CREATE, &text);
+        return habits.give_up(exit::CANNOT_CREATE, &text);
     }
     Event::Begun { banner: &stunnel::version() }.log(Scope::PROGRAM);
     daemon::warn(&report);
@@ -270,7 +270,7 @@ pub(super) fn start(source: Source, manner: Manner) -> u8 {
     match ended {
         Ok(Ended::Drained) => exit::OK,
         Ok(Ended::Forced | Ended::Failed) => exit::FORCED,
-        Err(Failure(code, text)) => manner.give_up(code, &text),
+        Err(Failure(code, text)) => habits.give_up(code, &text),
     }
 }
 

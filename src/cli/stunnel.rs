@@ -7,7 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::path::Path;
 
-use super::run::{self, Manner, Source};
+use super::run::{self, Habits, Source};
 use super::{Arguments, complain};
 use crate::config::Format;
 use crate::config::diagnostic::escape;
@@ -119,7 +119,7 @@ fn file(path: &Path) -> u8 {
         ));
         return 1;
     }
-    run::start(Source::file(path, Format::Stunnel), Manner::Stunnel)
+    run::start(Source::file(path, Format::Stunnel), Habits::Stunnel)
 }
 
 const SYNTAX: &str = "[.] \n[.] Syntax:
@@ -142,7 +142,7 @@ fn descriptor(number: Option<&OsStr>) -> u8 {
         return 1;
     };
     match read(parsed.into()) {
-        Ok(text) => run::start(Source::read(text, &parsed.to_string()), Manner::Stunnel),
+        Ok(text) => run::start(Source::read(text, &parsed.to_string()), Habits::Stunnel),
         Err(error) => {
             let failed = "[!] Configuration failed";
             complain(&format!("[!] Cannot open configuration file: {error}\n{SYNTAX}\n{failed}"));

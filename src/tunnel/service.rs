@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::admission::{Handshakes, Seats};
 use super::relay::Meter;
 use super::session::Session;
-use super::setup::{End, Setup};
+use super::setup::{Role, Setup};
 use crate::config::model::Level;
 use crate::net::{self, Acceptable, Peer, Socket};
 use crate::observe::event::{Event, Scope};
@@ -267,7 +267,7 @@ impl Service {
     pub(super) fn prepare(&self, setup: &Setup, socket: &Socket, number: u64) -> io::Result<()> {
         // Nobody may take half an answer for a whole one: should this process be killed, the kernel
         // resets the plain side of a client end. The orderly close takes it back.
-        if matches!(setup.end, End::Client { .. }) {
+        if matches!(setup.role, Role::Client { .. }) {
             socket.reset_on_close(true);
         }
         if let Some(stream) = socket.as_tcp() {

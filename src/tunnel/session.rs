@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::admission::Seat;
 use super::relay::{Fault, Meter, Outcome, Side, relay};
 use super::service::{Info, Listed, Phase, Service};
-use super::setup::{Clocks, End as Wearer, Setup};
+use super::setup::{Clocks, Role, Setup};
 use crate::config::model::{Level, Mode, ProxyHeader};
 use crate::net::{self, Caller, Peer, Reached, Socket};
 use crate::observe::event::{Event, Manner, Scope};
@@ -212,8 +212,8 @@ impl Session {
 
     async fn establish(&mut self, setup: &mut Arc<Setup>, socket: Socket) -> Option<Open> {
         let at_door = setup.clone();
-        match &at_door.end {
-            Wearer::Server(acceptor) => {
+        match &at_door.role {
+            Role::Server(acceptor) => {
                 let place = self.service.capacity().handshakes.enter(self.peer.ip());
                 let secrets = setup.secrets.clone();
                 let asked: Vec<Asked> =
@@ -266,7 +266,7 @@ impl Session {
                 let streams = Streams::Server { downstream, upstream };
                 Some(Open { streams, grant, listed, _seat: seat })
             }
-            Wearer::Client { connector, identity, name } => {
+            Role::Client { connector, identity, name } => {
                 let seat = self.admit()?;
                 let reached = self.reach(setup, None, None).await?;
                 let address = reached.address;

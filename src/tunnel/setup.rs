@@ -17,7 +17,7 @@ use crate::tls::{Acceptor, Connector, Named};
 #[derive(Debug)]
 pub struct Setup {
     pub(super) secrets: Arc<SecretSet>,
-    pub(super) end: End,
+    pub(super) role: Role,
     pub(super) dialer: Dialer,
     pub(super) clocks: Clocks,
     pub(super) reset: Option<bool>,
@@ -35,7 +35,7 @@ pub struct Setup {
 
 /// Which side wears TLS.
 #[derive(Debug)]
-pub(super) enum End {
+pub(super) enum Role {
     Server(Acceptor),
     Client { connector: Connector, identity: Identity, name: ServerName },
 }
@@ -106,18 +106,18 @@ impl Setup {
         findings: &mut Vec<Diagnostic>,
     ) -> Result<Self, Vec<Diagnostic>> {
         let Authentication::Psk(psk) = &config.auth;
-        let end = tls_end(config, psk, Some(&secrets), findings)?;
+        let role = tls_end(config, psk, Some(&secrets), findings)?;
         let keepalive = config.sockets.keepalive.value;
         let (accepted, dialed) = match config.mode.value {
             Mode::Server => (keepalive, None),
             Mode::Client => (None, keepalive),
         };
-        let Some(end) = end else {
+        let Some(role) = role else {
             return Err(Vec::new());
         };
         Ok(Self {
             secrets,
-            end,
+            role,
             dialer: Dialer::new(
                 config.target.clone(),
                 config.failover.value,
@@ -147,7 +147,7 @@ impl Setup {
     /// What a handshake at another service's door has to know of this one.
     pub(super) fn named(&self) -> Option<Named> {
         let (_, pattern) = self.asked_at.as_ref()?;
-        let End::Server(acceptor) = &self.end else {
+        let Role::Server(acceptor) = &self.role else {
             return None;
         };
         let (pattern, acceptor) = (pattern.clone(), acceptor.clone());
@@ -166,9 +166,9 @@ impl Setup {
 
     /// The identity that a client end presents.
     pub fn identity(&self) -> Option<&Identity> {
-        match &self.end {
-            End::Server(_) => None,
-            End::Client { identity, .. } => Some(identity),
+        match &self.role {
+            Role::Server(_) => None,
+            Role::Client { identity, .. } => Some(identity),
         }
     }
 }
@@ -179,11 +179,11 @@ fn tls_end(
     psk: &PskConfig,
     secrets: Option<&SecretSet>,
     findings: &mut Vec<Diagnostic>,
-) -> Result<Option<End>, Vec<Diagnostic>> {
+) -> Result<Option<Role>, Vec<Diagnostic>> {
     match config.mode.value {
         Mode::Server => {
             let acceptor = Acceptor::new(&config.tls, psk.hash.value, findings)?;
-            Ok(secrets.map(|_| End::Server(acceptor)))
+            Ok(secrets.map(|_| Role::Server(acceptor)))
         }
         Mode::Client => {
             let connector = Connector::new(&config.tls, psk.hash.value, findings)?;
@@ -202,7 +202,7 @@ fn tls_end(
                     None => return Err(vec![no_such_identity(wanted)]),
                 },
             };
-            Ok(Some(End::Client { connector, identity, name }))
+            Ok(Some(Role::Client { connector, identity, name }))
         }
     }
 }

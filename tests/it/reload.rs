@@ -375,3 +375,56 @@ fn sections_of_one_name_keep_their_own_sessions() {
     a.echo(b"one goes on");
     b.echo(b"and two");
 }
+
+/// Ends a program that the harness does not collect lines from.
+struct Unread(std::process::Child);
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_log_that_nobody_reads_stops_neither_the_tunnel_nor_a_reload() {
+    let backend = Backend::echo();
+    let port = free_port();
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let keys = folder.path().join("psk.txt");
+    write_private(&keys, &secret(IDENTITY, KEY));
+    let toml = "[log]\nlevel = \"debug\"\n".to_owned() + &server_toml(backend.address(), "");
+    let toml = toml.replace("127.0.0.1:0", &format!("127.0.0.1:{port}"));
+    write_private(&folder.path().join("pskgate.toml"), &toml);
+    let child = std::process::Command::new(env!("CARGO_BIN_EXE_pskgate"))
+        .args(["run", "pskgate.toml"])
+        .current_dir(folder.path())
+        .stderr(std::process::Stdio::piped())
+        .spawn();
+    let mut server = Unread(child.expect("it starts"));
+    until("the port", PATIENCE, || std::net::TcpStream::connect(local(port)).ok());
+    let client = Gate::new().toml(&client_toml(local(port), "")).start();
+    // A pipe holds 64 kB; each session says some 300 bytes.
+    for _ in 0..400 {
+        connect(&client).echo(b"one more line");
+    }
+    let number = i32::try_from(server.0.id()).expect("a number");
+    let id = rustix::process::Pid::from_raw(number).expect("a process");
+    for signal in [Signal::HUP, Signal::USR1, Signal::HUP] {
+        rustix::process::kill_process(id, signal).expect("it lives");
+        connect(&client).echo(b"goes on");
+    }
+    // What was asked is done, too: the new key lets its holder in.
+    replace(&keys, &(secret(IDENTITY, KEY) + &secret("client2", OTHER_KEY)));
+    let toml = client_toml(local(port), "").replace(IDENTITY, "client2");
+    let second = Gate::new().file("psk.txt", &secret("client2", OTHER_KEY)).toml(&toml).start();
+    until("client2 to be let in", PATIENCE, || {
+        use std::io::{Read, Write};
+        let plain = connect(&second);
+        (&plain.0).write_all(b"x").ok()?;
+        (&plain.0).read_exact(&mut [0]).ok()
+    });
+    rustix::process::kill_process(id, Signal::TERM).expect("it lives");
+    let code = until("its end", PATIENCE, || server.0.try_wait().expect("its state"));
+    assert_eq!(code.code(), Some(0));
+}
