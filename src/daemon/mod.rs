@@ -24,6 +24,7 @@ use crate::config::model::{
 use crate::net::{self, Listener};
 use crate::observe::event::{Event, Scope};
 use crate::observe::log;
+use crate::observe::metrics::Totals;
 use crate::secrets::SecretSet;
 #[cfg(unix)]
 use crate::sys::account;
@@ -468,9 +469,9 @@ impl Running {
             () = insisted => Ended::Forced,
         };
         shared.settle_now();
-        let totals = services.iter().map(|service| service.counters.totals());
-        let (sessions, refused) = totals.fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
-        Event::Stopped { sessions, refused }.log(Scope::PROGRAM);
+        let mut totals = Totals::default();
+        services.iter().for_each(|service| service.counters.add_to(&mut totals));
+        Event::Stopped { totals: &totals }.log(Scope::PROGRAM);
         ended
     }
 }

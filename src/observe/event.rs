@@ -249,10 +249,8 @@ pub enum Event<'a> {
     },
     /// Everything has ended.
     Stopped {
-        /// Sessions since the start.
-        sessions: u64,
-        /// Handshakes that failed since the start.
-        refused: u64,
+        /// What was counted since the start.
+        totals: &'a dyn Display,
     },
     /// A diagnostic that does not keep the program from running.
     Finding {
@@ -604,9 +602,7 @@ impl Display for Event<'_> {
             Self::Draining { signal, limit } => {
                 write!(f, "{signal}: no new connections; open sessions have {limit:?} to finish")
             }
-            Self::Stopped { sessions, refused } => {
-                write!(f, "stopped after {sessions} sessions and {refused} failed handshakes")
-            }
+            Self::Stopped { totals } => write!(f, "stopped after {totals}"),
             Self::Finding { text, .. } => text.fmt(f),
         }
     }

@@ -1,6 +1,7 @@
 //! Counters of one service. They outlive every reload.
 
 use std::collections::BTreeMap;
+use std::fmt::{self, Display};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -28,11 +29,40 @@ impl Counters {
         bump(&self.ended, end);
     }
 
-    /// Sessions and failed handshakes so far.
-    pub fn totals(&self) -> (u64, u64) {
-        let refused = self.refused.lock().map_or(0, |map| map.values().sum());
-        (self.opened.load(Ordering::Relaxed), refused)
+    /// Adds what was counted so far.
+    pub fn add_to(&self, totals: &mut Totals) {
+        totals.opened += self.opened.load(Ordering::Relaxed);
+        for (from, to) in [(&self.refused, &mut totals.refused), (&self.ended, &mut totals.ended)] {
+            for (name, count) in from.lock().iter().flat_map(|map| map.iter()) {
+                *to.entry(name).or_default() += count;
+            }
+        }
     }
+}
+
+/// The sums over services, in words.
+#[derive(Debug, Default)]
+pub struct Totals {
+    opened: u64,
+    refused: BTreeMap<&'static str, u64>,
+    ended: BTreeMap<&'static str, u64>,
+}
+
+impl Display for Totals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let refused: u64 = self.refused.values().sum();
+        write!(f, "{} sessions", self.opened)?;
+        each(f, &self.ended)?;
+        write!(f, " and {refused} refused connections")?;
+        each(f, &self.refused)
+    }
+}
+
+fn each(f: &mut fmt::Formatter<'_>, counts: &BTreeMap<&'static str, u64>) -> fmt::Result {
+    for (n, (name, count)) in counts.iter().enumerate() {
+        write!(f, "{}{name} {count}", if n == 0 { " (" } else { ", " })?;
+    }
+    if counts.is_empty() { Ok(()) } else { f.write_str(")") }
 }
 
 fn bump(map: &Mutex<BTreeMap<&'static str, u64>>, name: &'static str) {

@@ -82,6 +82,11 @@ fn a_service_that_is_full_refuses_the_next_one_and_has_room_again_when_one_leave
         std::io::Read::read_exact(&mut &stream.0, &mut one).ok()
     });
     second.echo(b"two is still there");
+    let mut server = server;
+    assert_eq!(server.terminate(), Some(0));
+    let line = server.wait_logged("stopped after");
+    // What each session and each refusal came to is told in the end.
+    assert!(line.contains("complete ") && line.contains("full "), "{line}");
 }
 
 #[test]
