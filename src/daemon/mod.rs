@@ -5,6 +5,7 @@
 
 #[cfg(unix)]
 pub mod privileges;
+pub mod control;
 mod reload;
 pub mod signals;
 pub mod watcher;

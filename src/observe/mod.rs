@@ -1,9 +1,10 @@
-//! What the operator gets to see: log lines now, counters for later questions.
+//! What the operator gets to see: log lines now, counters and a status for later questions.
 
 pub mod event;
 pub mod limit;
 pub mod log;
 pub mod metrics;
+pub mod status;
 #[cfg(unix)]
 pub mod syslog;
 #[cfg(not(unix))]

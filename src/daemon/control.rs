@@ -1,0 +1,64 @@
+//! What can be asked of a running program, whoever carries the question: the control socket, the HTTP
+//! endpoint, a signal.
+//!
+//! Reading and commanding are separate rights. A transport finds out which of them its peer has, and
+//! [`Command::right`] says which one a command needs.
+
+use serde::{Deserialize, Serialize};
+
+use crate::observe::status::{Reload, Status};
+
+/// What a peer may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Right {
+    /// Look.
+    Read,
+    /// Change something.
+    Command,
+}
+
+/// A question or an order, one JSON object on a line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Command {
+    /// Everything about the program.
+    Status,
+    /// Read configuration and keys again, and say what came of it.
+    Reload,
+    /// End sessions.
+    Kick(Kick),
+}
+
+/// Which sessions to end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kick {
+    /// The one with this number.
+    Number(u64),
+    /// All of this identity, by its own name or one on the wire.
+    Identity(String),
+}
+
+/// What comes back, one JSON object on a line.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Answer {
+    /// To [`Command::Status`].
+    Status(Box<Status>),
+    /// To [`Command::Reload`].
+    Reloaded(Reload),
+    /// To [`Command::Kick`]: how many sessions end now.
+    Kicked(usize),
+    /// Why nothing was done, in words.
+    Refused(String),
+}
+
+impl Command {
+    /// What one needs for it.
+    pub fn right(&self) -> Right {
+        match self {
+            Self::Status => Right::Read,
+            Self::Reload | Self::Kick(_) => Right::Command,
+        }
+    }
+}
