@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::diagnostic::Place;
 use super::endpoint::{Endpoint, Host};
 use super::model::{
-    Dialect, Failover, Foreground, Keepalive, Level, LogFormat, Mode, ProxyHeader, PskHash,
-    SocketOption, TlsVersion,
+    Dialect, Failover, Foreground, IpRange, Keepalive, Level, LogFormat, Mode, OnRevocation,
+    ProxyHeader, PskHash, SocketOption, TlsVersion, WhenFull,
 };
 use super::options::Opt;
 
@@ -74,6 +74,14 @@ pub enum Value {
     Arguments(Vec<String>),
     /// What is said to a backend before the data.
     Preface(ProxyHeader),
+    /// What becomes of a newcomer.
+    WhenFull(WhenFull),
+    /// What becomes of a session whose key is gone.
+    OnRevocation(OnRevocation),
+    /// Addresses.
+    Range(IpRange),
+    /// The first moment that is too late.
+    Moment(jiff::Timestamp),
 }
 
 /// What one table or section said: in the order in which it was written, for each option.
@@ -81,6 +89,8 @@ pub enum Value {
 pub struct Values {
     said: BTreeMap<Opt, Vec<Spanned<Value>>>,
     tried: BTreeSet<Opt>,
+    /// Tables within the table: the rules for single identities.
+    pub identities: Vec<DraftPart>,
 }
 
 impl Values {
@@ -117,13 +127,13 @@ impl Values {
 
     /// Whether nothing was said.
     pub fn is_empty(&self) -> bool {
-        self.said.is_empty() && self.tried.is_empty()
+        self.said.is_empty() && self.tried.is_empty() && self.identities.is_empty()
     }
 }
 
-/// One service as it was written.
+/// One service, or one identity of a service, as it was written.
 #[derive(Debug, Clone)]
-pub struct DraftService {
+pub struct DraftPart {
     /// Its name, and the place of its head.
     pub name: Spanned<String>,
     /// What it says itself, without what it inherits.
@@ -145,7 +155,7 @@ pub struct Draft {
     pub defaults: Values,
     /// In the order of the file. A stunnel.conf without any is in inetd mode, and its `defaults` are
     /// the one service.
-    pub services: Vec<DraftService>,
+    pub services: Vec<DraftPart>,
     /// Whether something was so broken that nobody knows to what it belonged: what is missing then
     /// may well have been there.
     pub incomplete: bool,

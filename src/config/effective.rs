@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::diagnostic::{Place, escape};
 use super::model::{
-    Account, Authentication, Config, Decided, Dialect, Host, Mode, Origin, ProxyHeader,
-    ServiceConfig, SocketOption, Source, Target, TlsVersion,
+    Account, Authentication, Config, Decided, Dialect, Host, IdentityConfig, Mode, OnRevocation,
+    Origin, ServiceConfig, SocketOption, Source, Target, TlsVersion,
 };
 use super::options::Opt;
 use super::value;
@@ -130,6 +130,28 @@ impl Page<'_> {
         self.account(&process.account, "as it is started");
         let drain = self.time(config.drain_timeout.value);
         self.show(Opt::DrainTimeout, &config.drain_timeout, drain);
+        self.outside();
+    }
+
+    fn outside(&mut self) {
+        let (control, http) = (&self.config.control, &self.config.http);
+        if self.dialect() == Dialect::Stunnel {
+            return;
+        }
+        let _ = writeln!(self.out, "\n[control]");
+        self.show(Opt::Control, &control.enabled, self.yes(control.enabled.value));
+        let named = "named after this file, in the runtime directory";
+        self.maybe(Opt::ControlSocket, control.socket.as_ref(), named, |path| {
+            path.display().to_string()
+        });
+        self.show(Opt::ControlMode, &control.mode, format_args!("{:04o}", control.mode.value));
+        self.maybe(Opt::ControlGroup, control.group.as_ref(), "the process's own", Clone::clone);
+        for user in &control.users {
+            self.show(Opt::ControlUsers, user, &user.value);
+        }
+        for at in &http.listen {
+            self.show(Opt::HttpListen, at, &at.value);
+        }
     }
 
     fn service(&mut self, service: &ServiceConfig) {
@@ -162,8 +184,8 @@ impl Page<'_> {
             }
         }
         if let Some(preface) = &service.preface {
-            let ProxyHeader::V1 = preface.value;
-            self.show(Opt::Protocol, preface, "proxy");
+            let word = self.word(value::PREFACES, value::STUNNEL_PREFACES, &preface.value);
+            self.show(Opt::Protocol, preface, word);
         }
         let level =
             |page: &Self, level| page.word(value::LEVELS, value::STUNNEL_LEVELS, level).to_owned();
@@ -175,6 +197,32 @@ impl Page<'_> {
         self.tls(service);
         self.clocks(service);
         self.sockets(service);
+        for identity in &service.identities {
+            self.identity(service, identity);
+        }
+    }
+
+    fn identity(&mut self, service: &ServiceConfig, identity: &IdentityConfig) {
+        let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let name = escape(&shown(&identity.name.value));
+        let who = self.who(&identity.name.origin);
+        let _ =
+            writeln!(self.out, "\n[{}.identities.{name}]  # {who}", escape(&service.name.value));
+        for wire in &identity.wire {
+            self.show(Opt::IdentityWire, wire, shown(&wire.value));
+        }
+        for range in &identity.allow_from {
+            self.show(Opt::IdentityAllowFrom, range, range.value);
+        }
+        for target in &identity.connect {
+            self.show(Opt::IdentityConnect, target, &target.value);
+        }
+        if let Some(limit) = &identity.max_sessions {
+            self.show(Opt::IdentityMaxSessions, limit, limit.value);
+        }
+        if let Some(end) = &identity.expires {
+            self.show(Opt::IdentityExpires, end, end.value);
+        }
     }
 
     fn source(&mut self, service: &ServiceConfig) {
@@ -253,6 +301,22 @@ impl Page<'_> {
         let limits = &service.limits;
         let derived = "from the limit on open files";
         self.maybe(Opt::MaxSessions, limits.max_sessions.as_ref(), derived, u32::to_string);
+        if self.dialect() == Dialect::Native {
+            let none = "no limit of its own";
+            self.maybe(Opt::MaxPerSource, limits.per_source.as_ref(), none, u32::to_string);
+            self.maybe(Opt::MaxPerIdentity, limits.per_identity.as_ref(), none, u32::to_string);
+            let when = self.word(value::WHEN_FULL, value::WHEN_FULL, &limits.when_full.value);
+            self.show(Opt::WhenFull, &limits.when_full, when);
+            let what = match service.on_revocation.value {
+                OnRevocation::Cut => "cut".into(),
+                OnRevocation::Keep => "keep".into(),
+                OnRevocation::Grace(grace) => self.time(grace),
+            };
+            self.show(Opt::OnRevocation, &service.on_revocation, what);
+            for range in &service.allow_from {
+                self.show(Opt::AllowFrom, range, range.value);
+            }
+        }
         self.maybe(Opt::MaxHandshakes, limits.max_handshakes.as_ref(), derived, u32::to_string);
     }
 

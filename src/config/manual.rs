@@ -218,7 +218,9 @@ fn native(row: &Row) -> String {
         None if row.opt == Opt::TlsVersion => "`tls-min` and `tls-max`".into(),
         None => "-".into(),
         Some((Table::Log, key)) => format!("`[log] {key}`"),
-        Some((Table::Top | Table::Service, key)) => format!("`{key}`"),
+        Some((Table::Control, key)) => format!("`[control] {key}`"),
+        Some((Table::Http, key)) => format!("`[http] {key}`"),
+        Some((Table::Top | Table::Service | Table::Identity, key)) => format!("`{key}`"),
     }
 }
 

@@ -78,6 +78,10 @@ pub struct Config {
     pub log: LogConfig,
     /// What the process does with itself.
     pub process: ProcessConfig,
+    /// Who may look from outside, and give orders.
+    pub control: ControlConfig,
+    /// What is served over HTTP.
+    pub http: HttpConfig,
     /// How long sessions may go on after SIGTERM.
     pub drain_timeout: Decided<Duration>,
     /// At least one.
@@ -109,6 +113,30 @@ pub struct ProcessConfig {
     pub chroot: Option<Decided<PathBuf>>,
     /// Whom to become then.
     pub account: Account,
+}
+
+/// The socket over which a running program is asked and ordered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ControlConfig {
+    /// Whether there is one.
+    pub enabled: Decided<bool>,
+    /// Its path; by default one that is named after the configuration file.
+    pub socket: Option<Decided<PathBuf>>,
+    /// Its mode: whoever can connect may look.
+    pub mode: Decided<u32>,
+    /// Its group, by name or number.
+    pub group: Option<Decided<String>>,
+    /// Users, by name or number, who may also give orders.
+    pub users: Vec<Decided<String>>,
+}
+
+/// What is served over HTTP, which nobody but this machine can reach.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpConfig {
+    /// Loopback addresses and Unix sockets; none, and there is no HTTP.
+    pub listen: Vec<Decided<Endpoint>>,
+    /// How many identities get a label of their own in metrics.
+    pub labels: Decided<u32>,
 }
 
 /// A user and a group, by name or number.
@@ -270,6 +298,8 @@ pub struct Program {
 pub enum ProxyHeader {
     /// The line of text of the PROXY protocol's first version.
     V1,
+    /// The second version's bytes, with the identity and what TLS came to.
+    V2,
 }
 
 /// The order in which several `connect` addresses are tried.
@@ -310,6 +340,12 @@ pub struct ServiceConfig {
     pub timeouts: Timeouts,
     /// What strangers and members may use up.
     pub limits: Limits,
+    /// From where connections are accepted; everywhere if empty.
+    pub allow_from: Vec<Decided<IpRange>>,
+    /// What becomes of a session whose key is gone.
+    pub on_revocation: Decided<OnRevocation>,
+    /// Rules for single identities. Always empty for a client.
+    pub identities: Vec<IdentityConfig>,
     /// What is set on sockets.
     pub sockets: Sockets,
     /// Overrides the endings table: yes resets on every error, no never does, unset is the table.
@@ -448,8 +484,80 @@ pub struct Timeouts {
 pub struct Limits {
     /// Sessions at once; unset shares what the limit of descriptors leaves with other services.
     pub max_sessions: Option<Decided<u32>>,
+    /// Sessions at once from one source.
+    pub per_source: Option<Decided<u32>>,
+    /// Sessions at once of one identity that says nothing else.
+    pub per_identity: Option<Decided<u32>>,
+    /// What becomes of a newcomer when one of these three is reached.
+    pub when_full: Decided<WhenFull>,
     /// Handshakes at once; unset shares the process's with other services.
     pub max_handshakes: Option<Decided<u32>>,
+}
+
+/// What becomes of a newcomer when a limit on sessions is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenFull {
+    /// It is turned away.
+    Refuse,
+    /// The oldest session under that limit makes way for it.
+    TakeOver,
+    /// The same, if that session is of the newcomer's own identity.
+    TakeOverOwn,
+}
+
+/// What becomes of a session whose key was removed or changed, or which would not be let in from its
+/// address any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnRevocation {
+    /// It is cut at once.
+    Cut,
+    /// It may go on to its own end.
+    Keep,
+    /// It is cut after this time.
+    Grace(Duration),
+}
+
+/// An address, or a network of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IpRange(ipnet::IpNet);
+
+impl IpRange {
+    /// All addresses of that network.
+    pub fn new(network: ipnet::IpNet) -> Self {
+        Self(network)
+    }
+
+    /// Whether this address is one of them.
+    pub fn contains(&self, address: std::net::IpAddr) -> bool {
+        self.0.contains(&address)
+    }
+}
+
+impl std::fmt::Display for IpRange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.0.prefix_len() == self.0.max_prefix_len() {
+            self.0.addr().fmt(f)
+        } else {
+            self.0.fmt(f)
+        }
+    }
+}
+
+/// One `[services.NAME.identities.NAME]`: what holds for an identity alone.
+#[derive(Debug, Clone)]
+pub struct IdentityConfig {
+    /// Its name, in logs, limits and metrics.
+    pub name: Decided<Vec<u8>>,
+    /// The identities on the wire that are this one; at least one.
+    pub wire: Vec<Decided<Vec<u8>>>,
+    /// From where it is taken; from wherever the service is if empty.
+    pub allow_from: Vec<Decided<IpRange>>,
+    /// Its own backend; the service's if empty.
+    pub connect: Vec<Decided<Endpoint>>,
+    /// Sessions at once, in place of the service's limit for each identity.
+    pub max_sessions: Option<Decided<u32>>,
+    /// The first moment at which its keys are not taken any more.
+    pub expires: Option<Decided<jiff::Timestamp>>,
 }
 
 /// When TCP gives up a silent peer.

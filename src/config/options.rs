@@ -12,8 +12,14 @@ pub enum Table {
     Log,
     /// Before the first table.
     Top,
+    /// `[control]`
+    Control,
+    /// `[http]`
+    Http,
     /// `[defaults]` and `[services.NAME]`
     Service,
+    /// `[services.NAME.identities.NAME]`
+    Identity,
 }
 
 /// Where stunnel knows an option.
@@ -97,6 +103,16 @@ pub enum Kind {
     Arguments,
     /// What is said to a backend before the data; stunnel's `protocol`.
     Preface,
+    /// What becomes of a newcomer when there is no room.
+    WhenFull,
+    /// What becomes of a session whose key is gone: `cut`, `keep` or a grace.
+    OnRevocation,
+    /// An address, or all of a network: `10.1.0.0/16`.
+    Range,
+    /// A day, the last one, or a moment (RFC 3339).
+    Moment,
+    /// The mode of a Unix socket, in octal.
+    FileMode,
     /// Not read, because the option does not work here; its treatment says the rest.
     Raw,
 }
@@ -291,6 +307,22 @@ table! {
     Include [] ["include"] Service List Path, Works, "" "",
         "A directory whose files are read in this place.";
 
+    // Who may look, and give orders.
+    Control [Control "enabled"] [] Global One Bool, Works, "true" "yes",
+        "Whether there is a control socket, for `status`, `sessions`, `reload` and `kick`.";
+    ControlSocket [Control "socket"] [] Global One Path, Works, "" "",
+        "The path of the control socket; one named after this file, in the runtime directory, if unset.";
+    ControlMode [Control "mode"] [] Global One Kind::FileMode, Works, "0600" "0600",
+        "The mode of the control socket: whoever can connect may look.";
+    ControlGroup [Control "group"] [] Global One Text { empty: false }, Works, "" "",
+        "The group that the control socket belongs to.";
+    ControlUsers [Control "command-users"] [] Global List Text { empty: false }, Works, "" "",
+        "The users that may also give orders, besides root and the one that the program runs as.";
+    HttpListen [Http "listen"] [] Global List Kind::Listen, Works, "" "",
+        "Where /metrics, /healthz, /readyz and a status page are served: an address of this machine alone, or a Unix socket.";
+    HttpLabels [Http "max-identity-labels"] [] Global One Count { min: 0, max: 100_000 }, Works, "500" "500",
+        "How many identities get a label of their own in metrics; the rest are counted together.";
+
     // Where connections come from and go to.
     Mode [Service "mode"] ["client"] Service One Kind::Mode, Works, "" "no",
         "Which side wears TLS: a client accepts plain and connects TLS, a server accepts TLS and connects plain.";
@@ -390,14 +422,28 @@ table! {
         "Sessions at once; derived from the limit on open files if unset.";
     MaxHandshakes [Service "max-handshakes"] [] Service One Count { min: 1, max: 1_000_000 }, Works, "" "",
         "Handshakes at once; derived from the limit on open files if unset.";
-    WhenFull [Service "when-full"] [] Service One Raw, Later(&[]), "" "",
-        "What becomes of a newcomer when max-sessions is reached.";
-    OnRevocation [Service "on-revocation"] [] Service One Raw, Later(&[]), "" "",
-        "What becomes of a session whose key was removed or changed.";
-    Identities [Service "identities"] [] Service One Raw, Later(&[]), "" "",
-        "Rules for single identities.";
-    AllowFrom [Service "allow-from"] [] Service One Raw, Later(&[]), "" "",
-        "The addresses from which connections are accepted.";
+    MaxPerSource [Service "max-sessions-per-source"] [] Service One Count { min: 1, max: 1_000_000 }, Works, "" "",
+        "Sessions at once from one IPv4 address or one IPv6 network of 64 bits.";
+    MaxPerIdentity [Service "max-sessions-per-identity"] [] Service One Count { min: 1, max: 1_000_000 }, Works, "" "",
+        "Sessions at once of one identity.";
+    WhenFull [Service "when-full"] [] Service One Kind::WhenFull, Works, "refuse" "refuse",
+        "What becomes of a newcomer when a limit on sessions is reached: it is refused, takes over from the oldest session, or takes over from the oldest of its own identity.";
+    OnRevocation [Service "on-revocation"] [] Service One Kind::OnRevocation, Works, "cut" "cut",
+        "What becomes of a session whose key was removed or changed: it is cut, kept, or cut after a grace such as 30s.";
+    AllowFrom [Service "allow-from"] [] Service List Kind::Range, Works, "" "",
+        "The addresses and networks from which connections are accepted; all if unset.";
+    Identities [Service "identities"] [] Service One Raw, Works, "" "",
+        "Rules for single identities, each in a table of its own.";
+    IdentityWire [Identity "wire"] [] Service List Kind::Identity, Works, "" "",
+        "The identities on the wire that belong to this one; itself if unset.";
+    IdentityAllowFrom [Identity "allow-from"] [] Service List Kind::Range, Works, "" "",
+        "The addresses and networks from which this identity is taken; elsewhere it is answered as an unknown one.";
+    IdentityConnect [Identity "connect"] [] Service List Kind::Connect, Works, "" "",
+        "The backend of this identity, in place of the service's.";
+    IdentityMaxSessions [Identity "max-sessions"] [] Service One Count { min: 1, max: 1_000_000 }, Works, "" "",
+        "Sessions of this identity at once.";
+    IdentityExpires [Identity "expires"] [] Service One Kind::Moment, Works, "" "",
+        "The last day on which its keys are taken, in UTC, or a moment.";
 
     // Sockets.
     Keepalive [Service "keepalive"] [] Service One Kind::Keepalive, Works, "15s/5s/3" "15s/5s/3",
@@ -409,7 +455,7 @@ table! {
 
     // What stunnel also does.
     Protocol [Service "proxy-header"] ["protocol"] Service One Kind::Preface, Works, "" "",
-        "What a server says to its backend before the data: where the connection came from and went to, in version 1 of the PROXY protocol.";
+        "What a server says to its backend before the data: where the connection came from and went to, in version 1 of the PROXY protocol; in version 2, who it is and what TLS came to as well.";
     ProtocolAuthentication [] ["protocolAuthentication"] Service One Raw, Later(&[]), "" "basic",
         "How that protocol authenticates.";
     ProtocolDomain [] ["protocolDomain"] Service One Raw, Later(&[]), "" "",

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::diagnostic::{Diagnostic, Place, Report, SourceText, looks_like_key_line};
-use super::draft::{Draft, DraftService, Spanned, Value, Values};
+use super::draft::{Draft, DraftPart, Spanned, Value, Values};
 use super::model::Dialect;
 use super::options::{self, Kind, Opt, Row, Scope};
 use super::value;
@@ -71,7 +71,7 @@ impl Reader<'_> {
             Split::Section(name) => {
                 let name = String::from_utf8_lossy(name).into_owned();
                 let name = Spanned { value: name, place: whole };
-                self.draft.services.push(DraftService { name, values: Values::default() });
+                self.draft.services.push(DraftPart { name, values: Values::default() });
             }
             Split::NoEquals => {
                 // `accept 3001`

@@ -9,7 +9,7 @@ use ::toml::Spanned as TomlSpanned;
 use ::toml::de::{DeArray, DeString, DeTable, DeValue};
 
 use super::diagnostic::{Diagnostic, Report, SourceText, looks_like_key_line};
-use super::draft::{Draft, DraftService, Spanned, Value, Values};
+use super::draft::{Draft, DraftPart, Spanned, Value, Values};
 use super::model::Dialect;
 use super::options::{self, Arity, Kind, Opt, Row, TABLE, Table};
 use super::value::{self, Wrong};
@@ -111,9 +111,14 @@ impl Reader {
     fn root(&mut self, root: &DeTable<'_>) {
         for (key, item) in entries(root) {
             match key.get_ref().as_ref() {
-                "log" => {
+                name @ ("log" | "control" | "http") => {
+                    let kind = match name {
+                        "log" => Table::Log,
+                        "control" => Table::Control,
+                        _ => Table::Http,
+                    };
                     if let Some(table) = self.table(key, item) {
-                        self.global(Table::Log, table);
+                        self.global(kind, table);
                     }
                 }
                 "defaults" => {
@@ -193,7 +198,7 @@ impl Reader {
             };
             let values = self.service(items);
             let name = Spanned { value: name, place: self.source.place(key.span()) };
-            self.draft.services.push(DraftService { name, values });
+            self.draft.services.push(DraftPart { name, values });
         }
     }
 
@@ -201,6 +206,10 @@ impl Reader {
         let mut values = Values::default();
         for (key, item) in entries(items) {
             match options::native(Table::Service, key.get_ref()) {
+                Some(row) if row.opt == Opt::Identities => {
+                    values.tried(row.opt);
+                    values.identities = self.identities(key, item);
+                }
                 Some(row) => {
                     let read = self.values(row, item);
                     values.tried(row.opt);
@@ -215,6 +224,47 @@ impl Reader {
         values
     }
 
+    fn identities(&mut self, key: &Key<'_>, item: &Item<'_>) -> Vec<DraftPart> {
+        let DeValue::Table(tables) = item.get_ref() else {
+            let message =
+                format!("`{}` is a table, not {}", key.get_ref(), type_of(item.get_ref()));
+            let help = "write [services.NAME.identities.IDENTITY] on a line of its own";
+            self.error("wrong-type", item.span(), message, help.into());
+            return Vec::new();
+        };
+        let mut all = Vec::new();
+        for (key, item) in entries(tables) {
+            let name =
+                Spanned { value: key.get_ref().to_string(), place: self.source.place(key.span()) };
+            if let Err(wrong) = value::read(Kind::Identity, Dialect::Native, &name.value) {
+                self.error(wrong.code, key.span(), wrong.message, wrong.help);
+                continue;
+            }
+            let DeValue::Table(items) = item.get_ref() else {
+                let found = type_of(item.get_ref());
+                let message = format!("the rules for an identity are a table, not {found}");
+                let help = "write [services.NAME.identities.IDENTITY], with quotes around an \
+                            identity that has other characters than letters, digits, _ and -";
+                self.error("wrong-type", item.span(), message, help.into());
+                continue;
+            };
+            let mut values = Values::default();
+            for (key, item) in entries(items) {
+                match options::native(Table::Identity, key.get_ref()) {
+                    Some(row) => {
+                        let read = self.values(row, item);
+                        read.into_iter().for_each(|value| values.push(row.opt, value));
+                    }
+                    None => {
+                        self.unknown(key, Table::Identity);
+                    }
+                }
+            }
+            all.push(DraftPart { name, values });
+        }
+        all
+    }
+
     /// Tells of an unknown key, and which option was probably meant.
     fn unknown(&mut self, key: &Key<'_>, table: Table) -> Option<Opt> {
         let name = key.get_ref().as_ref();
@@ -224,18 +274,23 @@ impl Reader {
                 .filter_map(move |row| row.native.filter(|(t, _)| *t == table).map(|(_, key)| key))
         };
         let (tables, here) = match table {
-            Table::Top => (["log", "defaults", "services"].as_slice(), "here"),
+            Table::Top => (["log", "control", "http", "defaults", "services"].as_slice(), "here"),
             Table::Log => (&[][..], "in [log]"),
+            Table::Control => (&[][..], "in [control]"),
+            Table::Http => (&[][..], "in [http]"),
             Table::Service => (&[][..], "in a service"),
+            Table::Identity => (&[][..], "in the rules for an identity"),
         };
         let near = options::nearest(name, keys(table).chain(tables.iter().copied()));
-        let elsewhere = [Table::Top, Table::Log, Table::Service]
+        let elsewhere = [Table::Top, Table::Log, Table::Service, Table::Control, Table::Http]
             .into_iter()
             .find(|t| *t != table && options::native(*t, name).is_some());
         let help = match (elsewhere, near, options::stunnel(name)) {
             (Some(Table::Log), ..) => "it stands in [log]".into(),
             (Some(Table::Top), ..) => "it stands before the first [table]".into(),
-            (Some(Table::Service), ..) => "it stands in [defaults] or in [services.NAME]".into(),
+            (Some(Table::Control), ..) => "it stands in [control]".into(),
+            (Some(Table::Http), ..) => "it stands in [http]".into(),
+            (Some(_), ..) => "it stands in [defaults] or in [services.NAME]".into(),
             (None, Some(near), _) => format!("did you mean `{near}`?"),
             (None, None, Some(row)) => match row.native {
                 Some((_, native)) => format!("stunnel's `{name}` is `{native}` here"),
@@ -323,6 +378,7 @@ fn single(row: &Row, item: &DeValue<'_>) -> Result<Value, Wrong> {
         (Kind::Count { .. }, _) => Err(wrong_type(row, item)),
         (Kind::Keepalive, DeValue::Boolean(false)) => Ok(Value::Keepalive(None)),
         (Kind::Listen | Kind::Connect, DeValue::Integer(n)) if n.radix() == 10 => read(n.as_str()),
+        (Kind::Moment, DeValue::Datetime(moment)) => read(&moment.to_string()),
         (Kind::Duration { .. }, DeValue::Integer(n)) => Err(Wrong {
             code: "unit-missing",
             message: format!("`{n}` has no unit"),
@@ -343,9 +399,11 @@ fn wrong_type(row: &Row, item: &DeValue<'_>) -> Wrong {
         Kind::Listen | Kind::Connect => {
             "write a port or a text such as \"127.0.0.1:3002\", or a list of them".into()
         }
-        Kind::Secrets | Kind::Socket | Kind::Arguments => {
+        Kind::Secrets | Kind::Socket | Kind::Arguments | Kind::Range => {
             "write a text in quotes, or a list of them".into()
         }
+        Kind::Moment => "write a day such as 2027-01-31".into(),
+        Kind::FileMode => "write it in quotes, such as \"0660\"".into(),
         _ if !words.is_empty() => format!(
             "write one of: {}",
             words.iter().map(|w| format!("\"{w}\"")).collect::<Vec<_>>().join(", ")

@@ -7,23 +7,25 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use super::diagnostic::{Diagnostic, Place, Report};
-use super::draft::{Draft, DraftService, Side, Spanned, Value, Values};
+use super::draft::{Draft, DraftPart, Side, Spanned, Value, Values};
 use super::endpoint::is_host_name;
 use super::model::{
-    Account, Authentication, Config, Decided, Dialect, Endpoint, Foreground, Host, Keepalive,
-    Level, Limits, Listen, LogConfig, Mode, NamePattern, ProcessConfig, Program, ProxyHeader,
-    PskConfig, ServiceConfig, SocketOption, Sockets, Source, Target, Timeouts, TlsConfig,
-    TlsSwitch, TlsVersion,
+    Account, Authentication, Config, ControlConfig, Decided, Dialect, Endpoint, Foreground, Host,
+    HttpConfig, IdentityConfig, IpRange, Keepalive, Level, Limits, Listen, LogConfig, Mode,
+    NamePattern, ProcessConfig, Program, ProxyHeader, PskConfig, ServiceConfig, SocketOption,
+    Sockets, Source, Target, Timeouts, TlsConfig, TlsSwitch, TlsVersion,
 };
 use super::options::{Opt, Treatment};
 use super::value;
-use crate::secrets::{IdentityRule, OnDuplicate, OnLoosePermissions, Rules};
+use crate::secrets::{IdentityRule, OnDuplicate, OnLoosePermissions, Rules, escape};
 
+mod identities;
 mod places;
+mod program;
 mod scope;
 mod tls;
 
-use scope::{Scope, account, boolean, count, duration, level, text, version};
+use scope::{Scope, account, boolean, count, duration, level, ranges, text, version};
 
 /// Decides everything that can be. With an error in the report, what comes of it must not run: it
 /// lacks what was wrong.
@@ -36,6 +38,8 @@ pub(super) fn validate(draft: &Draft, report: &mut Report) -> Option<Config> {
     check.treat(&draft.defaults, psk_everywhere);
     let process = check.process();
     let log = check.log();
+    let control = check.control();
+    let http = check.http();
     let global = Scope { own: &draft.global, defaults: None, dialect: draft.dialect };
     let drain_timeout = global.decide(Opt::DrainTimeout, duration);
     let mut services = Vec::new();
@@ -58,6 +62,8 @@ pub(super) fn validate(draft: &Draft, report: &mut Report) -> Option<Config> {
         base: draft.base.clone(),
         log: log?,
         process: process?,
+        control: control?,
+        http: http?,
         drain_timeout: drain_timeout?,
         services,
         shared: draft.defaults.iter().map(|(_, said)| said.place.clone()).collect(),
@@ -142,50 +148,6 @@ impl Checker<'_> {
         })
     }
 
-    fn process(&mut self) -> Option<ProcessConfig> {
-        let draft = self.draft;
-        let scope = Scope { own: &draft.global, defaults: None, dialect: self.dialect };
-        let foreground = scope
-            .decide(Opt::Foreground, |value| match value {
-                Value::Foreground(f) => Some(*f),
-                _ => None,
-            })
-            .unwrap_or(Decided::default(Foreground::Yes, self.dialect));
-        let chroot = self.path(&scope, Opt::Chroot);
-        let pid = self.inner_path(&scope, Opt::Pid);
-        // stunnel has these for sections too, and they stand among its defaults.
-        let scope = Scope { defaults: Some(&draft.defaults), ..scope };
-        Some(ProcessConfig { foreground, pid, chroot, account: account(&scope) })
-    }
-
-    /// The name of a file that is opened once the root directory has changed, if it does.
-    fn inner_path(&self, scope: &Scope<'_>, opt: Opt) -> Option<Decided<PathBuf>> {
-        let jailed = matches!(scope.last(Opt::Chroot), Some(Spanned { value: Value::Path(_), .. }));
-        scope.said(opt, |value| match value {
-            Value::Path(path) if jailed => Some(Path::new("/").join(path)),
-            Value::Path(path) => Some(self.anchor(path)),
-            _ => None,
-        })
-    }
-
-    fn log(&mut self) -> Option<LogConfig> {
-        let draft = self.draft;
-        let scope = Scope { own: &draft.global, defaults: None, dialect: self.dialect };
-        Some(LogConfig {
-            level: scope.decide(Opt::LogLevel, level)?,
-            format: scope.decide(Opt::LogFormat, |value| match value {
-                Value::LogFormat(format) => Some(*format),
-                _ => None,
-            })?,
-            output: self.inner_path(&scope, Opt::LogOutput),
-            overwrite: scope.decide(Opt::LogMode, boolean)?,
-            syslog: scope.decide(Opt::Syslog, boolean)?,
-            facility: scope.decide(Opt::LogFacility, count)?,
-            ident: Scope { defaults: Some(&draft.defaults), ..scope }
-                .decide(Opt::ServiceName, text)?,
-        })
-    }
-
     /// A stunnel.conf without a section is one service, whose one connection is there already.
     fn inetd(&mut self) -> Option<ServiceConfig> {
         let draft = self.draft;
@@ -201,7 +163,7 @@ impl Checker<'_> {
             (Dialect::Stunnel, false) => {
                 let place = Place { file: draft.file.clone(), line: 1, column: 1, span: 0..0 };
                 let name = Spanned { value: INETD.to_owned(), place };
-                return self.service(&DraftService { name, values: Values::default() });
+                return self.service(&DraftPart { name, values: Values::default() });
             }
         };
         self.report.push(found);
@@ -212,7 +174,7 @@ impl Checker<'_> {
         self.draft.services.is_empty()
     }
 
-    fn service(&mut self, service: &DraftService) -> Option<ServiceConfig> {
+    fn service(&mut self, service: &DraftPart) -> Option<ServiceConfig> {
         let draft = self.draft;
         let dialect = self.dialect;
         let scope = Scope { own: &service.values, defaults: Some(&draft.defaults), dialect };
@@ -234,6 +196,10 @@ impl Checker<'_> {
         {
             self.loops(accept, connect);
         }
+        let accept = match &source {
+            Some(Source::Listeners(accept)) => accept.clone(),
+            _ => Vec::new(),
+        };
         let preface = self.preface(&scope, role);
         let tls = self.tls(&scope, role);
         let identity = self.identity(&scope, role);
@@ -299,8 +265,20 @@ impl Checker<'_> {
             },
             limits: Limits {
                 max_sessions: scope.said(Opt::MaxSessions, count),
+                per_source: scope.said(Opt::MaxPerSource, count),
+                per_identity: scope.said(Opt::MaxPerIdentity, count),
+                when_full: scope.decide(Opt::WhenFull, |value| match value {
+                    Value::WhenFull(when) => Some(*when),
+                    _ => None,
+                })?,
                 max_handshakes: scope.said(Opt::MaxHandshakes, count),
             },
+            allow_from: ranges(&scope, Opt::AllowFrom),
+            on_revocation: scope.decide(Opt::OnRevocation, |value| match value {
+                Value::OnRevocation(what) => Some(*what),
+                _ => None,
+            })?,
+            identities: self.identities(&service.values, role, &accept),
             sockets: self.sockets(&scope, role)?,
             reset: scope.said(Opt::Reset, boolean),
         })
@@ -394,7 +372,7 @@ impl Checker<'_> {
     }
 
     /// What a service cannot do without.
-    fn missing(&mut self, service: &DraftService, scope: &Scope<'_>, mode: Option<Mode>) {
+    fn missing(&mut self, service: &DraftPart, scope: &Scope<'_>, mode: Option<Mode>) {
         if self.draft.incomplete {
             // A line that could not be read may have been the one; the next run will tell.
             return;

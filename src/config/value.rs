@@ -7,8 +7,8 @@ use super::diagnostic::{looks_like_key_instead_of_file, looks_like_key_line};
 use super::draft::{Side, Value};
 use super::endpoint::{Endpoint, Host, Role, parse_host, parse_native, parse_stunnel};
 use super::model::{
-    Dialect, Failover, Foreground, Keepalive, Level, LogFormat, Mode, ProxyHeader, PskHash,
-    SocketOption, TlsVersion,
+    Dialect, Failover, Foreground, IpRange, Keepalive, Level, LogFormat, Mode, OnRevocation,
+    ProxyHeader, PskHash, SocketOption, TlsVersion, WhenFull,
 };
 use super::options::{Kind, nearest};
 
@@ -105,8 +105,9 @@ pub(super) const STUNNEL_VERSIONS: &[(&str, Option<TlsVersion>)] = &[
 ];
 pub(super) const FOREGROUNDS: &[(&str, Foreground)] =
     &[("yes", Foreground::Yes), ("quiet", Foreground::Quiet), ("no", Foreground::No)];
-const PREFACES: &[(&str, ProxyHeader)] = &[("v1", ProxyHeader::V1)];
-const STUNNEL_PREFACES: &[(&str, ProxyHeader)] = &[("proxy", ProxyHeader::V1)];
+pub(super) const PREFACES: &[(&str, ProxyHeader)] =
+    &[("v1", ProxyHeader::V1), ("v2", ProxyHeader::V2)];
+pub(super) const STUNNEL_PREFACES: &[(&str, ProxyHeader)] = &[("proxy", ProxyHeader::V1)];
 /// What else stunnel can speak before or around TLS.
 const STUNNEL_PROTOCOLS: &[&str] = &[
     "cifs",
@@ -120,6 +121,11 @@ const STUNNEL_PROTOCOLS: &[&str] = &[
     "pop3",
     "smtp",
     "socks",
+];
+pub(super) const WHEN_FULL: &[(&str, WhenFull)] = &[
+    ("refuse", WhenFull::Refuse),
+    ("take-over", WhenFull::TakeOver),
+    ("take-over-own", WhenFull::TakeOverOwn),
 ];
 pub(super) const TRUE_FALSE: &[(&str, bool)] = &[("true", true), ("false", false)];
 const LOG_MODES: &[(&str, bool)] = &[("append", false), ("overwrite", true)];
@@ -235,6 +241,11 @@ pub(super) fn read(kind: Kind, dialect: Dialect, text: &str) -> Result<Value, Wr
             Value::Arguments(words.map(argument).collect::<Result<_, _>>()?)
         }
         Kind::Preface => Value::Preface(preface(text, dialect)?),
+        Kind::WhenFull => Value::WhenFull(choice(text, WHEN_FULL, dialect)?),
+        Kind::OnRevocation => Value::OnRevocation(on_revocation(text)?),
+        Kind::Range => Value::Range(range(text)?),
+        Kind::Moment => Value::Moment(moment(text)?),
+        Kind::FileMode => Value::Count(file_mode(text)?),
         Kind::Raw => Value::Text(text.into()),
     })
 }
@@ -280,6 +291,7 @@ pub(super) fn words(kind: Kind, dialect: Dialect) -> Vec<&'static str> {
         (Kind::Facility, _) => names(FACILITIES),
         (Kind::Foreground, _) => names(FOREGROUNDS),
         (Kind::SslOption, _) => SSL_OPTIONS.to_vec(),
+        (Kind::WhenFull, _) => names(WHEN_FULL),
         (Kind::Preface, Dialect::Native) => names(PREFACES),
         (Kind::Preface, Dialect::Stunnel) => names(STUNNEL_PREFACES),
         _ => Vec::new(),
@@ -603,6 +615,73 @@ fn ssl_option(text: &str) -> Result<String, Wrong> {
         };
         Err(Wrong::new("unknown-value", format!("there is no switch `{}`", shown(name)), help))
     }
+}
+
+/// `cut`, `keep`, or how long until it is cut.
+fn on_revocation(text: &str) -> Result<OnRevocation, Wrong> {
+    match text {
+        "cut" => Ok(OnRevocation::Cut),
+        "keep" => Ok(OnRevocation::Keep),
+        _ => duration(text, false).map(OnRevocation::Grace).map_err(|_| {
+            let message = format!("{} is not known here", quoted(text));
+            Wrong::new(
+                "unknown-value",
+                message,
+                "write \"cut\", \"keep\" or a grace such as \"30s\"",
+            )
+        }),
+    }
+}
+
+/// An address or a network. Bits behind the prefix are a slip: either is longer than was meant.
+fn range(text: &str) -> Result<IpRange, Wrong> {
+    let help = "write an address or a network, such as 10.1.2.3, 10.1.0.0/16 or 2001:db8::/32";
+    let bad = |message: String, help: &str| Wrong::new("bad-range", message, help);
+    let text = text.trim();
+    if let Ok(address) = text.parse::<std::net::IpAddr>() {
+        return Ok(IpRange::new(address.to_canonical().into()));
+    }
+    let network: ipnet::IpNet = text
+        .parse()
+        .map_err(|_| bad(format!("{} is neither an address nor a network", quoted(text)), help))?;
+    if network.addr() != network.network() {
+        let meant = format!("write {}, or {} alone", network.trunc(), network.addr());
+        return Err(bad(format!("`{network}` has bits behind its prefix"), &meant));
+    }
+    Ok(IpRange::new(network))
+}
+
+/// A day lasts to its end in UTC: the boards that read this know no time zone.
+fn moment(text: &str) -> Result<jiff::Timestamp, Wrong> {
+    let text = text.trim();
+    if let Ok(moment) = text.parse::<jiff::Timestamp>() {
+        return Ok(moment);
+    }
+    text.parse::<jiff::civil::Date>()
+        .and_then(|day| day.tomorrow())
+        .and_then(|next| next.to_zoned(jiff::tz::TimeZone::UTC))
+        .map(|start| start.timestamp())
+        .map_err(|_| {
+            Wrong::new(
+                "bad-moment",
+                format!("{} is no day and no moment", quoted(text)),
+                "write a day such as 2027-01-31, or a moment such as 2027-01-31T12:00:00Z",
+            )
+        })
+}
+
+fn file_mode(text: &str) -> Result<u32, Wrong> {
+    let digits = text.strip_prefix("0o").unwrap_or(text);
+    u32::from_str_radix(digits, 8)
+        .ok()
+        .filter(|mode| *mode <= 0o777 && digits.len() >= 3)
+        .ok_or_else(|| {
+            Wrong::new(
+                "bad-mode",
+                format!("{} is not a mode", quoted(text)),
+                "write a mode in octal, such as \"0660\"",
+            )
+        })
 }
 
 /// `15s/5s/3`, or `off`.

@@ -70,8 +70,12 @@ impl Checker<'_> {
     }
 
     pub(super) fn connect(&mut self, scope: &Scope<'_>) -> Vec<Decided<Endpoint>> {
+        self.endpoints(scope.all(Opt::Connect))
+    }
+
+    pub(super) fn endpoints(&mut self, all: Vec<&Spanned<Value>>) -> Vec<Decided<Endpoint>> {
         let mut targets = Vec::new();
-        for said in scope.all(Opt::Connect) {
+        for said in all {
             let Value::Endpoint(endpoint) = &said.value else {
                 continue;
             };

@@ -44,6 +44,15 @@ pub(super) fn version(value: &Value) -> Option<Option<TlsVersion>> {
     }
 }
 
+pub(super) fn ranges(scope: &Scope<'_>, opt: Opt) -> Vec<Decided<IpRange>> {
+    let said = scope.all(opt).into_iter();
+    said.filter_map(|said| match &said.value {
+        Value::Range(range) => Some(Decided::said(*range, said.place.clone())),
+        _ => None,
+    })
+    .collect()
+}
+
 pub(super) fn account(scope: &Scope<'_>) -> Account {
     Account { user: scope.said(Opt::Setuid, text), group: scope.said(Opt::Setgid, text) }
 }

@@ -1,0 +1,94 @@
+//! Rules for single identities: who owns which names on the wire, from where, to which backend.
+
+use super::*;
+use crate::config::draft::DraftPart;
+
+impl Checker<'_> {
+    /// The rules of a service; those of the defaults hold for the identities of which it says nothing
+    /// itself.
+    pub(super) fn identities(
+        &mut self,
+        own: &Values,
+        mode: Option<Mode>,
+        accept: &[Listen],
+    ) -> Vec<IdentityConfig> {
+        if mode == Some(Mode::Client) {
+            // Among the defaults they are meant for the servers of the file.
+            if let Some(part) = own.identities.first() {
+                let message = "a client end presents one identity, and lets nobody in";
+                let found = Diagnostic::error("identities-on-client", message).help(
+                    "say it at the server's end; which identity a client presents is psk-identity",
+                );
+                self.report.push(found.at(part.name.place.clone()));
+            }
+            return Vec::new();
+        }
+        let shared = &self.draft.defaults.identities;
+        let unsaid = shared
+            .iter()
+            .filter(|part| own.identities.iter().all(|o| o.name.value != part.name.value));
+        let parts: Vec<&DraftPart> = own.identities.iter().chain(unsaid).collect();
+        let mut all: Vec<IdentityConfig> = Vec::new();
+        for part in parts {
+            let one = self.identity_rules(part, accept);
+            self.wires_of_others(&one, &all);
+            all.push(one);
+        }
+        all
+    }
+
+    fn identity_rules(&mut self, part: &DraftPart, accept: &[Listen]) -> IdentityConfig {
+        let scope = Scope { own: &part.values, defaults: None, dialect: self.dialect };
+        let name = Decided::said(part.name.value.clone().into_bytes(), part.name.place.clone());
+        // A key under the name itself can belong to nobody else.
+        let mut wire = vec![name.clone()];
+        for said in scope.all(Opt::IdentityWire) {
+            let Value::Bytes(bytes) = &said.value else { continue };
+            match wire.iter().position(|known| known.value == *bytes) {
+                Some(0) if wire[0].place() == name.place() => {
+                    wire[0] = Decided::said(bytes.clone(), said.place.clone());
+                }
+                Some(_) => self.report.push(
+                    Diagnostic::warning("wire-twice", "this name on the wire is there already")
+                        .at(said.place.clone())
+                        .help("remove it"),
+                ),
+                None => wire.push(Decided::said(bytes.clone(), said.place.clone())),
+            }
+        }
+        let connect = self.endpoints(scope.all(Opt::IdentityConnect));
+        self.loops(accept, &connect);
+        IdentityConfig {
+            name,
+            wire,
+            allow_from: ranges(&scope, Opt::IdentityAllowFrom),
+            connect,
+            max_sessions: scope.said(Opt::IdentityMaxSessions, count),
+            expires: scope.said(Opt::IdentityExpires, |value| match value {
+                Value::Moment(moment) => Some(*moment),
+                _ => None,
+            }),
+        }
+    }
+
+    /// A name on the wire that two identities own would let one in as the other.
+    fn wires_of_others(&mut self, one: &IdentityConfig, others: &[IdentityConfig]) {
+        for wire in &one.wire {
+            let owner = others
+                .iter()
+                .find(|other| other.wire.iter().any(|owned| owned.value == wire.value));
+            if let Some(owner) = owner {
+                let message = format!(
+                    "the name {} on the wire belongs to the identity {} already",
+                    escape(&wire.value),
+                    escape(&owner.name.value)
+                );
+                self.report.push(
+                    Diagnostic::error("wire-of-another", message)
+                        .at(wire.place().cloned())
+                        .help("let each name on the wire belong to one identity"),
+                );
+            }
+        }
+    }
+}

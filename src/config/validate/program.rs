@@ -1,0 +1,104 @@
+//! What the process does with itself: its log, its rights, and who may look at it from outside.
+
+use super::*;
+
+impl Checker<'_> {
+    pub(super) fn process(&mut self) -> Option<ProcessConfig> {
+        let draft = self.draft;
+        let scope = Scope { own: &draft.global, defaults: None, dialect: self.dialect };
+        let foreground = scope
+            .decide(Opt::Foreground, |value| match value {
+                Value::Foreground(f) => Some(*f),
+                _ => None,
+            })
+            .unwrap_or(Decided::default(Foreground::Yes, self.dialect));
+        let chroot = self.path(&scope, Opt::Chroot);
+        let pid = self.inner_path(&scope, Opt::Pid);
+        // stunnel has these for sections too, and they stand among its defaults.
+        let scope = Scope { defaults: Some(&draft.defaults), ..scope };
+        Some(ProcessConfig { foreground, pid, chroot, account: account(&scope) })
+    }
+
+    /// The name of a file that is opened once the root directory has changed, if it does.
+    fn inner_path(&self, scope: &Scope<'_>, opt: Opt) -> Option<Decided<PathBuf>> {
+        let jailed = matches!(scope.last(Opt::Chroot), Some(Spanned { value: Value::Path(_), .. }));
+        scope.said(opt, |value| match value {
+            Value::Path(path) if jailed => Some(Path::new("/").join(path)),
+            Value::Path(path) => Some(self.anchor(path)),
+            _ => None,
+        })
+    }
+
+    pub(super) fn log(&mut self) -> Option<LogConfig> {
+        let draft = self.draft;
+        let scope = Scope { own: &draft.global, defaults: None, dialect: self.dialect };
+        Some(LogConfig {
+            level: scope.decide(Opt::LogLevel, level)?,
+            format: scope.decide(Opt::LogFormat, |value| match value {
+                Value::LogFormat(format) => Some(*format),
+                _ => None,
+            })?,
+            output: self.inner_path(&scope, Opt::LogOutput),
+            overwrite: scope.decide(Opt::LogMode, boolean)?,
+            syslog: scope.decide(Opt::Syslog, boolean)?,
+            facility: scope.decide(Opt::LogFacility, count)?,
+            ident: Scope { defaults: Some(&draft.defaults), ..scope }
+                .decide(Opt::ServiceName, text)?,
+        })
+    }
+
+    /// Two defaults make a control socket: it is there, and nobody but its owner reaches it.
+    pub(super) fn control(&mut self) -> Option<ControlConfig> {
+        let draft = self.draft;
+        let scope = Scope { own: &draft.global, defaults: None, dialect: self.dialect };
+        let users = scope.all(Opt::ControlUsers).into_iter().filter_map(|said| {
+            let user = text(&said.value)?;
+            Some(Decided::said(user, said.place.clone()))
+        });
+        Some(ControlConfig {
+            enabled: scope.decide(Opt::Control, boolean)?,
+            // Bound before the root directory changes: no inner path.
+            socket: self.path(&scope, Opt::ControlSocket),
+            mode: scope.decide(Opt::ControlMode, count)?,
+            group: scope.said(Opt::ControlGroup, text),
+            users: users.collect(),
+        })
+    }
+
+    /// What is served there is for this machine: nobody is asked for a key.
+    pub(super) fn http(&mut self) -> Option<HttpConfig> {
+        let draft = self.draft;
+        let scope = Scope { own: &draft.global, defaults: None, dialect: self.dialect };
+        let mut listen = Vec::new();
+        for said in scope.all(Opt::HttpListen) {
+            let Value::Endpoint(endpoint) = &said.value else { continue };
+            let local = |ip: IpAddr, port| Endpoint::Tcp { host: Host::Ip(ip), port };
+            let endpoint = match endpoint {
+                Endpoint::Unix(_) => Some(self.anchored(endpoint)),
+                Endpoint::Tcp { host: Host::Unspecified, port } => {
+                    Some(local(Ipv4Addr::LOCALHOST.into(), *port))
+                }
+                Endpoint::Tcp { host: Host::Name(name), port } if name == "localhost" => {
+                    Some(local(Ipv4Addr::LOCALHOST.into(), *port))
+                }
+                Endpoint::Tcp { host: Host::Ip(ip), .. } if ip.is_loopback() => {
+                    Some(endpoint.clone())
+                }
+                Endpoint::Tcp { .. } => None,
+            };
+            match endpoint {
+                Some(endpoint) => listen.push(Decided::said(endpoint, said.place.clone())),
+                None => self.report.push(
+                    Diagnostic::error(
+                        "http-not-local",
+                        "metrics and the status page are served to this machine only: they name \
+                         identities and addresses, and ask for no key",
+                    )
+                    .at(said.place.clone())
+                    .help("write 127.0.0.1:PORT, [::1]:PORT or the path of a Unix socket; let a proxy or a tunnel carry it further"),
+                ),
+            }
+        }
+        Some(HttpConfig { listen, labels: scope.decide(Opt::HttpLabels, count)? })
+    }
+}
