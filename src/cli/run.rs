@@ -328,7 +328,8 @@ async fn serve(bound: Bound, load: &Load, life: Life) -> Result<Ended, Failure> 
     }
     #[cfg(not(unix))]
     let _ = (stops, life);
-    let running = bound.start()?;
+    let mut running = bound.start()?;
+    running.show(&sender);
     #[cfg(unix)]
     if let Some(ready) = life.ready {
         ready.tell()?;

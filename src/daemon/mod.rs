@@ -4,10 +4,13 @@
 //! changes nothing.
 
 pub mod control;
+mod http;
+mod outside;
 #[cfg(unix)]
 pub mod privileges;
 mod reload;
 pub mod signals;
+mod status;
 pub mod watcher;
 
 use std::collections::VecDeque;
@@ -31,7 +34,10 @@ use crate::secrets::SecretSet;
 use crate::sys::account;
 use crate::sys::process;
 use crate::tunnel::{Info, Limits, Phase, Service, Setup, Shared};
+use control::{Answer, Command};
+use outside::{Outside, Windows};
 use reload::{Current, Door, Live, Reload, prepared};
+use status::Record;
 use watcher::Files;
 
 /// Descriptors that are not sessions': standard streams, listeners, the runtime, the log, keys that
@@ -46,17 +52,28 @@ const HANDSHAKES: usize = 128;
 /// A configuration with everything that it needs read and built, and nothing begun.
 #[derive(Debug)]
 pub struct Plan {
+    file: PathBuf,
     drain: Duration,
     files: Files,
+    outside: Outside,
     services: Vec<(ServiceConfig, Setup)>,
 }
 
 /// A plan whose addresses are taken.
 #[derive(Debug)]
 pub struct Bound {
+    file: PathBuf,
     drain: Duration,
     files: Files,
+    outside: outside::Bound,
     services: Vec<Prepared>,
+}
+
+/// The addresses that a running program has already.
+#[derive(Debug, Default)]
+struct Held {
+    services: Vec<Endpoint>,
+    outside: Vec<outside::Place>,
 }
 
 /// A service that only has to begin.
@@ -85,7 +102,7 @@ pub struct BindError {
 pub type Load = Arc<dyn Fn() -> (Option<Config>, Report) + Send + Sync>;
 
 /// What is asked of a running program.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Request {
     /// Read the configuration and the keys again. With the name of who asks.
     Reload(&'static str),
@@ -95,6 +112,8 @@ pub enum Request {
     List,
     /// Stop: drain the first time, at once the second. With the name of who asks.
     Stop(&'static str),
+    /// A question or an order of somebody who waits for the answer.
+    Ask(Command, oneshot::Sender<Answer>),
 }
 
 /// How a run ended.
@@ -158,7 +177,13 @@ impl Plan {
         if report.has_errors() {
             return None;
         }
-        Some(Self { drain: config.drain_timeout.value, files, services })
+        Some(Self {
+            file: config.file.clone(),
+            drain: config.drain_timeout.value,
+            files,
+            outside: Outside::of(config),
+            services,
+        })
     }
 
     /// How many services and identities there are.
@@ -172,7 +197,7 @@ impl Plan {
     /// # Errors
     /// Every address that could not be taken; those that could are given back.
     pub fn bind(self) -> Result<Bound, Vec<BindError>> {
-        self.bind_beside(&[], Vec::new())
+        self.bind_beside(&Held::default(), Vec::new())
     }
 
     /// The same where the service manager has opened sockets already: each takes the place of all
@@ -181,18 +206,16 @@ impl Plan {
     /// # Errors
     /// As above; and more sockets than services, or one that does not listen.
     pub fn bind_inherited(self, sockets: Vec<Listener>) -> Result<Bound, Vec<BindError>> {
-        self.bind_beside(&[], sockets)
+        self.bind_beside(&Held::default(), sockets)
     }
 
     /// The same, but for addresses that are `held` already.
-    fn bind_beside(
-        self,
-        held: &[Endpoint],
-        inherited: Vec<Listener>,
-    ) -> Result<Bound, Vec<BindError>> {
+    fn bind_beside(self, held: &Held, inherited: Vec<Listener>) -> Result<Bound, Vec<BindError>> {
         let mut inherited = inherited.into_iter();
         let mut services = Vec::new();
         let mut errors = Vec::new();
+        let outside = self.outside.bind(&held.outside, &mut errors);
+        let held = &held.services;
         for (config, setup) in self.services {
             let mut listeners = Vec::new();
             let socket = if config.accept().is_empty() { None } else { inherited.next() };
@@ -222,7 +245,8 @@ impl Plan {
             services.push(Prepared { config, setup, listeners });
         }
         if errors.is_empty() {
-            Ok(Bound { drain: self.drain, files: self.files, services })
+            let Self { file, drain, files, .. } = self;
+            Ok(Bound { file, drain, files, outside, services })
         } else {
             Err(errors)
         }
@@ -386,7 +410,10 @@ impl Bound {
         tokio::spawn(async move { settling.settle().await });
         let files = watch::Sender::new(self.files);
         let inetd = only.is_some();
-        Ok(Running { live, only, inetd, drain: self.drain, files, shared, alive, all_gone })
+        let windows = self.outside.open()?;
+        let record = Record::new(self.file);
+        let drain = self.drain;
+        Ok(Running { live, only, inetd, drain, files, shared, windows, record, alive, all_gone })
     }
 }
 
@@ -400,6 +427,8 @@ pub struct Running {
     drain: Duration,
     files: watch::Sender<Files>,
     shared: Arc<Shared>,
+    windows: Windows,
+    record: Record,
     alive: mpsc::Sender<()>,
     all_gone: mpsc::Receiver<()>,
 }
@@ -415,12 +444,19 @@ impl Running {
         self.files.subscribe()
     }
 
+    /// Lets whoever may look from outside ask, through `requests`, which [`Running::serve`] answers.
+    pub fn show(&mut self, requests: &mpsc::Sender<Request>) {
+        self.windows.show(requests);
+    }
+
     /// Serves, and reloads when it is asked to, until it is asked to stop; then drains.
     pub async fn serve(mut self, load: &Load, mut requests: mpsc::Receiver<Request>) -> Ended {
         let mut only = self.only.take();
         // Reading and binding may take seconds. Sessions go on meanwhile, and a signal to stop is heard.
         let mut reload: Option<Reload> = None;
-        let mut again = None;
+        // Who asked while one was under way: what it reads may be older than the question.
+        let mut again: Option<(&str, Vec<oneshot::Sender<Answer>>)> = None;
+        let mut waiting: Vec<oneshot::Sender<Answer>> = Vec::new();
         let who = loop {
             let request = tokio::select! {
                 request = requests.recv() => request,
@@ -428,14 +464,36 @@ impl Running {
                     return if went_well { Ended::Drained } else { Ended::Failed };
                 }
                 Some((who, prepared)) = prepared(&mut reload) => {
-                    self.finish_reload(who, prepared).await;
-                    reload = again.take().map(|who| self.begin_reload(load, who));
+                    let outcome = self.finish_reload(who, prepared).await;
+                    for asked in waiting.drain(..) {
+                        let _ = asked.send(Answer::Reloaded(outcome.clone()));
+                    }
+                    reload = again.take().map(|(who, asked)| {
+                        waiting = asked;
+                        self.begin_reload(load, who)
+                    });
                     continue;
                 }
             };
+            let (request, asked) = match request {
+                Some(Request::Ask(Command::Reload, asked)) => {
+                    (Some(Request::Reload("the control socket")), Some(asked))
+                }
+                other => (other, None),
+            };
             match request {
-                Some(Request::Reload(who)) if reload.is_some() => again = Some(who),
-                Some(Request::Reload(who)) => reload = Some(self.begin_reload(load, who)),
+                Some(Request::Reload(who)) if reload.is_some() => {
+                    again.get_or_insert((who, Vec::new())).1.extend(asked);
+                }
+                Some(Request::Reload(who)) => {
+                    waiting.extend(asked);
+                    reload = Some(self.begin_reload(load, who));
+                }
+                Some(Request::Ask(command, asked)) => {
+                    let services: Vec<_> = self.services().collect();
+                    let view = status::View { phase: Phase::Running, live: &self.live };
+                    let _ = asked.send(status::answer(&command, &self.record, &services, &view));
+                }
                 Some(Request::ReopenLog) => reopen_log(),
                 Some(Request::List) => list(self.services()),
                 Some(Request::Stop(who)) => break who,
@@ -444,7 +502,11 @@ impl Running {
             }
         };
         drop(reload);
-        let Self { live, drain, alive, shared, mut all_gone, .. } = self;
+        for asked in waiting.into_iter().chain(again.into_iter().flat_map(|(_, asked)| asked)) {
+            let _ = asked.send(Answer::Refused("the program is stopping".into()));
+        }
+        // The windows stay open to the end: whoever waits for the drain wants to see who is left.
+        let Self { live, drain, alive, shared, record, windows, mut all_gone, .. } = self;
         Event::Draining { signal: who, limit: drain }.log(Scope::PROGRAM);
         let services: Vec<_> = live.into_iter().map(|live| live.service).collect();
         for service in &services {
@@ -460,6 +522,11 @@ impl Running {
                     Some(Request::Reload(_)) => {}
                     Some(Request::ReopenLog) => reopen_log(),
                     Some(Request::List) => list(services.iter()),
+                    Some(Request::Ask(command, asked)) => {
+                        let services: Vec<_> = services.iter().collect();
+                        let view = status::View { phase: Phase::Draining, live: &[] };
+                        let _ = asked.send(status::answer(&command, &record, &services, &view));
+                    }
                     None => std::future::pending().await,
                 }
             }
@@ -469,6 +536,7 @@ impl Running {
             () = expire(drain, &services) => Ended::Drained,
             () = insisted => Ended::Forced,
         };
+        drop(windows);
         shared.settle_now();
         let mut totals = Totals::default();
         services.iter().for_each(|service| service.counters.add_to(&mut totals));
@@ -562,10 +630,15 @@ pub fn warn(report: &Report) {
             Severity::Warning => Level::Warning,
             Severity::Notice => Level::Debug,
         };
-        let place = finding.place.as_ref();
-        let place = place.map(|p| format!("{}:{}: ", p.file.display(), p.line)).unwrap_or_default();
-        let help = finding.help.as_deref().map(|help| format!(" ({help})")).unwrap_or_default();
-        let text = format!("{place}{}{help}", finding.message);
+        let text = one_line(finding);
         Event::Finding { level, text: &text }.log(Scope::PROGRAM);
     }
+}
+
+/// A finding as one line of a log.
+fn one_line(finding: &Diagnostic) -> String {
+    let place = finding.place.as_ref();
+    let place = place.map(|p| format!("{}:{}: ", p.file.display(), p.line)).unwrap_or_default();
+    let help = finding.help.as_deref().map(|help| format!(" ({help})")).unwrap_or_default();
+    format!("{place}{}{help}", finding.message)
 }

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::{Bound, Load, Plan, Prepared, Running, limits, warn};
+use super::{Bound, Held, Load, Plan, Prepared, Running, limits, one_line, warn};
 use crate::config::diagnostic::{Diagnostic, Report};
 use crate::config::model::{Config, Endpoint, ServiceConfig, Source};
 use crate::net::Acceptable;
 use crate::observe::event::{Event, Scope};
 use crate::observe::log;
+use crate::observe::status;
 use crate::tunnel::{Phase, Service, Setup};
 
 /// A listener at work, under the address that the file names it by.
@@ -59,6 +60,13 @@ impl Door {
 pub(super) struct Live {
     pub(super) service: Arc<Service>,
     pub(super) doors: Vec<Door>,
+}
+
+impl Live {
+    /// Where it listens.
+    pub(super) fn addresses(&self) -> Vec<String> {
+        self.doors.iter().map(|door| door.address.clone()).collect()
+    }
 }
 
 /// Tells each service which others are reached through it by a name.
@@ -109,47 +117,49 @@ impl Running {
             let setups = current.entry(live.service.name().to_owned()).or_default();
             setups.push_back(live.service.setup());
         }
-        let held: Vec<Endpoint> = self
-            .live
-            .iter()
-            .flat_map(|live| live.doors.iter().flat_map(|door| door.at.clone()))
-            .collect();
+        let doors = self.live.iter().flat_map(|live| &live.doors);
+        let held = Held {
+            services: doors.flat_map(|door| door.at.clone()).collect(),
+            outside: self.windows.held(),
+        };
         let inetd = self.inetd;
         let load = load.clone();
         let work = super::apart(move || prepare(&load, current, &held, inetd).map_err(Box::new));
         Reload { who, work: Box::pin(work) }
     }
 
-    /// Commits what was prepared, or keeps what there is. What it says is in the log either way.
-    pub(super) async fn finish_reload(&mut self, who: &str, prepared: Option<Prepare>) {
-        let (config, bound, report) = match prepared {
-            Some(Ok(prepared)) => *prepared,
-            Some(Err(report)) => return self.keep(who, &report),
+    /// Commits what was prepared, or keeps what there is. What came of it is in the log, in the
+    /// status and in the answer to whoever asked.
+    pub(super) async fn finish_reload(
+        &mut self,
+        who: &str,
+        prepared: Option<Prepare>,
+    ) -> status::Reload {
+        let (outcome, report) = match prepared {
+            Some(Ok(prepared)) => {
+                let (config, bound, report) = *prepared;
+                let outcome = match log::change(&config.log) {
+                    Ok(()) => self.commit(bound).await.map_err(|error| error.to_string()),
+                    Err(error) => Err(format!("cannot open the log: {error}")),
+                };
+                (outcome, report)
+            }
+            Some(Err(report)) => (Err("what was running goes on unchanged".to_owned()), *report),
             None => {
                 let error = "reading the configuration has panicked, or there is no thread for it";
-                Event::ReloadFailed { who, error: &error }.log(Scope::PROGRAM);
-                return;
+                (Err(error.to_owned()), Report::default())
             }
         };
-        if let Err(error) = log::change(&config.log) {
-            let error = format!("cannot open the log: {error}");
-            Event::ReloadFailed { who, error: &error }.log(Scope::PROGRAM);
-            return;
-        }
         warn(&report);
-        match self.commit(bound).await {
+        match &outcome {
             Ok(()) => {
                 let services = self.live.len();
                 Event::Reloaded { who, services }.log(Scope::PROGRAM);
             }
-            Err(error) => Event::ReloadFailed { who, error: &error }.log(Scope::PROGRAM),
+            Err(error) => Event::ReloadFailed { who, error }.log(Scope::PROGRAM),
         }
-    }
-
-    fn keep(&self, who: &str, report: &Report) {
-        warn(report);
-        let error = "what was running goes on unchanged";
-        Event::ReloadFailed { who, error: &error }.log(Scope::PROGRAM);
+        let findings = report.diagnostics.iter().map(one_line).collect();
+        self.record.reloaded(who, outcome.err(), findings)
     }
 
     async fn commit(&mut self, bound: Bound) -> std::io::Result<()> {
@@ -165,6 +175,7 @@ impl Running {
                 .collect::<std::io::Result<Vec<_>>>()?;
             next.push((config, setup, listeners));
         }
+        self.windows.replace(bound.outside)?;
         self.drain = bound.drain;
         self.files.send_replace(bound.files);
         let mut old: Vec<Live> = std::mem::take(&mut self.live);
@@ -232,7 +243,7 @@ impl Running {
 fn prepare(
     load: &Load,
     current: Current,
-    held: &[Endpoint],
+    held: &Held,
     inetd: bool,
 ) -> Result<Box<(Config, Bound, Report)>, Report> {
     let (config, mut report) = load();

@@ -17,24 +17,26 @@ use super::Request;
 #[cfg(unix)]
 pub fn listen(sender: &mpsc::Sender<Request>) -> io::Result<Vec<i32>> {
     use tokio::signal::unix::{SignalKind, signal};
-    let stops = [
-        (SignalKind::terminate(), Request::Stop("SIGTERM")),
-        (SignalKind::interrupt(), Request::Stop("SIGINT")),
-        (SignalKind::quit(), Request::Stop("SIGQUIT")),
+    type Ask = fn() -> Request;
+    let stops: [(SignalKind, Ask); 3] = [
+        (SignalKind::terminate(), || Request::Stop("SIGTERM")),
+        (SignalKind::interrupt(), || Request::Stop("SIGINT")),
+        (SignalKind::quit(), || Request::Stop("SIGQUIT")),
     ];
-    let others = [
-        (SignalKind::hangup(), Request::Reload("SIGHUP")),
-        (SignalKind::user_defined1(), Request::ReopenLog),
-        (SignalKind::user_defined2(), Request::List),
+    let others: [(SignalKind, Ask); 3] = [
+        (SignalKind::hangup(), || Request::Reload("SIGHUP")),
+        (SignalKind::user_defined1(), || Request::ReopenLog),
+        (SignalKind::user_defined2(), || Request::List),
     ];
-    let heard = |(kind, _): &(SignalKind, _)| !crate::sys::daemon::is_ignored(kind.as_raw_value());
+    let heard =
+        |(kind, _): &(SignalKind, Ask)| !crate::sys::daemon::is_ignored(kind.as_raw_value());
     let stops: Vec<_> = stops.into_iter().filter(heard).collect();
     let numbers = stops.iter().map(|(kind, _)| kind.as_raw_value()).collect();
     for (kind, request) in stops.into_iter().chain(others) {
         let mut signal = signal(kind)?;
         let sender = sender.clone();
         tokio::spawn(async move {
-            while signal.recv().await.is_some() && sender.send(request).await.is_ok() {}
+            while signal.recv().await.is_some() && sender.send(request()).await.is_ok() {}
         });
     }
     Ok(numbers)
