@@ -145,7 +145,7 @@ async fn measure(door: &str, client: &Running) -> Result<String, Failure> {
     let facts = client
         .services()
         .flat_map(|service| service.sessions())
-        .map(|(_, info)| info.facts.to_string())
+        .filter_map(|(_, info)| info.reached().map(|reached| reached.facts.to_string()))
         .next()
         .unwrap_or_default();
     let (mut from, mut to) = stream.into_split();

@@ -33,7 +33,7 @@ use crate::secrets::SecretSet;
 #[cfg(unix)]
 use crate::sys::account;
 use crate::sys::process;
-use crate::tunnel::{Info, Limits, Phase, Service, Setup, Shared};
+use crate::tunnel::{Info, Limits, Phase, Reached, Service, Setup, Shared};
 use control::{Answer, Command};
 use outside::{Outside, Windows};
 use reload::{Current, Door, Live, Reload, prepared};
@@ -602,9 +602,10 @@ fn list<'a>(services: impl Iterator<Item = &'a Arc<Service>>) {
     let mut count = 0;
     for service in services {
         for (number, info) in service.sessions() {
+            let Some(Reached { facts, target }) = info.reached() else { continue };
             count += 1;
             let (up, down) = info.bytes();
-            let Info { who, peer, facts, target, since, .. } = &*info;
+            let Info { who, peer, since, .. } = &*info;
             Event::Listed { who, peer, facts, target, age: since.elapsed(), up, down }
                 .log(Scope { level: Some(Level::Debug), ..service.scope(Some(number)) });
         }

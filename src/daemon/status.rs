@@ -1,14 +1,20 @@
 //! What the program tells about itself, put together when somebody asks.
 
-use std::path::PathBuf;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::control::{Answer, Command};
+use super::control::{Answer, Command, Kick};
 use super::reload::Live;
-use crate::observe::status::{Reload, Reloads, ServiceStatus, SessionStatus, Status};
-use crate::tunnel::{Phase, Service};
+use crate::config::model::Mode;
+use crate::observe::log;
+use crate::observe::status::{
+    Failure, IdentityStatus, Reload, Reloads, ServiceStatus, SessionStatus, Status,
+};
+use crate::secrets::Identity;
+use crate::tunnel::{Info, Phase, Service, Setup};
 
 /// What is remembered from the start on.
 #[derive(Debug)]
@@ -68,7 +74,13 @@ pub(super) fn answer(
     match command {
         Command::Status => Answer::Status(Box::new(status(record, services, view))),
         Command::Reload => Answer::Refused("the program is stopping".into()),
-        Command::Kick(_) => Answer::Refused("nobody can be kicked yet".into()),
+        Command::Kick(Kick::Number(number)) => {
+            Answer::Kicked(services.iter().map(|service| service.kick(*number)).sum())
+        }
+        Command::Kick(Kick::Identity(name)) => {
+            let kick = |service: &&Arc<Service>| service.kick_identity(name);
+            Answer::Kicked(services.iter().map(kick).sum())
+        }
     }
 }
 
@@ -89,34 +101,91 @@ fn status(record: &Record, services: &[&Arc<Service>], view: &View<'_>) -> Statu
         uptime: record.since.elapsed().as_secs_f64(),
         reloads: record.reloads.clone(),
         services: services.iter().map(|service| service_status(service, view)).collect(),
-        log_lines_lost: 0,
+        log_lines_lost: log::lost(),
     }
 }
 
 fn service_status(service: &Arc<Service>, view: &View<'_>) -> ServiceStatus {
-    let sessions = service.sessions().into_iter().map(|(number, info)| {
-        let (bytes_up, bytes_down) = info.bytes();
-        SessionStatus {
-            number,
-            identity: info.who.to_string(),
-            peer: info.peer.to_string(),
-            target: info.target.clone(),
-            version: info.facts.version.into(),
-            suite: info.facts.suite.clone(),
-            group: info.facts.group.as_ref().map(|group| group.name.clone()),
-            age: info.since.elapsed().as_secs_f64(),
-            bytes_up,
-            bytes_down,
-            ..SessionStatus::default()
-        }
-    });
+    let setup = service.setup();
+    let all = service.sessions();
+    let sessions: Vec<_> = all.iter().filter_map(|(n, info)| session(*n, info)).collect();
+    let counted = service.counters.read();
+    let open = all.iter().map(|(_, info)| info.bytes());
+    let (up, down) = open.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
     let live = view.live.iter().find(|live| Arc::ptr_eq(&live.service, service));
     ServiceStatus {
         name: service.name().into(),
+        mode: match setup.mode() {
+            Mode::Client => "client",
+            Mode::Server => "server",
+        }
+        .into(),
         listeners: live.map(Live::addresses).unwrap_or_default(),
-        sessions: sessions.collect(),
-        ..ServiceStatus::default()
+        targets: setup.targets(),
+        keys: setup.secrets().len(),
+        max_sessions: service.most_sessions(),
+        handshakes: service.handshakes(),
+        opened: counted.opened,
+        bytes_up: counted.up + up,
+        bytes_down: counted.down + down,
+        refused: counted.refused,
+        ended: counted.ended,
+        last_failure: service
+            .last_failure()
+            .map(|failure| Failure { time: shown(failure.time), words: failure.words }),
+        identities: identities(service, &setup, &all),
+        sessions,
     }
+}
+
+fn session(number: u64, info: &Info) -> Option<SessionStatus> {
+    let reached = info.reached()?;
+    let ((bytes_up, bytes_down), (rate_up, rate_down)) = (info.bytes(), info.rates());
+    Some(SessionStatus {
+        number,
+        identity: info.who.plain(),
+        wire: (info.wire != info.who).then(|| info.wire.plain()),
+        peer: info.peer.to_string(),
+        target: reached.target.clone(),
+        version: reached.facts.version.into(),
+        suite: reached.facts.suite.clone(),
+        group: reached.facts.group.as_ref().map(|group| group.name.clone()),
+        age: info.since.elapsed().as_secs_f64(),
+        idle: info.touched().elapsed().as_secs_f64(),
+        bytes_up,
+        bytes_down,
+        rate_up,
+        rate_down,
+    })
+}
+
+fn identities(
+    service: &Service,
+    setup: &Setup,
+    sessions: &[(u64, Arc<Info>)],
+) -> Vec<IdentityStatus> {
+    let uses = service.uses();
+    let mut open: HashMap<&Identity, usize> = HashMap::new();
+    for (_, info) in sessions {
+        *open.entry(&info.wire).or_default() += 1;
+    }
+    let mut places: Vec<_> = setup.secrets().places().collect();
+    places.sort_by_key(|(_, file, line)| (*file, *line));
+    let of = |(wire, file, line): (&Identity, &Path, u32)| {
+        let (used, expiry) = (uses.get(wire), setup.expiry(wire));
+        IdentityStatus {
+            wire: wire.plain(),
+            identity: setup.owner(wire).plain(),
+            file: file.display().to_string(),
+            line,
+            last_use: used.map(|used| shown(used.last)),
+            uses: used.map_or(0, |used| used.count),
+            sessions: open.get(wire).copied().unwrap_or_default(),
+            expires: expiry.map(|(end, _)| shown(end)),
+            expired: expiry.is_some_and(|(_, over)| over),
+        }
+    };
+    places.into_iter().map(of).collect()
 }
 
 /// To the second: nobody reads more of it, and machines have `uptime`.

@@ -93,6 +93,14 @@ impl Dialer {
         Self { target, failover, local, limit, keepalive, options, turn: AtomicUsize::new(start) }
     }
 
+    /// The targets as the configuration names them.
+    pub fn targets(&self) -> Vec<String> {
+        match &self.target {
+            Target::Connect(targets) => targets.iter().map(|t| t.value.to_string()).collect(),
+            Target::Exec(program) => vec![program.path.value.display().to_string()],
+        }
+    }
+
     /// Connects to the first target that answers, or starts the program.
     ///
     /// # Errors

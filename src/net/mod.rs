@@ -26,7 +26,7 @@ pub use listen::{Acceptable, Listener, bind};
 pub use options::{apply, keepalive, not_set};
 #[cfg(unix)]
 pub use program::Child;
-pub use proxy_header::proxy_header;
+pub use proxy_header::{Told, proxy_header, proxy_header_v2};
 #[cfg(unix)]
 pub use stdio::{Stdio, inherited};
 

@@ -168,12 +168,21 @@ pub enum Event<'a> {
         /// How.
         end: &'a dyn Display,
     },
-    /// The service has as many sessions as it may.
+    /// There are as many sessions as there may be.
     Full {
         /// The downstream peer, who is now turned away.
         peer: &'a dyn Display,
-        /// The limit.
-        limit: usize,
+        /// Whose session it would have been.
+        who: &'a dyn Display,
+        /// Which limit it is.
+        what: &'a str,
+        /// How many that are.
+        most: usize,
+    },
+    /// A connection from an address that is not allowed.
+    NotAllowed {
+        /// The downstream peer, who is now turned away.
+        peer: &'a dyn Display,
     },
     /// Handshakes are cut short because more are under way than there may be.
     Crowded {
@@ -312,6 +321,7 @@ impl Event<'_> {
             Self::ChildStarted { .. } => "child-started",
             Self::ChildEnded { .. } => "child-ended",
             Self::Full { .. } => "service-full",
+            Self::NotAllowed { .. } => "not-allowed-from",
             Self::Crowded { .. } => "handshakes-crowded",
             Self::AcceptTrouble { .. } => "accept-trouble",
             Self::AcceptRecovered { .. } => "accept-recovered",
@@ -366,6 +376,7 @@ impl Event<'_> {
             Self::Listening { still: false, .. }
             | Self::Opened { .. }
             | Self::Refused { .. }
+            | Self::NotAllowed { .. }
             | Self::ChildStarted { .. }
             | Self::ChildEnded { .. }
             | Self::Crowded { .. }
@@ -483,7 +494,7 @@ impl Event<'_> {
                 line(Error, format_args!("SSL_connect: {target}: {cause}"));
                 line(Notice, format_args!("Connection reset: {NOTHING}"));
             }
-            Self::Full { limit, .. } => {
+            Self::Full { most: limit, .. } => {
                 let many = format_args!("Connection rejected: too many clients (>={limit})");
                 line(Warning, many);
             }
@@ -520,6 +531,7 @@ impl Event<'_> {
             | Self::AcceptRecovered { .. }
             | Self::Withheld { .. }
             | Self::Stopped { .. }
+            | Self::NotAllowed { .. }
             | Self::Finding { .. } => line(self.level(), format_args!("{self}")),
         }
     }
@@ -565,8 +577,11 @@ impl Display for Event<'_> {
             }
             Self::ChildStarted { pid } => write!(f, "Local mode child started (PID={pid})"),
             Self::ChildEnded { pid, end } => write!(f, "Child process {pid} finished with {end}"),
-            Self::Full { peer, limit } => {
-                write!(f, "turned {peer} away: {limit} sessions are open, which is the limit")
+            Self::Full { peer, who, what, most } => {
+                write!(f, "turned {who} at {peer} away: {what} are open ({most})")
+            }
+            Self::NotAllowed { peer } => {
+                write!(f, "turned {peer} away: allow-from has not this address")
             }
             Self::Crowded { peer } => {
                 write!(f, "cut the handshake of {peer} to make room for newer ones")

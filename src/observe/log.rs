@@ -41,7 +41,9 @@ struct Sink {
     /// The file's name, for whoever asks for another.
     path: Mutex<Option<PathBuf>>,
     queue: OnceLock<SyncSender<Message>>,
+    /// Lines that could not be written and were not told of yet.
     lost: AtomicU64,
+    lost_in_all: AtomicU64,
 }
 
 /// Whether lines go to standard error.
@@ -80,8 +82,9 @@ pub fn init(config: &LogConfig, stderr: Stderr, syslog: Option<Syslog>) -> io::R
     FORMAT.store(config.format.value as u8, Ordering::Relaxed);
     OVERWRITE.store(config.overwrite.value, Ordering::Relaxed);
     let output = Mutex::new(Output { file, stderr, syslog });
-    let sink =
-        Sink { output, path: Mutex::new(path), queue: OnceLock::new(), lost: AtomicU64::new(0) };
+    let (lost, lost_in_all) = (AtomicU64::new(0), AtomicU64::new(0));
+    let (path, queue) = (Mutex::new(path), OnceLock::new());
+    let sink = Sink { output, path, queue, lost, lost_in_all };
     if SINK.set(sink).is_ok() {
         let subscriber = tracing_subscriber::registry().with(Render);
         // Only a second call in one process finds a subscriber set; the first log goes on.
@@ -236,6 +239,11 @@ pub fn start() {
     }
 }
 
+/// How many lines could not be written since the start.
+pub fn lost() -> u64 {
+    SINK.get().map_or(0, |sink| sink.lost_in_all.load(Ordering::Relaxed))
+}
+
 /// Waits, but not for ever, until every line so far is written.
 pub fn flush() {
     let Some(queue) = SINK.get().and_then(|sink| sink.queue.get()) else {
@@ -288,7 +296,7 @@ impl Sink {
             Some(queue) => match queue.try_send(Message::Line(level, line)) {
                 Ok(()) => {}
                 Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                    self.lost.fetch_add(1, Ordering::Relaxed);
+                    self.lose();
                 }
             },
         }
@@ -307,8 +315,13 @@ impl Sink {
 
     fn put(&self, level: u8, line: &str) {
         if !self.try_put(level, line) {
-            self.lost.fetch_add(1, Ordering::Relaxed);
+            self.lose();
         }
+    }
+
+    fn lose(&self) {
+        self.lost.fetch_add(1, Ordering::Relaxed);
+        self.lost_in_all.fetch_add(1, Ordering::Relaxed);
     }
 
     fn try_put(&self, level: u8, line: &str) -> bool {

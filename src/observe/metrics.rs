@@ -9,6 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Debug, Default)]
 pub struct Counters {
     opened: AtomicU64,
+    /// Of sessions that have ended.
+    up: AtomicU64,
+    down: AtomicU64,
     refused: Mutex<BTreeMap<&'static str, u64>>,
     ended: Mutex<BTreeMap<&'static str, u64>>,
 }
@@ -24,9 +27,26 @@ impl Counters {
         bump(&self.refused, cause);
     }
 
-    /// Counts the end of a session by its kind.
-    pub fn ended(&self, end: &'static str) {
+    /// Counts the end of a session by its kind, and the bytes that it moved in either direction.
+    pub fn ended(&self, end: &'static str, up: u64, down: u64) {
+        self.up.fetch_add(up, Ordering::Relaxed);
+        self.down.fetch_add(down, Ordering::Relaxed);
         bump(&self.ended, end);
+    }
+
+    /// What was counted so far.
+    pub fn read(&self) -> Counted {
+        let names = |map: &Mutex<BTreeMap<&'static str, u64>>| {
+            let map = map.lock();
+            map.iter().flat_map(|map| map.iter()).map(|(name, n)| ((*name).into(), *n)).collect()
+        };
+        Counted {
+            opened: self.opened.load(Ordering::Relaxed),
+            up: self.up.load(Ordering::Relaxed),
+            down: self.down.load(Ordering::Relaxed),
+            refused: names(&self.refused),
+            ended: names(&self.ended),
+        }
     }
 
     /// Adds what was counted so far.
@@ -38,6 +58,21 @@ impl Counters {
             }
         }
     }
+}
+
+/// The counters of one service at one moment.
+#[derive(Debug, Default)]
+pub struct Counted {
+    /// Sessions that were opened.
+    pub opened: u64,
+    /// Bytes of ended sessions from downstream to upstream.
+    pub up: u64,
+    /// And from upstream to downstream.
+    pub down: u64,
+    /// Connections that became no session, by cause.
+    pub refused: BTreeMap<String, u64>,
+    /// Ended sessions, by kind.
+    pub ended: BTreeMap<String, u64>,
 }
 
 /// The sums over services, in words.

@@ -399,22 +399,20 @@ fn nearly_hex(text: &[u8]) -> bool {
 }
 
 /// One key under two identities: whoever holds it can be either (RFC 9257, 4).
-pub(super) fn shared_keys(
-    known: &HashMap<Identity, Known>,
-    places: &HashMap<Identity, (Arc<Path>, u32)>,
-) -> Vec<Problem> {
+pub(super) fn shared_keys(known: &HashMap<Identity, Known>) -> Vec<Problem> {
     // Hashed with this process' random state: no table of key bytes in the clear is kept.
     let mut seen: HashMap<&[u8], &Identity> = HashMap::with_capacity(known.len());
     let mut problems = Vec::new();
-    let mut in_order: Vec<_> =
-        known.iter().filter_map(|(id, entry)| Some((places.get(id)?, id, entry))).collect();
-    in_order.sort_by_key(|(place, ..)| *place);
-    for ((file, line), identity, entry) in in_order {
+    let mut in_order: Vec<_> = known.iter().collect();
+    in_order.sort_by_key(|(_, entry)| (&entry.file, entry.line));
+    for (identity, entry) in in_order {
         if let Some(other) = seen.insert(entry.key.expose(), identity) {
             let message = format!("the identities {other} and {identity} have the same key");
             let help = "give each its own: with one key, one can pass for the other";
             problems.push(
-                Problem::new(Gravity::Warns, "shared-key", file, message).line(*line).help(help),
+                Problem::new(Gravity::Warns, "shared-key", &entry.file, message)
+                    .line(entry.line)
+                    .help(help),
             );
         }
     }

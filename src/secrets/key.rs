@@ -73,13 +73,19 @@ impl Serial {
 pub struct Identity(Arc<[u8]>);
 
 impl Identity {
-    pub(super) fn new(bytes: &[u8]) -> Self {
+    /// A name; whether a key belongs to it, a [`SecretSet`](super::SecretSet) knows.
+    pub fn new(bytes: &[u8]) -> Self {
         Self(bytes.into())
     }
 
     /// As it travels on the wire.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+
+    /// Whole and without quotes, for tables and for programs: what a terminal would obey is escaped.
+    pub fn plain(&self) -> String {
+        Escaped { bytes: &self.0, limit: usize::MAX, quoted: false }.to_string()
     }
 }
 
@@ -107,24 +113,29 @@ const SHOWN: usize = 64;
 /// A stranger's bytes, safe to print: control characters and invalid UTF-8 escaped, quoted, and cut
 /// after 64 characters with the full length said.
 pub fn escape(bytes: &[u8]) -> Escaped<'_> {
-    Escaped(bytes)
+    Escaped { bytes, limit: SHOWN, quoted: true }
 }
 
 /// See [`escape`].
 #[derive(Debug, Clone, Copy)]
-pub struct Escaped<'a>(&'a [u8]);
+pub struct Escaped<'a> {
+    bytes: &'a [u8],
+    limit: usize,
+    quoted: bool,
+}
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut room = SHOWN;
-        f.write_str("\"")?;
-        'cut: for chunk in self.0.utf8_chunks() {
+        let quote = if self.quoted { "\"" } else { "" };
+        let mut room = self.limit;
+        f.write_str(quote)?;
+        'cut: for chunk in self.bytes.utf8_chunks() {
             for c in chunk.valid().chars() {
                 if room == 0 {
                     break 'cut;
                 }
                 room -= 1;
-                if c == '"' || c == '\\' {
+                if self.quoted && (c == '"' || c == '\\') {
                     write!(f, "\\{c}")?;
                 } else if c.is_control() || is_format(c) {
                     write!(f, "{}", c.escape_unicode())?;
@@ -140,9 +151,9 @@ impl fmt::Display for Escaped<'_> {
                 write!(f, "\\x{byte:02x}")?;
             }
         }
-        f.write_str("\"")?;
-        if room == 0 && self.0.len() > SHOWN {
-            write!(f, "... ({} bytes)", self.0.len())?;
+        f.write_str(quote)?;
+        if room == 0 && self.bytes.len() > self.limit {
+            write!(f, "... ({} bytes)", self.bytes.len())?;
         }
         Ok(())
     }
@@ -178,6 +189,14 @@ mod tests {
         let text = shown(&long);
         assert_eq!(text, format!("\"{}\"... (60000 bytes)", "x".repeat(64)));
         assert_eq!(shown(&long[..64]), format!("\"{}\"", "x".repeat(64)));
+    }
+
+    #[test]
+    fn a_name_in_a_table_is_whole_and_steers_nothing() {
+        let plain = |bytes: &[u8]| Identity::new(bytes).plain();
+        assert_eq!(plain("Zoë \"1\"".as_bytes()), "Zoë \"1\"");
+        assert_eq!(plain(b"a\x1b[31m\xff"), "a\\u{1b}[31m\\xff");
+        assert_eq!(plain(&[b'x'; 255]).len(), 255);
     }
 
     #[test]

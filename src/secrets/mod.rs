@@ -68,6 +68,8 @@ pub struct Entry {
 struct Known {
     serial: Serial,
     key: Key,
+    file: Arc<Path>,
+    line: u32,
 }
 
 /// An immutable table of identities and their keys: the merged files of one service.
@@ -106,7 +108,8 @@ impl SecretSet {
         let mut bytes = Zeroizing::new(vec![0; 32].into_boxed_slice());
         getrandom::fill(&mut bytes)?;
         let identity = Identity::new(identity.as_bytes());
-        let known = Known { serial: Serial::next(), key: Key::new(bytes) };
+        let file = Path::new("").into();
+        let known = Known { serial: Serial::next(), key: Key::new(bytes), file, line: 0 };
         Ok(Self { known: HashMap::from([(identity.clone(), known)]), first: identity })
     }
 
@@ -116,6 +119,8 @@ impl SecretSet {
         let known = |key: &[u8]| Known {
             serial: Serial::next(),
             key: Key::new(Zeroizing::new(key.into())),
+            file: Path::new("").into(),
+            line: 0,
         };
         Arc::new(Self {
             known: pairs.iter().map(|(who, key)| (Identity::new(who), known(key))).collect(),
@@ -130,20 +135,19 @@ impl SecretSet {
         mut problems: Vec<Problem>,
     ) -> Result<(Self, Vec<Problem>), Vec<Problem>> {
         let first = entries.first().map(|entry| entry.identity.clone());
-        let mut places: HashMap<Identity, (Arc<Path>, u32)> = HashMap::with_capacity(entries.len());
         let mut known: HashMap<Identity, Known> = HashMap::with_capacity(entries.len());
         for entry in entries {
-            let place = (entry.file.clone(), entry.line);
-            if let Some((file, line)) = places.insert(entry.identity.clone(), place) {
-                problems.push(Problem::duplicate(&entry, &file, line, rules.duplicates));
+            if let Some(twin) = known.get(&entry.identity) {
+                problems.push(Problem::duplicate(&entry, &twin.file, twin.line, rules.duplicates));
             }
             let serial = previous
                 .and_then(|set| set.known.get(&entry.identity))
                 .filter(|old| old.key.same_as(&entry.key))
                 .map_or_else(Serial::next, |old| old.serial);
-            known.insert(entry.identity, Known { serial, key: entry.key });
+            let Entry { identity, key, file, line } = entry;
+            known.insert(identity, Known { serial, key, file, line });
         }
-        problems.extend(file::shared_keys(&known, &places));
+        problems.extend(file::shared_keys(&known));
         match first {
             Some(first) if !problems.iter().any(|p| p.gravity == Gravity::Refuses) => {
                 Ok((Self { known, first }, problems))
@@ -185,11 +189,60 @@ impl SecretSet {
         self.known.get(grant.who.as_bytes()).is_some_and(|known| known.serial == grant.serial)
     }
 
+    /// Every identity with its file and line, in no particular order.
+    pub fn places(&self) -> impl Iterator<Item = (&Identity, &Path, u32)> {
+        self.known.iter().map(|(identity, known)| (identity, &*known.file, known.line))
+    }
+
     /// Identities that stand with the same key in both sets, for the check of RFC 9257, 4.1.
     pub fn shared_with<'a>(&'a self, other: &'a SecretSet) -> impl Iterator<Item = &'a Identity> {
         self.known.iter().filter_map(|(identity, known)| {
             other.known.get(identity).filter(|k| k.key.same_as(&known.key)).map(|_| identity)
         })
+    }
+}
+
+/// The keys as one peer may use them: an identity that is hidden from it is answered as one that
+/// nobody knows, in alert and in time.
+#[derive(Clone)]
+pub struct Keys {
+    set: Arc<SecretSet>,
+    hides: Option<Arc<Hides>>,
+}
+
+type Hides = dyn Fn(&Identity) -> bool + Send + Sync;
+
+impl Keys {
+    /// All of a set.
+    pub fn all(set: Arc<SecretSet>) -> Self {
+        Self { set, hides: None }
+    }
+
+    /// A set without those identities for which `hides` holds; it must be pure and quick.
+    pub fn without(
+        set: Arc<SecretSet>,
+        hides: impl Fn(&Identity) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        Self { set, hides: Some(Arc::new(hides)) }
+    }
+
+    /// As [`SecretSet::find`].
+    pub fn find(&self, identity: &[u8]) -> Option<(&Key, Claim)> {
+        let found = self.set.find(identity)?;
+        let hidden = self.hides.as_ref().is_some_and(|hides| hides(found.1.who()));
+        (!hidden).then_some(found)
+    }
+}
+
+impl std::fmt::Debug for Keys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keys").field("set", &self.set).finish_non_exhaustive()
+    }
+}
+
+impl From<Arc<SecretSet>> for Keys {
+    fn from(set: Arc<SecretSet>) -> Self {
+        Self::all(set)
     }
 }
 

@@ -14,6 +14,10 @@ use crate::secrets::escape;
 pub enum Cause {
     /// Server end: nobody of that name is in the key files.
     UnknownIdentity(Vec<u8>),
+    /// Server end: the identity is not taken from this address, and was answered as an unknown one.
+    NotFromHere(Vec<u8>),
+    /// Server end: the time of its key is over, and it was answered as an unknown one.
+    Expired(Vec<u8>),
     /// Server end: the name is known, the key is another.
     WrongKey(Vec<u8>),
     /// Server end: a TLS client that knows no key.
@@ -57,6 +61,8 @@ impl Cause {
     pub fn name(&self) -> &'static str {
         match self {
             Self::UnknownIdentity(_) => "unknown-identity",
+            Self::NotFromHere(_) => "not-allowed-from",
+            Self::Expired(_) => "expired",
             Self::WrongKey(_) | Self::ServerKeyDiffers(_) => "wrong-key",
             Self::NoPsk => "no-psk",
             Self::NoCommonSuite => "no-common-suite",
@@ -78,6 +84,12 @@ impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::UnknownIdentity(identity) => write!(f, "unknown identity {}", escape(identity)),
+            Self::NotFromHere(identity) => {
+                write!(f, "identity {} is not allowed from this address", escape(identity))
+            }
+            Self::Expired(identity) => {
+                write!(f, "the key of identity {} has expired", escape(identity))
+            }
             Self::WrongKey(identity) => write!(f, "wrong key for identity {}", escape(identity)),
             Self::NoPsk => f.write_str("the client offered no pre-shared key"),
             Self::NoCommonSuite => f.write_str("no suite in common"),

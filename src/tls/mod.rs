@@ -10,7 +10,6 @@ mod psk;
 mod tests;
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::{fmt, io};
 
@@ -21,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::config::diagnostic::Diagnostic;
 use crate::config::model::{Mode, NamePattern, PskHash, TlsConfig};
-use crate::secrets::{Grant, Identity, SecretSet};
+use crate::secrets::{Grant, Identity, Keys};
 use crate::sys::cpu::has_aes;
 use crate::sys::openssl as sys;
 use context::Built;
@@ -42,7 +41,7 @@ pub struct Named {
     /// The service's own TLS settings.
     pub acceptor: Acceptor,
     /// The service's own keys, which are the only ones that count then.
-    pub secrets: Arc<SecretSet>,
+    pub secrets: Keys,
 }
 
 /// The client end's side of a handshake.
@@ -123,10 +122,10 @@ impl Acceptor {
     /// only what that one demands counts.
     ///
     /// # Errors
-    /// The peer did not prove a key of `secrets`, in time and in a way that this end accepts.
+    /// The peer did not prove one of the keys, in time and in a way that this end accepts.
     pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
-        secrets: Arc<SecretSet>,
+        keys: impl Into<Keys>,
         named: Vec<Named>,
         stream: S,
     ) -> Result<Secured<S>, Failure<S>> {
@@ -134,7 +133,7 @@ impl Acceptor {
             Ok(ssl) => ssl,
             Err(error) => return Err(cannot_begin(&error, stream)),
         };
-        if let Err(error) = Handshake::server(&mut ssl, secrets, self.hash, named) {
+        if let Err(error) = Handshake::server(&mut ssl, keys.into(), self.hash, named) {
             return Err(cannot_begin(&error, stream));
         }
         let mut tls = wrap(ssl, stream)?;
@@ -170,7 +169,7 @@ impl Connector {
     /// The server did not prove that it holds the key of that identity.
     pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
-        secrets: Arc<SecretSet>,
+        keys: impl Into<Keys>,
         identity: Identity,
         name: Option<&str>,
         stream: S,
@@ -179,7 +178,7 @@ impl Connector {
             Ok(ssl) => ssl,
             Err(error) => return Err(cannot_begin(&error, stream)),
         };
-        if let Err(error) = Handshake::client(&mut ssl, secrets, identity.clone(), self.hash) {
+        if let Err(error) = Handshake::client(&mut ssl, keys.into(), identity.clone(), self.hash) {
             return Err(cannot_begin(&error, stream));
         }
         // OpenSSL fails to build a 1.3 ClientHello around an empty identity, which RFC 8446 (4.2.11)

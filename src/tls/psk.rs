@@ -6,7 +6,7 @@
 //! key exchange is the PSK, because then both Finished messages hang on it. [`Handshake::granted`]
 //! is the one place where a claim becomes a Grant.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use openssl::error::ErrorStack;
 use openssl::ex_data::Index;
@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 
 use super::Named;
 use crate::config::model::PskHash;
-use crate::secrets::{Claim, Grant, Identity, Proof, SecretSet, decoy};
+use crate::secrets::{Claim, Grant, Identity, Keys, Proof, decoy};
 use crate::sys::openssl as sys;
 
 /// `pre_shared_key` (RFC 8446, 4.2.11).
@@ -32,7 +32,7 @@ const DECOY_TAG: [u8; 8] = [0; 8];
 /// What one handshake knows of keys. Lives on its SSL object from before the first message until
 /// the handshake ends; then the table of secrets is taken away again.
 pub(super) struct Handshake {
-    secrets: Option<Arc<SecretSet>>,
+    secrets: Option<Keys>,
     hash: PskHash,
     role: Role,
     /// The services that the client can ask for; empty once the handshake is over.
@@ -87,7 +87,7 @@ fn handshake(ssl: &mut SslRef) -> Option<&mut Handshake> {
 impl Handshake {
     pub(super) fn server(
         ssl: &mut SslRef,
-        secrets: Arc<SecretSet>,
+        secrets: Keys,
         hash: PskHash,
         named: Vec<Named>,
     ) -> Result<(), ErrorStack> {
@@ -98,7 +98,7 @@ impl Handshake {
 
     pub(super) fn client(
         ssl: &mut SslRef,
-        secrets: Arc<SecretSet>,
+        secrets: Keys,
         identity: Identity,
         hash: PskHash,
     ) -> Result<(), ErrorStack> {

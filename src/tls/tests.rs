@@ -12,9 +12,12 @@ use openssl::ssl::{SslContextBuilder, SslMethod, SslSessionCacheMode, SslVerifyM
 use openssl::x509::{X509, X509NameBuilder};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
+use std::sync::Arc;
+
 use super::*;
 use crate::config::model::Authentication;
 use crate::config::{Format, load_text};
+use crate::secrets::SecretSet;
 
 const KEY: &[u8] = b"a key of thirty-two bytes, no more";
 const OTHER: &[u8] = b"another key of about as many bytes";

@@ -67,9 +67,9 @@ struct Room {
 }
 
 /// An IPv4 address, an IPv6 /64 (what one host gets), or this machine's own Unix sockets.
-type Source = Option<IpAddr>;
+pub(super) type Source = Option<IpAddr>;
 
-fn source(ip: Option<IpAddr>) -> Source {
+pub(super) fn source(ip: Option<IpAddr>) -> Source {
     ip.map(|ip| match ip {
         IpAddr::V6(v6) => {
             let [a, b, c, d, ..] = v6.segments();

@@ -1,10 +1,13 @@
 //! Where sockets and TLS meet: sessions, and the services that own them.
 
 mod admission;
+mod policy;
 mod relay;
+mod roster;
 mod service;
 mod session;
 mod setup;
 
-pub use service::{Info, Limits, Phase, Service, Shared};
+pub use roster::{Info, Reached};
+pub use service::{Failure, Limits, Phase, Service, Shared, Use};
 pub use setup::Setup;

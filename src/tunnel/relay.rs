@@ -73,31 +73,47 @@ pub(super) enum Outcome {
     Upstream(Fault),
 }
 
+/// Over how long a rate is taken.
+const WINDOW: Duration = Duration::from_secs(1);
+
 /// What a session has moved so far, for whoever looks from outside.
 #[derive(Debug)]
 pub(super) struct Meter {
     base: Instant,
     touched: AtomicU64,
-    up: AtomicU64,
-    down: AtomicU64,
+    up: Counted,
+    down: Counted,
+    /// When the window that is being counted began, in milliseconds since `base`.
+    window: AtomicU64,
+}
+
+/// The bytes of one direction.
+#[derive(Debug, Default)]
+struct Counted {
+    total: AtomicU64,
+    /// The total at the begin of the window.
+    before: AtomicU64,
+    /// Bytes a second in the window before.
+    rate: AtomicU64,
 }
 
 impl Default for Meter {
     fn default() -> Self {
-        let zero = || AtomicU64::new(0);
-        Self { base: Instant::now(), touched: zero(), up: zero(), down: zero() }
+        let (touched, window) = (AtomicU64::new(0), AtomicU64::new(0));
+        let (up, down) = (Counted::default(), Counted::default());
+        Self { base: Instant::now(), touched, up, down, window }
     }
 }
 
 impl Meter {
     /// Bytes from downstream to upstream.
     pub(super) fn up(&self) -> u64 {
-        self.up.load(Ordering::Relaxed)
+        self.up.total.load(Ordering::Relaxed)
     }
 
     /// Bytes from upstream to downstream.
     pub(super) fn down(&self) -> u64 {
-        self.down.load(Ordering::Relaxed)
+        self.down.total.load(Ordering::Relaxed)
     }
 
     /// When a byte moved last, in either direction.
@@ -105,9 +121,49 @@ impl Meter {
         self.base + Duration::from_millis(self.touched.load(Ordering::Relaxed))
     }
 
+    /// Bytes a second of late: up and down. They are those of the last window that was full, or of
+    /// the one that has begun, once that is longer.
+    pub(super) fn rates(&self) -> (u64, u64) {
+        let open = self.age(Instant::now()).saturating_sub(self.window.load(Ordering::Relaxed));
+        let of = |counted: &Counted| match u128::from(open) >= WINDOW.as_millis() {
+            true => counted.since(open),
+            false => counted.rate.load(Ordering::Relaxed),
+        };
+        (of(&self.up), of(&self.down))
+    }
+
+    fn age(&self, now: Instant) -> u64 {
+        u64::try_from((now - self.base).as_millis()).unwrap_or(u64::MAX)
+    }
+
     fn touch(&self, now: Instant) {
-        let age = u64::try_from((now - self.base).as_millis()).unwrap_or(u64::MAX);
+        self.touched.store(self.age(now), Ordering::Relaxed);
+    }
+
+    fn count(&self, now: Instant, up: u64, down: u64) {
+        let age = self.age(now);
+        let open = age.saturating_sub(self.window.load(Ordering::Relaxed));
+        if u128::from(open) >= WINDOW.as_millis() {
+            self.up.roll(open);
+            self.down.roll(open);
+            self.window.store(age, Ordering::Relaxed);
+        }
+        self.up.total.store(up, Ordering::Relaxed);
+        self.down.total.store(down, Ordering::Relaxed);
         self.touched.store(age, Ordering::Relaxed);
+    }
+}
+
+impl Counted {
+    /// Bytes a second since the window began, `open` milliseconds ago.
+    fn since(&self, open: u64) -> u64 {
+        let moved = self.total.load(Ordering::Relaxed) - self.before.load(Ordering::Relaxed);
+        moved.saturating_mul(1000) / open.max(1)
+    }
+
+    fn roll(&self, open: u64) {
+        self.rate.store(self.since(open), Ordering::Relaxed);
+        self.before.store(self.total.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 }
 
@@ -132,9 +188,7 @@ pub(super) async fn relay<D: Side, U: Side>(
         let first = up.poll(cx, downstream, upstream);
         let second = down.poll(cx, upstream, downstream);
         if before != (up.progress(), down.progress()) {
-            meter.up.store(up.bytes, Ordering::Relaxed);
-            meter.down.store(down.bytes, Ordering::Relaxed);
-            meter.touch(Instant::now());
+            meter.count(Instant::now(), up.bytes, down.bytes);
         }
         match (first, second) {
             (Poll::Ready(Err(Broken::Reader(fault))), _)

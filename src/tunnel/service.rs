@@ -1,8 +1,9 @@
 //! The running service: its listeners, its current Setup, and the sessions it owns.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,16 +11,15 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::admission::{Handshakes, Seats};
-use super::relay::Meter;
+use super::roster::{Info, Roster};
 use super::session::Session;
 use super::setup::{Role, Setup};
-use crate::config::model::Level;
+use crate::config::model::{Level, OnRevocation};
 use crate::net::{self, Acceptable, Peer, Socket};
 use crate::observe::event::{Event, Scope};
 use crate::observe::limit::Limiter;
 use crate::observe::metrics::Counters;
 use crate::secrets::{Grant, Identity};
-use crate::tls::Facts;
 
 /// The pause after a failed accept, so that a lack of descriptors costs no CPU time and is over at
 /// most this long after there are some again.
@@ -94,43 +94,29 @@ pub struct Service {
     phase: watch::Sender<Phase>,
     /// The services that clients reach by sending a name here.
     named: watch::Sender<Arc<[Arc<Service>]>>,
-    open: Mutex<BTreeMap<u64, Arc<Info>>>,
+    pub(super) roster: Arc<Roster>,
+    /// By the name on the wire. Only who has proven a key is here: never more than there are keys.
+    uses: Mutex<HashMap<Identity, Use>>,
+    failure: Mutex<Option<Failure>>,
+    handshakes: AtomicUsize,
 }
 
-/// An open session, for whoever asks who is in.
-#[derive(Debug)]
-pub struct Info {
-    /// The downstream peer.
-    pub peer: Peer,
-    /// Whose key it was.
-    pub who: Identity,
-    /// What the handshake settled on.
-    pub facts: Facts,
-    /// The upstream address.
-    pub target: String,
-    /// When it was let in.
-    pub since: Instant,
-    pub(super) meter: Meter,
+/// What an identity's key was used for.
+#[derive(Debug, Clone, Copy)]
+pub struct Use {
+    /// When it was proven last.
+    pub last: jiff::Timestamp,
+    /// How often it was since the start.
+    pub count: u64,
 }
 
-impl Info {
-    /// Bytes so far: from downstream to upstream, and back.
-    pub fn bytes(&self) -> (u64, u64) {
-        (self.meter.up(), self.meter.down())
-    }
-}
-
-/// An entry in the list of open sessions; taken out on drop.
-pub(super) struct Listed {
-    service: Arc<Service>,
-    number: u64,
-    pub(super) info: Arc<Info>,
-}
-
-impl Drop for Listed {
-    fn drop(&mut self) {
-        self.service.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
-    }
+/// Something that went wrong at a client end.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// When.
+    pub time: jiff::Timestamp,
+    /// In words.
+    pub words: String,
 }
 
 /// The limits of its own that a service has; what is unset counts in the process's.
@@ -182,22 +168,73 @@ impl Service {
             shared,
             phase: watch::Sender::new(Phase::Running),
             named: watch::Sender::new(Arc::default()),
-            open: Mutex::default(),
+            roster: Arc::default(),
+            uses: Mutex::default(),
+            failure: Mutex::default(),
+            handshakes: AtomicUsize::new(0),
         })
     }
 
-    /// The open sessions by number.
+    /// The open sessions by number, those whose target is still being reached among them.
     pub fn sessions(&self) -> Vec<(u64, Arc<Info>)> {
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.iter().map(|(number, info)| (*number, info.clone())).collect()
+        self.roster.all()
     }
 
-    pub(super) fn list(self: &Arc<Self>, number: u64, info: Info) -> Listed {
-        let info = Arc::new(info);
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.insert(number, info.clone());
-        drop(open);
-        Listed { service: self.clone(), number, info }
+    /// Ends the session of that number; how many that are.
+    pub fn kick(&self, number: u64) -> usize {
+        self.roster.kick(|other, _| other == number)
+    }
+
+    /// Ends the sessions of an identity, by its own name or one on the wire; how many that are.
+    pub fn kick_identity(&self, name: &str) -> usize {
+        self.roster.kick(|_, info| info.who.plain() == name || info.wire.plain() == name)
+    }
+
+    /// How many sessions it may have at once.
+    pub fn most_sessions(&self) -> usize {
+        self.capacity().seats.limit()
+    }
+
+    /// How many handshakes are under way.
+    pub fn handshakes(&self) -> usize {
+        self.handshakes.load(Ordering::Relaxed)
+    }
+
+    /// Counts a handshake for as long as what is returned lives.
+    pub(super) fn handshaking(self: &Arc<Self>) -> Handshaking {
+        self.handshakes.fetch_add(1, Ordering::Relaxed);
+        Handshaking(self.clone())
+    }
+
+    /// Notes that a key was proven.
+    pub(super) fn used(&self, wire: &Identity) {
+        let last = jiff::Timestamp::now();
+        let mut uses = self.uses.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = uses.entry(wire.clone()).or_insert(Use { last, count: 0 });
+        *entry = Use { last, count: entry.count + 1 };
+    }
+
+    /// What the keys were used for, by the name on the wire.
+    pub fn uses(&self) -> HashMap<Identity, Use> {
+        self.uses.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes why an application behind a client end saw nothing but a reset.
+    pub(super) fn failed(&self, words: String) {
+        let failure = Failure { time: jiff::Timestamp::now(), words };
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
+    }
+
+    /// The last of those.
+    pub fn last_failure(&self) -> Option<Failure> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Looks again who may be here, because time alone may have changed that.
+    pub fn reconsider(&self) {
+        if self.setup().policies.expires() {
+            self.current.send_modify(|_| {});
+        }
     }
 
     /// What its next session takes a part of.
@@ -227,6 +264,9 @@ impl Service {
         let mut capacity = self.capacity.lock().unwrap_or_else(PoisonError::into_inner);
         capacity.follow(limits, &self.shared.capacity);
         drop(capacity);
+        let mut uses = self.uses.lock().unwrap_or_else(PoisonError::into_inner);
+        uses.retain(|wire, _| setup.secrets.find(wire.as_bytes()).is_some());
+        drop(uses);
         self.current.send_replace(Arc::new(setup));
     }
 
@@ -254,12 +294,30 @@ impl Service {
         self.phase.send_replace(phase);
     }
 
-    /// Returns when the current Setup no longer grants what an earlier one did. Tests the present
-    /// one first, so that nothing is missed between handshake and now.
-    pub(super) async fn revoked(&self, grant: &Grant) {
+    /// Returns when a session must go because the current Setup no longer admits what an earlier one
+    /// did. Tests the present one first, so that nothing is missed between handshake and now.
+    pub(super) async fn revoked(&self, grant: &Grant, ip: Option<IpAddr>) {
         let mut setups = self.current.subscribe();
-        if setups.wait_for(|setup| !setup.secrets.grants(grant)).await.is_err() {
-            std::future::pending::<()>().await;
+        loop {
+            let gone = |setup: &Arc<Setup>| !setup.admits(grant, ip);
+            let policy = setups.wait_for(gone).await.map(|setup| setup.policies.on_revocation);
+            let Ok(policy) = policy else {
+                return std::future::pending().await;
+            };
+            let back = |setup: &Arc<Setup>| setup.admits(grant, ip);
+            match policy {
+                OnRevocation::Cut => return,
+                // The next configuration may think otherwise.
+                OnRevocation::Keep => drop(setups.changed().await),
+                OnRevocation::Grace(grace) => {
+                    let again = async { setups.wait_for(back).await.is_ok() };
+                    tokio::select! {
+                        () = sleep(grace) => return,
+                        // The key is there again, as it was.
+                        _ = again => {}
+                    }
+                }
+            }
         }
     }
 
@@ -334,6 +392,16 @@ impl Service {
                 }
             }
         }
+    }
+}
+
+/// A handshake under way.
+#[derive(Debug)]
+pub(super) struct Handshaking(Arc<Service>);
+
+impl Drop for Handshaking {
+    fn drop(&mut self) {
+        self.0.handshakes.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -14,11 +14,11 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::admission::Seat;
 use super::relay::{Fault, Meter, Outcome, Side, relay};
-use super::service::{Info, Listed, Phase, Service};
+use super::roster::{Full, Member, Newcomer, Order};
+use super::service::{Phase, Service};
 use super::setup::{Clocks, Role, Setup};
-use crate::config::model::{Level, Mode, ProxyHeader};
+use crate::config::model::{Level, Mode, ProxyHeader, WhenFull};
 use crate::net::{self, Caller, Peer, Reached, Socket};
 use crate::observe::event::{Event, Manner, Scope};
 use crate::secrets::{Grant, Identity};
@@ -30,6 +30,9 @@ const QUIET: Duration = Duration::from_secs(1);
 const LINGER: Duration = Duration::from_secs(5);
 /// How long a refused peer may take to read its alert.
 const ALERT: Duration = Duration::from_secs(1);
+/// How long a newcomer waits for the session whose place it takes: as long as that one's backend may
+/// take to close, and a moment more.
+const MAKE_WAY: Duration = LINGER.saturating_add(Duration::from_millis(500));
 
 impl Side for Socket {
     fn fault(&self) -> Option<std::io::Error> {
@@ -68,6 +71,8 @@ enum Cut {
         delivered: bool,
     },
     Revoked,
+    /// Somebody said that it must go.
+    Ordered(Order),
     Draining,
     DrainExpired,
 }
@@ -91,7 +96,7 @@ impl End {
     fn level(&self, mode: Mode) -> Level {
         match (self, mode) {
             (Self::Tls(_), Mode::Client) | (Self::Cut(Cut::DrainExpired), _) => Level::Warning,
-            (Self::Cut(Cut::Revoked), _) => Level::Notice,
+            (Self::Cut(Cut::Revoked | Cut::Ordered(_)), _) => Level::Notice,
             _ => Level::Info,
         }
     }
@@ -140,6 +145,8 @@ impl End {
             Self::Cut(Cut::Idle) => "idle",
             Self::Cut(Cut::HalfClosed { .. }) => "half-closed",
             Self::Cut(Cut::Revoked) => "revoked",
+            Self::Cut(Cut::Ordered(Order::Kicked)) => "kicked",
+            Self::Cut(Cut::Ordered(Order::TakenOver(_))) => "taken-over",
             Self::Cut(Cut::Draining) => "draining",
             Self::Cut(Cut::DrainExpired) => "drain-expired",
         }
@@ -161,6 +168,10 @@ impl fmt::Display for End {
                 f.write_str("close-timeout: one direction had ended, the other stayed silent")
             }
             Self::Cut(Cut::Revoked) => f.write_str("the identity or its key was revoked"),
+            Self::Cut(Cut::Ordered(Order::Kicked)) => f.write_str("kicked by an operator"),
+            Self::Cut(Cut::Ordered(Order::TakenOver(by))) => {
+                write!(f, "session #{by} has taken its place")
+            }
             Self::Cut(Cut::Draining) => f.write_str("stopping, and the session was silent"),
             Self::Cut(Cut::DrainExpired) => f.write_str("stopping, and the drain-timeout is over"),
         }
@@ -180,6 +191,11 @@ impl Session {
     pub(super) async fn run(mut self, socket: Socket) -> bool {
         let mut setup = self.service.setup();
         self.service.shared.arrivals.log(&Event::Accepted { peer: &self.peer }, self.scope());
+        if !setup.policies.accepts(self.peer.ip()) {
+            self.service.counters.refused("not-allowed-from");
+            self.log_stranger(&Event::NotAllowed { peer: &self.peer });
+            return false;
+        }
         if let Err(error) = self.service.prepare(&setup, &socket, self.number) {
             self.service.counters.refused("socket-options");
             self.log_stranger(&Event::Unprepared { peer: &self.peer, error: &error });
@@ -212,14 +228,16 @@ impl Session {
 
     async fn establish(&mut self, setup: &mut Arc<Setup>, socket: Socket) -> Option<Open> {
         let at_door = setup.clone();
+        let ip = self.peer.ip();
         match &at_door.role {
             Role::Server(acceptor) => {
-                let place = self.service.capacity().handshakes.enter(self.peer.ip());
-                let secrets = setup.secrets.clone();
+                let place = self.service.capacity().handshakes.enter(ip);
+                let counted = self.service.handshaking();
+                let keys = setup.keys(ip);
                 let asked: Vec<Asked> =
                     self.service.named().iter().map(|s| (s.clone(), s.setup())).collect();
-                let named = asked.iter().filter_map(|(_, setup)| setup.named()).collect();
-                let handshake = acceptor.accept(secrets, named, socket);
+                let named = asked.iter().filter_map(|(_, setup)| setup.named(ip)).collect();
+                let handshake = acceptor.accept(keys, named, socket);
                 let limit = self.accepted + setup.clocks.handshake;
                 let handshake = tokio::select! {
                     done = timeout_at(limit, handshake) => done,
@@ -236,7 +254,7 @@ impl Session {
                     }
                     Ok(Err(Failure { cause, stream, named })) => {
                         self.belong_to(named.and_then(|n| asked.get(n)), setup);
-                        self.refused(&cause);
+                        self.refused(&setup.truth(cause, ip));
                         // Lingering is bounded like the handshake itself: in time, and by the place.
                         if let Some(socket) = stream {
                             tokio::select! {
@@ -251,42 +269,54 @@ impl Session {
                         return None;
                     }
                 };
-                drop(place);
+                drop((place, counted));
                 self.secured(Mode::Server, &grant, &facts);
-                let seat = self.admit()?;
+                let member = self.admit(setup, grant.who()).await?;
                 let local = stream.socket().and_then(Socket::local_address);
-                let Some(reached) = self.reach(setup, Some(grant.who()), local).await else {
+                let known = Known { wire: grant.who(), facts: &facts, local };
+                let reached = tokio::select! {
+                    reached = self.reach(setup, Some(&known)) => reached,
+                    order = member.info.ordered() => {
+                        self.left_early(&End::Cut(Cut::Ordered(order)));
+                        None
+                    }
+                };
+                let Some(reached) = reached else {
                     if let Some(socket) = stream.into_socket() {
                         socket.reset_on_close(true);
                     }
                     return None;
                 };
-                let listed = self.opened(&grant, facts, reached.address);
+                self.opened(&member, facts, reached.address);
                 let (downstream, upstream) = (Box::new(stream), reached.socket);
                 let streams = Streams::Server { downstream, upstream };
-                Some(Open { streams, grant, listed, _seat: seat })
+                Some(Open { streams, grant, member })
             }
             Role::Client { connector, identity, name } => {
-                let seat = self.admit()?;
-                let reached = self.reach(setup, None, None).await?;
+                let member = self.admit(setup, identity).await?;
+                let reached = self.reach(setup, None).await?;
                 let address = reached.address;
                 let (secrets, identity) = (setup.secrets.clone(), identity.clone());
                 let name = name.of(reached.endpoint.as_ref());
                 Event::Presenting { who: &identity, name }.log(self.scope());
+                let counted = self.service.handshaking();
                 let handshake = connector.connect(secrets, identity, name, reached.socket);
                 let limit = Instant::now() + setup.clocks.handshake;
                 let (cause, stream) = match timeout_at(limit, handshake).await {
                     Ok(Ok(Secured { stream, grant, facts, .. })) => {
+                        drop(counted);
                         self.secured(Mode::Client, &grant, &facts);
-                        let listed = self.opened(&grant, facts, address);
+                        self.opened(&member, facts, address);
                         let upstream = Box::new(stream);
                         let streams = Streams::Client { downstream: socket, upstream };
-                        return Some(Open { streams, grant, listed, _seat: seat });
+                        return Some(Open { streams, grant, member });
                     }
                     Ok(Err(Failure { cause, stream, .. })) => (cause, stream),
                     Err(_) => (Cause::Timeout(setup.clocks.handshake), None),
                 };
+                drop(counted);
                 self.service.counters.refused(cause.name());
+                self.service.failed(format!("handshake with {address} failed: {cause}"));
                 // Whoever reaches the plain port causes this line, and needs no key for it.
                 self.log_stranger(&Event::HandshakeFailed { target: &address, cause: &cause });
                 // The application hears at once; the server may still have our alert to read.
@@ -304,6 +334,7 @@ impl Session {
     }
 
     fn secured(&self, mode: Mode, grant: &Grant, facts: &tls::Facts) {
+        self.service.used(grant.who());
         Event::Secured {
             mode,
             who: grant.who(),
@@ -316,17 +347,17 @@ impl Session {
     }
 
     /// Connects to the target and says what is to be said before the data, or why there is no target.
-    async fn reach(
-        &self,
-        setup: &Setup,
-        who: Option<&Identity>,
-        local: Option<SocketAddr>,
-    ) -> Option<Reached> {
+    async fn reach(&self, setup: &Setup, known: Option<&Known<'_>>) -> Option<Reached> {
         let unreachable = |error: &dyn fmt::Display| {
+            if known.is_none() {
+                self.service.failed(format!("no target answered: {error}"));
+            }
             self.log_stranger(&Event::Unreachable { peer: &self.peer, error });
         };
-        let caller = Caller { peer: &self.peer, who, scope: self.scope() };
-        let mut reached = match setup.dialer.dial(&caller).await {
+        let who = known.map(|known| setup.policies.who(known.wire));
+        let caller = Caller { peer: &self.peer, who: who.as_ref(), scope: self.scope() };
+        let own = known.and_then(|known| setup.policies.dialer(known.wire));
+        let mut reached = match own.unwrap_or(&setup.dialer).dial(&caller).await {
             Ok(reached) => reached,
             Err(error) => {
                 unreachable(&error);
@@ -337,9 +368,19 @@ impl Session {
         if let Some(child) = reached.child.take() {
             self.watch(child);
         }
-        if setup.preface == Some(ProxyHeader::V1) {
-            let line = net::proxy_header(&self.peer, local);
-            if let Err(error) = reached.socket.write_all(&line).await {
+        if let (Some(version), Some(known)) = (setup.preface, known) {
+            let header = match version {
+                ProxyHeader::V1 => net::proxy_header(&self.peer, known.local),
+                ProxyHeader::V2 => {
+                    let who = who.as_ref().unwrap_or(known.wire).as_bytes();
+                    let facts = known.facts;
+                    let group = facts.group.as_ref().map(|group| group.name.as_str());
+                    let (version, suite) = (facts.version, facts.suite.as_str());
+                    let told = net::Told { who, version, suite, group };
+                    net::proxy_header_v2(&self.peer, known.local, &told)
+                }
+            };
+            if let Err(error) = reached.socket.write_all(&header).await {
                 unreachable(&error);
                 return None;
             }
@@ -358,25 +399,51 @@ impl Session {
         });
     }
 
-    /// A seat, or a line that says why there is none.
-    fn admit(&self) -> Option<Seat> {
-        let seats = self.service.capacity().seats;
-        let seat = seats.take();
-        if seat.is_none() {
-            let limit = seats.limit();
-            self.log_stranger(&Event::Full { peer: &self.peer, limit });
-            self.service.counters.refused("full");
-        }
-        seat
+    /// A place among the sessions, or a line that says why there is none.
+    async fn admit(&self, setup: &Setup, wire: &Identity) -> Option<Member> {
+        let roster = &self.service.roster;
+        let who = setup.policies.who(wire);
+        let newcomer = Newcomer { number: self.number, peer: &self.peer, who: &who, wire };
+        let shares = setup.policies.shares(wire);
+        let patience = Instant::now() + MAKE_WAY;
+        let full = loop {
+            let mut left = std::pin::pin!(roster.left());
+            // From here on nobody's leaving is missed.
+            left.as_mut().enable();
+            let seats = self.service.capacity().seats;
+            let seat = || seats.take().ok_or_else(|| seats.limit());
+            let full = match roster.admit(&newcomer, shares, seat) {
+                Ok(member) => return Some(member),
+                Err(full) => full,
+            };
+            let own = match setup.policies.when_full {
+                WhenFull::Refuse => break full,
+                WhenFull::TakeOver => false,
+                WhenFull::TakeOverOwn => true,
+            };
+            if !roster.make_way(&newcomer, full.limit, own)
+                || timeout_at(patience, left).await.is_err()
+            {
+                break full;
+            }
+        };
+        let Full { limit, most } = full;
+        self.log_stranger(&Event::Full { peer: &self.peer, who: &who, what: limit.words(), most });
+        self.service.counters.refused("full");
+        None
     }
 
-    fn opened(&self, grant: &Grant, facts: tls::Facts, target: String) -> Listed {
+    fn opened(&self, member: &Member, facts: tls::Facts, target: String) {
         self.service.counters.opened();
-        Event::Opened { peer: &self.peer, who: grant.who(), facts: &facts, target: &target }
+        Event::Opened { peer: &self.peer, who: &member.info.who, facts: &facts, target: &target }
             .log(self.scope());
-        let (peer, who) = (self.peer.clone(), grant.who().clone());
-        let (since, meter) = (Instant::now(), Meter::default());
-        self.service.list(self.number, Info { peer, who, facts, target, since, meter })
+        member.reached(facts, target);
+    }
+
+    /// The end of a session whose target had not answered yet.
+    fn left_early(&self, end: &End) {
+        self.service.counters.refused(end.name());
+        self.log_stranger(&Event::Unreachable { peer: &self.peer, error: end });
     }
 
     fn refused(&self, cause: &Cause) {
@@ -396,16 +463,20 @@ impl Session {
         single: bool,
         mut phase: watch::Receiver<Phase>,
     ) -> bool {
-        let info = open.listed.info.clone();
+        let info = open.member.info.clone();
         let meter = &info.meter;
         let mode = open.streams.mode();
         let end = tokio::select! {
             outcome = open.streams.relay(clocks, meter) => End::of(outcome, mode),
-            () = self.service.revoked(&open.grant) => End::Cut(Cut::Revoked),
+            () = self.service.revoked(&open.grant, self.peer.ip()) => End::Cut(Cut::Revoked),
+            order = info.ordered() => End::Cut(Cut::Ordered(order)),
             cut = stopped(&mut phase, meter, single) => End::Cut(cut),
         };
-        self.service.counters.ended(end.name());
         let (up, down, age) = (meter.up(), meter.down(), self.accepted.elapsed());
+        self.service.counters.ended(end.name(), up, down);
+        if let (Mode::Client, End::Tls(_)) = (mode, &end) {
+            self.service.failed(end.to_string());
+        }
         let (level, manner) = (end.level(mode), end.manner(mode, reset));
         let complete = matches!(end, End::Complete);
         Event::Closed { level, mode, complete, end: &end, manner, up, down, age }.log(self.scope());
@@ -423,8 +494,14 @@ type Asked = (Arc<Service>, Arc<Setup>);
 struct Open {
     streams: Streams,
     grant: Grant,
-    listed: Listed,
-    _seat: Seat,
+    member: Member,
+}
+
+/// What a server end knows when it connects to its backend.
+struct Known<'a> {
+    wire: &'a Identity,
+    facts: &'a tls::Facts,
+    local: Option<SocketAddr>,
 }
 
 enum Streams {

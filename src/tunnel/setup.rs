@@ -1,17 +1,19 @@
 //! One service ready to work: everything that its configuration asked for, built or refused whole.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::policy::{Now, Policies, Warning};
 use crate::config::diagnostic::{Diagnostic, Place, Severity};
 use crate::config::model::{
     Authentication, Decided, Endpoint, Host, Keepalive, Level, Mode, NamePattern, ProxyHeader,
     PskConfig, ServiceConfig, SocketOption, Source,
 };
 use crate::net::Dialer;
-use crate::secrets::{Gravity, Identity, Problem, SecretSet, escape};
-use crate::tls::{Acceptor, Connector, Named};
+use crate::secrets::{Grant, Gravity, Identity, Keys, Problem, SecretSet, escape};
+use crate::tls::{Acceptor, Cause, Connector, Named};
 
 /// A service's configuration, keys, TLS context and dialer. Immutable, shared, replaced as a whole.
 #[derive(Debug)]
@@ -19,6 +21,7 @@ pub struct Setup {
     pub(super) secrets: Arc<SecretSet>,
     pub(super) role: Role,
     pub(super) dialer: Dialer,
+    pub(super) policies: Policies,
     pub(super) clocks: Clocks,
     pub(super) reset: Option<bool>,
     pub(super) preface: Option<ProxyHeader>,
@@ -115,17 +118,23 @@ impl Setup {
         let Some(role) = role else {
             return Err(Vec::new());
         };
-        Ok(Self {
-            secrets,
-            role,
-            dialer: Dialer::new(
-                config.target.clone(),
+        let dialer = |target| {
+            Dialer::new(
+                target,
                 config.failover.value,
                 config.local.as_ref().map(|local| local.value.clone()),
                 config.timeouts.connect.value,
                 dialed,
                 config.sockets.upstream.clone(),
-            ),
+            )
+        };
+        let policies = Policies::new(config, dialer);
+        findings.extend(policies.warnings(config, &secrets).into_iter().map(warning));
+        Ok(Self {
+            secrets,
+            role,
+            dialer: dialer(config.target.clone()),
+            policies,
             clocks: Clocks {
                 handshake: config.timeouts.handshake.value,
                 idle: config.timeouts.idle.value,
@@ -144,14 +153,70 @@ impl Setup {
         })
     }
 
-    /// What a handshake at another service's door has to know of this one.
-    pub(super) fn named(&self) -> Option<Named> {
+    /// What a handshake with a peer at that address has to know of this service, at whose door it is
+    /// not.
+    pub(super) fn named(self: &Arc<Self>, ip: Option<IpAddr>) -> Option<Named> {
         let (_, pattern) = self.asked_at.as_ref()?;
         let Role::Server(acceptor) = &self.role else {
             return None;
         };
         let (pattern, acceptor) = (pattern.clone(), acceptor.clone());
-        Some(Named { pattern, acceptor, secrets: self.secrets.clone() })
+        Some(Named { pattern, acceptor, secrets: self.keys(ip) })
+    }
+
+    /// The keys that a peer at that address can use now.
+    pub(super) fn keys(self: &Arc<Self>, ip: Option<IpAddr>) -> Keys {
+        if !self.policies.may_object() {
+            return Keys::all(self.secrets.clone());
+        }
+        let (setup, now) = (self.clone(), Now::read());
+        Keys::without(self.secrets.clone(), move |wire| {
+            setup.policies.objection(wire, ip, now).is_some()
+        })
+    }
+
+    /// The true cause, where an identity was only answered as an unknown one.
+    pub(super) fn truth(&self, cause: Cause, ip: Option<IpAddr>) -> Cause {
+        let Cause::UnknownIdentity(name) = &cause else { return cause };
+        let Some((_, claim)) = self.secrets.find(name) else { return cause };
+        match self.policies.objection(claim.who(), ip, Now::read()) {
+            Some(objection) => objection(name.clone()),
+            None => cause,
+        }
+    }
+
+    /// Whether a session that was let in from that address by an earlier Setup may go on.
+    pub(super) fn admits(&self, grant: &Grant, ip: Option<IpAddr>) -> bool {
+        self.secrets.grants(grant)
+            && self.policies.objection(grant.who(), ip, Now::read()).is_none()
+    }
+
+    /// To whom a name on the wire belongs.
+    pub fn owner(&self, wire: &Identity) -> Identity {
+        self.policies.who(wire)
+    }
+
+    /// When the key under a name stops to be taken, and whether that moment has come.
+    pub fn expiry(&self, wire: &Identity) -> Option<(jiff::Timestamp, bool)> {
+        self.policies.expiry(wire, Now::read())
+    }
+
+    /// What is to be said of keys whose time is over or nearly so, and the like.
+    pub fn warnings(&self, config: &ServiceConfig) -> Vec<Diagnostic> {
+        self.policies.warnings(config, &self.secrets).into_iter().map(warning).collect()
+    }
+
+    /// Which side wears TLS.
+    pub fn mode(&self) -> Mode {
+        match self.role {
+            Role::Server(_) => Mode::Server,
+            Role::Client { .. } => Mode::Client,
+        }
+    }
+
+    /// Where its connections go, as the configuration names it.
+    pub fn targets(&self) -> Vec<String> {
+        self.dialer.targets()
     }
 
     /// The keys.
@@ -204,6 +269,17 @@ fn tls_end(
             };
             Ok(Some(Role::Client { connector, identity, name }))
         }
+    }
+}
+
+fn warning(warning: Warning) -> Diagnostic {
+    Diagnostic {
+        severity: Severity::Warning,
+        code: warning.code,
+        place: warning.at.place().cloned(),
+        message: warning.message,
+        label: None,
+        help: Some(warning.help),
     }
 }
 

@@ -72,7 +72,7 @@ fn a_service_that_is_full_refuses_the_next_one_and_has_room_again_when_one_leave
     second.echo(b"two");
     let third = Plain::connect(client.address("plain"));
     assert_eq!(third.end(), Ending::Rst);
-    server.wait_logged("2 sessions are open, which is the limit");
+    server.wait_logged("the most sessions of this service are open (2)");
     assert_eq!(backend.accepted(), 2, "the third caused no connection to the backend");
     drop(first);
     until("a seat", PATIENCE, || {

@@ -112,7 +112,7 @@ fn text_of_any_language_is_left_as_it_is() {
 
 #[test]
 fn an_event_reaches_the_renderer_with_its_own_level_service_and_session() {
-    let event = Event::Full { peer: &"192.0.2.1:5", limit: 3 };
+    let event = Event::Full { peer: &"192.0.2.1:5", who: &"a", what: "sessions", most: 3 };
     let records =
         records(|| event.log(Scope { service: Some("plc"), session: Some(9), level: None }));
     let [record] = &records[..] else {
@@ -121,7 +121,7 @@ fn an_event_reaches_the_renderer_with_its_own_level_service_and_session() {
     assert_eq!(record.level, Some(Level::Notice as u8));
     assert_eq!(record.event, "service-full");
     assert_eq!((record.service.as_deref(), record.session), (Some("plc"), Some(9)));
-    assert_eq!(record.message, "turned 192.0.2.1:5 away: 3 sessions are open, which is the limit");
+    assert_eq!(record.message, "turned a at 192.0.2.1:5 away: sessions are open (3)");
 }
 
 #[test]

@@ -1,0 +1,241 @@
+//! Who may come, from where, how often and to which backend: what the configuration says of a service
+//! and of single identities.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::model::{
+    Decided, IpRange, OnRevocation, ServiceConfig, Target, WhenFull as When,
+};
+use crate::net::Dialer;
+use crate::secrets::{Identity, SecretSet};
+use crate::sys::clock;
+use crate::tls::Cause;
+
+/// How long before the end of a key it is warned of.
+const AHEAD: Duration = Duration::from_secs(30 * 86_400);
+
+/// The rules of one service.
+#[derive(Debug)]
+pub(super) struct Policies {
+    /// By the name on the wire; who is not here has no rules of its own.
+    by_wire: HashMap<Identity, Arc<Policy>>,
+    allow_from: Vec<IpRange>,
+    per_source: Option<usize>,
+    per_identity: Option<usize>,
+    pub(super) when_full: When,
+    pub(super) on_revocation: OnRevocation,
+}
+
+/// The rules of one identity.
+#[derive(Debug)]
+struct Policy {
+    who: Identity,
+    allow_from: Vec<IpRange>,
+    dialer: Option<Dialer>,
+    max_sessions: Option<usize>,
+    expires: Option<jiff::Timestamp>,
+}
+
+/// The most sessions at once, of one source and of one identity.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shares {
+    pub(super) source: Option<usize>,
+    pub(super) identity: Option<usize>,
+}
+
+/// A moment by this machine's clock; none while it shows a time before this program was built, as a
+/// board without a battery does until it has heard of the time. Nothing expires then.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Now(Option<jiff::Timestamp>);
+
+impl Now {
+    pub(super) fn read() -> Self {
+        Self((!clock::is_before_build()).then(jiff::Timestamp::now))
+    }
+
+    fn is_after(self, end: Option<jiff::Timestamp>) -> bool {
+        matches!((self.0, end), (Some(now), Some(end)) if now >= end)
+    }
+}
+
+fn allows(ranges: &[IpRange], ip: Option<IpAddr>) -> bool {
+    // Who comes over a Unix socket has no address: the socket's mode decides about that one.
+    ip.is_none_or(|ip| ranges.is_empty() || ranges.iter().any(|range| range.contains(ip)))
+}
+
+impl Policies {
+    pub(super) fn new(config: &ServiceConfig, dialer: impl Fn(Target) -> Dialer) -> Self {
+        let number =
+            |limit: &Option<Decided<u32>>| limit.as_ref().map(|limit| limit.value as usize);
+        let ranges = |all: &[Decided<IpRange>]| all.iter().map(|range| range.value).collect();
+        let mut by_wire = HashMap::new();
+        for rules in &config.identities {
+            let target = Target::Connect(rules.connect.clone());
+            let policy = Arc::new(Policy {
+                who: Identity::new(&rules.name.value),
+                allow_from: ranges(&rules.allow_from),
+                dialer: (!rules.connect.is_empty()).then(|| dialer(target)),
+                max_sessions: number(&rules.max_sessions),
+                expires: rules.expires.as_ref().map(|end| end.value),
+            });
+            for wire in &rules.wire {
+                by_wire.insert(Identity::new(&wire.value), policy.clone());
+            }
+        }
+        Self {
+            by_wire,
+            allow_from: ranges(&config.allow_from),
+            per_source: number(&config.limits.per_source),
+            per_identity: number(&config.limits.per_identity),
+            when_full: config.limits.when_full.value,
+            on_revocation: config.on_revocation.value,
+        }
+    }
+
+    fn of(&self, wire: &Identity) -> Option<&Policy> {
+        self.by_wire.get(wire).map(|policy| &**policy)
+    }
+
+    /// To whom a name on the wire belongs.
+    pub(super) fn who(&self, wire: &Identity) -> Identity {
+        self.of(wire).map_or_else(|| wire.clone(), |policy| policy.who.clone())
+    }
+
+    /// Where that identity's connections go, when not where the others' do.
+    pub(super) fn dialer(&self, wire: &Identity) -> Option<&Dialer> {
+        self.of(wire).and_then(|policy| policy.dialer.as_ref())
+    }
+
+    pub(super) fn shares(&self, wire: &Identity) -> Shares {
+        let own = self.of(wire).and_then(|policy| policy.max_sessions);
+        Shares { source: self.per_source, identity: own.or(self.per_identity) }
+    }
+
+    /// Whether connections from there are accepted at all.
+    pub(super) fn accepts(&self, ip: Option<IpAddr>) -> bool {
+        allows(&self.allow_from, ip)
+    }
+
+    /// Why an identity is not taken from there now, if it is not.
+    pub(super) fn objection(
+        &self,
+        wire: &Identity,
+        ip: Option<IpAddr>,
+        now: Now,
+    ) -> Option<fn(Vec<u8>) -> Cause> {
+        let own = self.of(wire);
+        if !self.accepts(ip) || own.is_some_and(|policy| !allows(&policy.allow_from, ip)) {
+            return Some(Cause::NotFromHere);
+        }
+        now.is_after(own.and_then(|policy| policy.expires)).then_some(Cause::Expired)
+    }
+
+    /// Whether there can be such an objection.
+    pub(super) fn may_object(&self) -> bool {
+        let rules =
+            |policy: &Arc<Policy>| !policy.allow_from.is_empty() || policy.expires.is_some();
+        !self.allow_from.is_empty() || self.by_wire.values().any(rules)
+    }
+
+    /// Whether the clock alone can change who may be here.
+    pub(super) fn expires(&self) -> bool {
+        self.by_wire.values().any(|policy| policy.expires.is_some())
+    }
+
+    /// When the key under that name stops to be taken, and whether it has.
+    pub(super) fn expiry(&self, wire: &Identity, now: Now) -> Option<(jiff::Timestamp, bool)> {
+        let end = self.of(wire)?.expires?;
+        Some((end, now.is_after(Some(end))))
+    }
+
+    /// What to say of keys whose time is over or nearly so, and of names that no key file has.
+    pub(super) fn warnings(&self, config: &ServiceConfig, secrets: &SecretSet) -> Vec<Warning> {
+        let now = Now::read();
+        let mut all = Vec::new();
+        for rules in &config.identities {
+            let name = Identity::new(&rules.name.value);
+            let has_key = |wire: &Decided<Vec<u8>>| secrets.find(&wire.value).is_some();
+            if !rules.wire.iter().any(has_key) {
+                all.push(Warning {
+                    code: "identity-without-key",
+                    at: rules.name.clone(),
+                    message: format!("no key file of this service has the identity {name}"),
+                    help: "write a key for it with `pskgate keygen`, or remove its rules".into(),
+                });
+                continue;
+            }
+            let Some(end) = &rules.expires else { continue };
+            let at = Decided { value: Vec::new(), origin: end.origin.clone() };
+            let Some(today) = now.0 else {
+                all.push(Warning {
+                    code: "clock-before-build",
+                    at,
+                    message: "the clock of this machine shows a time before this program was \
+                              built: no key expires until it is set"
+                        .into(),
+                    help: "set the clock, or have NTP set it".into(),
+                });
+                continue;
+            };
+            let left = end.value.duration_since(today);
+            if left.is_negative() || left.is_zero() {
+                all.push(Warning {
+                    code: "key-expired",
+                    at,
+                    message: format!("the keys of {name} have expired: it is not let in"),
+                    help: "give it a new key, and set `expires` anew or remove it".into(),
+                });
+            } else if left.unsigned_abs() < AHEAD {
+                let days = left.unsigned_abs().as_secs().div_ceil(86_400);
+                let days = if days == 1 { "a day".into() } else { format!("{days} days") };
+                all.push(Warning {
+                    code: "key-expires-soon",
+                    at,
+                    message: format!("the keys of {name} expire within {days}"),
+                    help: "rotate it with `pskgate keys rotate`, and set `expires` anew".into(),
+                });
+            }
+        }
+        all
+    }
+}
+
+/// Something to say of one identity's rules.
+#[derive(Debug)]
+pub(super) struct Warning {
+    pub(super) code: &'static str,
+    pub(super) at: Decided<Vec<u8>>,
+    pub(super) message: String,
+    pub(super) help: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(text: &str) -> IpRange {
+        IpRange::new(text.parse().unwrap())
+    }
+
+    #[test]
+    fn no_range_is_everywhere_and_no_address_is_nobody_s_business_here() {
+        let ip = |text: &str| Some(text.parse().unwrap());
+        let plants = [range("10.1.0.0/16"), range("2001:db8::/32")];
+        assert!(allows(&[], ip("192.0.2.1")));
+        assert!(allows(&plants, ip("10.1.2.3")) && allows(&plants, ip("2001:db8::1")));
+        assert!(!allows(&plants, ip("10.2.0.1")) && !allows(&plants, ip("::1")));
+        assert!(allows(&plants, None));
+    }
+
+    #[test]
+    fn nothing_expires_by_a_clock_that_cannot_be_right() {
+        let end = "2027-01-31T00:00:00Z".parse().ok();
+        let at = |text: &str| Now(text.parse().ok());
+        assert!(at("2027-01-31T00:00:00Z").is_after(end));
+        assert!(!at("2027-01-30T23:59:59Z").is_after(end));
+        assert!(!Now(None).is_after(end) && !at("2030-01-01T00:00:00Z").is_after(None));
+    }
+}

@@ -1,0 +1,335 @@
+//! Who is in: the sessions of a service from their admission to their end, and the order by which one
+//! of them can be made to go.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+use tokio::time::Instant;
+
+use super::admission::{Seat, Source, source};
+use super::policy::Shares;
+use super::relay::Meter;
+use crate::net::Peer;
+use crate::secrets::Identity;
+use crate::tls::Facts;
+
+/// A session, for whoever asks who is in.
+#[derive(Debug)]
+pub struct Info {
+    /// The downstream peer.
+    pub peer: Peer,
+    /// Whose session it is.
+    pub who: Identity,
+    /// Under which name it proved its key.
+    pub wire: Identity,
+    /// When it was let in.
+    pub since: Instant,
+    pub(super) meter: Meter,
+    reached: OnceLock<Reached>,
+    order: OnceLock<Order>,
+    ordered: Notify,
+}
+
+/// What is known once both sides are there.
+#[derive(Debug)]
+pub struct Reached {
+    /// What the handshake settled on.
+    pub facts: Facts,
+    /// The upstream address.
+    pub target: String,
+}
+
+/// Why a session has to go although its key is good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    /// An operator said so.
+    Kicked,
+    /// The session of this number takes its place.
+    TakenOver(u64),
+}
+
+impl Info {
+    /// Bytes so far: from downstream to upstream, and back.
+    pub fn bytes(&self) -> (u64, u64) {
+        (self.meter.up(), self.meter.down())
+    }
+
+    /// Bytes a second of late: from downstream to upstream, and back.
+    pub fn rates(&self) -> (u64, u64) {
+        self.meter.rates()
+    }
+
+    /// When a byte moved last.
+    pub fn touched(&self) -> Instant {
+        self.meter.touched()
+    }
+
+    /// Both sides of it; none while its target is being reached.
+    pub fn reached(&self) -> Option<&Reached> {
+        self.reached.get()
+    }
+
+    /// Makes it go. The first order counts.
+    fn order(&self, order: Order) {
+        let _ = self.order.set(order);
+        self.ordered.notify_one();
+    }
+
+    /// Returns when it has to go.
+    pub(super) async fn ordered(&self) -> Order {
+        loop {
+            if let Some(order) = self.order.get() {
+                return *order;
+            }
+            self.ordered.notified().await;
+        }
+    }
+}
+
+/// The sessions of one service. Survives every reload.
+#[derive(Debug, Default)]
+pub(super) struct Roster {
+    inside: Mutex<Inside>,
+    left: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Inside {
+    /// By age: numbers are given in the order of arrival.
+    sessions: BTreeMap<u64, Arc<Info>>,
+    of_source: HashMap<Source, usize>,
+    of_identity: HashMap<Identity, usize>,
+}
+
+/// Which limit keeps a newcomer out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Limit {
+    /// The sessions of the service, or of all services together.
+    Service,
+    /// Those of one source.
+    Source,
+    /// Those of one identity.
+    Identity,
+}
+
+impl Limit {
+    pub(super) fn words(self) -> &'static str {
+        match self {
+            Self::Service => "the most sessions of this service",
+            Self::Source => "the most sessions from one address",
+            Self::Identity => "the most sessions of one identity",
+        }
+    }
+}
+
+/// Why there is no room.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Full {
+    pub(super) limit: Limit,
+    pub(super) most: usize,
+}
+
+/// A session's entry; taken out on drop, when its sockets are closed.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) info: Arc<Info>,
+    roster: Arc<Roster>,
+    number: u64,
+    seat: Option<Seat>,
+}
+
+/// Who asks for a place.
+#[derive(Debug)]
+pub(super) struct Newcomer<'a> {
+    pub(super) number: u64,
+    pub(super) peer: &'a Peer,
+    pub(super) who: &'a Identity,
+    pub(super) wire: &'a Identity,
+}
+
+impl Roster {
+    fn lock(&self) -> MutexGuard<'_, Inside> {
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a newcomer on the list, unless a limit is reached. `seat` is asked last: it gives one
+    /// that counts for the service, or says how many there are.
+    pub(super) fn admit(
+        self: &Arc<Self>,
+        newcomer: &Newcomer<'_>,
+        shares: Shares,
+        seat: impl FnOnce() -> Result<Seat, usize>,
+    ) -> Result<Member, Full> {
+        let Newcomer { number, peer, who, wire } = *newcomer;
+        let source = source(peer.ip());
+        let mut inside = self.lock();
+        let reached = |limit: Option<usize>, now: Option<&usize>| {
+            limit.filter(|most| now.copied().unwrap_or_default() >= *most)
+        };
+        if let Some(most) = reached(shares.identity, inside.of_identity.get(who)) {
+            return Err(Full { limit: Limit::Identity, most });
+        }
+        if let Some(most) = reached(shares.source, inside.of_source.get(&source)) {
+            return Err(Full { limit: Limit::Source, most });
+        }
+        let seat = seat().map_err(|most| Full { limit: Limit::Service, most })?;
+        let info = Arc::new(Info {
+            peer: peer.clone(),
+            who: who.clone(),
+            wire: wire.clone(),
+            since: Instant::now(),
+            meter: Meter::default(),
+            reached: OnceLock::new(),
+            order: OnceLock::new(),
+            ordered: Notify::new(),
+        });
+        inside.sessions.insert(number, info.clone());
+        *inside.of_source.entry(source).or_default() += 1;
+        *inside.of_identity.entry(who.clone()).or_default() += 1;
+        drop(inside);
+        Ok(Member { info, roster: self.clone(), number, seat: Some(seat) })
+    }
+
+    /// Orders the oldest session under that limit to make way, of the newcomer's own identity alone
+    /// if `own` says so. False if there is none: a session that came later never has to.
+    pub(super) fn make_way(&self, newcomer: &Newcomer<'_>, limit: Limit, own: bool) -> bool {
+        let from = source(newcomer.peer.ip());
+        let inside = self.lock();
+        let mut earlier = inside.sessions.range(..newcomer.number).map(|(_, info)| info);
+        let oldest = earlier.find(|info| match limit {
+            _ if own && info.who != *newcomer.who => false,
+            Limit::Service => true,
+            Limit::Source => source(info.peer.ip()) == from,
+            Limit::Identity => info.who == *newcomer.who,
+        });
+        if let Some(info) = oldest {
+            info.order(Order::TakenOver(newcomer.number));
+        }
+        oldest.is_some()
+    }
+
+    /// Becomes ready when a session has left, from now on.
+    pub(super) fn left(&self) -> Notified<'_> {
+        self.left.notified()
+    }
+
+    /// Every session by number.
+    pub(super) fn all(&self) -> Vec<(u64, Arc<Info>)> {
+        self.lock().sessions.iter().map(|(number, info)| (*number, info.clone())).collect()
+    }
+
+    /// Has sessions go for which `which` holds; how many that are.
+    pub(super) fn kick(&self, which: impl Fn(u64, &Info) -> bool) -> usize {
+        let inside = self.lock();
+        let kicked = inside.sessions.iter().filter(|(number, info)| which(**number, info));
+        kicked.map(|(_, info)| info.order(Order::Kicked)).count()
+    }
+}
+
+impl Member {
+    /// Notes what is known once the target has answered.
+    pub(super) fn reached(&self, facts: Facts, target: String) {
+        // Once a session.
+        let _ = self.info.reached.set(Reached { facts, target });
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let mut inside = self.roster.lock();
+        if let Some(info) = inside.sessions.remove(&self.number) {
+            less(&mut inside.of_source, &source(info.peer.ip()));
+            less(&mut inside.of_identity, &info.who);
+        }
+        drop(inside);
+        // Whoever is waiting finds the seat free.
+        self.seat = None;
+        self.roster.left.notify_waiters();
+    }
+}
+
+fn less<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, of: &K) {
+    if let Some(count) = counts.get_mut(of) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(of);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::admission::Seats;
+    use super::*;
+
+    struct Door {
+        roster: Arc<Roster>,
+        seats: Arc<Seats>,
+        shares: Shares,
+    }
+
+    impl Door {
+        fn new(sessions: usize, source: Option<usize>, identity: Option<usize>) -> Self {
+            let roster = Arc::new(Roster::default());
+            Self { roster, seats: Seats::new(sessions), shares: Shares { source, identity } }
+        }
+
+        fn admit(&self, number: u64, from: u8, who: &str) -> Result<Member, Limit> {
+            let (peer, who) = someone(from, who);
+            let newcomer = Newcomer { number, peer: &peer, who: &who, wire: &who };
+            let seat = || self.seats.take().ok_or(self.seats.limit());
+            self.roster.admit(&newcomer, self.shares, seat).map_err(|full| full.limit)
+        }
+
+        fn make_way(&self, number: u64, from: u8, who: &str, limit: Limit, own: bool) -> bool {
+            let (peer, who) = someone(from, who);
+            let newcomer = Newcomer { number, peer: &peer, who: &who, wire: &who };
+            self.roster.make_way(&newcomer, limit, own)
+        }
+    }
+
+    fn someone(from: u8, who: &str) -> (Peer, Identity) {
+        (Peer::Tcp(([127, 0, 0, from], 9).into()), Identity::new(who.as_bytes()))
+    }
+
+    fn order(member: &Member) -> Option<Order> {
+        member.info.order.get().copied()
+    }
+
+    #[test]
+    fn each_limit_counts_for_itself_and_what_leaves_makes_room() {
+        let door = Door::new(3, Some(2), Some(1));
+        let first = door.admit(1, 1, "a").unwrap();
+        assert_eq!(door.admit(2, 2, "a").unwrap_err(), Limit::Identity);
+        let _second = door.admit(3, 1, "b").unwrap();
+        assert_eq!(door.admit(4, 1, "c").unwrap_err(), Limit::Source);
+        let _third = door.admit(5, 2, "c").unwrap();
+        assert_eq!(door.admit(6, 3, "d").unwrap_err(), Limit::Service);
+        drop(first);
+        assert!(door.admit(7, 3, "d").is_ok(), "one identity's end is another's room");
+    }
+
+    #[test]
+    fn the_oldest_under_the_limit_makes_way_and_nobody_for_one_who_came_before() {
+        let door = Door::new(3, None, None);
+        let [a, b, c] =
+            [(1, "a"), (2, "b"), (3, "a")].map(|(n, who)| door.admit(n, 1, who).unwrap());
+        assert!(!door.make_way(4, 1, "c", Limit::Service, true), "nobody of that name is in");
+        assert!(door.make_way(4, 1, "b", Limit::Service, true));
+        assert_eq!((order(&a), order(&b), order(&c)), (None, Some(Order::TakenOver(4)), None));
+        assert!(door.make_way(5, 1, "x", Limit::Service, false));
+        assert_eq!(order(&a), Some(Order::TakenOver(5)));
+        assert!(!door.make_way(0, 1, "a", Limit::Service, false), "all came later");
+    }
+
+    #[test]
+    fn a_kick_finds_numbers_and_names() {
+        let door = Door::new(9, None, None);
+        let [a, b] = [(1, "a"), (2, "b")].map(|(n, who)| door.admit(n, 1, who).unwrap());
+        assert_eq!(door.roster.kick(|number, _| number == 2), 1);
+        assert_eq!((order(&a), order(&b)), (None, Some(Order::Kicked)));
+        assert_eq!(door.roster.kick(|_, info| info.who.as_bytes() == b"nobody"), 0);
+    }
+}
