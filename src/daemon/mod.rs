@@ -4,6 +4,7 @@
 //! changes nothing.
 
 pub mod control;
+mod hours;
 mod http;
 mod outside;
 #[cfg(unix)]
@@ -35,6 +36,7 @@ use crate::sys::account;
 use crate::sys::process;
 use crate::tunnel::{Info, Limits, Phase, Reached, Service, Setup, Shared};
 use control::{Answer, Command};
+use hours::Hours;
 use outside::{Outside, Windows};
 use reload::{Current, Door, Live, Reload, prepared};
 use status::Record;
@@ -457,6 +459,7 @@ impl Running {
         // Who asked while one was under way: what it reads may be older than the question.
         let mut again: Option<(&str, Vec<oneshot::Sender<Answer>>)> = None;
         let mut waiting: Vec<oneshot::Sender<Answer>> = Vec::new();
+        let mut hours = Hours::new();
         let who = loop {
             let request = tokio::select! {
                 request = requests.recv() => request,
@@ -472,6 +475,10 @@ impl Running {
                         waiting = asked;
                         self.begin_reload(load, who)
                     });
+                    continue;
+                }
+                day = hours.pass() => {
+                    self.keep_time(day);
                     continue;
                 }
             };

@@ -18,6 +18,8 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
+
+use crate::sys::socket::unanswered;
 #[cfg(unix)]
 use tokio::net::UnixStream;
 
@@ -101,11 +103,22 @@ impl Socket {
         }
     }
 
+    /// Whether the peer still has to acknowledge something, where that is watched: while it does,
+    /// TCP sends the data again and no keepalive, and gives up after a quarter of an hour.
+    pub fn in_flight(&self) -> bool {
+        self.as_tcp().is_some_and(|tcp| patience(tcp).is_some() && unanswered(tcp).is_some())
+    }
+
     /// The error that the system has noted and nobody has been told yet: a reset, or a peer that
-    /// keepalive found dead.
+    /// keepalive found dead. A peer that answers nothing at all while data is on its way to it is
+    /// given as long as keepalive gives one that is silent. One that merely reads slowly answers
+    /// every time its window is asked for.
     pub fn fault(&self) -> Option<io::Error> {
         match self {
-            Self::Tcp(stream) => stream.take_error(),
+            Self::Tcp(stream) => match stream.take_error() {
+                Ok(None) => Ok(gone(stream)),
+                known => known,
+            },
             #[cfg(unix)]
             Self::Unix(stream) => stream.take_error(),
             #[cfg(unix)]
@@ -127,6 +140,31 @@ impl Socket {
         })
         .await;
     }
+}
+
+/// Sent again or asked for in vain this often, nothing came by mere bad luck.
+const TRIES: u8 = 3;
+
+fn gone(tcp: &TcpStream) -> Option<io::Error> {
+    let limit = patience(tcp)?;
+    let owed = unanswered(tcp).filter(|owed| owed.tries >= TRIES && owed.silence >= limit)?;
+    let text = format!("the peer has acknowledged nothing for {} s", owed.silence.as_secs());
+    Some(io::Error::new(io::ErrorKind::TimedOut, text))
+}
+
+/// How long keepalive lets a peer be silent; none if it is off.
+fn patience(tcp: &TcpStream) -> Option<Duration> {
+    let socket = socket2::SockRef::from(tcp);
+    if !socket.keepalive().ok()? {
+        return None;
+    }
+    #[cfg(unix)]
+    return Some(
+        socket.tcp_keepalive_time().ok()?
+            + socket.tcp_keepalive_interval().ok()? * socket.tcp_keepalive_retries().ok()?,
+    );
+    #[cfg(not(unix))]
+    None
 }
 
 macro_rules! each {

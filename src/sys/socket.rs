@@ -1,4 +1,4 @@
-//! Socket options that neither `socket2` nor `rustix` sets.
+//! Socket options that neither `socket2` nor `rustix` sets or reads.
 
 use std::io;
 
@@ -13,6 +13,57 @@ pub enum Raw {
     ReceiveLowWater,
     /// `SO_SNDLOWAT`
     SendLowWater,
+}
+
+/// What a peer has not acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unanswered {
+    /// How often it was sent again, or its window was asked for, in vain.
+    pub tries: u8,
+    /// Since when nothing was heard of the peer's TCP at all.
+    pub silence: std::time::Duration,
+}
+
+/// What the peer of a connection owes an acknowledgement for; none if it owes nothing, or the system
+/// does not tell.
+#[cfg(target_os = "linux")]
+pub fn unanswered(socket: &impl std::os::fd::AsRawFd) -> Option<Unanswered> {
+    // struct tcp_info of <linux/tcp.h>, whose beginning is the same on every machine: eight bytes,
+    // then 32-bit numbers.
+    const LENGTH: usize = 60;
+    let mut info = [0u8; LENGTH];
+    let mut length = LENGTH as libc::socklen_t;
+    // SAFETY: the descriptor is open as long as the borrow; the kernel writes at most the length
+    // that is passed.
+    let done = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if done != 0 || (length as usize) < LENGTH {
+        return None;
+    }
+    let [.., retransmits, probes] = info.first_chunk::<4>()?;
+    let number = |at: usize| {
+        info.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u32::from_ne_bytes(*bytes))
+    };
+    let (unacked, last_ack_recv) = (number(24), number(56));
+    let tries = match unacked {
+        0 => *probes,
+        _ => *retransmits,
+    };
+    let silence = std::time::Duration::from_millis(last_ack_recv.into());
+    (unacked > 0 || *probes > 0).then_some(Unanswered { tries, silence })
+}
+
+/// The system is not asked here.
+#[cfg(not(target_os = "linux"))]
+pub fn unanswered<S>(_: &S) -> Option<Unanswered> {
+    None
 }
 
 /// Sets one of them.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::model::{
-    Decided, IpRange, OnRevocation, ServiceConfig, Target, WhenFull as When,
+    Decided, IpRange, OnRevocation, Origin, ServiceConfig, Target, WhenFull as When,
 };
 use crate::net::Dialer;
 use crate::secrets::{Identity, SecretSet};
@@ -22,6 +22,8 @@ const AHEAD: Duration = Duration::from_secs(30 * 86_400);
 pub(super) struct Policies {
     /// By the name on the wire; who is not here has no rules of its own.
     by_wire: HashMap<Identity, Arc<Policy>>,
+    /// In the order of the file.
+    all: Vec<Arc<Policy>>,
     allow_from: Vec<IpRange>,
     per_source: Option<usize>,
     per_identity: Option<usize>,
@@ -33,10 +35,18 @@ pub(super) struct Policies {
 #[derive(Debug)]
 struct Policy {
     who: Identity,
+    said: Origin,
+    wire: Vec<Identity>,
     allow_from: Vec<IpRange>,
     dialer: Option<Dialer>,
     max_sessions: Option<usize>,
-    expires: Option<jiff::Timestamp>,
+    expires: Option<Decided<jiff::Timestamp>>,
+}
+
+impl Policy {
+    fn end(&self) -> Option<jiff::Timestamp> {
+        self.expires.as_ref().map(|end| end.value)
+    }
 }
 
 /// The most sessions at once, of one source and of one identity.
@@ -72,21 +82,25 @@ impl Policies {
             |limit: &Option<Decided<u32>>| limit.as_ref().map(|limit| limit.value as usize);
         let ranges = |all: &[Decided<IpRange>]| all.iter().map(|range| range.value).collect();
         let mut by_wire = HashMap::new();
+        let mut all = Vec::new();
         for rules in &config.identities {
             let target = Target::Connect(rules.connect.clone());
+            let wire = rules.wire.iter().map(|wire| Identity::new(&wire.value));
             let policy = Arc::new(Policy {
                 who: Identity::new(&rules.name.value),
+                said: rules.name.origin.clone(),
+                wire: wire.collect(),
                 allow_from: ranges(&rules.allow_from),
                 dialer: (!rules.connect.is_empty()).then(|| dialer(target)),
                 max_sessions: number(&rules.max_sessions),
-                expires: rules.expires.as_ref().map(|end| end.value),
+                expires: rules.expires.clone(),
             });
-            for wire in &rules.wire {
-                by_wire.insert(Identity::new(&wire.value), policy.clone());
-            }
+            by_wire.extend(policy.wire.iter().map(|wire| (wire.clone(), policy.clone())));
+            all.push(policy);
         }
         Self {
             by_wire,
+            all,
             allow_from: ranges(&config.allow_from),
             per_source: number(&config.limits.per_source),
             per_identity: number(&config.limits.per_identity),
@@ -130,73 +144,61 @@ impl Policies {
         if !self.accepts(ip) || own.is_some_and(|policy| !allows(&policy.allow_from, ip)) {
             return Some(Cause::NotFromHere);
         }
-        now.is_after(own.and_then(|policy| policy.expires)).then_some(Cause::Expired)
+        now.is_after(own.and_then(Policy::end)).then_some(Cause::Expired)
     }
 
     /// Whether there can be such an objection.
     pub(super) fn may_object(&self) -> bool {
         let rules =
             |policy: &Arc<Policy>| !policy.allow_from.is_empty() || policy.expires.is_some();
-        !self.allow_from.is_empty() || self.by_wire.values().any(rules)
+        !self.allow_from.is_empty() || self.all.iter().any(rules)
     }
 
     /// Whether the clock alone can change who may be here.
     pub(super) fn expires(&self) -> bool {
-        self.by_wire.values().any(|policy| policy.expires.is_some())
+        self.all.iter().any(|policy| policy.expires.is_some())
     }
 
     /// When the key under that name stops to be taken, and whether it has.
     pub(super) fn expiry(&self, wire: &Identity, now: Now) -> Option<(jiff::Timestamp, bool)> {
-        let end = self.of(wire)?.expires?;
+        let end = self.of(wire)?.end()?;
         Some((end, now.is_after(Some(end))))
     }
 
     /// What to say of keys whose time is over or nearly so, and of names that no key file has.
-    pub(super) fn warnings(&self, config: &ServiceConfig, secrets: &SecretSet) -> Vec<Warning> {
+    pub(super) fn warnings(&self, secrets: &SecretSet) -> Vec<Warning> {
         let now = Now::read();
         let mut all = Vec::new();
-        for rules in &config.identities {
-            let name = Identity::new(&rules.name.value);
-            let has_key = |wire: &Decided<Vec<u8>>| secrets.find(&wire.value).is_some();
-            if !rules.wire.iter().any(has_key) {
-                all.push(Warning {
-                    code: "identity-without-key",
-                    at: rules.name.clone(),
-                    message: format!("no key file of this service has the identity {name}"),
-                    help: "write a key for it with `pskgate keygen`, or remove its rules".into(),
-                });
+        for policy in &self.all {
+            let name = &policy.who;
+            let mut warn = |code, said: &Origin, message: String, help: &str| {
+                all.push(Warning { code, said: said.clone(), message, help: help.into() });
+            };
+            if !policy.wire.iter().any(|wire| secrets.find(wire.as_bytes()).is_some()) {
+                let message = format!("no key file of this service has the identity {name}");
+                let help = "write a key for it with `pskgate keygen`, or remove its rules";
+                warn("identity-without-key", &policy.said, message, help);
                 continue;
             }
-            let Some(end) = &rules.expires else { continue };
-            let at = Decided { value: Vec::new(), origin: end.origin.clone() };
+            let Some(Decided { value: end, origin: said }) = &policy.expires else { continue };
             let Some(today) = now.0 else {
-                all.push(Warning {
-                    code: "clock-before-build",
-                    at,
-                    message: "the clock of this machine shows a time before this program was \
-                              built: no key expires until it is set"
-                        .into(),
-                    help: "set the clock, or have NTP set it".into(),
-                });
+                let message = "the clock of this machine shows a time before this program was \
+                               built: no key expires until it is set";
+                let help = "set the clock, or have NTP set it";
+                warn("clock-before-build", said, message.into(), help);
                 continue;
             };
-            let left = end.value.duration_since(today);
+            let left = end.duration_since(today);
             if left.is_negative() || left.is_zero() {
-                all.push(Warning {
-                    code: "key-expired",
-                    at,
-                    message: format!("the keys of {name} have expired: it is not let in"),
-                    help: "give it a new key, and set `expires` anew or remove it".into(),
-                });
+                let message = format!("the keys of {name} have expired: it is not let in");
+                let help = "give it a new key, and set `expires` anew or remove it";
+                warn("key-expired", said, message, help);
             } else if left.unsigned_abs() < AHEAD {
                 let days = left.unsigned_abs().as_secs().div_ceil(86_400);
                 let days = if days == 1 { "a day".into() } else { format!("{days} days") };
-                all.push(Warning {
-                    code: "key-expires-soon",
-                    at,
-                    message: format!("the keys of {name} expire within {days}"),
-                    help: "rotate it with `pskgate keys rotate`, and set `expires` anew".into(),
-                });
+                let message = format!("the keys of {name} expire within {days}");
+                let help = "rotate it with `pskgate keys rotate`, and set `expires` anew";
+                warn("key-expires-soon", said, message, help);
             }
         }
         all
@@ -207,7 +209,7 @@ impl Policies {
 #[derive(Debug)]
 pub(super) struct Warning {
     pub(super) code: &'static str,
-    pub(super) at: Decided<Vec<u8>>,
+    pub(super) said: Origin,
     pub(super) message: String,
     pub(super) help: String,
 }

@@ -27,6 +27,9 @@ const RECORD: usize = 16 * 1024;
 /// How often a session that one side stalls looks whether the other is still there. Nobody reads
 /// from that one meanwhile, so that its reset, or the keepalive that found it dead, would go unseen.
 const PROBE: Duration = Duration::from_secs(2);
+/// How often the same is looked for while something is on its way to a peer. One that got all of it is
+/// left to keepalive, and costs no timer.
+const FLIGHT: Duration = Duration::from_secs(5);
 
 thread_local! {
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
@@ -43,6 +46,12 @@ pub(super) trait Side: AsyncRead + AsyncWrite + Unpin {
     /// What the system knows to be wrong with it, without a read or a write.
     fn fault(&self) -> Option<io::Error> {
         None
+    }
+
+    /// Whether its peer still has to answer for what was sent, so that something may come to be wrong
+    /// of which no read would tell.
+    fn in_flight(&self) -> bool {
+        false
     }
 }
 
@@ -182,12 +191,14 @@ pub(super) async fn relay<D: Side, U: Side>(
     let sleep = std::pin::pin!(tokio::time::sleep_until(after(meter.touched(), idle)));
     let mut clock = Clock { sleep, idle, close, half: false };
     let mut probe = std::pin::pin!(tokio::time::sleep(PROBE));
-    let mut stalled = false;
+    // How often it is looked, if at all.
+    let mut pause = None;
     poll_fn(|cx| {
         let before = (up.progress(), down.progress());
         let first = up.poll(cx, downstream, upstream);
         let second = down.poll(cx, upstream, downstream);
-        if before != (up.progress(), down.progress()) {
+        let moved = before != (up.progress(), down.progress());
+        if moved {
             meter.count(Instant::now(), up.bytes, down.bytes);
         }
         match (first, second) {
@@ -214,18 +225,31 @@ pub(super) async fn relay<D: Side, U: Side>(
             _ => {}
         }
         let holding = up.holds() || down.holds();
-        if holding && !stalled {
-            probe.as_mut().reset(Instant::now() + PROBE);
+        let wanted = match pause {
+            _ if holding => Some(PROBE),
+            None if !moved => None,
+            _ => Some(FLIGHT),
+        };
+        if wanted != pause
+            && let Some(pause) = wanted
+        {
+            probe.as_mut().reset(Instant::now() + pause);
         }
-        stalled = holding;
-        while stalled && probe.as_mut().poll(cx).is_ready() {
+        pause = wanted;
+        while let Some(after) = pause
+            && probe.as_mut().poll(cx).is_ready()
+        {
             if let Some(error) = downstream.fault() {
                 return Poll::Ready(Outcome::Downstream(Fault::Failed(error)));
             }
             if let Some(error) = upstream.fault() {
                 return Poll::Ready(Outcome::Upstream(Fault::Failed(error)));
             }
-            probe.as_mut().reset(Instant::now() + PROBE);
+            if holding || downstream.in_flight() || upstream.in_flight() {
+                probe.as_mut().reset(Instant::now() + after);
+            } else {
+                pause = None;
+            }
         }
         let half = (up.ended() || down.ended()) && !holding;
         let silence = ready!(clock.poll(cx, half, meter));

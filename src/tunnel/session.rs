@@ -38,6 +38,10 @@ impl Side for Socket {
     fn fault(&self) -> Option<std::io::Error> {
         Socket::fault(self)
     }
+
+    fn in_flight(&self) -> bool {
+        Socket::in_flight(self)
+    }
 }
 
 impl Side for tls::Stream<Socket> {
@@ -47,6 +51,10 @@ impl Side for tls::Stream<Socket> {
 
     fn fault(&self) -> Option<std::io::Error> {
         self.socket().and_then(Socket::fault)
+    }
+
+    fn in_flight(&self) -> bool {
+        self.socket().is_some_and(Socket::in_flight)
     }
 }
 

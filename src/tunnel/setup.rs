@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::policy::{Now, Policies, Warning};
 use crate::config::diagnostic::{Diagnostic, Place, Severity};
 use crate::config::model::{
-    Authentication, Decided, Endpoint, Host, Keepalive, Level, Mode, NamePattern, ProxyHeader,
-    PskConfig, ServiceConfig, SocketOption, Source,
+    Authentication, Decided, Endpoint, Host, Keepalive, Level, Mode, NamePattern, Origin,
+    ProxyHeader, PskConfig, ServiceConfig, SocketOption, Source,
 };
 use crate::net::Dialer;
 use crate::secrets::{Grant, Gravity, Identity, Keys, Problem, SecretSet, escape};
@@ -129,7 +129,7 @@ impl Setup {
             )
         };
         let policies = Policies::new(config, dialer);
-        findings.extend(policies.warnings(config, &secrets).into_iter().map(warning));
+        findings.extend(policies.warnings(&secrets).into_iter().map(warning));
         Ok(Self {
             secrets,
             role,
@@ -202,8 +202,8 @@ impl Setup {
     }
 
     /// What is to be said of keys whose time is over or nearly so, and the like.
-    pub fn warnings(&self, config: &ServiceConfig) -> Vec<Diagnostic> {
-        self.policies.warnings(config, &self.secrets).into_iter().map(warning).collect()
+    pub fn warnings(&self) -> Vec<Diagnostic> {
+        self.policies.warnings(&self.secrets).into_iter().map(warning).collect()
     }
 
     /// Which side wears TLS.
@@ -276,7 +276,10 @@ fn warning(warning: Warning) -> Diagnostic {
     Diagnostic {
         severity: Severity::Warning,
         code: warning.code,
-        place: warning.at.place().cloned(),
+        place: match warning.said {
+            Origin::Said(place) => Some(place),
+            Origin::Default(_) => None,
+        },
         message: warning.message,
         label: None,
         help: Some(warning.help),

@@ -4,6 +4,7 @@
 mod cli;
 mod config_cases;
 mod daemon;
+mod dead_peers;
 mod differential;
 mod dropin;
 mod effective;

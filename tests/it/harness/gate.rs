@@ -36,6 +36,7 @@ pub struct Gate {
     file: String,
     log: Option<PathBuf>,
     shell: Option<String>,
+    host: Option<String>,
 }
 
 impl Gate {
@@ -43,7 +44,7 @@ impl Gate {
     pub fn new() -> Self {
         let folder = TempDir::new().expect("a folder for the test");
         write_private(&folder.path().join("psk.txt"), &secret(IDENTITY, KEY));
-        Self { folder, file: "pskgate.toml".to_owned(), log: None, shell: None }
+        Self { folder, file: "pskgate.toml".to_owned(), log: None, shell: None, host: None }
     }
 
     pub fn folder(&self) -> &Path {
@@ -79,12 +80,23 @@ impl Gate {
         self
     }
 
+    /// On one of the hosts of a [`Cable`](super::Cable).
+    pub fn on(mut self, host: &str) -> Self {
+        self.host = Some(host.to_owned());
+        self
+    }
+
     /// Starts it and returns at once.
     pub fn launch(self) -> Pskgate {
         let binary = env!("CARGO_BIN_EXE_pskgate");
-        let mut command = match &self.shell {
-            None => Command::new(binary),
-            Some(line) => {
+        let mut command = match (&self.shell, &self.host) {
+            (None, None) => Command::new(binary),
+            (None, Some(host)) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", host, binary]);
+                command
+            }
+            (Some(line), _) => {
                 let mut shell = Command::new("sh");
                 shell.args(["-c", &format!("{line} && exec \"$@\""), "sh", binary]);
                 shell

@@ -5,6 +5,7 @@
 //! a sentence when the fact does not come. Whatever is started here ends with its test.
 
 pub mod backend;
+pub mod cable;
 pub mod data;
 pub mod gate;
 pub mod openssl;
@@ -20,6 +21,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 pub use backend::{Backend, Ending, Plain};
+pub use cable::Cable;
 pub use data::Stream;
 pub use gate::{Gate, Pair, Pskgate, client_toml, server_toml};
 pub use openssl::{OpensslClient, OpensslServer};
