@@ -8,9 +8,10 @@ use crate::daemon::Plan;
 use crate::daemon::privileges::Privileges;
 
 pub(super) fn main(file: &File, json: bool, effective: bool) -> u8 {
-    let (config, mut report) = config::survey(&file.file, file.format.into());
+    #[cfg_attr(not(unix), allow(unused_mut))]
+    let (mut config, mut report) = config::survey(&file.file, file.format.into());
     #[cfg(unix)]
-    let accounts = config.as_ref().and_then(|config| Privileges::of(config, &mut report));
+    let accounts = config.as_mut().and_then(|config| Privileges::of(config, &mut report));
     let described = config.as_ref().filter(|_| effective).map(config::effective::describe);
     let plan = config.and_then(|config| Plan::build(&config, &mut report));
     #[cfg(unix)]

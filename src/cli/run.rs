@@ -177,9 +177,10 @@ pub(super) fn start(source: Source, habits: Habits) -> u8 {
     // Before the root directory changes.
     log::zone();
     let source = Arc::new(source);
-    let (config, mut report) = source.load();
+    #[cfg_attr(not(unix), allow(unused_mut))]
+    let (mut config, mut report) = source.load();
     #[cfg(unix)]
-    let privileges = config.as_ref().and_then(|config| Privileges::of(config, &mut report));
+    let privileges = config.as_mut().and_then(|config| Privileges::of(config, &mut report));
     let plan = config.as_ref().and_then(|config| Plan::build(config, &mut report));
     let (Some(config), Some(plan)) = (config, plan) else {
         return habits.refuse(&report);
@@ -249,6 +250,10 @@ pub(super) fn start(source: Source, habits: Habits) -> u8 {
     }
     Event::Begun { banner: &stunnel::version() }.log(Scope::PROGRAM);
     daemon::warn(&report);
+    #[cfg(unix)]
+    if privileges.changes_something() {
+        daemon::warn(&bound.out_of_reach());
+    }
     Event::Configured.log(Scope::PROGRAM);
     log::start();
     let load: Load = Arc::new(move || source.load());

@@ -213,11 +213,13 @@ impl Checker<'_> {
                 } else {
                     OnLoosePermissions::Refuse
                 },
+                owner: None,
             },
             Dialect::Stunnel => Rules {
                 duplicates: OnDuplicate::LastWins,
                 identities: IdentityRule::Bytes,
                 permissions: OnLoosePermissions::Warn,
+                owner: None,
             },
         };
         let hash = scope

@@ -371,6 +371,22 @@ impl Bound {
         self
     }
 
+    /// What a reload will not be able to read, now that the process has other rights. To be said at
+    /// the start: whoever takes a key away later relies on it.
+    pub fn out_of_reach(&self) -> Report {
+        let found = self.files.out_of_reach().into_iter().map(|(path, error)| {
+            let message = format!(
+                "a reload will be refused, because {} cannot be read any more: {error}",
+                path.display()
+            );
+            Diagnostic::warning("cannot-be-reloaded", message).help(
+                "let the user that it runs as read it (mode 0640 and that user's group), and put a \
+                 copy into the chroot if there is one; until then a restart does it",
+            )
+        });
+        Report { diagnostics: found.collect(), ..Report::default() }
+    }
+
     /// The address of every listener, with its service.
     pub fn addresses(&self) -> Vec<(String, String)> {
         let mut all = Vec::new();

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::config::diagnostic::{Diagnostic, Report};
-use crate::config::model::{Account, Config, Decided};
+use crate::config::model::{Account, Authentication, Config, Decided};
 use crate::sys::{account, daemon, process};
 
 /// A root directory, a user and a group to change to. What can be found out beforehand is known.
@@ -16,9 +16,9 @@ pub struct Privileges {
 }
 
 impl Privileges {
-    /// Looks up the names that the configuration has for them. `None`, and the reasons in `report`,
-    /// if there is no such user or group.
-    pub fn of(config: &Config, report: &mut Report) -> Option<Self> {
+    /// Looks up the names that the configuration has for them, and lets the user own the key files.
+    /// `None`, and the reasons in `report`, if there is no such user or group.
+    pub fn of(config: &mut Config, report: &mut Report) -> Option<Self> {
         let account = &config.process.account;
         let root = config.process.chroot.as_ref().map(|root| root.value.clone());
         let (user, group) = match numbers(account) {
@@ -32,6 +32,11 @@ impl Privileges {
                 return None;
             }
         };
+        for service in &mut config.services {
+            let Authentication::Psk(psk) = &mut service.auth;
+            psk.rules.owner = user;
+        }
+        let account = &config.process.account;
         // Who is no root already, as in containers, stays in the group that it was given, unless the
         // file names one.
         let is_root = rustix::process::geteuid().is_root();
@@ -47,6 +52,11 @@ impl Privileges {
             );
         }
         Some(Self { root, user, group })
+    }
+
+    /// Whether anything changes at all.
+    pub fn changes_something(&self) -> bool {
+        self.root.is_some() || self.user.is_some() || self.group.is_some()
     }
 
     /// The root directory that will be, if it changes.

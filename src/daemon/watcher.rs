@@ -62,6 +62,17 @@ impl Files {
             self.content.insert(file, old);
         }
     }
+
+    /// What could not be read again now, and why: a reload would be refused for it.
+    pub(super) fn out_of_reach(&self) -> Vec<(&Path, std::io::Error)> {
+        let error = |path: &Path| match path.is_dir() {
+            true => std::fs::read_dir(path).err(),
+            false => open_regular(path).err(),
+        };
+        let inner = self.content.keys().map(PathBuf::as_path);
+        let all: BTreeSet<&Path> = self.paths.iter().map(PathBuf::as_path).chain(inner).collect();
+        all.into_iter().filter_map(|path| Some((path, error(path)?))).collect()
+    }
 }
 
 /// Watches the files of the configuration in force, until the receiver of requests is gone.

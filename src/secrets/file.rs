@@ -134,7 +134,7 @@ fn unreadable(path: &Path, error: &io::Error) -> Problem {
 
 /// Opens a file once, judges the open descriptor, reads it once and parses it from memory.
 pub(super) fn read(path: &Path, rules: Rules, problems: &mut Vec<Problem>) -> Vec<Entry> {
-    let text = match open(path, rules.permissions, problems) {
+    let text = match open(path, rules, problems) {
         Ok(text) => text,
         Err(error) => {
             problems.push(unreadable(path, &error));
@@ -144,16 +144,12 @@ pub(super) fn read(path: &Path, rules: Rules, problems: &mut Vec<Problem>) -> Ve
     parse(&text, path, rules, problems)
 }
 
-fn open(
-    path: &Path,
-    rule: OnLoosePermissions,
-    problems: &mut Vec<Problem>,
-) -> io::Result<Zeroizing<Vec<u8>>> {
+fn open(path: &Path, rules: Rules, problems: &mut Vec<Problem>) -> io::Result<Zeroizing<Vec<u8>>> {
     let (mut file, meta) = open_regular(path)?;
     if meta.len() > MAX_FILE {
         return Err(io::Error::other(format!("it is larger than {} MiB", MAX_FILE >> 20)));
     }
-    permissions(path, &meta, rule, problems);
+    permissions(path, &meta, rules, problems);
     // One allocation of the final size: a growing vector would leave unwiped copies behind.
     let mut text = Zeroizing::new(Vec::with_capacity(meta.len() as usize + 1));
     let capacity = text.capacity() as u64;
@@ -165,14 +161,9 @@ fn open(
 }
 
 #[cfg(unix)]
-fn permissions(
-    path: &Path,
-    meta: &fs::Metadata,
-    rule: OnLoosePermissions,
-    problems: &mut Vec<Problem>,
-) {
+fn permissions(path: &Path, meta: &fs::Metadata, rules: Rules, problems: &mut Vec<Problem>) {
     use std::os::unix::fs::MetadataExt;
-    let gravity = match rule {
+    let gravity = match rules.permissions {
         OnLoosePermissions::Refuse => Gravity::Refuses,
         OnLoosePermissions::Warn => Gravity::Warns,
     };
@@ -188,7 +179,8 @@ fn permissions(
         problems.push(Problem::new(gravity, "loose-permissions", path, message).help(help));
     }
     let owner = meta.uid();
-    if owner != 0 && owner != rustix::process::geteuid().as_raw() {
+    let ours = rustix::process::geteuid().as_raw();
+    if owner != 0 && owner != ours && Some(owner) != rules.owner {
         let message = format!("the key file {} belongs to user {owner}", path.display());
         let help = "it should belong to root or to the user that pskgate runs as";
         problems.push(Problem::new(gravity, "foreign-owner", path, message).help(help));
@@ -196,7 +188,7 @@ fn permissions(
 }
 
 #[cfg(not(unix))]
-fn permissions(_: &Path, _: &fs::Metadata, _: OnLoosePermissions, _: &mut Vec<Problem>) {}
+fn permissions(_: &Path, _: &fs::Metadata, _: Rules, _: &mut Vec<Problem>) {}
 
 /// Parses a key file's text. What is wrong is added to `problems`; the entries are worth something
 /// only when none of it [refuses](Gravity::Refuses).

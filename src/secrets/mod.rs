@@ -26,6 +26,8 @@ pub struct Rules {
     pub identities: IdentityRule,
     /// A file that others can read or write, or the group can write.
     pub permissions: OnLoosePermissions,
+    /// Who may own a file besides root and the user of this process: the one that it will become.
+    pub owner: Option<u32>,
 }
 
 /// What an identity that stands on two lines leads to.

@@ -12,11 +12,13 @@ const NATIVE: Rules = Rules {
     duplicates: OnDuplicate::Refuse,
     identities: IdentityRule::Utf8,
     permissions: OnLoosePermissions::Refuse,
+    owner: None,
 };
 const STUNNEL: Rules = Rules {
     duplicates: OnDuplicate::LastWins,
     identities: IdentityRule::Bytes,
     permissions: OnLoosePermissions::Warn,
+    owner: None,
 };
 const BOTH: [Rules; 2] = [NATIVE, STUNNEL];
 

@@ -11,8 +11,8 @@ use rustix::process::Signal;
 
 use crate::harness::stage::{Stage, client_of, echo_through, finish, is_root, need_root, section};
 use crate::harness::{
-    Backend, Ending, Gate, IDENTITY, OTHER_KEY, PATIENCE, Plain, free_port, secret, server_toml,
-    until,
+    Backend, Ending, Gate, IDENTITY, OTHER_KEY, PATIENCE, Plain, client_toml, free_port, secret,
+    server_toml, until, write_private,
 };
 
 /// Debian's, on every machine.
@@ -158,8 +158,39 @@ fn a_native_file_drops_its_rights_too() {
     let status = std::fs::read_to_string(format!("/proc/{}/status", gate.id())).unwrap();
     assert!(status.contains("Uid:\t65534\t65534\t65534\t65534"), "{status}");
     assert!(status.lines().any(|line| line.trim() == "Groups:"), "{status}");
+    // Files that only root can read were read before. Whoever takes a key away later must not learn
+    // only then that nobody listens.
+    for name in ["psk.txt", "pskgate.toml"] {
+        let path = gate.folder().join(name);
+        gate.wait_logged(&format!("a reload will be refused, because {} cannot", path.display()));
+    }
     assert_eq!(gate.terminate(), Some(0));
     assert!(!file.exists());
+}
+
+#[test]
+fn after_the_drop_and_in_a_chroot_a_changed_key_file_is_noticed_and_revokes() {
+    need_root();
+    for jailed in [false, true] {
+        let backend = Backend::echo();
+        let gate = Gate::new();
+        let jail = gate.folder().display().to_string();
+        let chroot = if jailed { format!("chroot = \"{jail}\"\n") } else { String::new() };
+        let toml = format!("user = \"nobody\"\n{chroot}\n{}", server_toml(backend.address(), ""));
+        let gate = gate.toml(&toml);
+        for name in ["psk.txt", "pskgate.toml", ""] {
+            chown(gate.folder().join(name), Some(NOBODY), None).unwrap();
+        }
+        let gate = gate.start();
+        let client = Gate::new().toml(&client_toml(gate.address("tls"), "")).start();
+        let plain = echo_through(&client);
+        let (file, fresh) = (gate.folder().join("psk.txt"), gate.folder().join("fresh"));
+        write_private(&fresh, &secret(IDENTITY, OTHER_KEY));
+        chown(&fresh, Some(NOBODY), None).unwrap();
+        std::fs::rename(&fresh, &file).unwrap();
+        assert_eq!(plain.end(), Ending::Rst, "{}", gate.log());
+        assert!(!gate.log().contains("a reload will be refused"), "{}", gate.log());
+    }
 }
 
 #[test]

@@ -22,6 +22,7 @@ mod manual;
 mod openssl_peer;
 mod options;
 mod pairings;
+mod policy;
 mod proxy;
 mod pyro;
 mod relay;
