@@ -1,0 +1,328 @@
+//! Reloads and revocations for minutes, under full load: nobody who may be in notices anything.
+//!
+//! `scripts/soak` runs it. It prints its figures beside what they must be, and fails if one is missed.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, unreachable_pub, dead_code)]
+
+#[path = "../it/harness/mod.rs"]
+mod harness;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use harness::{
+    Backend, Gate, IDENTITY, KEY, OTHER_KEY, Pskgate, client_toml, free_port, local, secret,
+    server_toml, until, write_private,
+};
+use rustix::process::Signal;
+
+/// Threads that connect, ask once and close, as fast as they can.
+const LOOPERS: usize = 8;
+/// Sessions that stay from the first reload to the last.
+const LONG: usize = 50;
+/// Sessions that are revoked together.
+const GUESTS: usize = 20;
+const GUEST: &str = "guest";
+/// How long the effect of one change may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[derive(Default)]
+struct Book {
+    asked: AtomicU64,
+    refused: AtomicU64,
+    reset: AtomicU64,
+    wrong: AtomicU64,
+    done: AtomicBool,
+}
+
+impl Book {
+    fn failed(&self, error: &std::io::Error) {
+        let counter = match error.kind() {
+            ErrorKind::ConnectionRefused => &self.refused,
+            _ => &self.reset,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        eprintln!("{error}");
+    }
+
+    /// Asks once and compares the answer; false when the connection is of no more use.
+    fn ask(&self, stream: &mut TcpStream, round: u64) -> bool {
+        let mut question = [0; 64];
+        for (n, byte) in question.iter_mut().enumerate() {
+            *byte = (round as usize * 131 + n * 7) as u8;
+        }
+        let mut answer = [0; 64];
+        match stream.write_all(&question).and_then(|()| stream.read_exact(&mut answer)) {
+            Ok(()) if answer == question => {
+                self.asked.fetch_add(1, Ordering::Relaxed);
+                true
+            }
+            Ok(()) => {
+                self.wrong.fetch_add(1, Ordering::Relaxed);
+                false
+            }
+            Err(error) => {
+                self.failed(&error);
+                false
+            }
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.done.load(Ordering::Acquire)
+    }
+}
+
+fn connect(to: SocketAddr) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect(to)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+fn keep_asking(book: &Book, door: SocketAddr) {
+    let mut stream = connect(door).expect("the tunnel is up");
+    let mut round = 0;
+    while !book.is_done() && book.ask(&mut stream, round) {
+        round += 1;
+        // A status poll's pace, ten times over: the loopers make the load.
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn keep_connecting(book: &Book, door: SocketAddr) {
+    let mut round = 0;
+    while !book.is_done() {
+        match connect(door) {
+            Ok(mut stream) => drop(book.ask(&mut stream, round)),
+            // This machine's own ports are all in use for a moment; nobody refused anything.
+            Err(error) if error.kind() == ErrorKind::AddrNotAvailable => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err(error) => book.failed(&error),
+        }
+        round += 1;
+    }
+}
+
+/// Resident memory in kB, and open descriptors.
+fn size(gate: &Pskgate) -> (u64, usize) {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", gate.id())).expect("/proc");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("its memory");
+    let memory = line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("a number");
+    let folder = std::fs::read_dir(format!("/proc/{}/fd", gate.id())).expect("/proc");
+    (memory, folder.count())
+}
+
+/// What can be in force.
+#[derive(Clone, Copy)]
+struct State {
+    guest: bool,
+    more: bool,
+    extra: bool,
+}
+
+struct Site {
+    server: Pskgate,
+    member: Pskgate,
+    guest: Pskgate,
+    backend: Backend,
+    port: u16,
+    extra: u16,
+}
+
+impl Site {
+    fn new() -> Self {
+        let (port, extra) = (free_port(), free_port());
+        let backend = Backend::echo();
+        let start = State { guest: false, more: false, extra: false };
+        let gate = Gate::new().toml(&Self::text(&backend, port, extra, start));
+        let server = gate.start();
+        let member = Gate::new().toml(&client_toml(local(port), "")).start();
+        let toml = client_toml(local(port), "").replace(IDENTITY, GUEST);
+        let guest = Gate::new().file("psk.txt", &secret(GUEST, OTHER_KEY)).toml(&toml).start();
+        Self { server, member, guest, backend, port, extra }
+    }
+
+    fn text(backend: &Backend, port: u16, extra: u16, state: State) -> String {
+        let accept = match state.extra {
+            true => format!("[\"127.0.0.1:{port}\", \"127.0.0.1:{extra}\"]"),
+            false => format!("\"127.0.0.1:{port}\""),
+        };
+        let most = if state.more { 5001 } else { 5000 };
+        "[log]\nlevel = \"notice\"\n".to_owned()
+            + &server_toml(backend.address(), &format!("max-sessions = {most}"))
+                .replace("\"127.0.0.1:0\"", &accept)
+    }
+
+    fn replace(&self, name: &str, text: &str) {
+        let fresh = self.server.folder().join(".fresh");
+        write_private(&fresh, text);
+        std::fs::rename(&fresh, self.server.folder().join(name)).expect("moved over the old one");
+    }
+
+    fn write(&self, state: State) {
+        let guest = if state.guest { secret(GUEST, OTHER_KEY) } else { String::new() };
+        self.replace("psk.txt", &(secret(IDENTITY, KEY) + &guest));
+        self.replace("pskgate.toml", &Self::text(&self.backend, self.port, self.extra, state));
+    }
+
+    fn guest_is_in(&self) -> bool {
+        let Ok(mut stream) = connect(self.guest.address("plain")) else { return false };
+        let mut byte = [0];
+        stream.write_all(b"?").is_ok() && stream.read_exact(&mut byte).is_ok()
+    }
+
+    fn most_sessions(&self) -> String {
+        let socket = self.server.folder().join("pskgate.sock");
+        ask(&socket, "{\"command\":\"status\"}")
+            .split_once("\"max-sessions\":")
+            .map(|(_, rest)| rest.chars().take_while(char::is_ascii_digit).collect())
+            .unwrap_or_default()
+    }
+
+    /// Waits until each of the three is seen to be as it was written.
+    fn wait(&self, state: State, what: usize) {
+        let seen = || match what {
+            0 => self.guest_is_in() == state.guest,
+            1 => self.most_sessions() == if state.more { "5001" } else { "5000" },
+            _ => connect(local(self.extra)).is_ok() == state.extra,
+        };
+        until("a change to take effect", PATIENCE, || seen().then_some(()));
+    }
+}
+
+/// One question to the control socket.
+fn ask(socket: &Path, question: &str) -> String {
+    let mut stream = std::os::unix::net::UnixStream::connect(socket).expect("a control socket");
+    stream.write_all(format!("{question}\n").as_bytes()).expect("asked");
+    let mut answer = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(stream), &mut answer)
+        .expect("answered");
+    answer
+}
+
+struct Line {
+    what: String,
+    seen: String,
+    bar: String,
+    good: bool,
+}
+
+fn line(what: &str, seen: impl ToString, bar: impl ToString, good: bool) -> Line {
+    Line { what: what.into(), seen: seen.to_string(), bar: bar.to_string(), good }
+}
+
+fn main() {
+    let mut numbers = std::env::args().skip(1).filter_map(|text| text.parse::<usize>().ok());
+    let (reloads, revocations) = (numbers.next().unwrap_or(1000), numbers.next().unwrap_or(100));
+    let site = Site::new();
+    let book = Book::default();
+    let door = site.member.address("plain");
+    let mut lines = Vec::new();
+    std::thread::scope(|scope| {
+        for _ in 0..LONG {
+            scope.spawn(|| keep_asking(&book, door));
+        }
+        for _ in 0..LOOPERS {
+            scope.spawn(|| keep_connecting(&book, door));
+        }
+        until("the load", PATIENCE, || (book.asked.load(Ordering::Relaxed) > 500).then_some(()));
+        lines.extend(storm(&site, reloads));
+        lines.extend(revoke(&site, revocations));
+        book.done.store(true, Ordering::Release);
+    });
+    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let asked = count(&book.asked);
+    lines.push(line("answers to members, all exact", asked, "> 1000", asked > 1000));
+    for (what, counter) in
+        [("refused", &book.refused), ("reset or cut", &book.reset), ("wrong bytes", &book.wrong)]
+    {
+        lines.push(line(&format!("members {what}"), count(counter), 0, count(counter) == 0));
+    }
+    let mut good = true;
+    for Line { what, seen, bar, good: met } in &lines {
+        good &= met;
+        println!("{} {what:<44} {seen:>14}   must be {bar}", if *met { "ok  " } else { "MISS" });
+    }
+    std::process::exit(i32::from(!good));
+}
+
+/// Each reload changes one of a key, an option and an address, and is waited for until that is seen.
+fn storm(site: &Site, reloads: usize) -> Vec<Line> {
+    /// What allocators keep after the first ones is theirs.
+    const WARM: usize = 60;
+    let mut state = State { guest: false, more: false, extra: false };
+    let mut before = size(&site.server);
+    let start = Instant::now();
+    for n in 0..reloads {
+        let what = n % 3;
+        match what {
+            0 => state.guest = !state.guest,
+            1 => state.more = !state.more,
+            _ => state.extra = !state.extra,
+        }
+        site.write(state);
+        // Every tenth is noticed by itself; the others are asked for, by turns.
+        match n % 10 {
+            0 => {}
+            n if n % 2 == 0 => {
+                let socket = site.server.folder().join("pskgate.sock");
+                let answer = ask(&socket, "{\"command\":\"reload\"}");
+                assert!(answer.contains("\"done\":true"), "{answer}");
+            }
+            _ => site.server.signal(Signal::HUP),
+        }
+        site.wait(state, what);
+        if n == WARM.min(reloads / 2) {
+            before = size(&site.server);
+        }
+    }
+    let took = start.elapsed();
+    let after = size(&site.server);
+    let (grown, open) = (after.0.saturating_sub(before.0), after.1.abs_diff(before.1));
+    vec![
+        line("reloads, each seen to have taken effect", reloads, reloads, true),
+        line("seconds they took", took.as_secs(), "told", true),
+        line("kB of memory more than after the first ones", grown, "<= 2048", grown <= 2048),
+        // A connection that is just coming or going is one or two.
+        line("descriptors more or less", open, "<= 40", open <= 40),
+    ]
+}
+
+/// A guest's sessions are cut together, again and again.
+fn revoke(site: &Site, rounds: usize) -> Vec<Line> {
+    /// 300 ms until a change is taken, and a second from then on.
+    const BAR: Duration = Duration::from_millis(1300);
+    let mut state = State { guest: false, more: false, extra: false };
+    let mut slowest = Duration::ZERO;
+    for _ in 0..rounds {
+        state.guest = true;
+        site.write(state);
+        site.wait(state, 0);
+        let door = site.guest.address("plain");
+        let sessions: Vec<_> = (0..GUESTS)
+            .map(|_| {
+                let mut stream = connect(door).expect("a door");
+                let mut byte = [0];
+                stream.write_all(b"?").and_then(|()| stream.read_exact(&mut byte)).expect("in");
+                stream
+            })
+            .collect();
+        state.guest = false;
+        site.write(state);
+        let start = Instant::now();
+        for mut stream in sessions {
+            let end = stream.read(&mut [0]);
+            assert!(matches!(end, Ok(0) | Err(_)), "a revoked session goes on");
+        }
+        slowest = slowest.max(start.elapsed());
+    }
+    let millis = slowest.as_millis();
+    vec![
+        line("revocations of 20 sessions each", rounds, rounds, true),
+        line("ms until the last of 20 was cut, at worst", millis, "<= 1300", slowest <= BAR),
+    ]
+}
