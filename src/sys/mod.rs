@@ -15,3 +15,4 @@ pub mod openssl;
 pub mod pid_file;
 pub mod process;
 pub mod socket;
+pub mod usage;
