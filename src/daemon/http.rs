@@ -8,6 +8,7 @@ mod desk;
 mod page;
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -83,20 +84,19 @@ async fn converse(socket: Socket, door: Door, desk: Arc<Desk>, move_end: watch::
     let service = service_fn(move |request| {
         move_end.send_replace(Instant::now() + NEXT);
         let desk = desk.clone();
-        async move { Ok::<_, Infallible>(answer::answer(&desk, &request, door).await) }
+        // Boxed, so that the connection can be taken apart.
+        Box::pin(async move { Ok::<_, Infallible>(answer::answer(&desk, &request, door).await) })
     });
-    let conversation = http1::Builder::new()
+    let mut conversation = http1::Builder::new()
         .max_buf_size(HEAD)
         // Ours covers it, and a slow reader too.
         .header_read_timeout(None)
-        .serve_connection(TokioIo::new(socket), service)
-        .without_shutdown();
+        .serve_connection(TokioIo::new(socket), service);
     tokio::select! {
-        done = conversation => {
-            if let Ok(parts) = done {
-                // A body that nobody read must not turn the answer into a reset.
-                parts.io.into_inner().close_gently(FAREWELL).await;
-            }
+        // A request that is no HTTP was answered too.
+        _ = poll_fn(|cx| conversation.poll_without_shutdown(cx)) => {
+            // What nobody read must not turn the answer into a reset.
+            conversation.into_parts().io.into_inner().close_gently(FAREWELL).await;
         }
         () = passed(until) => {}
     }

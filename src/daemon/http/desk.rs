@@ -108,3 +108,59 @@ impl Desk {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run<F: Future>(test: F) -> F::Output {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.enable_time().start_paused(true).build().unwrap().block_on(test)
+    }
+
+    #[test]
+    fn a_main_loop_that_is_stuck_is_found_out_in_two_seconds() {
+        run(async {
+            let (sender, _nobody_reads) = mpsc::channel(1);
+            let desk = Desk::new(sender, 1);
+            for _ in 0..3 {
+                let start = Instant::now();
+                assert_eq!(desk.status().await, None);
+                assert_eq!(desk.written(Form::Json).await, None);
+                assert_eq!(start.elapsed().as_secs(), 4);
+            }
+        });
+    }
+
+    #[test]
+    fn a_thousand_questions_are_a_few_to_the_main_loop_and_the_answers_stay_fresh() {
+        run(async {
+            let (sender, mut requests) = mpsc::channel(1);
+            let main_loop = tokio::spawn(async move {
+                let mut asked = 0_u64;
+                while let Some(Request::Ask(_, reply)) = requests.recv().await {
+                    asked += 1;
+                    let status = Status { log_lines_lost: asked, ..Status::default() };
+                    let _ = reply.send(Answer::Status(Box::new(status)));
+                }
+                asked
+            });
+            let desk = Desk::new(sender, 1);
+            let start = Instant::now();
+            let mut last = 0;
+            for _ in 0..1000 {
+                desk.turn().await;
+                let text = desk.written(Form::Json).await.unwrap();
+                let status: Status = serde_json::from_slice(&text).unwrap();
+                last = status.log_lines_lost;
+                assert_eq!(desk.status().await.unwrap().log_lines_lost, last);
+            }
+            let lasted = start.elapsed();
+            drop(desk);
+            assert!(lasted >= PACE * 999, "{lasted:?}");
+            let asked = main_loop.await.unwrap();
+            assert!(asked >= 20 && asked <= 1 + lasted.as_millis() as u64 / 200, "{asked}");
+            assert_eq!(asked, last);
+        });
+    }
+}
