@@ -4,6 +4,7 @@ pub mod event;
 pub mod limit;
 pub mod log;
 pub mod metrics;
+pub mod prometheus;
 pub mod status;
 #[cfg(unix)]
 pub mod syslog;

@@ -16,3 +16,4 @@ pub mod openssl;
 pub mod pid_file;
 pub mod process;
 pub mod socket;
+pub mod usage;

@@ -1,17 +1,11 @@
 //! Beremiz' own transport: Pyro 4 and Pyro 5 through two ends of pskgate.
 
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::harness::{Gate, PATIENCE, Process, Pskgate, client_toml, local, root, server_toml};
-
-/// The Python of the venv that scripts/test makes.
-fn python() -> PathBuf {
-    let venv = std::env::var_os("PSKGATE_PEERS")
-        .map_or_else(|| root().join("target/peers/venv"), PathBuf::from);
-    venv.join("bin/python")
-}
+use crate::harness::{
+    Gate, PATIENCE, Process, Pskgate, client_toml, local, python, root, server_toml,
+};
 
 fn plc(arguments: &[&str]) -> Process {
     let mut command = Command::new(python());

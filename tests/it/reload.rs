@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -10,15 +9,8 @@ use rustix::process::Signal;
 
 use crate::harness::{
     Backend, Ending, Gate, IDENTITY, KEY, OTHER_KEY, PATIENCE, Plain, Pskgate, client_toml,
-    free_port, local, secret, server_toml, until, write_private,
+    free_port, local, replace, secret, server_toml, until, write_private,
 };
-
-/// Replaces a file as a careful program does: a new one, moved over the old.
-fn replace(path: &Path, text: &str) {
-    let fresh = path.with_extension("new");
-    write_private(&fresh, text);
-    fs::rename(&fresh, path).expect("moved over the old one");
-}
 
 fn lines_with(gate: &Pskgate, fragment: &str) -> usize {
     gate.log().lines().filter(|line| line.contains(fragment)).count()

@@ -5,6 +5,7 @@
 //! a sentence when the fact does not come. Whatever is started here ends with its test.
 
 pub mod backend;
+pub mod browser;
 pub mod cable;
 pub mod data;
 pub mod gate;
@@ -13,6 +14,7 @@ pub mod process;
 mod self_test;
 pub mod stage;
 pub mod stunnel;
+pub mod web;
 pub mod wire;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -21,12 +23,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 pub use backend::{Backend, Ending, Plain};
+pub use browser::Browser;
 pub use cable::Cable;
 pub use data::Stream;
 pub use gate::{Gate, Pair, Pskgate, client_toml, server_toml};
 pub use openssl::{OpensslClient, OpensslServer};
 pub use process::Process;
 pub use stunnel::Stunnel;
+pub use web::Page;
 pub use wire::{Side, Wire};
 
 /// The identity that the tests use unless they are about identities.
@@ -150,6 +154,13 @@ pub fn write_private(path: &Path, text: &str) {
         .unwrap_or_else(|error| panic!("cannot write {}: {error}", path.display()));
 }
 
+/// Replaces a file as a careful program does: a new one, moved over the old.
+pub fn replace(path: &Path, text: &str) {
+    let fresh = path.with_extension("new");
+    write_private(&fresh, text);
+    std::fs::rename(&fresh, path).expect("moved over the old one");
+}
+
 /// The line of a secrets file.
 pub fn secret(identity: &str, key: &str) -> String {
     format!("{identity}:{key}\n")
@@ -158,4 +169,11 @@ pub fn secret(identity: &str, key: &str) -> String {
 /// The project's root.
 pub fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The Python of the venv that scripts/test makes.
+pub fn python() -> PathBuf {
+    let venv = std::env::var_os("PSKGATE_PEERS")
+        .map_or_else(|| root().join("target/peers/venv"), PathBuf::from);
+    venv.join("bin/python")
 }

@@ -1,0 +1,166 @@
+//! Where the answers come from: the main loop is asked now and then, however often somebody asks here.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Bytes;
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::daemon::Request;
+use crate::daemon::control::{Answer, Command};
+use crate::observe::prometheus::{self, Format};
+use crate::observe::status::Status;
+use crate::sys::usage;
+
+/// How long the main loop may take to answer before it counts as stuck.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How old an answer may be. With ten thousand sessions one is megabytes, and takes milliseconds of
+/// the one thread that there is.
+const FRESH: Duration = Duration::from_millis(200);
+/// The least time between two answers of one window.
+const PACE: Duration = Duration::from_millis(10);
+
+/// A form that a status is given in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    Json,
+    Metrics(Format),
+}
+
+/// Answers the questions of one window.
+#[derive(Debug)]
+pub(super) struct Desk {
+    requests: mpsc::Sender<Request>,
+    labels: usize,
+    kept: Mutex<Option<Kept>>,
+    next: Mutex<Instant>,
+}
+
+/// The last status, and the forms that somebody has wanted of it.
+#[derive(Debug)]
+struct Kept {
+    since: Instant,
+    status: Arc<Status>,
+    written: Vec<(Form, Bytes)>,
+}
+
+impl Desk {
+    pub(super) fn new(requests: mpsc::Sender<Request>, labels: usize) -> Self {
+        Self { requests, labels, kept: Mutex::new(None), next: Mutex::new(Instant::now()) }
+    }
+
+    /// Waits until it is one's turn: the queue is as long as there are connections.
+    pub(super) async fn turn(&self) {
+        let mut next = self.next.lock().await;
+        sleep_until(*next).await;
+        *next = Instant::now() + PACE;
+    }
+
+    /// The program as it is now. None when its main loop does not answer.
+    pub(super) async fn status(&self) -> Option<Arc<Status>> {
+        let fresh = async {
+            let mut kept = self.kept.lock().await;
+            Some(self.refreshed(&mut kept).await?.status.clone())
+        };
+        timeout(PATIENCE, fresh).await.ok()?
+    }
+
+    /// The same as text. None also when it cannot be written.
+    pub(super) async fn written(&self, form: Form) -> Option<Bytes> {
+        let fresh = async {
+            let mut kept = self.kept.lock().await;
+            let kept = self.refreshed(&mut kept).await?;
+            let known = kept.written.iter().find(|(known, _)| *known == form);
+            if let Some((_, text)) = known {
+                return Some(text.clone());
+            }
+            let text = self.write(&kept.status, form)?;
+            kept.written.push((form, text.clone()));
+            Some(text)
+        };
+        timeout(PATIENCE, fresh).await.ok()?
+    }
+
+    async fn refreshed<'a>(&self, kept: &'a mut Option<Kept>) -> Option<&'a mut Kept> {
+        if kept.as_ref().is_none_or(|kept| kept.since.elapsed() >= FRESH) {
+            let status = Arc::new(self.ask().await?);
+            *kept = Some(Kept { since: Instant::now(), status, written: Vec::new() });
+        }
+        kept.as_mut()
+    }
+
+    async fn ask(&self) -> Option<Status> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(Request::Ask(Command::Status, reply)).await.ok()?;
+        match answer.await {
+            Ok(Answer::Status(status)) => Some(*status),
+            _ => None,
+        }
+    }
+
+    fn write(&self, status: &Status, form: Form) -> Option<Bytes> {
+        match form {
+            Form::Json => serde_json::to_vec(status).ok().map(Bytes::from),
+            Form::Metrics(format) => {
+                prometheus::text(status, &usage::now(), self.labels, format).ok().map(Bytes::from)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run<F: Future>(test: F) -> F::Output {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.enable_time().start_paused(true).build().unwrap().block_on(test)
+    }
+
+    #[test]
+    fn a_main_loop_that_is_stuck_is_found_out_in_two_seconds() {
+        run(async {
+            let (sender, _nobody_reads) = mpsc::channel(1);
+            let desk = Desk::new(sender, 1);
+            for _ in 0..3 {
+                let start = Instant::now();
+                assert_eq!(desk.status().await, None);
+                assert_eq!(desk.written(Form::Json).await, None);
+                assert_eq!(start.elapsed().as_secs(), 4);
+            }
+        });
+    }
+
+    #[test]
+    fn a_thousand_questions_are_a_few_to_the_main_loop_and_the_answers_stay_fresh() {
+        run(async {
+            let (sender, mut requests) = mpsc::channel(1);
+            let main_loop = tokio::spawn(async move {
+                let mut asked = 0_u64;
+                while let Some(Request::Ask(_, reply)) = requests.recv().await {
+                    asked += 1;
+                    let status = Status { log_lines_lost: asked, ..Status::default() };
+                    let _ = reply.send(Answer::Status(Box::new(status)));
+                }
+                asked
+            });
+            let desk = Desk::new(sender, 1);
+            let start = Instant::now();
+            let mut last = 0;
+            for _ in 0..1000 {
+                desk.turn().await;
+                let text = desk.written(Form::Json).await.unwrap();
+                let status: Status = serde_json::from_slice(&text).unwrap();
+                last = status.log_lines_lost;
+                assert_eq!(desk.status().await.unwrap().log_lines_lost, last);
+            }
+            let lasted = start.elapsed();
+            drop(desk);
+            assert!(lasted >= PACE * 999, "{lasted:?}");
+            let asked = main_loop.await.unwrap();
+            assert!(asked >= 20 && asked <= 1 + lasted.as_millis() as u64 / 200, "{asked}");
+            assert_eq!(asked, last);
+        });
+    }
+}

@@ -1,0 +1,138 @@
+//! The status page, in a browser.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::harness::{
+    Backend, Browser, Gate, IDENTITY, KEY, Plain, Pskgate, client_toml, free_port, local, replace,
+    secret, server_toml, until,
+};
+
+/// What a page of ours may need on a machine whose processors are busy.
+const SLOWLY: Duration = Duration::from_secs(30);
+const WIDE: (u32, u32) = (1280, 1000);
+
+/// A server end with a window, and a client end.
+fn ends(backend: &Backend, name: &str) -> (Pskgate, SocketAddr, Pskgate) {
+    let at = local(free_port());
+    let toml = format!("[http]\nlisten = \"{at}\"\n\n{}", server_toml(backend.address(), ""));
+    let server = Gate::new().file("psk.txt", &secret(name, KEY)).toml(&toml).start();
+    let toml = client_toml(server.address("tls"), "")
+        .replace(&format!("\"{IDENTITY}\""), &format!("'{name}'"));
+    let client = Gate::new().file("psk.txt", &secret(name, KEY)).toml(&toml).start();
+    (server, at, client)
+}
+
+/// Something that goes back and forth until this is dropped.
+struct Traffic {
+    over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Traffic {
+    fn through(client: &Pskgate) -> Self {
+        let session = Plain::connect(client.address("plain"));
+        let over = Arc::new(AtomicBool::new(false));
+        let stop = over.clone();
+        let thread = std::thread::spawn(move || {
+            while !stop.load(Ordering::Acquire) {
+                session.echo(&[7; 1000]);
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        });
+        Self { over, thread: Some(thread) }
+    }
+}
+
+impl Drop for Traffic {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Release);
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+/// Waits until an element's text satisfies `wanted`.
+fn wait_text(browser: &mut Browser, selector: &str, wanted: impl Fn(&str) -> bool) -> String {
+    let mut last = String::new();
+    until(&format!("{selector} to change; {:?}", browser.complaints()), SLOWLY, || {
+        last = browser.text(selector);
+        wanted(&last).then(|| last.clone())
+    })
+}
+
+/// The row of the first session.
+const ROW: &str = "#services tbody tr";
+
+#[test]
+fn the_page_shows_live_sessions_and_the_browser_complains_of_nothing() {
+    let backend = Backend::echo();
+    let (_server, at, client) = ends(&backend, IDENTITY);
+    let traffic = Traffic::through(&client);
+    let mut browser = Browser::open(&format!("http://{at}/"), WIDE);
+    wait_text(&mut browser, "#phase", |text| text.contains("running"));
+    wait_text(&mut browser, "#f-sessions", |text| text == "1");
+    let first = wait_text(&mut browser, ROW, |text| text.contains(IDENTITY));
+    assert!(first.contains("TLSv1.3") && first.contains("127.0.0.1:"), "{first}");
+    let later = wait_text(&mut browser, ROW, |text| text != first);
+    assert!(later.contains(IDENTITY), "{later}");
+    let path = "document.getElementById('line-up').getAttribute('d') ?? ''";
+    let drawn = until("a line in the chart", SLOWLY, || {
+        let drawn = browser.value(path).as_str()?.to_owned();
+        drawn.contains('L').then_some(drawn)
+    });
+    assert!(drawn.starts_with('M'), "{drawn}");
+    let moved = until("the line to move on", SLOWLY, || {
+        let moved = browser.value(path).as_str()?.to_owned();
+        (moved != drawn).then_some(moved)
+    });
+    assert!(moved.starts_with('M'), "{moved}");
+    drop(traffic);
+    wait_text(&mut browser, "#f-sessions", |text| text == "0");
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+    // The policy is in force: what is not of the page does not run.
+    let foreign = "(() => { const s = document.createElement('script'); \
+                   s.textContent = 'window.foreign = 1'; document.body.append(s); \
+                   return window.foreign ?? 0 })()";
+    assert_eq!(browser.value(foreign), 0);
+    assert!(!browser.complaints().is_empty(), "complaints are heard");
+}
+
+#[test]
+fn a_name_that_looks_like_markup_is_shown_and_not_obeyed() {
+    let backend = Backend::echo();
+    let name = "<img src=x onerror=boom()>";
+    let (_server, at, client) = ends(&backend, name);
+    let _traffic = Traffic::through(&client);
+    let mut browser = Browser::open(&format!("http://{at}/"), WIDE);
+    wait_text(&mut browser, ROW, |text| text.contains(name));
+    assert_eq!(browser.value("document.images.length"), 0);
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+}
+
+#[test]
+fn the_page_fits_a_phone_and_says_when_nobody_answers_any_more() {
+    let backend = Backend::echo();
+    let (mut server, at, client) = ends(&backend, IDENTITY);
+    let traffic = Traffic::through(&client);
+    let mut browser = Browser::open(&format!("http://{at}/"), (500, 800));
+    wait_text(&mut browser, ROW, |text| text.contains(IDENTITY));
+    let widths = "document.documentElement.scrollWidth <= window.innerWidth";
+    assert_eq!(browser.value(widths), true, "it must not be wider than the window");
+    assert_eq!(browser.value("document.getElementById('notice').hidden"), true);
+
+    replace(&server.folder().join("psk.txt"), "no colon\n");
+    wait_text(&mut browser, "#f-reload", |text| text.contains("refused"));
+    wait_text(&mut browser, "#findings", |text| text.contains("colon"));
+
+    drop(traffic);
+    assert_eq!(server.terminate(), Some(0));
+    let words = wait_text(&mut browser, "#notice", |text| !text.is_empty());
+    assert!(words.contains("No answer from pskgate since"), "{words}");
+    assert_eq!(browser.value("document.getElementById('notice').hidden"), false);
+    wait_text(&mut browser, "#phase", |text| text.contains("no answer"));
+    // What was known is still there.
+    assert!(browser.text("#services").contains("tls"), "nothing is left of the page");
+}
