@@ -1,5 +1,6 @@
 //! The status page, in a browser.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,8 +8,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::harness::{
-    Backend, Browser, Gate, IDENTITY, KEY, Plain, Pskgate, client_toml, free_port, local, replace,
-    secret, server_toml, until,
+    Backend, Browser, Gate, IDENTITY, KEY, OTHER_KEY, OpensslClient, Plain, Pskgate, client_toml,
+    free_port, local, openssl, replace, secret, server_toml, until,
 };
 
 /// What a page of ours may need on a machine whose processors are busy.
@@ -69,7 +70,7 @@ const ROW: &str = "#services tbody tr";
 #[test]
 fn the_page_shows_live_sessions_and_the_browser_complains_of_nothing() {
     let backend = Backend::echo();
-    let (_server, at, client) = ends(&backend, IDENTITY);
+    let (server, at, client) = ends(&backend, IDENTITY);
     let traffic = Traffic::through(&client);
     let mut browser = Browser::open(&format!("http://{at}/"), WIDE);
     wait_text(&mut browser, "#phase", |text| text.contains("running"));
@@ -89,8 +90,21 @@ fn the_page_shows_live_sessions_and_the_browser_complains_of_nothing() {
         (moved != drawn).then_some(moved)
     });
     assert!(moved.starts_with('M'), "{moved}");
+    until("a line that is not flat", SLOWLY, || {
+        let drawn = browser.value(path).as_str()?.to_owned();
+        let heights: BTreeSet<&str> = drawn
+            .split(['M', 'L'])
+            .filter_map(|point| Some(point.trim().split_once(' ')?.1))
+            .collect();
+        (heights.len() > 1).then_some(())
+    });
+    wait_text(&mut browser, "#f-up", |text| !text.is_empty() && !text.starts_with("0 "));
     drop(traffic);
     wait_text(&mut browser, "#f-sessions", |text| text == "0");
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+    let stranger = openssl::psk_of("nobody", OTHER_KEY);
+    assert!(OpensslClient::start(server.address("tls"), &stranger).alert().is_some());
+    wait_text(&mut browser, "#services", |text| text.contains("unknown-identity"));
     assert_eq!(browser.complaints(), Vec::<String>::new());
     // The policy is in force: what is not of the page does not run.
     let foreign = "(() => { const s = document.createElement('script'); \
@@ -98,6 +112,18 @@ fn the_page_shows_live_sessions_and_the_browser_complains_of_nothing() {
                    return window.foreign ?? 0 })()";
     assert_eq!(browser.value(foreign), 0);
     assert!(!browser.complaints().is_empty(), "complaints are heard");
+}
+
+#[test]
+fn a_client_end_says_in_words_what_its_application_saw_as_a_reset() {
+    let at = local(free_port());
+    let nobody = local(free_port());
+    let toml = format!("[http]\nlisten = \"{at}\"\n\n{}", client_toml(nobody, ""));
+    let client = Gate::new().toml(&toml).start();
+    drop(Plain::connect(client.address("plain")).rest());
+    let mut browser = Browser::open(&format!("http://{at}/"), WIDE);
+    let words = wait_text(&mut browser, ".failure", |text| !text.is_empty());
+    assert!(words.contains("refused") && words.contains(&nobody.to_string()), "{words}");
 }
 
 #[test]

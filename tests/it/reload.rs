@@ -420,3 +420,75 @@ fn a_log_that_nobody_reads_stops_neither_the_tunnel_nor_a_reload() {
     let code = until("its end", PATIENCE, || server.0.try_wait().expect("its state"));
     assert_eq!(code.code(), Some(0));
 }
+
+#[test]
+fn a_file_that_is_written_in_pieces_is_taken_when_it_is_closed_and_not_before() {
+    use std::io::Write;
+    let backend = Backend::echo();
+    let server = server(&backend);
+    let (first, second) = (client(&server, IDENTITY, KEY), client(&server, "client2", OTHER_KEY));
+    let session = connect(&first);
+    session.echo(b"before");
+    let text = secret(IDENTITY, KEY) + &secret("client2", OTHER_KEY);
+    let mut file = fs::File::create(server.folder().join("psk.txt")).expect("truncated");
+    // Longer than a change has to rest before it is taken: only the open file can tell.
+    for piece in text.as_bytes().chunks(40) {
+        file.write_all(piece).expect("written");
+        file.flush().expect("written");
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    drop(file);
+    wait_reloads(&server, 1);
+    assert_eq!(lines_with(&server, "not reloaded"), 0, "{}", server.log());
+    session.echo(b"undisturbed");
+    connect(&second).echo(b"let in");
+}
+
+#[test]
+fn a_file_that_is_deleted_and_made_again_is_followed_and_so_is_its_folder() {
+    let backend = Backend::echo();
+    let gate = Gate::new();
+    let folder = gate.folder().join("keys");
+    fs::create_dir(&folder).expect("a folder");
+    let gate = gate.file("keys/psk.txt", &secret(IDENTITY, KEY));
+    let toml = server_toml(backend.address(), "").replace("\"psk.txt\"", "\"keys/psk.txt\"");
+    let server = gate.toml(&toml).start();
+    let (old, new) = (client(&server, IDENTITY, KEY), client(&server, IDENTITY, OTHER_KEY));
+    let session = connect(&old);
+    session.echo(b"before");
+    fs::remove_dir_all(&folder).expect("removed");
+    until("the refusal", PATIENCE, || (lines_with(&server, "not reloaded") > 0).then_some(()));
+    session.echo(b"the old key is still in force");
+    fs::create_dir(&folder).expect("a folder");
+    write_private(&folder.join("psk.txt"), &secret(IDENTITY, OTHER_KEY));
+    assert_eq!(session.end(), Ending::Rst);
+    connect(&new).echo(b"with the new key");
+}
+
+/// What a network file system is like: nobody tells of changes.
+#[test]
+fn without_a_watch_a_change_is_found_by_looking_now_and_then() {
+    let backend = Backend::echo();
+    let port = free_port();
+    let toml =
+        server_toml(backend.address(), "").replace("127.0.0.1:0", &format!("127.0.0.1:{port}"));
+    let gate = Gate::new().toml(&toml);
+    let mut command = std::process::Command::new("strace");
+    command.args(["-D", "-f", "-qq", "-o", "/dev/null", "-e", "trace=inotify_init1"]);
+    command.args(["-e", "inject=inotify_init1:error=EMFILE"]);
+    command.args([env!("CARGO_BIN_EXE_pskgate"), "run", "pskgate.toml"]);
+    command.current_dir(gate.folder());
+    let process = crate::harness::Process::spawn("pskgate", "the package strace", &mut command);
+    process.wait_for("listening on", PATIENCE);
+    let client = Gate::new().toml(&client_toml(local(port), "")).start();
+    let session = connect(&client);
+    session.echo(b"before");
+    session.0.set_read_timeout(Some(3 * PATIENCE)).expect("a limit");
+    replace(&gate.folder().join("psk.txt"), &secret(IDENTITY, OTHER_KEY));
+    let start = Instant::now();
+    assert_eq!(session.end(), Ending::Rst);
+    let found = start.elapsed();
+    // Every 30 s, and the time to come to rest.
+    assert!(found > Duration::from_secs(2), "a watch was there all the same: {found:?}");
+    assert!(found < Duration::from_secs(40), "it took {found:?}");
+}
