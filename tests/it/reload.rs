@@ -492,3 +492,45 @@ fn without_a_watch_a_change_is_found_by_looking_now_and_then() {
     assert!(found > Duration::from_secs(2), "a watch was there all the same: {found:?}");
     assert!(found < Duration::from_secs(40), "it took {found:?}");
 }
+
+#[test]
+fn a_service_that_is_removed_drains_and_its_neighbour_does_not_notice() {
+    let backend = Backend::echo();
+    let (stays, goes) = (free_port(), free_port());
+    let service = |name: &str, port: u16| {
+        server_toml(backend.address(), "")
+            .replace("[services.tls]", &format!("[services.{name}]"))
+            .replace("127.0.0.1:0", &format!("127.0.0.1:{port}"))
+    };
+    let both = "drain-timeout = \"3s\"\n\n".to_owned() + &service("a", stays) + &service("b", goes);
+    let server = Gate::new().toml(&both).start();
+    let client = |port: u16| Gate::new().toml(&client_toml(local(port), "")).start();
+    let (of_a, of_b) = (client(stays), client(goes));
+    let (neighbour, busy, silent) = (connect(&of_a), connect(&of_b), connect(&of_b));
+    for session in [&neighbour, &busy, &silent] {
+        session.echo(b"before");
+    }
+    let one = "drain-timeout = \"3s\"\n\n".to_owned() + &service("a", stays);
+    replace(&server.folder().join("pskgate.toml"), &one);
+    wait_reloads(&server, 1);
+    let start = Instant::now();
+    until("its address to be closed", PATIENCE, || {
+        std::net::TcpStream::connect(local(goes)).is_err().then_some(())
+    });
+    // Who is at work may finish; who is silent has nothing under way.
+    let mut cut = None;
+    while cut.is_none() {
+        use std::io::{Read, Write};
+        let asked = (&busy.0).write_all(b"x").and_then(|()| (&busy.0).read_exact(&mut [0]));
+        cut = asked.is_err().then(|| start.elapsed());
+        assert!(start.elapsed() < PATIENCE, "it goes on for ever");
+    }
+    let cut = cut.unwrap_or_default();
+    assert!((Duration::from_secs(2)..Duration::from_secs(5)).contains(&cut), "after {cut:?}");
+    assert_eq!(silent.end(), Ending::Rst);
+    neighbour.echo(b"undisturbed");
+    // It can come back, as a new one.
+    replace(&server.folder().join("pskgate.toml"), &both);
+    wait_reloads(&server, 2);
+    connect(&of_b).echo(b"let in again");
+}
