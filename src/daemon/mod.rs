@@ -3,9 +3,9 @@
 //! Build everything, then commit: a start, a check and a reload run the same code, and a failure
 //! changes nothing.
 
+pub mod control;
 #[cfg(unix)]
 pub mod privileges;
-pub mod control;
 mod reload;
 pub mod signals;
 pub mod watcher;

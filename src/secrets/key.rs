@@ -81,6 +81,12 @@ impl Identity {
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
+
+    /// Its text, if that can be printed and read back as it stands.
+    pub fn plain(&self) -> Option<&str> {
+        let odd = |c: char| c.is_control() || is_format(c) || matches!(c, '"' | '\\');
+        std::str::from_utf8(&self.0).ok().filter(|text| !text.is_empty() && !text.contains(odd))
+    }
 }
 
 impl std::borrow::Borrow<[u8]> for Identity {

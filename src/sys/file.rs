@@ -33,3 +33,15 @@ pub fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
     file.read_to_end(&mut bytes)?;
     Ok(bytes)
 }
+
+/// Creates a file that is its owner's alone from the first moment on.
+///
+/// # Errors
+/// The system's, and `AlreadyExists` for a name that is taken, by a dangling link too.
+pub fn create_private(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
