@@ -32,15 +32,17 @@ pub struct Added {
     pub line: u32,
     /// Of its key.
     pub fingerprint: Fingerprint,
+    /// The mode that the file had, if that was too loose and was tightened.
+    pub loose: Option<u32>,
 }
 
-/// A line that was taken out.
+/// The lines that were taken out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Removed {
-    /// The number that it had, from 1.
-    pub line: u32,
-    /// Of its key.
-    pub fingerprint: Fingerprint,
+    /// The number that each had, from 1, and the fingerprint of its key; at least one.
+    pub lines: Vec<(u32, Fingerprint)>,
+    /// As in [`Added`].
+    pub loose: Option<u32>,
 }
 
 /// What becomes of a file whose last key goes. An empty one is refused wherever it is read.
@@ -140,12 +142,13 @@ pub fn append(path: &Path, line: &[u8]) -> Result<Added, EditError> {
         let error = io::Error::other(format!("it would be larger than {} MiB", MAX_FILE >> 20));
         return Err(EditError::Io(open.file(), error));
     }
-    open.write(&[text, joint, line, end])?;
+    let loose = open.write(&[text, joint, line, end])?;
     let lines = text.iter().filter(|byte| **byte == b'\n').count() + usize::from(!joint.is_empty());
     Ok(Added {
         file: open.file(),
         line: u32::try_from(lines + 1).unwrap_or(u32::MAX),
         fingerprint: new.fingerprint(),
+        loose,
     })
 }
 
@@ -154,7 +157,7 @@ pub fn append(path: &Path, line: &[u8]) -> Result<Added, EditError> {
 /// # Errors
 /// An identity that is not there, a file that cannot be read as one or that would be empty, and what
 /// the system says.
-pub fn remove(path: &Path, identity: &[u8], emptied: Emptied) -> Result<Vec<Removed>, EditError> {
+pub fn remove(path: &Path, identity: &[u8], emptied: Emptied) -> Result<Removed, EditError> {
     let open = Open::begin(path)?;
     let entries = open.entries()?;
     let (gone, rest): (Vec<_>, Vec<_>) =
@@ -162,7 +165,7 @@ pub fn remove(path: &Path, identity: &[u8], emptied: Emptied) -> Result<Vec<Remo
     if gone.is_empty() {
         return Err(EditError::Absent(open.file()));
     }
-    match (rest.is_empty(), emptied) {
+    let loose = match (rest.is_empty(), emptied) {
         (true, Emptied::Refuse) => return Err(EditError::LastKey(open.file())),
         (true, Emptied::Delete) if path.is_symlink() => {
             let words =
@@ -171,6 +174,7 @@ pub fn remove(path: &Path, identity: &[u8], emptied: Emptied) -> Result<Vec<Remo
         }
         (true, Emptied::Delete) => {
             open.edit.unlink().map_err(|error| EditError::Io(open.file(), error))?;
+            None
         }
         (false, _) => {
             let mut pieces = Vec::with_capacity(gone.len() + 1);
@@ -185,15 +189,19 @@ pub fn remove(path: &Path, identity: &[u8], emptied: Emptied) -> Result<Vec<Remo
                 at = next;
             }
             pieces.push(&open.text[from..]);
-            open.write(&pieces)?;
+            open.write(&pieces)?
         }
-    }
-    let removed = |entry: &&Entry| Removed { line: entry.line, fingerprint: entry.fingerprint() };
-    Ok(gone.iter().map(removed).collect())
+    };
+    let lines = gone.iter().map(|entry| (entry.line, entry.fingerprint())).collect();
+    Ok(Removed { lines, loose })
 }
 
-/// The entry that a new line is, by the stricter rules of both dialects.
-fn single(line: &[u8], path: &Path) -> Result<Entry, EditError> {
+/// The entry that a line, which is to be added to the file at `path`, will be, by the stricter rules of
+/// both dialects.
+///
+/// # Errors
+/// It is none, or more than one.
+pub fn single(line: &[u8], path: &Path) -> Result<Entry, EditError> {
     let strict = Rules { identities: IdentityRule::Utf8, ..LENIENT };
     let mut problems = Vec::new();
     let mut entries = file::parse(line, path, strict, &mut problems);
@@ -243,7 +251,7 @@ impl Open {
     }
 
     /// From slices of the text, so that no second copy of the keys is made.
-    fn write(&self, pieces: &[&[u8]]) -> Result<(), EditError> {
+    fn write(&self, pieces: &[&[u8]]) -> Result<Option<u32>, EditError> {
         self.edit.replace(pieces, MODE).map_err(|error| EditError::Io(self.file(), error))
     }
 }

@@ -54,23 +54,25 @@ impl Edit {
 
     /// Puts a file of these `pieces`, one after the other, in the old one's place: who reads it sees
     /// all of the old or all of the new. Owner, group and mode stay, but for bits of the mode that are
-    /// not in `most`; a new file has mode 0600.
+    /// not in `most`; a new file has mode 0600. The mode that it had, if that was too loose.
     ///
     /// # Errors
     /// The system's, among them that the owner cannot be kept. The old file is whole then.
-    pub fn replace(&self, pieces: &[&[u8]], most: u32) -> io::Result<()> {
+    pub fn replace(&self, pieces: &[&[u8]], most: u32) -> io::Result<Option<u32>> {
         let fresh = Fresh::create(self.folder.join(FRESH))?;
         let mut file = &fresh.file;
-        if let Some(old) = existing(&self.path)? {
-            inherit(file, &old, most)?;
-        }
+        let loose = match existing(&self.path)? {
+            Some(old) => inherit(file, &old, most)?,
+            None => None,
+        };
         for piece in pieces {
             file.write_all(piece)?;
         }
         file.sync_all()?;
         fs::rename(&fresh.path, &self.path)?;
         fresh.moved();
-        self.lock.sync()
+        self.lock.sync()?;
+        Ok(loose)
     }
 
     /// Takes the file away.
@@ -109,9 +111,9 @@ fn existing(path: &Path) -> io::Result<Option<Metadata>> {
     }
 }
 
-/// Gives the new file what the old one has, before its first byte.
+/// Gives the new file what the old one has, before its first byte. The mode that was too loose to be given.
 #[cfg(unix)]
-fn inherit(fresh: &File, old: &Metadata, most: u32) -> io::Result<()> {
+fn inherit(fresh: &File, old: &Metadata, most: u32) -> io::Result<Option<u32>> {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
     let now = fresh.metadata()?;
     if (now.uid(), now.gid()) != (old.uid(), old.gid()) {
@@ -124,13 +126,15 @@ fn inherit(fresh: &File, old: &Metadata, most: u32) -> io::Result<()> {
             io::Error::new(error.kind(), message)
         })?;
     }
-    fresh.set_permissions(fs::Permissions::from_mode(old.mode() & most & 0o777))
+    let mode = old.mode() & 0o7777;
+    fresh.set_permissions(fs::Permissions::from_mode(mode & most))?;
+    Ok((mode & !most != 0).then_some(mode))
 }
 
 /// On Windows the folder says who may read what is made in it.
 #[cfg(not(unix))]
-fn inherit(_: &File, _: &Metadata, _: u32) -> io::Result<()> {
-    Ok(())
+fn inherit(_: &File, _: &Metadata, _: u32) -> io::Result<Option<u32>> {
+    Ok(None)
 }
 
 /// A new file, gone again unless it was moved to its place.
@@ -194,8 +198,9 @@ mod tests {
         assert_eq!(mode(&path), 0o600);
         for (before, after) in [(0o640, 0o640), (0o400, 0o400), (0o664, 0o640), (0o4755, 0o640)] {
             fs::set_permissions(&path, fs::Permissions::from_mode(before)).unwrap();
-            Edit::begin(&path).unwrap().replace(&[b"two"], 0o640).unwrap();
+            let loose = Edit::begin(&path).unwrap().replace(&[b"two"], 0o640).unwrap();
             assert_eq!(mode(&path), after, "{before:o}");
+            assert_eq!(loose, (before != after).then_some(before));
         }
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(names(folder.path()), ["psk.txt"], "nothing else is left");

@@ -14,6 +14,7 @@ mod harness;
 mod hostile;
 mod inetd;
 mod keyfile;
+mod keys;
 mod layers;
 mod lifecycle;
 mod limits;
