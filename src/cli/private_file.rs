@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use crate::sys::file::create_private;
+use crate::sys::file::{create_private, create_private_folder};
 
 /// Files that were made, and perhaps their folder.
 #[derive(Debug, Default)]
@@ -16,10 +16,7 @@ pub(super) struct Made {
 impl Made {
     /// A folder for its owner alone, unless it is there already.
     pub(super) fn folder(&mut self, path: &Path) -> io::Result<()> {
-        let mut builder = fs::DirBuilder::new();
-        #[cfg(unix)]
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        match builder.create(path) {
+        match create_private_folder(path) {
             Ok(()) => self.folder = Some(path.to_owned()),
             Err(_) if path.is_dir() => {}
             Err(error) => return Err(error),

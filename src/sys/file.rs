@@ -45,3 +45,15 @@ pub fn create_private(path: &Path) -> io::Result<File> {
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options.open(path)
 }
+
+/// Creates a folder that is its owner's alone; on Windows, a folder as the one around it.
+///
+/// # Errors
+/// The system's, and `AlreadyExists`.
+pub fn create_private_folder(path: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    return std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700)
+        .create(path);
+    #[cfg(not(unix))]
+    return std::fs::create_dir(path);
+}

@@ -6,7 +6,7 @@ use crate::cli::refusal::Refusal;
 use crate::cli::{exit, failed, paths, show};
 use crate::config;
 use crate::config::diagnostic::{Report, Severity};
-use crate::config::model::{Authentication, Config, Dialect, Mode};
+use crate::config::model::{Authentication, Config, Dialect, Mode, ServiceConfig};
 use crate::config::wires::{self, Wire};
 use crate::daemon::Plan;
 use crate::secrets::{self, Entry, Identity, IdentityRule, OnDuplicate, OnLoosePermissions, Rules};
@@ -27,7 +27,7 @@ pub(super) struct Holder {
     pub(super) service: Option<String>,
     /// Whether it only presents its keys.
     pub(super) is_client: bool,
-    /// The identity that it presents, if that was said.
+    /// The identity that it presents.
     pub(super) presents: Option<Vec<u8>>,
     /// The files and folders that it names.
     pub(super) paths: Vec<PathBuf>,
@@ -134,16 +134,20 @@ fn of_key_file(file: &Path) -> Result<Site, Refusal> {
 }
 
 fn holders(config: &Config) -> Vec<Holder> {
-    let of = |service: &crate::config::model::ServiceConfig| {
+    let of = |service: &ServiceConfig| {
         let Authentication::Psk(psk) = &service.auth;
         let paths: Vec<_> = psk.secrets.iter().map(|path| path.value.clone()).collect();
+        // What is wrong with them the plan has said already.
+        let entries = secrets::entries(&paths, psk.rules, &mut Vec::new());
+        let is_client = service.mode.value == Mode::Client;
+        let said = psk.identity.as_ref().map(|identity| identity.value.clone());
+        let first = || entries.first().map(|entry| entry.identity().as_bytes().to_owned());
         Holder {
             service: Some(service.name.value.clone()),
-            is_client: service.mode.value == Mode::Client,
-            presents: psk.identity.as_ref().map(|identity| identity.value.clone()),
-            // What is wrong with them the plan has said already.
-            entries: secrets::entries(&paths, psk.rules, &mut Vec::new()),
+            is_client,
+            presents: if is_client { said.or_else(first) } else { None },
             paths,
+            entries,
         }
     };
     config.services.iter().map(of).collect()
