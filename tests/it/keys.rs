@@ -377,12 +377,12 @@ fn eight_programs_that_add_keys_at_once_all_have_their_way() {
 fn an_editor_that_is_killed_leaves_the_file_whole_and_the_next_one_works() {
     let mut text = String::new();
     for n in 0..20_000 {
-        text += &format!("identity-{n}:{n:064}-\n");
+        text += &format!("identity-{n}:key number {n:053}\n");
     }
     let gate = Gate::new().file("psk.txt", &text);
-    let file = gate.folder().join("psk.txt");
-    let mut cut = 0;
-    for round in 0..30 {
+    let (file, fresh) = (gate.folder().join("psk.txt"), gate.folder().join(".pskgate.new"));
+    let (mut cut, mut left) = (0, 0);
+    for round in 0..12 {
         let name = format!("new-{round}");
         let mut child = Command::new(env!("CARGO_BIN_EXE_pskgate"))
             .args(["keygen", &name, "--append", "psk.txt"])
@@ -390,25 +390,37 @@ fn an_editor_that_is_killed_leaves_the_file_whole_and_the_next_one_works() {
             .stderr(Stdio::null())
             .spawn()
             .expect("it starts");
-        // Each a little later into its work than the one before.
-        std::thread::sleep(Duration::from_millis(15 * round));
-        let _ = child.kill();
-        cut += usize::from(!child.wait().expect("it ends").success());
-        let now = fs::read_to_string(&file).expect("the key file");
-        match now.strip_prefix(&text) {
-            Some("") => {}
-            Some(line) => {
-                assert!(line.starts_with(&name) && line.ends_with('\n'), "half a line: {line:?}");
-                text = now;
+        // Every second one dies while it writes; the others are watched to their end.
+        let ended = loop {
+            if let Some(status) = child.try_wait().expect("it can be waited for") {
+                break status;
             }
-            None => panic!("round {round}: {} bytes of {}", now.len(), text.len()),
-        }
+            if round % 2 == 1 {
+                whole(&file, &text, &name);
+            } else if fresh.exists() {
+                let _ = child.kill();
+                break child.wait().expect("it ends");
+            }
+        };
+        cut += usize::from(!ended.success());
+        left += usize::from(fresh.exists());
+        text = whole(&file, &text, &name);
     }
-    assert!(cut > 0, "none was killed in time");
+    assert!(cut > 0 && left > 0, "{cut} were killed, {left} of them while they wrote");
     well(gate.folder(), &["keygen", "last", "--append", "psk.txt"]);
     let names: Vec<_> = fs::read_dir(gate.folder())
         .expect("a folder")
         .map(|entry| entry.expect("an entry").file_name())
         .collect();
     assert_eq!(names, ["psk.txt"], "nothing is left over");
+}
+
+/// Fails unless the file is what it was, or that and one whole line of `name`.
+fn whole(file: &Path, before: &str, name: &str) -> String {
+    let now = fs::read_to_string(file).expect("the key file");
+    let rest = now.strip_prefix(before);
+    let rest = rest.unwrap_or_else(|| panic!("{} bytes of {}", now.len(), before.len()));
+    let is_line = rest.starts_with(name) && rest.ends_with('\n') && rest.lines().count() == 1;
+    assert!(rest.is_empty() || is_line, "half a line: {rest:?}");
+    now
 }
