@@ -92,8 +92,8 @@ impl fmt::Display for EditError {
             }
             Self::Taken(file, identity, line) => write!(
                 f,
-                "{identity} stands on line {line} of {} already; give the new key another name, or \
-                 remove that line first",
+                "{identity} stands on line {line} of {} already; a second key for it needs another \
+                 name, which `pskgate keys rotate` gives it",
                 file.display()
             ),
             Self::SharedKey(file, identity, line) => write!(

@@ -374,6 +374,24 @@ fn eight_programs_that_add_keys_at_once_all_have_their_way() {
 }
 
 #[test]
+fn an_edit_waits_for_whoever_has_the_folder_s_lock_and_names_him_after_ten_seconds() {
+    use rustix::fs::{FlockOperation, flock};
+    /// EX_UNAVAILABLE of sysexits.h.
+    const UNAVAILABLE: i32 = 69;
+    let gate = Gate::new();
+    let held = fs::File::open(gate.folder()).expect("the folder");
+    flock(&held, FlockOperation::LockExclusive).expect("its lock");
+    let start = Instant::now();
+    let done = pskgate(gate.folder(), &["keygen", "new", "--append", "psk.txt"]);
+    assert!(start.elapsed() >= Duration::from_secs(10), "it waited {:?}", start.elapsed());
+    assert_eq!(done.code, Some(UNAVAILABLE), "{}", done.err);
+    assert!(done.err.contains(&format!("process {} ", std::process::id())), "{}", done.err);
+    assert_eq!(fs::read_to_string(gate.folder().join("psk.txt")).unwrap(), secret(IDENTITY, KEY));
+    drop(held);
+    well(gate.folder(), &["keygen", "new", "--append", "psk.txt"]);
+}
+
+#[test]
 fn an_editor_that_is_killed_leaves_the_file_whole_and_the_next_one_works() {
     let mut text = String::new();
     for n in 0..20_000 {

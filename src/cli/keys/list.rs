@@ -1,7 +1,7 @@
 //! `keys list`: who may come, by which key, and whether that key is still in use.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Serialize;
 
@@ -20,7 +20,7 @@ struct Row {
     /// Itself, unless the configuration says otherwise.
     belongs_to: String,
     fingerprint: String,
-    file: PathBuf,
+    file: String,
     line: u32,
     services: Vec<String>,
     /// The rest is unset when no running program tells.
@@ -61,7 +61,7 @@ fn rows(site: &Site, status: Option<&Status>) -> Vec<Row> {
                     belongs_to: site.owner(service, &identity).to_owned(),
                     identity,
                     fingerprint: entry.fingerprint().to_string(),
-                    file: entry.file().to_owned(),
+                    file: entry.file().display().to_string(),
                     line: entry.line(),
                     services: Vec::new(),
                     last_use: None,
@@ -118,7 +118,7 @@ fn lines(rows: &[Row]) -> String {
             row.identity.clone(),
             row.belongs_to.clone(),
             row.fingerprint.clone(),
-            format!("{}:{}", row.file.display(), row.line),
+            format!("{}:{}", row.file, row.line),
             if row.services.is_empty() { unknown() } else { row.services.join(",") },
             row.last_use.clone().unwrap_or_else(unknown),
             row.sessions.map_or_else(unknown, |sessions| sessions.to_string()),

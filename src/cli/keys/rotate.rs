@@ -27,8 +27,10 @@ pub(super) fn main(arguments: &Rotate) -> Result<u8, Refusal> {
     let mut made = Made::default();
     if let Some(kit) = &kit {
         made = kit.write(&key.text)?;
-    } else if let Some(path) = &arguments.output {
-        made.file(path, &key.text).map_err(|error| Refusal::unwritten(path, &error))?;
+    } else if let Some(path) = &arguments.output
+        && let Err(error) = made.file(path, &key.text)
+    {
+        return Err(Refusal::unwritten(path, &error).and(&made.undo()));
     }
     let line = match add(&site, &old, &new, &key) {
         Ok(line) => line,
