@@ -1,107 +1,118 @@
 //! `keygen IDENTITY`: a key that both ends can read.
 
-use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use data_encoding::{BASE64, HEXLOWER};
-use zeroize::{Zeroize, Zeroizing};
-
+use super::client_kit::{self, Kit};
+use super::key_line::{self, KeyLine, Shape};
+use super::private_file::Made;
+use super::refusal::Refusal;
 use super::{complain, exit};
-use crate::secrets::{MAX_IDENTITY, MAX_KEY, MIN_KEY, escape};
-
-/// 48 random bytes are 64 characters of base64 without padding, the founding document's form.
-const DEFAULT_BYTES: usize = 48;
+use crate::secrets::{edit, escape};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// The name under which the key is presented
     identity: String,
     /// Write a new file with mode 0600; an existing one is never touched
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["append", "server"])]
     output: Option<PathBuf>,
-    /// Write the key in hex, which tunnels decode; the Beremiz IDE does not, so the default is base64
-    #[arg(long)]
-    hex: bool,
-    /// How many random bytes
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_BYTES)]
-    bytes: usize,
+    /// Add the line to a key file, which a running program then takes up
+    #[arg(short, long, value_name = "FILE", conflicts_with = "server")]
+    append: Option<PathBuf>,
+    /// Write both sides at once: add the line to the server's key file, and a folder for the client
+    #[arg(long, value_name = "FILE", requires = "client")]
+    server: Option<PathBuf>,
+    #[command(flatten)]
+    order: client_kit::Order,
+    #[command(flatten)]
+    shape: Shape,
 }
 
 pub(super) fn main(arguments: &Arguments) -> u8 {
-    let line = match line(arguments) {
-        Ok(line) => line,
-        Err((code, complaint)) => {
-            complain(&format!("pskgate: {complaint}"));
-            return code;
-        }
-    };
-    let written = match &arguments.output {
-        None => io::stdout().write_all(line.as_bytes()).and_then(|()| io::stdout().flush()),
-        Some(path) => create(path, &line),
-    };
-    match (written, &arguments.output) {
-        (Ok(()), None) => exit::OK,
-        (Ok(()), Some(path)) => {
-            let identity = escape(arguments.identity.as_bytes());
-            complain(&format!("wrote a key for {identity} to {}", path.display()));
+    match make(arguments) {
+        Ok(fingerprint) => {
+            complain(&fingerprint);
             exit::OK
         }
-        (Err(error), None) => {
-            complain(&format!("pskgate: cannot write the key: {error}"));
-            exit::IO
+        Err(refusal) => refusal.tell(),
+    }
+}
+
+/// Makes and writes the key; the last line about it.
+fn make(arguments: &Arguments) -> Result<String, Refusal> {
+    let Arguments { identity, output, append, server, order, shape } = arguments;
+    let key = key_line::fresh(identity, shape)?;
+    let kit = order.kit(identity)?;
+    match (kit, append.as_ref().or(server.as_ref()), output) {
+        (Some(kit), Some(file), _) => both(&kit, file, &key, identity)?,
+        (Some(_), None, _) => {
+            let words = "--client needs --server FILE: a client's key is of use where the server has it too";
+            return Err(Refusal::new(exit::USAGE, words));
         }
-        (Err(error), Some(path)) if error.kind() == io::ErrorKind::AlreadyExists => {
-            complain(&format!(
-                "pskgate: {} exists already and is left as it is; name another file, or append \
-                 with `pskgate keygen IDENTITY >> FILE`",
+        (None, Some(file), _) => added(file, &key, identity)?,
+        (None, None, Some(path)) => create(path, &key, identity)?,
+        (None, None, None) => print(&key)?,
+    }
+    Ok(format!("fingerprint, the same at both ends: {}", key.fingerprint))
+}
+
+/// The client's side first: a key that only a client has opens nothing.
+fn both(kit: &Kit, file: &Path, key: &KeyLine, identity: &str) -> Result<(), Refusal> {
+    let made = kit.write(&key.text)?;
+    if let Err(refusal) = added(file, key, identity) {
+        return Err(refusal.and(&made.undo()));
+    }
+    kit.tell();
+    Ok(())
+}
+
+fn added(file: &Path, key: &KeyLine, identity: &str) -> Result<(), Refusal> {
+    let added = edit::append(file, key.text.as_bytes())?;
+    let identity = escape(identity.as_bytes());
+    complain(&format!("wrote a key for {identity} to {}, line {}", file.display(), added.line));
+    tell_tightened(file, added.loose);
+    Ok(())
+}
+
+/// Who could read a key file before an edit and cannot any more will ask why.
+pub(super) fn tell_tightened(file: &Path, loose: Option<u32>) {
+    if let Some(mode) = loose {
+        complain(&format!(
+            "{} had mode {mode:04o}; nobody but its owner and its group can read it now",
+            file.display()
+        ));
+    }
+}
+
+fn create(path: &Path, key: &KeyLine, identity: &str) -> Result<(), Refusal> {
+    let mut made = Made::default();
+    match made.file(path, &key.text) {
+        Ok(()) => {
+            let identity = escape(identity.as_bytes());
+            complain(&format!("wrote a key for {identity} to {}", path.display()));
+            Ok(())
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(Refusal::new(
+            exit::CANNOT_CREATE,
+            format!(
+                "{0} exists already and is left as it is; name another file, or add to it with \
+                 `pskgate keygen IDENTITY --append {0}`",
                 path.display()
-            ));
-            exit::CANNOT_CREATE
-        }
-        (Err(error), Some(path)) => {
-            complain(&format!("pskgate: cannot write {}: {error}", path.display()));
-            exit::CANNOT_CREATE
+            ),
+        )),
+        Err(error) => {
+            made.undo();
+            let words = format!("cannot write {}: {error}", path.display());
+            Err(Refusal::new(exit::CANNOT_CREATE, words))
         }
     }
 }
 
-fn line(arguments: &Arguments) -> Result<Zeroizing<String>, (u8, String)> {
-    let Arguments { identity, hex, bytes, .. } = arguments;
-    let usage = |text: String| (exit::USAGE, text);
-    if identity.is_empty() || identity.len() > MAX_IDENTITY {
-        return Err(usage(format!("an identity is 1 to {MAX_IDENTITY} bytes")));
-    }
-    if identity.contains(':') || identity.chars().any(char::is_control) {
-        let shown = escape(identity.as_bytes());
-        return Err(usage(format!("{shown}: an identity has no colon and no control characters")));
-    }
-    // What counts is the key that the file will mean: base64 text as it stands, hex decoded.
-    let most = if *hex { MAX_KEY } else { MAX_KEY / 4 * 3 };
-    if !(MIN_KEY..=most).contains(bytes) {
-        return Err(usage(format!("--bytes takes {MIN_KEY} to {most} here")));
-    }
-    let mut key = Zeroizing::new(vec![0; *bytes]);
-    getrandom::fill(&mut key)
-        .map_err(|error| (exit::INTERNAL, format!("no random numbers: {error}")))?;
-    let encoding = if *hex { HEXLOWER } else { BASE64 };
-    let mut text = Zeroizing::new(String::with_capacity(identity.len() + 2 * MAX_KEY + 2));
-    text.push_str(identity);
-    text.push(':');
-    let mut encoded = encoding.encode(&key);
-    text.push_str(&encoded);
-    encoded.zeroize();
-    text.push('\n');
-    Ok(text)
-}
-
-/// Creates the file with its final mode from the first moment on.
-fn create(path: &Path, line: &str) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path)?;
-    file.write_all(line.as_bytes())?;
-    file.sync_all()
+/// The line on standard output, for whoever has a place for it.
+pub(super) fn print(key: &KeyLine) -> Result<(), Refusal> {
+    io::stdout()
+        .write_all(key.text.as_bytes())
+        .and_then(|()| io::stdout().flush())
+        .map_err(|error| Refusal::new(exit::IO, format!("cannot write the key: {error}")))
 }

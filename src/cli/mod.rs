@@ -1,10 +1,17 @@
 //! The command line: arguments in, an exit code out.
 
 mod check;
+mod client_kit;
 mod demo;
+mod key_line;
 mod keygen;
+mod keys;
+mod paths;
+mod private_file;
+mod refusal;
 mod run;
 mod stunnel;
+mod table;
 mod version;
 
 use std::ffi::OsString;
@@ -76,6 +83,9 @@ enum Command {
     },
     /// Make a key: a line `IDENTITY:KEY` for both ends' key files
     Keygen(keygen::Arguments),
+    /// List, rotate and remove the keys of a configuration or of a key file
+    #[command(subcommand)]
+    Keys(keys::Command),
     /// Run both ends and an echo on loopback with a fresh key, and show what came of it
     Demo,
     /// Print the version, and the OpenSSL it was built with and runs with
@@ -134,6 +144,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Run(file)) => run::main(&file),
         Some(Command::Check { file, json, effective }) => check::main(&file, json, effective),
         Some(Command::Keygen(arguments)) => keygen::main(&arguments),
+        Some(Command::Keys(command)) => keys::main(&command),
         Some(Command::Demo) => demo::main(),
         Some(Command::Version) => version::main(),
         None => exit::USAGE,

@@ -17,5 +17,6 @@ mod stunnel;
 mod toml;
 mod validate;
 mod value;
+pub mod wires;
 
 pub use load::{Format, load, load_text, survey, survey_from, survey_text};

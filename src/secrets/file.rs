@@ -14,7 +14,7 @@ use crate::sys::file::open_regular;
 use super::{Entry, IdentityRule, Known, OnDuplicate, OnLoosePermissions, Rules};
 
 /// The largest key file that is read: room for 100,000 identities with 64-byte keys.
-const MAX_FILE: u64 = 16 * 1024 * 1024;
+pub(super) const MAX_FILE: u64 = 16 * 1024 * 1024;
 
 /// Keys shorter than this many bytes are remarked on (RFC 9257, 4.2 speaks of 128 bits of entropy,
 /// which text rarely has in 16 characters).
@@ -144,7 +144,12 @@ pub(super) fn read(path: &Path, rules: Rules, problems: &mut Vec<Problem>) -> Ve
     parse(&text, path, rules, problems)
 }
 
-fn open(path: &Path, rules: Rules, problems: &mut Vec<Problem>) -> io::Result<Zeroizing<Vec<u8>>> {
+/// Reads an open descriptor's whole text into one buffer that is wiped.
+pub(super) fn open(
+    path: &Path,
+    rules: Rules,
+    problems: &mut Vec<Problem>,
+) -> io::Result<Zeroizing<Vec<u8>>> {
     let (mut file, meta) = open_regular(path)?;
     if meta.len() > MAX_FILE {
         return Err(io::Error::other(format!("it is larger than {} MiB", MAX_FILE >> 20)));
@@ -193,6 +198,22 @@ fn permissions(_: &Path, _: &fs::Metadata, _: Rules, _: &mut Vec<Problem>) {}
 /// Parses a key file's text. What is wrong is added to `problems`; the entries are worth something
 /// only when none of it [refuses](Gravity::Refuses).
 pub fn parse(text: &[u8], path: &Path, rules: Rules, problems: &mut Vec<Problem>) -> Vec<Entry> {
+    let entries = lines(text, path, rules, problems);
+    if entries.is_empty() && !problems.iter().any(|p| p.gravity == Gravity::Refuses) {
+        let message = format!("the key file {} holds no key", path.display());
+        let help = "write one with `pskgate keygen NAME --output FILE`";
+        problems.push(Problem::new(Gravity::Refuses, "no-keys", path, message).help(help));
+    }
+    entries
+}
+
+/// The same for a file that may be empty.
+pub(super) fn lines(
+    text: &[u8],
+    path: &Path,
+    rules: Rules,
+    problems: &mut Vec<Problem>,
+) -> Vec<Entry> {
     let file: Arc<Path> = path.into();
     let mut entries = Vec::new();
     for (number, raw) in (1..).zip(text.split(|byte| *byte == b'\n')) {
@@ -208,11 +229,6 @@ pub fn parse(text: &[u8], path: &Path, rules: Rules, problems: &mut Vec<Problem>
         for problem in &mut problems[before..] {
             problem.line = Some(number);
         }
-    }
-    if entries.is_empty() && !problems.iter().any(|p| p.gravity == Gravity::Refuses) {
-        let message = format!("the key file {} holds no key", path.display());
-        let help = "write one with `pskgate keygen NAME --output FILE`";
-        problems.push(Problem::new(Gravity::Refuses, "no-keys", path, message).help(help));
     }
     entries
 }

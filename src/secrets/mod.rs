@@ -4,7 +4,9 @@
 //! turns an identity found there into a [`Claim`], and the proof of the key turns the claim into a
 //! [`Grant`]; a session lives as long as the current set still [`grants`](SecretSet::grants) it.
 
+pub mod edit;
 mod file;
+mod fingerprint;
 mod key;
 #[cfg(test)]
 mod tests;
@@ -14,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use file::{Gravity, Problem, files_of, parse};
+pub use fingerprint::Fingerprint;
 pub use key::{Escaped, Identity, Key, MAX_IDENTITY, MAX_KEY, MIN_KEY, Serial, escape};
 use zeroize::Zeroizing;
 
@@ -66,6 +69,40 @@ pub struct Entry {
     line: u32,
 }
 
+impl Entry {
+    /// The name before the colon.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// What can be shown of the key.
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of(&self.identity, &self.key)
+    }
+
+    /// The file, as it was named or listed.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// From 1.
+    pub fn line(&self) -> u32 {
+        self.line
+    }
+}
+
+/// Every line of every file in order, as a [`SecretSet`] would read them, for who asks where a key
+/// stands. What is wrong is added to `problems`; what can be read comes all the same.
+pub fn entries(paths: &[PathBuf], rules: Rules, problems: &mut Vec<Problem>) -> Vec<Entry> {
+    let mut entries = Vec::new();
+    for path in paths {
+        for file in files_of(path, problems) {
+            entries.extend(file::read(&file, rules, problems));
+        }
+    }
+    entries
+}
+
 #[derive(Debug)]
 struct Known {
     serial: Serial,
@@ -93,12 +130,7 @@ impl SecretSet {
         previous: Option<&SecretSet>,
     ) -> Result<(Self, Vec<Problem>), Vec<Problem>> {
         let mut problems = Vec::new();
-        let mut entries = Vec::new();
-        for path in paths {
-            for file in files_of(path, &mut problems) {
-                entries.extend(file::read(&file, rules, &mut problems));
-            }
-        }
+        let entries = entries(paths, rules, &mut problems);
         Self::from_entries(entries, rules, previous, problems)
     }
 

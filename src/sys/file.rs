@@ -33,3 +33,27 @@ pub fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
     file.read_to_end(&mut bytes)?;
     Ok(bytes)
 }
+
+/// Creates a file that is its owner's alone from the first moment on.
+///
+/// # Errors
+/// The system's, and `AlreadyExists` for a name that is taken, by a dangling link too.
+pub fn create_private(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
+/// Creates a folder that is its owner's alone; on Windows, a folder as the one around it.
+///
+/// # Errors
+/// The system's, and `AlreadyExists`.
+pub fn create_private_folder(path: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    return std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700)
+        .create(path);
+    #[cfg(not(unix))]
+    return std::fs::create_dir(path);
+}

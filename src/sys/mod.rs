@@ -11,9 +11,11 @@ pub mod daemon;
 #[cfg(unix)]
 pub mod descriptor;
 pub mod file;
+pub mod folder_lock;
 pub mod openssl;
 #[cfg(unix)]
 pub mod pid_file;
 pub mod process;
+pub mod replace;
 pub mod socket;
 pub mod usage;

@@ -27,7 +27,7 @@ fn version_names_the_program_and_its_openssl() {
 fn help_names_every_command() {
     let done = pskgate(Gate::new().folder(), &["--help"]);
     assert_eq!(done.code, Some(0));
-    for command in ["run", "check", "keygen", "demo", "version"] {
+    for command in ["run", "check", "keygen", "keys", "demo", "version"] {
         assert!(done.out.contains(command), "`{command}` is not in: {}", done.out);
     }
 }
@@ -37,7 +37,7 @@ const USAGE: i32 = 64;
 
 #[test]
 fn what_is_not_a_command_is_refused_with_the_usage() {
-    for arguments in [&["--no-such-option"][..], &["run"], &["check"], &["keygen"]] {
+    for arguments in [&["--no-such-option"][..], &["run"], &["check"], &["keygen"], &["keys"]] {
         let done = pskgate(Gate::new().folder(), arguments);
         assert_eq!(done.code, Some(USAGE), "{arguments:?}: {}", said(&done));
         assert!(done.err.contains("Usage"), "{arguments:?}: {}", said(&done));

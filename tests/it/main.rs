@@ -16,6 +16,7 @@ mod hostile;
 mod http;
 mod inetd;
 mod keyfile;
+mod keys;
 mod layers;
 mod lifecycle;
 mod limits;

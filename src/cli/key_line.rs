@@ -1,0 +1,62 @@
+//! A fresh key as a line of a key file.
+
+use std::path::Path;
+
+use data_encoding::{BASE64, HEXLOWER};
+use zeroize::{Zeroize, Zeroizing};
+
+use super::exit;
+use super::refusal::Refusal;
+use crate::secrets::{Fingerprint, MAX_IDENTITY, MAX_KEY, MIN_KEY, edit, escape};
+
+/// 48 random bytes are 64 characters of base64 without padding, the founding document's form.
+const DEFAULT_BYTES: usize = 48;
+
+/// What a new key looks like.
+#[derive(Debug, clap::Args)]
+pub(super) struct Shape {
+    /// Write the key in hex, which tunnels decode; the Beremiz IDE does not, so the default is base64
+    #[arg(long)]
+    hex: bool,
+    /// How many random bytes
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_BYTES)]
+    bytes: usize,
+}
+
+/// A new key.
+pub(super) struct KeyLine {
+    /// `identity:key` and LF.
+    pub(super) text: Zeroizing<String>,
+    /// What can be shown of it.
+    pub(super) fingerprint: Fingerprint,
+}
+
+/// Makes a key for an identity, out of the operating system's random numbers.
+pub(super) fn fresh(identity: &str, shape: &Shape) -> Result<KeyLine, Refusal> {
+    let usage = |text: String| Refusal::new(exit::USAGE, text);
+    if identity.is_empty() || identity.len() > MAX_IDENTITY {
+        return Err(usage(format!("an identity is 1 to {MAX_IDENTITY} bytes")));
+    }
+    if identity.contains(':') || identity.chars().any(char::is_control) {
+        let shown = escape(identity.as_bytes());
+        return Err(usage(format!("{shown}: an identity has no colon and no control characters")));
+    }
+    // What counts is the key that the file will mean: base64 text as it stands, hex decoded.
+    let most = if shape.hex { MAX_KEY } else { MAX_KEY / 4 * 3 };
+    if !(MIN_KEY..=most).contains(&shape.bytes) {
+        return Err(usage(format!("--bytes takes {MIN_KEY} to {most} here")));
+    }
+    let mut key = Zeroizing::new(vec![0; shape.bytes]);
+    getrandom::fill(&mut key)
+        .map_err(|error| Refusal::new(exit::INTERNAL, format!("no random numbers: {error}")))?;
+    let encoding = if shape.hex { HEXLOWER } else { BASE64 };
+    let mut text = Zeroizing::new(String::with_capacity(identity.len() + 2 * MAX_KEY + 2));
+    text.push_str(identity);
+    text.push(':');
+    let mut encoded = encoding.encode(&key);
+    text.push_str(&encoded);
+    encoded.zeroize();
+    text.push('\n');
+    let fingerprint = edit::single(text.trim_end().as_bytes(), Path::new(""))?.fingerprint();
+    Ok(KeyLine { text, fingerprint })
+}

@@ -1,0 +1,74 @@
+//! `keys list`, `keys rotate`, `keys remove`: the keys of a configuration's services, or of one key file.
+
+mod declaration;
+mod list;
+mod remove;
+mod rotate;
+mod site;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use super::{FormatName, client_kit, key_line};
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// Show every identity, the fingerprint of its key, where it stands and when it was used
+    List {
+        #[command(flatten)]
+        place: Place,
+        /// Print the list as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Give an identity a second key under a new name, beside the one that it has
+    Rotate(Rotate),
+    /// Take an identity out of every key file that holds it
+    Remove {
+        /// The name before the colon
+        identity: OsString,
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+/// Where to look for keys.
+#[derive(Debug, clap::Args)]
+pub(super) struct Place {
+    /// The configuration: a TOML file, or a stunnel.conf [default: this machine's pskgate.toml]
+    #[arg(value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The language of the configuration; auto takes .toml for TOML and anything else for a stunnel.conf
+    #[arg(long, value_enum, default_value_t)]
+    format: FormatName,
+    /// One key file, without a configuration
+    #[arg(long = "file", value_name = "KEYFILE", conflicts_with_all = ["config", "format"])]
+    key_file: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Rotate {
+    /// The identity, or one of its names on the wire
+    identity: String,
+    #[command(flatten)]
+    place: Place,
+    /// The new name on the wire, in place of one such as plc-01~2
+    #[arg(long, value_name = "NEW")]
+    name: Option<String>,
+    /// Write the client's line to a new file with mode 0600, not to standard output
+    #[arg(short, long, value_name = "FILE", conflicts_with = "client")]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    order: client_kit::Order,
+    #[command(flatten)]
+    shape: key_line::Shape,
+}
+
+pub(super) fn main(command: &Command) -> u8 {
+    let done = match command {
+        Command::List { place, json } => list::main(place, *json),
+        Command::Rotate(arguments) => rotate::main(arguments),
+        Command::Remove { identity, place } => remove::main(identity, place),
+    };
+    done.unwrap_or_else(|refusal| refusal.tell())
+}

@@ -1,0 +1,177 @@
+//! `keys list`: who may come, by which key, and whether that key is still in use.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::Place;
+use super::site::{Site, shown};
+use crate::cli::refusal::Refusal;
+use crate::cli::{exit, say, table};
+use crate::observe::status::{IdentityStatus, Status};
+
+/// One line of a key file.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Row {
+    /// The name on the wire.
+    identity: String,
+    /// Itself, unless the configuration says otherwise.
+    belongs_to: String,
+    fingerprint: String,
+    file: String,
+    line: u32,
+    services: Vec<String>,
+    /// The rest is unset when no running program tells.
+    last_use: Option<String>,
+    sessions: Option<usize>,
+    expires: Option<String>,
+}
+
+pub(super) fn main(place: &Place, json: bool) -> Result<u8, Refusal> {
+    let site = Site::look(place)?;
+    let rows = rows(&site, running(&site).as_ref());
+    let wrong = site.complain();
+    let said = if json {
+        let text = serde_json::to_string_pretty(&rows)
+            .map_err(|error| Refusal::new(exit::INTERNAL, format!("no JSON: {error}")))?;
+        say(&text)
+    } else {
+        say(&lines(&rows))
+    };
+    Ok(if wrong { exit::CONFIG } else { said })
+}
+
+/// What the program that runs this configuration tells; nothing if none can be asked.
+fn running(_: &Site) -> Option<Status> {
+    None
+}
+
+fn rows(site: &Site, status: Option<&Status>) -> Vec<Row> {
+    let mut rows: Vec<Row> = Vec::new();
+    let mut places: BTreeMap<(&Path, u32), usize> = BTreeMap::new();
+    for holder in &site.holders {
+        let service = holder.service.as_deref();
+        for entry in &holder.entries {
+            // Services that read one file share its lines.
+            let index = *places.entry((entry.file(), entry.line())).or_insert_with(|| {
+                let identity = shown(entry.identity());
+                rows.push(Row {
+                    belongs_to: site.owner(service, &identity).to_owned(),
+                    identity,
+                    fingerprint: entry.fingerprint().to_string(),
+                    file: entry.file().display().to_string(),
+                    line: entry.line(),
+                    services: Vec::new(),
+                    last_use: None,
+                    sessions: status.map(|_| 0),
+                    expires: None,
+                });
+                rows.len() - 1
+            });
+            let (Some(row), Some(service)) = (rows.get_mut(index), service) else { continue };
+            row.services.push(service.to_owned());
+            if row.belongs_to == row.identity {
+                row.belongs_to = site.owner(Some(service), &row.identity).to_owned();
+            }
+        }
+    }
+    let Some(status) = status else { return rows };
+    let mut told: BTreeMap<(&str, &str), &IdentityStatus> = BTreeMap::new();
+    for service in &status.services {
+        for identity in &service.identities {
+            told.insert((&service.name, bare(&identity.wire)), identity);
+        }
+    }
+    for row in &mut rows {
+        for service in &row.services {
+            let Some(told) = told.get(&(service.as_str(), bare(&row.identity))) else { continue };
+            // Times of one form and one zone: the later one is the greater text.
+            row.last_use = row.last_use.take().max(told.last_use.clone());
+            row.sessions = row.sessions.map(|sessions| sessions + told.sessions);
+            row.expires = row.expires.take().or_else(|| told.expires.clone());
+        }
+    }
+    rows
+}
+
+/// A name without the quotes that its escaped form has.
+fn bare(name: &str) -> &str {
+    name.strip_prefix('"').and_then(|name| name.strip_suffix('"')).unwrap_or(name)
+}
+
+fn lines(rows: &[Row]) -> String {
+    let unknown = || "-".to_owned();
+    let mut table = table::table(&[
+        "IDENTITY",
+        "BELONGS TO",
+        "FINGERPRINT",
+        "SOURCE",
+        "SERVICES",
+        "LAST USE",
+        "SESSIONS",
+        "EXPIRES",
+    ]);
+    for row in rows {
+        table.add_row([
+            row.identity.clone(),
+            row.belongs_to.clone(),
+            row.fingerprint.clone(),
+            format!("{}:{}", row.file, row.line),
+            if row.services.is_empty() { unknown() } else { row.services.join(",") },
+            row.last_use.clone().unwrap_or_else(unknown),
+            row.sessions.map_or_else(unknown, |sessions| sessions.to_string()),
+            row.expires.clone().unwrap_or_else(unknown),
+        ]);
+    }
+    table.trim_fmt()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::observe::status::ServiceStatus;
+
+    #[test]
+    fn what_a_running_program_tells_stands_beside_each_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("psk.txt");
+        let key = |n: u32| format!("key number {n} of more than thirty-two bytes");
+        std::fs::write(&file, format!("plc:{}\nplc~2:{}\n", key(1), key(2))).unwrap();
+        let place = Place { config: None, format: Default::default(), key_file: Some(file) };
+        let mut site = Site::look(&place).unwrap();
+        let said = lines(&rows(&site, None));
+        assert_eq!(said.lines().count(), 3, "{said}");
+        assert!(!said.contains("key number"), "{said}");
+        let last: Vec<_> = said.lines().nth(1).unwrap().split_whitespace().rev().take(3).collect();
+        assert_eq!(last, ["-"; 3], "{said}");
+
+        site.holders[0].service = Some("a".into());
+        let wire = |identity: &str, name: &str| crate::config::wires::Wire {
+            service: "a".into(),
+            identity: identity.into(),
+            name: name.into(),
+        };
+        site.wires = vec![wire("plc", "plc"), wire("plc", "plc~2")];
+        let told = IdentityStatus {
+            wire: "\"plc~2\"".into(),
+            last_use: Some("2026-01-02T03:04:05Z".into()),
+            sessions: 2,
+            ..IdentityStatus::default()
+        };
+        let status = Status {
+            services: vec![ServiceStatus {
+                name: "a".into(),
+                identities: vec![told],
+                ..ServiceStatus::default()
+            }],
+            ..Status::default()
+        };
+        let rows = rows(&site, Some(&status));
+        assert_eq!((rows[0].sessions, rows[1].sessions), (Some(0), Some(2)));
+        assert_eq!(rows[1].last_use.as_deref(), Some("2026-01-02T03:04:05Z"));
+        assert_eq!((&*rows[0].belongs_to, &*rows[1].belongs_to), ("plc", "plc"));
+    }
+}

@@ -1,0 +1,160 @@
+//! Whose keys stand where, as a configuration or a single key file has it.
+
+use std::path::{Path, PathBuf};
+
+use crate::cli::refusal::Refusal;
+use crate::cli::{exit, failed, paths, show};
+use crate::config;
+use crate::config::diagnostic::{Report, Severity};
+use crate::config::model::{Authentication, Config, Dialect, Mode, ServiceConfig};
+use crate::config::wires::{self, Wire};
+use crate::daemon::Plan;
+use crate::secrets::{self, Entry, Identity, IdentityRule, OnDuplicate, OnLoosePermissions, Rules};
+
+use super::Place;
+
+/// What either dialect takes: a key file without a configuration has no dialect.
+const LENIENT: Rules = Rules {
+    duplicates: OnDuplicate::LastWins,
+    identities: IdentityRule::Bytes,
+    permissions: OnLoosePermissions::Warn,
+    owner: None,
+};
+
+/// The keys of a service, or of a key file that was named by itself.
+#[derive(Debug)]
+pub(super) struct Holder {
+    /// The service's name; unset for a key file.
+    pub(super) service: Option<String>,
+    /// Whether it only presents its keys.
+    pub(super) is_client: bool,
+    /// The identity that it presents.
+    pub(super) presents: Option<Vec<u8>>,
+    /// The files and folders that it names.
+    pub(super) paths: Vec<PathBuf>,
+    /// Every line of them.
+    pub(super) entries: Vec<Entry>,
+}
+
+impl Holder {
+    /// Whether this file was named itself, and not as one of a folder's.
+    pub(super) fn names(&self, file: &Path) -> bool {
+        self.paths.iter().any(|path| path == file)
+    }
+}
+
+/// All of them.
+#[derive(Debug)]
+pub(super) struct Site {
+    /// The configuration, if it is a native one.
+    pub(super) native: Option<PathBuf>,
+    /// In the order of the file; at least one.
+    pub(super) holders: Vec<Holder>,
+    /// What the configuration says of names on the wire.
+    pub(super) wires: Vec<Wire>,
+    /// What is wrong, errors alone: warnings are for `check`.
+    findings: Report,
+}
+
+impl Site {
+    /// Reads everything that can be read.
+    pub(super) fn look(place: &Place) -> Result<Self, Refusal> {
+        if let Some(file) = &place.key_file {
+            return of_key_file(file);
+        }
+        let file = place.config.clone().unwrap_or_else(paths::default_config);
+        let (config, mut findings) = config::survey(&file, place.format.into());
+        if let Some(config) = &config {
+            // What a start would say: keys that are not taken are not worth an edit.
+            Plan::build(config, &mut findings);
+        }
+        findings.diagnostics.retain(|finding| finding.severity == Severity::Error);
+        let Some(config) = config else {
+            show(&findings);
+            return Err(Refusal::new(failed(&findings), nothing_known(&file, place)));
+        };
+        let holders: Vec<_> = holders(&config);
+        let native = (config.dialect == Dialect::Native).then(|| config.file.clone());
+        let text = native.as_ref().and_then(|file| std::fs::read_to_string(file).ok());
+        let wires = wires::declared(text.as_deref().unwrap_or_default());
+        Ok(Self { native, holders, wires, findings })
+    }
+
+    /// Says what is wrong; whether anything was.
+    pub(super) fn complain(&self) -> bool {
+        show(&self.findings);
+        self.findings.has_errors()
+    }
+
+    /// The same for a command that changes something: not beside a mistake, with which the running program
+    /// would take up nothing.
+    pub(super) fn sound(&self) -> Result<(), Refusal> {
+        if !self.complain() {
+            return Ok(());
+        }
+        let words = "nothing was changed: the running program takes up no change while its configuration \
+                     is wrong; mend that, or name one key file with --file";
+        Err(Refusal::new(exit::CONFIG, words))
+    }
+
+    /// To whom a name on the wire belongs: to itself, unless the service says otherwise.
+    pub(super) fn owner<'a>(&'a self, service: Option<&str>, name: &'a str) -> &'a str {
+        self.wires
+            .iter()
+            .find(|wire| Some(wire.service.as_str()) == service && wire.name == name)
+            .map_or(name, |wire| &wire.identity)
+    }
+}
+
+fn nothing_known(file: &Path, place: &Place) -> String {
+    match place.config {
+        Some(_) => "without a configuration nobody knows where the keys are".into(),
+        None => format!(
+            "{} is this machine's configuration unless another is named, or a key file with --file",
+            file.display()
+        ),
+    }
+}
+
+fn of_key_file(file: &Path) -> Result<Site, Refusal> {
+    let mut problems = Vec::new();
+    if file.is_dir() {
+        let words = format!("{} is a folder; --file takes one key file", file.display());
+        return Err(Refusal::new(exit::USAGE, words));
+    }
+    let paths = vec![file.to_owned()];
+    let entries = secrets::entries(&paths, LENIENT, &mut problems);
+    problems.retain(|problem| problem.gravity == secrets::Gravity::Refuses);
+    if !problems.is_empty() {
+        let code = if file.exists() { exit::CONFIG } else { exit::NO_INPUT };
+        return Err(Refusal::new(code, secrets::edit::EditError::Broken(problems).to_string()));
+    }
+    let holder = Holder { service: None, is_client: false, presents: None, paths, entries };
+    let findings = Report::default();
+    Ok(Site { native: None, holders: vec![holder], wires: Vec::new(), findings })
+}
+
+fn holders(config: &Config) -> Vec<Holder> {
+    let of = |service: &ServiceConfig| {
+        let Authentication::Psk(psk) = &service.auth;
+        let paths: Vec<_> = psk.secrets.iter().map(|path| path.value.clone()).collect();
+        // What is wrong with them the plan has said already.
+        let entries = secrets::entries(&paths, psk.rules, &mut Vec::new());
+        let is_client = service.mode.value == Mode::Client;
+        let said = psk.identity.as_ref().map(|identity| identity.value.clone());
+        let first = || entries.first().map(|entry| entry.identity().as_bytes().to_owned());
+        Holder {
+            service: Some(service.name.value.clone()),
+            is_client,
+            presents: if is_client { said.or_else(first) } else { None },
+            paths,
+            entries,
+        }
+    };
+    config.services.iter().map(of).collect()
+}
+
+/// An identity as a person would type it, or escaped and in quotes if that cannot be typed.
+pub(super) fn shown(identity: &Identity) -> String {
+    identity.plain()
+}

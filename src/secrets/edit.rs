@@ -1,0 +1,261 @@
+//! Changes to key files: one line more or less, every other byte as it was.
+//!
+//! An edit happens under the lock of the file's folder and takes effect in one moment, so that a
+//! program that reads the file meanwhile sees it before or after, and two editors do not undo each
+//! other.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::file::{self, Gravity, MAX_FILE, Problem};
+use super::{Entry, Fingerprint, Identity, IdentityRule, OnDuplicate, OnLoosePermissions, Rules};
+use crate::sys::replace::Edit;
+use zeroize::Zeroizing;
+
+/// The bits that a key file's mode may have: what is looser is tightened on the way.
+const MODE: u32 = 0o640;
+
+/// What either dialect reads can be edited. What only one of them refuses is for `check` to say.
+const LENIENT: Rules = Rules {
+    duplicates: OnDuplicate::LastWins,
+    identities: IdentityRule::Bytes,
+    permissions: OnLoosePermissions::Warn,
+    owner: None,
+};
+
+/// A line that was added.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Added {
+    /// The file itself, after links.
+    pub file: PathBuf,
+    /// Its number, from 1.
+    pub line: u32,
+    /// Of its key.
+    pub fingerprint: Fingerprint,
+    /// The mode that the file had, if that was too loose and was tightened.
+    pub loose: Option<u32>,
+}
+
+/// The lines that were taken out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Removed {
+    /// The number that each had, from 1, and the fingerprint of its key; at least one.
+    pub lines: Vec<(u32, Fingerprint)>,
+    /// As in [`Added`].
+    pub loose: Option<u32>,
+}
+
+/// What becomes of a file whose last key goes. An empty one is refused wherever it is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Emptied {
+    /// It keeps that key, and the edit fails.
+    Refuse,
+    /// It is deleted: right for a file of a folder, whose others go on.
+    Delete,
+}
+
+/// Why a file was not changed. It is as it was.
+#[derive(Debug)]
+pub enum EditError {
+    /// The system said so.
+    Io(PathBuf, io::Error),
+    /// The file, or the new line, is none that would be read.
+    Broken(Vec<Problem>),
+    /// The identity that was to be added is on this line.
+    Taken(PathBuf, Identity, u32),
+    /// The key that was to be added is this identity's, on this line.
+    SharedKey(PathBuf, Identity, u32),
+    /// The identity that was to be removed is not there.
+    Absent(PathBuf),
+    /// It would have been the file's last key.
+    LastKey(PathBuf),
+}
+
+impl fmt::Display for EditError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(file, error) => {
+                write!(f, "cannot change the key file {}: {error}", file.display())
+            }
+            Self::Broken(problems) => {
+                for (n, problem) in problems.iter().enumerate() {
+                    let place = match (&problem.file, problem.line) {
+                        (Some(file), Some(line)) => format!("{}:{line}: ", file.display()),
+                        _ => String::new(),
+                    };
+                    let help = problem.help.as_deref().map(|help| format!("; {help}"));
+                    let (between, help) =
+                        (if n == 0 { "" } else { "\n" }, help.unwrap_or_default());
+                    write!(f, "{between}{place}{}{help}", problem.message)?;
+                }
+                Ok(())
+            }
+            Self::Taken(file, identity, line) => write!(
+                f,
+                "{identity} stands on line {line} of {} already; a second key for it needs another \
+                 name, which `pskgate keys rotate` gives it",
+                file.display()
+            ),
+            Self::SharedKey(file, identity, line) => write!(
+                f,
+                "{identity} on line {line} of {} has this key already; with one key, one can pass \
+                 for the other",
+                file.display()
+            ),
+            Self::Absent(file) => write!(f, "there is no such identity in {}", file.display()),
+            Self::LastKey(file) => write!(
+                f,
+                "it is the last key in {}, and a key file without any is refused; add another first, \
+                 or take the file out of the configuration",
+                file.display()
+            ),
+        }
+    }
+}
+
+impl std::error::Error for EditError {}
+
+/// Adds an `identity:key` line, with or without its LF, to a file that need not exist yet. It ends as the
+/// file's own lines do.
+///
+/// # Errors
+/// An identity or a key that the file has already, a line or a file that cannot be read as one, and
+/// what the system says.
+pub fn append(path: &Path, line: &[u8]) -> Result<Added, EditError> {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    let new = single(line, path)?;
+    let open = Open::begin(path)?;
+    let entries = open.entries()?;
+    let there = |entry: &Entry| (open.file(), entry.identity.clone(), entry.line);
+    if let Some(entry) = entries.iter().find(|entry| entry.identity == new.identity) {
+        let (file, identity, line) = there(entry);
+        return Err(EditError::Taken(file, identity, line));
+    }
+    if let Some(entry) = entries.iter().find(|entry| entry.key.same_as(&new.key)) {
+        let (file, identity, line) = there(entry);
+        return Err(EditError::SharedKey(file, identity, line));
+    }
+    let text = open.text.as_slice();
+    let end: &[u8] = if text.windows(2).any(|pair| pair == b"\r\n") { b"\r\n" } else { b"\n" };
+    let joint: &[u8] = if text.is_empty() || text.ends_with(b"\n") { b"" } else { end };
+    if (text.len() + joint.len() + line.len() + end.len()) as u64 > MAX_FILE {
+        let error = io::Error::other(format!("it would be larger than {} MiB", MAX_FILE >> 20));
+        return Err(EditError::Io(open.file(), error));
+    }
+    let loose = open.write(&[text, joint, line, end])?;
+    let lines = text.iter().filter(|byte| **byte == b'\n').count() + usize::from(!joint.is_empty());
+    Ok(Added {
+        file: open.file(),
+        line: u32::try_from(lines + 1).unwrap_or(u32::MAX),
+        fingerprint: new.fingerprint(),
+        loose,
+    })
+}
+
+/// Takes every line of an identity out of a file.
+///
+/// # Errors
+/// An identity that is not there, a file that cannot be read as one or that would be empty, and what
+/// the system says.
+pub fn remove(path: &Path, identity: &[u8], emptied: Emptied) -> Result<Removed, EditError> {
+    let open = Open::begin(path)?;
+    let entries = open.entries()?;
+    let (gone, rest): (Vec<_>, Vec<_>) =
+        entries.iter().partition(|entry| entry.identity.as_bytes() == identity);
+    if gone.is_empty() {
+        return Err(EditError::Absent(open.file()));
+    }
+    let loose = match (rest.is_empty(), emptied) {
+        (true, Emptied::Refuse) => return Err(EditError::LastKey(open.file())),
+        (true, Emptied::Delete) if path.is_symlink() => {
+            let words =
+                "its last key would go, and the file is a symbolic link; remove both by hand";
+            return Err(EditError::Io(path.to_owned(), io::Error::other(words)));
+        }
+        (true, Emptied::Delete) => {
+            open.edit.unlink().map_err(|error| EditError::Io(open.file(), error))?;
+            None
+        }
+        (false, _) => {
+            let mut pieces = Vec::with_capacity(gone.len() + 1);
+            let (mut from, mut at) = (0, 0);
+            let mut lines = gone.iter().map(|entry| entry.line).peekable();
+            for (number, line) in (1..).zip(open.text.split_inclusive(|byte| *byte == b'\n')) {
+                let next = at + line.len();
+                if lines.next_if_eq(&number).is_some() {
+                    pieces.push(&open.text[from..at]);
+                    from = next;
+                }
+                at = next;
+            }
+            pieces.push(&open.text[from..]);
+            open.write(&pieces)?
+        }
+    };
+    let lines = gone.iter().map(|entry| (entry.line, entry.fingerprint())).collect();
+    Ok(Removed { lines, loose })
+}
+
+/// The entry that a line, which is to be added to the file at `path`, will be, by the stricter rules of
+/// both dialects.
+///
+/// # Errors
+/// It is none, or more than one.
+pub fn single(line: &[u8], path: &Path) -> Result<Entry, EditError> {
+    let strict = Rules { identities: IdentityRule::Utf8, ..LENIENT };
+    let mut problems = Vec::new();
+    let mut entries = file::parse(line, path, strict, &mut problems);
+    problems.retain(|problem| problem.gravity == Gravity::Refuses);
+    match (entries.pop(), entries.is_empty()) {
+        (Some(entry), true) if problems.is_empty() => Ok(entry),
+        (Some(_), false) => {
+            let error = io::Error::other("more than one line was to be added at once");
+            Err(EditError::Io(path.to_owned(), error))
+        }
+        _ => {
+            // The line is not in the file: its number there would mislead.
+            problems.iter_mut().for_each(|problem| problem.line = None);
+            Err(EditError::Broken(problems))
+        }
+    }
+}
+
+/// A file under its folder's lock, and its text.
+struct Open {
+    edit: Edit,
+    text: Zeroizing<Vec<u8>>,
+}
+
+impl Open {
+    fn begin(path: &Path) -> Result<Self, EditError> {
+        let failed = |error| EditError::Io(path.to_owned(), error);
+        let edit = Edit::begin(path).map_err(failed)?;
+        let text = if edit.exists().map_err(failed)? {
+            // Loose permissions are mended by the edit itself.
+            file::open(edit.path(), LENIENT, &mut Vec::new()).map_err(failed)?
+        } else {
+            Zeroizing::default()
+        };
+        Ok(Self { edit, text })
+    }
+
+    fn file(&self) -> PathBuf {
+        self.edit.path().to_owned()
+    }
+
+    fn entries(&self) -> Result<Vec<Entry>, EditError> {
+        let mut problems = Vec::new();
+        let entries = file::lines(&self.text, self.edit.path(), LENIENT, &mut problems);
+        problems.retain(|problem| problem.gravity == Gravity::Refuses);
+        if problems.is_empty() { Ok(entries) } else { Err(EditError::Broken(problems)) }
+    }
+
+    /// From slices of the text, so that no second copy of the keys is made.
+    fn write(&self, pieces: &[&[u8]]) -> Result<Option<u32>, EditError> {
+        self.edit.replace(pieces, MODE).map_err(|error| EditError::Io(self.file(), error))
+    }
+}
+
+#[cfg(test)]
+mod tests;

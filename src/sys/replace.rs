@@ -1,0 +1,266 @@
+//! A file replaced whole or not at all, by one editor at a time.
+
+use std::ffi::OsString;
+use std::fs::{self, File, Metadata};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use super::folder_lock::{FolderLock, PATIENCE};
+
+/// The new file until it takes the old one's place. The leading dot hides it from folders of keys. One
+/// name is enough under the lock, and what a killed editor left is taken away by the next.
+const FRESH: &str = ".pskgate.new";
+
+/// As many symbolic links as Linux follows in one name.
+const MOST_LINKS: usize = 40;
+
+/// A file that nobody else who takes this lock changes meanwhile.
+#[derive(Debug)]
+pub struct Edit {
+    lock: FolderLock,
+    folder: PathBuf,
+    path: PathBuf,
+}
+
+impl Edit {
+    /// Follows symbolic links to the file that is meant, which need not be there yet, and takes the lock
+    /// of its folder, [`PATIENCE`] at most.
+    ///
+    /// # Errors
+    /// The system's; `WouldBlock` when somebody else keeps the lock; a name that is no plain file's.
+    pub fn begin(path: &Path) -> io::Result<Self> {
+        let (folder, name) = target(path)?;
+        let lock = FolderLock::take(&folder, PATIENCE)?;
+        let path = folder.join(name);
+        match existing(&path)? {
+            Some(meta) if meta.is_dir() => Err(io::Error::other("it is a folder, not a file")),
+            Some(meta) if !meta.is_file() => Err(io::Error::other("it is not a regular file")),
+            _ => Ok(Self { lock, folder, path }),
+        }
+    }
+
+    /// The file itself, after all links.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether there is such a file already.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn exists(&self) -> io::Result<bool> {
+        Ok(existing(&self.path)?.is_some())
+    }
+
+    /// Puts a file of these `pieces`, one after the other, in the old one's place: who reads it sees
+    /// all of the old or all of the new. Owner, group and mode stay, but for bits of the mode that are
+    /// not in `most`; a new file has mode 0600. The mode that it had, if that was too loose.
+    ///
+    /// # Errors
+    /// The system's, among them that the owner cannot be kept. The old file is whole then.
+    pub fn replace(&self, pieces: &[&[u8]], most: u32) -> io::Result<Option<u32>> {
+        let fresh = Fresh::create(self.folder.join(FRESH))?;
+        let mut file = &fresh.file;
+        let loose = match existing(&self.path)? {
+            Some(old) => inherit(file, &old, most)?,
+            None => None,
+        };
+        for piece in pieces {
+            file.write_all(piece)?;
+        }
+        file.sync_all()?;
+        fs::rename(&fresh.path, &self.path)?;
+        fresh.moved();
+        self.lock.sync()?;
+        Ok(loose)
+    }
+
+    /// Takes the file away.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn unlink(&self) -> io::Result<()> {
+        fs::remove_file(&self.path)?;
+        self.lock.sync()
+    }
+}
+
+/// The folder, free of links, and the name in it that `path` comes to.
+fn target(path: &Path) -> io::Result<(PathBuf, OsString)> {
+    let mut path = path.to_owned();
+    for _ in 0..MOST_LINKS {
+        let folder = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        if existing(&path)?.is_some_and(|meta| meta.is_symlink()) {
+            path = folder.join(fs::read_link(&path)?);
+            continue;
+        }
+        let name = path.file_name().ok_or_else(|| io::Error::other("it names no file"))?;
+        return Ok((folder.canonicalize()?, name.to_owned()));
+    }
+    Err(io::Error::other("it is a symbolic link without an end"))
+}
+
+fn existing(path: &Path) -> io::Result<Option<Metadata>> {
+    match path.symlink_metadata() {
+        Ok(meta) => Ok(Some(meta)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Gives the new file what the old one has, before its first byte. The mode that was too loose to be given.
+#[cfg(unix)]
+fn inherit(fresh: &File, old: &Metadata, most: u32) -> io::Result<Option<u32>> {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+    let now = fresh.metadata()?;
+    if (now.uid(), now.gid()) != (old.uid(), old.gid()) {
+        fchown(fresh, Some(old.uid()), Some(old.gid())).map_err(|error| {
+            let message = format!(
+                "it belongs to user {} and group {}, which only root can give a file to ({error})",
+                old.uid(),
+                old.gid()
+            );
+            io::Error::new(error.kind(), message)
+        })?;
+    }
+    let mode = old.mode() & 0o7777;
+    fresh.set_permissions(fs::Permissions::from_mode(mode & most))?;
+    Ok((mode & !most != 0).then_some(mode))
+}
+
+/// On Windows the folder says who may read what is made in it.
+#[cfg(not(unix))]
+fn inherit(_: &File, _: &Metadata, _: u32) -> io::Result<Option<u32>> {
+    Ok(None)
+}
+
+/// A new file, gone again unless it was moved to its place.
+struct Fresh {
+    path: PathBuf,
+    file: File,
+}
+
+impl Fresh {
+    fn create(path: PathBuf) -> io::Result<Self> {
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let file = super::file::create_private(&path)?;
+        Ok(Self { path, file })
+    }
+
+    fn moved(mut self) {
+        self.path = PathBuf::new();
+    }
+}
+
+impl Drop for Fresh {
+    fn drop(&mut self) {
+        if !self.path.as_os_str().is_empty() {
+            // Whatever kept it from being written may keep it from being removed.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        path.metadata().unwrap().mode() & 0o7777
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<_> = fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_new_file_is_its_owner_s_alone_and_an_old_one_keeps_its_mode_within_bounds() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("psk.txt");
+        let edit = Edit::begin(&path).unwrap();
+        assert!(!edit.exists().unwrap());
+        edit.replace(&[b"one", b"\n"], 0o640).unwrap();
+        drop(edit);
+        assert_eq!(mode(&path), 0o600);
+        for (before, after) in [(0o640, 0o640), (0o400, 0o400), (0o664, 0o640), (0o4755, 0o640)] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(before)).unwrap();
+            let loose = Edit::begin(&path).unwrap().replace(&[b"two"], 0o640).unwrap();
+            assert_eq!(mode(&path), after, "{before:o}");
+            assert_eq!(loose, (before != after).then_some(before));
+        }
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(names(folder.path()), ["psk.txt"], "nothing else is left");
+    }
+
+    #[test]
+    fn owner_and_group_stay_what_they_were() {
+        // Only root can give a file away; anybody else's files are all his own.
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("psk.txt");
+        fs::write(&path, "old").unwrap();
+        let given = std::os::unix::fs::chown(&path, Some(12_345), Some(23_456)).is_ok();
+        let before = path.metadata().unwrap();
+        assert_eq!(before.uid() == 12_345, given);
+        Edit::begin(&path).unwrap().replace(&[b"new"], 0o777).unwrap();
+        let after = path.metadata().unwrap();
+        assert_eq!((after.uid(), after.gid()), (before.uid(), before.gid()));
+        assert_ne!(after.ino(), before.ino(), "it is another file");
+    }
+
+    #[test]
+    fn a_link_stays_a_link_and_what_it_leads_to_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let (there, here) = (folder.path().join("there"), folder.path().join("here"));
+        fs::create_dir(&there).unwrap();
+        fs::create_dir(&here).unwrap();
+        symlink("../there/step", here.join("psk.txt")).unwrap();
+        symlink("psk.txt", there.join("step")).unwrap();
+        for text in ["it is not there yet", "and now it is"] {
+            Edit::begin(&here.join("psk.txt")).unwrap().replace(&[text.as_bytes()], 0o640).unwrap();
+            assert_eq!(fs::read_to_string(there.join("psk.txt")).unwrap(), text);
+            assert!(here.join("psk.txt").is_symlink() && there.join("step").is_symlink());
+            assert_eq!(names(&here), ["psk.txt"]);
+        }
+        symlink("loop", here.join("loop")).unwrap();
+        assert!(Edit::begin(&here.join("loop")).is_err());
+    }
+
+    #[test]
+    fn a_failed_write_leaves_the_old_file_and_nothing_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("psk.txt");
+        fs::write(&path, "old").unwrap();
+        let edit = Edit::begin(&path).unwrap();
+        // Something in its place between the writing and the move: a rename over a folder fails.
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert!(edit.replace(&[b"new"], 0o640).is_err());
+        assert_eq!(names(folder.path()), ["psk.txt"]);
+        assert!(Edit::begin(&path).unwrap_err().to_string().contains("folder"));
+    }
+
+    #[test]
+    fn what_a_killed_editor_left_is_taken_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("psk.txt");
+        fs::write(&path, "old").unwrap();
+        fs::write(folder.path().join(FRESH), "half of the n").unwrap();
+        Edit::begin(&path).unwrap().replace(&[b"new"], 0o640).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(names(folder.path()), ["psk.txt"]);
+    }
+}
