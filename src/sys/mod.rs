@@ -4,6 +4,7 @@
 
 #[cfg(unix)]
 pub mod account;
+pub mod clock;
 pub mod cpu;
 #[cfg(unix)]
 pub mod daemon;
