@@ -2,6 +2,7 @@
 
 mod check;
 mod demo;
+mod explain;
 mod keygen;
 mod run;
 mod stunnel;
@@ -64,6 +65,9 @@ enum Command {
     /// Run the services of a configuration file in the foreground
     Run(File),
     /// Say everything that is wrong with a configuration file and its key files
+    #[command(
+        after_help = "`pskgate explain CODE` says more about a finding; its code stands in brackets."
+    )]
     Check {
         #[command(flatten)]
         file: File,
@@ -73,6 +77,11 @@ enum Command {
         /// Print what the file comes to: every option, its value, and where that was decided
         #[arg(long, conflicts_with = "json")]
         effective: bool,
+    },
+    /// Say what a code of a finding, a refusal or an end means; without one, list them all
+    Explain {
+        /// Such as `unknown-option`
+        code: Option<String>,
     },
     /// Make a key: a line `IDENTITY:KEY` for both ends' key files
     Keygen(keygen::Arguments),
@@ -133,6 +142,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         _ if arguments.version => version::main(),
         Some(Command::Run(file)) => run::main(&file),
         Some(Command::Check { file, json, effective }) => check::main(&file, json, effective),
+        Some(Command::Explain { code }) => explain::main(code.as_deref()),
         Some(Command::Keygen(arguments)) => keygen::main(&arguments),
         Some(Command::Demo) => demo::main(),
         Some(Command::Version) => version::main(),

@@ -9,6 +9,7 @@ mod dropin;
 mod effective;
 mod enumeration;
 mod exec;
+mod explain;
 mod founding;
 mod harness;
 mod hostile;
