@@ -2,8 +2,10 @@
 
 mod check;
 mod demo;
+mod doctor;
 mod explain;
 mod keygen;
+mod paths;
 mod run;
 mod stunnel;
 mod version;
@@ -78,6 +80,8 @@ enum Command {
         #[arg(long, conflicts_with = "json")]
         effective: bool,
     },
+    /// Look at everything that a configuration needs of this machine, or say why a peer cannot be reached
+    Doctor(Box<doctor::Arguments>),
     /// Say what a code of a finding, a refusal or an end means; without one, list them all
     Explain {
         /// Such as `unknown-option`
@@ -142,6 +146,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         _ if arguments.version => version::main(),
         Some(Command::Run(file)) => run::main(&file),
         Some(Command::Check { file, json, effective }) => check::main(&file, json, effective),
+        Some(Command::Doctor(arguments)) => doctor::main(&arguments),
         Some(Command::Explain { code }) => explain::main(code.as_deref()),
         Some(Command::Keygen(arguments)) => keygen::main(&arguments),
         Some(Command::Demo) => demo::main(),

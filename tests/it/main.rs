@@ -5,6 +5,7 @@ mod cli;
 mod config_cases;
 mod daemon;
 mod differential;
+mod doctor;
 mod dropin;
 mod effective;
 mod enumeration;
