@@ -22,6 +22,13 @@ pub(super) fn main(file: &File, json: bool, effective: bool) -> u8 {
     }
     show(&report);
     let Some((services, identities)) = size else {
+        let first = report.diagnostics.iter().find(|found| found.severity == Severity::Error);
+        if let Some(found) = first {
+            complain(&format!(
+                "`pskgate explain {}` says more; so it does of every code.",
+                found.code
+            ));
+        }
         return failed(&report);
     };
     if let Some(text) = described {

@@ -3,6 +3,8 @@
 mod check;
 mod client_kit;
 mod demo;
+mod doctor;
+mod explain;
 mod key_line;
 mod keygen;
 mod keys;
@@ -71,6 +73,9 @@ enum Command {
     /// Run the services of a configuration file in the foreground
     Run(File),
     /// Say everything that is wrong with a configuration file and its key files
+    #[command(
+        after_help = "`pskgate explain CODE` says more about a finding; its code stands in brackets."
+    )]
     Check {
         #[command(flatten)]
         file: File,
@@ -80,6 +85,13 @@ enum Command {
         /// Print what the file comes to: every option, its value, and where that was decided
         #[arg(long, conflicts_with = "json")]
         effective: bool,
+    },
+    /// Look at everything that a configuration needs of this machine, or say why a peer cannot be reached
+    Doctor(Box<doctor::Arguments>),
+    /// Say what a code of a finding, a refusal or an end means; without one, list them all
+    Explain {
+        /// Such as `unknown-option`
+        code: Option<String>,
     },
     /// Make a key: a line `IDENTITY:KEY` for both ends' key files
     Keygen(keygen::Arguments),
@@ -143,6 +155,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         _ if arguments.version => version::main(),
         Some(Command::Run(file)) => run::main(&file),
         Some(Command::Check { file, json, effective }) => check::main(&file, json, effective),
+        Some(Command::Doctor(arguments)) => doctor::main(&arguments),
+        Some(Command::Explain { code }) => explain::main(code.as_deref()),
         Some(Command::Keygen(arguments)) => keygen::main(&arguments),
         Some(Command::Keys(command)) => keys::main(&command),
         Some(Command::Demo) => demo::main(),

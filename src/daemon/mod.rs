@@ -3,6 +3,7 @@
 //! Build everything, then commit: a start, a check and a reload run the same code, and a failure
 //! changes nothing.
 
+pub mod budget;
 pub mod control;
 mod hours;
 mod http;
@@ -35,21 +36,13 @@ use crate::secrets::SecretSet;
 use crate::sys::account;
 use crate::sys::process;
 use crate::tunnel::{Info, Limits, Phase, Reached, Service, Setup, Shared};
+use budget::Budget;
 use control::{Answer, Command};
 use hours::Hours;
 use outside::{Outside, Windows};
 use reload::{Current, Door, Live, Reload, prepared};
 use status::Record;
 use watcher::Files;
-
-/// Descriptors that are not sessions': standard streams, listeners, the runtime, the log, keys that
-/// are being read.
-const RESERVED: usize = 100;
-/// Descriptors of one session.
-const PER_SESSION: usize = 2;
-/// Handshakes at once when nothing was said. A silent one keeps 25 kB, and a ClientHello that is
-/// announced as long as it may be has OpenSSL reserve 131 kB: 20 MB at the worst (measured).
-const HANDSHAKES: usize = 128;
 
 /// A configuration with everything that it needs read and built, and nothing begun.
 #[derive(Debug)]
@@ -277,6 +270,13 @@ fn files(config: &Config, report: &Report) -> Vec<PathBuf> {
     all
 }
 
+/// How many folders are watched on behalf of a configuration.
+pub fn watched(config: &Config, report: &Report) -> usize {
+    let files = files(config, report);
+    let folders = files.iter().flat_map(|file| watcher::folders(file));
+    folders.collect::<std::collections::BTreeSet<_>>().len()
+}
+
 /// Gives a Unix socket to whom its service names.
 #[cfg(unix)]
 fn give_away(at: &Endpoint, config: &ServiceConfig) -> Option<BindError> {
@@ -351,9 +351,8 @@ fn selfies(services: &[(ServiceConfig, Setup)]) -> Vec<Diagnostic> {
 
 /// What the limit of descriptors leaves for sessions and for handshakes.
 fn shared() -> Arc<Shared> {
-    let budget = process::raise_descriptor_limit().saturating_sub(RESERVED);
-    let handshakes = HANDSHAKES.min(budget / 4);
-    Shared::new((budget - handshakes) / PER_SESSION, handshakes)
+    let Budget { sessions, handshakes } = Budget::of(process::raise_descriptor_limit());
+    Shared::new(sessions, handshakes)
 }
 
 fn limits(config: &ServiceConfig) -> Limits {

@@ -27,7 +27,7 @@ const QUIET: Duration = Duration::from_millis(300);
 /// A file that is being written is waited for, until its writer closes it, but not for ever.
 const WRITING: Duration = Duration::from_secs(5);
 /// How often everything is looked at without being told.
-const POLL: Duration = Duration::from_secs(30);
+pub const POLL: Duration = Duration::from_secs(30);
 /// A larger file is no configuration and no key file; its size and its beginning tell changes well enough.
 const HASHED: u64 = 16 * 1024 * 1024;
 
@@ -271,7 +271,7 @@ fn follow(
 
 /// The folder a name is looked up in, the one its target is in when it is a symlink, and itself when
 /// it is a folder of key files.
-fn folders(path: &Path) -> BTreeSet<PathBuf> {
+pub(super) fn folders(path: &Path) -> BTreeSet<PathBuf> {
     let mut all = BTreeSet::new();
     let mut step = path.to_owned();
     // Kubernetes needs three steps; a loop of symlinks must end too.

@@ -68,6 +68,13 @@ enum Place<'a> {
 #[derive(Debug)]
 pub struct DialError(Vec<(String, io::Error)>);
 
+impl DialError {
+    /// Each address that was tried, and what the system said of it.
+    pub fn into_attempts(self) -> Vec<(String, io::Error)> {
+        self.0
+    }
+}
+
 impl fmt::Display for DialError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (n, (address, error)) in self.0.iter().enumerate() {

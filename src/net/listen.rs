@@ -141,6 +141,20 @@ fn bind_tcp(
     v6_alone: bool,
     written: &[Decided<SocketOption>],
 ) -> io::Result<Listener> {
+    let socket = take(address, v6_alone, written)?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    let listener = std::net::TcpListener::from(socket);
+    let address = listener.local_addr()?.to_string();
+    Ok(Listener { kind: Kind::Tcp(listener), address })
+}
+
+/// Takes an address without listening there.
+fn take(
+    address: SocketAddr,
+    v6_alone: bool,
+    written: &[Decided<SocketOption>],
+) -> io::Result<socket2::Socket> {
     let socket =
         socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // On Windows this would let a second program steal the port.
@@ -153,27 +167,16 @@ fn bind_tcp(
         options::apply(&socket, option)?;
     }
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    socket.set_nonblocking(true)?;
-    let listener = std::net::TcpListener::from(socket);
-    let address = listener.local_addr()?.to_string();
-    Ok(Listener { kind: Kind::Tcp(listener), address })
+    Ok(socket)
 }
 
 /// A path that nobody listens on is what a crash left behind: it is replaced.
 #[cfg(unix)]
 fn bind_unix(path: &Path) -> io::Result<Listener> {
-    use std::os::unix::fs::FileTypeExt;
-    use std::os::unix::net::{UnixDatagram, UnixListener};
+    use std::os::unix::net::UnixListener;
     let listener = match UnixListener::bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            // Asked with a datagram socket, a stream listener answers "wrong type" and hears
-            // nothing of it. A connection would reach its target, and a PLC's runtime ends its
-            // session when a second one does.
-            let refused = UnixDatagram::unbound()?.connect(path);
-            let stale = refused.is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused)
-                && std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket());
-            if !stale {
+            if !is_stale(path)? {
                 return Err(error);
             }
             std::fs::remove_file(path)?;
@@ -184,6 +187,61 @@ fn bind_unix(path: &Path) -> io::Result<Listener> {
     listener.set_nonblocking(true)?;
     let address = path.display().to_string();
     Ok(Listener { kind: Kind::Unix(Unlink(Some(path.to_owned())), listener), address })
+}
+
+/// Whether a path is a socket that nobody listens on. Asked with a datagram socket, a stream listener
+/// answers "wrong type" and hears nothing of it. A connection would reach its target, and a PLC's
+/// runtime ends its session when a second one does.
+#[cfg(unix)]
+fn is_stale(path: &Path) -> io::Result<bool> {
+    use std::os::unix::fs::FileTypeExt;
+    let refused = std::os::unix::net::UnixDatagram::unbound()?.connect(path);
+    Ok(refused.is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused)
+        && std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket()))
+}
+
+/// Whether each address of an `accept` line could be taken now. Nobody can connect meanwhile: nothing
+/// listens. An address whose absence is no mistake is left out when it is absent.
+pub fn could_bind(
+    listen: &Listen,
+    siblings: &[Listen],
+    options: &[Decided<SocketOption>],
+) -> Vec<(Option<SocketAddr>, io::Result<()>)> {
+    match &listen.at.value {
+        Endpoint::Tcp { host, port } => {
+            let addresses = match resolve(host, *port) {
+                Ok(addresses) => addresses,
+                Err(error) => return vec![(None, Err(error))],
+            };
+            let mut all = Vec::new();
+            for address in addresses {
+                let alone = address.is_ipv6() && has_ipv4_wildcard(siblings, *port);
+                match take(address, alone, options) {
+                    Err(error) if listen.optional && lacks_family(&error) => {}
+                    taken => all.push((Some(address), taken.map(drop))),
+                }
+            }
+            all
+        }
+        #[cfg(unix)]
+        Endpoint::Unix(path) => vec![(None, could_make(path))],
+        #[cfg(not(unix))]
+        Endpoint::Unix(_) => vec![(None, Err(io::ErrorKind::Unsupported.into()))],
+    }
+}
+
+#[cfg(unix)]
+fn could_make(path: &Path) -> io::Result<()> {
+    match std::fs::symlink_metadata(path) {
+        Ok(_) if is_stale(path)? => Ok(()),
+        Ok(_) => Err(io::ErrorKind::AddrInUse.into()),
+        // Its folder must be there.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let folder = path.parent().unwrap_or(Path::new("/"));
+            std::fs::metadata(folder).map(drop)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 impl Listener {

@@ -24,7 +24,7 @@ use crate::sys::socket::unanswered;
 use tokio::net::UnixStream;
 
 pub use dial::{Caller, DialError, Dialer, Reached};
-pub use listen::{Acceptable, Listener, bind};
+pub use listen::{Acceptable, Listener, bind, could_bind};
 pub use options::{apply, keepalive, not_set};
 #[cfg(unix)]
 pub use program::Child;

@@ -3,6 +3,8 @@
 #![allow(unsafe_code)]
 
 #[cfg(unix)]
+pub mod access;
+#[cfg(unix)]
 pub mod account;
 pub mod clock;
 pub mod cpu;
@@ -12,9 +14,14 @@ pub mod daemon;
 pub mod descriptor;
 pub mod file;
 pub mod folder_lock;
+pub mod holder;
+#[cfg(target_os = "linux")]
+pub mod inotify;
 pub mod openssl;
 #[cfg(unix)]
 pub mod pid_file;
+#[cfg(target_os = "linux")]
+mod proc;
 pub mod process;
 pub mod replace;
 pub mod socket;

@@ -14,6 +14,20 @@ pub fn raise_descriptor_limit() -> usize {
     limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
 }
 
+/// The most open descriptors that the system allows a process which this one's starter starts.
+#[cfg(unix)]
+pub fn descriptor_limit() -> usize {
+    use rustix::process::{Resource, getrlimit};
+    let most = getrlimit(Resource::Nofile).maximum;
+    most.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
+}
+
+/// Windows has no such limit on sockets.
+#[cfg(not(unix))]
+pub fn descriptor_limit() -> usize {
+    usize::MAX
+}
+
 /// Windows has no such limit on sockets.
 #[cfg(not(unix))]
 pub fn raise_descriptor_limit() -> usize {

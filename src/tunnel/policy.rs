@@ -171,13 +171,13 @@ impl Policies {
         let mut all = Vec::new();
         for policy in &self.all {
             let name = &policy.who;
-            let mut warn = |code, said: &Origin, message: String, help: &str| {
+            let mut remark = |code, said: &Origin, message: String, help: &str| {
                 all.push(Warning { code, said: said.clone(), message, help: help.into() });
             };
             if !policy.wire.iter().any(|wire| secrets.find(wire.as_bytes()).is_some()) {
                 let message = format!("no key file of this service has the identity {name}");
                 let help = "write a key for it with `pskgate keygen`, or remove its rules";
-                warn("identity-without-key", &policy.said, message, help);
+                remark("identity-without-key", &policy.said, message, help);
                 continue;
             }
             let Some(Decided { value: end, origin: said }) = &policy.expires else { continue };
@@ -185,20 +185,20 @@ impl Policies {
                 let message = "the clock of this machine shows a time before this program was \
                                built: no key expires until it is set";
                 let help = "set the clock, or have NTP set it";
-                warn("clock-before-build", said, message.into(), help);
+                remark("clock-before-build", said, message.into(), help);
                 continue;
             };
             let left = end.duration_since(today);
             if left.is_negative() || left.is_zero() {
                 let message = format!("the keys of {name} have expired: it is not let in");
                 let help = "give it a new key, and set `expires` anew or remove it";
-                warn("key-expired", said, message, help);
+                remark("key-expired", said, message, help);
             } else if left.unsigned_abs() < AHEAD {
                 let days = left.unsigned_abs().as_secs().div_ceil(86_400);
                 let days = if days == 1 { "a day".into() } else { format!("{days} days") };
                 let message = format!("the keys of {name} expire within {days}");
                 let help = "rotate it with `pskgate keys rotate`, and set `expires` anew";
-                warn("key-expires-soon", said, message, help);
+                remark("key-expires-soon", said, message, help);
             }
         }
         all

@@ -27,7 +27,7 @@ fn version_names_the_program_and_its_openssl() {
 fn help_names_every_command() {
     let done = pskgate(Gate::new().folder(), &["--help"]);
     assert_eq!(done.code, Some(0));
-    for command in ["run", "check", "keygen", "keys", "demo", "version"] {
+    for command in ["run", "check", "doctor", "explain", "keygen", "keys", "demo", "version"] {
         assert!(done.out.contains(command), "`{command}` is not in: {}", done.out);
     }
 }

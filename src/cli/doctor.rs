@@ -1,0 +1,130 @@
+//! `doctor`: what a configuration needs of this machine, looked at before it is missed; and, with
+//! `--connect`, why a peer can be reached or cannot.
+
+mod backend;
+mod connect;
+mod files;
+mod findings;
+mod overheard;
+mod ports;
+mod rehearsal;
+mod system;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{FormatName, complain, exit, paths, run};
+use crate::config;
+use crate::config::diagnostic::{Report, Severity};
+use crate::config::model::Config;
+use crate::daemon::Plan;
+use findings::{Findings, Kind};
+
+/// How long one step may take, be it a name, a connection or a handshake.
+const STEP: Duration = Duration::from_secs(10);
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Each line says ok, note, warn or bad, and what to do. The exit code is 0 when nothing is bad, 78 when a \
+configuration, a key or a setting is, and 69 when an address or a peer is.
+
+Without --connect nothing is sent to anybody. The handshakes are between a service and its mirror image \
+inside this process; no port is opened, and no backend is asked unless --backend says so.
+
+With --connect the peer sees one or more TCP connections, at most one of which becomes a session: a \
+handshake that succeeds is ended with close_notify at once, and nothing is sent in it. But a server end of a \
+tunnel opens a connection to its backend for every session, and a backend that bears only one (the Beremiz \
+eRPC runtime) should have no session while you do this.")]
+pub(super) struct Arguments {
+    /// A TOML file, or a stunnel.conf; /etc/pskgate/pskgate.toml (on Windows below %ProgramData%) if
+    /// none is named
+    #[arg(conflicts_with = "connect")]
+    file: Option<PathBuf>,
+    /// The language of the file; auto takes .toml for TOML and anything else for a stunnel.conf
+    #[arg(long, value_enum, default_value_t, conflicts_with = "connect")]
+    format: FormatName,
+    /// Connect to each backend, too. A bare connection breaks some: the Beremiz eRPC runtime ends its
+    /// session when a second one comes
+    #[arg(long, conflicts_with = "connect")]
+    backend: bool,
+    /// Print the lines as JSON on standard output
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    peer: connect::Arguments,
+}
+
+pub(super) fn main(arguments: &Arguments) -> u8 {
+    let runtime = match run::runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            complain(&format!("pskgate: cannot start: {error}"));
+            return exit::INTERNAL;
+        }
+    };
+    let mut findings = Findings::new(arguments.json);
+    match &arguments.peer.connect {
+        Some(peer) => runtime.block_on(connect::examine(peer, &arguments.peer, &mut findings)),
+        None => runtime.block_on(examine(arguments, &mut findings)),
+    }
+    // A name that is still being looked up must not hold up the exit.
+    runtime.shutdown_background();
+    findings.finish()
+}
+
+/// Everything about a file, from the text down to the kernel.
+async fn examine(arguments: &Arguments, findings: &mut Findings) {
+    let file = arguments.file.clone().unwrap_or_else(paths::default_config);
+    #[cfg_attr(not(unix), allow(unused_mut))]
+    let (mut config, mut report) = config::survey(&file, arguments.format.into());
+    #[cfg(unix)]
+    if let Some(config) = &mut config {
+        // For its words about users and groups, and for whom the key files may belong to.
+        let _ = crate::daemon::privileges::Privileges::of(config, &mut report);
+    }
+    let plan = config.as_ref().and_then(|config| Plan::build(config, &mut report));
+    let keys = config.as_ref().map(files::read).unwrap_or_default();
+    tell(&file, plan.as_ref(), &report, &keys, findings);
+    if let Some(config) = &config {
+        files::tell(config, &keys, findings);
+        ports::tell(config, findings);
+        backend::tell(config, arguments.backend, findings).await;
+        rehearsal::tell(config, &keys, findings).await;
+        system::limits(config, findings);
+        system::watching(config, &report, findings);
+    }
+    system::openssl(findings);
+    system::clock(findings);
+}
+
+/// What `check` says, but for what is said of the key files themselves.
+fn tell(
+    file: &Path,
+    plan: Option<&Plan>,
+    report: &Report,
+    keys: &[files::Keys],
+    findings: &mut Findings,
+) {
+    for found in &report.diagnostics {
+        if !files::tells(keys, found) {
+            findings.diagnostic("configuration", found);
+        }
+    }
+    if let Some((services, identities)) = plan.map(Plan::size) {
+        let text = format!("{}: services {services}, identities {identities}", file.display());
+        findings.ok("configuration", text);
+    } else if report.diagnostics.iter().all(|found| found.severity != Severity::Error) {
+        // Not so today; but silence would pass for health.
+        findings.bad(
+            "configuration",
+            Kind::Config,
+            "it cannot be used".into(),
+            "ask `pskgate check`",
+        );
+    }
+}
+
+/// How a service is called in a line.
+fn of(config: &Config, name: &str) -> String {
+    if config.services.len() == 1 { String::new() } else { format!(" (service {name})") }
+}

@@ -1,0 +1,103 @@
+//! Targets: whether they answer, if it may be asked.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::findings::{Findings, Kind};
+use super::{STEP, of};
+use crate::config::model::{Config, Decided, Endpoint, Failover, Mode, ServiceConfig, Target};
+use crate::net::{Caller, Dialer, Peer};
+use crate::observe::event::Scope;
+
+/// How long a target may take to close after us.
+const LINGER: Duration = Duration::from_secs(1);
+
+pub(super) async fn tell(config: &Config, ask: bool, findings: &mut Findings) {
+    for service in &config.services {
+        let suffix = of(config, &service.name.value);
+        match &service.target {
+            Target::Exec(program) => {
+                // It is started from inside the root directory that there is then.
+                let root = config.process.chroot.as_ref().map(|root| root.value.as_path());
+                let path = inside(root, &program.path.value);
+                let shown = format!("{}{suffix}", path.display());
+                if is_program(&path) {
+                    findings.ok("backend", format!("{shown} is a program"));
+                } else {
+                    let text = format!("{shown} is no file that can be run");
+                    findings.bad("backend", Kind::Config, text, "mend the path after exec");
+                }
+            }
+            Target::Connect(targets) if !ask => {
+                let targets: Vec<_> = targets.iter().map(|target| target.to_string()).collect();
+                let (targets, mode) = (targets.join(", "), service.mode.value);
+                findings.note("backend", format!("{targets}{suffix} was not asked: {}", why(mode)));
+            }
+            Target::Connect(targets) => {
+                for target in targets {
+                    reach(service, target, &suffix, findings).await;
+                }
+            }
+        }
+    }
+}
+
+fn inside(root: Option<&Path>, path: &Path) -> PathBuf {
+    root.map_or_else(|| path.to_owned(), |root| root.join(path.strip_prefix("/").unwrap_or(path)))
+}
+
+fn why(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Server => {
+            "a bare connection breaks some backends, the Beremiz eRPC runtime among them; --backend does it"
+        }
+        Mode::Client => {
+            "`pskgate doctor --connect` tries the tunnel's other end, and --backend a bare connection"
+        }
+    }
+}
+
+async fn reach(
+    service: &ServiceConfig,
+    target: &Decided<Endpoint>,
+    suffix: &str,
+    findings: &mut Findings,
+) {
+    let dialer = Dialer::new(
+        Target::Connect(vec![target.clone()]),
+        Failover::Priority,
+        service.local.as_ref().map(|local| local.value.clone()),
+        STEP,
+        None,
+        service.sockets.upstream.clone(),
+    );
+    let start = Instant::now();
+    match dialer.dial(&Caller { peer: &Peer::Local, who: None, scope: Scope::PROGRAM }).await {
+        Ok(reached) => {
+            let took = start.elapsed().as_secs_f64() * 1e3;
+            findings.ok("backend", format!("{}{suffix} answers ({took:.1} ms)", **target));
+            reached.socket.close_gently(LINGER).await;
+        }
+        Err(error) => {
+            let help = match service.mode.value {
+                Mode::Server => "start the program behind the tunnel, or mend `connect`",
+                Mode::Client => {
+                    "start the tunnel's other end, open the firewall, or mend `connect`"
+                }
+            };
+            let text = format!("{}{suffix} does not answer: {error}", **target);
+            findings.bad("backend", Kind::Unavailable, text, help);
+        }
+    }
+}
+
+#[cfg(unix)]
+fn is_program(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(not(unix))]
+fn is_program(path: &Path) -> bool {
+    path.is_file()
+}

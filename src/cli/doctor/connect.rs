@@ -1,0 +1,284 @@
+//! `doctor --connect`: one handshake with a peer, step by step and in words; and when it fails, the
+//! settings with which it would not.
+
+mod advice;
+mod reach;
+mod settings;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
+
+use super::findings::{Findings, Kind};
+use super::overheard::{Heard, Overheard, Voice};
+use super::{STEP, files};
+use crate::config::diagnostic::{Diagnostic, Report};
+use crate::config::model::{Authentication, Endpoint, Host, ServiceConfig};
+use crate::net::Socket;
+use crate::secrets::{Identity, SecretSet};
+use crate::tls::{Cause, Connector, Facts, Failure, Secured};
+use reach::{dial, reach};
+use settings::Settings;
+
+/// How long a peer may take to say goodbye, or the rest of a banner.
+const MANNERS: Duration = Duration::from_secs(2);
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "A handshake with a peer")]
+#[group(skip)]
+pub(super) struct Arguments {
+    /// Say why a TLS-PSK handshake with this peer works or fails
+    #[arg(long, value_name = "HOST:PORT", requires = "secrets")]
+    pub(super) connect: Option<String>,
+    /// The identity to present; the first of the key file if none is named
+    #[arg(long, value_name = "ID", requires = "connect")]
+    identity: Option<String>,
+    /// The key file
+    #[arg(long, value_name = "FILE", requires = "connect")]
+    secrets: Option<PathBuf>,
+    /// The name to send in SNI; the host if it is a name, none if empty
+    #[arg(long, value_name = "NAME", requires = "connect")]
+    server_name: Option<String>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// What a handshake needs of this end.
+struct Ours {
+    connector: Connector,
+    secrets: Arc<SecretSet>,
+    identity: Identity,
+    name: Option<String>,
+}
+
+/// What came of a handshake.
+enum Outcome {
+    Secured(Session),
+    Failed(Cause, Voice),
+}
+
+/// A session that was ended as soon as it was there.
+struct Session {
+    facts: Facts,
+    who: Identity,
+    took: Duration,
+    end: Farewell,
+}
+
+/// How the peer took it.
+enum Farewell {
+    /// It said goodbye as well.
+    Clean,
+    /// It cut the connection, which it cannot have done because of us.
+    Cut,
+    /// It had not ended when nobody waited any longer.
+    Open,
+}
+
+/// Who is asked, and with which key.
+struct Question<'a> {
+    peer: &'a str,
+    arguments: &'a Arguments,
+    file: &'a Path,
+    target: Endpoint,
+    secrets: Arc<SecretSet>,
+    identity: Identity,
+}
+
+pub(super) async fn examine(peer: &str, arguments: &Arguments, findings: &mut Findings) {
+    // clap has seen to it.
+    let Some(file) = &arguments.secrets else { return };
+    let (service, report) = match service(&arguments.settings, peer, file, arguments) {
+        Ok(built) => built,
+        Err(report) => {
+            return report.diagnostics.iter().for_each(|f| findings.diagnostic("options", f));
+        }
+    };
+    report.diagnostics.iter().for_each(|found| findings.diagnostic("options", found));
+    let Some(target) = service.connect().first().map(|target| target.value.clone()) else { return };
+    let Some((secrets, identity)) = files::one(&service, findings) else { return };
+    let question = Question { peer, arguments, file, target, secrets, identity };
+    let ours = match question.ours(&service) {
+        Ok(ours) => ours,
+        Err(errors) => return errors.iter().for_each(|f| findings.diagnostic("options", f)),
+    };
+    let Some(reached) = reach(&question.target, findings).await else { return };
+    match handshake(&ours, reached.socket).await {
+        Outcome::Secured(session) => session.tell(reached.took, findings),
+        Outcome::Failed(cause, voice) if is_elsewhere(&cause, &voice, findings) => {}
+        Outcome::Failed(cause, _) => question.insist(&reached.at, cause, findings).await,
+    }
+}
+
+fn service(
+    settings: &Settings,
+    peer: &str,
+    file: &Path,
+    arguments: &Arguments,
+) -> Result<(ServiceConfig, Report), Report> {
+    let (identity, name) = (arguments.identity.as_deref(), arguments.server_name.as_deref());
+    settings.service(peer, file, identity, name)
+}
+
+impl Question<'_> {
+    fn ours(&self, service: &ServiceConfig) -> Result<Ours, Vec<Diagnostic>> {
+        let Authentication::Psk(psk) = &service.auth;
+        let connector = Connector::new(&service.tls, psk.hash.value, &mut Vec::new())?;
+        let name = server_name(service, &self.target);
+        let (secrets, identity) = (self.secrets.clone(), self.identity.clone());
+        Ok(Ours { connector, secrets, identity, name })
+    }
+
+    /// Tells why a handshake failed. Unless that is clear, other settings are tried, up to the first
+    /// with which there is a session.
+    async fn insist(&self, at: &Endpoint, first: Cause, findings: &mut Findings) {
+        let (text, code) = (first.to_string(), first.name());
+        let others = match advice::is_about_settings(&first) {
+            true => settings::others(&self.arguments.settings),
+            false => Vec::new(),
+        };
+        let mut causes = vec![first];
+        for other in others {
+            let built = service(&other.settings, self.peer, self.file, self.arguments).ok();
+            let ours = built.and_then(|(service, _)| self.ours(&service).ok());
+            let (Some(ours), Ok(again)) = (ours, dial(at).await) else { continue };
+            match handshake(&ours, again.socket).await {
+                Outcome::Secured(session) => {
+                    let words = other.settings.words();
+                    let help = format!("use {words} at this end, or change the peer");
+                    let text = format!("{text}. But {}", other.meaning);
+                    findings.coded("handshake", Kind::Config, text, &help, code);
+                    return session.tell(again.took, findings);
+                }
+                Outcome::Failed(cause, _) => causes.push(cause),
+            }
+        }
+        let tried = match causes.len() {
+            1 => String::new(),
+            n => format!(" ({} other settings were tried in vain)", n - 1),
+        };
+        let help = advice::advice(&causes);
+        findings.coded("handshake", Kind::Config, format!("{text}{tried}"), help, code);
+    }
+}
+
+/// As a session of this service would send it.
+fn server_name(service: &ServiceConfig, target: &Endpoint) -> Option<String> {
+    match (service.tls.server_name.as_ref().map(|name| name.value.as_str()), target) {
+        (Some(""), _) => None,
+        (Some(name), _) => Some(name.to_owned()),
+        (None, Endpoint::Tcp { host: Host::Name(name), .. }) => Some(name.clone()),
+        (None, _) => None,
+    }
+}
+
+/// One handshake in its time; nothing is sent in a session that comes of it, and it is ended at once.
+async fn handshake(ours: &Ours, socket: Socket) -> Outcome {
+    let heard = Heard::default();
+    let stream = Overheard::new(socket, heard.clone());
+    let start = Instant::now();
+    let (secrets, identity) = (ours.secrets.clone(), ours.identity.clone());
+    let shaken = ours.connector.connect(secrets, identity, ours.name.as_deref(), stream);
+    match timeout(STEP, shaken).await {
+        Ok(Ok(Secured { mut stream, grant, facts, .. })) => {
+            let took = start.elapsed();
+            // The peer's backend has the time to end as well, so that nothing is reset.
+            let farewell = async {
+                let mut sink = [0; 4096];
+                stream.shutdown().await?;
+                while stream.read(&mut sink).await? > 0 {}
+                Ok::<_, io::Error>(())
+            };
+            let end = match timeout(MANNERS, farewell).await {
+                Ok(Ok(())) if stream.ended_cleanly() => Farewell::Clean,
+                Ok(_) => Farewell::Cut,
+                Err(_) => Farewell::Open,
+            };
+            if let Some(socket) = stream.into_socket() {
+                socket.into_inner().close_gently(MANNERS).await;
+            }
+            Outcome::Secured(Session { facts, who: grant.who().clone(), took, end })
+        }
+        Ok(Err(Failure { cause, stream, .. })) => {
+            if let Some(mut stream) = stream {
+                if !matches!(heard.voice(), Voice::Tls | Voice::Silence) {
+                    stream.hear_out(MANNERS).await;
+                }
+                stream.into_inner().close_gently(MANNERS).await;
+            }
+            Outcome::Failed(cause, heard.voice())
+        }
+        Err(_) => Outcome::Failed(Cause::Timeout(STEP), heard.voice()),
+    }
+}
+
+/// Whether what answers there is no TLS server, or none that answers.
+fn is_elsewhere(cause: &Cause, voice: &Voice, findings: &mut Findings) -> bool {
+    let (text, help, code) = match (voice, cause) {
+        (Voice::Other(who), _) => (
+            format!("what answers there is not TLS but {who}"),
+            "mend the port: it should be the one that the tunnel's server end accepts on",
+            "plain-text",
+        ),
+        (Voice::Echo, _) => (
+            "what answers there sends back what it is sent: an echo, or another client".into(),
+            "mend the port: it should be the one that the tunnel's server end accepts on",
+            "plain-text",
+        ),
+        (Voice::Silence, Cause::Timeout(limit)) => (
+            format!("it takes connections and says nothing within {limit:?}"),
+            "a TLS server answers a greeting at once: another kind of program listens there, or one that \
+             hangs",
+            "timeout",
+        ),
+        (Voice::Silence, Cause::ClosedEarly) => (
+            "it takes connections, and closes them without a word when it is greeted in TLS".into(),
+            "another kind of program listens there, a proxy whose server is down, or a server that lets \
+             this address not in",
+            "closed-early",
+        ),
+        (Voice::Tls, Cause::Timeout(limit)) => (
+            format!("it speaks TLS, but the handshake was not done within {limit:?}"),
+            "it hangs or is overloaded, or large packets do not get through (a wrong MTU)",
+            "timeout",
+        ),
+        (_, Cause::Io(error)) => {
+            (format!("the connection failed: {error}"), "look at the network between", "io")
+        }
+        _ => return false,
+    };
+    findings.coded("handshake", Kind::Unavailable, text, help, code);
+    true
+}
+
+impl Session {
+    fn tell(self, tcp: Duration, findings: &mut Findings) {
+        let Self { facts, who, took, end } = self;
+        findings.ok("handshake", format!("{facts}, and the key of {who} is proven at both ends"));
+        findings.ok("latency", format!("TCP {}, handshake {}", ms(tcp), ms(took)));
+        const DONE: &str = "it was ended with close_notify, and nothing was sent; a tunnel's server end \
+                            has opened a connection to its backend for it";
+        match end {
+            Farewell::Clean => findings.note("session", DONE.into()),
+            Farewell::Open => {
+                let text = format!("{DONE}, which had not ended {MANNERS:?} later");
+                findings.note("session", text);
+            }
+            Farewell::Cut => findings.warn(
+                "session",
+                "the peer cut it at once, as a tunnel's server end does whose backend does not answer, or \
+                 that has as many sessions as it may have"
+                    .into(),
+                "look into its log",
+            ),
+        }
+    }
+}
+
+fn ms(took: Duration) -> String {
+    format!("{:.1} ms", took.as_secs_f64() * 1e3)
+}

@@ -1,0 +1,81 @@
+//! From the causes of failed handshakes to what somebody should do about it.
+
+use crate::tls::Cause;
+
+/// What is best done after all of these failed. The first was with the settings that were asked for.
+pub(super) fn advice(causes: &[Cause]) -> &'static str {
+    let alerted = |names: &[&str]| {
+        causes.iter().any(|cause| alert(cause).is_some_and(|a| names.contains(&a)))
+    };
+    let any = |is: fn(&Cause) -> bool| causes.iter().any(is);
+    if any(|cause| matches!(cause, Cause::ServerKeyDiffers(_))) {
+        return DIFFERENT_KEY;
+    }
+    if alerted(&["unknown psk identity"]) {
+        return "compare the identity first, byte by byte (most servers say this of a name that they do not \
+                know, this program's of a wrong key too), then the key; and let the server read its key file \
+                again";
+    }
+    if alerted(&WRONG_KEY) {
+        return "compare the key first, the whole line at both ends, also for blanks at its edges and for hex \
+                that only one end decodes (this program's servers say the same of an unknown identity); and \
+                let the server read its key file again";
+    }
+    if any(|cause| matches!(cause, Cause::NotProven)) {
+        return "the peer shows a certificate and no proof of the key: it has no pre-shared keys, does not know \
+                this identity, has another key, or is somebody else in its place; find out who listens there \
+                before you change anything else";
+    }
+    if causes.iter().all(|cause| matches!(cause, Cause::NoCommonVersion)) {
+        return "the peer speaks none of TLS 1.0 to 1.3 as it is asked to: look at what it is";
+    }
+    "the peer has no suite, version or group in common with anything that was tried, does not know the \
+     identity, or has no pre-shared keys at all: its own log says which"
+}
+
+const DIFFERENT_KEY: &str = "the server knows the identity but has another key for it: compare the whole line \
+                             at both ends, also for blanks at its edges and for hex that only one end decodes";
+
+/// What servers say of a key that does not fit: OpenSSL's in TLS 1.3 and 1.2, and others.
+const WRONG_KEY: [&str; 3] = ["illegal parameter", "bad record mac", "decrypt error"];
+
+fn alert(cause: &Cause) -> Option<&'static str> {
+    match cause {
+        Cause::Alert(alert) | Cause::Refused { alert, .. } => Some(alert),
+        _ => None,
+    }
+}
+
+/// Whether other settings could change anything: not where it is about the name or the key.
+pub(super) fn is_about_settings(cause: &Cause) -> bool {
+    let about_key = alert(cause)
+        .is_some_and(|alert| WRONG_KEY.contains(&alert) || alert == "unknown psk identity");
+    !about_key && !matches!(cause, Cause::ServerKeyDiffers(_))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(alert: &'static str) -> Cause {
+        Cause::Refused { identity: b"client1".to_vec(), alert }
+    }
+
+    #[test]
+    fn the_clearest_of_several_answers_counts() {
+        let unclear = || refused("handshake failure");
+        assert!(advice(&[unclear()]).contains("its own log"));
+        assert!(advice(&[unclear(), refused("unknown psk identity")]).contains("identity first"));
+        assert!(advice(&[unclear(), refused("bad record mac")]).contains("key first"));
+        assert!(advice(&[Cause::NotProven, unclear()]).contains("certificate"));
+        assert!(advice(&[Cause::NoCommonVersion, Cause::NoCommonVersion]).contains("TLS 1.0"));
+    }
+
+    #[test]
+    fn other_settings_are_tried_unless_it_is_about_the_key() {
+        assert!(is_about_settings(&refused("handshake failure")));
+        assert!(is_about_settings(&Cause::NoCommonVersion) && is_about_settings(&Cause::NotProven));
+        assert!(!is_about_settings(&refused("illegal parameter")));
+        assert!(!is_about_settings(&Cause::ServerKeyDiffers(b"a".to_vec())));
+    }
+}

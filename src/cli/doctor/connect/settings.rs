@@ -1,0 +1,165 @@
+//! TLS settings of a handshake: those that were asked for, and others that may do when those do not.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use crate::config::diagnostic::Report;
+use crate::config::model::ServiceConfig;
+use crate::config::{self, Format};
+
+/// As in a native file, under the same names; what is not said has the native default.
+#[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
+#[group(skip)]
+pub(super) struct Settings {
+    /// The oldest version that is accepted: 1.0, 1.1, 1.2 or 1.3
+    #[arg(long, value_name = "VERSION", requires = "connect")]
+    tls_min: Option<String>,
+    /// The newest version that is offered
+    #[arg(long, value_name = "VERSION", requires = "connect")]
+    tls_max: Option<String>,
+    /// OpenSSL's list of suites up to TLS 1.2
+    #[arg(long, value_name = "LIST", requires = "connect")]
+    ciphers: Option<String>,
+    /// OpenSSL's list of TLS 1.3 suites
+    #[arg(long, value_name = "LIST", requires = "connect")]
+    ciphersuites: Option<String>,
+    /// OpenSSL's list of key exchange groups
+    #[arg(long, value_name = "LIST", requires = "connect")]
+    groups: Option<String>,
+    /// The hash that a TLS 1.3 key is bound to: sha256 or sha384
+    #[arg(long, value_name = "HASH", requires = "connect")]
+    tls13_psk_hash: Option<String>,
+}
+
+/// Other settings, and what it means when they work.
+pub(super) struct Other {
+    pub(super) settings: Settings,
+    pub(super) meaning: &'static str,
+}
+
+/// stunnel's own list (its `ciphers`, since 5.56).
+const OF_STUNNEL: &str = "HIGH:!aNULL:!SSLv2:!DH:!kDHEPSK";
+
+/// What is tried when a handshake fails, the likeliest first. Each costs the peer a line in its log.
+pub(super) fn others(asked: &Settings) -> Vec<Other> {
+    let some = |text: &str| Some(text.to_owned());
+    let plain = Settings::default();
+    let old = Settings { tls_max: some("1.2"), ..plain.clone() };
+    let all = [
+        (
+            plain.clone(),
+            "the peer takes the defaults, and what was asked for here keeps the two apart",
+        ),
+        (
+            Settings { tls_min: some("1.3"), tls13_psk_hash: some("sha384"), ..plain.clone() },
+            "the peer binds its keys to SHA-384 in TLS 1.3, and this end to SHA-256",
+        ),
+        (
+            Settings { groups: some("X25519:P-256:P-384:P-521:X448"), ..plain.clone() },
+            "the peer wants a key exchange group that is not among the defaults",
+        ),
+        (old.clone(), "the peer does TLS 1.2 with this key, but not 1.3"),
+        (
+            Settings { ciphers: some(OF_STUNNEL), ..old.clone() },
+            "the peer has only suites of stunnel's list in TLS 1.2",
+        ),
+        (
+            Settings { ciphers: some("PSK"), ..old.clone() },
+            "the peer has only suites in TLS 1.2 that are not among the defaults",
+        ),
+        (
+            Settings { tls_min: some("1.0"), ciphers: some("PSK"), ..old },
+            "the peer knows only TLS 1.0 or 1.1, which are obsolete",
+        ),
+    ];
+    all.into_iter()
+        .filter(|(settings, _)| settings != asked)
+        .map(|(settings, meaning)| Other { settings, meaning })
+        .collect()
+}
+
+impl Settings {
+    fn each(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        [
+            ("tls-min", &self.tls_min),
+            ("tls-max", &self.tls_max),
+            ("ciphers", &self.ciphers),
+            ("ciphersuites", &self.ciphersuites),
+            ("groups", &self.groups),
+            ("tls13-psk-hash", &self.tls13_psk_hash),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value.as_deref()?)))
+    }
+
+    /// As lines of a native file, on one line.
+    pub(super) fn words(&self) -> String {
+        let words: Vec<_> =
+            self.each().map(|(name, value)| format!("{name} = {}", quoted(value))).collect();
+        if words.is_empty() { "the defaults".into() } else { words.join(", ") }
+    }
+
+    /// The client service that a file with these settings would have.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub(super) fn service(
+        &self,
+        connect: &str,
+        secrets: &Path,
+        identity: Option<&str>,
+        server_name: Option<&str>,
+    ) -> Result<(ServiceConfig, Report), Report> {
+        // It never listens.
+        let mut text =
+            String::from("[services.peer]\nmode = \"client\"\naccept = \"127.0.0.1:0\"\n");
+        let named = [("psk-identity", identity), ("server-name", server_name)];
+        let named = named.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        let fixed = [("connect", connect), ("psk-secrets", "psk.txt")];
+        for (name, value) in fixed.into_iter().chain(named).chain(self.each()) {
+            let _ = writeln!(text, "{name} = {}", quoted(value));
+        }
+        let here = std::env::current_dir().unwrap_or_default();
+        let (mut config, report) =
+            config::load_text(text.as_bytes(), Path::new("options.toml"), &here, Format::Toml)?;
+        let Some(mut service) = config.services.pop() else { return Err(report) };
+        let crate::config::model::Authentication::Psk(psk) = &mut service.auth;
+        for path in &mut psk.secrets {
+            // The real name need not be text.
+            path.value = PathBuf::from(&here).join(secrets);
+        }
+        Ok((service, report))
+    }
+}
+
+/// A text of TOML's.
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_is_tried_can_be_tried() {
+        let asked = Settings { tls_max: Some("1.2".into()), ..Settings::default() };
+        let all = others(&asked);
+        assert_eq!(all.len(), 6);
+        for Other { settings, .. } in &all {
+            let service = settings.service("127.0.0.1:1", Path::new("psk.txt"), None, None);
+            assert!(service.is_ok(), "{}", settings.words());
+        }
+    }
+
+    #[test]
+    fn no_value_gets_out_of_its_quotes() {
+        let evil = Settings {
+            groups: Some("X\"\naccept = \"0.0.0.0:1\"\n\\".into()),
+            ..Settings::default()
+        };
+        let read = evil.service("127.0.0.1:1", Path::new("psk.txt"), Some("a\"b"), None);
+        let report = read.expect_err("control characters");
+        assert!(report.diagnostics.iter().all(|found| found.code == "control-character"));
+    }
+}

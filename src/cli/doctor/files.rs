@@ -1,0 +1,191 @@
+//! Key files: what is in them, whose they are, and who can read them once rights are dropped.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::findings::{Findings, Kind};
+use super::of;
+use crate::config::diagnostic::Diagnostic;
+use crate::config::model::{Authentication, Config, PskConfig, ServiceConfig};
+use crate::secrets::{Gravity, Identity, Problem, SecretSet, escape, files_of};
+#[cfg(unix)]
+use crate::{
+    daemon::{inside, privileges},
+    sys::access,
+};
+
+/// The keys of one service, by its place among the services.
+#[derive(Debug)]
+pub(super) struct Keys {
+    /// None when they cannot be used.
+    pub(super) secrets: Option<Arc<SecretSet>>,
+    problems: Vec<Problem>,
+}
+
+/// Reads the keys of every service.
+pub(super) fn read(config: &Config) -> Vec<Keys> {
+    let services = config.services.iter().map(|service| {
+        let Authentication::Psk(psk) = &service.auth;
+        load(psk)
+    });
+    services.collect()
+}
+
+fn load(psk: &PskConfig) -> Keys {
+    let paths: Vec<PathBuf> = psk.secrets.iter().map(|path| path.value.clone()).collect();
+    match SecretSet::load(&paths, psk.rules, None) {
+        Ok((secrets, problems)) => Keys { secrets: Some(Arc::new(secrets)), problems },
+        Err(problems) => Keys { secrets: None, problems },
+    }
+}
+
+/// The keys of a client service and the identity that it presents, or nothing but the reasons.
+pub(super) fn one(
+    service: &ServiceConfig,
+    findings: &mut Findings,
+) -> Option<(Arc<SecretSet>, Identity)> {
+    let Authentication::Psk(psk) = &service.auth;
+    let Keys { secrets, problems } = load(psk);
+    problems.iter().for_each(|problem| say(problem, findings));
+    let secrets = secrets?;
+    let identity = match &psk.identity {
+        None => secrets.first().clone(),
+        Some(wanted) => match secrets.find(&wanted.value) {
+            Some((_, claim)) => claim.who().clone(),
+            None => {
+                let text = format!("it has no identity {}", escape(&wanted.value));
+                let help = "write the identity as it stands before the colon of its line";
+                findings.coded("key file", Kind::Config, text, help, "no-such-identity");
+                return None;
+            }
+        },
+    };
+    Some((secrets, identity))
+}
+
+/// Whether a finding of `check`'s is about a key file, of which more is said here.
+pub(super) fn tells(keys: &[Keys], found: &Diagnostic) -> bool {
+    let mut problems = keys.iter().flat_map(|keys| &keys.problems);
+    problems.any(|problem| problem.code == found.code && problem.message == found.message)
+}
+
+/// A line for each problem, and for each path that has none.
+pub(super) fn tell(config: &Config, keys: &[Keys], findings: &mut Findings) {
+    let mut told: Vec<&Problem> = Vec::new();
+    let mut seen: Vec<&Path> = Vec::new();
+    for (service, keys) in config.services.iter().zip(keys) {
+        let suffix = of(config, &service.name.value);
+        for problem in &keys.problems {
+            // Two services may read one file.
+            if !told.contains(&problem) {
+                told.push(problem);
+                say(problem, findings);
+            }
+        }
+        let Authentication::Psk(psk) = &service.auth;
+        for path in psk.secrets.iter().map(|path| path.value.as_path()) {
+            if seen.contains(&path) {
+                continue;
+            }
+            seen.push(path);
+            let is_about = |problem: &&Problem| {
+                problem.gravity != Gravity::Remarks
+                    && problem.file.as_deref().is_none_or(|file| file.starts_with(path))
+            };
+            if !keys.problems.iter().any(|problem| is_about(&problem)) {
+                findings.ok("key file", format!("{}{suffix}: {}", path.display(), describe(path)));
+            }
+            #[cfg(unix)]
+            after_the_drop(config, path, findings);
+        }
+    }
+}
+
+fn say(problem: &Problem, findings: &mut Findings) {
+    let place = match (&problem.file, problem.line) {
+        (Some(file), Some(line)) => format!("{}:{line}: ", file.display()),
+        _ => String::new(),
+    };
+    let text = format!("{place}{}", problem.message);
+    let help = problem.help.as_deref().unwrap_or("see `pskgate check`");
+    match problem.gravity {
+        Gravity::Refuses => findings.coded("key file", Kind::Config, text, help, problem.code),
+        Gravity::Warns => findings.warn("key file", text, help),
+        Gravity::Remarks => findings.note("key file", format!("{text}; {help}")),
+    }
+}
+
+/// What a path that is well looks like.
+fn describe(path: &Path) -> String {
+    let files = files_of(path, &mut Vec::new());
+    let what = match (path.is_dir(), files.len()) {
+        (false, _) => "a file".into(),
+        (true, 1) => "a folder with 1 file".into(),
+        (true, n) => format!("a folder with {n} files"),
+    };
+    #[cfg(unix)]
+    if let Ok(meta) = path.metadata() {
+        use std::os::unix::fs::MetadataExt;
+        let (mode, owner) = (meta.mode() & 0o7777, meta.uid());
+        return format!("{what}, mode {mode:04o}, owner {owner}");
+    }
+    what
+}
+
+/// The start reads with the rights that the program was started with, a reload with those that are
+/// left, and from inside another root directory if there is one.
+#[cfg(unix)]
+fn after_the_drop(config: &Config, path: &Path, findings: &mut Findings) {
+    let account = &config.process.account;
+    let root = config.process.chroot.as_ref().map(|root| root.value.as_path());
+    // A name that nobody knows was told already.
+    let Ok((user, group)) = privileges::numbers(account) else { return };
+    if user.is_none() && root.is_none() {
+        return;
+    }
+    const KEPT: &str =
+        "the start reads it, but a reload cannot: a key that is removed later stays in force";
+    let mut paths = files_of(path, &mut Vec::new());
+    if path.is_dir() {
+        paths.insert(0, path.to_owned());
+    }
+    let here = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let (user, group) = (user.unwrap_or(here.0), group.unwrap_or(here.1));
+    for file in paths {
+        // What is not in the new root is looked for there under its old name.
+        let real = match root {
+            Some(root) => {
+                let name = inside(root, &file);
+                root.join(name.strip_prefix("/").unwrap_or(&name))
+            }
+            None => file.clone(),
+        };
+        match access::obstacle(&real, root, user, group) {
+            Ok(None) => {}
+            Ok(Some(found)) => {
+                let (path, mode, owner) = (found.path.display(), found.mode, found.owner);
+                let what = match found.folder {
+                    true => format!("enter {path} on the way to {}", file.display()),
+                    false => format!("read {path}"),
+                };
+                let text =
+                    format!("user {user} may not {what} (mode {mode:04o}, owner {owner}): {KEPT}");
+                let help = format!(
+                    "give it to that user's group with mode {}",
+                    if found.folder { "0750" } else { "0640" }
+                );
+                findings.warn("key file", text, &help);
+                return;
+            }
+            Err(error) if root.is_some() => {
+                let text = format!("{}: {error}; {KEPT}", real.display());
+                findings.warn("key file", text, "put a copy into the new root directory");
+                return;
+            }
+            // That it is not there was told already.
+            Err(_) => return,
+        }
+    }
+    let jail = root.map(|root| format!(" inside {}", root.display())).unwrap_or_default();
+    findings.ok("key file", format!("{}: user {user} can read it{jail}", path.display()));
+}

@@ -1,0 +1,97 @@
+//! Ports: whether each address is free, and who has it otherwise.
+
+use std::io;
+
+use super::findings::{Findings, Kind};
+use super::of;
+use crate::config::model::{Config, Endpoint};
+use crate::net;
+use crate::sys::holder::{self, Holder};
+
+pub(super) fn tell(config: &Config, findings: &mut Findings) {
+    for service in &config.services {
+        let suffix = of(config, &service.name.value);
+        for listen in service.accept() {
+            if let Endpoint::Tcp { port: 0, .. } = listen.at.value {
+                findings.note("port", format!("{}{suffix}: the system chooses one", *listen.at));
+                continue;
+            }
+            for (address, taken) in
+                net::could_bind(listen, service.accept(), &service.sockets.accept)
+            {
+                let shown = address.map_or(listen.at.to_string(), |address| address.to_string());
+                let Err(error) = taken else {
+                    findings.ok("port", format!("{shown}{suffix} is free"));
+                    continue;
+                };
+                if error.kind() != io::ErrorKind::AddrInUse {
+                    let text = format!("{shown}{suffix} cannot be taken: {error}");
+                    findings.coded("port", Kind::Unavailable, text, help(&error), "cannot-listen");
+                    continue;
+                }
+                let holder = match (&listen.at.value, address) {
+                    (Endpoint::Unix(path), _) => holder::of_unix(path),
+                    (_, Some(address)) => holder::of_tcp(address),
+                    _ => None,
+                };
+                in_use(&format!("{shown}{suffix}"), holder, findings);
+            }
+        }
+    }
+}
+
+fn help(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 are for root, or for a program with CAP_NET_BIND_SERVICE"
+        }
+        io::ErrorKind::AddrNotAvailable => "no interface of this machine has this address",
+        io::ErrorKind::NotFound => "make the folder of this socket",
+        _ => "write an address of this machine and a free port",
+    }
+}
+
+fn in_use(address: &str, holder: Option<Holder>, findings: &mut Findings) {
+    let Some(Holder { pid, program, user, sure }) = holder else {
+        let text = format!("{address} is in use");
+        let help = "stop the program that has it, or choose another address";
+        return findings.coded("port", Kind::Unavailable, text, help, "cannot-listen");
+    };
+    let named = match (pid, &program) {
+        (Some(pid), Some(program)) => Some(format!("{program} (pid {pid})")),
+        (Some(pid), None) => Some(format!("pid {pid}")),
+        _ => None,
+    };
+    let who = match (named, user) {
+        (Some(named), _) if sure => named,
+        (Some(named), Some(user)) => format!("a program of user {user}, by the look of it {named}"),
+        (Some(named), None) => format!("a program, perhaps {named}"),
+        (None, Some(user)) => format!("a program of user {user}"),
+        (None, None) => "a program".into(),
+    };
+    match program.as_deref() {
+        Some("pskgate") => findings.ok(
+            "port",
+            format!("{address} is in use by {who}: this service may well be running already"),
+        ),
+        Some("systemd") => findings.note(
+            "port",
+            format!("{address} is in use by {who}: well, if its socket unit starts this service"),
+        ),
+        Some("stunnel" | "stunnel4") => findings.coded(
+            "port",
+            Kind::Unavailable,
+            format!("{address} is in use by {who}"),
+            "stop that stunnel, and keep it from starting again, before pskgate takes its place",
+            "cannot-listen",
+        ),
+        _ => {
+            let help = match sure {
+                true => "stop it, or choose another address",
+                false => "ask again as root to see which, and stop it, or choose another address",
+            };
+            let text = format!("{address} is in use by {who}");
+            findings.coded("port", Kind::Unavailable, text, help, "cannot-listen");
+        }
+    }
+}

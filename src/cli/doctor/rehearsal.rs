@@ -1,0 +1,87 @@
+//! A handshake of each service with its mirror image: its own settings and keys at both ends, over
+//! memory. Whoever has the same policy can meet it, or nobody can.
+
+use std::sync::Arc;
+
+use super::files::Keys;
+use super::findings::{Findings, Kind};
+use super::{STEP, of};
+use crate::config::diagnostic::Diagnostic;
+use crate::config::model::{Authentication, Config, ServiceConfig};
+use crate::secrets::SecretSet;
+use crate::tls::{Acceptor, Cause, Connector, Facts};
+
+/// Room for any flight of a handshake.
+const PIPE: usize = 64 * 1024;
+
+/// Why there is no handshake.
+enum Failure {
+    /// The settings cannot be had; `check` has told.
+    Settings(Vec<Diagnostic>),
+    /// The two ends did not meet.
+    Cause(Cause),
+}
+
+pub(super) async fn tell(config: &Config, keys: &[Keys], findings: &mut Findings) {
+    for (service, keys) in config.services.iter().zip(keys) {
+        let suffix = of(config, &service.name.value);
+        let Some(secrets) = keys.secrets.clone() else {
+            findings.note("handshake", format!("not tried{suffix}: its keys cannot be used"));
+            continue;
+        };
+        match rehearse(service, secrets).await {
+            Ok(facts) => {
+                let text = format!("this service with itself{suffix}: {facts}");
+                findings.ok("handshake", text);
+            }
+            Err(Failure::Settings(found)) => {
+                let words: Vec<_> = found.into_iter().map(|found| found.message).collect();
+                let text = format!("not tried{suffix}: {}", words.join("; "));
+                findings.note("handshake", text);
+            }
+            Err(Failure::Cause(cause)) => findings.coded(
+                "handshake",
+                Kind::Config,
+                format!("a peer with the same settings could not be met{suffix}: {cause}"),
+                "leave out ciphers, ciphersuites, groups, security-level and the bounds of the \
+                 version, one after the other: what is left out is sound",
+                cause.name(),
+            ),
+        }
+    }
+}
+
+async fn rehearse(service: &ServiceConfig, secrets: Arc<SecretSet>) -> Result<Facts, Failure> {
+    let Authentication::Psk(psk) = &service.auth;
+    let mut ignored = Vec::new();
+    let acceptor = Acceptor::new(&service.tls, psk.hash.value, &mut ignored);
+    let acceptor = acceptor.map_err(Failure::Settings)?;
+    let connector = Connector::new(&service.tls, psk.hash.value, &mut ignored);
+    let connector = connector.map_err(Failure::Settings)?;
+    let identity = match &psk.identity {
+        Some(said) => secrets.find(&said.value).map(|(_, claim)| claim.who().clone()),
+        None => None,
+    };
+    let identity = identity.unwrap_or_else(|| secrets.first().clone());
+    let (near, far) = tokio::io::duplex(PIPE);
+    // An end that fails lets go of the pipe, or the other would wait for it.
+    let server = async {
+        acceptor.accept(secrets.clone(), Vec::new(), far).await.map_err(|failure| failure.cause)
+    };
+    let client = async {
+        let secured = connector.connect(secrets.clone(), identity, None, near).await;
+        secured.map_err(|failure| failure.cause)
+    };
+    let both = async { tokio::join!(server, client) };
+    let Ok(both) = tokio::time::timeout(STEP, both).await else {
+        return Err(Failure::Cause(Cause::Timeout(STEP)));
+    };
+    match both {
+        (Ok(_), Ok(client)) => Ok(client.facts),
+        // Of the two, the one that found out, and not the one that was told.
+        (Err(Cause::ClosedEarly | Cause::Alert(_)), Err(cause)) | (Ok(_), Err(cause)) => {
+            Err(Failure::Cause(cause))
+        }
+        (Err(cause), _) => Err(Failure::Cause(cause)),
+    }
+}
