@@ -12,7 +12,7 @@ use crate::config::model::{Authentication, Config, Decided, Dialect, Foreground,
 use crate::config::{self, Format};
 use crate::daemon::{self, BindError, Bound, Ended, Load, Plan, signals, watcher};
 use crate::observe::event::{Event, Scope};
-use crate::observe::log::{self, Stderr, Syslog};
+use crate::observe::log::{self, Journal, Stderr, Syslog};
 #[cfg(unix)]
 use crate::{
     daemon::privileges::Privileges,
@@ -188,8 +188,8 @@ pub(super) fn start(source: Source, habits: Habits) -> u8 {
     let Some(privileges) = privileges else {
         return habits.refuse(&report);
     };
-    // Now, because from inside another root directory it could not be reached.
-    let syslog = Syslog::open(&config.log);
+    // Now, because from inside another root directory they could not be reached.
+    let (syslog, journal) = (Syslog::open(&config.log), Journal::open(&config.log));
     #[cfg(unix)]
     let bound = match listeners(inherited, &config) {
         Ok(listeners) => plan.bind_inherited(listeners),
@@ -242,7 +242,7 @@ pub(super) fn start(source: Source, habits: Habits) -> u8 {
             let _ = source.root.set(root.to_owned());
         }
     }
-    if let Err(error) = log::init(&config.log, habits.stderr(&config), syslog) {
+    if let Err(error) = log::init(&config.log, habits.stderr(&config), syslog, journal) {
         let path = config.log.output.as_ref().map(|path| path.display().to_string());
         let text = format!("cannot open the log {}: {error}", path.unwrap_or_default());
         return habits.give_up(exit::CANNOT_CREATE, &text);

@@ -3,9 +3,9 @@
 //! Build everything, then commit: a start, a check and a reload run the same code, and a failure
 //! changes nothing.
 
+pub mod control;
 #[cfg(unix)]
 pub mod privileges;
-pub mod control;
 mod reload;
 pub mod signals;
 pub mod watcher;
@@ -537,7 +537,8 @@ fn list<'a>(services: impl Iterator<Item = &'a Arc<Service>>) {
             count += 1;
             let (up, down) = info.bytes();
             let Info { who, peer, facts, target, since, .. } = &*info;
-            Event::Listed { who, peer, facts, target, age: since.elapsed(), up, down }
+            let (terms, age) = (facts.terms(), since.elapsed());
+            Event::Listed { who, peer, terms, target, age, up, down }
                 .log(Scope { level: Some(Level::Debug), ..service.scope(Some(number)) });
         }
     }

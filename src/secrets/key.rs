@@ -105,7 +105,8 @@ impl fmt::Debug for Identity {
 const SHOWN: usize = 64;
 
 /// A stranger's bytes, safe to print: control characters and invalid UTF-8 escaped, quoted, and cut
-/// after 64 characters with the full length said.
+/// after 64 characters with the full length said. With `{:#}` there are no quotes, for a field that
+/// holds nothing else.
 pub fn escape(bytes: &[u8]) -> Escaped<'_> {
     Escaped(bytes)
 }
@@ -117,14 +118,15 @@ pub struct Escaped<'a>(&'a [u8]);
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut room = SHOWN;
-        f.write_str("\"")?;
+        let quote = if f.alternate() { "" } else { "\"" };
+        f.write_str(quote)?;
         'cut: for chunk in self.0.utf8_chunks() {
             for c in chunk.valid().chars() {
                 if room == 0 {
                     break 'cut;
                 }
                 room -= 1;
-                if c == '"' || c == '\\' {
+                if c == '\\' || (c == '"' && !f.alternate()) {
                     write!(f, "\\{c}")?;
                 } else if c.is_control() || is_format(c) {
                     write!(f, "{}", c.escape_unicode())?;
@@ -140,7 +142,7 @@ impl fmt::Display for Escaped<'_> {
                 write!(f, "\\x{byte:02x}")?;
             }
         }
-        f.write_str("\"")?;
+        f.write_str(quote)?;
         if room == 0 && self.0.len() > SHOWN {
             write!(f, "... ({} bytes)", self.0.len())?;
         }
@@ -170,6 +172,7 @@ mod tests {
         assert_eq!(shown(b"\xff\"\\"), "\"\\xff\\\"\\\\\"");
         assert_eq!(shown("a\u{202e}b".as_bytes()), "\"a\\u{202e}b\"");
         assert_eq!(shown("Zoë".as_bytes()), "\"Zoë\"");
+        assert_eq!(format!("{:#}", escape(b"a\"\\\nb\xff")), "a\"\\\\\\u{a}b\\xff");
     }
 
     #[test]

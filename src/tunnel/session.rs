@@ -270,10 +270,10 @@ impl Session {
                 let seat = self.admit()?;
                 let reached = self.reach(setup, None, None).await?;
                 let address = reached.address;
-                let (secrets, identity) = (setup.secrets.clone(), identity.clone());
+                let secrets = setup.secrets.clone();
                 let name = name.of(reached.endpoint.as_ref());
-                Event::Presenting { who: &identity, name }.log(self.scope());
-                let handshake = connector.connect(secrets, identity, name, reached.socket);
+                Event::Presenting { who: identity, name }.log(self.scope());
+                let handshake = connector.connect(secrets, identity.clone(), name, reached.socket);
                 let limit = Instant::now() + setup.clocks.handshake;
                 let (cause, stream) = match timeout_at(limit, handshake).await {
                     Ok(Ok(Secured { stream, grant, facts, .. })) => {
@@ -288,7 +288,13 @@ impl Session {
                 };
                 self.service.counters.refused(cause.name());
                 // Whoever reaches the plain port causes this line, and needs no key for it.
-                self.log_stranger(&Event::HandshakeFailed { target: &address, cause: &cause });
+                self.log_stranger(&Event::HandshakeFailed {
+                    peer: &self.peer,
+                    who: identity,
+                    target: &address,
+                    cause: &cause,
+                    name: cause.name(),
+                });
                 // The application hears at once; the server may still have our alert to read.
                 drop(socket);
                 if let Some(upstream) = stream {
@@ -372,7 +378,8 @@ impl Session {
 
     fn opened(&self, grant: &Grant, facts: tls::Facts, target: String) -> Listed {
         self.service.counters.opened();
-        Event::Opened { peer: &self.peer, who: grant.who(), facts: &facts, target: &target }
+        let terms = facts.terms();
+        Event::Opened { peer: &self.peer, who: grant.who(), terms, target: &target }
             .log(self.scope());
         let (peer, who) = (self.peer.clone(), grant.who().clone());
         let (since, meter) = (Instant::now(), Meter::default());
@@ -381,7 +388,9 @@ impl Session {
 
     fn refused(&self, cause: &Cause) {
         self.service.counters.refused(cause.name());
-        self.log_stranger(&Event::Refused { peer: &self.peer, cause });
+        let claimed = cause.identity();
+        let who = claimed.as_ref().map(|who| who as &dyn fmt::Display);
+        self.log_stranger(&Event::Refused { peer: &self.peer, who, cause, name: cause.name() });
     }
 
     fn log_stranger(&self, event: &Event<'_>) {
@@ -408,7 +417,23 @@ impl Session {
         let (up, down, age) = (meter.up(), meter.down(), self.accepted.elapsed());
         let (level, manner) = (end.level(mode), end.manner(mode, reset));
         let complete = matches!(end, End::Complete);
-        Event::Closed { level, mode, complete, end: &end, manner, up, down, age }.log(self.scope());
+        let Info { peer, who, target, .. } = &*info;
+        let name = end.name();
+        Event::Closed {
+            level,
+            mode,
+            peer,
+            who,
+            target,
+            complete,
+            end: &end,
+            name,
+            manner,
+            up,
+            down,
+            age,
+        }
+        .log(self.scope());
         // Held until the sockets are closed: of a one-session service the next one must not reach
         // the backend before.
         open.streams.close(&end, reset).await;
