@@ -8,16 +8,18 @@ use tokio::sync::mpsc;
 
 use super::{File, complain, exit, failed, show, stunnel};
 use crate::config::diagnostic::{Report, escape};
-use crate::config::model::{Authentication, Config, Decided, Dialect, Foreground, Origin};
+use crate::config::model::{Authentication, Config, Decided, Dialect, Foreground, Level, Origin};
 use crate::config::{self, Format};
+use crate::daemon::supervisor::Supervisor;
 use crate::daemon::{self, BindError, Bound, Ended, Load, Plan, signals, watcher};
 use crate::observe::event::{Event, Scope};
 use crate::observe::log::{self, Journal, Stderr, Syslog};
+use crate::sys::manager;
 #[cfg(unix)]
 use crate::{
+    daemon::activation,
     daemon::privileges::Privileges,
-    net::Listener,
-    sys::{daemon::Ready, daemon::Side, descriptor, pid_file},
+    sys::{daemon::Ready, daemon::Side, pid_file},
 };
 
 /// Whose habits it follows.
@@ -166,9 +168,8 @@ pub(super) fn main(file: &File) -> u8 {
 /// with 0.
 pub(super) fn start(source: Source, habits: Habits) -> u8 {
     // Before anything is opened under their numbers.
-    #[cfg(unix)]
-    let inherited = match descriptor::from_service_manager() {
-        Ok(inherited) => inherited,
+    let manager = match manager::take() {
+        Ok(manager) => manager,
         Err(error) => {
             let text = format!("a descriptor from the service manager cannot be used: {error}");
             return habits.give_up(exit::UNAVAILABLE, &text);
@@ -191,9 +192,10 @@ pub(super) fn start(source: Source, habits: Habits) -> u8 {
     // Now, because from inside another root directory they could not be reached.
     let (syslog, journal) = (Syslog::open(&config.log), Journal::open(&config.log));
     #[cfg(unix)]
-    let bound = match listeners(inherited, &config) {
+    let bound = match activation::assign(manager.sockets, &config) {
         Ok(listeners) => plan.bind_inherited(listeners),
-        Err(error) => return habits.give_up(exit::UNAVAILABLE, &error.to_string()),
+        // Another start would be given the same.
+        Err(error) => return habits.give_up(exit::CONFIG, &error.to_string()),
     };
     #[cfg(not(unix))]
     let bound = {
@@ -212,6 +214,11 @@ pub(super) fn start(source: Source, habits: Habits) -> u8 {
     };
     #[cfg_attr(not(unix), allow(unused_mut))]
     let mut life = Life::default();
+    let (notify, unheard) = match manager.notify.transpose() {
+        Ok(notify) => (notify, None),
+        Err(error) => (None, Some(error)),
+    };
+    life.supervisor = Supervisor::new(notify, manager.watchdog);
     #[cfg(unix)]
     {
         // stunnel forks later; but here the parent waits for all of what follows, and the child
@@ -221,10 +228,16 @@ pub(super) fn start(source: Source, habits: Habits) -> u8 {
             match crate::sys::daemon::fork() {
                 Ok(Side::Child(ready)) => {
                     life.ready = Some(ready);
+                    life.supervisor = life.supervisor.forked();
                     log::in_background();
                 }
                 // What is open belongs to the child: nothing of it may be tidied up here.
-                Ok(Side::Parent(code)) => std::process::exit(code.into()),
+                Ok(Side::Parent { code, child }) => {
+                    if code == 0 {
+                        life.supervisor.hand_over(child);
+                    }
+                    std::process::exit(code.into())
+                }
                 Err(error) => {
                     let text = format!("cannot go into the background: {error}");
                     return habits.give_up(exit::INTERNAL, &text);
@@ -249,6 +262,10 @@ pub(super) fn start(source: Source, habits: Habits) -> u8 {
     }
     Event::Begun { banner: &stunnel::version() }.log(Scope::PROGRAM);
     daemon::warn(&report);
+    if let Some(error) = unheard {
+        let text = format!("the service manager at NOTIFY_SOCKET cannot be reached: {error}");
+        Event::Finding { level: Level::Warning, text: &text }.log(Scope::PROGRAM);
+    }
     Event::Configured.log(Scope::PROGRAM);
     log::start();
     let load: Load = Arc::new(move || source.load());
@@ -274,19 +291,6 @@ pub(super) fn start(source: Source, habits: Habits) -> u8 {
     }
 }
 
-/// The service manager's sockets, if there is a service for each.
-#[cfg(unix)]
-fn listeners(sockets: Vec<std::os::fd::OwnedFd>, config: &Config) -> io::Result<Vec<Listener>> {
-    let wanted = config.services.iter().filter(|service| !service.accept().is_empty()).count();
-    if sockets.len() > wanted {
-        return Err(io::Error::other(format!(
-            "Too many listening file descriptors received from systemd, got {}",
-            sockets.len()
-        )));
-    }
-    sockets.into_iter().map(Listener::inherited).collect()
-}
-
 /// What a process says of itself once it serves.
 #[derive(Default)]
 #[cfg_attr(not(unix), allow(dead_code))]
@@ -294,6 +298,7 @@ struct Life {
     pid_file: Option<PathBuf>,
     /// Whether the first thread is kept free for signals.
     urgent: bool,
+    supervisor: Supervisor,
     #[cfg(unix)]
     ready: Option<Ready>,
 }
@@ -327,12 +332,13 @@ async fn serve(bound: Bound, load: &Load, life: Life) -> Result<Ended, Failure> 
         })?;
     }
     #[cfg(not(unix))]
-    let _ = (stops, life);
+    let _ = stops;
     let running = bound.start()?;
     #[cfg(unix)]
     if let Some(ready) = life.ready {
         ready.tell()?;
     }
+    let running = running.supervised(life.supervisor);
     tokio::spawn(watcher::watch(running.files(), sender));
     Ok(running.serve(load, requests).await)
 }

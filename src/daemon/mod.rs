@@ -3,11 +3,14 @@
 //! Build everything, then commit: a start, a check and a reload run the same code, and a failure
 //! changes nothing.
 
+#[cfg(unix)]
+pub mod activation;
 pub mod control;
 #[cfg(unix)]
 pub mod privileges;
 mod reload;
 pub mod signals;
+pub mod supervisor;
 pub mod watcher;
 
 use std::collections::VecDeque;
@@ -32,6 +35,7 @@ use crate::sys::account;
 use crate::sys::process;
 use crate::tunnel::{Info, Limits, Phase, Service, Setup, Shared};
 use reload::{Current, Door, Live, Reload, prepared};
+use supervisor::Supervisor;
 use watcher::Files;
 
 /// Descriptors that are not sessions': standard streams, listeners, the runtime, the log, keys that
@@ -175,12 +179,12 @@ impl Plan {
         self.bind_beside(&[], Vec::new())
     }
 
-    /// The same where the service manager has opened sockets already: each takes the place of all
-    /// addresses of the service at its position.
+    /// The same where the service manager has opened sockets already: those at a service's position
+    /// take the place of all of its addresses.
     ///
     /// # Errors
-    /// As above; and more sockets than services, or one that does not listen.
-    pub fn bind_inherited(self, sockets: Vec<Listener>) -> Result<Bound, Vec<BindError>> {
+    /// As above.
+    pub fn bind_inherited(self, sockets: Vec<Vec<Listener>>) -> Result<Bound, Vec<BindError>> {
         self.bind_beside(&[], sockets)
     }
 
@@ -188,17 +192,19 @@ impl Plan {
     fn bind_beside(
         self,
         held: &[Endpoint],
-        inherited: Vec<Listener>,
+        inherited: Vec<Vec<Listener>>,
     ) -> Result<Bound, Vec<BindError>> {
         let mut inherited = inherited.into_iter();
         let mut services = Vec::new();
         let mut errors = Vec::new();
         for (config, setup) in self.services {
             let mut listeners = Vec::new();
-            let socket = if config.accept().is_empty() { None } else { inherited.next() };
-            if let Some(listener) = socket {
-                let all = config.accept().iter().map(|listen| listen.at.value.clone()).collect();
-                services.push(Prepared { config, setup, listeners: vec![(all, listener)] });
+            let sockets = inherited.next().unwrap_or_default();
+            if !sockets.is_empty() {
+                let all: Vec<_> =
+                    config.accept().iter().map(|listen| listen.at.value.clone()).collect();
+                listeners.extend(sockets.into_iter().map(|socket| (all.clone(), socket)));
+                services.push(Prepared { config, setup, listeners });
                 continue;
             }
             for listen in config.accept().iter().filter(|listen| !held.contains(&listen.at)) {
@@ -386,7 +392,18 @@ impl Bound {
         tokio::spawn(async move { settling.settle().await });
         let files = watch::Sender::new(self.files);
         let inetd = only.is_some();
-        Ok(Running { live, only, inetd, drain: self.drain, files, shared, alive, all_gone })
+        Ok(Running {
+            live,
+            only,
+            inetd,
+            drain: self.drain,
+            files,
+            shared,
+            alive,
+            all_gone,
+            supervisor: Supervisor::default(),
+            trouble: None,
+        })
     }
 }
 
@@ -402,9 +419,26 @@ pub struct Running {
     shared: Arc<Shared>,
     alive: mpsc::Sender<()>,
     all_gone: mpsc::Receiver<()>,
+    supervisor: Supervisor,
+    /// Why the last reload was refused, if it was.
+    trouble: Option<String>,
 }
 
 impl Running {
+    /// The same under a service manager, which hears now that it serves.
+    pub fn supervised(mut self, supervisor: Supervisor) -> Self {
+        self.supervisor = supervisor;
+        let words = self.words();
+        self.supervisor.ready(&words);
+        self
+    }
+
+    /// How it is, in a line.
+    fn words(&self) -> String {
+        let sessions = self.services().map(|service| service.count()).sum();
+        supervisor::words(self.live.len(), sessions, self.trouble.as_deref())
+    }
+
     /// The services, in the order of their file.
     pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
         self.live.iter().map(|live| &live.service)
@@ -428,8 +462,15 @@ impl Running {
                     return if went_well { Ended::Drained } else { Ended::Failed };
                 }
                 Some((who, prepared)) = prepared(&mut reload) => {
-                    self.finish_reload(who, prepared).await;
+                    self.trouble = self.finish_reload(who, prepared).await.err();
+                    let words = self.words();
+                    self.supervisor.reloaded(&words);
                     reload = again.take().map(|who| self.begin_reload(load, who));
+                    continue;
+                }
+                () = self.supervisor.due() => {
+                    let words = self.words();
+                    self.supervisor.beat(&words);
                     continue;
                 }
             };
@@ -444,9 +485,11 @@ impl Running {
             }
         };
         drop(reload);
-        let Self { live, drain, alive, shared, mut all_gone, .. } = self;
+        let Self { live, drain, alive, shared, mut all_gone, mut supervisor, .. } = self;
         Event::Draining { signal: who, limit: drain }.log(Scope::PROGRAM);
         let services: Vec<_> = live.into_iter().map(|live| live.service).collect();
+        let words = || supervisor::farewell(services.iter().map(|service| service.count()).sum());
+        supervisor.stopping(drain, &words());
         for service in &services {
             service.enter(Phase::Draining);
         }
@@ -468,6 +511,7 @@ impl Running {
             _ = all_gone.recv() => Ended::Drained,
             () = expire(drain, &services) => Ended::Drained,
             () = insisted => Ended::Forced,
+            never = supervisor.keep(words) => match never {},
         };
         shared.settle_now();
         let mut totals = Totals::default();

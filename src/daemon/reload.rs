@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::{Bound, Load, Plan, Prepared, Running, limits, warn};
-use crate::config::diagnostic::{Diagnostic, Report};
+use crate::config::diagnostic::{Diagnostic, Report, Severity};
 use crate::config::model::{Config, Endpoint, ServiceConfig, Source};
 use crate::net::Acceptable;
 use crate::observe::event::{Event, Scope};
@@ -103,7 +103,8 @@ pub(super) async fn prepared(
 
 impl Running {
     /// Begins to read the configuration and the keys again, and to bind what is new.
-    pub(super) fn begin_reload(&self, load: &Load, who: &'static str) -> Reload {
+    pub(super) fn begin_reload(&mut self, load: &Load, who: &'static str) -> Reload {
+        self.supervisor.reloading();
         let mut current: Current = HashMap::new();
         for live in &self.live {
             let setups = current.entry(live.service.name().to_owned()).or_default();
@@ -121,35 +122,40 @@ impl Running {
     }
 
     /// Commits what was prepared, or keeps what there is. What it says is in the log either way.
-    pub(super) async fn finish_reload(&mut self, who: &str, prepared: Option<Prepare>) {
+    ///
+    /// # Errors
+    /// Why nothing has changed, in a line.
+    pub(super) async fn finish_reload(
+        &mut self,
+        who: &str,
+        prepared: Option<Prepare>,
+    ) -> Result<(), String> {
+        let refuse = |error: String| {
+            Event::ReloadFailed { who, error: &error }.log(Scope::PROGRAM);
+            Err(error)
+        };
         let (config, bound, report) = match prepared {
             Some(Ok(prepared)) => *prepared,
-            Some(Err(report)) => return self.keep(who, &report),
+            Some(Err(report)) => {
+                warn(&report);
+                let kept = refuse("what was running goes on unchanged".into());
+                return first_error(&report).map_or(kept, Err);
+            }
             None => {
                 let error = "reading the configuration has panicked, or there is no thread for it";
-                Event::ReloadFailed { who, error: &error }.log(Scope::PROGRAM);
-                return;
+                return refuse(error.into());
             }
         };
         if let Err(error) = log::change(&config.log) {
-            let error = format!("cannot open the log: {error}");
-            Event::ReloadFailed { who, error: &error }.log(Scope::PROGRAM);
-            return;
+            return refuse(format!("cannot open the log: {error}"));
         }
         warn(&report);
-        match self.commit(bound).await {
-            Ok(()) => {
-                let services = self.live.len();
-                Event::Reloaded { who, services }.log(Scope::PROGRAM);
-            }
-            Err(error) => Event::ReloadFailed { who, error: &error }.log(Scope::PROGRAM),
+        if let Err(error) = self.commit(bound).await {
+            return refuse(error.to_string());
         }
-    }
-
-    fn keep(&self, who: &str, report: &Report) {
-        warn(report);
-        let error = "what was running goes on unchanged";
-        Event::ReloadFailed { who, error: &error }.log(Scope::PROGRAM);
+        let services = self.live.len();
+        Event::Reloaded { who, services }.log(Scope::PROGRAM);
+        Ok(())
     }
 
     async fn commit(&mut self, bound: Bound) -> std::io::Result<()> {
@@ -227,6 +233,14 @@ impl Running {
             service.enter(Phase::Stopping);
         });
     }
+}
+
+/// The first of a report's errors, with its place.
+fn first_error(report: &Report) -> Option<String> {
+    let is_error = |finding: &&Diagnostic| finding.severity == Severity::Error;
+    let first = report.diagnostics.iter().find(is_error)?;
+    let at = first.place.as_ref().map(|at| format!("{}:{}: ", at.file.display(), at.line));
+    Some(at.unwrap_or_default() + &first.message)
 }
 
 fn prepare(

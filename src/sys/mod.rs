@@ -10,6 +10,7 @@ pub mod daemon;
 #[cfg(unix)]
 pub mod descriptor;
 pub mod file;
+pub mod manager;
 pub mod openssl;
 #[cfg(unix)]
 pub mod pid_file;

@@ -192,6 +192,11 @@ impl Service {
         open.iter().map(|(number, info)| (*number, info.clone())).collect()
     }
 
+    /// How many sessions are open.
+    pub fn count(&self) -> usize {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     pub(super) fn list(self: &Arc<Self>, number: u64, info: Info) -> Listed {
         let info = Arc::new(info);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
