@@ -137,8 +137,9 @@ impl Supervisor {
         if self.notify.is_none() {
             return;
         }
-        if self.owed.len() == OWED {
-            self.owed.pop_front();
+        if self.owed.len() >= OWED {
+            // Two at once: of a reload's beginning and end neither may stand alone.
+            self.owed.drain(..2);
         }
         self.owed.push_back(text);
         self.pay();
