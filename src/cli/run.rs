@@ -8,16 +8,18 @@ use tokio::sync::mpsc;
 
 use super::{File, complain, exit, failed, show, stunnel};
 use crate::config::diagnostic::{Report, escape};
-use crate::config::model::{Authentication, Config, Decided, Dialect, Foreground, Origin};
+use crate::config::model::{Authentication, Config, Decided, Dialect, Foreground, Level, Origin};
 use crate::config::{self, Format};
+use crate::daemon::supervisor::Supervisor;
 use crate::daemon::{self, BindError, Bound, Ended, Load, Plan, signals, watcher};
 use crate::observe::event::{Event, Scope};
-use crate::observe::log::{self, Stderr, Syslog};
+use crate::observe::log::{self, Journal, Stderr, Syslog};
+use crate::sys::manager;
 #[cfg(unix)]
 use crate::{
+    daemon::activation,
     daemon::privileges::Privileges,
-    net::Listener,
-    sys::{daemon::Ready, daemon::Side, descriptor, pid_file},
+    sys::{daemon::Ready, daemon::Side, pid_file},
 };
 
 /// Whose habits it follows.
@@ -166,9 +168,8 @@ pub(super) fn main(file: &File) -> u8 {
 /// with 0.
 pub(super) fn start(source: Source, habits: Habits) -> u8 {
     // Before anything is opened under their numbers.
-    #[cfg(unix)]
-    let inherited = match descriptor::from_service_manager() {
-        Ok(inherited) => inherited,
+    let manager = match manager::take() {
+        Ok(manager) => manager,
         Err(error) => {
             let text = format!("a descriptor from the service manager cannot be used: {error}");
             return habits.give_up(exit::UNAVAILABLE, &text);
@@ -189,12 +190,13 @@ pub(super) fn start(source: Source, habits: Habits) -> u8 {
     let Some(privileges) = privileges else {
         return habits.refuse(&report);
     };
-    // Now, because from inside another root directory it could not be reached.
-    let syslog = Syslog::open(&config.log);
+    // Now, because from inside another root directory they could not be reached.
+    let (syslog, journal) = (Syslog::open(&config.log), Journal::open(&config.log));
     #[cfg(unix)]
-    let bound = match listeners(inherited, &config) {
+    let bound = match activation::assign(manager.sockets, &config) {
         Ok(listeners) => plan.bind_inherited(listeners),
-        Err(error) => return habits.give_up(exit::UNAVAILABLE, &error.to_string()),
+        // Another start would be given the same.
+        Err(error) => return habits.give_up(exit::CONFIG, &error.to_string()),
     };
     #[cfg(not(unix))]
     let bound = {
@@ -213,6 +215,11 @@ pub(super) fn start(source: Source, habits: Habits) -> u8 {
     };
     #[cfg_attr(not(unix), allow(unused_mut))]
     let mut life = Life::default();
+    let (notify, unheard) = match manager.notify.transpose() {
+        Ok(notify) => (notify, None),
+        Err(error) => (None, Some(error)),
+    };
+    life.supervisor = Supervisor::new(notify, manager.watchdog);
     #[cfg(unix)]
     {
         // stunnel forks later; but here the parent waits for all of what follows, and the child
@@ -222,10 +229,16 @@ pub(super) fn start(source: Source, habits: Habits) -> u8 {
             match crate::sys::daemon::fork() {
                 Ok(Side::Child(ready)) => {
                     life.ready = Some(ready);
+                    life.supervisor = life.supervisor.forked();
                     log::in_background();
                 }
                 // What is open belongs to the child: nothing of it may be tidied up here.
-                Ok(Side::Parent(code)) => std::process::exit(code.into()),
+                Ok(Side::Parent { code, child }) => {
+                    if code == 0 {
+                        life.supervisor.hand_over(child);
+                    }
+                    std::process::exit(code.into())
+                }
                 Err(error) => {
                     let text = format!("cannot go into the background: {error}");
                     return habits.give_up(exit::INTERNAL, &text);
@@ -243,7 +256,7 @@ pub(super) fn start(source: Source, habits: Habits) -> u8 {
             let _ = source.root.set(root.to_owned());
         }
     }
-    if let Err(error) = log::init(&config.log, habits.stderr(&config), syslog) {
+    if let Err(error) = log::init(&config.log, habits.stderr(&config), syslog, journal) {
         let path = config.log.output.as_ref().map(|path| path.display().to_string());
         let text = format!("cannot open the log {}: {error}", path.unwrap_or_default());
         return habits.give_up(exit::CANNOT_CREATE, &text);
@@ -253,6 +266,10 @@ pub(super) fn start(source: Source, habits: Habits) -> u8 {
     #[cfg(unix)]
     if privileges.changes_something() {
         daemon::warn(&bound.out_of_reach());
+    }
+    if let Some(error) = unheard {
+        let text = format!("the service manager at NOTIFY_SOCKET cannot be reached: {error}");
+        Event::Finding { level: Level::Warning, text: &text }.log(Scope::PROGRAM);
     }
     Event::Configured.log(Scope::PROGRAM);
     log::start();
@@ -279,19 +296,6 @@ pub(super) fn start(source: Source, habits: Habits) -> u8 {
     }
 }
 
-/// The service manager's sockets, if there is a service for each.
-#[cfg(unix)]
-fn listeners(sockets: Vec<std::os::fd::OwnedFd>, config: &Config) -> io::Result<Vec<Listener>> {
-    let wanted = config.services.iter().filter(|service| !service.accept().is_empty()).count();
-    if sockets.len() > wanted {
-        return Err(io::Error::other(format!(
-            "Too many listening file descriptors received from systemd, got {}",
-            sockets.len()
-        )));
-    }
-    sockets.into_iter().map(Listener::inherited).collect()
-}
-
 /// What a process says of itself once it serves.
 #[derive(Default)]
 #[cfg_attr(not(unix), allow(dead_code))]
@@ -299,6 +303,7 @@ struct Life {
     pid_file: Option<PathBuf>,
     /// Whether the first thread is kept free for signals.
     urgent: bool,
+    supervisor: Supervisor,
     #[cfg(unix)]
     ready: Option<Ready>,
 }
@@ -332,13 +337,14 @@ async fn serve(bound: Bound, load: &Load, life: Life) -> Result<Ended, Failure> 
         })?;
     }
     #[cfg(not(unix))]
-    let _ = (stops, life);
+    let _ = stops;
     let mut running = bound.start()?;
     running.show(&sender);
     #[cfg(unix)]
     if let Some(ready) = life.ready {
         ready.tell()?;
     }
+    let running = running.supervised(life.supervisor);
     tokio::spawn(watcher::watch(running.files(), sender));
     Ok(running.serve(load, requests).await)
 }

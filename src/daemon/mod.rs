@@ -3,6 +3,8 @@
 //! Build everything, then commit: a start, a check and a reload run the same code, and a failure
 //! changes nothing.
 
+#[cfg(unix)]
+pub mod activation;
 pub mod budget;
 pub mod control;
 mod hours;
@@ -13,6 +15,7 @@ pub mod privileges;
 mod reload;
 pub mod signals;
 mod status;
+pub mod supervisor;
 pub mod watcher;
 
 use std::collections::VecDeque;
@@ -42,6 +45,7 @@ use hours::Hours;
 use outside::{Outside, Windows};
 use reload::{Current, Door, Live, Reload, prepared};
 use status::Record;
+use supervisor::Supervisor;
 use watcher::Files;
 
 /// A configuration with everything that it needs read and built, and nothing begun.
@@ -195,17 +199,21 @@ impl Plan {
         self.bind_beside(&Held::default(), Vec::new())
     }
 
-    /// The same where the service manager has opened sockets already: each takes the place of all
-    /// addresses of the service at its position.
+    /// The same where the service manager has opened sockets already: those at a service's position
+    /// take the place of all of its addresses.
     ///
     /// # Errors
-    /// As above; and more sockets than services, or one that does not listen.
-    pub fn bind_inherited(self, sockets: Vec<Listener>) -> Result<Bound, Vec<BindError>> {
+    /// As above.
+    pub fn bind_inherited(self, sockets: Vec<Vec<Listener>>) -> Result<Bound, Vec<BindError>> {
         self.bind_beside(&Held::default(), sockets)
     }
 
     /// The same, but for addresses that are `held` already.
-    fn bind_beside(self, held: &Held, inherited: Vec<Listener>) -> Result<Bound, Vec<BindError>> {
+    fn bind_beside(
+        self,
+        held: &Held,
+        inherited: Vec<Vec<Listener>>,
+    ) -> Result<Bound, Vec<BindError>> {
         let mut inherited = inherited.into_iter();
         let mut services = Vec::new();
         let mut errors = Vec::new();
@@ -213,10 +221,12 @@ impl Plan {
         let held = &held.services;
         for (config, setup) in self.services {
             let mut listeners = Vec::new();
-            let socket = if config.accept().is_empty() { None } else { inherited.next() };
-            if let Some(listener) = socket {
-                let all = config.accept().iter().map(|listen| listen.at.value.clone()).collect();
-                services.push(Prepared { config, setup, listeners: vec![(all, listener)] });
+            let sockets = inherited.next().unwrap_or_default();
+            if !sockets.is_empty() {
+                let all: Vec<_> =
+                    config.accept().iter().map(|listen| listen.at.value.clone()).collect();
+                listeners.extend(sockets.into_iter().map(|socket| (all.clone(), socket)));
+                services.push(Prepared { config, setup, listeners });
                 continue;
             }
             for listen in config.accept().iter().filter(|listen| !held.contains(&listen.at)) {
@@ -429,8 +439,20 @@ impl Bound {
         let inetd = only.is_some();
         let windows = self.outside.open()?;
         let record = Record::new(self.file);
-        let drain = self.drain;
-        Ok(Running { live, only, inetd, drain, files, shared, windows, record, alive, all_gone })
+        Ok(Running {
+            live,
+            only,
+            inetd,
+            drain: self.drain,
+            files,
+            shared,
+            windows,
+            record,
+            alive,
+            all_gone,
+            supervisor: Supervisor::default(),
+            trouble: None,
+        })
     }
 }
 
@@ -448,9 +470,26 @@ pub struct Running {
     record: Record,
     alive: mpsc::Sender<()>,
     all_gone: mpsc::Receiver<()>,
+    supervisor: Supervisor,
+    /// Why the last reload was refused, if it was.
+    trouble: Option<String>,
 }
 
 impl Running {
+    /// The same under a service manager, which hears now that it serves.
+    pub fn supervised(mut self, supervisor: Supervisor) -> Self {
+        self.supervisor = supervisor;
+        let words = self.words();
+        self.supervisor.ready(&words);
+        self
+    }
+
+    /// How it is, in a line.
+    fn words(&self) -> String {
+        let sessions = self.services().map(|service| service.count()).sum();
+        supervisor::words(self.live.len(), sessions, self.trouble.as_deref())
+    }
+
     /// The services, in the order of their file.
     pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
         self.live.iter().map(|live| &live.service)
@@ -483,6 +522,8 @@ impl Running {
                 }
                 Some((who, prepared)) = prepared(&mut reload) => {
                     let outcome = self.finish_reload(who, prepared).await;
+                    let words = self.words();
+                    self.supervisor.reloaded(&words);
                     for asked in waiting.drain(..) {
                         let _ = asked.send(Answer::Reloaded(outcome.clone()));
                     }
@@ -494,6 +535,11 @@ impl Running {
                 }
                 day = hours.pass() => {
                     self.keep_time(day);
+                    continue;
+                }
+                () = self.supervisor.due() => {
+                    let words = self.words();
+                    self.supervisor.beat(&words);
                     continue;
                 }
             };
@@ -528,9 +574,13 @@ impl Running {
             let _ = asked.send(Answer::Refused("the program is stopping".into()));
         }
         // The windows stay open to the end: whoever waits for the drain wants to see who is left.
-        let Self { live, drain, alive, shared, record, windows, mut all_gone, .. } = self;
+        let Self {
+            live, drain, alive, shared, record, windows, mut all_gone, mut supervisor, ..
+        } = self;
         Event::Draining { signal: who, limit: drain }.log(Scope::PROGRAM);
         let services: Vec<_> = live.into_iter().map(|live| live.service).collect();
+        let words = || supervisor::farewell(services.iter().map(|service| service.count()).sum());
+        supervisor.stopping(drain, &words());
         for service in &services {
             service.enter(Phase::Draining);
         }
@@ -557,6 +607,7 @@ impl Running {
             _ = all_gone.recv() => Ended::Drained,
             () = expire(drain, &services) => Ended::Drained,
             () = insisted => Ended::Forced,
+            never = supervisor.keep(words) => match never {},
         };
         drop(windows);
         shared.settle_now();
@@ -628,7 +679,8 @@ fn list<'a>(services: impl Iterator<Item = &'a Arc<Service>>) {
             count += 1;
             let (up, down) = info.bytes();
             let Info { who, peer, since, .. } = &*info;
-            Event::Listed { who, peer, facts, target, age: since.elapsed(), up, down }
+            let (terms, age) = (facts.terms(), since.elapsed());
+            Event::Listed { who, peer, terms, target, age, up, down }
                 .log(Scope { level: Some(Level::Debug), ..service.scope(Some(number)) });
         }
     }

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::{Bound, Held, Load, Plan, Prepared, Running, limits, one_line, warn};
-use crate::config::diagnostic::{Diagnostic, Report};
+use crate::config::diagnostic::{Diagnostic, Report, Severity};
 use crate::config::model::{Config, Endpoint, ServiceConfig, Source};
 use crate::net::Acceptable;
 use crate::observe::event::{Event, Scope};
@@ -111,7 +111,8 @@ pub(super) async fn prepared(
 
 impl Running {
     /// Begins to read the configuration and the keys again, and to bind what is new.
-    pub(super) fn begin_reload(&self, load: &Load, who: &'static str) -> Reload {
+    pub(super) fn begin_reload(&mut self, load: &Load, who: &'static str) -> Reload {
+        self.supervisor.reloading();
         let mut current: Current = HashMap::new();
         for live in &self.live {
             let setups = current.entry(live.service.name().to_owned()).or_default();
@@ -158,6 +159,9 @@ impl Running {
             }
             Err(error) => Event::ReloadFailed { who, error }.log(Scope::PROGRAM),
         }
+        // The first error says more to whoever has one line.
+        self.trouble =
+            outcome.as_ref().err().map(|kept| first_error(&report).unwrap_or(kept.clone()));
         let findings = report.diagnostics.iter().map(one_line).collect();
         self.record.reloaded(who, outcome.err(), findings)
     }
@@ -238,6 +242,14 @@ impl Running {
             service.enter(Phase::Stopping);
         });
     }
+}
+
+/// The first of a report's errors, with its place.
+fn first_error(report: &Report) -> Option<String> {
+    let is_error = |finding: &&Diagnostic| finding.severity == Severity::Error;
+    let first = report.diagnostics.iter().find(is_error)?;
+    let at = first.place.as_ref().map(|at| format!("{}:{}: ", at.file.display(), at.line));
+    Some(at.unwrap_or_default() + &first.message)
 }
 
 fn prepare(

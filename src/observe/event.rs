@@ -23,6 +23,24 @@ impl Scope<'_> {
     pub const PROGRAM: Scope<'static> = Scope { service: None, session: None, level: None };
 }
 
+/// What a handshake settled on.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms<'a> {
+    /// The protocol version.
+    pub version: &'a str,
+    /// The suite.
+    pub suite: &'a str,
+    /// The key exchange group, where the library tells.
+    pub group: Option<&'a str>,
+}
+
+impl Display for Terms<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.version, self.suite)?;
+        self.group.map_or(Ok(()), |group| write!(f, " {group}"))
+    }
+}
+
 /// Something worth a line. Parts that come from a peer are escaped by whoever displays them.
 #[allow(missing_debug_implementations)]
 pub enum Event<'a> {
@@ -104,7 +122,7 @@ pub enum Event<'a> {
         /// Whose key it was.
         who: &'a dyn Display,
         /// Version, suite, group.
-        facts: &'a dyn Display,
+        terms: Terms<'a>,
         /// The upstream address.
         target: &'a dyn Display,
     },
@@ -114,10 +132,18 @@ pub enum Event<'a> {
         level: Level,
         /// Which end this is.
         mode: Mode,
+        /// The downstream peer.
+        peer: &'a dyn Display,
+        /// Whose key it was.
+        who: &'a dyn Display,
+        /// The upstream address.
+        target: &'a dyn Display,
         /// Both directions ended in order.
         complete: bool,
         /// Why.
         end: &'a dyn Display,
+        /// The stable name of that.
+        name: &'static str,
         /// What became of the two connections, in stunnel's word.
         manner: Manner,
         /// Bytes from downstream to upstream.
@@ -132,15 +158,25 @@ pub enum Event<'a> {
     Refused {
         /// The downstream peer.
         peer: &'a dyn Display,
+        /// The identity that it claimed, if it got so far.
+        who: Option<&'a dyn Display>,
         /// Why.
         cause: &'a dyn Display,
+        /// The stable name of that.
+        name: &'static str,
     },
     /// Client end: the server did not let us in, or did not prove itself.
     HandshakeFailed {
+        /// The downstream peer, who is now turned away.
+        peer: &'a dyn Display,
+        /// The identity that was presented.
+        who: &'a dyn Display,
         /// The upstream address.
         target: &'a dyn Display,
         /// Why.
         cause: &'a dyn Display,
+        /// The stable name of that.
+        name: &'static str,
     },
     /// No target answered.
     Unreachable {
@@ -234,7 +270,7 @@ pub enum Event<'a> {
         /// The downstream peer.
         peer: &'a dyn Display,
         /// Version, suite, group.
-        facts: &'a dyn Display,
+        terms: Terms<'a>,
         /// The upstream address.
         target: &'a dyn Display,
         /// Since it was let in.
@@ -485,12 +521,12 @@ impl Event<'_> {
                     ),
                 );
             }
-            Self::Refused { peer, cause } => {
+            Self::Refused { peer, cause, .. } => {
                 // LOG3 there. Here strangers cannot write errors; the phrase is the same.
                 line(Notice, format_args!("SSL_accept: {peer}: {cause}"));
                 line(Notice, format_args!("Connection reset/closed: {NOTHING}"));
             }
-            Self::HandshakeFailed { target, cause } => {
+            Self::HandshakeFailed { target, cause, .. } => {
                 line(Error, format_args!("SSL_connect: {target}: {cause}"));
                 line(Notice, format_args!("Connection reset: {NOTHING}"));
             }
@@ -512,12 +548,12 @@ impl Event<'_> {
             Self::ListedAll { count } => {
                 line(Notice, format_args!("Listed {count} active connection(s)"));
             }
-            Self::Listed { who, peer, facts, target, age, up, down } => {
+            Self::Listed { who, peer, terms, target, age, up, down } => {
                 let seconds = age.as_secs_f64();
                 line(
                     Notice,
                     format_args!(
-                        "Active connection: Service [{service}], {peer}, identity {who}, {facts}, \
+                        "Active connection: Service [{service}], {peer}, identity {who}, {terms}, \
                          to {target}, open for {seconds:.1}s, {up} byte(s) up, {down} byte(s) down"
                     ),
                 );
@@ -558,15 +594,15 @@ impl Display for Event<'_> {
                 write!(f, "cannot connect to {address}: {error}")
             }
             Self::Unresolved { target, error } => write!(f, "cannot look up {target}: {error}"),
-            Self::Opened { peer, who, facts, target } => {
-                write!(f, "session opened: {peer}, identity {who}, {facts}, to {target}")
+            Self::Opened { peer, who, terms, target } => {
+                write!(f, "session opened: {peer}, identity {who}, {terms}, to {target}")
             }
             Self::Closed { end, up, down, age, .. } => {
                 let seconds = age.as_secs_f64();
                 write!(f, "session closed: {end}; {up} bytes up, {down} bytes down, {seconds:.1}s")
             }
-            Self::Refused { peer, cause } => write!(f, "handshake refused: {peer}: {cause}"),
-            Self::HandshakeFailed { target, cause } => {
+            Self::Refused { peer, cause, .. } => write!(f, "handshake refused: {peer}: {cause}"),
+            Self::HandshakeFailed { target, cause, .. } => {
                 write!(f, "handshake failed: {target}: {cause}")
             }
             Self::Unreachable { peer, error } => {
@@ -605,11 +641,11 @@ impl Display for Event<'_> {
             Self::LogNotReopened { error } => {
                 write!(f, "cannot open the log file anew, and goes on with the old one: {error}")
             }
-            Self::Listed { who, peer, facts, target, age, up, down } => {
+            Self::Listed { who, peer, terms, target, age, up, down } => {
                 let seconds = age.as_secs_f64();
                 write!(
                     f,
-                    "session: {peer}, identity {who}, {facts}, to {target}; open for {seconds:.1}s, \
+                    "session: {peer}, identity {who}, {terms}, to {target}; open for {seconds:.1}s, \
                      {up} bytes up, {down} bytes down"
                 )
             }

@@ -1,4 +1,4 @@
-//! Log lines: from an event, through `tracing`, to standard error, a file and syslog.
+//! Log lines: from an event, through `tracing`, to standard error or the journal, a file and syslog.
 //!
 //! `tracing` has five levels and syslog eight, so that an event carries its own; the layer here
 //! renders it. Writing never blocks a session: lines go through a bounded queue to a thread of
@@ -14,10 +14,14 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 use super::event::{Event, Scope};
+use super::fields::Fields;
+use super::journal;
+pub use super::journal::Journal;
 pub use super::syslog::Syslog;
 use crate::config::model::{Level, LogConfig, LogFormat};
 
@@ -31,6 +35,8 @@ const FLUSH: Duration = Duration::from_millis(500);
 
 static LEVEL: AtomicU8 = AtomicU8::new(Level::Info as u8);
 static FORMAT: AtomicU8 = AtomicU8::new(LogFormat::Human as u8);
+/// Whether lines go to the journal, which wants their fields.
+static JOURNAL: AtomicBool = AtomicBool::new(false);
 static OVERWRITE: AtomicBool = AtomicBool::new(false);
 static BACKGROUND: AtomicBool = AtomicBool::new(false);
 static SINK: OnceLock<Sink> = OnceLock::new();
@@ -61,11 +67,21 @@ pub enum Stderr {
 struct Output {
     file: Option<File>,
     stderr: Stderr,
+    /// In standard error's place, where that leads there.
+    journal: Option<Journal>,
     syslog: Option<Syslog>,
 }
 
+/// What is written, ready for each output.
+struct Line {
+    level: u8,
+    text: String,
+    /// Fields in the journal's form, where it is written to.
+    fields: Vec<u8>,
+}
+
 enum Message {
-    Line(u8, String),
+    Line(Line),
     /// What to write to from here on, made outside: only the writing thread waits for a slow log.
     Change(Box<dyn FnOnce(&mut Output) + Send>),
     Flush(SyncSender<()>),
@@ -75,13 +91,20 @@ enum Message {
 ///
 /// # Errors
 /// The file cannot be opened.
-pub fn init(config: &LogConfig, stderr: Stderr, syslog: Option<Syslog>) -> io::Result<()> {
+pub fn init(
+    config: &LogConfig,
+    stderr: Stderr,
+    syslog: Option<Syslog>,
+    journal: Option<Journal>,
+) -> io::Result<()> {
     let path = config.output.as_ref().map(|path| path.value.clone());
     let file = path.as_deref().map(|path| open(path, config.overwrite.value)).transpose()?;
     LEVEL.store(config.level.value as u8, Ordering::Relaxed);
     FORMAT.store(config.format.value as u8, Ordering::Relaxed);
     OVERWRITE.store(config.overwrite.value, Ordering::Relaxed);
-    let output = Mutex::new(Output { file, stderr, syslog });
+    let output = Output { file, stderr, journal, syslog };
+    output.note_journal();
+    let output = Mutex::new(output);
     let (lost, lost_in_all) = (AtomicU64::new(0), AtomicU64::new(0));
     let (path, queue) = (Mutex::new(path), OnceLock::new());
     let sink = Sink { output, path, queue, lost, lost_in_all };
@@ -122,6 +145,10 @@ pub fn change(config: &LogConfig) -> io::Result<()> {
             Some(open) if config_now.syslog.value => Some(open.renamed(&config_now)),
             _ => Syslog::open(&config_now),
         };
+        if let Some(journal) = &mut output.journal {
+            journal.rename(&config_now);
+        }
+        output.note_journal();
     }))?;
     *known = path;
     LEVEL.store(config.level.value as u8, Ordering::Relaxed);
@@ -151,28 +178,47 @@ fn anew(path: Option<&Path>, overwrite: bool) -> io::Result<Option<File>> {
 }
 
 impl Output {
-    fn put(&mut self, level: u8, line: &str) -> bool {
-        let mut whole = true;
-        if let Some(file) = &mut self.file {
-            whole &= file.write_all(line.as_bytes()).is_ok();
-        }
-        let stderr = match self.stderr {
+    fn to_stderr(&self) -> bool {
+        match self.stderr {
             Stderr::Always => true,
             Stderr::WithoutFile => self.file.is_none(),
             Stderr::Never => false,
-        };
-        if stderr {
-            whole &= io::stderr().write_all(line.as_bytes()).is_ok();
+        }
+    }
+
+    fn note_journal(&self) {
+        JOURNAL.store(self.journal.is_some() && self.to_stderr(), Ordering::Relaxed);
+    }
+
+    fn put(&mut self, line: &Line) -> bool {
+        let mut whole = true;
+        if let Some(file) = &mut self.file {
+            whole &= file.write_all(line.text.as_bytes()).is_ok();
+        }
+        if self.to_stderr() {
+            whole &= self.put_stderr(line);
         }
         if let Some(syslog) = &mut self.syslog {
             // What syslog cannot take is lost quietly: there may be none on this machine.
-            syslog.put(level, text_of(line, format()));
+            syslog.put(line.level, text_of(&line.text, format()));
         }
         whole
     }
+
+    fn put_stderr(&mut self, line: &Line) -> bool {
+        if let Some(journal) = &mut self.journal {
+            match journal.put(line.level, text_of(&line.text, format()), &line.fields) {
+                Ok(()) => return true,
+                // It is behind, and standard error leads to the same reader.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                Err(_) => {}
+            }
+        }
+        io::stderr().write_all(line.text.as_bytes()).is_ok()
+    }
 }
 
-/// What is left of a line without its time and level, which syslog keeps by itself.
+/// What is left of a line without its time and level, which syslog and journal keep by themselves.
 fn text_of(line: &str, format: LogFormat) -> &str {
     let line = line.trim_end_matches('\n');
     let words = match format {
@@ -258,8 +304,8 @@ pub fn flush() {
 fn drain(sink: &Sink, queue: &Receiver<Message>) {
     loop {
         let flushed = match queue.recv_timeout(Duration::from_secs(1)) {
-            Ok(Message::Line(level, line)) => {
-                sink.put(level, &line);
+            Ok(Message::Line(line)) => {
+                sink.put(&line);
                 None
             }
             Ok(Message::Change(change)) => {
@@ -279,7 +325,7 @@ fn drain(sink: &Sink, queue: &Receiver<Message>) {
                 message: format!("{lost} log lines were lost: the log was full"),
                 ..Record::default()
             };
-            if !sink.try_put(level, &record.render(format())) {
+            if !sink.try_put(&record.line()) {
                 sink.lost.fetch_add(lost, Ordering::Relaxed);
             }
         }
@@ -290,10 +336,10 @@ fn drain(sink: &Sink, queue: &Receiver<Message>) {
 }
 
 impl Sink {
-    fn line(&self, level: u8, line: String) {
+    fn line(&self, line: Line) {
         match self.queue.get() {
-            None => self.put(level, &line),
-            Some(queue) => match queue.try_send(Message::Line(level, line)) {
+            None => self.put(&line),
+            Some(queue) => match queue.try_send(Message::Line(line)) {
                 Ok(()) => {}
                 Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
                     self.lose();
@@ -313,8 +359,8 @@ impl Sink {
             .map_err(|_| io::Error::other("the log takes nothing, and its queue is full"))
     }
 
-    fn put(&self, level: u8, line: &str) {
-        if !self.try_put(level, line) {
+    fn put(&self, line: &Line) {
+        if !self.try_put(line) {
             self.lose();
         }
     }
@@ -324,8 +370,8 @@ impl Sink {
         self.lost_in_all.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn try_put(&self, level: u8, line: &str) -> bool {
-        self.output.lock().is_ok_and(|mut output| output.put(level, line))
+    fn try_put(&self, line: &Line) -> bool {
+        self.output.lock().is_ok_and(|mut output| output.put(line))
     }
 }
 
@@ -345,13 +391,21 @@ pub(super) fn write(event: &Event<'_>, scope: Scope<'_>) {
     let limit = limit(scope);
     event.lines(format(), scope, &mut |level, text| {
         if level as u8 <= limit {
-            hand_over(level as u8, event.name(), scope, text);
+            hand_over(level as u8, event, scope, text);
         }
     });
 }
 
-fn hand_over(level: u8, event: &str, scope: Scope<'_>, text: fmt::Arguments<'_>) {
+/// Whether anybody reads more of an event than its words.
+fn wants_fields() -> bool {
+    format() == LogFormat::Json || JOURNAL.load(Ordering::Relaxed)
+}
+
+fn hand_over(level: u8, event: &Event<'_>, scope: Scope<'_>, text: fmt::Arguments<'_>) {
     let Scope { service, session, .. } = scope;
+    // `tracing` carries no values whose names are found out at run time, but text.
+    let fields = wants_fields().then(|| tracing::field::display(Fields(event)));
+    let event = event.name();
     macro_rules! emit {
         ($level:ident) => {
             tracing::event!(
@@ -360,6 +414,7 @@ fn hand_over(level: u8, event: &str, scope: Scope<'_>, text: fmt::Arguments<'_>)
                 event,
                 service,
                 session,
+                fields,
                 message = %text
             )
         };
@@ -383,7 +438,7 @@ impl<S: tracing::Subscriber> Layer<S> for Render {
             // A dependency's chatter; its warnings are of use.
             return;
         }
-        sink.line(record.level(), record.render(format()));
+        sink.line(record.line());
     }
 }
 
@@ -399,6 +454,7 @@ struct Record {
     event: String,
     service: Option<String>,
     session: Option<u64>,
+    fields: Map<String, Value>,
     message: String,
 }
 
@@ -420,9 +476,16 @@ impl Visit for Record {
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        if field.name() == "message" {
-            // Writing to a String does not fail.
-            let _ = write!(self.message, "{value:?}");
+        match field.name() {
+            "message" => {
+                // Writing to a String does not fail.
+                let _ = write!(self.message, "{value:?}");
+            }
+            // Made above; a dependency's of this name need not be an object.
+            "fields" => {
+                self.fields = serde_json::from_str(&format!("{value:?}")).unwrap_or_default()
+            }
+            _ => {}
         }
     }
 }
@@ -451,18 +514,31 @@ fn one_line(text: &str, escape: impl Fn(char) -> String) -> Cow<'_, str> {
     line.into()
 }
 
+/// The same as people read it.
+pub(super) fn in_one_line(text: &str) -> Cow<'_, str> {
+    one_line(text, |c| c.escape_debug().to_string())
+}
+
 impl Record {
     fn level(&self) -> u8 {
         self.level.unwrap_or(Level::Warning as u8)
     }
 
+    fn line(&self) -> Line {
+        let fields = if JOURNAL.load(Ordering::Relaxed) {
+            journal::encoded(&self.event, self.service.as_deref(), self.session, &self.fields)
+        } else {
+            Vec::new()
+        };
+        Line { level: self.level(), text: self.render(format()), fields }
+    }
+
     fn render(&self, format: LogFormat) -> String {
-        let plain = |c: char| c.escape_debug().to_string();
         // What serde_json leaves as it is are DEL and up, all of them of four hex digits.
         let json = |c: char| format!("\\u{:04x}", u32::from(c));
         let mut line = match format {
             LogFormat::Json => one_line(&self.compose(format), json).into_owned(),
-            _ => one_line(&self.compose(format), plain).into_owned(),
+            _ => in_one_line(&self.compose(format)).into_owned(),
         };
         line.push('\n');
         line
@@ -484,15 +560,20 @@ impl Record {
                 line.push_str(&self.message);
                 line
             }
-            LogFormat::Json => serde_json::json!({
-                "time": now.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string(),
-                "level": name,
-                "event": self.event,
-                "service": self.service,
-                "session": self.session,
-                "message": self.message,
-            })
-            .to_string(),
+            LogFormat::Json => {
+                let mut object = serde_json::json!({
+                    "time": now.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string(),
+                    "level": name,
+                    "event": self.event,
+                    "service": self.service,
+                    "session": self.session,
+                    "message": self.message,
+                });
+                if let Some(object) = object.as_object_mut() {
+                    object.extend(self.fields.iter().map(|(k, v)| (k.clone(), v.clone())));
+                }
+                object.to_string()
+            }
             LogFormat::Stunnel => {
                 let local = now.to_zoned(zone());
                 let main = if BACKGROUND.load(Ordering::Relaxed) { "main" } else { "ui" };

@@ -111,7 +111,8 @@ impl fmt::Debug for Identity {
 const SHOWN: usize = 64;
 
 /// A stranger's bytes, safe to print: control characters and invalid UTF-8 escaped, quoted, and cut
-/// after 64 characters with the full length said.
+/// after 64 characters with the full length said. With `{:#}` there are no quotes, for a field that
+/// holds nothing else.
 pub fn escape(bytes: &[u8]) -> Escaped<'_> {
     Escaped { bytes, limit: SHOWN, quoted: true }
 }
@@ -126,7 +127,8 @@ pub struct Escaped<'a> {
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let quote = if self.quoted { "\"" } else { "" };
+        let bare = f.alternate() || !self.quoted;
+        let quote = if bare { "" } else { "\"" };
         let mut room = self.limit;
         f.write_str(quote)?;
         'cut: for chunk in self.bytes.utf8_chunks() {
@@ -135,7 +137,7 @@ impl fmt::Display for Escaped<'_> {
                     break 'cut;
                 }
                 room -= 1;
-                if self.quoted && (c == '"' || c == '\\') {
+                if self.quoted && (c == '\\' || (c == '"' && !f.alternate())) {
                     write!(f, "\\{c}")?;
                 } else if c.is_control() || is_format(c) {
                     write!(f, "{}", c.escape_unicode())?;
@@ -181,6 +183,7 @@ mod tests {
         assert_eq!(shown(b"\xff\"\\"), "\"\\xff\\\"\\\\\"");
         assert_eq!(shown("a\u{202e}b".as_bytes()), "\"a\\u{202e}b\"");
         assert_eq!(shown("Zoë".as_bytes()), "\"Zoë\"");
+        assert_eq!(format!("{:#}", escape(b"a\"\\\nb\xff")), "a\"\\\\\\u{a}b\\xff");
     }
 
     #[test]

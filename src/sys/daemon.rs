@@ -6,8 +6,13 @@ use std::io::{self, PipeWriter, Read, Write};
 /// Which of the two processes this is.
 #[derive(Debug)]
 pub enum Side {
-    /// The one that was started, with the child's exit code; 0 when the child is ready and runs on.
-    Parent(u8),
+    /// The one that was started.
+    Parent {
+        /// The child's exit code; 0 when it is ready and runs on.
+        code: u8,
+        /// The child's number.
+        child: u32,
+    },
     /// The one in the background, and how it tells that it is ready.
     Child(Ready),
 }
@@ -41,10 +46,9 @@ pub fn fork() -> io::Result<Side> {
         child => {
             drop(writer);
             let mut word = [0];
-            if reader.read_exact(&mut word).is_ok() {
-                return Ok(Side::Parent(0));
-            }
-            Ok(Side::Parent(exit_code(child)))
+            let ready = reader.read_exact(&mut word).is_ok();
+            let code = if ready { 0 } else { exit_code(child) };
+            Ok(Side::Parent { code, child: child.unsigned_abs() })
         }
     }
 }

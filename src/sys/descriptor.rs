@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
-/// Where the service manager's descriptors begin: sd_listen_fds(3).
+/// Behind the standard streams.
 const FIRST: RawFd = 3;
 
 /// Takes over a descriptor that nobody else in this process knows: one whose number came from the
@@ -32,23 +32,4 @@ pub fn copy(number: RawFd) -> io::Result<OwnedFd> {
     }
     // SAFETY: it was made a moment ago and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
-}
-
-/// The sockets that a service manager opened for this process (sd_listen_fds(3)), in their order.
-/// Called once, first thing, while there is one thread; children find no trace of them.
-///
-/// # Errors
-/// One that was announced is not there.
-pub fn from_service_manager() -> io::Result<Vec<OwnedFd>> {
-    let number = |name: &str| std::env::var(name).ok()?.trim().parse::<u32>().ok();
-    let (process, count) = (number("LISTEN_PID"), number("LISTEN_FDS"));
-    for name in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"] {
-        // SAFETY: the only thread there is cannot be reading the environment.
-        unsafe { std::env::remove_var(name) };
-    }
-    if process != Some(std::process::id()) {
-        return Ok(Vec::new());
-    }
-    let count = RawFd::try_from(count.unwrap_or(0)).unwrap_or(RawFd::MAX - FIRST);
-    (FIRST..FIRST.saturating_add(count)).map(take).collect()
 }

@@ -17,6 +17,7 @@ pub mod folder_lock;
 pub mod holder;
 #[cfg(target_os = "linux")]
 pub mod inotify;
+pub mod manager;
 pub mod openssl;
 #[cfg(unix)]
 pub mod pid_file;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use openssl::ssl::{self, ErrorCode, SslRef};
 
 use super::psk::Handshake;
-use crate::secrets::escape;
+use crate::secrets::{Escaped, escape};
 
 /// The cause of a failed handshake, as the operator of this end should hear it.
 #[derive(Debug)]
@@ -76,6 +76,19 @@ impl Cause {
             Self::Timeout(_) => "timeout",
             Self::Io(_) => "io",
             Self::Protocol(_) => "protocol",
+        }
+    }
+}
+
+impl Cause {
+    /// The identity that was claimed or presented, where the cause is about one.
+    pub fn identity(&self) -> Option<Escaped<'_>> {
+        match self {
+            Self::UnknownIdentity(identity)
+            | Self::WrongKey(identity)
+            | Self::ServerKeyDiffers(identity)
+            | Self::Refused { identity, .. } => Some(escape(identity)),
+            _ => None,
         }
     }
 }

@@ -20,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::config::diagnostic::Diagnostic;
 use crate::config::model::{Mode, NamePattern, PskHash, TlsConfig};
+use crate::observe::event::Terms;
 use crate::secrets::{Grant, Identity, Keys};
 use crate::sys::cpu::has_aes;
 use crate::sys::openssl as sys;
@@ -73,10 +74,17 @@ pub struct Group {
     pub bits: u32,
 }
 
+impl Facts {
+    /// In the log's form.
+    pub fn terms(&self) -> Terms<'_> {
+        let group = self.group.as_ref().map(|group| group.name.as_str());
+        Terms { version: self.version, suite: &self.suite, group }
+    }
+}
+
 impl fmt::Display for Facts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.version, self.suite)?;
-        self.group.as_ref().map_or(Ok(()), |group| write!(f, " {}", group.name))
+        self.terms().fmt(f)
     }
 }
 

@@ -220,6 +220,11 @@ impl Roster {
         self.lock().sessions.iter().map(|(number, info)| (*number, info.clone())).collect()
     }
 
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.lock().sessions.len()
+    }
+
     /// Has sessions go for which `which` holds; how many that are.
     pub(super) fn kick(&self, which: impl Fn(u64, &Info) -> bool) -> usize {
         let inside = self.lock();

@@ -180,6 +180,11 @@ impl Service {
         self.roster.all()
     }
 
+    /// How many of them there are.
+    pub fn count(&self) -> usize {
+        self.roster.count()
+    }
+
     /// Ends the session of that number; how many that are.
     pub fn kick(&self, number: u64) -> usize {
         self.roster.kick(|other, _| other == number)

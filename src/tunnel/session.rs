@@ -304,11 +304,11 @@ impl Session {
                 let member = self.admit(setup, identity).await?;
                 let reached = self.reach(setup, None).await?;
                 let address = reached.address;
-                let (secrets, identity) = (setup.secrets.clone(), identity.clone());
+                let secrets = setup.secrets.clone();
                 let name = name.of(reached.endpoint.as_ref());
-                Event::Presenting { who: &identity, name }.log(self.scope());
+                Event::Presenting { who: identity, name }.log(self.scope());
                 let counted = self.service.handshaking();
-                let handshake = connector.connect(secrets, identity, name, reached.socket);
+                let handshake = connector.connect(secrets, identity.clone(), name, reached.socket);
                 let limit = Instant::now() + setup.clocks.handshake;
                 let (cause, stream) = match timeout_at(limit, handshake).await {
                     Ok(Ok(Secured { stream, grant, facts, .. })) => {
@@ -326,7 +326,13 @@ impl Session {
                 self.service.counters.refused(cause.name());
                 self.service.failed(format!("handshake with {address} failed: {cause}"));
                 // Whoever reaches the plain port causes this line, and needs no key for it.
-                self.log_stranger(&Event::HandshakeFailed { target: &address, cause: &cause });
+                self.log_stranger(&Event::HandshakeFailed {
+                    peer: &self.peer,
+                    who: identity,
+                    target: &address,
+                    cause: &cause,
+                    name: cause.name(),
+                });
                 // The application hears at once; the server may still have our alert to read.
                 drop(socket);
                 if let Some(upstream) = stream {
@@ -443,7 +449,8 @@ impl Session {
 
     fn opened(&self, member: &Member, facts: tls::Facts, target: String) {
         self.service.counters.opened();
-        Event::Opened { peer: &self.peer, who: &member.info.who, facts: &facts, target: &target }
+        let terms = facts.terms();
+        Event::Opened { peer: &self.peer, who: &member.info.who, terms, target: &target }
             .log(self.scope());
         member.reached(facts, target);
     }
@@ -456,7 +463,9 @@ impl Session {
 
     fn refused(&self, cause: &Cause) {
         self.service.counters.refused(cause.name());
-        self.log_stranger(&Event::Refused { peer: &self.peer, cause });
+        let claimed = cause.identity();
+        let who = claimed.as_ref().map(|who| who as &dyn fmt::Display);
+        self.log_stranger(&Event::Refused { peer: &self.peer, who, cause, name: cause.name() });
     }
 
     fn log_stranger(&self, event: &Event<'_>) {
@@ -487,7 +496,23 @@ impl Session {
         }
         let (level, manner) = (end.level(mode), end.manner(mode, reset));
         let complete = matches!(end, End::Complete);
-        Event::Closed { level, mode, complete, end: &end, manner, up, down, age }.log(self.scope());
+        let target = info.reached().map_or("", |reached| reached.target.as_str());
+        let (peer, who, name) = (&info.peer, &info.who, end.name());
+        Event::Closed {
+            level,
+            mode,
+            peer,
+            who,
+            target: &target,
+            complete,
+            end: &end,
+            name,
+            manner,
+            up,
+            down,
+            age,
+        }
+        .log(self.scope());
         // Held until the sockets are closed: of a one-session service the next one must not reach
         // the backend before.
         open.streams.close(&end, reset).await;

@@ -35,3 +35,4 @@ mod reload;
 mod safer;
 mod sni;
 mod stunnel_peer;
+mod supervised;

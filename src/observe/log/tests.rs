@@ -36,6 +36,7 @@ fn record(service: Option<&str>, session: Option<u64>, message: &str) -> Record 
         service: service.map(str::to_owned),
         session,
         message: message.into(),
+        ..Record::default()
     }
 }
 
@@ -140,4 +141,17 @@ fn syslog_gets_a_line_without_time_and_level() {
     }
     let json = record.render(LogFormat::Json);
     assert_eq!(text_of(&json, LogFormat::Json), json.trim_end());
+}
+
+#[test]
+fn json_lines_carry_what_an_event_is_about_beside_the_words() {
+    let mut full = record(Some("plc"), Some(7), "words");
+    full.fields =
+        serde_json::from_str(r#"{"peer": "192.0.2.1:5", "up": 3, "who": "a\nb"}"#).unwrap();
+    let line = full.render(LogFormat::Json);
+    assert_eq!(line.matches('\n').count(), 1, "{line}");
+    let read: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!((&read["peer"], &read["up"]), (&"192.0.2.1:5".into(), &3.into()));
+    assert_eq!((&read["who"], &read["message"]), (&"a\nb".into(), &"words".into()));
+    assert_eq!(read.as_object().unwrap().len(), 9, "{read}");
 }

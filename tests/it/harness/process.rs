@@ -51,6 +51,23 @@ impl Process {
         Self { name: name.to_owned(), child, stdin, shared }
     }
 
+    /// Starts `command` with these as standard input and output; its standard error is collected.
+    pub fn with_streams(name: &str, command: &mut Command, input: Stdio, output: Stdio) -> Self {
+        let mut child = command
+            .stdin(input)
+            .stdout(output)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
+        // The test's own copies go, or the sockets among them would stay open.
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        let shared = Arc::new(Shared::default());
+        shared.collected.lock().unwrap().open = 1;
+        let err = child.stderr.take().unwrap();
+        collect(err, Arc::clone(&shared), |collected| &mut collected.err);
+        Self { name: name.to_owned(), child, stdin: None, shared }
+    }
+
     pub fn id(&self) -> u32 {
         self.child.id()
     }

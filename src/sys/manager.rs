@@ -1,0 +1,139 @@
+//! What a service manager left for this process in its environment: sockets that it has opened, and
+//! where to tell it how things are (sd_listen_fds(3), sd_notify(3)).
+//!
+//! No library for this: the address is connected to once, because after a change of root directory a
+//! path could not be found again, and the abstract ones of containers count as well.
+
+use std::io;
+use std::time::Duration;
+
+#[cfg(unix)]
+use std::{
+    ffi::{OsStr, OsString},
+    os::fd::{OwnedFd, RawFd},
+    os::unix::net::UnixDatagram,
+};
+
+/// What there was. Programs that this one starts find no trace of it.
+#[derive(Debug, Default)]
+pub struct Manager {
+    /// The sockets in their order, each with the name that it was given, which may be empty.
+    #[cfg(unix)]
+    pub sockets: Vec<(OwnedFd, String)>,
+    /// Where to tell things, or why that cannot be reached.
+    pub notify: Option<io::Result<Notify>>,
+    /// Without a sign of life for this long, the process is taken for dead.
+    pub watchdog: Option<Duration>,
+}
+
+/// A connection to the service manager that hears what its services say.
+#[derive(Debug)]
+pub struct Notify {
+    #[cfg(unix)]
+    socket: UnixDatagram,
+    #[cfg(not(unix))]
+    nobody: std::convert::Infallible,
+}
+
+/// Where the service manager's descriptors begin.
+#[cfg(unix)]
+const FIRST: RawFd = 3;
+
+/// Takes all of it over. Called once, first thing, while there is one thread.
+///
+/// # Errors
+/// A socket that was announced is not there.
+#[cfg(unix)]
+pub fn take() -> io::Result<Manager> {
+    let text = |name: &str| std::env::var_os(name);
+    let number = |name: &str| text(name)?.to_str()?.trim().parse::<u64>().ok();
+    let own = u64::from(std::process::id());
+    let listens = number("LISTEN_PID") == Some(own);
+    let count = number("LISTEN_FDS").filter(|_| listens).unwrap_or(0);
+    let names = text("LISTEN_FDNAMES").unwrap_or_default().to_string_lossy().into_owned();
+    let notify = text("NOTIFY_SOCKET").map(|address| Notify::connect(&address));
+    // Where no process is named, whoever has the variables is meant (sd_watchdog_enabled(3)).
+    let watched = text("WATCHDOG_PID").is_none() || number("WATCHDOG_PID") == Some(own);
+    let watchdog = number("WATCHDOG_USEC").filter(|limit| watched && *limit > 0);
+    for name in [
+        "LISTEN_PID",
+        "LISTEN_FDS",
+        "LISTEN_FDNAMES",
+        "NOTIFY_SOCKET",
+        "WATCHDOG_PID",
+        "WATCHDOG_USEC",
+    ] {
+        // SAFETY: the only thread there is cannot be reading the environment.
+        unsafe { std::env::remove_var(name) };
+    }
+    let mut names = names.split(':');
+    let count = RawFd::try_from(count).unwrap_or(RawFd::MAX - FIRST);
+    let sockets = (FIRST..FIRST.saturating_add(count))
+        .map(|at| Ok((super::descriptor::take(at)?, names.next().unwrap_or_default().to_owned())))
+        .collect::<io::Result<_>>()?;
+    Ok(Manager { sockets, notify, watchdog: watchdog.map(Duration::from_micros) })
+}
+
+/// There is no such thing here.
+///
+/// # Errors
+/// None.
+#[cfg(not(unix))]
+pub fn take() -> io::Result<Manager> {
+    Ok(Manager::default())
+}
+
+impl Notify {
+    /// Connects to a path, or to an abstract name that begins with `@`.
+    #[cfg(unix)]
+    fn connect(address: &OsStr) -> io::Result<Self> {
+        let socket = UnixDatagram::unbound()?;
+        // A manager that does not listen must not stop the tunnel.
+        socket.set_nonblocking(true)?;
+        match abstract_name(address) {
+            #[cfg(target_os = "linux")]
+            Some(name) => {
+                use std::os::linux::net::SocketAddrExt;
+                use std::os::unix::ffi::OsStrExt;
+                let name = std::os::unix::net::SocketAddr::from_abstract_name(name.as_bytes())?;
+                socket.connect_addr(&name)?;
+            }
+            #[cfg(not(target_os = "linux"))]
+            Some(_) => return Err(io::ErrorKind::Unsupported.into()),
+            None => socket.connect(address)?,
+        }
+        Ok(Self { socket })
+    }
+
+    /// Says something; never waits.
+    ///
+    /// # Errors
+    /// The manager has much to read yet (`WouldBlock`), or is gone.
+    pub fn send(&self, text: &str) -> io::Result<()> {
+        #[cfg(unix)]
+        return self.socket.send(text.as_bytes()).map(drop);
+        #[cfg(not(unix))]
+        {
+            let _ = text;
+            match self.nobody {}
+        }
+    }
+}
+
+#[cfg(unix)]
+fn abstract_name(address: &OsStr) -> Option<OsString> {
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    address.as_bytes().strip_prefix(b"@").map(|name| OsString::from_vec(name.to_vec()))
+}
+
+/// The clock that the service manager compares with, in microseconds; 0 where there is none.
+pub fn monotonic_micros() -> u64 {
+    #[cfg(unix)]
+    {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        let (seconds, rest) = (u64::try_from(now.tv_sec), u64::try_from(now.tv_nsec));
+        seconds.unwrap_or(0) * 1_000_000 + rest.unwrap_or(0) / 1000
+    }
+    #[cfg(not(unix))]
+    0
+}
