@@ -32,6 +32,7 @@ mod proxy;
 mod pyro;
 mod relay;
 mod reload;
+mod revocation;
 mod safer;
 mod sni;
 mod stunnel_peer;

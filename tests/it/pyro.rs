@@ -1,18 +1,8 @@
 //! Beremiz' own transport: Pyro 4 and Pyro 5 through two ends of pskgate.
 
-use std::process::Command;
 use std::time::Duration;
 
-use crate::harness::{
-    Gate, PATIENCE, Process, Pskgate, client_toml, local, python, root, server_toml,
-};
-
-fn plc(arguments: &[&str]) -> Process {
-    let mut command = Command::new(python());
-    command.arg(root().join("tests/peers/plc.py")).args(arguments);
-    let package = "the venv with tests/peers/requirements.txt (or set PSKGATE_PEERS to one)";
-    Process::spawn("plc.py", package, &mut command)
-}
+use crate::harness::{Gate, PATIENCE, Process, Pskgate, client_toml, local, plc, server_toml};
 
 /// A daemon behind two ends.
 struct Tunnel {

@@ -4,6 +4,7 @@ plc.py 4|5 serve            prints "READY PORT" and serves until its standard in
 plc.py 4|5 session PORT     what an IDE does: connect, upload, start, trace, stop
 plc.py 4|5 blob PORT SIZE   SIZE bytes each way, compared by hash
 plc.py 4|5 calls PORT COUNT COUNT calls one after the other over one connection
+plc.py 4|5 watch PORT       asks for the status all the time, over one connection, until its input ends
 """
 
 import hashlib
@@ -132,6 +133,18 @@ def calls(plc, count):
         expect(plc.Count(number), number + 1)
 
 
+def watch(plc):
+    over = threading.Event()
+    threading.Thread(target=lambda: (sys.stdin.read(), over.set()), daemon=True).start()
+    polls = 0
+    while not over.wait(0.02):
+        expect(plc.GetPLCstatus()[0], "Stopped")
+        polls += 1
+        if polls == 1:
+            print("WATCHING", flush=True)
+    print("POLLS", polls, flush=True)
+
+
 def main():
     command = sys.argv[2]
     if command == "serve":
@@ -143,6 +156,8 @@ def main():
             blob(plc, int(sys.argv[4]))
         elif command == "calls":
             calls(plc, int(sys.argv[4]))
+        elif command == "watch":
+            watch(plc)
     print("DONE", command, flush=True)
 
 

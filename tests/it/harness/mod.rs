@@ -140,6 +140,14 @@ pub fn local(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
 }
 
+/// A daemon of Pyro's, or who calls it: see tests/peers/plc.py.
+pub fn plc(arguments: &[&str]) -> Process {
+    let mut command = std::process::Command::new(python());
+    command.arg(root().join("tests/peers/plc.py")).args(arguments);
+    let package = "the venv with tests/peers/requirements.txt (or set PSKGATE_PEERS to one)";
+    Process::spawn("plc.py", package, &mut command)
+}
+
 /// Writes a file that only its owner can read.
 pub fn write_private(path: &Path, text: &str) {
     use std::io::Write;
