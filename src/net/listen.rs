@@ -160,30 +160,41 @@ fn bind_tcp(
     Ok(Listener { kind: Kind::Tcp(listener), address })
 }
 
-/// A path that nobody listens on is what a crash left behind: it is replaced.
 #[cfg(unix)]
 fn bind_unix(path: &Path) -> io::Result<Listener> {
+    use std::os::unix::net::UnixListener;
+    let listener = in_place_of_stale(path, || false, || UnixListener::bind(path))?;
+    listener.set_nonblocking(true)?;
+    let address = path.display().to_string();
+    Ok(Listener { kind: Kind::Unix(Unlink(Some(path.to_owned())), listener), address })
+}
+
+/// Binds a path. One that nobody listens on is what a crash left behind: it is replaced, and so is one
+/// whose listener `yields`.
+#[cfg(unix)]
+pub(super) fn in_place_of_stale<T>(
+    path: &Path,
+    yields: impl Fn() -> bool,
+    bind: impl Fn() -> io::Result<T>,
+) -> io::Result<T> {
     use std::os::unix::fs::FileTypeExt;
-    use std::os::unix::net::{UnixDatagram, UnixListener};
-    let listener = match UnixListener::bind(path) {
+    use std::os::unix::net::UnixDatagram;
+    match bind() {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             // Asked with a datagram socket, a stream listener answers "wrong type" and hears
             // nothing of it. A connection would reach its target, and a PLC's runtime ends its
             // session when a second one does.
             let refused = UnixDatagram::unbound()?.connect(path);
-            let stale = refused.is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused)
-                && std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket());
-            if !stale {
+            let stale = refused.is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused);
+            let socket = std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket());
+            if !socket || !(stale || yields()) {
                 return Err(error);
             }
             std::fs::remove_file(path)?;
-            UnixListener::bind(path)?
+            bind()
         }
-        done => done?,
-    };
-    listener.set_nonblocking(true)?;
-    let address = path.display().to_string();
-    Ok(Listener { kind: Kind::Unix(Unlink(Some(path.to_owned())), listener), address })
+        done => done,
+    }
 }
 
 impl Listener {
