@@ -479,6 +479,40 @@ fn after_the_drop_and_in_a_chroot_it_answers_reloads_and_goes() {
 }
 
 #[test]
+fn a_path_that_was_written_is_the_same_one_inside_a_chroot() {
+    need_root();
+    let backend = Backend::echo();
+    let gate = Gate::new();
+    let jail = gate.folder().display().to_string();
+    for (written, found) in
+        [("gate.sock", "gate.sock"), (&*format!("{jail}/full.sock"), "full.sock")]
+    {
+        let toml = format!(
+            "chroot = \"{jail}\"\n[control]\nsocket = \"{written}\"\n{}",
+            server_toml(backend.address(), "")
+        );
+        // The jail is that folder, and the program's own.
+        let file = gate.folder().join("pskgate.toml");
+        write_private(&file, &toml);
+        let mut run = Command::new(env!("CARGO_BIN_EXE_pskgate"));
+        run.arg("run").arg(&file).current_dir(gate.folder());
+        let mut process = Process::spawn("pskgate", "cargo", &mut run);
+        process.wait_for("listening on", PATIENCE);
+        let path = gate.folder().join(found);
+        let inode = path.metadata().unwrap().ino();
+        let open = connect(&path);
+        for _ in 0..2 {
+            let answer = ask(&open, r#"{"command":"reload"}"#);
+            assert!(answer.contains("\"done\":true"), "{answer}");
+            assert_eq!(path.metadata().unwrap().ino(), inode, "it was never anew");
+        }
+        process.signal(Signal::TERM);
+        assert_eq!(process.wait(PATIENCE).code(), Some(0));
+        assert!(!path.exists());
+    }
+}
+
+#[test]
 fn a_user_has_it_in_the_runtime_folder_of_the_session_or_goes_without() {
     need_root();
     let backend = Backend::echo();
