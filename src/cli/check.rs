@@ -8,8 +8,9 @@ use crate::daemon::Plan;
 use crate::daemon::privileges::Privileges;
 
 pub(super) fn main(file: &File, json: bool, effective: bool) -> u8 {
+    let path = file.path();
     #[cfg_attr(not(unix), allow(unused_mut))]
-    let (mut config, mut report) = config::survey(&file.file, file.format.into());
+    let (mut config, mut report) = config::survey(&path, file.format.into());
     #[cfg(unix)]
     let accounts = config.as_mut().and_then(|config| Privileges::of(config, &mut report));
     let described = config.as_ref().filter(|_| effective).map(config::effective::describe);
@@ -41,7 +42,7 @@ pub(super) fn main(file: &File, json: bool, effective: bool) -> u8 {
     };
     say(&format!(
         "{}: {} with {}, {}",
-        file.file.display(),
+        path.display(),
         count(services, "service", "services"),
         count(identities, "identity", "identities"),
         if warnings == 0 { "nothing wrong".into() } else { count(warnings, "warning", "warnings") }

@@ -4,12 +4,14 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
+use super::progress::Progress;
 use super::{complain, exit, run, say};
 use crate::config::diagnostic::Report;
 use crate::config::{self, Format};
@@ -18,6 +20,8 @@ use crate::secrets::SecretSet;
 
 /// What is echoed in one piece to measure the rate: a second's worth on a slow board.
 const BULK: usize = 64 * 1024 * 1024;
+/// After each of these what was sent is counted.
+const PIECE: usize = 256 * 1024;
 /// Requests of 100 bytes, one after the other, to measure the round trip.
 const ROUNDS: usize = 1000;
 /// Nothing here waits for a network.
@@ -72,7 +76,7 @@ async fn demo() -> Result<(), Failure> {
         if version == "1.3" {
             say(&format!("plain  {door}  ->  TLS  {gate}  ->  plain echo  {backend}\n"));
         }
-        let measured = tokio::time::timeout(LIMIT, measure(&door, &client)).await;
+        let measured = tokio::time::timeout(LIMIT, measure(name, &door, &client)).await;
         let line = measured.map_err(|_| Failure::Other("no answer in a minute".into()))??;
         say(&format!("{name}: {line}"));
         let refused = tokio::time::timeout(LIMIT, refused(&gate, version, &stranger)).await;
@@ -100,7 +104,7 @@ fn start(
     key: &Arc<SecretSet>,
 ) -> Result<(Running, String), Failure> {
     let text = format!(
-        "[services.demo]\nmode = \"{mode}\"\naccept = \"{accept}\"\nconnect = \"{connect}\"\n\
+        "[control]\nenabled = false\n\n[services.demo]\nmode = \"{mode}\"\naccept = \"{accept}\"\nconnect = \"{connect}\"\n\
          tls-min = \"{version}\"\ntls-max = \"{version}\"\npsk-secrets = \"held-in-memory\"\n"
     );
     let name = Path::new("demo.toml");
@@ -130,7 +134,7 @@ async fn serve_echo(listener: TcpListener) {
     }
 }
 
-async fn measure(door: &str, client: &Running) -> Result<String, Failure> {
+async fn measure(name: &'static str, door: &str, client: &Running) -> Result<String, Failure> {
     let mut stream = TcpStream::connect(door).await?;
     stream.set_nodelay(true)?;
     let mut trips = Vec::with_capacity(ROUNDS);
@@ -151,13 +155,22 @@ async fn measure(door: &str, client: &Running) -> Result<String, Failure> {
     let (mut from, mut to) = stream.into_split();
     let sent: Vec<u8> = (0..BULK).map(|n| (n * 31 + (n >> 13)) as u8).collect();
     let expected = openssl::sha::sha256(&sent);
+    let mut progress = Progress::new(name, BULK as u64);
+    let counter = Arc::new(AtomicU64::new(0));
     let start = Instant::now();
+    let count = counter.clone();
     let writer = tokio::spawn(async move {
-        to.write_all(&sent).await?;
+        for piece in sent.chunks(PIECE) {
+            to.write_all(piece).await?;
+            count.fetch_add(piece.len() as u64, Ordering::Relaxed);
+        }
         to.shutdown().await
     });
     let mut received = Vec::with_capacity(BULK);
-    from.read_to_end(&mut received).await?;
+    while from.read_buf(&mut received).await? > 0 {
+        progress.update(counter.load(Ordering::Relaxed), received.len() as u64);
+    }
+    drop(progress);
     let seconds = start.elapsed().as_secs_f64();
     writer.await.map_err(|error| Failure::Other(error.to_string()))??;
     if openssl::sha::sha256(&received) != expected {

@@ -2,18 +2,26 @@
 
 mod check;
 mod client_kit;
+mod control_client;
 mod demo;
 mod doctor;
 mod explain;
 mod key_line;
 mod keygen;
 mod keys;
+mod kick;
 mod paths;
 mod private_file;
+mod progress;
 mod refusal;
+mod reload;
 mod run;
+mod sessions;
+mod status;
 mod stunnel;
 mod table;
+mod terminal;
+mod units;
 mod version;
 
 use std::ffi::OsString;
@@ -33,6 +41,8 @@ pub mod exit {
     pub const OK: u8 = 0;
     /// A second signal ended the program before its sessions had ended.
     pub const FORCED: u8 = 1;
+    /// Nothing matched what was asked for.
+    pub const NONE: u8 = 1;
     /// The command line is wrong (`EX_USAGE`).
     pub const USAGE: u8 = 64;
     /// A named file cannot be read (`EX_NOINPUT`).
@@ -57,7 +67,7 @@ pub mod exit {
 #[command(after_help = "`pskgate FILE` is `run FILE`, except that a stunnel.conf goes into the \
                         background unless it says `foreground`. Under the names stunnel and \
                         stunnel4 this program takes stunnel's command line.\n\n\
-                        Exit codes: 0 well, 1 forced to stop, 64 usage, 66 no input, \
+                        Exit codes: 0 well, 1 forced to stop or nobody to kick, 64 usage, 66 no input, \
                         69 unavailable, 70 internal, 73 cannot create, 74 I/O, 77 permission, \
                         78 configuration.")]
 struct Arguments {
@@ -98,6 +108,14 @@ enum Command {
     /// List, rotate and remove the keys of a configuration or of a key file
     #[command(subcommand)]
     Keys(keys::Command),
+    /// Show what runs: services, sessions, refusals, reloads
+    Status(status::Arguments),
+    /// Show who is in, a line each
+    Sessions(sessions::Arguments),
+    /// Have a running program read its configuration and keys again, and say what came of it
+    Reload(control_client::Which),
+    /// End one session, or all of an identity
+    Kick(kick::Arguments),
     /// Run both ends and an echo on loopback with a fresh key, and show what came of it
     Demo,
     /// Print the version, and the OpenSSL it was built with and runs with
@@ -106,11 +124,18 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct File {
-    /// A TOML file, or a stunnel.conf
-    file: PathBuf,
+    /// A TOML file, or a stunnel.conf; pskgate.toml in /etc/pskgate or %ProgramData%\pskgate if none
+    /// is named
+    file: Option<PathBuf>,
     /// The language of the file; auto takes .toml for TOML and anything else for a stunnel.conf
     #[arg(long, value_enum, default_value_t)]
     format: FormatName,
+}
+
+impl File {
+    fn path(&self) -> PathBuf {
+        self.file.clone().unwrap_or_else(paths::default_config)
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default, ValueEnum)]
@@ -159,11 +184,23 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Explain { code }) => explain::main(code.as_deref()),
         Some(Command::Keygen(arguments)) => keygen::main(&arguments),
         Some(Command::Keys(command)) => keys::main(&command),
+        Some(Command::Status(arguments)) => asked(status::main(&arguments)),
+        Some(Command::Sessions(arguments)) => asked(sessions::main(&arguments)),
+        Some(Command::Reload(which)) => asked(reload::main(&which)),
+        Some(Command::Kick(arguments)) => asked(kick::main(&arguments)),
         Some(Command::Demo) => demo::main(),
         Some(Command::Version) => version::main(),
         None => exit::USAGE,
     };
     ExitCode::from(code)
+}
+
+/// The exit code of a question to a running program.
+fn asked(outcome: Result<u8, control_client::Trouble>) -> u8 {
+    outcome.unwrap_or_else(|trouble| {
+        complain(&format!("pskgate: {}", trouble.words));
+        trouble.code
+    })
 }
 
 /// Whether standard error is a terminal whose user wants colour (https://no-color.org).

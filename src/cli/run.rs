@@ -74,6 +74,10 @@ impl Source {
             Text::File(path) => config::survey_from(&here, &inside(path), self.format),
             Text::Read(text, name) => config::survey_text(text, name, &here, self.format),
         };
+        if let (Some(config), Text::Read(..)) = (&mut config, &self.text) {
+            // A control socket is called after a file, and this was none.
+            config.control.enabled.value = false;
+        }
         for service in config.iter_mut().flat_map(|config| &mut config.services) {
             let Authentication::Psk(psk) = &mut service.auth;
             for path in &mut psk.secrets {
@@ -160,7 +164,7 @@ impl Habits {
 }
 
 pub(super) fn main(file: &File) -> u8 {
-    start(Source::file(&file.file, file.format.into()), Habits::Native)
+    start(Source::file(&file.path(), file.format.into()), Habits::Native)
 }
 
 /// Everything up to listening is synchronous and said on standard error: when this program goes on,

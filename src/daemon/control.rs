@@ -4,9 +4,25 @@
 //! Reading and commanding are separate rights. A transport finds out which of them its peer has, and
 //! [`Command::right`] says which one a command needs.
 
+mod access;
+pub mod client;
+mod conversation;
+mod crowd;
+pub mod paths;
+#[cfg(windows)]
+mod pipe;
+#[cfg(unix)]
+mod socket;
+
 use serde::{Deserialize, Serialize};
 
 use crate::observe::status::{Reload, Status};
+pub(super) use access::Access;
+pub(super) use crowd::Crowd;
+#[cfg(windows)]
+pub(super) use pipe::{Fresh, Guard, Ready};
+#[cfg(unix)]
+pub(super) use socket::{Fresh, Guard, Ready};
 
 /// What a peer may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,6 +67,8 @@ pub enum Answer {
     Kicked(usize),
     /// Why nothing was done, in words.
     Refused(String),
+    /// The same, where it is the right to it that is missing.
+    Denied(String),
 }
 
 impl Command {
@@ -59,6 +77,15 @@ impl Command {
         match self {
             Self::Status => Right::Read,
             Self::Reload | Self::Kick(_) => Right::Command,
+        }
+    }
+
+    /// The order, or the question, in one word.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Reload => "reload",
+            Self::Kick(_) => "kick",
         }
     }
 }

@@ -72,7 +72,7 @@ pub struct Bound {
 #[derive(Debug, Default)]
 struct Held {
     services: Vec<Endpoint>,
-    outside: Vec<outside::Place>,
+    outside: outside::Held,
 }
 
 /// A service that only has to begin.
@@ -217,8 +217,7 @@ impl Plan {
         let mut inherited = inherited.into_iter();
         let mut services = Vec::new();
         let mut errors = Vec::new();
-        let outside = self.outside.bind(&held.outside, &mut errors);
-        let held = &held.services;
+        let (held, seen) = (&held.services, &held.outside);
         for (config, setup) in self.services {
             let mut listeners = Vec::new();
             let sockets = inherited.next().unwrap_or_default();
@@ -249,6 +248,7 @@ impl Plan {
             }
             services.push(Prepared { config, setup, listeners });
         }
+        let outside = self.outside.bind(seen, &mut errors);
         if errors.is_empty() {
             let Self { file, drain, files, .. } = self;
             Ok(Bound { file, drain, files, outside, services })
@@ -377,6 +377,9 @@ impl Bound {
     /// The same once the process has other rights, and `root` is its root directory if it changed.
     pub fn settled(mut self, root: Option<&Path>) -> Self {
         self.files.settle(|file| root.map_or_else(|| file.to_owned(), |root| inside(root, file)));
+        if let Some(root) = root {
+            self.outside.settle(root);
+        }
         self
     }
 

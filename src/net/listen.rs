@@ -170,23 +170,33 @@ fn take(
     Ok(socket)
 }
 
-/// A path that nobody listens on is what a crash left behind: it is replaced.
 #[cfg(unix)]
 fn bind_unix(path: &Path) -> io::Result<Listener> {
     use std::os::unix::net::UnixListener;
-    let listener = match UnixListener::bind(path) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            if !is_stale(path)? {
-                return Err(error);
-            }
-            std::fs::remove_file(path)?;
-            UnixListener::bind(path)?
-        }
-        done => done?,
-    };
+    let listener = in_place_of_stale(path, || false, || UnixListener::bind(path))?;
     listener.set_nonblocking(true)?;
     let address = path.display().to_string();
     Ok(Listener { kind: Kind::Unix(Unlink(Some(path.to_owned())), listener), address })
+}
+
+/// Binds a path. One that nobody listens on is what a crash left behind: it is replaced, and so is one
+/// whose listener `yields`.
+#[cfg(unix)]
+pub(super) fn in_place_of_stale<T>(
+    path: &Path,
+    yields: impl Fn() -> bool,
+    bind: impl Fn() -> io::Result<T>,
+) -> io::Result<T> {
+    match bind() {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            if !(is_stale(path)? || is_socket(path) && yields()) {
+                return Err(error);
+            }
+            std::fs::remove_file(path)?;
+            bind()
+        }
+        done => done,
+    }
 }
 
 /// Whether a path is a socket that nobody listens on. Asked with a datagram socket, a stream listener
@@ -194,10 +204,14 @@ fn bind_unix(path: &Path) -> io::Result<Listener> {
 /// runtime ends its session when a second one does.
 #[cfg(unix)]
 fn is_stale(path: &Path) -> io::Result<bool> {
-    use std::os::unix::fs::FileTypeExt;
     let refused = std::os::unix::net::UnixDatagram::unbound()?.connect(path);
-    Ok(refused.is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused)
-        && std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket()))
+    Ok(refused.is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused) && is_socket(path))
+}
+
+#[cfg(unix)]
+fn is_socket(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket())
 }
 
 /// Whether each address of an `accept` line could be taken now. Nobody can connect meanwhile: nothing

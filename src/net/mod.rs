@@ -1,6 +1,8 @@
 //! Sockets: TCP or Unix, accepted or connected, and what is set on them.
 
 mod dial;
+#[cfg(unix)]
+mod guarded;
 mod listen;
 mod options;
 #[cfg(unix)]
@@ -24,6 +26,8 @@ use crate::sys::socket::unanswered;
 use tokio::net::UnixStream;
 
 pub use dial::{Caller, DialError, Dialer, Reached};
+#[cfg(unix)]
+pub use guarded::{Name, bind_guarded, make_folder};
 pub use listen::{Acceptable, Listener, bind, could_bind};
 pub use options::{apply, keepalive, not_set};
 #[cfg(unix)]

@@ -297,6 +297,32 @@ pub enum Event<'a> {
         /// What was counted since the start.
         totals: &'a dyn Display,
     },
+    /// The control socket is open.
+    Controlled {
+        /// Its path.
+        path: &'a dyn Display,
+    },
+    /// There is none, or not as it was asked for, and the program runs all the same.
+    Uncontrolled {
+        /// How much that matters: a stunnel.conf asks for none.
+        level: Level,
+        /// Why.
+        error: &'a dyn Display,
+    },
+    /// Somebody who may gave an order over the control socket.
+    Ordered {
+        /// Which.
+        what: &'a dyn Display,
+        /// User and process.
+        who: &'a dyn Display,
+    },
+    /// Somebody who may not tried to.
+    Denied {
+        /// Which.
+        what: &'a dyn Display,
+        /// User and process.
+        who: &'a dyn Display,
+    },
     /// A diagnostic that does not keep the program from running.
     Finding {
         /// Warning or notice.
@@ -370,6 +396,10 @@ impl Event<'_> {
             Self::ListedAll { .. } => "sessions-listed",
             Self::Draining { .. } => "draining",
             Self::Stopped { .. } => "stopped",
+            Self::Controlled { .. } => "control-socket",
+            Self::Uncontrolled { .. } => "no-control-socket",
+            Self::Ordered { .. } => "ordered",
+            Self::Denied { .. } => "order-denied",
             Self::Finding { .. } => "finding",
         }
     }
@@ -400,7 +430,12 @@ impl Event<'_> {
     /// How important it is.
     fn level(&self) -> Level {
         match self {
-            Self::Closed { level, .. } | Self::Finding { level, .. } => *level,
+            Self::Closed { level, .. }
+            | Self::Finding { level, .. }
+            | Self::Uncontrolled { level, .. } => *level,
+            Self::Ordered { .. } => Level::Notice,
+            Self::Denied { .. } => Level::Info,
+            Self::Controlled { .. } => Level::Debug,
             Self::ReloadFailed { .. } | Self::LogNotReopened { .. } => Level::Error,
             Self::LogReopened | Self::Listed { .. } | Self::ListedAll { .. } => Level::Notice,
             Self::AcceptTrouble { .. }
@@ -568,6 +603,10 @@ impl Event<'_> {
             | Self::Withheld { .. }
             | Self::Stopped { .. }
             | Self::NotAllowed { .. }
+            | Self::Controlled { .. }
+            | Self::Uncontrolled { .. }
+            | Self::Ordered { .. }
+            | Self::Denied { .. }
             | Self::Finding { .. } => line(self.level(), format_args!("{self}")),
         }
     }
@@ -654,6 +693,12 @@ impl Display for Event<'_> {
                 write!(f, "{signal}: no new connections; open sessions have {limit:?} to finish")
             }
             Self::Stopped { totals } => write!(f, "stopped after {totals}"),
+            Self::Controlled { path } => write!(f, "control socket at {path}"),
+            Self::Uncontrolled { error, .. } => write!(f, "{error}"),
+            Self::Ordered { what, who } => write!(f, "control socket: {who} orders: {what}"),
+            Self::Denied { what, who } => {
+                write!(f, "control socket: {who} may not order: {what}")
+            }
             Self::Finding { text, .. } => text.fmt(f),
         }
     }

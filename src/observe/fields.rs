@@ -53,6 +53,12 @@ impl Event<'_> {
             | Self::Stopped { .. }
             | Self::Finding { .. } => {}
             Self::Listening { address, .. } => field("address", Text(address)),
+            Self::Controlled { path } => field("path", Text(path)),
+            Self::Uncontrolled { error, .. } => field("error", Text(error)),
+            Self::Ordered { what, who } | Self::Denied { what, who } => {
+                field("order", Text(what));
+                field("by", Text(who));
+            }
             Self::Accepted { peer } | Self::Crowded { peer } | Self::NotAllowed { peer } => {
                 field("peer", Text(peer))
             }

@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 
 use crate::harness::process::{Finished, pskgate};
-use crate::harness::{Gate, KEY, server_toml};
+use crate::harness::{Gate, KEY, Process, server_toml};
 
 fn said(done: &Finished) -> String {
     format!("{}{}", done.out, done.err)
@@ -27,7 +27,10 @@ fn version_names_the_program_and_its_openssl() {
 fn help_names_every_command() {
     let done = pskgate(Gate::new().folder(), &["--help"]);
     assert_eq!(done.code, Some(0));
-    for command in ["run", "check", "doctor", "explain", "keygen", "keys", "demo", "version"] {
+    for command in [
+        "run", "check", "doctor", "explain", "status", "sessions", "reload", "kick", "keygen",
+        "keys", "demo", "version",
+    ] {
         assert!(done.out.contains(command), "`{command}` is not in: {}", done.out);
     }
 }
@@ -37,10 +40,24 @@ const USAGE: i32 = 64;
 
 #[test]
 fn what_is_not_a_command_is_refused_with_the_usage() {
-    for arguments in [&["--no-such-option"][..], &["run"], &["check"], &["keygen"], &["keys"]] {
+    for arguments in [&["--no-such-option"][..], &["kick"], &["keygen"], &["keys"]] {
         let done = pskgate(Gate::new().folder(), arguments);
         assert_eq!(done.code, Some(USAGE), "{arguments:?}: {}", said(&done));
         assert!(done.err.contains("Usage"), "{arguments:?}: {}", said(&done));
+    }
+}
+
+#[test]
+fn without_a_file_the_default_one_is_meant() {
+    let default = "/etc/pskgate/pskgate.toml";
+    if std::path::Path::new(default).exists() {
+        eprintln!("left out: this machine has {default}");
+        return;
+    }
+    for command in ["run", "check"] {
+        let done = pskgate(Gate::new().folder(), &[command]);
+        assert_eq!(done.code, Some(66), "{}", said(&done));
+        assert!(done.err.contains(default), "{}", said(&done));
     }
 }
 
@@ -50,6 +67,21 @@ fn the_demo_works() {
     assert_eq!(done.code, Some(0), "{}", said(&done));
     assert!(!done.out.is_empty(), "it says what it did");
     assert!(said(&done).contains("TLSv1.3"), "it shows what was negotiated: {}", said(&done));
+    assert!(done.err.is_empty() && !done.out.contains('\x1b'), "nothing is drawn in a pipe");
+}
+
+#[test]
+fn the_demo_shows_a_bar_on_a_terminal_and_takes_it_away() {
+    let folder = Gate::new();
+    let line = format!("{} demo", env!("CARGO_BIN_EXE_pskgate"));
+    let mut script = std::process::Command::new("script");
+    script.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
+    script.current_dir(folder.folder()).env("LC_ALL", "C");
+    let mut screen = Process::spawn("script", "the Debian package bsdutils", &mut script);
+    assert_eq!(screen.wait(std::time::Duration::from_secs(90)).code(), Some(0));
+    let out = screen.out();
+    assert!(out.contains("\rTLS 1.3  [") && out.contains("B/s back\x1b[K"), "{out:?}");
+    assert!(out.contains("\r\x1b[KTLS 1.3: TLSv1.3"), "the result stands in its place: {out:?}");
 }
 
 #[test]

@@ -32,6 +32,7 @@ fn folder(conf: &str) -> tempfile::TempDir {
 fn programs(folder: &Path) -> [(&'static str, Command); 2] {
     let mut ours = Command::new(env!("CARGO_BIN_EXE_pskgate"));
     ours.args(["run", "--format", "stunnel", "x.conf"]).current_dir(folder);
+    ours.env("RUNTIME_DIRECTORY", folder);
     let mut theirs = Command::new("stunnel4");
     theirs.arg("x.conf").current_dir(folder);
     [("pskgate", ours), ("stunnel4", theirs)]
@@ -198,6 +199,7 @@ fn a_pipe_is_given_back_as_it_was() {
     );
     let mut shell = Command::new("sh");
     shell.args(["-c", &script]).current_dir(folder.path());
+    shell.env("RUNTIME_DIRECTORY", folder.path());
     let process = Process::spawn("sh", "dash", &mut shell);
     let line = process.wait_for("flags", PATIENCE);
     let flags = u32::from_str_radix(line.split_whitespace().last().unwrap(), 8).unwrap();

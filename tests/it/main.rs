@@ -3,6 +3,7 @@
 
 mod cli;
 mod config_cases;
+mod control;
 mod daemon;
 mod dead_peers;
 mod differential;

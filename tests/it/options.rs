@@ -260,6 +260,7 @@ fn every_socket_option_is_set_on_every_side() {
     // -D: the program is the child, so that it ends with the test, and strace with it.
     command.args(["-D", "-f", "-e", "trace=setsockopt,accept4,listen,connect", "-o", "trace"]);
     command.arg(env!("CARGO_BIN_EXE_pskgate")).args(["run", "x.conf"]).current_dir(&folder);
+    command.env("RUNTIME_DIRECTORY", &folder);
     let mut process = Process::spawn("strace", "the Debian package strace", &mut command);
     crate::harness::until("the port", PATIENCE, || {
         std::fs::read_to_string(folder.join("trace")).ok()?.contains("listen(").then_some(())

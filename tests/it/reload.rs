@@ -391,6 +391,7 @@ fn a_log_that_nobody_reads_stops_neither_the_tunnel_nor_a_reload() {
     let child = std::process::Command::new(env!("CARGO_BIN_EXE_pskgate"))
         .args(["run", "pskgate.toml"])
         .current_dir(folder.path())
+        .env("RUNTIME_DIRECTORY", folder.path())
         .stderr(std::process::Stdio::piped())
         .spawn();
     let mut server = Unread(child.expect("it starts"));

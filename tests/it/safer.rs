@@ -51,6 +51,7 @@ impl End {
         };
         let mut command = Command::new(&program);
         command.arg("end.conf").current_dir(folder.path());
+        command.env("RUNTIME_DIRECTORY", folder.path());
         let name = program.file_name().unwrap().to_string_lossy().into_owned();
         let process = Process::spawn(&name, "the Debian package stunnel4", &mut command);
         process.wait_for("Accepting new connections", PATIENCE);

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::Place;
 use super::site::{Site, shown};
 use crate::cli::refusal::Refusal;
-use crate::cli::{exit, say, table};
+use crate::cli::{control_client, exit, say, table};
 use crate::observe::status::{IdentityStatus, Status};
 
 /// One line of a key file.
@@ -44,8 +44,8 @@ pub(super) fn main(place: &Place, json: bool) -> Result<u8, Refusal> {
 }
 
 /// What the program that runs this configuration tells; nothing if none can be asked.
-fn running(_: &Site) -> Option<Status> {
-    None
+fn running(site: &Site) -> Option<Status> {
+    control_client::running(site.file.as_deref()?)
 }
 
 fn rows(site: &Site, status: Option<&Status>) -> Vec<Row> {

@@ -9,6 +9,8 @@ use crate::config::diagnostic::{Report, Severity};
 use crate::config::model::{Authentication, Config, Dialect, Mode, ServiceConfig};
 use crate::config::wires::{self, Wire};
 use crate::daemon::Plan;
+#[cfg(unix)]
+use crate::daemon::privileges::Privileges;
 use crate::secrets::{self, Entry, Identity, IdentityRule, OnDuplicate, OnLoosePermissions, Rules};
 
 use super::Place;
@@ -46,6 +48,8 @@ impl Holder {
 /// All of them.
 #[derive(Debug)]
 pub(super) struct Site {
+    /// The configuration, in either language; unset for a key file.
+    pub(super) file: Option<PathBuf>,
     /// The configuration, if it is a native one.
     pub(super) native: Option<PathBuf>,
     /// In the order of the file; at least one.
@@ -63,7 +67,13 @@ impl Site {
             return of_key_file(file);
         }
         let file = place.config.clone().unwrap_or_else(paths::default_config);
-        let (config, mut findings) = config::survey(&file, place.format.into());
+        #[cfg_attr(not(unix), allow(unused_mut))]
+        let (mut config, mut findings) = config::survey(&file, place.format.into());
+        #[cfg(unix)]
+        if let Some(config) = &mut config {
+            // For whom the key files may belong to.
+            let _ = Privileges::of(config, &mut findings);
+        }
         if let Some(config) = &config {
             // What a start would say: keys that are not taken are not worth an edit.
             Plan::build(config, &mut findings);
@@ -77,7 +87,7 @@ impl Site {
         let native = (config.dialect == Dialect::Native).then(|| config.file.clone());
         let text = native.as_ref().and_then(|file| std::fs::read_to_string(file).ok());
         let wires = wires::declared(text.as_deref().unwrap_or_default());
-        Ok(Self { native, holders, wires, findings })
+        Ok(Self { file: Some(file), native, holders, wires, findings })
     }
 
     /// Says what is wrong; whether anything was.
@@ -131,7 +141,8 @@ fn of_key_file(file: &Path) -> Result<Site, Refusal> {
     }
     let holder = Holder { service: None, is_client: false, presents: None, paths, entries };
     let findings = Report::default();
-    Ok(Site { native: None, holders: vec![holder], wires: Vec::new(), findings })
+    let (file, native, wires) = (None, None, Vec::new());
+    Ok(Site { file, native, holders: vec![holder], wires, findings })
 }
 
 fn holders(config: &Config) -> Vec<Holder> {

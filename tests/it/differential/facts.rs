@@ -288,7 +288,7 @@ impl Running {
             Program::Pskgate => Command::new(env!("CARGO_BIN_EXE_pskgate")),
         };
         let said = std::fs::File::create(dir.join("said")).unwrap();
-        command.arg(&conf).current_dir(dir).stderr(said);
+        command.arg(&conf).current_dir(dir).env("RUNTIME_DIRECTORY", dir).stderr(said);
         let stdio = if case.inetd {
             let (ours, theirs) = UnixStream::pair().unwrap();
             let output: OwnedFd = theirs.try_clone().unwrap().into();
@@ -449,6 +449,10 @@ impl Running {
             };
             if flags == ACCEPTS && inodes.contains(inode) {
                 let name = Path::new(path).file_name().unwrap().to_string_lossy().into_owned();
+                // stunnel has no control socket, and nobody is served there.
+                if name == "case.sock" {
+                    continue;
+                }
                 found.push((name, Listening::Unix(path.into())));
             }
         }

@@ -103,6 +103,8 @@ impl Gate {
             }
         };
         command.arg("run").arg(&self.file).current_dir(self.folder());
+        // Its control socket is nobody else's.
+        command.env("RUNTIME_DIRECTORY", self.folder());
         let process = Process::spawn("pskgate", "cargo", &mut command);
         Pskgate { process, gate: self }
     }

@@ -252,7 +252,7 @@ pub struct Finished {
 /// Runs pskgate to its end in `folder`.
 pub fn pskgate<S: AsRef<OsStr>>(folder: &std::path::Path, arguments: &[S]) -> Finished {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pskgate"));
-    command.args(arguments).current_dir(folder);
+    command.args(arguments).current_dir(folder).env("RUNTIME_DIRECTORY", folder);
     let mut process = Process::spawn("pskgate", "cargo", &mut command);
     drop(process.stdin.take());
     // The demo carries 256 MB, and a debug build on a busy machine is slow.

@@ -65,6 +65,7 @@ impl Stage {
     pub fn command(&self) -> Command {
         let mut command = Command::new(self.path("stunnel"));
         command.current_dir(self.folder.path());
+        command.env("RUNTIME_DIRECTORY", self.folder.path());
         command
     }
 
@@ -73,6 +74,7 @@ impl Stage {
         let mut command = Command::new("sh");
         command.arg("-c").arg(script).current_dir(self.folder.path());
         command.env("STUNNEL", self.path("stunnel"));
+        command.env("RUNTIME_DIRECTORY", self.folder.path());
         command
     }
 

@@ -1,0 +1,32 @@
+//! `kick`: ends sessions of a running program.
+
+use super::control_client::{Trouble, Which};
+use super::{exit, say, units};
+use crate::daemon::control::{Answer, Command, Kick};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// A session's number, as `sessions` and the log have it, or the identity whose sessions end
+    #[arg(value_name = "NUMBER|IDENTITY")]
+    whom: String,
+    /// It is an identity, even if it looks like a number
+    #[arg(long)]
+    identity: bool,
+    #[command(flatten)]
+    which: Which,
+}
+
+pub(super) fn main(arguments: &Arguments) -> Result<u8, Trouble> {
+    let whom = match arguments.whom.parse() {
+        Ok(number) if !arguments.identity => Kick::Number(number),
+        _ => Kick::Identity(arguments.whom.clone()),
+    };
+    let mut program = arguments.which.one()?;
+    match program.ask(&Command::Kick(whom))? {
+        Answer::Kicked(count) => {
+            let said = say(&units::count(count as u64, "session ends", "sessions end"));
+            Ok(if count == 0 { exit::NONE } else { said })
+        }
+        other => Err(program.nonsense(&other)),
+    }
+}

@@ -1,0 +1,78 @@
+//! `status`: everything about the programs that run.
+
+pub(super) mod table;
+mod watch;
+mod words;
+
+use super::control_client::{Trouble, Which};
+use super::terminal::Style;
+use super::{exit, say};
+use crate::observe::status::Status;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    which: Which,
+    /// Print it as JSON: an object, or an array of them where several programs run
+    #[arg(long)]
+    json: bool,
+    /// Do so again and again, with rates in between
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        num_args = 0..=1,
+        default_missing_value = "1",
+        require_equals = false,
+        value_parser = seconds
+    )]
+    watch: Option<f64>,
+}
+
+/// Faster, the asking would be what is seen.
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.1..=86_400.0).contains(&seconds) => Ok(seconds),
+        _ => Err("write a number of seconds from 0.1 to 86400".into()),
+    }
+}
+
+pub(super) fn main(arguments: &Arguments) -> Result<u8, Trouble> {
+    if let Some(seconds) = arguments.watch {
+        return watch::main(&arguments.which, seconds, arguments.json);
+    }
+    let all = ask(&arguments.which)?;
+    if arguments.json {
+        return Ok(say(&document(&all, true)?));
+    }
+    let style = Style::now();
+    let texts: Vec<_> = all
+        .iter()
+        .map(|status| words::everything(status, &table::Rates::default(), &style, false))
+        .collect();
+    Ok(say(&texts.join("\n\n")))
+}
+
+fn ask(which: &Which) -> Result<Vec<Status>, Trouble> {
+    let mut programs = which.all()?;
+    programs.iter_mut().map(super::control_client::Program::status).collect()
+}
+
+/// One program as an object, several as an array.
+fn document(all: &[Status], pretty: bool) -> Result<String, Trouble> {
+    match all {
+        [one] => json(one, pretty),
+        several => json(&several, pretty),
+    }
+}
+
+/// Text for programs.
+pub(super) fn json(value: &impl serde::Serialize, pretty: bool) -> Result<String, Trouble> {
+    let text = match pretty {
+        true => serde_json::to_string_pretty(value),
+        false => serde_json::to_string(value),
+    };
+    text.map_err(|error| Trouble {
+        code: exit::INTERNAL,
+        words: format!("cannot write this as JSON: {error}"),
+    })
+}

@@ -1,0 +1,167 @@
+//! `status --watch`: in place on a terminal, line after line in a pipe.
+
+use std::future::Future;
+use std::io::{self, Write};
+use std::pin::pin;
+use std::time::Duration;
+
+use super::table::Rates;
+use super::{document, words};
+use crate::cli::control_client::{Program, Trouble, Which};
+use crate::cli::terminal::Style;
+use crate::cli::{exit, run, units};
+use crate::config::diagnostic::escape;
+use crate::observe::status::Status;
+
+/// Hides the cursor, which would jump about, and shows it again when this goes.
+struct Screen;
+
+impl Screen {
+    fn begin() -> io::Result<Self> {
+        let screen = Self;
+        print("\x1b[?25l\x1b[2J")?;
+        Ok(screen)
+    }
+
+    /// Writes over what stands there: nothing flickers.
+    fn draw(&self, text: &str, (_, lines): (usize, usize)) -> io::Result<()> {
+        let mut frame = String::from("\x1b[H");
+        // The last line stays free: a newline in it would scroll.
+        for line in text.lines().take(lines.saturating_sub(1)) {
+            frame.push_str(line);
+            frame.push_str("\x1b[K\r\n");
+        }
+        frame.push_str("\x1b[J");
+        print(&frame)
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        let _ = print("\x1b[?25h");
+    }
+}
+
+fn print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+pub(super) fn main(which: &Which, seconds: f64, json: bool) -> Result<u8, Trouble> {
+    let mut programs = which.all()?;
+    let runtime = run::runtime().map_err(|error| Trouble {
+        code: exit::INTERNAL,
+        words: format!("cannot wait for signals: {error}"),
+    })?;
+    runtime.block_on(watch(&mut programs, Duration::from_secs_f64(seconds), json))
+}
+
+async fn watch(programs: &mut [Program], pause: Duration, json: bool) -> Result<u8, Trouble> {
+    let interrupted = interrupted().map_err(|error| trouble(&error))?;
+    let mut interrupted = pin!(interrupted);
+    let mut before: Vec<Status> = Vec::new();
+    let mut screen = None;
+    let mut ticks = tokio::time::interval(pause);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            // It is no failure to have seen enough.
+            () = &mut interrupted => return Ok(exit::OK),
+            _ = ticks.tick() => {}
+        }
+        let now = programs.iter_mut().map(Program::status).collect::<Result<Vec<_>, _>>()?;
+        let style = Style::now();
+        let written = match style.size {
+            _ if json => document(&now, false).map(|line| print(&(line + "\n")))?,
+            None => print(&lines(&before, &now)),
+            Some(size) => show(&mut screen, &frame(&before, &now, &style), size),
+        };
+        match written {
+            Ok(()) => before = now,
+            // A reader that has gone, as `head` does, has seen enough as well.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(exit::OK),
+            Err(error) => return Err(trouble(&error)),
+        }
+    }
+}
+
+fn show(screen: &mut Option<Screen>, text: &str, size: (usize, usize)) -> io::Result<()> {
+    if screen.is_none() {
+        *screen = Some(Screen::begin()?);
+    }
+    screen.as_ref().map_or(Ok(()), |screen| screen.draw(text, size))
+}
+
+fn trouble(error: &io::Error) -> Trouble {
+    Trouble { code: exit::IO, words: format!("cannot go on watching: {error}") }
+}
+
+fn rates(before: &[Status], now: &Status) -> Rates {
+    let same = before.iter().find(|old| old.pid == now.pid);
+    same.map(|old| Rates::between(old, now)).unwrap_or_default()
+}
+
+fn frame(before: &[Status], now: &[Status], style: &Style) -> String {
+    let texts: Vec<_> = now
+        .iter()
+        .map(|status| words::everything(status, &rates(before, status), style, true))
+        .collect();
+    texts.join("\n\n")
+}
+
+/// A line for each program and each session, that can be read by itself.
+fn lines(before: &[Status], now: &[Status]) -> String {
+    let mut text = String::new();
+    for status in now {
+        let rates = rates(before, status);
+        let time = escape(&status.now);
+        let sessions = status.services.iter().map(|service| service.sessions.len() as u64).sum();
+        text += &format!(
+            "{time} process {} {}, {}\n",
+            status.pid,
+            escape(&status.phase),
+            units::count(sessions, "session", "sessions")
+        );
+        for service in &status.services {
+            for session in &service.sessions {
+                text += &format!(
+                    "{time} [{}] session {} identity {} from {}: {} up, {} down, {}\n",
+                    escape(&service.name),
+                    session.number,
+                    escape(&session.identity),
+                    escape(&session.peer),
+                    units::bytes(session.bytes_up),
+                    units::bytes(session.bytes_down),
+                    units::rate(rates.of(&service.name, session))
+                );
+            }
+        }
+    }
+    text
+}
+
+/// Waits for whatever ends a program that somebody looks at: the cursor must come back then.
+#[cfg(unix)]
+fn interrupted() -> io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    })
+}
+
+/// Waits for Ctrl-C: the cursor must come back then.
+#[cfg(not(unix))]
+fn interrupted() -> io::Result<impl Future<Output = ()>> {
+    let mut interrupt = tokio::signal::windows::ctrl_c()?;
+    Ok(async move {
+        interrupt.recv().await;
+    })
+}

@@ -1,0 +1,75 @@
+//! The other end of the control socket: asks a running program. Synchronous, as who asks has nothing
+//! else to do.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use super::{Answer, Command};
+
+/// The longest answer: 100,000 identities have 30 MB.
+const LONGEST: u64 = 256 * 1024 * 1024;
+
+#[cfg(unix)]
+type Stream = std::os::unix::net::UnixStream;
+#[cfg(windows)]
+type Stream = std::fs::File;
+
+/// A connection over which one question after the other can be asked.
+#[derive(Debug)]
+pub struct Client {
+    stream: BufReader<Stream>,
+}
+
+impl Client {
+    /// Connects.
+    ///
+    /// # Errors
+    /// The system's: nobody listens there, or not for this user.
+    #[cfg(unix)]
+    pub fn connect(path: &Path, patience: Duration) -> io::Result<Self> {
+        let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
+        // Holds for connecting too, when the queue of the other end is full.
+        socket.set_write_timeout(Some(patience))?;
+        socket.set_read_timeout(Some(patience))?;
+        socket.connect(&socket2::SockAddr::unix(path)?)?;
+        Ok(Self { stream: BufReader::new(socket.into()) })
+    }
+
+    /// Connects.
+    ///
+    /// # Errors
+    /// The system's: nobody listens there, or not for this user.
+    #[cfg(windows)]
+    pub fn connect(path: &Path, _: Duration) -> io::Result<Self> {
+        let pipe = std::fs::File::options().read(true).write(true).open(path)?;
+        Ok(Self { stream: BufReader::new(pipe) })
+    }
+
+    /// Asks, and waits for the answer: `patience` for each part of it, or for ever.
+    ///
+    /// # Errors
+    /// The system's; and what is no answer that this version knows.
+    pub fn ask(&mut self, command: &Command, patience: Option<Duration>) -> io::Result<Answer> {
+        #[cfg(unix)]
+        self.stream.get_ref().set_read_timeout(patience)?;
+        #[cfg(windows)]
+        let _ = patience;
+        let mut line = serde_json::to_vec(command)?;
+        line.push(b'\n');
+        // The answer to a connection for which there is no room may be here already.
+        let sent = self.stream.get_mut().write_all(&line);
+        let mut answer = Vec::new();
+        let read = self.stream.by_ref().take(LONGEST).read_until(b'\n', &mut answer);
+        if answer.is_empty() {
+            sent?;
+            read?;
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        read?;
+        serde_json::from_slice(&answer).map_err(|_| {
+            let words = "the answer is none that this version knows: is another version running?";
+            io::Error::new(io::ErrorKind::InvalidData, words)
+        })
+    }
+}

@@ -1,0 +1,231 @@
+//! One connection to the control socket: requests and answers, a line of JSON each.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::access::Access;
+use super::{Answer, Command, Kick, Right};
+use crate::daemon::Request;
+use crate::observe::event::{Event, Scope};
+use crate::observe::limit::Limiter;
+use crate::secrets::escape;
+
+/// The longest request: a kick with an identity of 255 bytes, each escaped, has half of it.
+const LONGEST: usize = 4096;
+/// To send a request that has begun, and to take an answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// For whoever was refused to take the words and go.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Who is at the other end, as the system tells.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Caller {
+    /// The user's number, where there is such a thing.
+    pub(super) user: Option<u32>,
+    /// The process's number.
+    pub(super) process: Option<i32>,
+}
+
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.user {
+            Some(user) => write!(f, "user {user}")?,
+            None => f.write_str("a user of this machine")?,
+        }
+        match self.process {
+            Some(process) => write!(f, " (process {process})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What every conversation needs.
+#[derive(Debug, Clone)]
+pub(super) struct Desk {
+    pub(super) requests: mpsc::Sender<Request>,
+    pub(super) access: watch::Receiver<Access>,
+    /// For lines that anybody who can connect may cause.
+    pub(super) limiter: Arc<Limiter>,
+    /// Set when no further request is taken.
+    pub(super) closing: watch::Receiver<bool>,
+}
+
+/// Answers until the peer has no more questions, breaks a rule, or takes too long. `busy` is set while
+/// a request is worked on.
+pub(super) async fn converse(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    caller: Caller,
+    mut desk: Desk,
+    busy: Arc<AtomicBool>,
+) {
+    let mut lines = Lines::default();
+    loop {
+        let line = tokio::select! {
+            line = lines.next(&mut stream) => line,
+            // Fails when whoever could set it has gone, and that means the same.
+            _ = desk.closing.wait_for(|closing| *closing) => return,
+        };
+        let (answer, last) = match line {
+            Ok(None) => return,
+            Err(Wrong::Connection) => return,
+            Err(Wrong::Request(words)) => (Answer::Refused(words.into()), true),
+            Ok(Some(line)) => match understand(&line) {
+                Ok(command) => {
+                    busy.store(true, Ordering::Relaxed);
+                    (desk.answer(command, caller).await, false)
+                }
+                Err(words) => (Answer::Refused(words.into()), true),
+            },
+        };
+        let written = timeout(PATIENCE, write(&mut stream, &answer)).await;
+        busy.store(false, Ordering::Relaxed);
+        if !matches!(written, Ok(Ok(()))) {
+            return;
+        }
+        if last {
+            return leave(stream).await;
+        }
+    }
+}
+
+/// Closes after the last word. Linux resets a connection that is closed with something unread, and the
+/// peer would never see why.
+async fn leave(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+    let mut sink = [0; 1024];
+    let _ = timeout(FAREWELL, async {
+        if stream.shutdown().await.is_ok() {
+            while matches!(stream.read(&mut sink).await, Ok(1..)) {}
+        }
+    })
+    .await;
+}
+
+/// What somebody hears for whom there is no room.
+pub(super) async fn turn_away(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+    let full = Answer::Refused("too many others are asking; try again in a moment".into());
+    if let Ok(Ok(())) = timeout(FAREWELL, write(&mut stream, &full)).await {
+        leave(stream).await;
+    }
+}
+
+impl Desk {
+    async fn answer(&self, command: Command, caller: Caller) -> Answer {
+        if command.right() > self.access.borrow().right(caller.user) {
+            let what = Named(&command);
+            self.limiter.log(&Event::Denied { what: &what, who: &caller }, Scope::PROGRAM);
+            return Answer::Denied(format!(
+                "{caller} may look, but not order a {}: the configuration's `[control] \
+                 command-users` says who may",
+                command.word()
+            ));
+        }
+        if command.right() == Right::Command {
+            let what = Named(&command);
+            Event::Ordered { what: &what, who: &caller }.log(Scope::PROGRAM);
+        }
+        let (asked, answer) = oneshot::channel();
+        let stopping = || Answer::Refused("the program is stopping".into());
+        match self.requests.send(Request::Ask(command, asked)).await {
+            Ok(()) => answer.await.unwrap_or_else(|_| stopping()),
+            Err(_) => stopping(),
+        }
+    }
+}
+
+/// A request as a line of the log has it.
+struct Named<'a>(&'a Command);
+
+impl fmt::Display for Named<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Command::Kick(Kick::Number(number)) => write!(f, "kick session {number}"),
+            Command::Kick(Kick::Identity(identity)) => {
+                write!(f, "kick identity {}", escape(identity.as_bytes()))
+            }
+            other => f.write_str(other.word()),
+        }
+    }
+}
+
+/// What is wrong with a line. Never in the parser's words: they quote what was sent.
+fn understand(line: &[u8]) -> Result<Command, &'static str> {
+    serde_json::from_slice(line).map_err(|error| match error.classify() {
+        serde_json::error::Category::Data => {
+            "this is no request that is known here: `status`, `reload` and `kick` are"
+        }
+        _ => "a request is one JSON object on a line",
+    })
+}
+
+async fn write(stream: &mut (impl AsyncWrite + Unpin), answer: &Answer) -> io::Result<()> {
+    let mut line = serde_json::to_vec(answer)?;
+    line.push(b'\n');
+    stream.write_all(&line).await?;
+    stream.flush().await
+}
+
+/// Why there is no line.
+enum Wrong {
+    /// Nothing can be said to the peer any more.
+    Connection,
+    /// It broke a rule.
+    Request(&'static str),
+}
+
+/// What has come and was not asked for yet.
+#[derive(Default)]
+struct Lines {
+    kept: Vec<u8>,
+    /// By when the line that has begun must be whole.
+    until: Option<Instant>,
+}
+
+impl Lines {
+    /// The next line; none at the end. Cancel safe.
+    async fn next(
+        &mut self,
+        stream: &mut (impl AsyncRead + Unpin),
+    ) -> Result<Option<Vec<u8>>, Wrong> {
+        let mut piece = [0; 1024];
+        loop {
+            if let Some(end) = self.kept.iter().position(|byte| *byte == b'\n') {
+                let rest = self.kept.split_off(end + 1);
+                let mut line = std::mem::replace(&mut self.kept, rest);
+                self.until = None;
+                line.truncate(end);
+                return if end > LONGEST { Err(too_long()) } else { Ok(Some(line)) };
+            }
+            if self.kept.len() > LONGEST {
+                return Err(too_long());
+            }
+            let read = stream.read(&mut piece);
+            let count = if self.kept.is_empty() {
+                read.await
+            } else {
+                let until = *self.until.get_or_insert_with(|| Instant::now() + PATIENCE);
+                let late = Wrong::Request("a request must be whole within 10 s");
+                timeout_at(until, read).await.map_err(|_| late)?
+            };
+            match count {
+                Ok(0) if self.kept.is_empty() => return Ok(None),
+                Ok(0) => return Err(Wrong::Request("a request ends with a newline")),
+                Ok(count) => self.kept.extend_from_slice(&piece[..count]),
+                Err(_) => return Err(Wrong::Connection),
+            }
+        }
+    }
+}
+
+fn too_long() -> Wrong {
+    Wrong::Request("a request has at most 4096 bytes")
+}
+
+#[cfg(test)]
+mod tests;

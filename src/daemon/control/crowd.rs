@@ -1,0 +1,103 @@
+//! How many may ask at once, and who goes when there are more.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Interval;
+
+use super::Right;
+use super::access::Access;
+use super::conversation::{Caller, Desk, converse, turn_away};
+use crate::daemon::Request;
+use crate::observe::limit::Limiter;
+
+/// Connections at once. People and scripts need a few; a descriptor each, and sessions need them too.
+const MOST: usize = 16;
+/// For answers that are under way when the window closes.
+const FAREWELL: Duration = Duration::from_secs(10);
+/// How often lines that were withheld are counted out.
+const SETTLE: Duration = Duration::from_secs(30);
+
+/// The open connections; they end with this.
+pub(in crate::daemon) struct Crowd {
+    tasks: JoinSet<()>,
+    members: Vec<Member>,
+    desk: Desk,
+    closing: watch::Sender<bool>,
+    settle: Interval,
+}
+
+/// One of them, in the order of their coming.
+struct Member {
+    task: AbortHandle,
+    busy: Arc<AtomicBool>,
+    right: Right,
+}
+
+impl Crowd {
+    /// Must be called inside a runtime.
+    pub(in crate::daemon) fn new(
+        requests: mpsc::Sender<Request>,
+        access: watch::Receiver<Access>,
+    ) -> Self {
+        let (closing, closes) = watch::channel(false);
+        let limiter = Arc::new(Limiter::default());
+        let desk = Desk { requests, access, limiter, closing: closes };
+        let settle = tokio::time::interval(SETTLE);
+        Self { tasks: JoinSet::new(), members: Vec::new(), desk, closing, settle }
+    }
+
+    /// Begins a conversation, if there is room or room can be made.
+    pub(super) fn admit(
+        &mut self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        caller: Caller,
+    ) {
+        self.members.retain(|member| !member.task.is_finished());
+        let right = self.desk.access.borrow().right(caller.user);
+        if self.members.len() >= MOST && !self.make_room(right) {
+            // A word costs a descriptor for a moment: not everybody gets one.
+            if self.tasks.len() < 2 * MOST {
+                self.tasks.spawn(turn_away(stream));
+            }
+            return;
+        }
+        let busy = Arc::new(AtomicBool::new(false));
+        let task = self.tasks.spawn(converse(stream, caller, self.desk.clone(), busy.clone()));
+        self.members.push(Member { task, busy, right });
+    }
+
+    /// Ends the connection that has been silent longest. Who may only look makes no room among those
+    /// who may give orders.
+    fn make_room(&mut self, right: Right) -> bool {
+        let idle = |member: &Member| !member.busy.load(Ordering::Relaxed);
+        let of = |most: Right| {
+            self.members.iter().position(|member| idle(member) && member.right <= most)
+        };
+        let Some(at) = of(Right::Read).or_else(|| of(right)) else { return false };
+        self.members.remove(at).task.abort();
+        true
+    }
+
+    /// Keeps house between two connections: never ready. Cancel safe.
+    pub(super) async fn keep(&mut self) {
+        loop {
+            tokio::select! {
+                Some(_) = self.tasks.join_next() => {}
+                _ = self.settle.tick() => self.desk.limiter.settle(),
+            }
+        }
+    }
+
+    /// Takes no further request, and lets those who wait have their answers.
+    pub(super) async fn finish(mut self) {
+        self.closing.send_replace(true);
+        let all = async { while self.tasks.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(FAREWELL, all).await;
+        self.desk.limiter.settle();
+    }
+}
