@@ -319,7 +319,7 @@ fn watching_in_a_pipe_adds_lines_and_ends_in_order() {
     watch.args(["status", "--watch", "0.1", "pskgate.toml"]).current_dir(pair.server.folder());
     watch.env("RUNTIME_DIRECTORY", pair.server.folder());
     let mut watch = Process::spawn("pskgate", "cargo", &mut watch);
-    watch.wait_for(&format!("identity \"{IDENTITY}\" from 127.0.0.1:"), PATIENCE);
+    watch.wait_for(&format!("identity {IDENTITY} from 127.0.0.1:"), PATIENCE);
     until("a rate that was measured", PATIENCE, || {
         plain.echo(&[b'x'; 10_000]);
         let moves = |line: &str| line.ends_with("B/s") && !line.ends_with(" 0 B/s");

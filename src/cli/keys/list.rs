@@ -81,12 +81,12 @@ fn rows(site: &Site, status: Option<&Status>) -> Vec<Row> {
     let mut told: BTreeMap<(&str, &str), &IdentityStatus> = BTreeMap::new();
     for service in &status.services {
         for identity in &service.identities {
-            told.insert((&service.name, bare(&identity.wire)), identity);
+            told.insert((&service.name, identity.wire.as_str()), identity);
         }
     }
     for row in &mut rows {
         for service in &row.services {
-            let Some(told) = told.get(&(service.as_str(), bare(&row.identity))) else { continue };
+            let Some(told) = told.get(&(service.as_str(), row.identity.as_str())) else { continue };
             // Times of one form and one zone: the later one is the greater text.
             row.last_use = row.last_use.take().max(told.last_use.clone());
             row.sessions = row.sessions.map(|sessions| sessions + told.sessions);
@@ -94,11 +94,6 @@ fn rows(site: &Site, status: Option<&Status>) -> Vec<Row> {
         }
     }
     rows
-}
-
-/// A name without the quotes that its escaped form has.
-fn bare(name: &str) -> &str {
-    name.strip_prefix('"').and_then(|name| name.strip_suffix('"')).unwrap_or(name)
 }
 
 fn lines(rows: &[Row]) -> String {
@@ -156,7 +151,7 @@ mod tests {
         };
         site.wires = vec![wire("plc", "plc"), wire("plc", "plc~2")];
         let told = IdentityStatus {
-            wire: "\"plc~2\"".into(),
+            wire: "plc~2".into(),
             last_use: Some("2026-01-02T03:04:05Z".into()),
             sessions: 2,
             ..IdentityStatus::default()

@@ -158,17 +158,12 @@ fn needed(widths: &[u16], hidden: &[bool]) -> usize {
     all.saturating_sub(GAP.into())
 }
 
-/// An identity, and what it is called on the wire if that differs. The quotes of the log are of no use
-/// in a column.
+/// An identity, and what it is called on the wire if that differs.
 fn named(session: &SessionStatus) -> String {
-    let bare = |text: &str| {
-        let inner = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-        escape(inner.unwrap_or(text))
-    };
-    let identity = bare(&session.identity);
-    match session.wire.as_deref().map(bare) {
-        Some(wire) if wire != identity => format!("{identity} [{wire}]"),
-        _ => identity,
+    let identity = escape(&session.identity);
+    match session.wire.as_deref().map(escape) {
+        Some(wire) => format!("{identity} [{wire}]"),
+        None => identity,
     }
 }
 

@@ -4,8 +4,8 @@ use crate::observe::status::ServiceStatus;
 fn status(bytes: u64, uptime: f64) -> Status {
     let session = |number: u64, identity: &str, wire: Option<&str>, bytes| SessionStatus {
         number,
-        identity: format!("\"{identity}\""),
-        wire: wire.map(|name| format!("\"{name}\"")),
+        identity: identity.to_owned(),
+        wire: wire.map(str::to_owned),
         peer: format!("192.168.100.{number}:54321"),
         target: "127.0.0.1:3000".into(),
         version: "TLSv1.3".into(),
@@ -14,10 +14,8 @@ fn status(bytes: u64, uptime: f64) -> Status {
         bytes_up: bytes,
         ..SessionStatus::default()
     };
-    let sessions = vec![
-        session(7, "plc-01", Some("plc-01~2"), bytes),
-        session(8, "plc-02", Some("plc-02"), bytes / 4),
-    ];
+    let sessions =
+        vec![session(7, "plc-01", Some("plc-01~2"), bytes), session(8, "plc-02", None, bytes / 4)];
     let service = ServiceStatus { name: "tls".into(), sessions, ..ServiceStatus::default() };
     Status { pid: 1, uptime, services: vec![service], ..Status::default() }
 }
