@@ -7,7 +7,8 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::{Bound, Held, Load, Plan, Prepared, Running, limits, one_line, warn};
+use super::plan::{Bound, Held, Plan, Prepared, limits};
+use super::{Load, Running, one_line, warn};
 use crate::config::diagnostic::{Diagnostic, Report, Severity};
 use crate::config::model::{Config, Endpoint, ServiceConfig, Source};
 use crate::net::Acceptable;

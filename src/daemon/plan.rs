@@ -1,0 +1,407 @@
+//! Build everything, then bind everything: what the start, `check` and a reload have in common.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+
+use super::budget::Budget;
+use super::outside::{self, Outside};
+use super::reload::{self, Current, Door, Live};
+use super::running::{Running, serve_stdio};
+use super::status::Record;
+use super::supervisor::Supervisor;
+use super::watcher::{self, Files};
+use super::{inside, privileges};
+use crate::config::diagnostic::{Diagnostic, Report, Severity};
+use crate::config::model::{
+    Authentication, Config, Decided, Dialect, Endpoint, Mode, Origin, ServiceConfig, Source,
+};
+use crate::net::{self, Listener};
+use crate::observe::event::{Event, Scope};
+use crate::secrets::SecretSet;
+#[cfg(unix)]
+use crate::sys::account;
+use crate::sys::process;
+use crate::tunnel::{Limits, Service, Setup, Shared};
+
+/// A configuration with everything that it needs read and built, and nothing begun.
+#[derive(Debug)]
+pub struct Plan {
+    pub(super) file: PathBuf,
+    pub(super) drain: Duration,
+    pub(super) files: Files,
+    pub(super) outside: Outside,
+    pub(super) services: Vec<(ServiceConfig, Setup)>,
+}
+
+/// A plan whose addresses are taken.
+#[derive(Debug)]
+pub struct Bound {
+    pub(super) file: PathBuf,
+    pub(super) drain: Duration,
+    pub(super) files: Files,
+    pub(super) outside: outside::Bound,
+    pub(super) services: Vec<Prepared>,
+}
+
+/// The addresses that a running program has already.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    pub(super) services: Vec<Endpoint>,
+    pub(super) outside: outside::Held,
+}
+
+/// A service that only has to begin.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub(super) config: ServiceConfig,
+    pub(super) setup: Setup,
+    /// Each under the addresses that the file names it by: one, unless it was inherited and stands
+    /// for all of its service's.
+    pub(super) listeners: Vec<(Vec<Endpoint>, Listener)>,
+}
+
+/// Why an address could not be taken.
+#[derive(Debug)]
+pub struct BindError {
+    /// In words, at the place where the address was written.
+    pub diagnostic: Diagnostic,
+    /// The system's kind.
+    pub kind: std::io::ErrorKind,
+    /// The service that wanted it.
+    pub service: String,
+}
+
+impl Plan {
+    /// Builds every service. Everything that is wrong with any of them goes to `report`; with an
+    /// error there, of whatever origin, there is no plan.
+    pub fn build(config: &Config, report: &mut Report) -> Option<Self> {
+        Self::replacing(config, Current::new(), report)
+    }
+
+    /// The same for a program that runs already: keys that did not change keep their sessions.
+    pub(super) fn replacing(
+        config: &Config,
+        mut current: Current,
+        report: &mut Report,
+    ) -> Option<Self> {
+        Self::with(config, report, |service, findings| {
+            let previous = current.get_mut(&service.name.value).and_then(VecDeque::pop_front);
+            Setup::build(service, previous.as_deref(), findings)
+        })
+    }
+
+    /// The same with keys that come from elsewhere, for all services alike.
+    pub fn with_secrets(
+        config: &Config,
+        secrets: &Arc<SecretSet>,
+        report: &mut Report,
+    ) -> Option<Self> {
+        Self::with(config, report, |service, findings| {
+            Setup::with_secrets(service, secrets.clone(), findings)
+        })
+    }
+
+    fn with(
+        config: &Config,
+        report: &mut Report,
+        mut build: impl FnMut(&ServiceConfig, &mut Vec<Diagnostic>) -> Result<Setup, Vec<Diagnostic>>,
+    ) -> Option<Self> {
+        let files = Files::look(files(config, report));
+        let mut services = Vec::new();
+        let mut findings = Vec::new();
+        for service in &config.services {
+            match build(service, &mut findings) {
+                Ok(setup) => services.push((service.clone(), setup)),
+                Err(errors) => findings.extend(errors),
+            }
+        }
+        findings.extend(selfies(&services));
+        // Two services may read one key file: its findings are said once.
+        for finding in findings {
+            if !report.diagnostics.contains(&finding) {
+                report.diagnostics.push(finding);
+            }
+        }
+        if report.has_errors() {
+            return None;
+        }
+        Some(Self {
+            file: config.file.clone(),
+            drain: config.drain_timeout.value,
+            files,
+            outside: Outside::of(config),
+            services,
+        })
+    }
+
+    /// How many services and identities there are.
+    pub fn size(&self) -> (usize, usize) {
+        let identities = self.services.iter().map(|(_, setup)| setup.secrets().len()).sum();
+        (self.services.len(), identities)
+    }
+
+    /// Takes every address. A busy one is tried again for 2 s.
+    ///
+    /// # Errors
+    /// Every address that could not be taken; those that could are given back.
+    pub fn bind(self) -> Result<Bound, Vec<BindError>> {
+        self.bind_beside(&Held::default(), Vec::new())
+    }
+
+    /// The same where the service manager has opened sockets already: those at a service's position
+    /// take the place of all of its addresses.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn bind_inherited(self, sockets: Vec<Vec<Listener>>) -> Result<Bound, Vec<BindError>> {
+        self.bind_beside(&Held::default(), sockets)
+    }
+
+    /// The same, but for addresses that are `held` already.
+    pub(super) fn bind_beside(
+        self,
+        held: &Held,
+        inherited: Vec<Vec<Listener>>,
+    ) -> Result<Bound, Vec<BindError>> {
+        let mut inherited = inherited.into_iter();
+        let mut services = Vec::new();
+        let mut errors = Vec::new();
+        let (held, seen) = (&held.services, &held.outside);
+        for (config, setup) in self.services {
+            let mut listeners = Vec::new();
+            let sockets = inherited.next().unwrap_or_default();
+            if !sockets.is_empty() {
+                let all: Vec<_> =
+                    config.accept().iter().map(|listen| listen.at.value.clone()).collect();
+                listeners.extend(sockets.into_iter().map(|socket| (all.clone(), socket)));
+                services.push(Prepared { config, setup, listeners });
+                continue;
+            }
+            for listen in config.accept().iter().filter(|listen| !held.contains(&listen.at)) {
+                let at = &listen.at.value;
+                match net::bind(listen, config.accept(), &config.sockets.accept) {
+                    Ok(bound) => {
+                        #[cfg(unix)]
+                        errors.extend(give_away(at, &config));
+                        listeners.extend(bound.into_iter().map(|l| (vec![at.clone()], l)));
+                    }
+                    Err(error) => errors.push(cannot_bind(&config, &listen.at, &error)),
+                }
+            }
+            let kept = config.accept().iter().any(|listen| held.contains(&listen.at));
+            if let (true, false, Some(last)) =
+                (listeners.is_empty(), kept || !errors.is_empty(), config.accept().last())
+            {
+                let nowhere = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable);
+                errors.push(cannot_bind(&config, &last.at, &nowhere));
+            }
+            services.push(Prepared { config, setup, listeners });
+        }
+        let outside = self.outside.bind(seen, &mut errors);
+        if errors.is_empty() {
+            let Self { file, drain, files, .. } = self;
+            Ok(Bound { file, drain, files, outside, services })
+        } else {
+            Err(errors)
+        }
+    }
+}
+
+/// Everything on disk that the configuration was made of.
+fn files(config: &Config, report: &Report) -> Vec<PathBuf> {
+    let mut all = vec![config.file.clone()];
+    all.extend(report.sources.keys().map(|file| config.base.join(file)));
+    // Of an included directory, what comes next is of interest too.
+    let folders = report.included.keys().filter_map(|file| file.parent());
+    all.extend(folders.map(|folder| config.base.join(folder)));
+    for service in &config.services {
+        let Authentication::Psk(psk) = &service.auth;
+        all.extend(psk.secrets.iter().map(|path| path.value.clone()));
+    }
+    all.sort();
+    all.dedup();
+    all
+}
+
+/// How many folders are watched on behalf of a configuration.
+pub fn watched(config: &Config, report: &Report) -> usize {
+    let files = files(config, report);
+    let folders = files.iter().flat_map(|file| watcher::folders(file));
+    folders.collect::<std::collections::BTreeSet<_>>().len()
+}
+
+/// Gives a Unix socket to whom its service names.
+#[cfg(unix)]
+fn give_away(at: &Endpoint, config: &ServiceConfig) -> Option<BindError> {
+    let Endpoint::Unix(path) = at else { return None };
+    let owner = &config.owner;
+    let said = owner.user.as_ref().or(owner.group.as_ref())?;
+    let given =
+        privileges::numbers(owner).and_then(|(user, group)| account::give(path, user, group));
+    let error = given.err()?;
+    let error = std::io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    Some(cannot_bind(config, said, &error))
+}
+
+fn cannot_bind<T>(config: &ServiceConfig, at: &Decided<T>, error: &std::io::Error) -> BindError {
+    use std::io::ErrorKind as Kind;
+    let help = match error.kind() {
+        Kind::AddrInUse => "another program has it: `ss -ltnp` shows which",
+        Kind::PermissionDenied => "ports below 1024 need root or CAP_NET_BIND_SERVICE",
+        Kind::AddrNotAvailable => "no interface of this machine has this address",
+        _ => "write an address of this machine and a free port",
+    };
+    let diagnostic = Diagnostic {
+        severity: Severity::Error,
+        code: "cannot-listen",
+        place: at.place().cloned(),
+        message: format!("service {} cannot listen on {error}", config.name.value),
+        label: None,
+        help: Some(help.into()),
+    };
+    BindError { diagnostic, kind: error.kind(), service: config.name.value.clone() }
+}
+
+/// RFC 9257, 4.1 ("Selfie"): with the same identity and key on a client and on a server end of this
+/// program, a peer can be made to talk to itself.
+fn selfies(services: &[(ServiceConfig, Setup)]) -> Vec<Diagnostic> {
+    let of = |mode| services.iter().filter(move |(config, _)| config.mode.value == mode);
+    let mut findings = Vec::new();
+    for (client, presented) in of(Mode::Client) {
+        for (server, accepted) in of(Mode::Server) {
+            let Authentication::Psk(psk) = &server.auth;
+            let severity = match (&psk.allow_shared_keys.value, &psk.allow_shared_keys.origin) {
+                (false, _) => Severity::Error,
+                (true, Origin::Default(Dialect::Stunnel)) => Severity::Warning,
+                (true, _) => continue,
+            };
+            // What counts is the identity that the client end presents.
+            let shared = presented.identity().filter(|identity| {
+                accepted.secrets().shared_with(presented.secrets()).any(|other| other == *identity)
+            });
+            if let Some(identity) = shared {
+                findings.push(Diagnostic {
+                    severity,
+                    code: "shared-with-client",
+                    place: server.name.place().cloned(),
+                    message: format!(
+                        "the client service {} and the server service {} have the identity \
+                         {identity} and its key in common",
+                        client.name.value, server.name.value
+                    ),
+                    label: None,
+                    help: Some(
+                        "give each direction a key of its own: with one, a peer can be made to \
+                         talk to itself (or say allow-shared-keys = true)"
+                            .into(),
+                    ),
+                });
+            }
+        }
+    }
+    findings
+}
+
+/// What the limit of descriptors leaves for sessions and for handshakes.
+fn shared() -> Arc<Shared> {
+    let Budget { sessions, handshakes } = Budget::of(process::raise_descriptor_limit());
+    Shared::new(sessions, handshakes)
+}
+
+pub(super) fn limits(config: &ServiceConfig) -> Limits {
+    let said = |limit: &Option<Decided<u32>>| limit.as_ref().map(|n| n.value as usize);
+    Limits {
+        sessions: said(&config.limits.max_sessions),
+        handshakes: said(&config.limits.max_handshakes),
+    }
+}
+
+impl Bound {
+    /// The same once the process has other rights, and `root` is its root directory if it changed.
+    pub fn settled(mut self, root: Option<&Path>) -> Self {
+        self.files.settle(|file| root.map_or_else(|| file.to_owned(), |root| inside(root, file)));
+        if let Some(root) = root {
+            self.outside.settle(root);
+        }
+        self
+    }
+
+    /// What a reload will not be able to read, now that the process has other rights. To be said at
+    /// the start: whoever takes a key away later relies on it.
+    pub fn out_of_reach(&self) -> Report {
+        let found = self.files.out_of_reach().into_iter().map(|(path, error)| {
+            let message = format!(
+                "a reload will be refused, because {} cannot be read any more: {error}",
+                path.display()
+            );
+            Diagnostic::warning("cannot-be-reloaded", message).help(
+                "let the user that it runs as read it (mode 0640 and that user's group), and put a \
+                 copy into the chroot if there is one; until then a restart does it",
+            )
+        });
+        Report { diagnostics: found.collect(), ..Report::default() }
+    }
+
+    /// The address of every listener, with its service.
+    pub fn addresses(&self) -> Vec<(String, String)> {
+        let mut all = Vec::new();
+        for service in &self.services {
+            for (_, listener) in &service.listeners {
+                all.push((service.config.name.value.clone(), listener.address().to_owned()));
+            }
+        }
+        all
+    }
+
+    /// Starts every service inside the current runtime.
+    ///
+    /// # Errors
+    /// The runtime has no room for a listener.
+    pub fn start(self) -> std::io::Result<Running> {
+        let (alive, all_gone) = mpsc::channel(1);
+        let shared = shared();
+        let mut live = Vec::new();
+        let mut only = None;
+        for Prepared { config, setup, listeners } in self.services {
+            let name = config.name.value.as_str();
+            let service = Service::new(name, setup, limits(&config), shared.clone());
+            let mut doors = Vec::new();
+            for (at, listener) in listeners {
+                let address = listener.address().to_owned();
+                let door = Door::open(&service, at, address, listener.into_async()?, &alive);
+                door.announce(&service, false);
+                doors.push(door);
+            }
+            if matches!(config.source, Source::Stdio) {
+                only = Some(serve_stdio(&service, &alive)?);
+            }
+            live.push(Live { service, doors });
+        }
+        reload::introduce(&live);
+        Event::Accepting.log(Scope::PROGRAM);
+        let settling = shared.clone();
+        tokio::spawn(async move { settling.settle().await });
+        let files = watch::Sender::new(self.files);
+        let inetd = only.is_some();
+        let windows = self.outside.open()?;
+        let record = Record::new(self.file);
+        Ok(Running {
+            live,
+            only,
+            inetd,
+            drain: self.drain,
+            files,
+            shared,
+            windows,
+            record,
+            alive,
+            all_gone,
+            supervisor: Supervisor::default(),
+            trouble: None,
+        })
+    }
+}
