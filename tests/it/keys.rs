@@ -251,6 +251,61 @@ fn a_native_file_is_told_that_two_names_are_one_and_keeps_its_comments() {
     assert_eq!(keys, secret(IDENTITY, KEY) + &done.out);
 }
 
+/// The whole of a rotation, as README has it: nobody is without a way in at any time.
+#[test]
+fn a_running_server_rotates_a_key_of_one_identity_and_says_when_the_old_one_may_go() {
+    let backend = Backend::echo();
+    let (port, own) = (free_port(), Backend::echo());
+    let rules = format!(
+        "[services.tls.identities.{IDENTITY}]\nmax-sessions = 1\nconnect = \"{}\"\n",
+        own.address()
+    );
+    let toml =
+        server_toml(backend.address(), "").replace("127.0.0.1:0", &format!("127.0.0.1:{port}"));
+    let server = Gate::new().toml(&(toml + &rules)).start();
+    let folder = server.folder();
+    let old = client(&server, IDENTITY, &secret(IDENTITY, KEY));
+    let session = Plain::connect(old.address("plain"));
+    session.echo(b"before");
+    let row = |name: &str| {
+        let rows = listed(folder, &["pskgate.toml"]);
+        rows.into_iter().find(|row| text_of(row, "identity") == name).expect("its row")
+    };
+    assert_eq!(row(IDENTITY)["sessions"], 1);
+    assert!(row(IDENTITY)["last-use"].is_string());
+
+    let done = well(folder, &["keys", "rotate", IDENTITY, "pskgate.toml"]);
+    let next = format!("{IDENTITY}~2");
+    let new = client(&server, &next, &done.out);
+    // One identity has one session: the new key waits until the old one has gone.
+    until("the new key to be known", PATIENCE, || {
+        server.log().contains(": reloaded;").then_some(())
+    });
+    assert_eq!(Plain::connect(new.address("plain")).end(), Ending::Rst);
+    server.wait_logged(&format!("turned \"{IDENTITY}\""));
+    session.echo(b"undisturbed");
+    drop(session);
+    until("the new key to get in", PATIENCE, || {
+        let mut stream = std::net::TcpStream::connect(new.address("plain")).ok()?;
+        std::io::Write::write_all(&mut stream, b"hello").ok()?;
+        std::io::Read::read_exact(&mut stream, &mut [0; 5]).ok()?;
+        let of_new = row(&next);
+        assert_eq!(text_of(&of_new, "belongs-to"), IDENTITY);
+        (of_new["sessions"] == 1 && row(IDENTITY)["sessions"] == 0).then_some(())
+    });
+    assert_eq!(backend.accepted(), 0, "both have the backend of their identity");
+
+    well(folder, &["keys", "remove", IDENTITY, "pskgate.toml"]);
+    // Let in a moment ago or not at all: its end is the same, and it does not come back.
+    for _ in 0..2 {
+        assert_eq!(Plain::connect(old.address("plain")).end(), Ending::Rst);
+    }
+    server.wait_logged("unknown identity");
+    let rows = listed(folder, &["pskgate.toml"]);
+    assert_eq!(rows.iter().map(|row| text_of(row, "identity")).collect::<Vec<_>>(), [&next]);
+    assert!(!server.log().contains("not reloaded"), "{}", server.log());
+}
+
 #[test]
 fn a_rotation_whose_key_cannot_be_written_declares_nothing() {
     let gate = Gate::new();

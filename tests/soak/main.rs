@@ -1,7 +1,9 @@
 //! Reloads and revocations for minutes, under full load: nobody who may be in notices anything.
 //!
 //! `scripts/soak` runs it. It prints its figures beside what they must be, and fails if one is missed.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, unreachable_pub, dead_code)]
+// What the other tests need of the harness is not all needed here.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, unreachable_pub)]
+#![allow(dead_code, unused_imports)]
 
 #[path = "../it/harness/mod.rs"]
 mod harness;
