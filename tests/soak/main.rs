@@ -128,24 +128,44 @@ struct State {
 
 struct Site {
     server: Pskgate,
-    member: Pskgate,
-    guest: Pskgate,
+    _clients: [Pskgate; 2],
+    /// Where members and guests connect.
+    member: SocketAddr,
+    guest: SocketAddr,
     backend: Backend,
     port: u16,
     extra: u16,
+}
+
+/// Lines of sessions would be millions.
+const QUIET: &str = "[log]\nlevel = \"notice\"\n";
+
+/// Starts an end that says nothing when it listens.
+fn start(gate: Gate, port: u16) -> Pskgate {
+    let running = gate.launch();
+    until("its port", PATIENCE, || connect(local(port)).ok());
+    running
+}
+
+/// A client end before the server end at `to`.
+fn client(to: u16, identity: &str, key: &str) -> (Pskgate, SocketAddr) {
+    let port = free_port();
+    let toml = QUIET.to_owned() + &client_toml(local(to), "").replace(IDENTITY, identity);
+    let toml = toml.replace("127.0.0.1:0", &format!("127.0.0.1:{port}"));
+    let gate = Gate::new().file("psk.txt", &secret(identity, key)).toml(&toml);
+    (start(gate, port), local(port))
 }
 
 impl Site {
     fn new() -> Self {
         let (port, extra) = (free_port(), free_port());
         let backend = Backend::echo();
-        let start = State { guest: false, more: false, extra: false };
-        let gate = Gate::new().toml(&Self::text(&backend, port, extra, start));
-        let server = gate.start();
-        let member = Gate::new().toml(&client_toml(local(port), "")).start();
-        let toml = client_toml(local(port), "").replace(IDENTITY, GUEST);
-        let guest = Gate::new().file("psk.txt", &secret(GUEST, OTHER_KEY)).toml(&toml).start();
-        Self { server, member, guest, backend, port, extra }
+        let first = State { guest: false, more: false, extra: false };
+        let gate = Gate::new().toml(&Self::text(&backend, port, extra, first));
+        let server = start(gate, port);
+        let (of_member, member) = client(port, IDENTITY, KEY);
+        let (of_guest, guest) = client(port, GUEST, OTHER_KEY);
+        Self { server, _clients: [of_member, of_guest], member, guest, backend, port, extra }
     }
 
     fn text(backend: &Backend, port: u16, extra: u16, state: State) -> String {
@@ -154,7 +174,7 @@ impl Site {
             false => format!("\"127.0.0.1:{port}\""),
         };
         let most = if state.more { 5001 } else { 5000 };
-        "[log]\nlevel = \"notice\"\n".to_owned()
+        QUIET.to_owned()
             + &server_toml(backend.address(), &format!("max-sessions = {most}"))
                 .replace("\"127.0.0.1:0\"", &accept)
     }
@@ -172,7 +192,7 @@ impl Site {
     }
 
     fn guest_is_in(&self) -> bool {
-        let Ok(mut stream) = connect(self.guest.address("plain")) else { return false };
+        let Ok(mut stream) = connect(self.guest) else { return false };
         let mut byte = [0];
         stream.write_all(b"?").is_ok() && stream.read_exact(&mut byte).is_ok()
     }
@@ -222,7 +242,7 @@ fn main() {
     let (reloads, revocations) = (numbers.next().unwrap_or(1000), numbers.next().unwrap_or(100));
     let site = Site::new();
     let book = Book::default();
-    let door = site.member.address("plain");
+    let door = site.member;
     let mut lines = Vec::new();
     std::thread::scope(|scope| {
         for _ in 0..LONG {
@@ -304,7 +324,7 @@ fn revoke(site: &Site, rounds: usize) -> Vec<Line> {
         state.guest = true;
         site.write(state);
         site.wait(state, 0);
-        let door = site.guest.address("plain");
+        let door = site.guest;
         let sessions: Vec<_> = (0..GUESTS)
             .map(|_| {
                 let mut stream = connect(door).expect("a door");
