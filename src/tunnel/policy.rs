@@ -29,6 +29,10 @@ pub(super) struct Policies {
     per_identity: Option<usize>,
     pub(super) when_full: When,
     pub(super) on_revocation: OnRevocation,
+    /// Whether there can be an objection to anybody who has a key: asked at every handshake.
+    pub(super) may_object: bool,
+    /// Whether the clock alone can change who may be here.
+    pub(super) expires: bool,
 }
 
 /// The rules of one identity.
@@ -82,7 +86,7 @@ impl Policies {
             |limit: &Option<Decided<u32>>| limit.as_ref().map(|limit| limit.value as usize);
         let ranges = |all: &[Decided<IpRange>]| all.iter().map(|range| range.value).collect();
         let mut by_wire = HashMap::new();
-        let mut all = Vec::new();
+        let mut all: Vec<Arc<Policy>> = Vec::new();
         for rules in &config.identities {
             let target = Target::Connect(rules.connect.clone());
             let wire = rules.wire.iter().map(|wire| Identity::new(&wire.value));
@@ -98,9 +102,13 @@ impl Policies {
             by_wire.extend(policy.wire.iter().map(|wire| (wire.clone(), policy.clone())));
             all.push(policy);
         }
+        let expires = all.iter().any(|policy| policy.expires.is_some());
+        let placed = all.iter().any(|policy| !policy.allow_from.is_empty());
         Self {
             by_wire,
             all,
+            may_object: expires || placed || !config.allow_from.is_empty(),
+            expires,
             allow_from: ranges(&config.allow_from),
             per_source: number(&config.limits.per_source),
             per_identity: number(&config.limits.per_identity),
@@ -145,18 +153,6 @@ impl Policies {
             return Some(Cause::NotFromHere);
         }
         now.is_after(own.and_then(Policy::end)).then_some(Cause::Expired)
-    }
-
-    /// Whether there can be such an objection.
-    pub(super) fn may_object(&self) -> bool {
-        let rules =
-            |policy: &Arc<Policy>| !policy.allow_from.is_empty() || policy.expires.is_some();
-        !self.allow_from.is_empty() || self.all.iter().any(rules)
-    }
-
-    /// Whether the clock alone can change who may be here.
-    pub(super) fn expires(&self) -> bool {
-        self.all.iter().any(|policy| policy.expires.is_some())
     }
 
     /// When the key under that name stops to be taken, and whether it has.

@@ -237,7 +237,7 @@ impl Service {
 
     /// Looks again who may be here, because time alone may have changed that.
     pub fn reconsider(&self) {
-        if self.setup().policies.expires() {
+        if self.setup().policies.expires {
             self.current.send_modify(|_| {});
         }
     }

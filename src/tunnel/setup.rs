@@ -166,7 +166,7 @@ impl Setup {
 
     /// The keys that a peer at that address can use now.
     pub(super) fn keys(self: &Arc<Self>, ip: Option<IpAddr>) -> Keys {
-        if !self.policies.may_object() {
+        if !self.policies.may_object {
             return Keys::all(self.secrets.clone());
         }
         let (setup, now) = (self.clone(), Now::read());

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use crate::harness::openssl::{psk, psk_of};
 use crate::harness::{
-    Backend, Ending, Gate, IDENTITY, OTHER_KEY, OpensslClient, PATIENCE, Stunnel, Tls, free_port,
-    server_toml, until,
+    Backend, Ending, Gate, IDENTITY, OTHER_KEY, OpensslClient, PATIENCE, Process, Stunnel, Tls,
+    free_port, local, server_toml, until,
 };
 
 fn conf(accept: &str, backend: &Backend) -> String {
@@ -82,5 +82,43 @@ fn nothing_is_told_before_the_key_is_proven() {
         let (bytes, ending) = backend.wait_end(0);
         assert!(bytes.starts_with(b"PROXY TCP4 127.0.0.1 127.0.0.1 ") && bytes.ends_with(b"\r\n"));
         assert_eq!(ending, Ending::Fin);
+    }
+}
+
+/// HAProxy takes the header of version 2 from us, and tells a backend of its own what it understood in
+/// version 1.
+#[test]
+fn haproxy_understands_the_second_version() {
+    let backend = Backend::recorder();
+    let (proxy, folder) = (free_port(), tempfile::TempDir::new().expect("a folder"));
+    let text = format!(
+        "defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 20s\n  timeout server 20s\n\
+         listen l\n  bind 127.0.0.1:{proxy} accept-proxy\n  server s {} send-proxy\n",
+        backend.address()
+    );
+    let file = folder.path().join("haproxy.cfg");
+    std::fs::write(&file, text).expect("written");
+    let mut command = std::process::Command::new("haproxy");
+    command.arg("-db").arg("-f").arg(&file);
+    let _haproxy = Process::spawn("haproxy", "the Debian package haproxy", &mut command);
+    until("haproxy's port", PATIENCE, || std::net::TcpStream::connect(local(proxy)).ok());
+    for (accept, bind, shown) in [
+        ("127.0.0.1:0", "127.0.0.7", "PROXY TCP4 127.0.0.7 127.0.0.1 "),
+        ("[::1]:0", "[::1]", "PROXY TCP6 ::1 ::1 "),
+    ] {
+        let before = backend.accepted();
+        let toml =
+            server_toml(local(proxy), "proxy-header = \"v2\"").replace("127.0.0.1:0", accept);
+        let gate = Gate::new().toml(&toml).start();
+        let arguments = ["-bind", &format!("{bind}:0"), "-quiet"].map(str::to_owned);
+        let mut client =
+            OpensslClient::start(gate.address("tls"), psk().into_iter().chain(arguments));
+        client.type_in("hello\n");
+        let got = until("the data behind both headers", PATIENCE, || {
+            let got = backend.so_far(before);
+            got.ends_with(b"hello\n").then_some(got)
+        });
+        let got = String::from_utf8(got).expect("text alone: the binary header was understood");
+        assert!(got.starts_with(shown) && got.matches("PROXY").count() == 1, "{got}");
     }
 }

@@ -57,11 +57,11 @@ const SYSTEM: &str = "/run/pskgate";
 
 #[cfg(unix)]
 fn folders() -> Vec<PathBuf> {
-    let mut all: Vec<_> = named("RUNTIME_DIRECTORY").into_iter().collect();
-    all.push(SYSTEM.into());
-    all.extend(runtime_folder());
-    all.dedup();
-    all
+    // Whoever is told a folder, as by systemd, has no business in the others.
+    match named("RUNTIME_DIRECTORY") {
+        Some(folder) => vec![folder],
+        None => [SYSTEM.into()].into_iter().chain(runtime_folder()).collect(),
+    }
 }
 
 /// A folder of a variable's, which systemd may fill with several, parted by colons. Relative ones
