@@ -110,7 +110,7 @@ fn service_status(service: &Arc<Service>, view: &View<'_>) -> ServiceStatus {
     let all = service.sessions();
     let sessions: Vec<_> = all.iter().filter_map(|(n, info)| session(*n, info)).collect();
     let counted = service.counters.read();
-    let open = all.iter().map(|(_, info)| info.bytes());
+    let open = all.iter().filter(|(_, info)| !info.is_over()).map(|(_, info)| info.bytes());
     let (up, down) = open.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
     let live = view.live.iter().find(|live| Arc::ptr_eq(&live.service, service));
     ServiceStatus {
