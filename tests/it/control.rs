@@ -190,6 +190,27 @@ fn what_a_session_carried_is_counted_once_while_its_backend_takes_its_time_to_cl
 }
 
 #[test]
+fn a_status_of_thousands_of_identities_is_whole_however_many_ask_at_once() {
+    let backend = Backend::echo();
+    let keys: String =
+        (0..3000).map(|n| secret(&format!("plc-{n}"), &format!("{n:04}{KEY}"))).collect();
+    let toml = server_toml(backend.address(), "");
+    let server = Gate::new().file("psk.txt", &keys).toml(&toml).start();
+    let path = socket(&server);
+    let all: Vec<_> = (0..8).map(|_| connect(&path)).collect();
+    for stream in &all {
+        let mut to = stream;
+        to.write_all(b"{\"command\":\"status\"}\n").expect("it takes the question");
+    }
+    for stream in &all {
+        let mut answer = String::new();
+        BufReader::new(stream).read_line(&mut answer).expect("an answer");
+        assert!(answer.starts_with("{\"status\":") && answer.ends_with("}\n"));
+        assert_eq!(answer.matches("\"wire\":\"plc-").count(), 3000);
+    }
+}
+
+#[test]
 fn kick_ends_one_session_or_all_of_an_identity_and_says_how_many() {
     let backend = Backend::echo();
     let pair = Pair::new(&backend);

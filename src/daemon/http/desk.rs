@@ -7,8 +7,8 @@ use hyper::body::Bytes;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::daemon::Request;
 use crate::daemon::control::{Answer, Command};
+use crate::daemon::{Request, apart};
 use crate::observe::prometheus::{self, Format};
 use crate::observe::status::Status;
 use crate::sys::usage;
@@ -75,7 +75,7 @@ impl Desk {
             if let Some((_, text)) = known {
                 return Some(text.clone());
             }
-            let text = self.write(&kept.status, form)?;
+            let text = self.write(&kept.status, form).await?;
             kept.written.push((form, text.clone()));
             Some(text)
         };
@@ -99,13 +99,21 @@ impl Desk {
         }
     }
 
-    fn write(&self, status: &Status, form: Form) -> Option<Bytes> {
-        match form {
-            Form::Json => serde_json::to_vec(status).ok().map(Bytes::from),
-            Form::Metrics(format) => {
-                let labels = *self.labels.borrow();
-                prometheus::text(status, &usage::now(), labels, format).ok().map(Bytes::from)
-            }
+    async fn write(&self, status: &Arc<Status>, form: Form) -> Option<Bytes> {
+        let labels = *self.labels.borrow();
+        if status.is_long() {
+            let status = status.clone();
+            return apart(move || write(&status, form, labels)).await?;
+        }
+        write(status, form, labels)
+    }
+}
+
+fn write(status: &Status, form: Form, labels: usize) -> Option<Bytes> {
+    match form {
+        Form::Json => serde_json::to_vec(status).ok().map(Bytes::from),
+        Form::Metrics(format) => {
+            prometheus::text(status, &usage::now(), labels, format).ok().map(Bytes::from)
         }
     }
 }
