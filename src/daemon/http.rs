@@ -47,7 +47,11 @@ struct Guest {
 }
 
 /// Serves until it is dropped. `labels` is how many identities get a label of their own in metrics.
-pub(super) async fn serve(listener: Acceptable, requests: mpsc::Sender<Request>, labels: usize) {
+pub(super) async fn serve(
+    listener: Acceptable,
+    requests: mpsc::Sender<Request>,
+    labels: watch::Receiver<usize>,
+) {
     let desk = Arc::new(Desk::new(requests, labels));
     let mut tasks = JoinSet::new();
     let mut guests: Vec<Guest> = Vec::new();

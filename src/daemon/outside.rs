@@ -19,6 +19,8 @@ use crate::observe::event::{Event, Scope};
 #[derive(Debug)]
 pub(super) struct Outside {
     places: Vec<(Place, Decided<Endpoint>)>,
+    /// How many identities get a label of their own in metrics.
+    labels: usize,
     control: Option<Control>,
 }
 
@@ -35,12 +37,7 @@ struct Control {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Place {
     /// Metrics, health and the status page.
-    Http {
-        /// Where.
-        at: Endpoint,
-        /// How many identities get a label of their own.
-        labels: usize,
-    },
+    Http(Endpoint),
     /// The control socket, where such sockets are, under this name. It stays where it was when the
     /// program has become somebody else, whose default would be another.
     Control(OsString),
@@ -53,10 +50,8 @@ impl Place {
     fn inside(&self, root: &Path) -> Option<Self> {
         let place = match self {
             Self::ControlAt(path) => Self::ControlAt(inside(root, path)),
-            Self::Http { at: Endpoint::Unix(path), labels } => {
-                Self::Http { at: Endpoint::Unix(inside(root, path)), labels: *labels }
-            }
-            Self::Http { .. } | Self::Control(_) => return None,
+            Self::Http(Endpoint::Unix(path)) => Self::Http(Endpoint::Unix(inside(root, path))),
+            Self::Http(_) | Self::Control(_) => return None,
         };
         (place != *self).then_some(place)
     }
@@ -76,6 +71,7 @@ pub(super) struct Bound {
     wanted: Vec<Place>,
     /// Each under the names that a file may have for it.
     fresh: Vec<(Vec<Place>, New)>,
+    labels: usize,
     access: Option<Access>,
     level: Level,
     /// Why there is no control socket.
@@ -94,6 +90,17 @@ enum Waiting {
     Control(Guard, Ready),
 }
 
+/// The same in the runtime: what comes now cannot fail.
+#[derive(Debug)]
+pub(super) struct Settled {
+    wanted: Vec<Place>,
+    fresh: Vec<(Vec<Place>, Waiting)>,
+    labels: usize,
+    access: Option<Access>,
+    level: Level,
+    missing: Option<String>,
+}
+
 /// Windows at work; they close when this is dropped.
 #[derive(Debug)]
 pub(super) struct Windows {
@@ -101,6 +108,7 @@ pub(super) struct Windows {
     open: Vec<(Vec<Place>, Open)>,
     /// Closed by a reload that somebody may have ordered there, who waits for its answer.
     closing: Vec<Task>,
+    labels: watch::Sender<usize>,
     access: watch::Sender<Access>,
     requests: Option<mpsc::Sender<Request>>,
 }
@@ -127,8 +135,7 @@ impl Drop for Task {
 impl Outside {
     pub(super) fn of(config: &Config) -> Self {
         let labels = config.http.labels.value as usize;
-        let http =
-            |at: &Decided<Endpoint>| (Place::Http { at: at.value.clone(), labels }, at.clone());
+        let http = |at: &Decided<Endpoint>| (Place::Http(at.value.clone()), at.clone());
         // Who serves one connection is gone before anybody asks.
         let control = (config.control.enabled.value && !config.is_inetd()).then(|| Control {
             place: match &config.control.socket {
@@ -141,7 +148,7 @@ impl Outside {
                 Dialect::Stunnel => Level::Debug,
             },
         });
-        Self { places: config.http.listen.iter().map(http).collect(), control }
+        Self { places: config.http.listen.iter().map(http).collect(), labels, control }
     }
 
     /// Takes every address that is not held already. The control socket is the last of all: a program
@@ -179,7 +186,7 @@ impl Outside {
                 }
             }
         }
-        Bound { wanted, fresh, access, level, missing }
+        Bound { wanted, fresh, labels: self.labels, access, level, missing }
     }
 }
 
@@ -220,7 +227,7 @@ fn bind_control(place: &Place, config: &ControlConfig, access: &Access) -> Resul
         }
         (Place::ControlAt(path), Some(said)) => Fresh::bind(path, access)
             .map_err(|error| Trouble::Fatal(Box::new(cannot_bind(said, "control", &error)))),
-        (Place::ControlAt(_), None) | (Place::Http { .. }, _) => Err(missing(&"no path")),
+        (Place::ControlAt(_), None) | (Place::Http(_), _) => Err(missing(&"no path")),
     }
 }
 
@@ -245,16 +252,39 @@ impl Bound {
         }
     }
 
-    /// Hands the listeners to the current runtime.
+    /// Hands the listeners to the current runtime. Nothing that runs has changed then.
+    pub(super) fn hand_over(self) -> io::Result<Settled> {
+        let Self { wanted, fresh: new, labels, access, level, mut missing } = self;
+        let mut fresh = Vec::new();
+        for (names, new) in new {
+            let is_default = names.iter().any(|name| matches!(name, Place::Control(_)));
+            let waiting = match new {
+                New::Http(listener) => Waiting::Http(listener.into_async()?),
+                New::Control(new) => match new.into_ready() {
+                    Ok((guard, ready)) => Waiting::Control(guard, ready),
+                    Err(error) if is_default => {
+                        missing = Some(format!("there is no control socket: {error}"));
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                },
+            };
+            fresh.push((names, waiting));
+        }
+        Ok(Settled { wanted, fresh, labels, access, level, missing })
+    }
+
+    /// Opens all of it in the current runtime.
     pub(super) fn open(self) -> io::Result<Windows> {
         let mut windows = Windows {
             waiting: Vec::new(),
             open: Vec::new(),
             closing: Vec::new(),
+            labels: watch::Sender::default(),
             access: watch::Sender::default(),
             requests: None,
         };
-        windows.replace(self)?;
+        windows.replace(self.hand_over()?);
         Ok(windows)
     }
 }
@@ -272,11 +302,7 @@ impl Windows {
         for (names, waiting) in self.waiting.drain(..) {
             let open = match waiting {
                 Waiting::Http(listener) => {
-                    let labels = names.iter().find_map(|name| match name {
-                        Place::Http { labels, .. } => Some(*labels),
-                        _ => None,
-                    });
-                    let labels = labels.unwrap_or_default();
+                    let labels = self.labels.subscribe();
                     let task = super::http::serve(listener, requests.clone(), labels);
                     Open { guard: None, stop: None, task: Task(tokio::spawn(task)) }
                 }
@@ -293,25 +319,9 @@ impl Windows {
         self.requests = Some(requests.clone());
     }
 
-    /// Opens the new ones and closes those that nobody wants any more. Nothing changes on failure.
-    pub(super) fn replace(&mut self, bound: Bound) -> io::Result<()> {
-        let Bound { wanted, fresh: new, access, level, mut missing } = bound;
-        let mut fresh = Vec::new();
-        for (names, new) in new {
-            let is_default = names.iter().any(|name| matches!(name, Place::Control(_)));
-            let waiting = match new {
-                New::Http(listener) => Waiting::Http(listener.into_async()?),
-                New::Control(new) => match new.into_ready() {
-                    Ok((guard, ready)) => Waiting::Control(guard, ready),
-                    Err(error) if is_default => {
-                        missing = Some(format!("there is no control socket: {error}"));
-                        continue;
-                    }
-                    Err(error) => return Err(error),
-                },
-            };
-            fresh.push((names, waiting));
-        }
+    /// Opens the new ones and closes those that nobody wants any more.
+    pub(super) fn replace(&mut self, settled: Settled) {
+        let Settled { wanted, fresh, labels, access, level, missing } = settled;
         let is_wanted = |names: &[Place]| names.iter().any(|name| wanted.contains(name));
         let (stay, go) = std::mem::take(&mut self.open)
             .into_iter()
@@ -326,6 +336,7 @@ impl Windows {
             }
         }
         self.waiting.retain(|(names, _)| is_wanted(names));
+        self.labels.send_replace(labels);
         if let Some(access) = access {
             let guards = self.open.iter().filter_map(|(_, open)| open.guard.as_ref());
             for guard in guards.filter(|_| *self.access.borrow() != access) {
@@ -347,6 +358,5 @@ impl Windows {
         if let Some(requests) = self.requests.clone() {
             self.show(&requests);
         }
-        Ok(())
     }
 }

@@ -214,7 +214,7 @@ impl Plan {
 }
 
 /// Everything on disk that the configuration was made of.
-fn files(config: &Config, report: &Report) -> Vec<PathBuf> {
+pub(super) fn files(config: &Config, report: &Report) -> Vec<PathBuf> {
     let mut all = vec![config.file.clone()];
     all.extend(report.sources.keys().map(|file| config.base.join(file)));
     // Of an included directory, what comes next is of interest too.

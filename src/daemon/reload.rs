@@ -3,12 +3,14 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::plan::{Bound, Held, Plan, Prepared, limits};
-use super::{Load, Running, one_line, warn};
+use super::plan::{Bound, Held, Plan, Prepared, files as files_of, limits};
+use super::watcher::Files;
+use super::{Load, Running, one_line, outside, warn};
 use crate::config::diagnostic::{Diagnostic, Report, Severity};
 use crate::config::model::{Config, Endpoint, ServiceConfig, Source};
 use crate::net::Acceptable;
@@ -94,7 +96,7 @@ fn reached_at(live: &[Live], name: &str) -> Vec<Arc<Service>> {
 pub(super) type Current = HashMap<String, VecDeque<Arc<Setup>>>;
 
 /// What a reload has come to.
-pub(super) type Prepare = Result<Box<(Config, Bound, Report)>, Box<Report>>;
+pub(super) type Prepare = Result<Box<(Config, Bound, Report)>, Box<Refused>>;
 
 /// A reload that is being prepared. Dropped, it has changed nothing.
 pub(super) struct Reload {
@@ -126,7 +128,8 @@ impl Running {
         };
         let inetd = self.inetd;
         let load = load.clone();
-        let work = super::apart(move || prepare(&load, current, &held, inetd).map_err(Box::new));
+        let files = self.files.borrow().clone();
+        let work = super::apart(move || prepare(&load, current, &held, &files, inetd));
         Reload { who, work: Box::pin(work) }
     }
 
@@ -140,13 +143,25 @@ impl Running {
         let (outcome, report) = match prepared {
             Some(Ok(prepared)) => {
                 let (config, bound, report) = *prepared;
-                let outcome = match log::change(&config.log) {
-                    Ok(()) => self.commit(bound).await.map_err(|error| error.to_string()),
-                    Err(error) => Err(format!("cannot open the log: {error}")),
+                let outcome = match Next::of(bound) {
+                    Err(error) => Err(error.to_string()),
+                    // The last step that can fail.
+                    Ok(next) => match log::change(&config.log) {
+                        Err(error) => Err(format!("cannot open the log: {error}")),
+                        Ok(()) => {
+                            self.commit(next).await;
+                            Ok(())
+                        }
+                    },
                 };
                 (outcome, report)
             }
-            Some(Err(report)) => (Err("what was running goes on unchanged".to_owned()), *report),
+            Some(Err(refused)) => {
+                if let Some(files) = refused.files {
+                    self.files.send_replace(files);
+                }
+                (Err("what was running goes on unchanged".to_owned()), refused.report)
+            }
             None => {
                 let error = "reading the configuration has panicked, or there is no thread for it";
                 (Err(error.to_owned()), Report::default())
@@ -167,22 +182,11 @@ impl Running {
         self.record.reloaded(who, outcome.err(), findings)
     }
 
-    async fn commit(&mut self, bound: Bound) -> std::io::Result<()> {
-        // The one step that can fail comes before the first change.
-        let mut next = Vec::new();
-        for Prepared { config, setup, listeners } in bound.services {
-            let listeners = listeners
-                .into_iter()
-                .map(|(at, listener)| {
-                    let address = listener.address().to_owned();
-                    Ok((at, address, listener.into_async()?))
-                })
-                .collect::<std::io::Result<Vec<_>>>()?;
-            next.push((config, setup, listeners));
-        }
-        self.windows.replace(bound.outside)?;
-        self.drain = bound.drain;
-        self.files.send_replace(bound.files);
+    async fn commit(&mut self, next: Next) {
+        let Next { drain, files, windows, services: next } = next;
+        self.windows.replace(windows);
+        self.drain = drain;
+        self.files.send_replace(files);
         let mut old: Vec<Live> = std::mem::take(&mut self.live);
         let mut doors: Vec<(String, Door)> = Vec::new();
         for live in &mut old {
@@ -231,7 +235,6 @@ impl Running {
         for gone in old {
             self.retire(gone.service);
         }
-        Ok(())
     }
 
     /// A removed service drains like a stopping program.
@@ -245,6 +248,32 @@ impl Running {
     }
 }
 
+/// What was bound, in the runtime: from here on nothing can fail.
+struct Next {
+    drain: Duration,
+    files: Files,
+    windows: outside::Settled,
+    services: Vec<(ServiceConfig, Setup, Vec<Fresh>)>,
+}
+
+/// A listener that is new, under the addresses that the file names it by, and where it is.
+type Fresh = (Vec<Endpoint>, String, Acceptable);
+
+impl Next {
+    fn of(bound: Bound) -> std::io::Result<Self> {
+        let mut services = Vec::new();
+        for Prepared { config, setup, listeners } in bound.services {
+            let listeners = listeners.into_iter().map(|(at, listener)| {
+                let address = listener.address().to_owned();
+                Ok((at, address, listener.into_async()?))
+            });
+            services.push((config, setup, listeners.collect::<std::io::Result<_>>()?));
+        }
+        let windows = bound.outside.hand_over()?;
+        Ok(Self { drain: bound.drain, files: bound.files, windows, services })
+    }
+}
+
 /// The first of a report's errors, with its place.
 fn first_error(report: &Report) -> Option<String> {
     let is_error = |finding: &&Diagnostic| finding.severity == Severity::Error;
@@ -253,14 +282,26 @@ fn first_error(report: &Report) -> Option<String> {
     Some(at.unwrap_or_default() + &first.message)
 }
 
+/// A reload that came to nothing.
+#[derive(Debug)]
+pub(super) struct Refused {
+    report: Report,
+    /// What was in force and what was refused, as it was when it was read: once any of it changes, it
+    /// is worth another try.
+    files: Option<Files>,
+}
+
 fn prepare(
     load: &Load,
     current: Current,
     held: &Held,
+    files: &Files,
     inetd: bool,
-) -> Result<Box<(Config, Bound, Report)>, Report> {
+) -> Result<Box<(Config, Bound, Report)>, Box<Refused>> {
     let (config, mut report) = load();
-    let Some(config) = config else { return Err(report) };
+    let refused = |report, files| Err(Box::new(Refused { report, files }));
+    let Some(config) = config else { return refused(report, None) };
+    let files = Some(files.and(files_of(&config, &report)));
     let stdio = |service: &ServiceConfig| matches!(service.source, Source::Stdio);
     if config.services.iter().any(stdio) != inetd {
         // Its connection is there from the start, or never.
@@ -268,16 +309,16 @@ fn prepare(
             Diagnostic::error("inetd-mode", "sections cannot come or go as a whole")
                 .help("start the program anew with this file"),
         );
-        return Err(report);
+        return refused(report, files);
     }
     let Some(plan) = Plan::replacing(&config, current, &mut report) else {
-        return Err(report);
+        return refused(report, files);
     };
     match plan.bind_beside(held, Vec::new()) {
         Ok(bound) => Ok(Box::new((config, bound, report))),
         Err(errors) => {
             report.diagnostics.extend(errors.into_iter().map(|error| error.diagnostic));
-            Err(report)
+            refused(report, files)
         }
     }
 }

@@ -126,7 +126,7 @@ impl Running {
                 Some(Request::Ask(command, asked)) => {
                     let services: Vec<_> = self.services().collect();
                     let view = status::View { phase: Phase::Running, live: &self.live };
-                    let _ = asked.send(status::answer(&command, &self.record, &services, &view));
+                    status::answer(&command, &self.record, &services, &view, asked);
                 }
                 Some(Request::ReopenLog) => reopen_log(),
                 Some(Request::List) => list(self.services()),
@@ -163,7 +163,7 @@ impl Running {
                     Some(Request::Ask(command, asked)) => {
                         let services: Vec<_> = services.iter().collect();
                         let view = status::View { phase: Phase::Draining, live: &[] };
-                        let _ = asked.send(status::answer(&command, &record, &services, &view));
+                        status::answer(&command, &record, &services, &view, asked);
                     }
                     None => std::future::pending().await,
                 }

@@ -1,23 +1,28 @@
 //! What the program tells about itself, put together when somebody asks.
+//!
+//! The figures are taken in the main loop, all at one moment. What becomes long with the number of
+//! identities and sessions is written on a thread of its own: whoever looks must not stop the tunnel.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 
 use super::control::{Answer, Command, Kick};
 use super::reload::Live;
 use crate::config::model::Mode;
 use crate::observe::log;
+use crate::observe::metrics::Counted;
 use crate::observe::status::{
-    Failure, IdentityStatus, Reload, Reloads, ServiceStatus, SessionStatus, Status,
+    Failure, IdentityStatus, LONG, Reload, Reloads, ServiceStatus, SessionStatus, Status,
 };
 use crate::secrets::Identity;
 use crate::tunnel::{Info, Phase, Service, Setup};
 
 /// What is remembered from the start on.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Record {
     file: PathBuf,
     started: jiff::Timestamp,
@@ -64,15 +69,28 @@ pub(super) struct View<'a> {
     pub(super) live: &'a [Live],
 }
 
+/// However many ask, one long answer is written at a time.
+static TURN: Semaphore = Semaphore::const_new(1);
+
 /// Answers everything but a reload, which takes its time.
 pub(super) fn answer(
     command: &Command,
     record: &Record,
     services: &[&Arc<Service>],
     view: &View<'_>,
-) -> Answer {
-    match command {
-        Command::Status => Answer::Status(Box::new(status(record, services, view))),
+    asked: oneshot::Sender<Answer>,
+) {
+    let answer = match command {
+        Command::Status => {
+            let services: Vec<_> = services.iter().map(|service| Seen::of(service, view)).collect();
+            let (record, phase) = (record.clone(), view.phase);
+            if services.iter().map(Seen::lines).sum::<usize>() >= LONG {
+                let written = move || Answer::Status(Box::new(status(&record, phase, services)));
+                tokio::spawn(answer_apart(written, asked));
+                return;
+            }
+            Answer::Status(Box::new(status(&record, phase, services)))
+        }
         Command::Reload => Answer::Refused("the program is stopping".into()),
         Command::Kick(Kick::Number(number)) => {
             Answer::Kicked(services.iter().map(|service| service.kick(*number)).sum())
@@ -81,16 +99,58 @@ pub(super) fn answer(
             let kick = |service: &&Arc<Service>| service.kick_identity(name);
             Answer::Kicked(services.iter().map(kick).sum())
         }
+    };
+    // Who asked may have gone.
+    let _ = asked.send(answer);
+}
+
+async fn answer_apart(
+    written: impl FnOnce() -> Answer + Send + 'static,
+    asked: oneshot::Sender<Answer>,
+) {
+    let _turn = TURN.acquire().await;
+    if !asked.is_closed() {
+        let none = || Answer::Refused("there is no thread to write the answer".into());
+        let _ = asked.send(super::apart(written).await.unwrap_or_else(none));
     }
 }
 
-fn status(record: &Record, services: &[&Arc<Service>], view: &View<'_>) -> Status {
+/// One service as it was when somebody asked.
+struct Seen {
+    service: Arc<Service>,
+    setup: Arc<Setup>,
+    sessions: Vec<(u64, Arc<Info>)>,
+    counted: Counted,
+    listeners: Vec<String>,
+}
+
+impl Seen {
+    fn of(service: &Arc<Service>, view: &View<'_>) -> Self {
+        let sessions = service.sessions();
+        let mut counted = service.counters.read();
+        for (_, info) in sessions.iter().filter(|(_, info)| !info.is_over()) {
+            let (up, down) = info.bytes();
+            counted.up += up;
+            counted.down += down;
+        }
+        let live = view.live.iter().find(|live| Arc::ptr_eq(&live.service, service));
+        let listeners = live.map(Live::addresses).unwrap_or_default();
+        let (service, setup) = (service.clone(), service.setup());
+        Self { service, setup, sessions, counted, listeners }
+    }
+
+    fn lines(&self) -> usize {
+        self.sessions.len() + self.setup.secrets().len()
+    }
+}
+
+fn status(record: &Record, phase: Phase, services: Vec<Seen>) -> Status {
     Status {
         version: env!("CARGO_PKG_VERSION").into(),
         openssl: openssl::version::version().into(),
         pid: std::process::id(),
         file: record.file.display().to_string(),
-        phase: match view.phase {
+        phase: match phase {
             Phase::Running => "running",
             Phase::Draining => "draining",
             Phase::Stopping => "stopping",
@@ -100,19 +160,14 @@ fn status(record: &Record, services: &[&Arc<Service>], view: &View<'_>) -> Statu
         started: shown(record.started),
         uptime: record.since.elapsed().as_secs_f64(),
         reloads: record.reloads.clone(),
-        services: services.iter().map(|service| service_status(service, view)).collect(),
+        services: services.into_iter().map(service_status).collect(),
         log_lines_lost: log::lost(),
     }
 }
 
-fn service_status(service: &Arc<Service>, view: &View<'_>) -> ServiceStatus {
-    let setup = service.setup();
-    let all = service.sessions();
+fn service_status(seen: Seen) -> ServiceStatus {
+    let Seen { service, setup, sessions: all, counted, listeners } = seen;
     let sessions: Vec<_> = all.iter().filter_map(|(n, info)| session(*n, info)).collect();
-    let counted = service.counters.read();
-    let open = all.iter().map(|(_, info)| info.bytes());
-    let (up, down) = open.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
-    let live = view.live.iter().find(|live| Arc::ptr_eq(&live.service, service));
     ServiceStatus {
         name: service.name().into(),
         mode: match setup.mode() {
@@ -120,20 +175,20 @@ fn service_status(service: &Arc<Service>, view: &View<'_>) -> ServiceStatus {
             Mode::Server => "server",
         }
         .into(),
-        listeners: live.map(Live::addresses).unwrap_or_default(),
+        listeners,
         targets: setup.targets(),
         keys: setup.secrets().len(),
         max_sessions: service.most_sessions(),
         handshakes: service.handshakes(),
         opened: counted.opened,
-        bytes_up: counted.up + up,
-        bytes_down: counted.down + down,
+        bytes_up: counted.up,
+        bytes_down: counted.down,
         refused: counted.refused,
         ended: counted.ended,
         last_failure: service
             .last_failure()
             .map(|failure| Failure { time: shown(failure.time), words: failure.words }),
-        identities: identities(service, &setup, &all),
+        identities: identities(&service, &setup, &all),
         sessions,
     }
 }

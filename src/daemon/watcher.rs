@@ -49,6 +49,14 @@ impl Files {
         Self { paths, content }
     }
 
+    /// These and more files, as all of them are now.
+    pub(super) fn and(&self, mut more: Vec<PathBuf>) -> Self {
+        more.extend_from_slice(&self.paths);
+        more.sort();
+        more.dedup();
+        Self::look(more)
+    }
+
     /// Follows a process that has other rights now, and other names for its files. What it cannot
     /// read any more is no change; what has changed since it was read still is.
     pub(super) fn settle(&mut self, rename: impl Fn(&Path) -> PathBuf) {

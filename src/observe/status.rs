@@ -36,6 +36,17 @@ pub struct Status {
     pub log_lines_lost: u64,
 }
 
+/// From so many identities and sessions on, writing a status takes milliseconds.
+pub const LONG: usize = 1000;
+
+impl Status {
+    /// Whether that takes so long that nobody else should wait for it.
+    pub fn is_long(&self) -> bool {
+        let lines = |service: &ServiceStatus| service.identities.len() + service.sessions.len();
+        self.services.iter().map(lines).sum::<usize>() >= LONG
+    }
+}
+
 /// What reloads have come to.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

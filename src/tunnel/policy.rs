@@ -53,9 +53,11 @@ impl Policy {
     }
 }
 
-/// The most sessions at once, of one source and of one identity.
+/// The most sessions at once: of the service if it has a limit of its own, of one source, and of one
+/// identity.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Shares {
+    pub(super) service: Option<usize>,
     pub(super) source: Option<usize>,
     pub(super) identity: Option<usize>,
 }
@@ -131,9 +133,9 @@ impl Policies {
         self.of(wire).and_then(|policy| policy.dialer.as_ref())
     }
 
-    pub(super) fn shares(&self, wire: &Identity) -> Shares {
+    pub(super) fn shares(&self, wire: &Identity, service: Option<usize>) -> Shares {
         let own = self.of(wire).and_then(|policy| policy.max_sessions);
-        Shares { source: self.per_source, identity: own.or(self.per_identity) }
+        Shares { service, source: self.per_source, identity: own.or(self.per_identity) }
     }
 
     /// Whether connections from there are accepted at all.

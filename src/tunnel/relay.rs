@@ -166,7 +166,9 @@ impl Meter {
 impl Counted {
     /// Bytes a second since the window began, `open` milliseconds ago.
     fn since(&self, open: u64) -> u64 {
-        let moved = self.total.load(Ordering::Relaxed) - self.before.load(Ordering::Relaxed);
+        // Asked from another thread, the window may begin anew in between.
+        let total = self.total.load(Ordering::Relaxed);
+        let moved = total.saturating_sub(self.before.load(Ordering::Relaxed));
         moved.saturating_mul(1000) / open.max(1)
     }
 

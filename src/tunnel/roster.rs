@@ -2,6 +2,7 @@
 //! of them can be made to go.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::sync::Notify;
@@ -30,6 +31,7 @@ pub struct Info {
     reached: OnceLock<Reached>,
     order: OnceLock<Order>,
     ordered: Notify,
+    over: AtomicBool,
 }
 
 /// What is known once both sides are there.
@@ -69,6 +71,16 @@ impl Info {
     /// Both sides of it; none while its target is being reached.
     pub fn reached(&self) -> Option<&Reached> {
         self.reached.get()
+    }
+
+    /// Whether it has ended and its bytes are counted: it only keeps its place until its sockets are
+    /// closed.
+    pub fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn ended(&self) {
+        self.over.store(true, Ordering::Relaxed);
     }
 
     /// Makes it go. The first order counts.
@@ -174,6 +186,9 @@ impl Roster {
         if let Some(most) = reached(shares.source, inside.of_source.get(&source)) {
             return Err(Full { limit: Limit::Source, most });
         }
+        if let Some(most) = reached(shares.service, Some(&inside.sessions.len())) {
+            return Err(Full { limit: Limit::Service, most });
+        }
         let seat = seat().map_err(|most| Full { limit: Limit::Service, most })?;
         let info = Arc::new(Info {
             peer: peer.clone(),
@@ -184,6 +199,7 @@ impl Roster {
             reached: OnceLock::new(),
             order: OnceLock::new(),
             ordered: Notify::new(),
+            over: AtomicBool::new(false),
         });
         inside.sessions.insert(number, info.clone());
         *inside.of_source.entry(source).or_default() += 1;
@@ -193,21 +209,32 @@ impl Roster {
     }
 
     /// Orders the oldest session under that limit to make way, of the newcomer's own identity alone
-    /// if `own` says so. False if there is none: a session that came later never has to.
+    /// if `own` says so. One for each newcomer: who has been ordered to go already goes for somebody
+    /// else. False if there is none: a session that came later never has to.
     pub(super) fn make_way(&self, newcomer: &Newcomer<'_>, limit: Limit, own: bool) -> bool {
         let from = source(newcomer.peer.ip());
         let inside = self.lock();
-        let mut earlier = inside.sessions.range(..newcomer.number).map(|(_, info)| info);
-        let oldest = earlier.find(|info| match limit {
-            _ if own && info.who != *newcomer.who => false,
-            Limit::Service => true,
-            Limit::Source => source(info.peer.ip()) == from,
-            Limit::Identity => info.who == *newcomer.who,
-        });
+        let earlier = inside.sessions.range(..newcomer.number).map(|(_, info)| info);
+        let mut goes = false;
+        let mut oldest = None;
+        for info in earlier {
+            let counts = match limit {
+                _ if own && info.who != *newcomer.who => false,
+                Limit::Service => true,
+                Limit::Source => source(info.peer.ip()) == from,
+                Limit::Identity => info.who == *newcomer.who,
+            };
+            match info.order.get().filter(|_| counts) {
+                Some(Order::TakenOver(by)) if *by == newcomer.number => return true,
+                Some(_) => goes = true,
+                None if counts => oldest = oldest.or(Some(info)),
+                None => {}
+            }
+        }
         if let Some(info) = oldest {
             info.order(Order::TakenOver(newcomer.number));
         }
-        oldest.is_some()
+        goes || oldest.is_some()
     }
 
     /// Becomes ready when a session has left, from now on.
@@ -278,7 +305,8 @@ mod tests {
     impl Door {
         fn new(sessions: usize, source: Option<usize>, identity: Option<usize>) -> Self {
             let roster = Arc::new(Roster::default());
-            Self { roster, seats: Seats::new(sessions), shares: Shares { source, identity } }
+            let shares = Shares { service: None, source, identity };
+            Self { roster, seats: Seats::new(sessions), shares }
         }
 
         fn admit(&self, number: u64, from: u8, who: &str) -> Result<Member, Limit> {
@@ -327,6 +355,27 @@ mod tests {
         assert!(door.make_way(5, 1, "x", Limit::Service, false));
         assert_eq!(order(&a), Some(Order::TakenOver(5)));
         assert!(!door.make_way(0, 1, "a", Limit::Service, false), "all came later");
+    }
+
+    #[test]
+    fn each_newcomer_sends_one_away_and_not_the_one_that_goes_for_another() {
+        let door = Door::new(2, None, None);
+        let [a, b] = [(1, "a"), (2, "b")].map(|(n, who)| door.admit(n, 1, who).unwrap());
+        assert!(door.make_way(3, 1, "x", Limit::Service, false));
+        assert!(door.make_way(3, 1, "x", Limit::Service, false), "it still goes");
+        assert_eq!((order(&a), order(&b)), (Some(Order::TakenOver(3)), None));
+        assert!(door.make_way(4, 1, "y", Limit::Service, false));
+        assert_eq!(order(&b), Some(Order::TakenOver(4)));
+        assert!(door.make_way(5, 1, "z", Limit::Service, false), "two places will be free");
+    }
+
+    #[test]
+    fn a_limit_of_the_service_counts_those_whose_seats_are_elsewhere() {
+        let mut door = Door::new(9, None, None);
+        let _before = door.admit(1, 1, "a").unwrap();
+        door.seats = Seats::new(1);
+        door.shares.service = Some(1);
+        assert_eq!(door.admit(2, 1, "a").unwrap_err(), Limit::Service);
     }
 
     #[test]

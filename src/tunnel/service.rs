@@ -62,6 +62,7 @@ impl Shared {
             arrivals: Limiter::new(200, Duration::from_millis(20)),
             capacity: Capacity {
                 seats: Seats::new(sessions),
+                own: None,
                 handshakes: Handshakes::new(handshakes),
             },
         })
@@ -132,12 +133,16 @@ pub struct Limits {
 #[derive(Debug, Clone)]
 pub(super) struct Capacity {
     pub(super) seats: Arc<Seats>,
+    /// The service's own limit of sessions. It counts every session of the service, those too that
+    /// took their seats before there was one.
+    pub(super) own: Option<usize>,
     pub(super) handshakes: Arc<Handshakes>,
 }
 
 impl Capacity {
     /// Follows the limits. A service that keeps one keeps its count as well.
     fn follow(&mut self, limits: Limits, shared: &Capacity) {
+        self.own = limits.sessions;
         match limits.sessions {
             None => self.seats = shared.seats.clone(),
             Some(limit) if Arc::ptr_eq(&self.seats, &shared.seats) => {
@@ -287,7 +292,9 @@ impl Service {
     /// Serves one connection that is there already. Says whether it went well.
     pub async fn serve(self: Arc<Self>, socket: Socket, peer: Peer) -> bool {
         let number = self.shared.numbers.fetch_add(1, Ordering::Relaxed);
-        Session { service: self, number, peer, accepted: Instant::now() }.run(socket).await
+        Session { service: self, number, peer, accepted: Instant::now(), door: None }
+            .run(socket)
+            .await
     }
 
     pub(super) fn phase(&self) -> watch::Receiver<Phase> {
@@ -302,26 +309,46 @@ impl Service {
     /// Returns when a session must go because the current Setup no longer admits what an earlier one
     /// did. Tests the present one first, so that nothing is missed between handshake and now.
     pub(super) async fn revoked(&self, grant: &Grant, ip: Option<IpAddr>) {
+        self.lost(|setup| setup.admits(grant, ip)).await;
+    }
+
+    /// The same of a session that came in here and belongs to a service that was asked for: this
+    /// one's addresses bind it as well.
+    pub(super) async fn shut_to(&self, ip: Option<IpAddr>) {
+        self.lost(|setup| setup.policies.accepts(ip)).await;
+    }
+
+    async fn lost(&self, has: impl Fn(&Setup) -> bool) {
         let mut setups = self.current.subscribe();
+        let mut since = None;
         loop {
-            let gone = |setup: &Arc<Setup>| !setup.admits(grant, ip);
-            let policy = setups.wait_for(gone).await.map(|setup| setup.policies.on_revocation);
-            let Ok(policy) = policy else {
-                return std::future::pending().await;
+            let policy = {
+                let setup = setups.borrow_and_update();
+                (!has(&setup)).then_some(setup.policies.on_revocation)
             };
-            let back = |setup: &Arc<Setup>| setup.admits(grant, ip);
-            match policy {
-                OnRevocation::Cut => return,
-                // The next configuration may think otherwise.
-                OnRevocation::Keep => drop(setups.changed().await),
-                OnRevocation::Grace(grace) => {
-                    let again = async { setups.wait_for(back).await.is_ok() };
-                    tokio::select! {
-                        () = sleep(grace) => return,
-                        // The key is there again, as it was.
-                        _ = again => {}
-                    }
+            // The next configuration may think otherwise of all of this.
+            let end = match policy {
+                None => {
+                    since = None;
+                    None
                 }
+                Some(OnRevocation::Cut) => return,
+                Some(OnRevocation::Keep) => None,
+                Some(OnRevocation::Grace(grace)) => {
+                    since.get_or_insert_with(Instant::now).checked_add(grace)
+                }
+            };
+            let changed = async {
+                if setups.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            };
+            match end {
+                None => changed.await,
+                Some(end) => tokio::select! {
+                    () = sleep_until(end) => return,
+                    () = changed => {}
+                },
             }
         }
     }
@@ -377,7 +404,8 @@ impl Service {
                 Ok((socket, peer)) => {
                     let number = self.shared.numbers.fetch_add(1, Ordering::Relaxed);
                     let accepted = Instant::now();
-                    let session = Session { service: self.clone(), number, peer, accepted };
+                    let session =
+                        Session { service: self.clone(), number, peer, accepted, door: None };
                     let alive = alive.clone();
                     tokio::spawn(async move {
                         let _ = session.run(socket).await;

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::relay::{Fault, Meter, Outcome, Side, relay};
 use super::roster::{Full, Member, Newcomer, Order};
-use super::service::{Phase, Service};
+use super::service::{Capacity, Phase, Service};
 use super::setup::{Clocks, Role, Setup};
 use crate::config::model::{Level, Mode, ProxyHeader, WhenFull};
 use crate::net::{self, Caller, Peer, Reached, Socket};
@@ -192,6 +192,8 @@ pub(super) struct Session {
     pub(super) number: u64,
     pub(super) peer: Peer,
     pub(super) accepted: Instant,
+    /// Where it came in, when the client asked for another service.
+    pub(super) door: Option<Arc<Service>>,
 }
 
 impl Session {
@@ -229,7 +231,7 @@ impl Session {
     /// From here on the session belongs to the service that the client asked for, if it did.
     fn belong_to(&mut self, asked: Option<&Asked>, setup: &mut Arc<Setup>) {
         if let Some((service, its)) = asked {
-            self.service = service.clone();
+            self.door = Some(std::mem::replace(&mut self.service, service.clone()));
             *setup = its.clone();
         }
     }
@@ -282,12 +284,23 @@ impl Session {
                 let member = self.admit(setup, grant.who()).await?;
                 let local = stream.socket().and_then(Socket::local_address);
                 let known = Known { wire: grant.who(), facts: &facts, local };
+                // The keys may have changed during the handshake, or while a place was waited for.
+                let gone = async {
+                    if self.service.setup().admits(&grant, ip) {
+                        self.service.revoked(&grant, ip).await;
+                    }
+                };
                 let reached = tokio::select! {
-                    reached = self.reach(setup, Some(&known)) => reached,
+                    biased;
+                    () = gone => {
+                        self.left_early(&End::Cut(Cut::Revoked));
+                        None
+                    }
                     order = member.info.ordered() => {
                         self.left_early(&End::Cut(Cut::Ordered(order)));
                         None
                     }
+                    reached = self.reach(setup, Some(&known)) => reached,
                 };
                 let Some(reached) = reached else {
                     if let Some(socket) = stream.into_socket() {
@@ -302,17 +315,28 @@ impl Session {
             }
             Role::Client { connector, identity, name } => {
                 let member = self.admit(setup, identity).await?;
-                let reached = self.reach(setup, None).await?;
-                let address = reached.address;
-                let secrets = setup.secrets.clone();
-                let name = name.of(reached.endpoint.as_ref());
-                Event::Presenting { who: identity, name }.log(self.scope());
-                let counted = self.service.handshaking();
-                let handshake = connector.connect(secrets, identity.clone(), name, reached.socket);
-                let limit = Instant::now() + setup.clocks.handshake;
-                let (cause, stream) = match timeout_at(limit, handshake).await {
+                let attempt = async {
+                    let Reached { socket, endpoint, address, .. } = self.reach(setup, None).await?;
+                    let name = name.of(endpoint.as_ref());
+                    Event::Presenting { who: identity, name }.log(self.scope());
+                    let _counted = self.service.handshaking();
+                    let handshake =
+                        connector.connect(setup.secrets.clone(), identity.clone(), name, socket);
+                    let limit = Instant::now() + setup.clocks.handshake;
+                    Some((timeout_at(limit, handshake).await, address))
+                };
+                let (presented, address) = tokio::select! {
+                    biased;
+                    order = member.info.ordered() => {
+                        let end = End::Cut(Cut::Ordered(order));
+                        self.left_early(&end);
+                        self.service.failed(end.to_string());
+                        return None;
+                    }
+                    presented = attempt => presented?,
+                };
+                let (cause, stream) = match presented {
                     Ok(Ok(Secured { stream, grant, facts, .. })) => {
-                        drop(counted);
                         self.secured(Mode::Client, &grant, &facts);
                         self.opened(&member, facts, address);
                         let upstream = Box::new(stream);
@@ -322,7 +346,6 @@ impl Session {
                     Ok(Err(Failure { cause, stream, .. })) => (cause, stream),
                     Err(_) => (Cause::Timeout(setup.clocks.handshake), None),
                 };
-                drop(counted);
                 self.service.counters.refused(cause.name());
                 self.service.failed(format!("handshake with {address} failed: {cause}"));
                 // Whoever reaches the plain port causes this line, and needs no key for it.
@@ -340,6 +363,15 @@ impl Session {
                 }
                 None
             }
+        }
+    }
+
+    /// Returns when the service at whose door it came in has no room for its address any more.
+    async fn shut_out(&self) {
+        match &self.door {
+            // Boxed: few sessions have one, and all would pay for it.
+            Some(door) => Box::pin(door.shut_to(self.peer.ip())).await,
+            None => std::future::pending().await,
         }
     }
 
@@ -418,13 +450,13 @@ impl Session {
         let roster = &self.service.roster;
         let who = setup.policies.who(wire);
         let newcomer = Newcomer { number: self.number, peer: &self.peer, who: &who, wire };
-        let shares = setup.policies.shares(wire);
         let patience = Instant::now() + MAKE_WAY;
         let full = loop {
             let mut left = std::pin::pin!(roster.left());
             // From here on nobody's leaving is missed.
             left.as_mut().enable();
-            let seats = self.service.capacity().seats;
+            let Capacity { seats, own, .. } = self.service.capacity();
+            let shares = setup.policies.shares(wire, own);
             let seat = || seats.take().ok_or_else(|| seats.limit());
             let full = match roster.admit(&newcomer, shares, seat) {
                 Ok(member) => return Some(member),
@@ -486,11 +518,13 @@ impl Session {
         let end = tokio::select! {
             outcome = open.streams.relay(clocks, meter) => End::of(outcome, mode),
             () = self.service.revoked(&open.grant, self.peer.ip()) => End::Cut(Cut::Revoked),
+            () = self.shut_out() => End::Cut(Cut::Revoked),
             order = info.ordered() => End::Cut(Cut::Ordered(order)),
             cut = stopped(&mut phase, meter, single) => End::Cut(cut),
         };
         let (up, down, age) = (meter.up(), meter.down(), self.accepted.elapsed());
         self.service.counters.ended(end.name(), up, down);
+        info.ended();
         if let (Mode::Client, End::Tls(_)) = (mode, &end) {
             self.service.failed(end.to_string());
         }

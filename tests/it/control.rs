@@ -166,6 +166,51 @@ fn a_reload_is_waited_for_and_what_came_of_it_comes_back() {
 }
 
 #[test]
+fn what_a_session_carried_is_counted_once_while_its_backend_takes_its_time_to_close() {
+    // It reads what comes, and is slow to let go.
+    let backend = Backend::new(|stream| {
+        let (mut stream, mut piece) = (stream, [0; 4096]);
+        while stream.read(&mut piece).is_ok_and(|count| count > 0) {}
+        std::thread::sleep(std::time::Duration::from_secs(30));
+        None
+    });
+    let pair = Pair::new(&backend);
+    let plain = pair.connect();
+    plain.send(&[b'x'; 1000]);
+    let carried = |wanted| {
+        let seen = status(&pair.server).services.remove(0);
+        (seen.bytes_up == wanted).then_some(seen)
+    };
+    until("the bytes to be counted", PATIENCE, || carried(1000));
+    assert_eq!(command(&pair.server, &["kick", IDENTITY]).code, Some(0));
+    assert_eq!(plain.end(), Ending::Rst);
+    let seen = status(&pair.server).services.remove(0);
+    assert_eq!(seen.sessions.len(), 1, "its place is free before its backend has closed");
+    assert_eq!((seen.bytes_up, seen.ended.get("kicked")), (1000, Some(&1)));
+}
+
+#[test]
+fn a_status_of_thousands_of_identities_is_whole_however_many_ask_at_once() {
+    let backend = Backend::echo();
+    let keys: String =
+        (0..3000).map(|n| secret(&format!("plc-{n}"), &format!("{n:04}{KEY}"))).collect();
+    let toml = server_toml(backend.address(), "");
+    let server = Gate::new().file("psk.txt", &keys).toml(&toml).start();
+    let path = socket(&server);
+    let all: Vec<_> = (0..8).map(|_| connect(&path)).collect();
+    for stream in &all {
+        let mut to = stream;
+        to.write_all(b"{\"command\":\"status\"}\n").expect("it takes the question");
+    }
+    for stream in &all {
+        let mut answer = String::new();
+        BufReader::new(stream).read_line(&mut answer).expect("an answer");
+        assert!(answer.starts_with("{\"status\":") && answer.ends_with("}\n"));
+        assert_eq!(answer.matches("\"wire\":\"plc-").count(), 3000);
+    }
+}
+
+#[test]
 fn kick_ends_one_session_or_all_of_an_identity_and_says_how_many() {
     let backend = Backend::echo();
     let pair = Pair::new(&backend);

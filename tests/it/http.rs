@@ -405,6 +405,22 @@ fn identities_have_as_many_labels_as_were_allowed() {
 }
 
 #[test]
+fn how_many_identities_have_labels_changes_with_a_reload() {
+    let backend = Backend::echo();
+    let keys: String = ["one", "two", "three"].iter().map(|who| secret(who, KEY)).collect();
+    let seen = Seen::with(&backend, "max-identity-labels = 1", &keys);
+    let named = || {
+        let page = get(seen.at, "/metrics").body;
+        ["one", "two", "three"].iter().filter(|who| page.contains(&format!("\"{who}\""))).count()
+    };
+    assert_eq!(named(), 1);
+    let file = seen.gate.folder().join("pskgate.toml");
+    let text = fs::read_to_string(&file).unwrap().replace("labels = 1", "labels = 3");
+    replace(&file, &text);
+    until("three labels", PATIENCE, || (named() == 3).then_some(()));
+}
+
+#[test]
 fn names_that_look_like_markup_or_labels_arrive_as_they_are() {
     let backend = Backend::echo();
     let name = r#"<b>"o"} 1 \ é</b>"#;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use proxy_header::{ParseConfig, ProxyHeader, Tlv};
 
 use crate::harness::openssl::psk_of;
+use crate::harness::process::pskgate;
 use crate::harness::{
     Backend, Ending, Gate, IDENTITY, KEY, OTHER_KEY, OpensslClient, PATIENCE, Plain, Pskgate, Tls,
     client_toml, secret, server_toml, suite_13, until, write_private,
@@ -251,6 +252,94 @@ fn a_revoked_session_is_cut_kept_or_given_a_grace_as_the_service_has_it() {
     // The next configuration thinks otherwise.
     reload(&server, &server_toml(backend.address(), "on-revocation = \"cut\""));
     assert_eq!(session.end(), Ending::Rst);
+}
+
+#[test]
+fn a_grace_ends_where_the_next_configuration_gives_none() {
+    let backend = Backend::echo();
+    let server = server(&backend, "on-revocation = \"10m\"", "");
+    let client = first(&server, 1);
+    let session = is_in(&client);
+    write_private(&server.folder().join("psk.txt"), &secret(SECOND, OTHER_KEY));
+    until("the reload", PATIENCE, || server.log().contains(": reloaded;").then_some(()));
+    session.echo(b"within its grace");
+    reload(&server, &server_toml(backend.address(), "on-revocation = \"cut\""));
+    assert_eq!(session.end(), Ending::Rst);
+}
+
+#[test]
+fn a_limit_that_comes_with_a_reload_counts_who_is_in_already() {
+    let backend = Backend::echo();
+    let server = server(&backend, "", "");
+    let one = first(&server, 1);
+    let session = is_in(&one);
+    reload(&server, &server_toml(backend.address(), "max-sessions = 1"));
+    is_out(&second(&server, 1));
+    session.echo(b"undisturbed");
+    assert_eq!(backend.accepted(), 1, "a backend of one session was given two");
+    // Without the limit and with it again.
+    reload(&server, &server_toml(backend.address(), ""));
+    let other = is_in(&one);
+    drop(session);
+    reload(&server, &server_toml(backend.address(), "max-sessions = 1"));
+    is_out(&one);
+    other.echo(b"undisturbed");
+}
+
+/// A port on which a connection neither succeeds nor fails: its queue is full.
+fn silent() -> (std::net::SocketAddr, Vec<socket2::Socket>) {
+    let new = || {
+        socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket")
+    };
+    let listener = new();
+    listener.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
+    listener.listen(0).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut all = vec![listener];
+    for _ in 0..3 {
+        let filler = new();
+        filler.set_nonblocking(true).unwrap();
+        let _ = filler.connect(&address);
+        all.push(filler);
+    }
+    (address.as_socket().unwrap(), all)
+}
+
+/// How many sessions have a place, those whose target is still being reached among them.
+fn places(gate: &Pskgate) -> usize {
+    let done = pskgate(gate.folder(), &["status", "--json", "pskgate.toml"]);
+    let status: serde_json::Value = serde_json::from_str(&done.out).expect("a status");
+    let identities = status["services"][0]["identities"].as_array().expect("identities").clone();
+    identities.iter().filter_map(|one| one["sessions"].as_u64()).sum::<u64>() as usize
+}
+
+#[test]
+fn who_waits_for_a_backend_is_cut_when_its_key_goes() {
+    let (target, _queue) = silent();
+    let toml = server_toml(target, "connect-timeout = \"60s\"");
+    let server = Gate::new().file("psk.txt", &keys()).toml(&toml).start();
+    let client = first(&server, 1);
+    let plain = connect(&client);
+    until("a place for it", PATIENCE, || (places(&server) == 1).then_some(()));
+    write_private(&server.folder().join("psk.txt"), &secret(SECOND, OTHER_KEY));
+    assert_eq!(plain.end(), Ending::Rst);
+    server.wait_logged("the identity or its key was revoked");
+    assert_eq!(places(&server), 0);
+}
+
+#[test]
+fn who_waits_for_a_server_at_a_client_end_can_be_kicked_and_taken_over_from() {
+    let (target, _queue) = silent();
+    let more = "max-sessions = 1\nwhen-full = \"take-over\"\nconnect-timeout = \"60s\"";
+    let client = Gate::new().toml(&client_toml(target, more)).start();
+    let one = connect(&client);
+    until("a place for it", PATIENCE, || (places(&client) == 1).then_some(()));
+    let two = connect(&client);
+    assert_eq!(one.end(), Ending::Rst, "the newcomer did not take its place");
+    until("a place for the other", PATIENCE, || (places(&client) == 1).then_some(()));
+    let done = pskgate(client.folder(), &["kick", IDENTITY, "pskgate.toml"]);
+    assert_eq!(done.code, Some(0), "{}", done.err);
+    assert_eq!(two.end(), Ending::Rst);
 }
 
 #[test]

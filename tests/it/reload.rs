@@ -129,6 +129,21 @@ fn a_broken_file_changes_nothing_says_why_and_the_next_good_one_takes() {
 }
 
 #[test]
+fn a_refused_configuration_is_tried_again_when_the_file_that_it_lacked_has_come() {
+    let backend = Backend::echo();
+    let server = server(&backend);
+    let file = server.folder().join("pskgate.toml");
+    let text = fs::read_to_string(&file).unwrap().replace("psk.txt", "later.txt");
+    replace(&file, &text);
+    server.wait_logged("later.txt");
+    until("the refusal", PATIENCE, || (lines_with(&server, ": not reloaded:") == 1).then_some(()));
+    replace(&server.folder().join("later.txt"), &secret("client2", OTHER_KEY));
+    wait_reloads(&server, 1);
+    connect(&client(&server, "client2", OTHER_KEY)).echo(b"let in");
+    assert_eq!(lines_with(&server, ": not reloaded:"), 1, "it was tried without a reason");
+}
+
+#[test]
 fn touching_a_file_does_nothing() {
     let backend = Backend::echo();
     let server = server(&backend);

@@ -56,6 +56,33 @@ fn client(to: SocketAddr, who: (&str, &str), name: Option<&str>, tls: Tls) -> Op
 }
 
 #[test]
+fn a_range_that_is_narrowed_at_the_door_cuts_who_asked_for_another_section_there() {
+    let (one, two) = (Backend::echo(), Backend::echo());
+    let port = free_port();
+    let text = |range: &str| {
+        format!(
+            "[services.first]\nmode = \"server\"\naccept = \"127.0.0.1:{port}\"\n\
+             connect = \"{}\"\npsk-secrets = \"one.txt\"\nallow-from = \"{range}\"\n\
+             [services.second]\nmode = \"server\"\nserver-name = \"first:second.example\"\n\
+             connect = \"{}\"\npsk-secrets = \"two.txt\"\n",
+            one.address(),
+            two.address()
+        )
+    };
+    let gate = Gate::new()
+        .file("one.txt", &secret(ONE.0, ONE.1))
+        .file("two.txt", &secret(TWO.0, TWO.1))
+        .toml(&text("127.0.0.0/8"))
+        .launch();
+    gate.wait_logged("[first] listening on ");
+    let mut session = client(gate.address("first"), TWO, Some("second.example"), Tls::V13);
+    session.echo("let in");
+    write_private(&gate.folder().join("pskgate.toml"), &text("10.0.0.0/8"));
+    until("its end", PATIENCE, || session.ended());
+    gate.wait_logged("revoked");
+}
+
+#[test]
 fn the_name_chooses_the_section_and_its_own_keys_decide() {
     for tls in Tls::BOTH {
         let both = Both::new();

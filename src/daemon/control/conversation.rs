@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::access::Access;
 use super::{Answer, Command, Kick, Right};
-use crate::daemon::Request;
+use crate::daemon::{Request, apart};
 use crate::observe::event::{Event, Scope};
 use crate::observe::limit::Limiter;
 use crate::secrets::escape;
@@ -84,7 +84,7 @@ pub(super) async fn converse(
                 Err(words) => (Answer::Refused(words.into()), true),
             },
         };
-        let written = timeout(PATIENCE, write(&mut stream, &answer)).await;
+        let written = timeout(PATIENCE, write(&mut stream, answer)).await;
         busy.store(false, Ordering::Relaxed);
         if !matches!(written, Ok(Ok(()))) {
             return;
@@ -110,7 +110,7 @@ async fn leave(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
 /// What somebody hears for whom there is no room.
 pub(super) async fn turn_away(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
     let full = Answer::Refused("too many others are asking; try again in a moment".into());
-    if let Ok(Ok(())) = timeout(FAREWELL, write(&mut stream, &full)).await {
+    if let Ok(Ok(())) = timeout(FAREWELL, write(&mut stream, full)).await {
         leave(stream).await;
     }
 }
@@ -164,8 +164,14 @@ fn understand(line: &[u8]) -> Result<Command, &'static str> {
     })
 }
 
-async fn write(stream: &mut (impl AsyncWrite + Unpin), answer: &Answer) -> io::Result<()> {
-    let mut line = serde_json::to_vec(answer)?;
+async fn write(stream: &mut (impl AsyncWrite + Unpin), answer: Answer) -> io::Result<()> {
+    let mut line = match answer {
+        Answer::Status(status) if status.is_long() => {
+            let written = move || serde_json::to_vec(&Answer::Status(status));
+            apart(written).await.ok_or(io::ErrorKind::OutOfMemory)??
+        }
+        answer => serde_json::to_vec(&answer)?,
+    };
     line.push(b'\n');
     stream.write_all(&line).await?;
     stream.flush().await

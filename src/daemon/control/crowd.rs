@@ -72,13 +72,18 @@ impl Crowd {
     }
 
     /// Ends the connection that has been silent longest. Who may only look makes no room among those
-    /// who may give orders.
+    /// who may give orders; and those who may only look do not keep out who may, not by taking their
+    /// time over an answer either.
     fn make_room(&mut self, right: Right) -> bool {
         let idle = |member: &Member| !member.busy.load(Ordering::Relaxed);
         let of = |most: Right| {
             self.members.iter().position(|member| idle(member) && member.right <= most)
         };
-        let Some(at) = of(Right::Read).or_else(|| of(right)) else { return false };
+        let slow = || {
+            let rank = |member: &Member| member.right < right;
+            self.members.iter().position(rank)
+        };
+        let Some(at) = of(Right::Read).or_else(|| of(right)).or_else(slow) else { return false };
         self.members.remove(at).task.abort();
         true
     }
@@ -99,5 +104,36 @@ impl Crowd {
         let all = async { while self.tasks.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(FAREWELL, all).await;
         self.desk.limiter.settle();
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_only_looks_keeps_nobody_out_who_may_order_not_by_being_slow_either() {
+        let (requests, mut asked) = mpsc::channel(4 * MOST);
+        let (_, access) = watch::channel(Access::default());
+        let mut crowd = Crowd::new(requests, access);
+        let mut come = |user| {
+            let (ours, theirs) = tokio::io::duplex(1024);
+            crowd.admit(theirs, Caller { user: Some(user), process: None });
+            ours
+        };
+        let ask = b"{\"command\":\"status\"}\n";
+        let mut slow = Vec::new();
+        for _ in 0..MOST {
+            let mut reader = come(u32::MAX - 1);
+            tokio::io::AsyncWriteExt::write_all(&mut reader, ask).await.unwrap();
+            slow.push((reader, asked.recv().await));
+        }
+        let mut reader = come(u32::MAX - 1);
+        let mut word = [0; 10];
+        tokio::io::AsyncReadExt::read_exact(&mut reader, &mut word).await.unwrap();
+        assert_eq!(&word, b"{\"refused\"", "another one who only looks");
+        let mut root = come(0);
+        tokio::io::AsyncWriteExt::write_all(&mut root, ask).await.unwrap();
+        assert!(asked.recv().await.is_some(), "who may order was not heard");
     }
 }

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Bytes;
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::daemon::Request;
 use crate::daemon::control::{Answer, Command};
+use crate::daemon::{Request, apart};
 use crate::observe::prometheus::{self, Format};
 use crate::observe::status::Status;
 use crate::sys::usage;
@@ -32,7 +32,7 @@ pub(super) enum Form {
 #[derive(Debug)]
 pub(super) struct Desk {
     requests: mpsc::Sender<Request>,
-    labels: usize,
+    labels: watch::Receiver<usize>,
     kept: Mutex<Option<Kept>>,
     next: Mutex<Instant>,
 }
@@ -46,7 +46,7 @@ struct Kept {
 }
 
 impl Desk {
-    pub(super) fn new(requests: mpsc::Sender<Request>, labels: usize) -> Self {
+    pub(super) fn new(requests: mpsc::Sender<Request>, labels: watch::Receiver<usize>) -> Self {
         Self { requests, labels, kept: Mutex::new(None), next: Mutex::new(Instant::now()) }
     }
 
@@ -75,7 +75,7 @@ impl Desk {
             if let Some((_, text)) = known {
                 return Some(text.clone());
             }
-            let text = self.write(&kept.status, form)?;
+            let text = self.write(&kept.status, form).await?;
             kept.written.push((form, text.clone()));
             Some(text)
         };
@@ -99,12 +99,21 @@ impl Desk {
         }
     }
 
-    fn write(&self, status: &Status, form: Form) -> Option<Bytes> {
-        match form {
-            Form::Json => serde_json::to_vec(status).ok().map(Bytes::from),
-            Form::Metrics(format) => {
-                prometheus::text(status, &usage::now(), self.labels, format).ok().map(Bytes::from)
-            }
+    async fn write(&self, status: &Arc<Status>, form: Form) -> Option<Bytes> {
+        let labels = *self.labels.borrow();
+        if status.is_long() {
+            let status = status.clone();
+            return apart(move || write(&status, form, labels)).await?;
+        }
+        write(status, form, labels)
+    }
+}
+
+fn write(status: &Status, form: Form, labels: usize) -> Option<Bytes> {
+    match form {
+        Form::Json => serde_json::to_vec(status).ok().map(Bytes::from),
+        Form::Metrics(format) => {
+            prometheus::text(status, &usage::now(), labels, format).ok().map(Bytes::from)
         }
     }
 }
@@ -122,7 +131,7 @@ mod tests {
     fn a_main_loop_that_is_stuck_is_found_out_in_two_seconds() {
         run(async {
             let (sender, _nobody_reads) = mpsc::channel(1);
-            let desk = Desk::new(sender, 1);
+            let desk = Desk::new(sender, watch::channel(1).1);
             for _ in 0..3 {
                 let start = Instant::now();
                 assert_eq!(desk.status().await, None);
@@ -145,7 +154,7 @@ mod tests {
                 }
                 asked
             });
-            let desk = Desk::new(sender, 1);
+            let desk = Desk::new(sender, watch::channel(1).1);
             let start = Instant::now();
             let mut last = 0;
             for _ in 0..1000 {
