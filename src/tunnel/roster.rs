@@ -113,7 +113,32 @@ struct Inside {
     sessions: BTreeMap<u64, Arc<Info>>,
     of_source: HashMap<Source, usize>,
     of_identity: HashMap<Identity, usize>,
+    /// Newcomers for whom somebody makes way.
+    waiting: BTreeMap<u64, Waiter>,
 }
+
+/// A newcomer that waits.
+#[derive(Debug)]
+struct Waiter {
+    who: Identity,
+    source: Source,
+    /// Whose place it takes; none while it waits for one that goes for somebody else.
+    victim: Option<u64>,
+}
+
+impl Inside {
+    /// How many places are free and yet promised: to waiters of this kind whose victim has left.
+    fn promised(&self, kind: impl Fn(&Waiter) -> bool) -> usize {
+        let has_left = |waiter: &&Waiter| {
+            waiter.victim.is_some_and(|victim| !self.sessions.contains_key(&victim))
+        };
+        self.waiting.values().filter(|waiter| kind(waiter)).filter(has_left).count()
+    }
+}
+
+/// How many newcomers of one identity may wait for a place. Each holds a connection, and whoever keeps
+/// coming back would hold more of them than there may be sessions.
+const WAITERS: usize = 4;
 
 /// Which limit keeps a newcomer out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,16 +202,25 @@ impl Roster {
         let Newcomer { number, peer, who, wire } = *newcomer;
         let source = source(peer.ip());
         let mut inside = self.lock();
-        let reached = |limit: Option<usize>, now: Option<&usize>| {
-            limit.filter(|most| now.copied().unwrap_or_default() >= *most)
+        // A place that was made free for a newcomer is nobody else's.
+        let is_heir = inside.waiting.contains_key(&number);
+        let promised = |kind: &dyn Fn(&Waiter) -> bool| match is_heir {
+            true => 0,
+            false => inside.promised(kind),
         };
-        if let Some(most) = reached(shares.identity, inside.of_identity.get(who)) {
+        let reached = |limit: Option<usize>, now: Option<&usize>, promised: usize| {
+            limit.filter(|most| now.copied().unwrap_or_default() + promised >= *most)
+        };
+        let (of_who, of_source) = (inside.of_identity.get(who), inside.of_source.get(&source));
+        if let Some(most) = reached(shares.identity, of_who, promised(&|w| w.who == *who)) {
             return Err(Full { limit: Limit::Identity, most });
         }
-        if let Some(most) = reached(shares.source, inside.of_source.get(&source)) {
+        if let Some(most) = reached(shares.source, of_source, promised(&|w| w.source == source)) {
             return Err(Full { limit: Limit::Source, most });
         }
-        if let Some(most) = reached(shares.service, Some(&inside.sessions.len())) {
+        if let Some(most) =
+            reached(shares.service, Some(&inside.sessions.len()), promised(&|_| true))
+        {
             return Err(Full { limit: Limit::Service, most });
         }
         let seat = seat().map_err(|most| Full { limit: Limit::Service, most })?;
@@ -201,6 +235,7 @@ impl Roster {
             ordered: Notify::new(),
             over: AtomicBool::new(false),
         });
+        inside.waiting.remove(&number);
         inside.sessions.insert(number, info.clone());
         *inside.of_source.entry(source).or_default() += 1;
         *inside.of_identity.entry(who.clone()).or_default() += 1;
@@ -210,14 +245,22 @@ impl Roster {
 
     /// Orders the oldest session under that limit to make way, of the newcomer's own identity alone
     /// if `own` says so. One for each newcomer: who has been ordered to go already goes for somebody
-    /// else. False if there is none: a session that came later never has to.
+    /// else. The newcomer is in the queue then. False if there is nobody to go, because a session that
+    /// came later never has to; or if too many of its identity wait already.
     pub(super) fn make_way(&self, newcomer: &Newcomer<'_>, limit: Limit, own: bool) -> bool {
         let from = source(newcomer.peer.ip());
-        let inside = self.lock();
-        let earlier = inside.sessions.range(..newcomer.number).map(|(_, info)| info);
-        let mut goes = false;
+        let mut inside = self.lock();
+        let others = inside
+            .waiting
+            .iter()
+            .filter(|(number, waiter)| **number != newcomer.number && waiter.who == *newcomer.who);
+        if others.count() >= WAITERS {
+            return false;
+        }
+        let earlier = inside.sessions.range(..newcomer.number);
+        let mut goes = None;
         let mut oldest = None;
-        for info in earlier {
+        for (number, info) in earlier {
             let counts = match limit {
                 _ if own && info.who != *newcomer.who => false,
                 Limit::Service => true,
@@ -225,16 +268,32 @@ impl Roster {
                 Limit::Identity => info.who == *newcomer.who,
             };
             match info.order.get().filter(|_| counts) {
-                Some(Order::TakenOver(by)) if *by == newcomer.number => return true,
-                Some(_) => goes = true,
-                None if counts => oldest = oldest.or(Some(info)),
+                Some(Order::TakenOver(by)) if *by == newcomer.number => {
+                    goes = Some(Some(*number));
+                    break;
+                }
+                Some(_) => goes = goes.or(Some(None)),
+                None if counts => oldest = oldest.or(Some((*number, info))),
                 None => {}
             }
         }
-        if let Some(info) = oldest {
-            info.order(Order::TakenOver(newcomer.number));
-        }
-        goes || oldest.is_some()
+        let victim = match (goes, oldest) {
+            (Some(Some(mine)), _) => Some(mine),
+            (_, Some((number, info))) => {
+                info.order(Order::TakenOver(newcomer.number));
+                Some(number)
+            }
+            (Some(None), None) => None,
+            (None, None) => return false,
+        };
+        let waiter = Waiter { who: newcomer.who.clone(), source: from, victim };
+        inside.waiting.insert(newcomer.number, waiter);
+        true
+    }
+
+    /// A place in the queue, for when it comes to that.
+    pub(super) fn queue(&self, number: u64) -> Waiting<'_> {
+        Waiting { roster: self, number }
     }
 
     /// Becomes ready when a session has left, from now on.
@@ -257,6 +316,23 @@ impl Roster {
         let inside = self.lock();
         let kicked = inside.sessions.iter().filter(|(number, info)| which(**number, info));
         kicked.map(|(_, info)| info.order(Order::Kicked)).count()
+    }
+}
+
+/// A newcomer's place in the queue, if it has one; given up on drop.
+#[derive(Debug)]
+pub(super) struct Waiting<'a> {
+    roster: &'a Roster,
+    number: u64,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let gave_up = self.roster.lock().waiting.remove(&self.number).is_some();
+        if gave_up {
+            // What was promised to it is anybody's.
+            self.roster.left.notify_waiters();
+        }
     }
 }
 
@@ -385,5 +461,38 @@ mod tests {
         assert_eq!(door.roster.kick(|number, _| number == 2), 1);
         assert_eq!((order(&a), order(&b)), (None, Some(Order::Kicked)));
         assert_eq!(door.roster.kick(|_, info| info.who.as_bytes() == b"nobody"), 0);
+    }
+
+    #[test]
+    fn a_place_that_was_made_free_is_for_whom_it_was_made_free() {
+        let door = Door::new(9, None, Some(1));
+        let holder = door.admit(1, 1, "a").unwrap();
+        let queue = door.roster.queue(2);
+        assert_eq!(door.admit(2, 1, "a").unwrap_err(), Limit::Identity);
+        assert!(door.make_way(2, 1, "a", Limit::Identity, true));
+        drop(holder);
+        // Whoever comes in between is too late, or too early.
+        assert_eq!(door.admit(3, 2, "a").unwrap_err(), Limit::Identity);
+        assert!(door.admit(4, 2, "b").is_ok(), "another identity has a place of its own");
+        let heir = door.admit(2, 1, "a").unwrap();
+        drop(queue);
+        drop(heir);
+        assert!(door.admit(5, 2, "a").is_ok());
+    }
+
+    #[test]
+    fn who_gives_up_waiting_leaves_the_place_to_others_and_few_wait_at_once() {
+        let door = Door::new(9, None, Some(1));
+        let holder = door.admit(1, 1, "a").unwrap();
+        let queues: Vec<_> = (2..9).map(|number| door.roster.queue(number)).collect();
+        let waiting: Vec<_> =
+            (2..9).map(|number| door.make_way(number, 1, "a", Limit::Identity, false)).collect();
+        assert_eq!(waiting.iter().filter(|waits| **waits).count(), WAITERS);
+        assert!(waiting[..WAITERS].iter().all(|waits| *waits));
+        drop(holder);
+        assert_eq!(door.admit(20, 2, "a").unwrap_err(), Limit::Identity);
+        drop(queues);
+        assert!(door.admit(20, 2, "a").is_ok());
+        assert!(door.roster.lock().waiting.is_empty());
     }
 }

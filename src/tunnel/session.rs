@@ -451,6 +451,7 @@ impl Session {
         let who = setup.policies.who(wire);
         let newcomer = Newcomer { number: self.number, peer: &self.peer, who: &who, wire };
         let patience = Instant::now() + MAKE_WAY;
+        let _queue = roster.queue(self.number);
         let full = loop {
             let mut left = std::pin::pin!(roster.left());
             // From here on nobody's leaving is missed.
