@@ -8,13 +8,15 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use super::budget::Budget;
+use super::inside;
 use super::outside::{self, Outside};
+#[cfg(unix)]
+use super::privileges;
 use super::reload::{self, Current, Door, Live};
 use super::running::{Running, serve_stdio};
 use super::status::Record;
 use super::supervisor::Supervisor;
 use super::watcher::{self, Files};
-use super::{inside, privileges};
 use crate::config::diagnostic::{Diagnostic, Report, Severity};
 use crate::config::model::{
     Authentication, Config, Decided, Dialect, Endpoint, Host, Mode, Origin, ServiceConfig, Source,

@@ -15,6 +15,7 @@ use super::supervisor::{self, Supervisor};
 use super::watcher::Files;
 use super::{Ended, Load, Request};
 use crate::config::model::Level;
+#[cfg(unix)]
 use crate::net;
 use crate::observe::event::{Event, Scope};
 use crate::observe::log;

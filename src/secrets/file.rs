@@ -11,7 +11,9 @@ use zeroize::Zeroizing;
 use super::key::{Identity, Key, MAX_IDENTITY, MAX_KEY, MIN_KEY, escape};
 use crate::sys::file::open_regular;
 
-use super::{Entry, IdentityRule, Known, OnDuplicate, OnLoosePermissions, Rules};
+#[cfg(unix)]
+use super::OnLoosePermissions;
+use super::{Entry, IdentityRule, Known, OnDuplicate, Rules};
 
 /// The largest key file that is read: room for 100,000 identities with 64-byte keys.
 pub(super) const MAX_FILE: u64 = 16 * 1024 * 1024;
