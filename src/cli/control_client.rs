@@ -85,7 +85,15 @@ impl Which {
             true => (exit::NO_PERMISSION, "no program answers this user"),
             false => (exit::UNAVAILABLE, "no running program answers"),
         };
-        Err(Trouble { code, words: format!("{words}; what was tried:\n{}", tried.join("\n")) })
+        let mut words = format!("{words}; what was tried:\n{}", tried.join("\n"));
+        if let Some(why) = self.file.as_deref().filter(|_| !is_sure).and_then(unread) {
+            words += &format!(
+                "\n  a socket of its own may be named in {}, which cannot be read now: {why}; if so, say it \
+                 with --socket PATH",
+                shown(self.file.as_deref().unwrap_or(Path::new("")))
+            );
+        }
+        Err(Trouble { code, words })
     }
 
     /// The one that is meant.
@@ -116,6 +124,20 @@ fn said_socket(file: &Path) -> Option<PathBuf> {
     let table: toml::Table = text.parse().ok()?;
     let path = table.get("control")?.get("socket")?.as_str()?;
     Some(file.parent()?.join(path))
+}
+
+/// Why nothing can be said of what a configuration file names.
+fn unread(file: &Path) -> Option<String> {
+    let text = match std::fs::read_to_string(file) {
+        Ok(text) => text,
+        Err(error) => return Some(escape(&error.to_string())),
+    };
+    // The other dialect names no socket.
+    if file.extension().is_none_or(|extension| extension != "toml") {
+        return None;
+    }
+    let error = text.parse::<toml::Table>().err()?;
+    Some(escape(error.message()))
 }
 
 impl Program {

@@ -1,7 +1,8 @@
 //! `kick`: ends sessions of a running program.
 
 use super::control_client::{Trouble, Which};
-use super::{exit, say, units};
+use super::{complain, exit, say, units};
+use crate::config::diagnostic::escape;
 use crate::daemon::control::{Answer, Command, Kick};
 
 #[derive(Debug, clap::Args)]
@@ -17,15 +18,27 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn main(arguments: &Arguments) -> Result<u8, Trouble> {
-    let whom = match arguments.whom.parse() {
+    let kick = match arguments.whom.parse() {
         Ok(number) if !arguments.identity => Kick::Number(number),
         _ => Kick::Identity(arguments.whom.clone()),
     };
     let mut program = arguments.which.one()?;
-    match program.ask(&Command::Kick(whom))? {
+    match program.ask(&Command::Kick(kick.clone()))? {
         Answer::Kicked(count) => {
             let said = say(&units::count(count as u64, "session ends", "sessions end"));
-            Ok(if count == 0 { exit::NONE } else { said })
+            if count > 0 {
+                return Ok(said);
+            }
+            let whom = escape(&arguments.whom);
+            complain(&match kick {
+                Kick::Number(_) => format!(
+                    "no session has the number {whom}; `pskgate sessions` shows those that are open"
+                ),
+                Kick::Identity(_) => {
+                    format!("{whom} has no open session; `pskgate sessions` shows who has")
+                }
+            });
+            Ok(exit::NONE)
         }
         other => Err(program.nonsense(&other)),
     }

@@ -32,7 +32,7 @@ pub(super) struct Arguments {
 fn seconds(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(seconds) if (0.1..=86_400.0).contains(&seconds) => Ok(seconds),
-        _ => Err("write a number of seconds from 0.1 to 86400".into()),
+        _ => Err("write a number of seconds from 0.1 to 86400; a FILE goes before --watch".into()),
     }
 }
 

@@ -1,26 +1,67 @@
-//! Tables for people, which stay plain lines in a pipe.
+//! Tables that fit the terminal, and in a pipe are lines with every column.
 
-use std::io::IsTerminal;
+use comfy_table::{CellAlignment, ColumnConstraint, LineStyle, Table, TableStyle};
 
-use comfy_table::{ContentArrangement, Table, presets};
+use super::terminal::Style;
 
-/// An empty table under this head. On a terminal it is ruled and fits the width; in a pipe a row is a line,
-/// whatever its length, with columns that blanks keep apart.
-pub(super) fn table(head: &[&str]) -> Table {
+/// To which side the cells of a column are moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    Left,
+    Right,
+}
+
+/// A title, a side, and in which order columns go when there is no room: the highest first, 0 never.
+pub(super) type Column = (&'static str, Side, u8);
+
+/// Between two columns.
+const GAP: u16 = 2;
+
+/// A header and a line for each row, without the columns that `hidden` says. On a terminal more of them go
+/// until the rest fits; in a pipe nothing is drawn: one line, one row.
+pub(super) fn fitted<const N: usize>(
+    columns: &[Column; N],
+    rows: impl IntoIterator<Item = [String; N]>,
+    mut hidden: [bool; N],
+    style: &Style,
+) -> String {
     let mut table = Table::new();
-    let is_terminal = std::io::stdout().is_terminal();
-    if is_terminal {
-        table.load_style(presets::UTF8_FULL_CONDENSED);
-        table.set_content_arrangement(ContentArrangement::Dynamic);
-    } else {
-        table.load_style(presets::NOTHING);
-        table.set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(columns.map(|(title, ..)| title));
+    for row in rows {
+        table.add_row(row);
     }
-    table.set_header(head);
-    if !is_terminal {
-        for column in table.column_iter_mut() {
-            column.set_padding((0, 2));
+    table.load_style(match style.width() {
+        None => TableStyle::new(),
+        Some(_) => {
+            let line = if style.unicode { '─' } else { '-' };
+            TableStyle::new().header_separator(LineStyle::none().fill(line).junction(line))
+        }
+    });
+    let widths = table.column_max_content_widths();
+    if let Some(room) = style.width() {
+        while needed(&widths, &hidden) > room {
+            let open = (0..N).filter(|at| !hidden[*at] && columns[*at].2 > 0);
+            let Some(next) = open.max_by_key(|at| columns[*at].2) else { break };
+            hidden[next] = true;
         }
     }
-    table
+    // Where a line is drawn, its style parts columns by one more.
+    let padding = if style.width().is_some() { GAP - 1 } else { GAP };
+    let last = hidden.iter().rposition(|hidden| !hidden);
+    for (at, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, if Some(at) == last { 0 } else { padding }));
+        if columns[at].1 == Side::Right {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        if hidden[at] {
+            column.set_constraint(ColumnConstraint::Hidden);
+        }
+    }
+    table.trim_fmt()
+}
+
+fn needed(widths: &[u16], hidden: &[bool]) -> usize {
+    let shown = widths.iter().zip(hidden).filter(|(_, hidden)| !**hidden);
+    let all: usize = shown.map(|(width, _)| usize::from(width + GAP)).sum();
+    all.saturating_sub(GAP.into())
 }

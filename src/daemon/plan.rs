@@ -19,7 +19,7 @@ use super::supervisor::Supervisor;
 use super::watcher::{self, Files};
 use crate::config::diagnostic::{Diagnostic, Report, Severity};
 use crate::config::model::{
-    Authentication, Config, Decided, Dialect, Endpoint, Mode, Origin, ServiceConfig, Source,
+    Authentication, Config, Decided, Dialect, Endpoint, Host, Mode, Origin, ServiceConfig, Source,
 };
 use crate::net::{self, Listener};
 use crate::observe::event::{Event, Scope};
@@ -191,7 +191,18 @@ impl Plan {
                         errors.extend(give_away(at, &config));
                         listeners.extend(bound.into_iter().map(|l| (vec![at.clone()], l)));
                     }
-                    Err(error) => errors.push(cannot_bind(&config, &listen.at, &error)),
+                    Err(error) => {
+                        let mut refused = cannot_bind(&config, &listen.at, &error);
+                        if error.kind() == std::io::ErrorKind::AddrInUse
+                            && let Some(own) = held.iter().find(|own| in_the_way(own, at))
+                        {
+                            refused.diagnostic.help = Some(format!(
+                                "this program itself listens on {own} and keeps that through a reload: \
+                                 restart it"
+                            ));
+                        }
+                        errors.push(refused);
+                    }
                 }
             }
             let kept = config.accept().iter().any(|listen| held.contains(&listen.at));
@@ -247,6 +258,21 @@ fn give_away(at: &Endpoint, config: &ServiceConfig) -> Option<BindError> {
     let error = given.err()?;
     let error = std::io::Error::new(error.kind(), format!("{}: {error}", path.display()));
     Some(cannot_bind(config, said, &error))
+}
+
+/// Whether one of two TCP listeners on a port has every address, and so the other's as well.
+fn in_the_way(one: &Endpoint, other: &Endpoint) -> bool {
+    let every = |host: &Host| match host {
+        Host::Unspecified => true,
+        Host::Ip(ip) => ip.is_unspecified(),
+        Host::Name(_) => false,
+    };
+    match (one, other) {
+        (Endpoint::Tcp { host, port }, Endpoint::Tcp { host: its, port: same }) => {
+            port == same && (every(host) || every(its))
+        }
+        _ => false,
+    }
 }
 
 fn cannot_bind<T>(config: &ServiceConfig, at: &Decided<T>, error: &std::io::Error) -> BindError {

@@ -104,7 +104,8 @@ pub struct ServiceStatus {
     pub refused: BTreeMap<String, u64>,
     /// Sessions that have ended, by the kind of their end.
     pub ended: BTreeMap<String, u64>,
-    /// The last thing that went wrong at a client end: its application sees only a reset.
+    /// The last thing that went wrong beyond this end, where who connected sees only a reset: a target
+    /// that did not answer, and at a client end whatever became of TLS.
     pub last_failure: Option<Failure>,
     /// The open sessions, oldest first.
     pub sessions: Vec<SessionStatus>,

@@ -107,12 +107,15 @@ mod linux {
             return Holder { pid: Some(pid), program: program(pid), user, sure: true };
         }
         // A program that keeps others out of its memory hides its descriptors from its own user, too.
-        let tunnel = proc::all().find(|pid| {
+        let mut tunnels = proc::all().filter(|pid| {
             let known = ["pskgate", "stunnel", "stunnel4"];
             let is_one = program(*pid).is_some_and(|name| known.contains(&name.as_str()));
             is_one && (user.is_none() || proc::user(*pid) == user)
         });
-        Holder { pid: tunnel, program: tunnel.and_then(program), user, sure: false }
+        let likely = tunnels.next();
+        // Of several, any number would be a guess.
+        let only = likely.filter(|_| tunnels.next().is_none());
+        Holder { pid: only, program: likely.and_then(program), user, sure: false }
     }
 
     /// Its file, whatever name it was started under; that name where the file cannot be seen.

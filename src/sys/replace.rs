@@ -33,7 +33,9 @@ impl Edit {
         let lock = FolderLock::take(&folder, PATIENCE)?;
         let path = folder.join(name);
         match existing(&path)? {
-            Some(meta) if meta.is_dir() => Err(io::Error::other("it is a folder, not a file")),
+            Some(meta) if meta.is_dir() => {
+                Err(io::Error::other("it is a folder, not a file; name a file in it"))
+            }
             Some(meta) if !meta.is_file() => Err(io::Error::other("it is not a regular file")),
             _ => Ok(Self { lock, folder, path }),
         }
@@ -59,7 +61,7 @@ impl Edit {
     /// # Errors
     /// The system's, among them that the owner cannot be kept. The old file is whole then.
     pub fn replace(&self, pieces: &[&[u8]], most: u32) -> io::Result<Option<u32>> {
-        let fresh = Fresh::create(self.folder.join(FRESH))?;
+        let fresh = Fresh::create(self.folder.join(FRESH)).map_err(|error| self.no_place(error))?;
         let mut file = &fresh.file;
         let loose = match existing(&self.path)? {
             Some(old) => inherit(file, &old, most)?,
@@ -73,6 +75,20 @@ impl Edit {
         fresh.moved();
         self.lock.sync()?;
         Ok(loose)
+    }
+
+    /// The system's words for a new file speak of the folder, where a person thinks of the old file.
+    fn no_place(&self, error: io::Error) -> io::Error {
+        use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+        if !matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem) {
+            return error;
+        }
+        let folder = self.folder.display();
+        let words = format!(
+            "{error}: a new file takes its place, so that this user must be able to write to the folder \
+             {folder}"
+        );
+        io::Error::new(error.kind(), words)
     }
 
     /// Takes the file away.

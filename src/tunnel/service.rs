@@ -229,7 +229,8 @@ impl Service {
         self.uses.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Notes why an application behind a client end saw nothing but a reset.
+    /// Notes why who connected saw nothing but a reset: a target that does not answer, and at a client end
+    /// whatever became of TLS.
     pub(super) fn failed(&self, words: String) {
         let failure = Failure { time: jiff::Timestamp::now(), words };
         *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);

@@ -395,9 +395,8 @@ impl Session {
     /// Connects to the target and says what is to be said before the data, or why there is no target.
     async fn reach(&self, setup: &Setup, known: Option<&Known<'_>>) -> Option<Reached> {
         let unreachable = |error: &dyn fmt::Display| {
-            if known.is_none() {
-                self.service.failed(format!("no target answered: {error}"));
-            }
+            self.service.counters.refused("target-unreachable");
+            self.service.failed(format!("no target answered: {error}"));
             self.log_stranger(&Event::Unreachable { peer: &self.peer, error });
         };
         let who = known.map(|known| setup.policies.who(known.wire));

@@ -211,6 +211,34 @@ fn a_status_of_thousands_of_identities_is_whole_however_many_ask_at_once() {
 }
 
 #[test]
+fn a_target_that_does_not_answer_is_counted_and_told_at_the_server_end() {
+    let target = format!("127.0.0.1:{}", free_port());
+    let gate = Gate::new().toml(&server_toml(&target, "")).start();
+    let client = Gate::new().toml(&client_toml(gate.address("tls"), "")).start();
+    assert_eq!(Plain::connect(client.address("plain")).end(), Ending::Rst);
+    let service = until("the count", PATIENCE, || {
+        let service = status(&gate).services.remove(0);
+        (service.refused.get("target-unreachable") == Some(&1)).then_some(service)
+    });
+    let words = service.last_failure.expect("the last failure").words;
+    assert!(words.contains(&target) && words.contains("no target answered"), "{words}");
+}
+
+#[test]
+fn a_socket_that_an_unreadable_file_may_name_is_spoken_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("nobody-runs-this.toml");
+    for broken in [None, Some("[services.tls\n"), Some("[control\nsocket = \"gate.sock\"\n")] {
+        broken.inspect(|text| fs::write(&file, text).unwrap());
+        let done = pskgate(folder.path(), &["status".as_ref(), file.as_os_str()]);
+        assert_eq!(done.code, Some(69), "{}", done.err);
+        for part in ["cannot be read now", "--socket PATH"] {
+            assert!(done.err.contains(part), "{part} is not in: {}", done.err);
+        }
+    }
+}
+
+#[test]
 fn kick_ends_one_session_or_all_of_an_identity_and_says_how_many() {
     let backend = Backend::echo();
     let pair = Pair::new(&backend);
@@ -231,6 +259,7 @@ fn kick_ends_one_session_or_all_of_an_identity_and_says_how_many() {
     for whom in [&["kick", "99999"][..], &["kick", "nobody"], &["kick", "--identity", &number]] {
         let done = command(&pair.server, whom);
         assert_eq!((done.code, done.out.as_str()), (Some(1), "0 sessions end\n"), "{}", done.err);
+        assert!(done.err.contains("`pskgate sessions` shows"), "{}", done.err);
     }
     pair.connect().echo(b"and may come back");
 }

@@ -423,6 +423,9 @@ fn a_name_without_an_address_and_what_is_wrong_with_the_options_is_told() {
         assert_eq!(done.code, Some(CONFIG), "{}{}", done.out, done.err);
         assert!(done.out.contains(&format!("[{code}]")), "{}", done.out);
     }
+    let done = ask("127.0.0.1", &[]);
+    assert_eq!(done.code, Some(CONFIG), "{}{}", done.out, done.err);
+    has(&done, "bad", "options", &["options: `127.0.0.1` has no port"]);
     let done = doctor(&gate, &["--connect", "127.0.0.1:9"]);
     assert_eq!(done.code, Some(64), "a key file has to be named");
 }

@@ -358,6 +358,31 @@ fn a_service_is_not_left_without_a_key_nor_a_folder_with_an_empty_file() {
 }
 
 #[test]
+fn what_becomes_of_live_sessions_is_told_as_the_services_have_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let service = |name: &str, port: u16, extra: &str| {
+        format!(
+            "[services.{name}]\nmode = \"server\"\naccept = \"127.0.0.1:{port}\"\n\
+             connect = \"127.0.0.1:1\"\npsk-secrets = \"psk.txt\"\n{extra}\n"
+        )
+    };
+    let toml = service("a", 4001, "") + &service("b", 4002, "on-revocation = \"keep\"");
+    std::fs::write(folder.join("gate.toml"), toml).unwrap();
+    for name in ["one", "two", "three"] {
+        well(folder, &["keygen", name, "--append", "psk.txt"]);
+    }
+    let done = well(folder, &["keys", "remove", "one", "gate.toml"]);
+    for part in ["in [a] end within a second", "in [b] stay open"] {
+        assert!(done.err.contains(part), "{part} is not in: {}", done.err);
+    }
+    let toml = service("a", 4001, "on-revocation = \"30s\"");
+    std::fs::write(folder.join("gate.toml"), toml).unwrap();
+    let done = well(folder, &["keys", "remove", "two", "gate.toml"]);
+    assert!(done.err.contains("by itself: live sessions of this key end after"), "{}", done.err);
+}
+
+#[test]
 fn a_file_named_in_the_configuration_keeps_its_last_key_beside_others() {
     let gate = Gate::new().file("more.txt", &secret("client2", OTHER_KEY));
     let text = server_toml("127.0.0.1:9", "").replace("\"psk.txt\"", "[\"psk.txt\", \"more.txt\"]");

@@ -248,6 +248,19 @@ fn an_address_that_is_taken_refuses_the_reload_and_the_old_one_stays() {
 }
 
 #[test]
+fn an_address_that_the_program_s_own_listener_has_is_told_as_that() {
+    let backend = Backend::echo();
+    let port = free_port();
+    let all = server_toml(backend.address(), "");
+    let at = |host: &str| all.replace("\"127.0.0.1:0\"", &format!("\"{host}:{port}\""));
+    let server = Gate::new().toml(&at("0.0.0.0")).start();
+    replace(&server.folder().join("pskgate.toml"), &at("127.0.0.1"));
+    let line = server.wait_logged("cannot listen on");
+    assert!(line.contains(&format!("itself listens on 0.0.0.0:{port}")), "{line}");
+    assert!(line.contains("restart it"), "{line}");
+}
+
+#[test]
 fn no_connection_is_lost_to_forty_reloads_under_load() {
     const RELOADS: usize = 40;
     let backend = Backend::echo();

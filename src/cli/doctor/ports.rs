@@ -60,6 +60,7 @@ fn in_use(address: &str, holder: Option<Holder>, findings: &mut Findings) {
     let named = match (pid, &program) {
         (Some(pid), Some(program)) => Some(format!("{program} (pid {pid})")),
         (Some(pid), None) => Some(format!("pid {pid}")),
+        (None, Some(program)) => Some(program.clone()),
         _ => None,
     };
     let who = match (named, user) {

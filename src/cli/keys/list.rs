@@ -8,6 +8,8 @@ use serde::Serialize;
 use super::Place;
 use super::site::{Site, shown};
 use crate::cli::refusal::Refusal;
+use crate::cli::table::{Column, Side};
+use crate::cli::terminal::Style;
 use crate::cli::{control_client, exit, say, table};
 use crate::observe::status::{IdentityStatus, Status};
 
@@ -27,7 +29,20 @@ struct Row {
     last_use: Option<String>,
     sessions: Option<usize>,
     expires: Option<String>,
+    expired: bool,
 }
+
+/// The columns, and in which order they go.
+const COLUMNS: [Column; 8] = [
+    ("identity", Side::Left, 0),
+    ("belongs to", Side::Left, 3),
+    ("fingerprint", Side::Left, 0),
+    ("source", Side::Left, 4),
+    ("services", Side::Left, 5),
+    ("last use", Side::Left, 1),
+    ("sessions", Side::Right, 0),
+    ("expires", Side::Left, 2),
+];
 
 pub(super) fn main(place: &Place, json: bool) -> Result<u8, Refusal> {
     let site = Site::look(place)?;
@@ -38,7 +53,7 @@ pub(super) fn main(place: &Place, json: bool) -> Result<u8, Refusal> {
             .map_err(|error| Refusal::new(exit::INTERNAL, format!("no JSON: {error}")))?;
         say(&text)
     } else {
-        say(&lines(&rows))
+        say(&lines(&rows, &Style::now()))
     };
     Ok(if wrong { exit::CONFIG } else { said })
 }
@@ -67,6 +82,7 @@ fn rows(site: &Site, status: Option<&Status>) -> Vec<Row> {
                     last_use: None,
                     sessions: status.map(|_| 0),
                     expires: None,
+                    expired: false,
                 });
                 rows.len() - 1
             });
@@ -91,36 +107,51 @@ fn rows(site: &Site, status: Option<&Status>) -> Vec<Row> {
             row.last_use = row.last_use.take().max(told.last_use.clone());
             row.sessions = row.sessions.map(|sessions| sessions + told.sessions);
             row.expires = row.expires.take().or_else(|| told.expires.clone());
+            row.expired |= told.expired;
         }
     }
     rows
 }
 
-fn lines(rows: &[Row]) -> String {
+fn lines(rows: &[Row], style: &Style) -> String {
     let unknown = || "-".to_owned();
-    let mut table = table::table(&[
-        "IDENTITY",
-        "BELONGS TO",
-        "FINGERPRINT",
-        "SOURCE",
-        "SERVICES",
-        "LAST USE",
-        "SESSIONS",
-        "EXPIRES",
-    ]);
-    for row in rows {
-        table.add_row([
+    let is_terminal = style.width().is_some();
+    let here = std::env::current_dir().ok().filter(|_| is_terminal);
+    let cells = |row: &Row| {
+        let file = Path::new(&row.file);
+        let near = here.as_deref().and_then(|here| file.strip_prefix(here).ok()).unwrap_or(file);
+        [
             row.identity.clone(),
             row.belongs_to.clone(),
             row.fingerprint.clone(),
-            format!("{}:{}", row.file, row.line),
+            format!("{}:{}", near.display(), row.line),
             if row.services.is_empty() { unknown() } else { row.services.join(",") },
             row.last_use.clone().unwrap_or_else(unknown),
             row.sessions.map_or_else(unknown, |sessions| sessions.to_string()),
-            row.expires.clone().unwrap_or_else(unknown),
-        ]);
-    }
-    table.trim_fmt()
+            row.expires.as_deref().map_or_else(unknown, |end| last_day(end, row.expired)),
+        ]
+    };
+    // What every line would leave empty, or say twice.
+    let hidden = COLUMNS.map(|(title, ..)| {
+        is_terminal
+            && rows.iter().all(|row| match title {
+                "belongs to" => row.belongs_to == row.identity,
+                "services" => row.services.is_empty(),
+                "expires" => row.expires.is_none(),
+                _ => false,
+            })
+    });
+    table::fitted(&COLUMNS, rows.iter().map(cells), hidden, style)
+}
+
+/// The day that the configuration names: the last one, not the midnight after it.
+fn last_day(end: &str, over: bool) -> String {
+    let before = |end: jiff::Timestamp| end.checked_sub(jiff::SignedDuration::from_secs(1)).ok();
+    let day = match end.parse().ok().and_then(before) {
+        Some(last) => last.strftime("%Y-%m-%d").to_string(),
+        None => end.to_owned(),
+    };
+    if over { format!("{day}, over") } else { day }
 }
 
 #[cfg(test)]
@@ -137,7 +168,8 @@ mod tests {
         std::fs::write(&file, format!("plc:{}\nplc~2:{}\n", key(1), key(2))).unwrap();
         let place = Place { config: None, format: Default::default(), key_file: Some(file) };
         let mut site = Site::look(&place).unwrap();
-        let said = lines(&rows(&site, None));
+        let style = |size| Style { size, unicode: true, color: false };
+        let said = lines(&rows(&site, None), &style(None));
         assert_eq!(said.lines().count(), 3, "{said}");
         assert!(!said.contains("key number"), "{said}");
         let last: Vec<_> = said.lines().nth(1).unwrap().split_whitespace().rev().take(3).collect();
@@ -167,6 +199,12 @@ mod tests {
         let rows = rows(&site, Some(&status));
         assert_eq!((rows[0].sessions, rows[1].sessions), (Some(0), Some(2)));
         assert_eq!(rows[1].last_use.as_deref(), Some("2026-01-02T03:04:05Z"));
+        for width in [60, 80, 100] {
+            let said = lines(&rows, &style(Some((width, 24))));
+            let fits = said.lines().all(|line| line.chars().count() <= width);
+            assert!(fits && said.contains(&rows[1].fingerprint), "{width} columns:\n{said}");
+        }
+        assert_eq!(last_day("2026-12-11T00:00:00Z", false), "2026-12-10");
         assert_eq!((&*rows[0].belongs_to, &*rows[1].belongs_to), ("plc", "plc"));
     }
 }

@@ -8,7 +8,8 @@ use super::Place;
 use super::declaration::change;
 use super::site::{Holder, Site};
 use crate::cli::refusal::Refusal;
-use crate::cli::{complain, exit, keygen, say};
+use crate::cli::{complain, exit, keygen, say, units};
+use crate::config::model::OnRevocation;
 use crate::config::wires;
 use crate::secrets::edit::{self, Emptied};
 use crate::secrets::escape;
@@ -17,7 +18,7 @@ pub(super) fn main(identity: &OsStr, place: &Place) -> Result<u8, Refusal> {
     let site = Site::look(place)?;
     site.sound()?;
     let name = identity.as_encoded_bytes();
-    let files = files(&site, name)?;
+    let (files, fates) = (files(&site, name)?, fates(&site, name));
     let mut code = exit::OK;
     let mut done = false;
     for (file, emptied) in files {
@@ -47,16 +48,45 @@ pub(super) fn main(identity: &OsStr, place: &Place) -> Result<u8, Refusal> {
             config.display()
         ));
     }
-    complain(match place.key_file {
-        None => {
-            "a running program takes that up by itself: live sessions of this key end within a second"
-        }
-        Some(_) => {
+    match place.key_file {
+        None => fates.iter().for_each(|fate| complain(fate)),
+        Some(_) => complain(
             "a running program that reads this file takes that up by itself: live sessions of this key \
-             end within a second"
-        }
-    });
+             end as `on-revocation` says, within a second if it is not set",
+        ),
+    }
     Ok(code)
+}
+
+/// What becomes of the live sessions of a name, a line for each way in which services end them.
+fn fates(site: &Site, name: &[u8]) -> Vec<String> {
+    let mut by_words: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for holder in &site.holders {
+        if !holder.entries.iter().any(|entry| entry.identity().as_bytes() == name) {
+            continue;
+        }
+        let words = match holder.on_revocation {
+            Some(OnRevocation::Keep) => {
+                "stay open (on-revocation = \"keep\"); `pskgate kick` ends them".to_owned()
+            }
+            Some(OnRevocation::Grace(grace)) => {
+                format!(
+                    "end after the grace of {} (on-revocation)",
+                    units::time(grace.as_secs_f64())
+                )
+            }
+            Some(OnRevocation::Cut) | None => "end within a second".to_owned(),
+        };
+        by_words.entry(words).or_default().extend(holder.service.as_deref());
+    }
+    let one_way = by_words.len() == 1;
+    let line = |(words, services): (String, Vec<&str>)| match one_way {
+        true => {
+            format!("a running program takes that up by itself: live sessions of this key {words}")
+        }
+        false => format!("live sessions of this key in [{}] {words}", services.join("], [")),
+    };
+    by_words.into_iter().map(line).collect()
 }
 
 /// The files that hold a name, and what becomes of each whose last key it is. Refuses before anything is

@@ -6,7 +6,7 @@ use crate::cli::refusal::Refusal;
 use crate::cli::{exit, failed, paths, show};
 use crate::config;
 use crate::config::diagnostic::{Report, Severity};
-use crate::config::model::{Authentication, Config, Dialect, Mode, ServiceConfig};
+use crate::config::model::{Authentication, Config, Dialect, Mode, OnRevocation, ServiceConfig};
 use crate::config::wires::{self, Wire};
 use crate::daemon::Plan;
 #[cfg(unix)]
@@ -32,6 +32,8 @@ pub(super) struct Holder {
     pub(super) is_client: bool,
     /// The identity that it presents.
     pub(super) presents: Option<Vec<u8>>,
+    /// What becomes of the sessions of a key that goes; unset for a key file.
+    pub(super) on_revocation: Option<OnRevocation>,
     /// The files and folders that it names.
     pub(super) paths: Vec<PathBuf>,
     /// Every line of them.
@@ -139,7 +141,14 @@ fn of_key_file(file: &Path) -> Result<Site, Refusal> {
         let code = if file.exists() { exit::CONFIG } else { exit::NO_INPUT };
         return Err(Refusal::new(code, secrets::edit::EditError::Broken(problems).to_string()));
     }
-    let holder = Holder { service: None, is_client: false, presents: None, paths, entries };
+    let holder = Holder {
+        service: None,
+        is_client: false,
+        presents: None,
+        on_revocation: None,
+        paths,
+        entries,
+    };
     let findings = Report::default();
     let (file, native, wires) = (None, None, Vec::new());
     Ok(Site { file, native, holders: vec![holder], wires, findings })
@@ -158,6 +167,7 @@ fn holders(config: &Config) -> Vec<Holder> {
             service: Some(service.name.value.clone()),
             is_client,
             presents: if is_client { said.or_else(first) } else { None },
+            on_revocation: Some(service.on_revocation.value),
             paths,
             entries,
         }

@@ -2,8 +2,7 @@
 
 use std::collections::HashMap;
 
-use comfy_table::{CellAlignment, ColumnConstraint, LineStyle, Table, TableStyle};
-
+use crate::cli::table::{Column, Side, fitted};
 use crate::cli::terminal::Style;
 use crate::cli::units;
 use crate::config::diagnostic::escape;
@@ -46,8 +45,8 @@ impl Rates {
     }
 }
 
-/// The columns, and in which order they go when there is no room: the highest first, 0 never.
-const COLUMNS: [(&str, Side, u8); 14] = [
+/// The columns, and in which order they go.
+const COLUMNS: [Column; 14] = [
     ("#", Side::Right, 0),
     ("service", Side::Left, 5),
     ("identity", Side::Left, 0),
@@ -64,16 +63,8 @@ const COLUMNS: [(&str, Side, u8); 14] = [
     ("group", Side::Left, 11),
 ];
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Side {
-    Left,
-    Right,
-}
-
 /// Cells of a session's bar.
 const BAR: usize = 8;
-/// Between two columns.
-const GAP: u16 = 2;
 
 /// A header and a line a session; the header alone where nobody is in. `bars` shows each one's share
 /// of the highest rate.
@@ -90,12 +81,10 @@ pub(in crate::cli) fn sessions(
         })
     };
     let top = all().map(|(service, session)| rates.of(&service, session)).max().unwrap_or(0);
-    let mut table = Table::new();
-    table.set_header(COLUMNS.map(|(title, ..)| title));
-    for (service, session) in all() {
+    let row = |(service, session): (String, &SessionStatus)| {
         let rate = rates.of(&service, session);
         let share = if top == 0 { 0.0 } else { rate as f64 / top as f64 };
-        table.add_row([
+        [
             session.number.to_string(),
             escape(&service),
             named(session),
@@ -110,52 +99,15 @@ pub(in crate::cli) fn sessions(
             escape(&session.version),
             escape(&session.suite),
             escape(session.group.as_deref().unwrap_or("-")),
-        ]);
-    }
-    // In a pipe nothing is drawn: one line, one session.
-    table.load_style(match style.width() {
-        None => TableStyle::new(),
-        Some(_) => {
-            let line = if style.unicode { '─' } else { '-' };
-            TableStyle::new().header_separator(LineStyle::none().fill(line).junction(line))
-        }
+        ]
+    };
+    let hidden = COLUMNS.map(|(title, ..)| match title {
+        "share" => !bars,
+        // With one service every line would say the same.
+        "service" => status.services.len() < 2 && style.width().is_some(),
+        _ => false,
     });
-    let widths = table.column_max_content_widths();
-    let mut hidden: Vec<bool> = COLUMNS
-        .iter()
-        .map(|(title, ..)| match *title {
-            "share" => !bars,
-            // With one service every line would say the same.
-            "service" => status.services.len() < 2 && style.width().is_some(),
-            _ => false,
-        })
-        .collect();
-    if let Some(room) = style.width() {
-        while needed(&widths, &hidden) > room {
-            let open = (0..COLUMNS.len()).filter(|at| !hidden[*at] && COLUMNS[*at].2 > 0);
-            let Some(next) = open.max_by_key(|at| COLUMNS[*at].2) else { break };
-            hidden[next] = true;
-        }
-    }
-    // Where a line is drawn, its style parts columns by one more.
-    let padding = if style.width().is_some() { GAP - 1 } else { GAP };
-    let last = hidden.iter().rposition(|hidden| !hidden);
-    for (at, column) in table.column_iter_mut().enumerate() {
-        column.set_padding((0, if Some(at) == last { 0 } else { padding }));
-        if COLUMNS[at].1 == Side::Right {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-        if hidden[at] {
-            column.set_constraint(ColumnConstraint::Hidden);
-        }
-    }
-    table.trim_fmt()
-}
-
-fn needed(widths: &[u16], hidden: &[bool]) -> usize {
-    let shown = widths.iter().zip(hidden).filter(|(_, hidden)| !**hidden);
-    let all: usize = shown.map(|(width, _)| usize::from(width + GAP)).sum();
-    all.saturating_sub(GAP.into())
+    fitted(&COLUMNS, all().map(row), hidden, style)
 }
 
 /// An identity, and what it is called on the wire if that differs.

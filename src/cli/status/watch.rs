@@ -1,5 +1,6 @@
 //! `status --watch`: in place on a terminal, line after line in a pipe.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::io::{self, Write};
 use std::pin::pin;
@@ -24,16 +25,47 @@ impl Screen {
     }
 
     /// Writes over what stands there: nothing flickers.
-    fn draw(&self, text: &str, (_, lines): (usize, usize)) -> io::Result<()> {
+    fn draw(&self, text: &str, size: (usize, usize)) -> io::Result<()> {
         let mut frame = String::from("\x1b[H");
-        // The last line stays free: a newline in it would scroll.
-        for line in text.lines().take(lines.saturating_sub(1)) {
+        for line in clipped(text, size) {
+            let line = &*line;
             frame.push_str(line);
             frame.push_str("\x1b[K\r\n");
         }
         frame.push_str("\x1b[J");
         print(&frame)
     }
+}
+
+/// As many lines as there is room for, and at their end how many there is none for. A line that is longer
+/// than a row of the terminal takes several.
+fn clipped(text: &str, (columns, rows): (usize, usize)) -> Vec<Cow<'_, str>> {
+    // The last row stays free: a newline in it would scroll.
+    let room = rows.saturating_sub(1);
+    let lines: Vec<_> = text.lines().collect();
+    let needs: Vec<_> =
+        lines.iter().map(|line| shown(line).div_ceil(columns.max(1)).max(1)).collect();
+    if needs.iter().sum::<usize>() <= room {
+        return lines.into_iter().map(Cow::Borrowed).collect();
+    }
+    let mut left = room.saturating_sub(1);
+    let fit =
+        needs.iter().take_while(|need| left.checked_sub(**need).map(|rest| left = rest).is_some());
+    let fit = fit.count();
+    let more = units::count((lines.len() - fit) as u64, "more line", "more lines");
+    let more = format!("({more}; a taller window, or `pskgate sessions`, has them)");
+    let more = more.chars().take(columns).collect::<String>();
+    lines.into_iter().take(fit).map(Cow::Borrowed).chain([Cow::Owned(more)]).collect()
+}
+
+/// The characters of a line that are seen: all but the colours.
+fn shown(line: &str) -> usize {
+    let mut parts = line.split("\x1b[");
+    let first = parts.next().map_or(0, |part| part.chars().count());
+    first
+        + parts
+            .map(|part| part.split_once('m').map_or(0, |(_, rest)| rest.chars().count()))
+            .sum::<usize>()
 }
 
 impl Drop for Screen {
@@ -164,4 +196,20 @@ fn interrupted() -> io::Result<impl Future<Output = ()>> {
     Ok(async move {
         interrupt.recv().await;
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_never_takes_more_rows_than_there_are_and_says_what_is_missing() {
+        let text = ["\x1b[1mhead\x1b[0m", &"w".repeat(25), "a", "b", "c", "d"].join("\n");
+        assert_eq!(clipped(&text, (25, 7)).len(), 6, "all of it");
+        assert_eq!(clipped(&text, (20, 8)).len(), 6, "the long one takes two rows");
+        let cut = clipped(&text, (20, 7));
+        assert_eq!(cut[..3], ["\x1b[1mhead\x1b[0m", &*"w".repeat(25), "a"]);
+        assert!(cut.len() == 5 && cut[4].starts_with("(2 more lines; "), "{cut:?}");
+        assert!(cut[4].chars().count() <= 20);
+    }
 }

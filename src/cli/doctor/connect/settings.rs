@@ -121,7 +121,9 @@ impl Settings {
         }
         let here = std::env::current_dir().unwrap_or_default();
         let (mut config, report) =
-            config::load_text(text.as_bytes(), Path::new("options.toml"), &here, Format::Toml)?;
+            config::load_text(text.as_bytes(), Path::new(UNSEEN), &here, Format::Toml)
+                .map_err(unplaced)?;
+        let report = unplaced(report);
         let Some(mut service) = config.services.pop() else { return Err(report) };
         let crate::config::model::Authentication::Psk(psk) = &mut service.auth;
         for path in &mut psk.secrets {
@@ -130,6 +132,17 @@ impl Settings {
         }
         Ok((service, report))
     }
+}
+
+/// The name of the file that these settings would stand in.
+const UNSEEN: &str = "options.toml";
+
+/// Without places in a file that nobody has: a person sees options on a command line.
+fn unplaced(mut report: Report) -> Report {
+    for finding in &mut report.diagnostics {
+        finding.place.take_if(|place| *place.file == *Path::new(UNSEEN));
+    }
+    report
 }
 
 /// A text of TOML's.
