@@ -249,6 +249,11 @@ pub enum Event<'a> {
         /// How many services there are now.
         services: usize,
     },
+    /// A reload gave a service other keys.
+    KeysChanged {
+        /// Whose, in words.
+        changes: &'a dyn Display,
+    },
     /// A new configuration was refused whole.
     ReloadFailed {
         /// Who asked.
@@ -389,6 +394,7 @@ impl Event<'_> {
             Self::AcceptRecovered { .. } => "accept-recovered",
             Self::Withheld { .. } => "lines-withheld",
             Self::Reloaded { .. } => "reloaded",
+            Self::KeysChanged { .. } => "keys-changed",
             Self::ReloadFailed { .. } => "reload-failed",
             Self::LogReopened => "log-reopened",
             Self::LogNotReopened { .. } => "log-not-reopened",
@@ -443,7 +449,10 @@ impl Event<'_> {
             | Self::Unprepared { .. }
             | Self::Unreachable { .. } => Level::Warning,
             Self::Full { .. } | Self::AcceptRecovered { .. } => Level::Notice,
-            Self::Reloaded { .. } | Self::Draining { .. } | Self::Stopped { .. } => Level::Notice,
+            Self::Reloaded { .. }
+            | Self::KeysChanged { .. }
+            | Self::Draining { .. }
+            | Self::Stopped { .. } => Level::Notice,
             Self::Listening { still: false, .. }
             | Self::Opened { .. }
             | Self::Refused { .. }
@@ -570,6 +579,9 @@ impl Event<'_> {
                 line(Warning, many);
             }
             Self::Reloaded { .. } => line(Notice, format_args!("Configuration successful")),
+            Self::KeysChanged { changes } => {
+                line(Notice, format_args!("Service [{service}] keys: {changes}"));
+            }
             Self::ReloadFailed { error, .. } => {
                 line(Error, format_args!("Configuration failed"));
                 let kept = format_args!("Failed to reload the configuration file: {error}");
@@ -636,9 +648,10 @@ impl Display for Event<'_> {
             Self::Opened { peer, who, terms, target } => {
                 write!(f, "session opened: {peer}, identity {who}, {terms}, to {target}")
             }
-            Self::Closed { end, up, down, age, .. } => {
+            Self::Closed { end, who, up, down, age, .. } => {
                 let seconds = age.as_secs_f64();
-                write!(f, "session closed: {end}; {up} bytes up, {down} bytes down, {seconds:.1}s")
+                write!(f, "session closed: {end}; identity {who}, ")?;
+                write!(f, "{up} bytes up, {down} bytes down, {seconds:.1}s")
             }
             Self::Refused { peer, cause, .. } => write!(f, "handshake refused: {peer}: {cause}"),
             Self::HandshakeFailed { target, cause, .. } => {
@@ -672,6 +685,7 @@ impl Display for Event<'_> {
                 "{lines} more lines of connections were withheld in {:.0} s",
                 within.as_secs_f64()
             ),
+            Self::KeysChanged { changes } => write!(f, "keys: {changes}"),
             Self::Reloaded { who, services } => {
                 write!(f, "{who}: reloaded; services running: {services}")
             }

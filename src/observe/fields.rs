@@ -136,6 +136,7 @@ impl Event<'_> {
                 field("lines", Number(*lines));
                 field("within-ms", millis(*within));
             }
+            Self::KeysChanged { changes } => field("keys", Text(changes)),
             Self::Reloaded { who, services } => {
                 field("by", Text(who));
                 field("services", count(*services));

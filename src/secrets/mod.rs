@@ -228,11 +228,66 @@ impl SecretSet {
         self.known.iter().map(|(identity, known)| (identity, &*known.file, known.line))
     }
 
+    /// What has changed since an earlier set; none if nothing has.
+    pub fn since(&self, earlier: &SecretSet) -> Option<Changes> {
+        let named = |a: &SecretSet, b: &SecretSet, differs: fn(&Known, Option<&Known>) -> bool| {
+            let mut names: Vec<Identity> = a
+                .known
+                .iter()
+                .filter(|(name, known)| differs(known, b.known.get(*name)))
+                .map(|(name, _)| name.clone())
+                .collect();
+            names.sort();
+            names
+        };
+        let changes = Changes {
+            added: named(self, earlier, |_, other| other.is_none()),
+            removed: named(earlier, self, |_, other| other.is_none()),
+            replaced: named(self, earlier, |known, other| {
+                other.is_some_and(|other| other.serial != known.serial)
+            }),
+        };
+        let parts = [&changes.added, &changes.removed, &changes.replaced];
+        parts.iter().any(|names| !names.is_empty()).then_some(changes)
+    }
+
     /// Identities that stand with the same key in both sets, for the check of RFC 9257, 4.1.
     pub fn shared_with<'a>(&'a self, other: &'a SecretSet) -> impl Iterator<Item = &'a Identity> {
         self.known.iter().filter_map(|(identity, known)| {
             other.known.get(identity).filter(|k| k.key.same_as(&known.key)).map(|_| identity)
         })
+    }
+}
+
+/// Whose keys came, went or became others.
+#[derive(Debug)]
+pub struct Changes {
+    added: Vec<Identity>,
+    removed: Vec<Identity>,
+    replaced: Vec<Identity>,
+}
+
+impl std::fmt::Display for Changes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        /// A line is read by a person; a list of thousands is in the file.
+        const SHOWN: usize = 8;
+        let mut separator = "";
+        for (word, names) in
+            [("added", &self.added), ("removed", &self.removed), ("replaced", &self.replaced)]
+        {
+            if names.is_empty() {
+                continue;
+            }
+            write!(f, "{separator}{word} ")?;
+            for (n, name) in names.iter().take(SHOWN).enumerate() {
+                write!(f, "{}{name}", if n == 0 { "" } else { ", " })?;
+            }
+            if let more @ 1.. = names.len().saturating_sub(SHOWN) {
+                write!(f, " and {more} more")?;
+            }
+            separator = "; ";
+        }
+        Ok(())
     }
 }
 

@@ -805,3 +805,18 @@ fn a_decoy_is_steady_differs_by_identity_and_is_nobodys_key() {
     let set = SecretSet::ephemeral("demo").unwrap();
     assert_ne!(key(&set, "demo"), decoy(b"demo").unwrap().as_slice());
 }
+
+#[test]
+fn what_has_changed_is_told_by_names_and_not_without_end() {
+    let set = |pairs: &[(&[u8], &[u8])]| SecretSet::of(pairs);
+    let before = set(&[(b"a", &[1; 16]), (b"b", &[2; 16])]);
+    assert!(before.since(&before).is_none());
+    let after = set(&[(b"b", &[3; 16]), (b"c", &[4; 16])]);
+    let told = after.since(&before).expect("changes").to_string();
+    assert_eq!(told, "added \"c\"; removed \"a\"; replaced \"b\"");
+    let names: Vec<String> = (10..30).map(|n| format!("plc-{n}")).collect();
+    let many: Vec<(&[u8], &[u8])> =
+        names.iter().map(|name| (name.as_bytes(), &[5; 16][..])).collect();
+    let told = set(&many).since(&set(&many[..1])).expect("changes").to_string();
+    assert!(told.ends_with("\"plc-18\" and 11 more; replaced \"plc-10\""), "{told}");
+}

@@ -278,7 +278,11 @@ impl Service {
         let mut uses = self.uses.lock().unwrap_or_else(PoisonError::into_inner);
         uses.retain(|wire, _| setup.secrets.find(wire.as_bytes()).is_some());
         drop(uses);
+        let changes = setup.secrets.since(&self.setup().secrets);
         self.current.send_replace(Arc::new(setup));
+        if let Some(changes) = changes {
+            Event::KeysChanged { changes: &changes }.log(self.scope(None));
+        }
     }
 
     /// Tells which services clients can ask for here, in the order in which they are asked.

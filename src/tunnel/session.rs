@@ -330,7 +330,7 @@ impl Session {
                     order = member.info.ordered() => {
                         let end = End::Cut(Cut::Ordered(order));
                         self.left_early(&end);
-                        self.service.failed(end.to_string());
+                        self.service.failed(format!("{end}; the log of the server's end may have the reason"));
                         return None;
                     }
                     presented = attempt => presented?,
@@ -526,7 +526,7 @@ impl Session {
         self.service.counters.ended(end.name(), up, down);
         info.ended();
         if let (Mode::Client, End::Tls(_)) = (mode, &end) {
-            self.service.failed(end.to_string());
+            self.service.failed(format!("{end}; the log of the server's end may have the reason"));
         }
         let (level, manner) = (end.level(mode), end.manner(mode, reset));
         let complete = matches!(end, End::Complete);

@@ -52,6 +52,7 @@ fn a_key_that_is_added_lets_its_holder_in_and_one_that_is_removed_is_cut_off_alo
     let both = secret(IDENTITY, KEY) + &secret("client2", OTHER_KEY);
     replace(&keys, &both);
     wait_reloads(&server, 1);
+    server.wait_logged("[tls] keys: added \"client2\"");
     let member = connect(&second);
     member.echo(b"let in");
 
@@ -60,7 +61,9 @@ fn a_key_that_is_added_lets_its_holder_in_and_one_that_is_removed_is_cut_off_alo
     assert_eq!(member.end(), Ending::Rst, "a revoked session is cut");
     // 300 ms until the change is taken, then at most a second.
     assert!(start.elapsed() < Duration::from_secs(2), "it took {:?}", start.elapsed());
-    server.wait_logged("revoked");
+    server.wait_logged("[tls] keys: removed \"client2\"");
+    let line = server.wait_logged("revoked");
+    assert!(line.contains("identity \"client2\""), "{line}");
     assert_eq!(connect(&second).end(), Ending::Rst, "and may not come back");
     neighbour.echo(b"after");
 }
