@@ -18,6 +18,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::Request;
+use crate::config::model::Level;
+use crate::observe::event::{Event, Scope};
 use crate::secrets;
 use crate::sys::file::open_regular;
 
@@ -90,8 +92,18 @@ pub async fn watch(mut files: watch::Receiver<Files>, requests: mpsc::Sender<Req
         // The receiver is gone only when the program ends.
         let _ = sender.send(event);
     });
-    // Without a watcher (no inotify instances left, say) the poll still sees every change.
-    let mut watcher = watcher.ok();
+    // No inotify instances are left, say: the poll still sees every change, but whoever takes a key
+    // away should know how long that may take.
+    let mut watcher = watcher
+        .inspect_err(|error| {
+            let text = format!(
+                "files cannot be watched, so that a change is noticed within {} s and not at once \
+                 (SIGHUP and `pskgate reload` do it at once): {error}",
+                POLL.as_secs()
+            );
+            Event::Finding { level: Level::Warning, text: &text }.log(Scope::PROGRAM);
+        })
+        .ok();
     let mut watched = BTreeSet::new();
     let Files { mut paths, content: mut known } = files.borrow_and_update().clone();
     loop {
