@@ -36,6 +36,7 @@ mod relay;
 mod reload;
 mod revocation;
 mod safer;
+mod sandbox;
 mod silence;
 mod sni;
 mod stunnel_peer;
