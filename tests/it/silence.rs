@@ -6,6 +6,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixDatagram;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,9 +19,10 @@ use rustix::process::Signal;
 
 use crate::harness::openssl::psk_of;
 use crate::harness::process::pskgate;
+use crate::harness::stage::need_root;
 use crate::harness::{
-    Backend, Gate, OpensslClient, PATIENCE, Plain, Pskgate, Tls, client_toml, free_port, local,
-    replace, secret, server_toml, until,
+    Backend, Gate, OpensslClient, PATIENCE, Plain, Process, Pskgate, Tls, client_toml, free_port,
+    local, replace, secret, server_toml, until,
 };
 
 /// The keys that must not be told: one that is written in hex, one that is not, and the third that
@@ -259,6 +261,79 @@ fn everything(format: &str) {
     assert!(told.count("alice") > 0 && all.len() > 4000, "is this the log?");
     silent(&format!("the {format} log"), &all);
     assert!(!told.heard.borrow().is_empty(), "the journal heard nothing");
+}
+
+/// A root directory in which the program and its libraries are, and a socket that stands for the
+/// machine's syslog.
+fn jail() -> (Gate, UnixDatagram) {
+    let gate = Gate::new();
+    let program = env!("CARGO_BIN_EXE_pskgate");
+    let listed = Command::new("ldd").arg(program).output().expect("ldd, of the package libc-bin");
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    let libraries = listed.split_whitespace().filter(|word| word.starts_with('/'));
+    for from in libraries {
+        let to = gate.folder().join(&from[1..]);
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        fs::copy(from, to).unwrap();
+    }
+    let copy = gate.folder().join("pskgate");
+    if fs::hard_link(program, &copy).is_err() {
+        fs::copy(program, &copy).unwrap();
+    }
+    fs::create_dir(gate.folder().join("dev")).unwrap();
+    let socket = UnixDatagram::bind(gate.folder().join("dev/log")).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    (gate, socket)
+}
+
+#[test]
+fn syslog_hears_no_piece_of_a_key_either() {
+    need_root();
+    let backend = Backend::echo();
+    let (gate, syslog) = jail();
+    let port = free_port();
+    let section = format!(
+        "foreground = quiet\ndebug = debug\nsyslog = yes\n[tls]\naccept = 127.0.0.1:{port}\n\
+         connect = {}\nPSKsecrets = /psk.txt\n",
+        backend.address()
+    );
+    let gate = gate.file("psk.txt", &keys()).file("stunnel.conf", &section);
+    let mut command = Command::new("chroot");
+    command.arg(gate.folder()).args(["/pskgate", "run", "/stunnel.conf"]);
+    let process = Process::spawn("pskgate", "coreutils", &mut command);
+    let mut heard = Vec::new();
+    let mut wait = |wanted: &str| {
+        until(&format!("`{wanted}` in syslog; {}", process.text()), PATIENCE, || {
+            let mut message = [0; 8192];
+            while let Ok(length) = syslog.recv(&mut message) {
+                heard.extend_from_slice(&message[..length]);
+                heard.push(b'\n');
+            }
+            String::from_utf8_lossy(&heard).contains(wanted).then_some(())
+        });
+    };
+    wait("Accepting new connections");
+    for version in Tls::BOTH {
+        for (who, key) in [("bob", TEXT), ("alice", WRONG), ("nobody", WRONG)] {
+            let arguments = psk_of(who, key).into_iter().chain([version.flag().to_owned()]);
+            let mut client = OpensslClient::start(local(port), arguments);
+            if key == TEXT {
+                client.echo("there and back");
+            } else {
+                client.alert().expect("an alert");
+            }
+        }
+    }
+    wait("Key configured for PSK identity");
+    for (broken, said) in [(format!("{TEXT}\n"), "no colon"), (format!("a:{}\n", &HEX[1..]), "hex")]
+    {
+        replace(&gate.folder().join("psk.txt"), &(broken + &keys()));
+        wait(said);
+    }
+    process.signal(Signal::TERM);
+    wait("stopped after");
+    silent("syslog", &heard);
+    silent("the program", process.text().as_bytes());
 }
 
 #[test]
