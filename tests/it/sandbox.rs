@@ -4,7 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use pskgate::sys::sandbox::{Room, Use, Walls, gain_nothing, wall_in, walls};
@@ -360,11 +360,24 @@ fn root_that_stays_root_binds_a_low_port_in_a_reload() {
     Plain::connect(client.address("plain")).echo(b"over a low port");
 }
 
+/// Ends the program whose pid file this is: one that was traced outlives its tracer.
+struct EndOf(PathBuf);
+
+impl Drop for EndOf {
+    fn drop(&mut self) {
+        let text = fs::read_to_string(&self.0).unwrap_or_default();
+        if let Ok(pid) = text.trim().parse() {
+            Daemon(pid).signal(Signal::KILL);
+        }
+    }
+}
+
 #[test]
 fn a_kernel_without_landlock_stops_nothing_and_that_is_said_at_debug() {
     let backend = Backend::echo();
-    let gate = logging(&backend, "");
+    let gate = logging(&backend, "pid-file = \"run/pid\"");
     let folder: &Path = gate.folder();
+    let _end = EndOf(folder.join("run/pid"));
     let mut command = Command::new("strace");
     // Only the three calls are stopped at: the program runs at its own speed.
     command.args(["-f", "-qq", "--seccomp-bpf", "-o", "/dev/null"]);
