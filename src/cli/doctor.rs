@@ -93,6 +93,9 @@ async fn examine(arguments: &Arguments, findings: &mut Findings) {
         system::limits(config, findings);
         system::watching(config, &report, findings);
     }
+    if let Some(config) = &config {
+        system::sandbox(config, findings);
+    }
     system::openssl(findings);
     system::clock(findings);
 }

@@ -10,6 +10,8 @@ use super::{File, complain, exit, failed, show, stunnel};
 use crate::config::diagnostic::{Report, escape};
 use crate::config::model::{Authentication, Config, Decided, Dialect, Foreground, Level, Origin};
 use crate::config::{self, Format};
+#[cfg(target_os = "linux")]
+use crate::daemon::sandbox::Sandbox;
 use crate::daemon::supervisor::Supervisor;
 use crate::daemon::{self, BindError, Bound, Ended, Load, Plan, signals, watcher};
 use crate::observe::event::{Event, Scope};
@@ -251,6 +253,11 @@ pub(super) fn start(source: Source, habits: Habits) -> u8 {
         }
         life.pid_file = config.process.pid.as_ref().map(|path| path.value.clone());
         life.urgent = life.pid_file.is_some() && crate::sys::daemon::be_urgent();
+    }
+    #[cfg(target_os = "linux")]
+    let mut sandbox = Sandbox::prepare(&config, privileges.root());
+    #[cfg(unix)]
+    {
         if let Err(error) = privileges.take() {
             return habits.give_up(exit::NO_PERMISSION, &format!("cannot drop rights: {error}"));
         }
@@ -275,8 +282,17 @@ pub(super) fn start(source: Source, habits: Habits) -> u8 {
         let text = format!("the service manager at NOTIFY_SOCKET cannot be reached: {error}");
         Event::Finding { level: Level::Warning, text: &text }.log(Scope::PROGRAM);
     }
+    // The log is open, and there is one thread still.
+    #[cfg(target_os = "linux")]
+    sandbox.enter(&config);
     Event::Configured.log(Scope::PROGRAM);
     log::start();
+    #[cfg(target_os = "linux")]
+    let load: Load = Arc::new(move || {
+        let (config, mut report) = source.load();
+        (config.filter(|config| sandbox.allows(config, &mut report)), report)
+    });
+    #[cfg(not(target_os = "linux"))]
     let load: Load = Arc::new(move || source.load());
     let ended = if life.urgent {
         // Signals come to the first thread. It does nothing but wait for them, ahead of everybody.

@@ -128,9 +128,24 @@ impl Page<'_> {
         self.maybe(Opt::Pid, process.pid.as_ref(), "none", path);
         self.maybe(Opt::Chroot, process.chroot.as_ref(), "none", path);
         self.account(&process.account, "as it is started");
+        self.sandbox();
         let drain = self.time(config.drain_timeout.value);
         self.show(Opt::DrainTimeout, &config.drain_timeout, drain);
         self.outside();
+    }
+
+    /// One that a service undoes is none.
+    fn sandbox(&mut self) {
+        let said = &self.config.process.sandbox;
+        let name = Opt::Sandbox.name(self.dialect());
+        let program = self.config.services.iter().find_map(ServiceConfig::program);
+        match program.filter(|_| said.value) {
+            Some(program) => {
+                let who = format!("because of exec, {}", self.who(&program.path.origin));
+                self.line(name, self.yes(false), &who);
+            }
+            None => self.show(Opt::Sandbox, said, self.yes(said.value)),
+        }
     }
 
     fn outside(&mut self) {

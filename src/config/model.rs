@@ -113,6 +113,8 @@ pub struct ProcessConfig {
     pub chroot: Option<Decided<PathBuf>>,
     /// Whom to become then.
     pub account: Account,
+    /// Whether it gives up, once it serves, what a tunnel does not need.
+    pub sandbox: Decided<bool>,
 }
 
 /// The socket over which a running program is asked and ordered.
@@ -358,6 +360,14 @@ impl ServiceConfig {
         match &self.source {
             Source::Listeners(listens) => listens,
             Source::Stdio | Source::ServerName { .. } => &[],
+        }
+    }
+
+    /// The program that it starts for each connection, if it does.
+    pub fn program(&self) -> Option<&Program> {
+        match &self.target {
+            Target::Connect(_) => None,
+            Target::Exec(program) => Some(program),
         }
     }
 

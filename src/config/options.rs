@@ -300,6 +300,8 @@ table! {
         "The user to become once the ports are bound; in a section, the owner of its Unix socket.";
     Setgid [Top "group"] ["setgid"] Service One Text { empty: false }, Works, "" "",
         "The group to become once the ports are bound; in a section, the group of its Unix socket.";
+    Sandbox [Top "sandbox"] [] Global One Bool, Works, "true" "yes",
+        "Whether the process gives up, once it serves, what a tunnel does not need; without effect beside a program to start.";
     SetEnv [] ["setEnv"] Global List Raw, Later(&[]), "" "",
         "An environment variable to set.";
     ServiceName [] ["service"] Service One Text { empty: true }, Works, "pskgate" "stunnel",

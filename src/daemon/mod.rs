@@ -15,6 +15,8 @@ mod plan;
 pub mod privileges;
 mod reload;
 mod running;
+#[cfg(target_os = "linux")]
+pub mod sandbox;
 pub mod signals;
 mod status;
 pub mod supervisor;

@@ -61,7 +61,7 @@ impl Running {
         self.live.iter().map(|live| &live.service)
     }
 
-    /// What the configuration in force was made of, for [`watcher::watch`].
+    /// What the configuration in force was made of, for [`watch`](super::watcher::watch).
     pub fn files(&self) -> watch::Receiver<Files> {
         self.files.subscribe()
     }

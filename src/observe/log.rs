@@ -228,6 +228,11 @@ fn text_of(line: &str, format: LogFormat) -> &str {
     line.splitn(words + 1, ' ').nth(words).unwrap_or(line)
 }
 
+/// Whether a log of this name is one of the standard streams.
+pub fn is_stream(path: &Path) -> bool {
+    stream(path).is_some()
+}
+
 /// A standard stream, by the names it has as a file.
 #[cfg(unix)]
 fn stream(path: &Path) -> Option<i32> {

@@ -25,5 +25,7 @@ pub mod pid_file;
 mod proc;
 pub mod process;
 pub mod replace;
+#[cfg(target_os = "linux")]
+pub mod sandbox;
 pub mod socket;
 pub mod usage;

@@ -141,3 +141,32 @@ fn the_reader_of_imports_sees_every_form() {
                 secrets as s};\nlet x = crate::daemon::go();\npub(crate) fn f() {} mycrate::cli::x();";
     assert_eq!(named_after_crate(code), ["tls", "net", "sys", "config", "secrets", "daemon"]);
 }
+
+#[test]
+fn the_inventory_of_unsafe_code_names_exactly_the_files_that_have_some() {
+    let security = std::fs::read_to_string(root().join("SECURITY.md")).expect("SECURITY.md");
+    let table = security.split_once("| file | blocks | why |").expect("the inventory's table").1;
+    let listed: Vec<&str> = table
+        .lines()
+        .skip(1)
+        .take_while(|line| line.is_empty() || line.starts_with('|'))
+        .filter_map(|line| line.strip_prefix("| `src/")?.split_once('`'))
+        .map(|(path, _)| path)
+        .collect();
+    let has_some = |code: &str| {
+        code.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == "unsafe")
+    };
+    let mut found: Vec<String> = files()
+        .into_iter()
+        .filter(|(_, code)| has_some(code))
+        .map(|(path, _)| path.display().to_string())
+        .collect();
+    found.sort();
+    let mut listed = listed;
+    listed.sort_unstable();
+    assert_eq!(
+        listed, found,
+        "SECURITY.md lists the files on the left, src has those on the right"
+    );
+    assert!(found.len() > 5, "is this test still reading the sources? {found:?}");
+}

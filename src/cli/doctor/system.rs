@@ -137,6 +137,39 @@ pub(super) fn watching(config: &Config, report: &Report, findings: &mut Findings
     findings.note("file watch", format!("folders to watch {folders}; no limits are known here"));
 }
 
+/// What the process will have given up once it serves.
+#[cfg(target_os = "linux")]
+pub(super) fn sandbox(config: &Config, findings: &mut Findings) {
+    use crate::daemon::sandbox::{Open, why_open, words};
+    use crate::sys::sandbox::{Walls, walls};
+
+    match why_open(config) {
+        Some(Open::Said(_)) => {
+            return findings.note("sandbox", "there is none, as the file says".into());
+        }
+        Some(Open::Exec(service, program)) => {
+            let text = format!(
+                "there is none, because the service {} starts {}",
+                service.name.value,
+                program.path.value.display()
+            );
+            return findings.note("sandbox", text);
+        }
+        None => {}
+    }
+    match walls() {
+        Ok(walls @ (Walls::Whole | Walls::Partly)) => findings.ok("sandbox", words(walls).into()),
+        Ok(walls @ Walls::Missing) => findings.note("sandbox", words(walls).into()),
+        Err(error) => findings.note("sandbox", format!("writing is not limited: {error}")),
+    }
+}
+
+/// Other systems have other means.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn sandbox(_: &Config, findings: &mut Findings) {
+    findings.note("sandbox", "there is none on this system".into());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,9 +14,10 @@ impl Checker<'_> {
             .unwrap_or(Decided::default(Foreground::Yes, self.dialect));
         let chroot = self.path(&scope, Opt::Chroot);
         let pid = self.inner_path(&scope, Opt::Pid);
+        let sandbox = scope.decide(Opt::Sandbox, boolean)?;
         // stunnel has these for sections too, and they stand among its defaults.
         let scope = Scope { defaults: Some(&draft.defaults), ..scope };
-        Some(ProcessConfig { foreground, pid, chroot, account: account(&scope) })
+        Some(ProcessConfig { foreground, pid, chroot, account: account(&scope), sandbox })
     }
 
     /// The name of a file that is opened once the root directory has changed, if it does.

@@ -1,0 +1,249 @@
+//! What a running program can do no more: which places it writes to follows from the configuration,
+//! and everything else is given up once they are open.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::thread::CapabilitySet;
+
+use super::control::paths;
+use super::inside;
+use crate::config::diagnostic::{Diagnostic, Place, Report};
+use crate::config::model::{
+    Config, Decided, Endpoint, Level, Program, ServiceConfig, SocketOption,
+};
+use crate::observe::event::{Event, Scope};
+use crate::observe::log;
+use crate::sys::sandbox::{self, Room, Use, Walls};
+
+/// Why there is none.
+#[derive(Debug, Clone, Copy)]
+pub enum Open<'a> {
+    /// The file says so.
+    Said(&'a Decided<bool>),
+    /// This service starts a program, which needs what the program itself does not.
+    Exec(&'a ServiceConfig, &'a Program),
+}
+
+/// Why a configuration runs without, if it does.
+pub fn why_open(config: &Config) -> Option<Open<'_>> {
+    let said = &config.process.sandbox;
+    if !said.value {
+        return Some(Open::Said(said));
+    }
+    config.services.iter().find_map(|service| Some(Open::Exec(service, service.program()?)))
+}
+
+/// Somewhere that the program writes.
+struct Wanted {
+    path: PathBuf,
+    uses: Use,
+    place: Option<Place>,
+}
+
+/// Everything that it writes, and where its file says so.
+fn wanted(config: &Config) -> Vec<Wanted> {
+    let mut all = Vec::new();
+    let mut want = |path: &Path, uses, place: Option<&Place>| {
+        all.push(Wanted { path: path.to_owned(), uses, place: place.cloned() });
+    };
+    // A standard stream is copied, not opened.
+    for output in config.log.output.iter().filter(|output| !log::is_stream(&output.value)) {
+        want(&output.value, Use::Files, output.place());
+    }
+    if let Some(pid) = &config.process.pid {
+        want(&pid.value, Use::Files, pid.place());
+    }
+    let accept = config.services.iter().flat_map(ServiceConfig::accept).map(|listen| &listen.at);
+    for at in accept.chain(&config.http.listen) {
+        if let Endpoint::Unix(path) = &at.value {
+            want(path, Use::Sockets, at.place());
+        }
+    }
+    if config.control.enabled.value && !config.is_inetd() {
+        match &config.control.socket {
+            Some(path) => want(&path.value, Use::Sockets, path.place()),
+            None => {
+                if let Ok(path) = paths::default_path(&paths::name(&config.file)) {
+                    want(&path, Use::Sockets, None);
+                }
+            }
+        }
+    }
+    all
+}
+
+/// The place that a path is in: its folder, or itself where it is no file to be made anew. A link
+/// counts for what it leads to.
+fn room(path: &Path, uses: Use) -> io::Result<Room> {
+    match Room::stream(path) {
+        Ok(room) if uses == Use::Files => Ok(room),
+        _ => Room::folder(&folder_of(path, uses), uses),
+    }
+}
+
+fn folder_of(path: &Path, uses: Use) -> PathBuf {
+    // Of a socket the name itself is made, and a link in its place is not followed.
+    let real = (uses == Use::Files).then(|| path.canonicalize().ok()).flatten();
+    let path = real.as_deref().unwrap_or(path);
+    path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new(".")).to_owned()
+}
+
+/// A sandbox that is being prepared, and later the one that holds.
+#[derive(Debug, Default)]
+pub struct Sandbox {
+    rooms: Vec<Room>,
+    /// Paths that are in a room by the names which the start had for them.
+    known: Vec<PathBuf>,
+    root: Option<PathBuf>,
+    closed: bool,
+    walls: Option<Walls>,
+}
+
+impl Sandbox {
+    /// Takes hold of the places that may be out of reach once the process has other rights and another
+    /// root directory, and of nothing if the configuration runs without. To be called when everything
+    /// is bound, and while there is one thread.
+    pub fn prepare(config: &Config, root: Option<&Path>) -> Self {
+        let mut this = Self { root: root.map(Path::to_owned), ..Self::default() };
+        if why_open(config).is_some() {
+            return this;
+        }
+        this.closed = true;
+        // Becoming another user takes away the right to.
+        sandbox::bound_powers();
+        for Wanted { path, .. } in wanted(config).iter().filter(|w| w.uses == Use::Sockets) {
+            this.add(path, Use::Sockets);
+            if let Some(root) = root {
+                this.known.push(inside(root, path));
+            }
+        }
+        this
+    }
+
+    fn add(&mut self, path: &Path, uses: Use) {
+        // What is not there cannot be written to; whoever tries says so in better words.
+        if let Ok(room) = room(path, uses) {
+            self.rooms.push(room);
+            self.known.push(path.to_owned());
+        }
+    }
+
+    /// Gives up everything else, and says so in the log. To be called once the log is open and the
+    /// rights are dropped, and while there is one thread.
+    pub fn enter(&mut self, config: &Config) {
+        let say = |level, text: &str| Event::Finding { level, text: &text }.log(Scope::PROGRAM);
+        match why_open(config) {
+            Some(Open::Said(_)) => return say(Level::Debug, "without a sandbox, as the file says"),
+            Some(Open::Exec(service, _)) => {
+                let text = format!(
+                    "without a sandbox, because the service {} starts a program",
+                    service.name.value
+                );
+                return say(Level::Notice, &text);
+            }
+            None => {}
+        }
+        for Wanted { path, .. } in wanted(config).iter().filter(|w| w.uses == Use::Files) {
+            self.add(path, Use::Files);
+        }
+        // In the background the standard streams lead there.
+        self.rooms.extend(Room::stream(Path::new("/dev/null")));
+        if let Err(error) = sandbox::gain_nothing() {
+            say(Level::Warning, &format!("gaining rights cannot be given up: {error}"));
+        }
+        match sandbox::wall_in(&self.rooms) {
+            Ok(walls) => {
+                self.walls = Some(walls);
+                say(Level::Debug, words(walls));
+            }
+            Err(error) => {
+                let text = format!("writing elsewhere cannot be given up (landlock): {error}");
+                say(Level::Warning, &text);
+            }
+        }
+        if let Err(error) = sandbox::keep_powers(powers(config)) {
+            say(Level::Warning, &format!("capabilities cannot be given up: {error}"));
+        }
+    }
+
+    /// Refuses a new configuration that the process cannot follow any more, with the reasons in
+    /// `report`.
+    pub fn allows(&self, config: &Config, report: &mut Report) -> bool {
+        if !self.closed {
+            return true;
+        }
+        let before = report.diagnostics.len();
+        const HELP: &str = "restart the program: it gave up what this needs when it started";
+        if let Some(Open::Exec(service, program)) = why_open(config) {
+            let text = format!("the service {} starts a program now", service.name.value);
+            let found = Diagnostic::error("needs-restart", text);
+            report.push(found.at(program.path.place().cloned()).help(HELP));
+        }
+        // Without landlock writing is not limited.
+        let limited = matches!(self.walls, Some(Walls::Whole | Walls::Partly));
+        for Wanted { path, uses, place } in wanted(config) {
+            // The pid file is written once, and the socket of a default name stays where it was.
+            let settled =
+                place.is_none() || config.process.pid.as_ref().is_some_and(|pid| pid.value == path);
+            // Whoever tries a folder that is not there says so in better words.
+            if !limited || settled || !self.is_there(&path, uses) || self.holds(&path, uses) {
+                continue;
+            }
+            let what = match uses {
+                Use::Sockets => "a socket",
+                Use::Files | Use::Stream => "a log",
+            };
+            let text =
+                format!("{} is {what} where nothing can be written any more", path.display());
+            report.push(Diagnostic::error("needs-restart", text).at(place).help(HELP));
+        }
+        report.diagnostics.len() == before
+    }
+
+    fn holds(&self, path: &Path, uses: Use) -> bool {
+        if self.known.iter().any(|known| known == path) {
+            return true;
+        }
+        let folder = self.folder(path, uses);
+        self.rooms.iter().any(|room| room.holds(&folder, uses))
+    }
+
+    fn is_there(&self, path: &Path, uses: Use) -> bool {
+        self.folder(path, uses).is_dir()
+    }
+
+    /// The folder that a path of the configuration means now.
+    fn folder(&self, path: &Path, uses: Use) -> PathBuf {
+        match (&self.root, uses) {
+            (Some(root), Use::Sockets) => folder_of(&inside(root, path), uses),
+            _ => folder_of(path, uses),
+        }
+    }
+}
+
+/// What is kept of root's, or of what a service manager gave.
+fn powers(config: &Config) -> CapabilitySet {
+    let is_debug =
+        |option: &Decided<SocketOption>| matches!(option.value, SocketOption::Debug(true));
+    let debug = config.services.iter().any(|service| {
+        let sockets = &service.sockets;
+        sockets.accept.iter().chain(&sockets.downstream).chain(&sockets.upstream).any(is_debug)
+    });
+    let more = if debug { CapabilitySet::NET_ADMIN } else { CapabilitySet::empty() };
+    sandbox::tunnel_powers() | more
+}
+
+/// How far this kernel limits writing and executing, in words.
+pub fn words(walls: Walls) -> &'static str {
+    match walls {
+        Walls::Whole => {
+            "nothing is executed, and files are written beside log, pid file and sockets only"
+        }
+        Walls::Partly => {
+            "nothing is executed, and files are written beside log, pid file and sockets only; this \
+             kernel's landlock is an older one that does not limit everything"
+        }
+        Walls::Missing => "this kernel has no landlock: writing and executing are not limited",
+    }
+}
