@@ -67,6 +67,8 @@ pub struct Entry {
     key: Key,
     file: Arc<Path>,
     line: u32,
+    /// Whether a line feed stands behind it.
+    ended: bool,
 }
 
 impl Entry {
@@ -174,11 +176,14 @@ impl SecretSet {
             if let Some(twin) = known.get(&entry.identity) {
                 problems.push(Problem::duplicate(&entry, &twin.file, twin.line, rules.duplicates));
             }
-            let serial = previous
-                .and_then(|set| set.known.get(&entry.identity))
+            let old = previous.and_then(|set| set.known.get(&entry.identity));
+            if old.is_some_and(|old| !entry.ended && file::is_cut(&entry.key, &old.key)) {
+                problems.push(Problem::cut(&entry));
+            }
+            let serial = old
                 .filter(|old| old.key.same_as(&entry.key))
                 .map_or_else(Serial::next, |old| old.serial);
-            let Entry { identity, key, file, line } = entry;
+            let Entry { identity, key, file, line, .. } = entry;
             known.insert(identity, Known { serial, key, file, line });
         }
         problems.extend(file::shared_keys(&known));

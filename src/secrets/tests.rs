@@ -626,6 +626,11 @@ fn all_problems() -> Vec<Problem> {
             }
         }
     }
+    let whole = files.put("whole", format!("a:{CANARY}\nb:{CANARY_HEX}\n"));
+    let whole = load(&[whole], NATIVE).unwrap().0;
+    for text in [format!("a:{}", &CANARY[..20]), format!("b:{}", &CANARY_HEX[..41])] {
+        say(SecretSet::load(&[files.put("cut", text)], NATIVE, Some(&whole)));
+    }
     fs::create_dir(files.path("psk.d")).unwrap();
     let loose = files.put("loose", format!("a:{CANARY}\n"));
     mode(&loose, 0o666);
@@ -711,6 +716,41 @@ fn a_file_cut_anywhere_neither_panics_nor_shows_a_key_nor_changes_whole_lines() 
             }
         }
     }
+}
+
+#[test]
+fn a_file_that_is_cut_in_place_of_a_whole_one_takes_at_a_lines_end_only() {
+    let files = Files::new();
+    let colons: Vec<_> = HEX.as_bytes().chunks(2).map(|d| str::from_utf8(d).unwrap()).collect();
+    let text = format!("a:{HEX}\nb:{TEXT}\nc:{CANARY}\nd:{}\n", colons.join(":"));
+    for rules in BOTH {
+        let whole = files.put("whole", &text);
+        let (set, _) = SecretSet::load(&[whole], rules, None).unwrap();
+        let mut taken = 0;
+        for cut in 0..text.len() {
+            let path = files.put("cut", &text[..cut]);
+            let told = match SecretSet::load(&[path], rules, Some(&set)) {
+                Err(told) => told,
+                Ok((fewer, _)) => {
+                    // What is there is what there was: nobody got another key.
+                    assert!(text[cut..].starts_with('\n') || text[..cut].ends_with('\n'), "{cut}");
+                    let same = |(who, _, _): (&Identity, _, _)| {
+                        fewer.grants(&grant(&set, str::from_utf8(who.as_bytes()).unwrap()))
+                    };
+                    assert!(fewer.places().all(same), "cut at {cut}");
+                    taken += 1;
+                    continue;
+                }
+            };
+            assert!(!told.iter().any(|problem| shows_key(&format!("{problem:?}"))), "{told:?}");
+        }
+        // With and without the line feed, behind each line but the last, and that one without.
+        assert_eq!(taken, 7);
+    }
+    // Whoever means it can say so.
+    let old = reload(&files, &format!("a:{TEXT}\n"), None);
+    reload(&files, &format!("a:{}\n", &TEXT[..20]), Some(&old));
+    reload(&files, &format!("a:{TEXT} and more"), Some(&old));
 }
 
 #[test]
