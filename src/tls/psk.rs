@@ -23,6 +23,10 @@ use crate::sys::openssl as sys;
 /// `pre_shared_key` (RFC 8446, 4.2.11).
 const PRE_SHARED_KEY: u16 = 41;
 
+/// `psk_key_exchange_modes` (RFC 8446, 4.2.9), and of them the one with (EC)DHE.
+const PSK_MODES: u16 = 45;
+const PSK_DHE_KE: u8 = 1;
+
 /// `server_name` (RFC 6066, 3).
 const SERVER_NAME: u16 = 0;
 
@@ -53,8 +57,19 @@ pub(super) struct Seen {
     pub(super) hello: bool,
     /// It offered a PSK: an external one or a ticket in 1.3, a PSK suite in 1.2.
     pub(super) offered: bool,
+    /// Why no key that it offered for 1.3 could have been taken, whosever it was.
+    pub(super) unfit: Option<Unfit>,
     /// The identity that decides, and how.
     answer: Option<Answer>,
+}
+
+/// What keeps all of a client's offers for 1.3 from being looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unfit {
+    /// Its keys have another hash than those of this end, which is this one.
+    Hash(PskHash),
+    /// It wants no (EC)DHE beside the key, and so no forward secrecy.
+    Mode,
 }
 
 struct Answer {
@@ -261,11 +276,14 @@ fn host_name(body: &[u8]) -> Option<&[u8]> {
 /// another, depending on the names in it. Such a list is not answered at all.
 fn read_hello(ssl: &mut SslRef) {
     let body = sys::client_hello_extension(ssl, PRE_SHARED_KEY).map(<[u8]>::to_vec);
+    let modes = sys::client_hello_extension(ssl, PSK_MODES).and_then(|body| body.split_first());
+    let without_dhe = modes.is_some_and(|(_, modes)| !modes.contains(&PSK_DHE_KE));
     let suites = ssl.client_hello_ciphers().is_some_and(offers_psk_suite);
     let Some(this) = handshake(ssl) else { return };
     let Role::Server(seen) = &mut this.role else { return };
     seen.hello = true;
     seen.offered = body.is_some() || suites;
+    seen.unfit = without_dhe.then_some(Unfit::Mode);
     seen.answer = None;
     let (Some(secrets), Some(body)) = (&this.secrets, body) else { return };
     let Some(offers) = offers(&body) else { return };
@@ -276,6 +294,9 @@ fn read_hello(ssl: &mut SslRef) {
         if matches!(answer, Some((_, Some(_)))) {
             break;
         }
+    }
+    if answer.is_none() {
+        seen.unfit = Some(Unfit::Hash(this.hash));
     }
     seen.answer = answer.map(|(identity, claim)| Answer { identity: identity.into(), claim });
 }

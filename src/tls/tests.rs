@@ -200,7 +200,7 @@ fn two_hashes_for_one_key_do_not_meet() {
         let server = acceptor("tls-min = \"1.3\"\ntls13-psk-hash = \"sha384\"");
         let client = connector("tls-min = \"1.3\"");
         let (one, two) = shake(&server, &set, &client, &set).await;
-        assert!(matches!(one.unwrap_err(), Cause::NoCommonSuite));
+        assert!(matches!(one.unwrap_err(), Cause::OtherHash(PskHash::Sha384)));
         two.unwrap_err();
     });
 }
