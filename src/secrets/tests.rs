@@ -832,6 +832,28 @@ fn what_two_sets_share_is_an_identity_with_the_same_key() {
 }
 
 #[test]
+fn an_answer_is_the_key_of_who_is_known_and_a_steady_decoy_for_anybody_else() {
+    let set = SecretSet::of(&[(b"alice", &counted(64)), (b"bob", TEXT.as_bytes())]);
+    let keys = Keys::without(set.clone(), |who| who.as_bytes() == b"bob");
+    let answer = |name: &[u8]| {
+        let given = keys.answer(name).unwrap().unwrap();
+        let who = given.claim().map(|claim| claim.who().as_bytes().to_vec());
+        assert_eq!(keys.knows(name), who.is_some());
+        (who, given.key(&keys).unwrap().to_vec())
+    };
+    assert_eq!(answer(b"alice"), (Some(b"alice".to_vec()), counted(64)));
+    for stranger in [&b"bob"[..], b"carol", b"", b"alice\0", &[b'x'; 60_000]] {
+        let (who, key) = answer(stranger);
+        assert_eq!(who, None);
+        assert_eq!(key, answer(stranger).1);
+        // As long as somebody's key, and nobody's.
+        assert!(key.len() == 64 || key.len() == TEXT.len());
+        assert!(key != counted(64) && key != TEXT.as_bytes());
+    }
+    assert_ne!(answer(b"carol").1[..32], answer(b"dave").1[..32]);
+}
+
+#[test]
 fn a_decoy_is_steady_differs_by_identity_and_is_nobodys_key() {
     let mut seen = BTreeSet::new();
     let long = [b'x'; 65_535];

@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 
 use super::Named;
 use crate::config::model::PskHash;
-use crate::secrets::{Claim, Grant, Identity, Keys, Proof, decoy};
+use crate::secrets::{self, Grant, Identity, Keys, Proof};
 use crate::sys::openssl as sys;
 
 /// `pre_shared_key` (RFC 8446, 4.2.11).
@@ -74,13 +74,13 @@ pub(super) enum Unfit {
 
 struct Answer {
     identity: Box<[u8]>,
-    claim: Option<Claim>,
+    given: secrets::Answer,
 }
 
 impl Seen {
     /// The identity that was answered, and whether it is known.
     pub(super) fn identity(&self) -> Option<(&[u8], bool)> {
-        self.answer.as_ref().map(|answer| (&*answer.identity, answer.claim.is_some()))
+        self.answer.as_ref().map(|answer| (&*answer.identity, answer.given.claim().is_some()))
     }
 }
 
@@ -156,7 +156,7 @@ impl Handshake {
             Used::KeyExchange
         };
         let claim = match &mut handshake(ssl)?.role {
-            Role::Server(seen) => seen.answer.as_mut()?.claim.take()?,
+            Role::Server(seen) => seen.answer.take()?.given.claim()?.clone(),
             Role::Client(identity) => secrets.find(identity.as_bytes())?.1,
         };
         match proof {
@@ -288,17 +288,22 @@ fn read_hello(ssl: &mut SslRef) {
     let (Some(secrets), Some(body)) = (&this.secrets, body) else { return };
     let Some(offers) = offers(&body) else { return };
     let ours = |offer: &&Offer<'_>| offer.binder.len() == hash_size(this.hash);
-    let mut answer = None;
+    let mut decides = None;
     for Offer { identity, .. } in offers.iter().filter(ours) {
-        answer = Some((*identity, secrets.find(identity).map(|(_, claim)| claim)));
-        if matches!(answer, Some((_, Some(_)))) {
+        decides = Some(*identity);
+        if secrets.knows(identity) {
             break;
         }
     }
-    if answer.is_none() {
+    if decides.is_none() {
         seen.unfit = Some(Unfit::Hash(this.hash));
     }
-    seen.answer = answer.map(|(identity, claim)| Answer { identity: identity.into(), claim });
+    seen.answer = decides.and_then(|identity| answer(secrets, identity));
+}
+
+fn answer(secrets: &Keys, identity: &[u8]) -> Option<Answer> {
+    let given = secrets.answer(identity).ok()??;
+    Some(Answer { identity: identity.into(), given })
 }
 
 /// One of a client's offers.
@@ -355,7 +360,7 @@ struct Callbacks;
 
 impl sys::FindPsk for Callbacks {
     fn find(ssl: &mut SslRef, identity: &[u8]) -> Option<SslSession> {
-        let this = handshake(ssl)?;
+        let this = ssl.ex_data(slot().ok()?)?;
         let Role::Server(seen) = &this.role else {
             return None;
         };
@@ -363,31 +368,21 @@ impl sys::FindPsk for Callbacks {
         if *answer.identity != *identity {
             return None;
         }
-        // Computed for known identities as well, so that both take the same time.
-        let decoy = decoy(identity).ok()?;
-        let secrets = this.secrets.clone()?;
-        let suite = suite(this.hash);
-        match secrets.find(identity) {
-            Some((key, claim)) => {
-                sys::psk_session(ssl, suite, key.expose(), &claim.serial().to_bytes()).ok()
-            }
-            None => sys::psk_session(ssl, suite, &decoy, &DECOY_TAG).ok(),
-        }
+        let tag = answer.given.claim().map_or(DECOY_TAG, |claim| claim.serial().to_bytes());
+        let key = answer.given.key(this.secrets.as_ref()?)?;
+        sys::psk_session(ssl, suite(this.hash), key, &tag).ok()
     }
 }
 
 fn answer_tls12(ssl: &mut SslRef, identity: &[u8], out: &mut [u8]) -> Option<usize> {
     let this = handshake(ssl)?;
-    let secrets = this.secrets.clone()?;
+    let secrets = this.secrets.as_ref()?;
     let Role::Server(seen) = &mut this.role else {
         return None;
     };
-    let decoy = decoy(identity).ok()?;
-    let found = secrets.find(identity);
-    let claim = found.as_ref().map(|(_, claim)| claim.clone());
     seen.offered = true;
-    seen.answer = Some(Answer { identity: identity.into(), claim });
-    let key = found.map_or(&decoy[..], |(key, _)| key.expose());
+    let answer = seen.answer.insert(answer(secrets, identity)?);
+    let key = answer.given.key(secrets)?;
     out.get_mut(..key.len())?.copy_from_slice(key);
     Some(key.len())
 }
