@@ -3,6 +3,7 @@
 
 mod broken_keys;
 mod cli;
+mod close_notify;
 mod config_cases;
 mod control;
 mod daemon;
@@ -38,6 +39,7 @@ mod relay;
 mod reload;
 mod revocation;
 mod safer;
+mod selfie;
 mod sni;
 mod stunnel_peer;
 mod suites;

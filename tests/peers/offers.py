@@ -5,7 +5,8 @@ offers.py call PORT    for each line on standard input, a JSON object, one conne
                        ["psk_dhe_ke", "psk_ke"], "say": a text that an echo is to send back.
                        Prints {"alert": number or null, "echo": text, "suite": name, "ended": how}
 offers.py serve ...    IDENTITY KEY HASH, the first two in hex: prints "READY PORT", sends back what it
-                       is sent, and says "SUITE name" of each connection
+                       is sent, and says "SUITE name" of each connection and "ENDED close_notify"
+                       when it heard that
 """
 
 import json
@@ -70,6 +71,7 @@ def serve(keys):
             print("SUITE", suite(connection), flush=True)
             while data := connection.recv(4096):
                 connection.sendall(data)
+            print("ENDED close_notify", flush=True)
             connection.close()
         except (OSError, TLSAlert, TLSAbruptCloseError) as error:
             print("REFUSED", error, flush=True)
