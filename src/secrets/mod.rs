@@ -297,13 +297,13 @@ impl Keys {
         let seed = decoy(identity)?;
         // Always the same one for a name, as a name that is known always leads to the same key.
         let number = seed.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
-        let stand_in = &self.set.names[(number % self.set.names.len() as u64) as usize];
-        let Some((claim, known)) = self.look_up(identity, stand_in) else { return Ok(None) };
+        let names = &self.set.names;
+        let stand_in = names.get((number % names.len().max(1) as u64) as usize);
+        let found = stand_in.and_then(|stand_in| self.look_up(identity, stand_in));
+        let Some((claim, known)) = found else { return Ok(None) };
         let len = self.set.known.get(&claim.who).map_or(0, |known| known.key.len());
         let mut decoy = Zeroizing::new(vec![0; len]);
-        for part in decoy.chunks_mut(seed.len()) {
-            part.copy_from_slice(&seed[..part.len()]);
-        }
+        decoy.iter_mut().zip(seed.iter().cycle()).for_each(|(to, from)| *to = *from);
         Ok(Some(Answer { claim, known, decoy }))
     }
 
@@ -321,9 +321,20 @@ impl Keys {
     }
 }
 
+impl std::fmt::Debug for Keys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keys").field("set", &self.set).finish_non_exhaustive()
+    }
+}
+
+impl From<Arc<SecretSet>> for Keys {
+    fn from(set: Arc<SecretSet>) -> Self {
+        Self::all(set)
+    }
+}
+
 /// What an identity is answered with: its key, or in place of one that there is not, a [`decoy`] of the
 /// length of somebody's key.
-#[derive(Debug)]
 pub(crate) struct Answer {
     /// Somebody else's if `known` is false.
     claim: Claim,
@@ -341,18 +352,6 @@ impl Answer {
     pub(crate) fn key<'a>(&'a self, keys: &'a Keys) -> Option<&'a [u8]> {
         let (key, _) = keys.set.find(self.claim.who.as_bytes())?;
         Some(if self.known { key.expose() } else { &self.decoy })
-    }
-}
-
-impl std::fmt::Debug for Keys {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Keys").field("set", &self.set).finish_non_exhaustive()
-    }
-}
-
-impl From<Arc<SecretSet>> for Keys {
-    fn from(set: Arc<SecretSet>) -> Self {
-        Self::all(set)
     }
 }
 

@@ -212,8 +212,9 @@ fn a_server_in_1_2_gives_no_hint_no_session_and_no_ticket() {
         let exchange = rest.iter().find(|(kind, _)| *kind == SERVER_KEY_EXCHANGE);
         let (_, exchange) = exchange.expect("a share");
         // The hint's length; then ffdhe2048, or a named curve, X25519, a point of 32 bytes.
-        let wanted = if is_native { [0, 0, 1, 0, 255, 255] } else { [0, 0, 3, 0, 0x1d, 32] };
-        assert_eq!(exchange[..6], wanted, "{dialect}: no hint");
+        let ffdhe2048 = [&[0, 0, 1, 0][..], &[255; 8], &[0xad, 0xf8, 0x54, 0x58]].concat();
+        let wanted = if is_native { ffdhe2048 } else { vec![0, 0, 3, 0, 0x1d, 32] };
+        assert_eq!(exchange[..wanted.len()], wanted, "{dialect}: no hint");
         assert!(!rest.iter().any(|(kind, _)| *kind == NEW_SESSION_TICKET), "{dialect}: a ticket");
         // A plain PSK suite needs no such message but for a hint (RFC 4279, 2).
         if !is_native {
@@ -318,5 +319,80 @@ fn a_service_of_one_version_speaks_it_and_no_other() {
             assert_eq!(refused.alert(), Some(70), "protocol_version: {}", refused.text());
             assert_eq!(backend.accepted(), 1);
         }
+    }
+}
+
+/// A ServerHello whose random number is RFC 8446's for a HelloRetryRequest (4.1.3).
+fn expect_retry(heard: &[(u8, Vec<u8>)]) {
+    let (kind, body) = &heard[0];
+    assert_eq!((kind, &body[2..6]), (&2, &[0xcf, 0x21, 0xad, 0x74][..]), "a HelloRetryRequest");
+}
+
+/// The server's group is not the one that was guessed: all that is said of keys is said twice.
+#[test]
+fn a_second_hello_changes_nothing_at_either_end() {
+    let backend = Backend::echo();
+    let text = server_toml(backend.address(), "tls-min = \"1.3\"\ngroups = \"P-384\"");
+    let gate = Gate::new().toml(&text).start();
+    let alert = |who: &str, key: &str| {
+        let arguments = openssl::psk_of(who, key).into_iter();
+        let arguments = arguments.chain(["-curves", "X25519:P-384"].map(str::to_owned));
+        OpensslClient::start(gate.address("tls"), arguments).alert()
+    };
+    let (_, server, heard) = served(&gate, &["-curves", "X25519:P-384"]);
+    expect_retry(&heard);
+    assert_eq!(server.extension(KEY_SHARE), Some(&[0, 0x18][..]), "P-384 is asked for");
+    gate.expect_session("TLSv1.3", "P-384");
+    let unknown = alert("nobody", crate::harness::KEY);
+    assert!(unknown.is_some());
+    assert_eq!(unknown, alert(IDENTITY, crate::harness::OTHER_KEY), "it tells who exists");
+    assert_eq!(backend.accepted(), 1);
+
+    let gate = Gate::new();
+    let arguments = ["-nocert", Tls::V13.flag(), "-curves", "P-256"].map(str::to_owned);
+    let server = OpensslServer::start(gate.folder(), openssl::psk().into_iter().chain(arguments));
+    let tap = Tap::before(server.address());
+    let gate = gate.toml(&client_toml(tap.address(), "")).start();
+    let plain = Plain::connect(gate.address("plain"));
+    plain.send(b"there and back\n");
+    let mut back = [0; 15];
+    std::io::Read::read_exact(&mut &plain.0, &mut back).expect("it answers");
+    expect_retry(&messages(&tap.down()));
+    gate.expect_session("TLSv1.3", "P-256");
+}
+
+/// For IDEs of old that know nothing newer.
+#[test]
+fn a_version_before_1_2_is_spoken_where_it_is_named_with_a_warning_and_nowhere_else() {
+    for (dialect, version) in [("native", "1.1"), ("native", "1.0"), ("stunnel.conf", "1.1")] {
+        let backend = Backend::echo();
+        let text = match dialect {
+            "native" => server_toml(
+                backend.address(),
+                &format!("tls-min = \"{version}\"\nciphers = \"PSK-AES128-CBC-SHA\""),
+            ),
+            _ => format!(
+                "[tls]\naccept = 127.0.0.1:{}\nconnect = {}\nPSKsecrets = psk.txt\n\
+                 sslVersionMin = TLSv{version}\nciphers = PSK\n",
+                free_port(),
+                backend.address()
+            ),
+        };
+        let gate = match dialect {
+            "native" => Gate::new().toml(&text),
+            _ => Gate::new().conf("x.conf", &text, None),
+        }
+        .start();
+        gate.wait_logged("TLS 1.0 and 1.1 are obsolete");
+        let client = |flag: &str| {
+            let arguments = [flag, "-cipher", "PSK:@SECLEVEL=0"].map(str::to_owned);
+            OpensslClient::start(gate.address("tls"), openssl::psk().into_iter().chain(arguments))
+        };
+        client(if version == "1.0" { "-tls1" } else { "-tls1_1" }).echo("an old one");
+        client("-tls1_2").echo("and a newer one");
+        if version == "1.1" {
+            assert_eq!(client("-tls1").alert(), Some(70), "an older one still");
+        }
+        assert_eq!(backend.accepted(), 2);
     }
 }
