@@ -77,6 +77,15 @@ impl Problem {
         }
     }
 
+    pub(super) fn cut(entry: &Entry) -> Self {
+        let message = format!(
+            "the file ends within the key of {}, of which it had the whole before",
+            entry.identity
+        );
+        let help = "write the whole file; if the key is meant, end the line with a line feed";
+        Self::new(Gravity::Refuses, "cut-key", &entry.file, message).line(entry.line).help(help)
+    }
+
     pub(super) fn duplicate(entry: &Entry, file: &Path, line: u32, rule: OnDuplicate) -> Self {
         let elsewhere = if *file == *entry.file {
             format!("line {line}")
@@ -91,6 +100,14 @@ impl Problem {
         let message = format!("identity {identity} stands on {elsewhere} already");
         Self::new(gravity, "duplicate-identity", &entry.file, message).line(entry.line).help(help)
     }
+}
+
+/// Whether a key looks like the beginning of the one that stood in its place, as if the writing of its
+/// file had been broken off. Half of a hex text is read as hex, or as text if its digits are odd.
+pub(super) fn is_cut(key: &Key, old: &Key) -> bool {
+    let text = key.expose();
+    let odd = text.split_last().and_then(|(_, even)| decode_hex(even));
+    old.begins_with(text) || odd.is_some_and(|bytes| old.begins_with(&bytes))
 }
 
 /// The files that a `psk-secrets` path means: itself, or, of a directory, its regular files (after
@@ -218,7 +235,10 @@ pub(super) fn lines(
 ) -> Vec<Entry> {
     let file: Arc<Path> = path.into();
     let mut entries = Vec::new();
-    for (number, raw) in (1..).zip(text.split(|byte| *byte == b'\n')) {
+    let mut lines = text.split(|byte| *byte == b'\n').peekable();
+    for number in 1.. {
+        let Some(raw) = lines.next() else { break };
+        let ended = lines.peek().is_some();
         let mut copy = Zeroizing::default();
         let line = stripped(raw, &mut copy);
         if line.is_empty() {
@@ -226,7 +246,7 @@ pub(super) fn lines(
         }
         let before = problems.len();
         if let Some((identity, key)) = entry(line, number, &file, rules, problems) {
-            entries.push(Entry { identity, key, file: file.clone(), line: number });
+            entries.push(Entry { identity, key, file: file.clone(), line: number, ended });
         }
         for problem in &mut problems[before..] {
             problem.line = Some(number);

@@ -43,6 +43,12 @@ impl Key {
     pub(super) fn same_as(&self, other: &Key) -> bool {
         self.len() == other.len() && openssl::memcmp::eq(&self.0, &other.0)
     }
+
+    /// Whether these bytes are the beginning of it, and not all.
+    pub(super) fn begins_with(&self, bytes: &[u8]) -> bool {
+        let head = self.0.get(..bytes.len());
+        bytes.len() < self.len() && head.is_some_and(|head| openssl::memcmp::eq(head, bytes))
+    }
 }
 
 impl fmt::Debug for Key {

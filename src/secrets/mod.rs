@@ -15,6 +15,8 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use openssl::error::ErrorStack;
+
 pub use file::{Gravity, Problem, files_of, parse};
 pub use fingerprint::Fingerprint;
 pub use key::{Escaped, Identity, Key, MAX_IDENTITY, MAX_KEY, MIN_KEY, Serial, escape};
@@ -67,6 +69,8 @@ pub struct Entry {
     key: Key,
     file: Arc<Path>,
     line: u32,
+    /// Whether a line feed stands behind it.
+    ended: bool,
 }
 
 impl Entry {
@@ -116,6 +120,8 @@ struct Known {
 pub struct SecretSet {
     known: HashMap<Identity, Known>,
     first: Identity,
+    /// Every identity once more, to pick one by number.
+    names: Box<[Identity]>,
 }
 
 impl SecretSet {
@@ -144,7 +150,7 @@ impl SecretSet {
         let identity = Identity::new(identity.as_bytes());
         let file = Path::new("").into();
         let known = Known { serial: Serial::next(), key: Key::new(bytes), file, line: 0 };
-        Ok(Self { known: HashMap::from([(identity.clone(), known)]), first: identity })
+        Ok(Self::new(HashMap::from([(identity.clone(), known)]), identity))
     }
 
     /// What a test says, without the rules for files.
@@ -156,10 +162,15 @@ impl SecretSet {
             file: Path::new("").into(),
             line: 0,
         };
-        Arc::new(Self {
-            known: pairs.iter().map(|(who, key)| (Identity::new(who), known(key))).collect(),
-            first: Identity::new(pairs[0].0),
-        })
+        Arc::new(Self::new(
+            pairs.iter().map(|(who, key)| (Identity::new(who), known(key))).collect(),
+            Identity::new(pairs[0].0),
+        ))
+    }
+
+    fn new(known: HashMap<Identity, Known>, first: Identity) -> Self {
+        let names = known.keys().cloned().collect();
+        Self { known, first, names }
     }
 
     fn from_entries(
@@ -174,17 +185,20 @@ impl SecretSet {
             if let Some(twin) = known.get(&entry.identity) {
                 problems.push(Problem::duplicate(&entry, &twin.file, twin.line, rules.duplicates));
             }
-            let serial = previous
-                .and_then(|set| set.known.get(&entry.identity))
+            let old = previous.and_then(|set| set.known.get(&entry.identity));
+            if old.is_some_and(|old| !entry.ended && file::is_cut(&entry.key, &old.key)) {
+                problems.push(Problem::cut(&entry));
+            }
+            let serial = old
                 .filter(|old| old.key.same_as(&entry.key))
                 .map_or_else(Serial::next, |old| old.serial);
-            let Entry { identity, key, file, line } = entry;
+            let Entry { identity, key, file, line, .. } = entry;
             known.insert(identity, Known { serial, key, file, line });
         }
         problems.extend(file::shared_keys(&known));
         match first {
             Some(first) if !problems.iter().any(|p| p.gravity == Gravity::Refuses) => {
-                Ok((Self { known, first }, problems))
+                Ok((Self::new(known, first), problems))
             }
             Some(_) => Err(problems),
             None => {
@@ -318,8 +332,47 @@ impl Keys {
     /// As [`SecretSet::find`].
     pub fn find(&self, identity: &[u8]) -> Option<(&Key, Claim)> {
         let found = self.set.find(identity)?;
-        let hidden = self.hides.as_ref().is_some_and(|hides| hides(found.1.who()));
-        (!hidden).then_some(found)
+        (!self.is_hidden(found.1.who())).then_some(found)
+    }
+
+    fn is_hidden(&self, who: &Identity) -> bool {
+        self.hides.as_ref().is_some_and(|hides| hides(who))
+    }
+
+    /// Whether there is a key for an identity that a stranger names. Takes as long if there is none.
+    pub(crate) fn knows(&self, identity: &[u8]) -> bool {
+        self.look_up(identity, &self.set.first).is_some_and(|(_, known)| known)
+    }
+
+    /// What an identity that a stranger names is answered with, be it known or not.
+    ///
+    /// # Errors
+    /// As [`decoy`].
+    pub(crate) fn answer(&self, identity: &[u8]) -> Result<Option<Answer>, ErrorStack> {
+        let seed = decoy(identity)?;
+        // Always the same one for a name, as a name that is known always leads to the same key.
+        let number = seed.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
+        let names = &self.set.names;
+        let stand_in = names.get((number % names.len().max(1) as u64) as usize);
+        let found = stand_in.and_then(|stand_in| self.look_up(identity, stand_in));
+        let Some((claim, known)) = found else { return Ok(None) };
+        let len = self.set.known.get(&claim.who).map_or(0, |known| known.key.len());
+        let mut decoy = Zeroizing::new(vec![0; len]);
+        decoy.iter_mut().zip(seed.iter().cycle()).for_each(|(to, from)| *to = *from);
+        Ok(Some(Answer { claim, known, decoy }))
+    }
+
+    /// The claim of an identity, or else that of `stand_in`, which is of the set; and whether it is the
+    /// former. One microsecond more for a name that exists can be told after a thousand attempts: both
+    /// names are looked up in either case, so that as much memory is read that was not read before.
+    fn look_up(&self, identity: &[u8], stand_in: &Identity) -> Option<(Claim, bool)> {
+        let exists = self.set.known.contains_key(identity);
+        let (asked, other) =
+            if exists { (identity, stand_in.as_bytes()) } else { (stand_in.as_bytes(), identity) };
+        let (_, claim) = self.set.find(asked)?;
+        let hidden = self.is_hidden(&claim.who);
+        std::hint::black_box(self.set.known.contains_key(other));
+        Some((claim, exists & !hidden))
     }
 }
 
@@ -332,6 +385,28 @@ impl std::fmt::Debug for Keys {
 impl From<Arc<SecretSet>> for Keys {
     fn from(set: Arc<SecretSet>) -> Self {
         Self::all(set)
+    }
+}
+
+/// What an identity is answered with: its key, or in place of one that there is not, a [`decoy`] of the
+/// length of somebody's key.
+pub(crate) struct Answer {
+    /// Somebody else's if `known` is false.
+    claim: Claim,
+    known: bool,
+    decoy: Zeroizing<Vec<u8>>,
+}
+
+impl Answer {
+    /// What a proof of the key would be worth; none if nobody has the name.
+    pub(crate) fn claim(&self) -> Option<&Claim> {
+        self.known.then_some(&self.claim)
+    }
+
+    /// The key to go on with.
+    pub(crate) fn key<'a>(&'a self, keys: &'a Keys) -> Option<&'a [u8]> {
+        let (key, _) = keys.set.find(self.claim.who.as_bytes())?;
+        Some(if self.known { key.expose() } else { &self.decoy })
     }
 }
 
@@ -391,7 +466,7 @@ impl Grant {
 ///
 /// # Errors
 /// The operating system has no random numbers, or the library no HMAC.
-pub(crate) fn decoy(identity: &[u8]) -> Result<Zeroizing<Vec<u8>>, openssl::error::ErrorStack> {
+fn decoy(identity: &[u8]) -> Result<Zeroizing<Vec<u8>>, ErrorStack> {
     use openssl::{hash::MessageDigest, pkey::PKey, sign::Signer};
     static SECRET: std::sync::OnceLock<[u8; 32]> = std::sync::OnceLock::new();
     let secret = match SECRET.get() {

@@ -626,6 +626,11 @@ fn all_problems() -> Vec<Problem> {
             }
         }
     }
+    let whole = files.put("whole", format!("a:{CANARY}\nb:{CANARY_HEX}\n"));
+    let whole = load(&[whole], NATIVE).unwrap().0;
+    for text in [format!("a:{}", &CANARY[..20]), format!("b:{}", &CANARY_HEX[..41])] {
+        say(SecretSet::load(&[files.put("cut", text)], NATIVE, Some(&whole)));
+    }
     fs::create_dir(files.path("psk.d")).unwrap();
     let loose = files.put("loose", format!("a:{CANARY}\n"));
     mode(&loose, 0o666);
@@ -714,6 +719,41 @@ fn a_file_cut_anywhere_neither_panics_nor_shows_a_key_nor_changes_whole_lines() 
 }
 
 #[test]
+fn a_file_that_is_cut_in_place_of_a_whole_one_takes_at_a_lines_end_only() {
+    let files = Files::new();
+    let colons: Vec<_> = HEX.as_bytes().chunks(2).map(|d| str::from_utf8(d).unwrap()).collect();
+    let text = format!("a:{HEX}\nb:{TEXT}\nc:{CANARY}\nd:{}\n", colons.join(":"));
+    for rules in BOTH {
+        let whole = files.put("whole", &text);
+        let (set, _) = SecretSet::load(&[whole], rules, None).unwrap();
+        let mut taken = 0;
+        for cut in 0..text.len() {
+            let path = files.put("cut", &text[..cut]);
+            let told = match SecretSet::load(&[path], rules, Some(&set)) {
+                Err(told) => told,
+                Ok((fewer, _)) => {
+                    // What is there is what there was: nobody got another key.
+                    assert!(text[cut..].starts_with('\n') || text[..cut].ends_with('\n'), "{cut}");
+                    let same = |(who, _, _): (&Identity, _, _)| {
+                        fewer.grants(&grant(&set, str::from_utf8(who.as_bytes()).unwrap()))
+                    };
+                    assert!(fewer.places().all(same), "cut at {cut}");
+                    taken += 1;
+                    continue;
+                }
+            };
+            assert!(!told.iter().any(|problem| shows_key(&format!("{problem:?}"))), "{told:?}");
+        }
+        // With and without the line feed, behind each line but the last, and that one without.
+        assert_eq!(taken, 7);
+    }
+    // Whoever means it can say so.
+    let old = reload(&files, &format!("a:{TEXT}\n"), None);
+    reload(&files, &format!("a:{}\n", &TEXT[..20]), Some(&old));
+    reload(&files, &format!("a:{TEXT} and more"), Some(&old));
+}
+
+#[test]
 fn any_bytes_at_all_are_read_without_a_panic() {
     let alphabet = b"a0f:::\r\n\n\0 #\xff\xef\xbb\xbfZ";
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
@@ -789,6 +829,28 @@ fn what_two_sets_share_is_an_identity_with_the_same_key() {
     let two = reload(&files, &format!("a:{HEX}\nb:{TEXT} other\nd:{TEXT} c\n"), None);
     let shared: Vec<_> = one.shared_with(&two).map(Identity::as_bytes).collect();
     assert_eq!(shared, [b"a"]);
+}
+
+#[test]
+fn an_answer_is_the_key_of_who_is_known_and_a_steady_decoy_for_anybody_else() {
+    let set = SecretSet::of(&[(b"alice", &counted(64)), (b"bob", TEXT.as_bytes())]);
+    let keys = Keys::without(set.clone(), |who| who.as_bytes() == b"bob");
+    let answer = |name: &[u8]| {
+        let given = keys.answer(name).unwrap().unwrap();
+        let who = given.claim().map(|claim| claim.who().as_bytes().to_vec());
+        assert_eq!(keys.knows(name), who.is_some());
+        (who, given.key(&keys).unwrap().to_vec())
+    };
+    assert_eq!(answer(b"alice"), (Some(b"alice".to_vec()), counted(64)));
+    for stranger in [&b"bob"[..], b"carol", b"", b"alice\0", &[b'x'; 60_000]] {
+        let (who, key) = answer(stranger);
+        assert_eq!(who, None);
+        assert_eq!(key, answer(stranger).1);
+        // As long as somebody's key, and nobody's.
+        assert!(key.len() == 64 || key.len() == TEXT.len());
+        assert!(key != counted(64) && key != TEXT.as_bytes());
+    }
+    assert_ne!(answer(b"carol").1[..32], answer(b"dave").1[..32]);
 }
 
 #[test]

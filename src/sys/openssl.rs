@@ -154,7 +154,7 @@ unsafe extern "C" fn find_session<F: FindPsk>(
 /// # Errors
 /// The suite is unknown to this library, the key is longer than it takes, or memory is out.
 pub fn psk_session(
-    ssl: &mut SslRef,
+    ssl: &SslRef,
     suite: [u8; 2],
     key: &[u8],
     tag: &[u8],

@@ -106,7 +106,7 @@ fn assemble(
         Err(None) => {
             let message = format!(
                 "no suite of the list has the hash of this service's key in TLS 1.3, {}",
-                hash_name(hash)
+                hash.name()
             );
             let help = format!("add {}", default_suites(hash, aes).join(" or "));
             let at = tls.ciphersuites.as_ref();
@@ -238,13 +238,6 @@ fn default_suites(hash: PskHash, aes: bool) -> Vec<&'static str> {
         (PskHash::Sha384, _) => vec!["TLS_AES_256_GCM_SHA384"],
         (PskHash::Sha256, true) => vec!["TLS_AES_128_GCM_SHA256", "TLS_CHACHA20_POLY1305_SHA256"],
         (PskHash::Sha256, false) => vec!["TLS_CHACHA20_POLY1305_SHA256", "TLS_AES_128_GCM_SHA256"],
-    }
-}
-
-fn hash_name(hash: PskHash) -> &'static str {
-    match hash {
-        PskHash::Sha256 => "SHA-256",
-        PskHash::Sha384 => "SHA-384",
     }
 }
 

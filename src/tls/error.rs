@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use openssl::ssl::{self, ErrorCode, SslRef};
 
-use super::psk::Handshake;
+use super::psk::{Handshake, Unfit};
+use crate::config::model::PskHash;
 use crate::secrets::{Escaped, escape};
+use crate::sys::openssl::is_tls13;
 
 /// The cause of a failed handshake, as the operator of this end should hear it.
 #[derive(Debug)]
@@ -24,6 +26,10 @@ pub enum Cause {
     NoPsk,
     /// Server end: it offered keys, but no suite that this end accepts.
     NoCommonSuite,
+    /// Server end: the keys that it offered in 1.3 have another hash than this end's, which is this one.
+    OtherHash(PskHash),
+    /// Server end: it would do without (EC)DHE in 1.3.
+    NoForwardSecrecy,
     /// Either end: the peers' version ranges do not meet.
     NoCommonVersion,
     /// Either end: no group that both know.
@@ -66,6 +72,8 @@ impl Cause {
             Self::WrongKey(_) | Self::ServerKeyDiffers(_) => "wrong-key",
             Self::NoPsk => "no-psk",
             Self::NoCommonSuite => "no-common-suite",
+            Self::OtherHash(_) => "other-hash",
+            Self::NoForwardSecrecy => "psk-ke-only",
             Self::NoCommonVersion => "no-common-version",
             Self::NoCommonGroup => "no-common-group",
             Self::PlainText | Self::NotTls => "plain-text",
@@ -106,6 +114,15 @@ impl fmt::Display for Cause {
             Self::WrongKey(identity) => write!(f, "wrong key for identity {}", escape(identity)),
             Self::NoPsk => f.write_str("the client offered no pre-shared key"),
             Self::NoCommonSuite => f.write_str("no suite in common"),
+            Self::OtherHash(ours) => write!(
+                f,
+                "no key that the client offered has this end's hash in TLS 1.3, {} \
+                 (tls13-psk-hash)",
+                ours.name()
+            ),
+            Self::NoForwardSecrecy => f.write_str(
+                "the client offered its key without a Diffie-Hellman exchange beside it (psk_ke)",
+            ),
             Self::NoCommonVersion => f.write_str("no version in common"),
             Self::NoCommonGroup => f.write_str("no key exchange group in common"),
             Self::PlainText => f.write_str("plain text on a TLS port"),
@@ -114,9 +131,11 @@ impl fmt::Display for Cause {
             Self::Alert(alert) => write!(f, "the peer gave up with the alert \"{alert}\""),
             Self::Refused { identity, alert } => write!(
                 f,
-                "the server refused identity {}: it does not know it, or has another key for it \
+                "the server refused identity {}: it does not know it, or has another key for it{} \
                  (alert \"{alert}\")",
-                escape(identity)
+                escape(identity),
+                // No other alert of the kind is given for what comes before the key is looked at.
+                if *alert == "handshake failure" { ", or no suite or hash in common" } else { "" }
             ),
             Self::ServerKeyDiffers(identity) => {
                 write!(f, "the server has another key for identity {}", escape(identity))
@@ -275,6 +294,12 @@ pub(super) fn of_client(error: ssl::Error, ssl: &SslRef) -> Cause {
         return Cause::NoCommonVersion;
     }
     if any(&[NO_SHARED_CIPHER, NO_SUITABLE_SIGNATURE_ALGORITHM]) {
+        // A client of 1.2 or less can offer keys for 1.3 as well, and they did not matter.
+        match seen.and_then(|seen| seen.unfit).filter(|_| is_tls13(ssl)) {
+            Some(Unfit::Hash(ours)) => return Cause::OtherHash(ours),
+            Some(Unfit::Mode) => return Cause::NoForwardSecrecy,
+            None => {}
+        }
         let offered = seen.is_some_and(|seen| seen.offered);
         return if offered { Cause::NoCommonSuite } else { Cause::NoPsk };
     }

@@ -17,11 +17,15 @@ use zeroize::Zeroizing;
 
 use super::Named;
 use crate::config::model::PskHash;
-use crate::secrets::{Claim, Grant, Identity, Keys, Proof, decoy};
+use crate::secrets::{self, Grant, Identity, Keys, Proof};
 use crate::sys::openssl as sys;
 
 /// `pre_shared_key` (RFC 8446, 4.2.11).
 const PRE_SHARED_KEY: u16 = 41;
+
+/// `psk_key_exchange_modes` (RFC 8446, 4.2.9), and of them the one with (EC)DHE.
+const PSK_MODES: u16 = 45;
+const PSK_DHE_KE: u8 = 1;
 
 /// `server_name` (RFC 6066, 3).
 const SERVER_NAME: u16 = 0;
@@ -53,19 +57,30 @@ pub(super) struct Seen {
     pub(super) hello: bool,
     /// It offered a PSK: an external one or a ticket in 1.3, a PSK suite in 1.2.
     pub(super) offered: bool,
+    /// Why no key that it offered for 1.3 could have been taken, whosever it was.
+    pub(super) unfit: Option<Unfit>,
     /// The identity that decides, and how.
     answer: Option<Answer>,
 }
 
+/// What keeps all of a client's offers for 1.3 from being looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unfit {
+    /// Its keys have another hash than those of this end, which is this one.
+    Hash(PskHash),
+    /// It wants no (EC)DHE beside the key, and so no forward secrecy.
+    Mode,
+}
+
 struct Answer {
     identity: Box<[u8]>,
-    claim: Option<Claim>,
+    given: secrets::Answer,
 }
 
 impl Seen {
     /// The identity that was answered, and whether it is known.
     pub(super) fn identity(&self) -> Option<(&[u8], bool)> {
-        self.answer.as_ref().map(|answer| (&*answer.identity, answer.claim.is_some()))
+        self.answer.as_ref().map(|answer| (&*answer.identity, answer.given.claim().is_some()))
     }
 }
 
@@ -141,7 +156,7 @@ impl Handshake {
             Used::KeyExchange
         };
         let claim = match &mut handshake(ssl)?.role {
-            Role::Server(seen) => seen.answer.as_mut()?.claim.take()?,
+            Role::Server(seen) => seen.answer.take()?.given.claim()?.clone(),
             Role::Client(identity) => secrets.find(identity.as_bytes())?.1,
         };
         match proof {
@@ -261,23 +276,34 @@ fn host_name(body: &[u8]) -> Option<&[u8]> {
 /// another, depending on the names in it. Such a list is not answered at all.
 fn read_hello(ssl: &mut SslRef) {
     let body = sys::client_hello_extension(ssl, PRE_SHARED_KEY).map(<[u8]>::to_vec);
+    let modes = sys::client_hello_extension(ssl, PSK_MODES).and_then(|body| body.split_first());
+    let without_dhe = modes.is_some_and(|(_, modes)| !modes.contains(&PSK_DHE_KE));
     let suites = ssl.client_hello_ciphers().is_some_and(offers_psk_suite);
     let Some(this) = handshake(ssl) else { return };
     let Role::Server(seen) = &mut this.role else { return };
     seen.hello = true;
     seen.offered = body.is_some() || suites;
+    seen.unfit = without_dhe.then_some(Unfit::Mode);
     seen.answer = None;
     let (Some(secrets), Some(body)) = (&this.secrets, body) else { return };
     let Some(offers) = offers(&body) else { return };
     let ours = |offer: &&Offer<'_>| offer.binder.len() == hash_size(this.hash);
-    let mut answer = None;
+    let mut decides = None;
     for Offer { identity, .. } in offers.iter().filter(ours) {
-        answer = Some((*identity, secrets.find(identity).map(|(_, claim)| claim)));
-        if matches!(answer, Some((_, Some(_)))) {
+        decides = Some(*identity);
+        if secrets.knows(identity) {
             break;
         }
     }
-    seen.answer = answer.map(|(identity, claim)| Answer { identity: identity.into(), claim });
+    if decides.is_none() {
+        seen.unfit = Some(Unfit::Hash(this.hash));
+    }
+    seen.answer = decides.and_then(|identity| answer(secrets, identity));
+}
+
+fn answer(secrets: &Keys, identity: &[u8]) -> Option<Answer> {
+    let given = secrets.answer(identity).ok()??;
+    Some(Answer { identity: identity.into(), given })
 }
 
 /// One of a client's offers.
@@ -334,7 +360,7 @@ struct Callbacks;
 
 impl sys::FindPsk for Callbacks {
     fn find(ssl: &mut SslRef, identity: &[u8]) -> Option<SslSession> {
-        let this = handshake(ssl)?;
+        let this = ssl.ex_data(slot().ok()?)?;
         let Role::Server(seen) = &this.role else {
             return None;
         };
@@ -342,31 +368,21 @@ impl sys::FindPsk for Callbacks {
         if *answer.identity != *identity {
             return None;
         }
-        // Computed for known identities as well, so that both take the same time.
-        let decoy = decoy(identity).ok()?;
-        let secrets = this.secrets.clone()?;
-        let suite = suite(this.hash);
-        match secrets.find(identity) {
-            Some((key, claim)) => {
-                sys::psk_session(ssl, suite, key.expose(), &claim.serial().to_bytes()).ok()
-            }
-            None => sys::psk_session(ssl, suite, &decoy, &DECOY_TAG).ok(),
-        }
+        let tag = answer.given.claim().map_or(DECOY_TAG, |claim| claim.serial().to_bytes());
+        let key = answer.given.key(this.secrets.as_ref()?)?;
+        sys::psk_session(ssl, suite(this.hash), key, &tag).ok()
     }
 }
 
 fn answer_tls12(ssl: &mut SslRef, identity: &[u8], out: &mut [u8]) -> Option<usize> {
     let this = handshake(ssl)?;
-    let secrets = this.secrets.clone()?;
+    let secrets = this.secrets.as_ref()?;
     let Role::Server(seen) = &mut this.role else {
         return None;
     };
-    let decoy = decoy(identity).ok()?;
-    let found = secrets.find(identity);
-    let claim = found.as_ref().map(|(_, claim)| claim.clone());
     seen.offered = true;
-    seen.answer = Some(Answer { identity: identity.into(), claim });
-    let key = found.map_or(&decoy[..], |(key, _)| key.expose());
+    let answer = seen.answer.insert(answer(secrets, identity)?);
+    let key = answer.given.key(secrets)?;
     out.get_mut(..key.len())?.copy_from_slice(key);
     Some(key.len())
 }

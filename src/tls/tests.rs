@@ -200,7 +200,7 @@ fn two_hashes_for_one_key_do_not_meet() {
         let server = acceptor("tls-min = \"1.3\"\ntls13-psk-hash = \"sha384\"");
         let client = connector("tls-min = \"1.3\"");
         let (one, two) = shake(&server, &set, &client, &set).await;
-        assert!(matches!(one.unwrap_err(), Cause::NoCommonSuite));
+        assert!(matches!(one.unwrap_err(), Cause::OtherHash(PskHash::Sha384)));
         two.unwrap_err();
     });
 }
@@ -567,5 +567,52 @@ fn aes_is_preferred_where_the_cpu_has_instructions_for_it_and_a_server_without_t
         assert_eq!(agreed(true, false).await, "TLS_CHACHA20_POLY1305_SHA256");
         assert_eq!(agreed(false, true).await, "TLS_CHACHA20_POLY1305_SHA256");
         assert_eq!(agreed(false, false).await, "TLS_CHACHA20_POLY1305_SHA256");
+    });
+}
+
+/// A server whose every callback panics.
+struct Panics;
+
+impl sys::FindPsk for Panics {
+    fn find(_: &mut openssl::ssl::SslRef, _: &[u8]) -> Option<openssl::ssl::SslSession> {
+        panic!("in the server's callback")
+    }
+}
+
+impl sys::OfferPsk for Panics {
+    fn offer(
+        _: &mut openssl::ssl::SslRef,
+        _: Option<openssl::nid::Nid>,
+    ) -> Option<(&[u8], openssl::ssl::SslSession)> {
+        panic!("in the client's callback")
+    }
+}
+
+#[test]
+fn a_panic_in_a_callback_ends_the_handshake_and_nothing_else() {
+    block(async {
+        let set = SecretSet::of(&[(b"alice", KEY)]);
+        let mut context = SslContextBuilder::new(SslMethod::tls_server()).unwrap();
+        sys::set_psk_find::<Panics>(&mut context);
+        let (near, far) = duplex(1 << 16);
+        let ssl = Ssl::new(&context.build()).unwrap();
+        let mut server = tokio_openssl::SslStream::new(ssl, far).unwrap();
+        let client = connector(&only("1.3"));
+        let who = set.first().clone();
+        let (one, two) = tokio::join!(
+            async {
+                let shaken = std::pin::Pin::new(&mut server).accept().await;
+                drop(server);
+                shaken
+            },
+            client.connect(set.clone(), who, None, near)
+        );
+        assert!(one.is_err() && two.is_err());
+
+        let mut context = SslContextBuilder::new(SslMethod::tls_client()).unwrap();
+        sys::set_psk_offer::<Panics>(&mut context);
+        let (one, two) = visit(context, &acceptor("")).await;
+        assert!(matches!(one.unwrap_err(), Cause::NoPsk));
+        assert!(two.is_err());
     });
 }

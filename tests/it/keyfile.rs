@@ -182,6 +182,16 @@ fn a_key_file_that_others_can_read_is_refused_natively_and_warned_about_in_a_stu
 }
 
 #[test]
+fn a_key_file_that_others_can_read_is_taken_natively_where_that_is_allowed_by_name() {
+    let backend = Backend::echo();
+    let text = server_toml(backend.address(), "allow-loose-permissions = true");
+    let gate = Gate::new().toml(&text);
+    set_mode(&gate.folder().join("psk.txt"), 0o644);
+    let gate = gate.start();
+    OpensslClient::start(gate.address("tls"), openssl::psk()).echo("as you say");
+}
+
+#[test]
 fn several_files_and_a_folder_of_files_open_one_service() {
     let gate = Gate::new();
     let drawer = gate.folder().join("psk.d");

@@ -1,7 +1,9 @@
 //! The integration tests: one binary, one file a subject, real peers over real sockets.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, unreachable_pub)]
 
+mod broken_keys;
 mod cli;
+mod close_notify;
 mod config_cases;
 mod control;
 mod daemon;
@@ -14,7 +16,9 @@ mod enumeration;
 mod exec;
 mod explain;
 mod founding;
+mod handshake_offers;
 mod harness;
+mod hashes;
 mod hostile;
 mod http;
 mod inetd;
@@ -37,7 +41,11 @@ mod reload;
 mod revocation;
 mod safer;
 mod sandbox;
+mod selfie;
 mod silence;
 mod sni;
 mod stunnel_peer;
+mod suites;
 mod supervised;
+mod timing;
+mod wire_hellos;

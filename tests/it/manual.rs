@@ -9,7 +9,7 @@ use crate::differential::corpus;
 use crate::harness::root;
 
 /// Puts `made` between the two comments that bear this name.
-fn between(text: &str, name: &str, made: &str) -> String {
+pub fn between(text: &str, name: &str, made: &str) -> String {
     let (begin, end) = (format!("<!-- begin {name} -->\n"), format!("<!-- end {name} -->"));
     let (head, rest) = text.split_once(&begin).expect("the begin of what is made");
     let (_, tail) = rest.split_once(&end).expect("the end of what is made");

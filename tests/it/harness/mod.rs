@@ -9,6 +9,7 @@ pub mod browser;
 pub mod cable;
 pub mod data;
 pub mod gate;
+pub mod hello;
 pub mod openssl;
 pub mod process;
 mod self_test;
@@ -146,6 +147,14 @@ pub fn plc(arguments: &[&str]) -> Process {
     command.arg(root().join("tests/peers/plc.py")).args(arguments);
     let package = "the venv with tests/peers/requirements.txt (or set PSKGATE_PEERS to one)";
     Process::spawn("plc.py", package, &mut command)
+}
+
+/// TLS 1.3 peers that the openssl command cannot play: see tests/peers/offers.py.
+pub fn offers(arguments: &[&str]) -> Process {
+    let mut command = std::process::Command::new(python());
+    command.arg(root().join("tests/peers/offers.py")).args(arguments);
+    let package = "the venv with tests/peers/requirements.txt (or set PSKGATE_PEERS to one)";
+    Process::spawn("offers.py", package, &mut command)
 }
 
 /// Writes a file that only its owner can read.
