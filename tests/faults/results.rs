@@ -66,7 +66,8 @@ pub fn machine() -> Machine {
     let version = first_line_with(&said("stunnel4", "-version"), "stunnel ");
     Machine {
         date: today(),
-        kernel: kernel.trim().to_owned(),
+        // What follows the version says who built it.
+        kernel: kernel.trim().split('-').next().unwrap_or_default().to_owned(),
         cores: std::thread::available_parallelism().map_or(0, usize::from),
         openssl: openssl::version::version().to_owned(),
         stunnel4: version.split_whitespace().nth(1).unwrap_or("unknown").to_owned(),
