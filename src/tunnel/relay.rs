@@ -43,6 +43,12 @@ pub(super) trait Side: AsyncRead + AsyncWrite + Unpin {
         true
     }
 
+    /// Whether nobody but the peer can have made a clean end of it. A plain stream after a reset reads
+    /// as if it had ended, once a write has been told of the reset.
+    fn proves_its_end(&self) -> bool {
+        false
+    }
+
     /// What the system knows to be wrong with it, without a read or a write.
     fn fault(&self) -> Option<io::Error> {
         None
@@ -197,7 +203,9 @@ pub(super) async fn relay<D: Side, U: Side>(
     let mut pause = None;
     poll_fn(|cx| {
         let before = (up.progress(), down.progress());
+        up.reader_was_reset = down.met_reset();
         let first = up.poll(cx, downstream, upstream);
+        down.reader_was_reset = up.met_reset();
         let second = down.poll(cx, upstream, downstream);
         let moved = before != (up.progress(), down.progress());
         if moved {
@@ -287,6 +295,8 @@ struct Direction {
     eof: bool,
     /// The writer failed; kept until the reverse has delivered what the same peer still had sent.
     refused: Option<io::Error>,
+    /// The reverse found the reader's stream reset, which the system tells once.
+    reader_was_reset: bool,
     unflushed: bool,
     bytes: u64,
 }
@@ -303,6 +313,14 @@ impl Direction {
 
     fn holds(&self) -> bool {
         !self.held.is_empty()
+    }
+
+    /// Its writer was reset: what that peer had still to say may be lost. One that had said its end
+    /// before gives a broken pipe.
+    fn met_reset(&self) -> bool {
+        use io::ErrorKind::{ConnectionAborted, ConnectionReset};
+        let kind = self.refused.as_ref().map(io::Error::kind);
+        matches!(kind, Some(ConnectionReset | ConnectionAborted))
     }
 
     fn why_refused(&mut self) -> Fault {
@@ -366,6 +384,10 @@ impl Direction {
             if self.eof {
                 if !reader.ended_cleanly() {
                     return Poll::Ready(Err(Broken::Reader(Fault::Truncated)));
+                }
+                if self.reader_was_reset && !reader.proves_its_end() {
+                    let reset = io::ErrorKind::ConnectionReset.into();
+                    return Poll::Ready(Err(Broken::Reader(Fault::Failed(reset))));
                 }
                 self.state = State::Flushing;
                 return Poll::Ready(Ok(()));

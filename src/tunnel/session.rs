@@ -49,6 +49,11 @@ impl Side for tls::Stream<Socket> {
         tls::Stream::ended_cleanly(self)
     }
 
+    /// By its close_notify.
+    fn proves_its_end(&self) -> bool {
+        true
+    }
+
     fn fault(&self) -> Option<std::io::Error> {
         self.socket().and_then(Socket::fault)
     }

@@ -37,6 +37,7 @@ mod policy;
 mod proxy;
 mod pyro;
 mod relay;
+mod reliability;
 mod reload;
 mod revocation;
 mod safer;

@@ -335,6 +335,32 @@ fn a_backend_that_resets_is_a_reset_for_the_application() {
     assert_eq!(pair.wire.wait_end_of(Side::Server), Ending::Rst);
 }
 
+/// Sends until nothing more is taken, so that something waits for the backend wherever it passes.
+fn send_until_it_stands(plain: &Plain) {
+    plain.0.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+    while (&plain.0).write(&[0; 64 * 1024]).is_ok() {}
+}
+
+#[test]
+fn a_backend_that_resets_while_more_is_on_its_way_to_it_is_a_reset_for_the_application() {
+    let (done, full) = std::sync::mpsc::channel();
+    let full = std::sync::Mutex::new(full);
+    let backend = Backend::new(move |mut stream| {
+        stream.write_all(&[7; 5000]).ok()?;
+        full.lock().unwrap().recv().ok()?;
+        // What it has not read makes its end a reset.
+        None
+    });
+    let (_server, client) = two_ends(&backend);
+    for _ in 0..5 {
+        let plain = Plain::connect(client.address("plain"));
+        send_until_it_stands(&plain);
+        done.send(()).unwrap();
+        // The write learns of the reset first, and the read then finds a mere end.
+        assert_eq!(plain.end(), Ending::Rst, "half an answer looks whole");
+    }
+}
+
 #[test]
 fn a_killed_server_end_is_a_reset_for_the_application() {
     let backend = watcher();

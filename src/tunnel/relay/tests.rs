@@ -92,6 +92,7 @@ struct Actor {
     said: usize,
     ending: Ending,
     ended: bool,
+    proves: bool,
     heard: Vec<u8>,
     flushed: usize,
     /// What the writer was offered when it said "not now": it has to be offered that again.
@@ -115,6 +116,7 @@ impl Actor {
             said: 0,
             ending,
             ended: false,
+            proves: false,
             heard: Vec::new(),
             flushed: 0,
             offered: None,
@@ -133,6 +135,10 @@ impl Side for Actor {
     fn ended_cleanly(&self) -> bool {
         assert!(self.ended, "asked before the stream has ended");
         self.ending == Ending::Clean
+    }
+
+    fn proves_its_end(&self) -> bool {
+        self.proves
     }
 }
 
@@ -226,6 +232,9 @@ const GONE: [ErrorKind; 5] = [
     ErrorKind::NotConnected,
     ErrorKind::WriteZero,
 ];
+
+/// Those of them after which an end of the same stream is nobody's word.
+const RESET: [ErrorKind; 2] = [ErrorKind::ConnectionReset, ErrorKind::ConnectionAborted];
 
 /// What a seed stands for, so that its end can be compared with what had to come of it.
 struct Story {
@@ -332,6 +341,7 @@ impl Story {
             }
         }
         let gone = |side: &Actor| side.refuses.is_some_and(|(_, kind)| GONE.contains(&kind));
+        let reset = |side: &Actor| side.refuses.is_some_and(|(_, kind)| RESET.contains(&kind));
         let kind = (down.ending, up.ending, down.refuses.is_some(), up.refuses.is_some());
         match kind {
             (Ending::Clean, Ending::Clean, false, false) => {
@@ -340,11 +350,13 @@ impl Story {
             // The one that takes no more has its say all the same.
             (_, Ending::Clean, false, true) if gone(up) && up.refused => {
                 assert!(matches!(outcome, Outcome::Upstream(Fault::Failed(_))), "{told}");
-                assert!(delivered(up, down) && down.shut, "{told}");
+                assert_eq!(down.heard, up.says, "{told}");
+                assert!(down.shut || reset(up), "{told}");
             }
             (Ending::Clean, _, true, false) if gone(down) && down.refused => {
                 assert!(matches!(outcome, Outcome::Downstream(Fault::Failed(_))), "{told}");
-                assert!(delivered(down, up) && up.shut, "{told}");
+                assert_eq!(up.heard, down.says, "{told}");
+                assert!(up.shut || reset(down), "{told}");
             }
             (Ending::Clean, Ending::Silent, false, false)
             | (Ending::Silent, Ending::Clean, false, false) => {
@@ -578,11 +590,25 @@ fn a_peer_that_takes_no_more_is_heard_out_and_its_end_is_the_end() {
             let Outcome::Upstream(Fault::Failed(error)) = outcome else {
                 panic!("{outcome:?}");
             };
-            assert_eq!(error.kind(), kind);
+            assert_eq!(error.kind(), if RESET.contains(&kind) { RESET[0] } else { kind });
             assert_eq!(client.heard, b"last words");
-            assert!(client.shut && took < CLOSE);
+            assert!(took < CLOSE);
+            // After a reset the words are passed on, and their end is not.
+            assert_eq!(client.shut, !RESET.contains(&kind), "{kind:?}");
         });
     }
+}
+
+#[test]
+fn an_end_that_the_peer_proves_counts_after_a_reset_too() {
+    paused(async {
+        let mut client = actor("more and more", Ending::Silent, None);
+        let mut backend = actor("last words", Ending::Clean, Some(ErrorKind::ConnectionReset));
+        backend.proves = true;
+        let (outcome, _) = relayed(&mut client, &mut backend).await;
+        assert!(matches!(outcome, Outcome::Upstream(Fault::Failed(_))), "{outcome:?}");
+        assert!(client.heard == b"last words" && client.shut);
+    });
 }
 
 #[test]

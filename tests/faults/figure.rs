@@ -1,0 +1,106 @@
+//! A figure: what was seen beside what must be seen, as one line of JSON in the raw results.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// What must be seen.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Bar {
+    AtMost(f64),
+    AtLeast(f64),
+    Exactly(f64),
+    /// Nothing is asked of it: it explains another figure.
+    Told,
+}
+
+/// What was seen: a number, or the words for what is none.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Seen {
+    Number(f64),
+    Words(String),
+}
+
+/// One figure of one fault.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Figure {
+    /// The requirement that it is about.
+    pub id: String,
+    /// What was done, and what was looked at.
+    pub fault: String,
+    pub what: String,
+    pub unit: String,
+    pub bar: Bar,
+    pub pskgate: Seen,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stunnel4: Option<Seen>,
+    pub date: String,
+}
+
+/// The first line of a file of results: where they were seen.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Machine {
+    pub date: String,
+    pub kernel: String,
+    pub cores: usize,
+    pub openssl: String,
+    pub stunnel4: String,
+    pub pskgate: String,
+}
+
+/// A line of the raw results.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Line {
+    Machine(Machine),
+    Figure(Figure),
+}
+
+impl Bar {
+    pub fn is_met_by(self, seen: &Seen) -> bool {
+        match (self, seen) {
+            (Self::Told, _) => true,
+            (_, Seen::Words(_)) => false,
+            (Self::AtMost(most), Seen::Number(seen)) => *seen <= most,
+            (Self::AtLeast(least), Seen::Number(seen)) => *seen >= least,
+            (Self::Exactly(wanted), Seen::Number(seen)) => (seen - wanted).abs() < 1e-9,
+        }
+    }
+}
+
+impl Figure {
+    pub fn is_met(&self) -> bool {
+        self.bar.is_met_by(&self.pskgate)
+    }
+}
+
+/// Without a fraction where there is none to tell.
+fn number(value: f64) -> String {
+    if value.fract().abs() < 1e-9 || value.abs() >= 100.0 {
+        format!("{value:.0}")
+    } else {
+        format!("{value:.1}")
+    }
+}
+
+impl fmt::Display for Bar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AtMost(bar) => write!(f, "<= {}", number(*bar)),
+            Self::AtLeast(bar) => write!(f, ">= {}", number(*bar)),
+            Self::Exactly(bar) => f.write_str(&number(*bar)),
+            Self::Told => f.write_str("told"),
+        }
+    }
+}
+
+impl fmt::Display for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(seen) => f.write_str(&number(*seen)),
+            Self::Words(words) => f.write_str(words),
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! docs/reliability.md, of the raw results under docs/reliability and of nothing else.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::figure::{Bar, Figure, Line, Machine, Seen};
+
+/// A requirement and what shows it. Figures come from the results, by its id.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Requirement {
+    pub id: String,
+    /// What is asked for, in a sentence.
+    pub asks: String,
+    pub bar: String,
+    /// Names of tests in tests/it, as `file::name`, and of unit tests, as `src/file::name`.
+    #[serde(default)]
+    pub tests: Vec<String>,
+    /// What of it is not met, or not shown.
+    #[serde(default)]
+    pub open: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sheet {
+    requirement: Vec<Requirement>,
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+pub fn requirements() -> Vec<Requirement> {
+    let text = std::fs::read_to_string(root().join("docs/reliability/requirements.toml"));
+    let sheet: Sheet =
+        toml::from_str(&text.expect("the requirements")).expect("the requirements are TOML");
+    sheet.requirement
+}
+
+/// Copies what full runs left in target/faults, and writes the page.
+pub fn keep_and_write() {
+    let (from, to) = (root().join("target/faults"), root().join("docs/reliability"));
+    for file in results_in(&from) {
+        let name = file.file_name().expect("a file's name");
+        std::fs::copy(&file, to.join(name)).expect("the results are copied");
+    }
+    std::fs::write(page_path(), page()).expect("docs/reliability.md is written");
+}
+
+pub fn page_path() -> PathBuf {
+    root().join("docs/reliability.md")
+}
+
+fn results_in(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut files: Vec<_> = entries
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|ending| ending == "jsonl"))
+        .collect();
+    files.sort();
+    files
+}
+
+fn results() -> (Vec<Machine>, Vec<Figure>) {
+    let (mut machines, mut figures) = (Vec::new(), Vec::new());
+    for file in results_in(&root().join("docs/reliability")) {
+        let text = std::fs::read_to_string(&file).expect("a file of results");
+        for line in text.lines() {
+            let read = serde_json::from_str(line);
+            match read.unwrap_or_else(|error| panic!("{}: {error}", file.display())) {
+                Line::Machine(machine) if machines.contains(&machine) => {}
+                Line::Machine(machine) => machines.push(machine),
+                Line::Figure(figure) => figures.push(figure),
+            }
+        }
+    }
+    (machines, figures)
+}
+
+/// In a cell of a table.
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|")
+}
+
+fn with_unit(seen: &Seen, unit: &str) -> String {
+    match seen {
+        Seen::Number(_) => format!("{seen} {unit}").trim_end().to_owned(),
+        Seen::Words(words) => words.clone(),
+    }
+}
+
+pub fn page() -> String {
+    let (machines, figures) = results();
+    let requirements = requirements();
+    let mut page = String::from(
+        "# Reliability and security, requirement by requirement\n\n\
+         Made by `scripts/faults --report` from `docs/reliability/`, never by hand. Figures are those of\n\
+         `scripts/faults --all` and `scripts/soak`, with the same fault done to Debian's stunnel4 in the same\n\
+         run where it can be driven through it. Tests are those of `scripts/test`, which fail when the bar is\n\
+         missed.\n\n",
+    );
+    page += "Seen on:\n\n| date | kernel | cores | OpenSSL | stunnel4 | pskgate |\n| --- | --- | --- | --- | --- | --- |\n";
+    for Machine { date, kernel, cores, openssl, stunnel4, pskgate } in &machines {
+        let _ =
+            writeln!(page, "| {date} | {kernel} | {cores} | {openssl} | {stunnel4} | {pskgate} |");
+    }
+    page += "\n## At a glance\n\n| id | asks | bar | shown by | state |\n| --- | --- | --- | --- | --- |\n";
+    for one in &requirements {
+        let seen: Vec<_> = figures.iter().filter(|figure| figure.id == one.id).collect();
+        let missed = seen.iter().filter(|figure| !figure.is_met()).count();
+        let mut shown = Vec::new();
+        if !one.tests.is_empty() {
+            let plural = if one.tests.len() == 1 { "test" } else { "tests" };
+            shown.push(format!("{} {plural}", one.tests.len()));
+        }
+        if !seen.is_empty() {
+            shown.push(format!("{} figures", seen.len()));
+        }
+        let state = if shown.is_empty() {
+            "**not shown**".to_owned()
+        } else if missed > 0 {
+            format!("**{missed} missed**")
+        } else if one.open.is_empty() {
+            "met".to_owned()
+        } else {
+            "met in part".to_owned()
+        };
+        let state = if one.open.is_empty() { state } else { format!("{state}: {}", one.open) };
+        let shown = if shown.is_empty() { "nothing".to_owned() } else { shown.join(", ") };
+        let _ = writeln!(
+            page,
+            "| {} | {} | {} | {shown} | {} |",
+            one.id,
+            cell(&one.asks),
+            cell(&one.bar),
+            cell(&state)
+        );
+    }
+    page += "\n## Figures\n\nA dash where a make was not asked, or has no such figure.\n";
+    for one in &requirements {
+        let mut faults: BTreeMap<&str, Vec<&Figure>> = BTreeMap::new();
+        for figure in figures.iter().filter(|figure| figure.id == one.id) {
+            faults.entry(&figure.fault).or_default().push(figure);
+        }
+        if faults.is_empty() {
+            continue;
+        }
+        let _ = write!(page, "\n### {}\n", one.id);
+        for (fault, figures) in faults {
+            let _ = write!(
+                page,
+                "\n{}{}:\n\n| seen | bar | pskgate | met | stunnel4 |\n| --- | --- | --- | --- | --- |\n",
+                fault[..1].to_uppercase(),
+                &fault[1..]
+            );
+            for figure in figures {
+                let met = match figure.bar {
+                    Bar::Told => "",
+                    _ if figure.is_met() => "yes",
+                    _ => "**no**",
+                };
+                let theirs = figure.stunnel4.as_ref();
+                let theirs =
+                    theirs.map_or_else(|| "-".to_owned(), |seen| with_unit(seen, &figure.unit));
+                let _ = writeln!(
+                    page,
+                    "| {} | {} | {} | {met} | {} |",
+                    cell(&figure.what),
+                    with_unit(&Seen::Words(figure.bar.to_string()), ""),
+                    with_unit(&figure.pskgate, &figure.unit),
+                    cell(&theirs)
+                );
+            }
+        }
+    }
+    page += "\n## Tests\n";
+    for one in requirements.iter().filter(|one| !one.tests.is_empty()) {
+        let _ = write!(page, "\n### {}\n\n", one.id);
+        for test in &one.tests {
+            let _ = writeln!(page, "- `{test}`");
+        }
+    }
+    page
+}

@@ -1,0 +1,90 @@
+//! The raw results: a file of JSON lines for each fault, in target/faults.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::figure::{Bar, Figure, Line, Machine, Seen};
+use crate::harness::root;
+
+/// Whether bars are tried in their full size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Size {
+    Quick,
+    Full,
+}
+
+impl Size {
+    pub fn pick<T>(self, quick: T, full: T) -> T {
+        match self {
+            Self::Quick => quick,
+            Self::Full => full,
+        }
+    }
+}
+
+/// What one run of a fault saw.
+pub struct Measure {
+    pub what: String,
+    pub unit: &'static str,
+    pub bar: Bar,
+    pub seen: Seen,
+}
+
+pub fn measure(what: &str, unit: &'static str, bar: Bar, seen: f64) -> Measure {
+    Measure { what: what.to_owned(), unit, bar, seen: Seen::Number(seen) }
+}
+
+/// The same where there may be nothing to measure: then `otherwise` is said.
+pub fn measure_or(
+    what: &str,
+    unit: &'static str,
+    bar: Bar,
+    seen: Option<f64>,
+    otherwise: &str,
+) -> Measure {
+    let seen = seen.map_or_else(|| Seen::Words(otherwise.to_owned()), Seen::Number);
+    Measure { what: what.to_owned(), unit, bar, seen }
+}
+
+pub fn today() -> String {
+    jiff::Timestamp::now().strftime("%Y-%m-%d").to_string()
+}
+
+fn first_line_with(text: &[u8], word: &str) -> String {
+    let text = String::from_utf8_lossy(text);
+    text.lines().find(|line| line.contains(word)).unwrap_or_default().trim().to_owned()
+}
+
+/// Where this runs: nothing that would name the machine or whose it is.
+pub fn machine() -> Machine {
+    let said = |program: &str, argument: &str| {
+        let done = Command::new(program).arg(argument).output().ok();
+        done.map(|done| [done.stdout, done.stderr].concat()).unwrap_or_default()
+    };
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let version = first_line_with(&said("stunnel4", "-version"), "stunnel ");
+    Machine {
+        date: today(),
+        // What follows the version says who built it.
+        kernel: kernel.trim().split('-').next().unwrap_or_default().to_owned(),
+        cores: std::thread::available_parallelism().map_or(0, usize::from),
+        openssl: openssl::version::version().to_owned(),
+        stunnel4: version.split_whitespace().nth(1).unwrap_or("unknown").to_owned(),
+        pskgate: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+/// Quick runs do not replace the results of full ones.
+pub fn folder(size: Size) -> PathBuf {
+    root().join(size.pick("target/faults/quick", "target/faults"))
+}
+
+pub fn write(folder: &Path, name: &str, figures: &[Figure]) {
+    let lines = std::iter::once(Line::Machine(machine()))
+        .chain(figures.iter().cloned().map(Line::Figure))
+        .map(|line| serde_json::to_string(&line).expect("JSON") + "\n");
+    fs::create_dir_all(folder).expect("a folder for the results");
+    let text: String = lines.collect();
+    fs::write(folder.join(format!("{name}.jsonl")), text).expect("the results are written");
+}
