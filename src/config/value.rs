@@ -4,13 +4,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::diagnostic::{looks_like_key_instead_of_file, looks_like_key_line};
-use super::draft::{Side, Value};
+use super::draft::Value;
 use super::endpoint::{Endpoint, Host, Role, parse_host, parse_native, parse_stunnel};
 use super::model::{
     Dialect, Failover, Foreground, IpRange, Keepalive, Level, LogFormat, Mode, OnRevocation,
-    ProxyHeader, PskHash, SocketOption, TlsVersion, WhenFull,
+    ProxyHeader, PskHash, TlsVersion, WhenFull,
 };
 use super::options::{Kind, nearest};
+pub(super) use socket::SOCKET_OPTIONS;
+
+mod socket;
 
 /// Why a text is no value of its kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -229,7 +232,7 @@ pub(super) fn read(kind: Kind, dialect: Dialect, text: &str) -> Result<Value, Wr
         Kind::Text { empty } => Value::Text(plain(text, empty)?),
         Kind::Keepalive => Value::Keepalive(keepalive(text)?),
         Kind::Socket => {
-            let (side, option) = socket(text, dialect)?;
+            let (side, option) = socket::read(text, dialect)?;
             Value::Socket(side, option)
         }
         Kind::Foreground => Value::Foreground(choice(text, FOREGROUNDS, dialect)?),
@@ -712,136 +715,6 @@ fn keepalive(text: &str) -> Result<Option<Keepalive>, Wrong> {
     };
     let probes = count(probes.trim(), 1, 127)?;
     Ok(Some(Keepalive { idle: whole(idle)?, interval: whole(interval)?, count: probes }))
-}
-
-const SIDES: &[(&str, Side)] =
-    &[("accept", Side::Accept), ("downstream", Side::Downstream), ("upstream", Side::Upstream)];
-
-pub(super) const SOCKET_OPTIONS: &[&str] = &[
-    "SO_DEBUG",
-    "SO_DONTROUTE",
-    "SO_KEEPALIVE",
-    "SO_LINGER",
-    "SO_OOBINLINE",
-    "SO_RCVBUF",
-    "SO_SNDBUF",
-    "SO_RCVLOWAT",
-    "SO_SNDLOWAT",
-    "SO_RCVTIMEO",
-    "SO_SNDTIMEO",
-    "SO_REUSEADDR",
-    "SO_BINDTODEVICE",
-    "TCP_KEEPCNT",
-    "TCP_KEEPIDLE",
-    "TCP_KEEPINTVL",
-    "IP_TOS",
-    "IP_TTL",
-    "TCP_NODELAY",
-    "IP_FREEBIND",
-    "IPV6_V6ONLY",
-];
-
-/// `a:SO_LINGER=1:60` in stunnel.conf, `accept:SO_LINGER=1:60` in a native file.
-fn socket(text: &str, dialect: Dialect) -> Result<(Side, SocketOption), Wrong> {
-    let shape = match dialect {
-        Dialect::Native => "write accept, downstream or upstream, a colon and NAME=VALUE",
-        Dialect::Stunnel => "write a, l or r, a colon and NAME=VALUE",
-    };
-    let bad = |message: String| Wrong::new("bad-socket-option", message, shape);
-    let Some((side, rest)) = text.split_once(':') else {
-        return Err(bad("there is no colon".into()));
-    };
-    let side = match (dialect, side) {
-        (Dialect::Native, side) => choice(side.trim(), SIDES, dialect)?,
-        (Dialect::Stunnel, "a") => Side::Accept,
-        (Dialect::Stunnel, "l") => Side::Downstream,
-        (Dialect::Stunnel, "r") => Side::Upstream,
-        (Dialect::Stunnel, other) => {
-            return Err(bad(format!("there is no socket `{}`", shown(other))));
-        }
-    };
-    let Some((name, value)) = rest.split_once('=') else {
-        return Err(bad("there is no equals sign".into()));
-    };
-    // stunnel compares the name as it stands.
-    let (name, value) = match dialect {
-        Dialect::Native => (name.trim(), value.trim()),
-        Dialect::Stunnel => (name, value),
-    };
-    let flag = || match value.to_ascii_lowercase().as_str() {
-        "yes" | "1" => Ok(true),
-        "no" | "0" => Ok(false),
-        "true" if dialect == Dialect::Native => Ok(true),
-        "false" if dialect == Dialect::Native => Ok(false),
-        _ => Err(Wrong::new(
-            "bad-socket-option",
-            format!("`{}` does not switch {name} on or off", shown(value)),
-            "write 1 or 0",
-        )),
-    };
-    let number = |max: u32| count(value, 0, max);
-    const INT: u32 = i32::MAX as u32;
-    let option = match name {
-        "SO_DEBUG" => SocketOption::Debug(flag()?),
-        "SO_DONTROUTE" => SocketOption::DontRoute(flag()?),
-        "SO_KEEPALIVE" => SocketOption::KeepAlive(flag()?),
-        "SO_LINGER" => SocketOption::Linger(linger(value)?),
-        "SO_OOBINLINE" => SocketOption::OobInline(flag()?),
-        "SO_RCVBUF" => SocketOption::ReceiveBuffer(number(INT)?),
-        "SO_SNDBUF" => SocketOption::SendBuffer(number(INT)?),
-        "SO_RCVLOWAT" => SocketOption::ReceiveLowWater(number(INT)?),
-        "SO_SNDLOWAT" => SocketOption::SendLowWater(number(INT)?),
-        "SO_RCVTIMEO" => SocketOption::ReceiveTimeout(timeval(value, dialect)?),
-        "SO_SNDTIMEO" => SocketOption::SendTimeout(timeval(value, dialect)?),
-        "SO_REUSEADDR" => SocketOption::ReuseAddress(flag()?),
-        "SO_BINDTODEVICE" => SocketOption::BindToDevice(plain(value, false)?),
-        "TCP_KEEPCNT" => SocketOption::KeepAliveCount(number(127)?),
-        "TCP_KEEPIDLE" => SocketOption::KeepAliveIdle(number(32_767)?),
-        "TCP_KEEPINTVL" => SocketOption::KeepAliveInterval(number(32_767)?),
-        "IP_TOS" => SocketOption::TypeOfService(octet(value)?),
-        "IP_TTL" => SocketOption::TimeToLive(octet(value)?),
-        "TCP_NODELAY" => SocketOption::NoDelay(flag()?),
-        "IP_FREEBIND" => SocketOption::FreeBind(flag()?),
-        "IPV6_V6ONLY" => SocketOption::Ipv6Only(flag()?),
-        other => return Err(no_such_word(other, SOCKET_OPTIONS)),
-    };
-    Ok((side, option))
-}
-
-fn octet(value: &str) -> Result<u8, Wrong> {
-    // IP_TOS is usually given in hex.
-    if let Some(hex) = value.strip_prefix("0x")
-        && let Ok(n) = u8::from_str_radix(hex, 16)
-    {
-        return Ok(n);
-    }
-    Ok(u8::try_from(count(value, 0, 255)?).unwrap_or(u8::MAX))
-}
-
-/// `1:60`: on, for so many seconds.
-fn linger(value: &str) -> Result<Option<u16>, Wrong> {
-    let (on, seconds) = value.split_once(':').unwrap_or((value, "0"));
-    let on = match on.to_ascii_lowercase().as_str() {
-        "0" | "no" => false,
-        _ => count(on, 1, 1)
-            .map_err(|_| {
-                Wrong::new("bad-socket-option", "SO_LINGER is on or off", "write 1:SECONDS or 0")
-            })
-            .map(|_| true)?,
-    };
-    let seconds = count(seconds, 0, u32::from(u16::MAX))?;
-    Ok(on.then(|| u16::try_from(seconds).unwrap_or(u16::MAX)))
-}
-
-/// stunnel's `seconds:microseconds`; a native file may also write a duration.
-fn timeval(value: &str, dialect: Dialect) -> Result<Duration, Wrong> {
-    if dialect == Dialect::Native && value.ends_with(|c: char| c.is_ascii_alphabetic()) {
-        return duration(value, true);
-    }
-    let (seconds, micros) = value.split_once(':').unwrap_or((value, "0"));
-    let seconds = count(seconds, 0, u32::from(u16::MAX))?;
-    let micros = count(micros, 0, 999_999)?;
-    Ok(Duration::new(u64::from(seconds), micros * 1_000))
 }
 
 #[cfg(test)]

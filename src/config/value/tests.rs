@@ -1,4 +1,6 @@
 use super::*;
+use crate::config::draft::Side;
+use crate::config::model::SocketOption;
 use crate::config::options::{TABLE, Treatment};
 
 fn native(kind: Kind, text: &str) -> Result<Value, &'static str> {
