@@ -352,8 +352,9 @@ fn metrics_are_what_prometheus_reads_and_move_with_what_happens() {
     });
     let arguments = openssl::psk_of("nobody", OTHER_KEY);
     assert!(OpensslClient::start(seen.gate.address("tls"), &arguments).alert().is_some());
-    let refused = sum(&seen.samples(), "pskgate_connections_refused_total{");
-    assert!(refused >= 1.0, "{refused}");
+    until("the refusal to be counted", PATIENCE, || {
+        (sum(&seen.samples(), "pskgate_connections_refused_total{") >= 1.0).then_some(())
+    });
 }
 
 #[test]
@@ -378,13 +379,15 @@ fn an_identity_that_does_not_exist_is_told_nowhere() {
     for path in PATHS {
         assert!(!get(seen.at, path).body.contains("stranger"), "{path}");
     }
-    let samples = seen.samples();
-    let refused: f64 = samples
-        .iter()
-        .filter(|(name, _)| name.starts_with("pskgate_connections_refused_total{"))
-        .map(|(_, value)| value)
-        .sum();
-    assert!(refused >= 4.0, "{samples:?}");
+    until("four refusals to be counted", PATIENCE, || {
+        let refused: f64 = seen
+            .samples()
+            .iter()
+            .filter(|(name, _)| name.starts_with("pskgate_connections_refused_total{"))
+            .map(|(_, value)| value)
+            .sum();
+        (refused >= 4.0).then_some(())
+    });
 }
 
 #[test]
