@@ -15,11 +15,21 @@ pub(super) struct Arguments {
     json: bool,
 }
 
+/// A session, and whose it is: numbers alone do not say that.
+#[derive(serde::Serialize)]
+struct Row<'a> {
+    service: &'a str,
+    #[serde(flatten)]
+    session: &'a SessionStatus,
+}
+
 pub(super) fn main(arguments: &Arguments) -> Result<u8, Trouble> {
     let status = arguments.which.one()?.status()?;
     if arguments.json {
-        let all: Vec<&SessionStatus> =
-            status.services.iter().flat_map(|service| &service.sessions).collect();
+        let rows = status.services.iter().flat_map(|service| {
+            service.sessions.iter().map(|session| Row { service: &service.name, session })
+        });
+        let all: Vec<Row<'_>> = rows.collect();
         return Ok(say(&json(&all, true)?));
     }
     Ok(say(&table::sessions(&status, &table::Rates::default(), &Style::now(), false)))

@@ -12,19 +12,9 @@ use toml_edit::{Array, DocumentMut, Item, RawString, Table, TableLike, Value};
 
 /// The keys that these functions read and write.
 const SERVICES: &str = "services";
+const DEFAULTS: &str = "defaults";
 const IDENTITIES: &str = "identities";
 const WIRE: &str = "wire";
-
-/// One name on the wire and whose it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wire {
-    /// The service that says so.
-    pub service: String,
-    /// To whom the name belongs.
-    pub identity: String,
-    /// The name before the colon in a key file.
-    pub name: String,
-}
 
 /// Why a text was not changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,28 +28,11 @@ impl fmt::Display for NotEdited {
 
 impl std::error::Error for NotEdited {}
 
-/// Every declared name, in the order of the file; none of a text that is no TOML.
-pub fn declared(text: &str) -> Vec<Wire> {
-    let Ok((_, document)) = parse(text) else { return Vec::new() };
-    let mut found = Vec::new();
-    let Some(services) = document.get(SERVICES).and_then(Item::as_table_like) else { return found };
-    for (service, item) in services.iter() {
-        let identities = item.as_table_like().and_then(|table| table.get(IDENTITIES));
-        let Some(identities) = identities.and_then(Item::as_table_like) else { continue };
-        for (identity, item) in identities.iter() {
-            let names = item.as_table_like().and_then(|table| table.get(WIRE));
-            found.extend(names.map(names_of).unwrap_or_default().into_iter().map(|name| Wire {
-                service: service.to_owned(),
-                identity: identity.to_owned(),
-                name,
-            }));
-        }
-    }
-    found
-}
-
 /// The text in which `identity` of `service` also owns the name `new`. If no names were declared for it,
 /// `old` is declared too: what it presents today.
+///
+/// An identity that only `[defaults.identities]` knows is changed there: a table of the service's own would
+/// stand in its place, and its `allow-from` and `expires` would hold no more.
 ///
 /// # Errors
 /// The text is no TOML, has no such service, or has something else where the names belong.
@@ -71,13 +44,19 @@ pub fn declare(
     new: &str,
 ) -> Result<String, NotEdited> {
     let (mark, mut document) = parse(text)?;
-    let service_table = document
-        .get_mut(SERVICES)
-        .and_then(Item::as_table_like_mut)
-        .and_then(|services| services.get_mut(service))
+    let services = document.get(SERVICES).and_then(Item::as_table_like);
+    let service_item = services.and_then(|services| services.get(service));
+    let of_defaults = !knows(service_item, identity) && knows(document.get(DEFAULTS), identity);
+    let table = if of_defaults {
+        document.get_mut(DEFAULTS)
+    } else {
+        let services = document.get_mut(SERVICES).and_then(Item::as_table_like_mut);
+        services.and_then(|services| services.get_mut(service))
+    };
+    let table = table
         .and_then(Item::as_table_like_mut)
         .ok_or_else(|| NotEdited(format!("there is no table [services.{service}] in it")))?;
-    let identities = child(service_table, IDENTITIES, true)?;
+    let identities = child(table, IDENTITIES, true)?;
     let owner = child(identities, identity, false)?;
     let names = owner.entry(WIRE).or_insert_with(|| Item::Value(Array::from_iter([old]).into()));
     // One name may stand there without brackets.
@@ -100,41 +79,56 @@ pub fn declare(
 /// The text is no TOML.
 pub fn retract(text: &str, gone: &str) -> Result<Option<String>, NotEdited> {
     let (mark, mut document) = parse(text)?;
-    let mut changed = false;
-    let Some(services) = document.get_mut(SERVICES).and_then(Item::as_table_like_mut) else {
-        return Ok(None);
-    };
-    for (_, service) in services.iter_mut() {
-        let Some(service) = service.as_table_like_mut() else { continue };
-        let Some(identities) = service.get_mut(IDENTITIES).and_then(Item::as_table_like_mut) else {
-            continue;
-        };
-        let mut bare = Vec::new();
-        for (identity, owner) in identities.iter_mut() {
-            let Some(owner) = owner.as_table_like_mut() else { continue };
-            let Some(names) = owner.get_mut(WIRE) else { continue };
-            if !names_of(names).iter().any(|name| name == gone) {
-                continue;
-            }
-            changed = true;
-            if let Some(list) = names.as_array_mut() {
-                pull(list, gone);
-            }
-            if names.as_array().is_none_or(Array::is_empty) {
-                owner.remove(WIRE);
-            }
-            if owner.is_empty() {
-                bare.push(identity.to_string());
-            }
-        }
-        for identity in bare {
-            identities.remove(&identity);
-        }
-        if identities.is_empty() {
-            service.remove(IDENTITIES);
+    let mut changed = document.get_mut(DEFAULTS).is_some_and(|table| retract_from(table, gone));
+    if let Some(services) = document.get_mut(SERVICES).and_then(Item::as_table_like_mut) {
+        for (_, service) in services.iter_mut() {
+            changed |= retract_from(service, gone);
         }
     }
     Ok(changed.then(|| written(text, mark, &document)))
+}
+
+/// Whether there was such a name among the identities of a service, or of the defaults.
+fn retract_from(table: &mut Item, gone: &str) -> bool {
+    let Some(table) = table.as_table_like_mut() else { return false };
+    let Some(identities) = table.get_mut(IDENTITIES).and_then(Item::as_table_like_mut) else {
+        return false;
+    };
+    let mut changed = false;
+    let mut bare = Vec::new();
+    for (identity, owner) in identities.iter_mut() {
+        let Some(owner) = owner.as_table_like_mut() else { continue };
+        let Some(names) = owner.get_mut(WIRE) else { continue };
+        if !names_of(names).iter().any(|name| name == gone) {
+            continue;
+        }
+        changed = true;
+        if let Some(list) = names.as_array_mut() {
+            pull(list, gone);
+        }
+        if names.as_array().is_none_or(Array::is_empty) {
+            owner.remove(WIRE);
+        }
+        if owner.is_empty() {
+            bare.push(identity.to_string());
+        }
+    }
+    for identity in bare {
+        identities.remove(&identity);
+    }
+    if identities.is_empty() {
+        table.remove(IDENTITIES);
+    }
+    changed
+}
+
+/// Whether a service, or the defaults, say anything of an identity.
+fn knows(table: Option<&Item>, identity: &str) -> bool {
+    table
+        .and_then(Item::as_table_like)
+        .and_then(|table| table.get(IDENTITIES))
+        .and_then(Item::as_table_like)
+        .is_some_and(|identities| identities.contains_key(identity))
 }
 
 /// The text's byte order mark, which is no part of TOML, and the rest.
@@ -234,8 +228,23 @@ mod tests {
     const PLAIN: &str = "# the plant\n[log]\nlevel = \"info\"   # as ever\n\n[services.a]\nmode = \"server\"\n\
                          accept=3001\n\n# the other one\n[services.b]\nmode = 'server'\n";
 
+    /// Every declared name of the services, in the order of the file.
     fn owned(text: &str) -> Vec<(String, String, String)> {
-        declared(text).into_iter().map(|wire| (wire.service, wire.identity, wire.name)).collect()
+        let Ok((_, document)) = parse(text) else { return Vec::new() };
+        let mut found = Vec::new();
+        let Some(services) = document.get(SERVICES).and_then(Item::as_table_like) else {
+            return found;
+        };
+        for (service, item) in services.iter() {
+            let identities = item.as_table_like().and_then(|table| table.get(IDENTITIES));
+            let Some(identities) = identities.and_then(Item::as_table_like) else { continue };
+            for (identity, item) in identities.iter() {
+                let names = item.as_table_like().and_then(|table| table.get(WIRE));
+                let names = names.map(names_of).unwrap_or_default().into_iter();
+                found.extend(names.map(|name| (service.to_owned(), identity.to_owned(), name)));
+            }
+        }
+        found
     }
 
     fn names(list: &str) -> String {
@@ -309,6 +318,20 @@ mod tests {
     }
 
     #[test]
+    fn an_identity_of_the_defaults_is_changed_there_and_keeps_its_rules() {
+        let rules = "[defaults.identities.plc]\nallow-from = \"10.0.0.0/8\"\n";
+        let text = format!("{rules}\n{PLAIN}");
+        let after = declare(&text, "a", "plc", "plc", "plc~2").unwrap();
+        assert_eq!(after, text.replace(rules, &format!("{rules}wire = [\"plc\", \"plc~2\"]\n")));
+        assert_eq!(declare(&after, "b", "plc", "plc", "plc~2").unwrap(), after, "for both");
+        let back = retract(&retract(&after, "plc~2").unwrap().unwrap(), "plc").unwrap();
+        assert_eq!(back.unwrap(), text);
+        let own = format!("{text}identities.plc.wire = 'plc'\n");
+        let after = declare(&own, "b", "plc", "plc", "plc~2").unwrap();
+        assert!(after.starts_with(&text), "a service's own stands before: {after}");
+    }
+
+    #[test]
     fn a_byte_order_mark_and_windows_line_ends_stay() {
         let text = format!("\u{feff}{}", PLAIN.replace('\n', "\r\n"));
         let after = declare(&text, "a", "plc", "plc", "plc~2").unwrap();
@@ -325,6 +348,6 @@ mod tests {
         for list in ["3", "{ a = 1 }"] {
             assert!(declare(&names(list), "a", "plc", "plc", "new").is_err());
         }
-        assert_eq!(declared(key), []);
+        assert!(retract(key, "b").is_err());
     }
 }

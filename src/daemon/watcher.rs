@@ -109,8 +109,11 @@ pub async fn watch(mut files: watch::Receiver<Files>, requests: mpsc::Sender<Req
     loop {
         // Watched first and looked at then: what changes in between makes an event.
         follow(watcher.as_mut(), &paths, &mut watched);
-        let now = look(&paths).await;
-        if now != known && stable(&paths, &now).await {
+        // Without a thread to look with nothing is known, least of all that the files are gone.
+        if let Some(now) = look(&paths).await
+            && now != known
+            && stable(&paths, &now).await
+        {
             known = now;
             if requests.send(Request::Reload("changed files")).await.is_err() {
                 return;
@@ -258,14 +261,14 @@ fn matters(event: &notify::Result<notify::Event>, names: &Names) -> bool {
 /// Whether a change that a poll came upon, perhaps in mid-write, has come to rest.
 async fn stable(paths: &[PathBuf], seen: &Fingerprint) -> bool {
     sleep(QUIET).await;
-    look(paths).await == *seen
+    look(paths).await.as_ref() == Some(seen)
 }
 
 /// Reads everything on a thread of its own: a file system in the network may take its time, and the
-/// runtime's threads may all be waiting for names.
-async fn look(paths: &[PathBuf]) -> Fingerprint {
+/// runtime's threads may all be waiting for names. None if there is no thread to be had.
+async fn look(paths: &[PathBuf]) -> Option<Fingerprint> {
     let paths = paths.to_vec();
-    super::apart(move || fingerprint(&paths)).await.unwrap_or_default()
+    super::apart(move || fingerprint(&paths)).await
 }
 
 /// Watches the folders of all files, as they are now.

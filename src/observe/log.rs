@@ -258,8 +258,18 @@ fn open(path: &Path, overwrite: bool) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.append(true).create(true);
     #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o640);
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        // A pipe whose reader has gone is an error and not a wait, in which every session would stand still.
+        options.mode(0o640).custom_flags(libc::O_NONBLOCK);
+    }
     let file = options.open(path)?;
+    #[cfg(unix)]
+    {
+        use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+        // Writing has a thread of its own, which may wait.
+        fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
+    }
     // OpenOptions has no truncate beside append; a pipe or a device has no length to set.
     if overwrite && file.metadata()?.is_file() {
         file.set_len(0)?;

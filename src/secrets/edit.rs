@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 const MODE: u32 = 0o640;
 
 /// What either dialect reads can be edited. What only one of them refuses is for `check` to say.
-const LENIENT: Rules = Rules {
+pub(crate) const LENIENT: Rules = Rules {
     duplicates: OnDuplicate::LastWins,
     identities: IdentityRule::Bytes,
     permissions: OnLoosePermissions::Warn,

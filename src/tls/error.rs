@@ -86,13 +86,13 @@ impl Cause {
             Self::Protocol(_) => "protocol",
         }
     }
-}
 
-impl Cause {
     /// The identity that was claimed or presented, where the cause is about one.
     pub fn identity(&self) -> Option<Escaped<'_>> {
         match self {
             Self::UnknownIdentity(identity)
+            | Self::NotFromHere(identity)
+            | Self::Expired(identity)
             | Self::WrongKey(identity)
             | Self::ServerKeyDiffers(identity)
             | Self::Refused { identity, .. } => Some(escape(identity)),

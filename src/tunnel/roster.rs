@@ -127,12 +127,14 @@ struct Waiter {
 }
 
 impl Inside {
-    /// How many places are free and yet promised: to waiters of this kind whose victim has left.
-    fn promised(&self, kind: impl Fn(&Waiter) -> bool) -> usize {
-        let has_left = |waiter: &&Waiter| {
+    /// How many places are free and yet promised: to waiters of this kind, other than `but`, whose victim
+    /// has left.
+    fn promised(&self, but: u64, kind: impl Fn(&Waiter) -> bool) -> usize {
+        let has_left = |waiter: &Waiter| {
             waiter.victim.is_some_and(|victim| !self.sessions.contains_key(&victim))
         };
-        self.waiting.values().filter(|waiter| kind(waiter)).filter(has_left).count()
+        let others = self.waiting.iter().filter(|(number, _)| **number != but);
+        others.filter(|(_, waiter)| kind(waiter) && has_left(waiter)).count()
     }
 }
 
@@ -203,11 +205,7 @@ impl Roster {
         let source = source(peer.ip());
         let mut inside = self.lock();
         // A place that was made free for a newcomer is nobody else's.
-        let is_heir = inside.waiting.contains_key(&number);
-        let promised = |kind: &dyn Fn(&Waiter) -> bool| match is_heir {
-            true => 0,
-            false => inside.promised(kind),
-        };
+        let promised = |kind: &dyn Fn(&Waiter) -> bool| inside.promised(number, kind);
         let reached = |limit: Option<usize>, now: Option<&usize>, promised: usize| {
             limit.filter(|most| now.copied().unwrap_or_default() + promised >= *most)
         };
@@ -273,7 +271,14 @@ impl Roster {
                     break;
                 }
                 Some(_) => goes = goes.or(Some(None)),
-                None if counts => oldest = oldest.or(Some((*number, info))),
+                // One that has ended and only waits for its backend costs nobody anything.
+                None if counts
+                    && oldest.is_none_or(|(_, other): (u64, &Arc<Info>)| {
+                        info.is_over() && !other.is_over()
+                    }) =>
+                {
+                    oldest = Some((*number, info));
+                }
                 None => {}
             }
         }
@@ -314,7 +319,10 @@ impl Roster {
     /// Has sessions go for which `which` holds; how many that are.
     pub(super) fn kick(&self, which: impl Fn(u64, &Info) -> bool) -> usize {
         let inside = self.lock();
-        let kicked = inside.sessions.iter().filter(|(number, info)| which(**number, info));
+        let kicked = inside
+            .sessions
+            .iter()
+            .filter(|(number, info)| !info.is_over() && which(**number, info));
         kicked.map(|(_, info)| info.order(Order::Kicked)).count()
     }
 }
@@ -443,6 +451,34 @@ mod tests {
         assert!(door.make_way(4, 1, "y", Limit::Service, false));
         assert_eq!(order(&b), Some(Order::TakenOver(4)));
         assert!(door.make_way(5, 1, "z", Limit::Service, false), "two places will be free");
+    }
+
+    #[test]
+    fn who_waits_for_one_does_not_take_the_place_that_another_has_waited_for() {
+        let mut door = Door::new(9, None, None);
+        door.shares.service = Some(3);
+        let [a, b, c] =
+            [(1, "a"), (2, "b"), (3, "c")].map(|(n, who)| door.admit(n, 1, who).unwrap());
+        let _queues = [4, 5].map(|number| door.roster.queue(number));
+        assert!(door.make_way(4, 1, "x", Limit::Service, false));
+        assert!(door.make_way(5, 1, "y", Limit::Service, false));
+        drop(b);
+        assert_eq!(door.admit(4, 1, "x").unwrap_err(), Limit::Service, "its own is still there");
+        let _fifth = door.admit(5, 1, "y").unwrap();
+        assert!(door.make_way(4, 1, "x", Limit::Service, false));
+        drop(a);
+        let _fourth = door.admit(4, 1, "x").unwrap();
+        assert_eq!(order(&c), None, "two came and two went");
+    }
+
+    #[test]
+    fn one_that_is_over_goes_before_any_that_lives_and_is_not_kicked() {
+        let door = Door::new(2, None, None);
+        let [a, b] = [(1, "a"), (2, "b")].map(|(n, who)| door.admit(n, 1, who).unwrap());
+        b.info.over.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(door.roster.kick(|number, _| number == 2), 0);
+        assert!(door.make_way(3, 1, "x", Limit::Service, false));
+        assert_eq!((order(&a), order(&b)), (None, Some(Order::TakenOver(3))));
     }
 
     #[test]

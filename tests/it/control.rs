@@ -125,6 +125,7 @@ fn status_tells_who_is_in_from_where_and_how_much_they_carried() {
     let json: serde_json::Value =
         serde_json::from_str(&command(&pair.server, &["sessions", "--json"]).out).unwrap();
     assert_eq!(json[0]["target"], target.as_str());
+    assert_eq!(json[0]["service"], "tls");
     plain.shut();
     plain.rest();
     until("the session to go", PATIENCE, || {

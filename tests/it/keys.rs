@@ -251,6 +251,26 @@ fn a_native_file_is_told_that_two_names_are_one_and_keeps_its_comments() {
     assert_eq!(keys, secret(IDENTITY, KEY) + &done.out);
 }
 
+/// A table of the service's own would stand in place of the defaults', and the key would be taken from
+/// anywhere.
+#[test]
+fn a_rotated_identity_of_the_defaults_keeps_the_rules_that_it_has_there() {
+    let rules = "[defaults.identities.client1]\nallow-from = \"10.0.0.0/8\"\n";
+    let text = format!("{rules}\n{}\n", server_toml("127.0.0.1:9", ""));
+    let gate = Gate::new().toml(&text);
+    well(gate.folder(), &["keys", "rotate", IDENTITY, "pskgate.toml"]);
+    let now = fs::read_to_string(gate.folder().join("pskgate.toml")).expect("the configuration");
+    let wire = "wire = [\"client1\", \"client1~2\"]\n";
+    assert_eq!(now, text.replace(rules, &format!("{rules}{wire}")));
+    let rows = listed(gate.folder(), &["pskgate.toml"]);
+    let owners: Vec<_> = rows.iter().map(|row| text_of(row, "belongs-to")).collect();
+    assert_eq!(owners, [IDENTITY, IDENTITY]);
+    let next = well(gate.folder(), &["keys", "rotate", IDENTITY, "pskgate.toml"]);
+    assert!(next.out.starts_with("client1~3:"), "beside the last of its names");
+    let gone = well(gate.folder(), &["keys", "remove", "client1~2", "pskgate.toml"]);
+    assert!(gone.err.contains("client1~2\" out of the `wire` names"), "{}", gone.err);
+}
+
 /// The whole of a rotation, as README has it: nobody is without a way in at any time.
 #[test]
 fn a_running_server_rotates_a_key_of_one_identity_and_says_when_the_old_one_may_go() {

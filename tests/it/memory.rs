@@ -92,8 +92,13 @@ fn memchr(area: &[u8], part: &[u8]) -> usize {
     found
 }
 
-/// Everything that a process can write to: heap, stacks, data.
+/// Everything that a process can write to: heap, stacks, data. All of it or nothing: what was left out
+/// could hold the key.
 fn memory(pid: u32) -> Vec<Vec<u8>> {
+    until("a look at memory of which nothing goes meanwhile", PATIENCE, || snapshot(pid))
+}
+
+fn snapshot(pid: u32) -> Option<Vec<Vec<u8>>> {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("its maps, by root");
     let mut memory = fs::File::open(format!("/proc/{pid}/mem")).expect("its memory, by root");
     let mut areas = Vec::new();
@@ -103,17 +108,15 @@ fn memory(pid: u32) -> Vec<Vec<u8>> {
         let length = usize::try_from(address(end) - address(start)).unwrap();
         let mut area = vec![0; length];
         memory.seek(SeekFrom::Start(address(start))).unwrap();
-        // It may have gone since.
-        if memory.read_exact(&mut area).is_ok() {
-            // Most of it was never used. Empty pages part what is searched.
-            let used = area.chunks(PAGE).map(|page| page != [0; PAGE]).collect::<Vec<_>>();
-            let runs = area.chunks(PAGE).zip(used).collect::<Vec<_>>();
-            let runs = runs.split(|(_, used)| !used).filter(|run| !run.is_empty());
-            areas.extend(runs.map(|run| run.iter().flat_map(|(page, _)| *page).copied().collect()));
-        }
+        memory.read_exact(&mut area).ok()?;
+        // Most of it was never used. Empty pages part what is searched.
+        let used = area.chunks(PAGE).map(|page| page != [0; PAGE]).collect::<Vec<_>>();
+        let runs = area.chunks(PAGE).zip(used).collect::<Vec<_>>();
+        let runs = runs.split(|(_, used)| !used).filter(|run| !run.is_empty());
+        areas.extend(runs.map(|run| run.iter().flat_map(|(page, _)| *page).copied().collect()));
     }
     assert!(areas.len() > 5, "is this all of its memory?");
-    areas
+    Some(areas)
 }
 
 fn reloaded(gate: &Pskgate, keys: &str, wanted: &str) {

@@ -176,7 +176,7 @@ mod tests {
         assert_eq!(last, ["-"; 3], "{said}");
 
         site.holders[0].service = Some("a".into());
-        let wire = |identity: &str, name: &str| crate::config::wires::Wire {
+        let wire = |identity: &str, name: &str| crate::cli::keys::site::Wire {
             service: "a".into(),
             identity: identity.into(),
             name: name.into(),

@@ -37,11 +37,10 @@ pub(super) fn main(identity: &OsStr, place: &Place) -> Result<u8, Refusal> {
     }
     // After the key, so that it never counts for a stranger's.
     if let (Some(config), Ok(name)) = (&site.native, std::str::from_utf8(name))
-        && site.wires.iter().any(|wire| wire.name == name)
-    {
-        change(config, |text| wires::retract(text, name)).map_err(|refusal| {
+        && change(config, |text| wires::retract(text, name)).map_err(|refusal| {
             refusal.and("the key was removed; its name is still among the `wire` names there")
-        })?;
+        })?
+    {
         complain(&format!(
             "took {} out of the `wire` names in {}",
             escape(name.as_bytes()),

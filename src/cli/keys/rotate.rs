@@ -11,7 +11,7 @@ use crate::cli::refusal::Refusal;
 use crate::cli::{complain, exit, keygen};
 use crate::config::wires;
 use crate::secrets::edit::{self, EditError};
-use crate::secrets::{MAX_IDENTITY, escape};
+use crate::secrets::{Identity, MAX_IDENTITY, escape};
 
 /// What stands between an identity and the number of its key: `#` begins the identity in Beremiz' URIs.
 const MARK: char = '~';
@@ -230,7 +230,7 @@ fn next(site: &Site, arguments: &Rotate, old: &Old<'_>, new: &str) -> String {
          watch `pskgate keys list{place}` until {old} is not used any more\n      \
          then `pskgate keys remove {old}{place}`",
         new = escape(new.as_bytes()),
-        old = old.name
+        old = Identity::new(old.name.as_bytes()).plain()
     )
 }
 

@@ -7,21 +7,12 @@ use crate::cli::{exit, failed, paths, show};
 use crate::config;
 use crate::config::diagnostic::{Report, Severity};
 use crate::config::model::{Authentication, Config, Dialect, Mode, OnRevocation, ServiceConfig};
-use crate::config::wires::{self, Wire};
 use crate::daemon::Plan;
 #[cfg(unix)]
 use crate::daemon::privileges::Privileges;
-use crate::secrets::{self, Entry, Identity, IdentityRule, OnDuplicate, OnLoosePermissions, Rules};
+use crate::secrets::{self, Entry, Identity};
 
 use super::Place;
-
-/// What either dialect takes: a key file without a configuration has no dialect.
-const LENIENT: Rules = Rules {
-    duplicates: OnDuplicate::LastWins,
-    identities: IdentityRule::Bytes,
-    permissions: OnLoosePermissions::Warn,
-    owner: None,
-};
 
 /// The keys of a service, or of a key file that was named by itself.
 #[derive(Debug)]
@@ -47,6 +38,17 @@ impl Holder {
     }
 }
 
+/// One name on the wire and whose it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Wire {
+    /// The service that says so.
+    pub(super) service: String,
+    /// To whom the name belongs.
+    pub(super) identity: String,
+    /// The name before the colon in a key file.
+    pub(super) name: String,
+}
+
 /// All of them.
 #[derive(Debug)]
 pub(super) struct Site {
@@ -56,7 +58,7 @@ pub(super) struct Site {
     pub(super) native: Option<PathBuf>,
     /// In the order of the file; at least one.
     pub(super) holders: Vec<Holder>,
-    /// What the configuration says of names on the wire.
+    /// What the configuration says of names on the wire, the defaults among it.
     pub(super) wires: Vec<Wire>,
     /// What is wrong, errors alone: warnings are for `check`.
     findings: Report,
@@ -87,8 +89,7 @@ impl Site {
         };
         let holders: Vec<_> = holders(&config);
         let native = (config.dialect == Dialect::Native).then(|| config.file.clone());
-        let text = native.as_ref().and_then(|file| std::fs::read_to_string(file).ok());
-        let wires = wires::declared(text.as_deref().unwrap_or_default());
+        let wires = wires(&config);
         Ok(Self { file: Some(file), native, holders, wires, findings })
     }
 
@@ -135,7 +136,7 @@ fn of_key_file(file: &Path) -> Result<Site, Refusal> {
         return Err(Refusal::new(exit::USAGE, words));
     }
     let paths = vec![file.to_owned()];
-    let entries = secrets::entries(&paths, LENIENT, &mut problems);
+    let entries = secrets::entries(&paths, secrets::edit::LENIENT, &mut problems);
     problems.retain(|problem| problem.gravity == secrets::Gravity::Refuses);
     if !problems.is_empty() {
         let code = if file.exists() { exit::CONFIG } else { exit::NO_INPUT };
@@ -173,6 +174,22 @@ fn holders(config: &Config) -> Vec<Holder> {
         }
     };
     config.services.iter().map(of).collect()
+}
+
+fn wires(config: &Config) -> Vec<Wire> {
+    // A native file is UTF-8; the other language has no such tables.
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let mut all = Vec::new();
+    for service in &config.services {
+        for one in &service.identities {
+            all.extend(one.wire.iter().map(|name| Wire {
+                service: service.name.value.clone(),
+                identity: text(&one.name.value),
+                name: text(&name.value),
+            }));
+        }
+    }
+    all
 }
 
 /// An identity as a person would type it, or escaped and in quotes if that cannot be typed.
