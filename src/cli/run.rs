@@ -366,6 +366,7 @@ async fn serve(bound: Bound, load: &Load, life: Life) -> Result<Ended, Failure> 
     }
     let running = running.supervised(life.supervisor);
     tokio::spawn(watcher::watch(running.files(), sender));
+    crate::sys::memory::leave_start_behind();
     Ok(running.serve(load, requests).await)
 }
 

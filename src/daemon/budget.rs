@@ -2,7 +2,7 @@
 
 /// Descriptors that are not sessions': standard streams, listeners, the runtime, the log, keys that
 /// are being read.
-const RESERVED: usize = 100;
+const RESERVED: usize = 72;
 /// Descriptors of one session.
 const PER_SESSION: usize = 2;
 /// Handshakes at once when nothing was said. A silent one keeps 25 kB, and a ClientHello that is

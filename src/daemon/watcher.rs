@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use notify::event::{AccessKind, AccessMode, ModifyKind};
@@ -88,9 +89,15 @@ impl Files {
 /// Watches the files of the configuration in force, until the receiver of requests is gone.
 pub async fn watch(mut files: watch::Receiver<Files>, requests: mpsc::Sender<Request>) {
     let (sender, mut events) = mpsc::unbounded_channel();
+    let names = Arc::new(Mutex::new(Names::default()));
+    let heard = names.clone();
     let watcher = notify::recommended_watcher(move |event| {
-        // The receiver is gone only when the program ends.
-        let _ = sender.send(event);
+        // A log beside the key file is written to with every connection: this thread hears of it, and
+        // the sessions' own need not.
+        if matters(&event, &heard.lock().unwrap_or_else(PoisonError::into_inner)) {
+            // The receiver is gone only when the program ends.
+            let _ = sender.send(event);
+        }
     });
     // No inotify instances are left, say: the poll still sees every change, but whoever takes a key
     // away should know how long that may take.
@@ -107,6 +114,7 @@ pub async fn watch(mut files: watch::Receiver<Files>, requests: mpsc::Sender<Req
     let mut watched = BTreeSet::new();
     let Files { mut paths, content: mut known } = files.borrow_and_update().clone();
     loop {
+        *names.lock().unwrap_or_else(PoisonError::into_inner) = Names::of(&paths);
         // Watched first and looked at then: what changes in between makes an event.
         follow(watcher.as_mut(), &paths, &mut watched);
         // Without a thread to look with nothing is known, least of all that the files are gone.
@@ -119,9 +127,8 @@ pub async fn watch(mut files: watch::Receiver<Files>, requests: mpsc::Sender<Req
                 return;
             }
         }
-        let names = Names::of(&paths);
         tokio::select! {
-            () = change(&mut events, &names) => {}
+            () = change(&mut events) => {}
             () = sleep(POLL) => {}
             () = requests.closed() => return,
             changed = files.changed() => {
@@ -136,13 +143,10 @@ pub async fn watch(mut files: watch::Receiver<Files>, requests: mpsc::Sender<Req
 
 /// Returns when something has happened and has come to rest. Whether it changed anything, the content
 /// decides.
-async fn change(
-    events: &mut mpsc::UnboundedReceiver<notify::Result<notify::Event>>,
-    names: &Names,
-) {
+async fn change(events: &mut mpsc::UnboundedReceiver<notify::Result<notify::Event>>) {
     while let Some(event) = events.recv().await {
-        if matters(&event, names) {
-            return settle(events, event, names).await;
+        if !is_write(&event) {
+            return settle(events, event).await;
         }
     }
     std::future::pending().await
@@ -152,7 +156,6 @@ async fn change(
 async fn settle(
     events: &mut mpsc::UnboundedReceiver<notify::Result<notify::Event>>,
     first: notify::Result<notify::Event>,
-    names: &Names,
 ) {
     let mut writing = HashMap::new();
     note(&mut writing, &first);
@@ -160,11 +163,10 @@ async fn settle(
     loop {
         writing.retain(|_, since: &mut Instant| since.elapsed() < WRITING);
         match timeout_at(quiet, events.recv()).await {
-            Ok(Some(event)) if matters(&event, names) || is_write(&event, names) => {
+            Ok(Some(event)) => {
                 note(&mut writing, &event);
                 quiet = Instant::now() + QUIET;
             }
-            Ok(Some(_)) => {}
             Ok(None) => return,
             Err(_) if writing.is_empty() => return,
             Err(_) => quiet = Instant::now() + QUIET,
@@ -192,6 +194,7 @@ fn note(writing: &mut HashMap<PathBuf, Instant>, event: &notify::Result<notify::
 
 /// What events may be about. A log beside the key file is written to all the time, and must not make a
 /// revocation wait for its silence.
+#[derive(Default)]
 struct Names {
     /// The last names of all watched files, of the steps of symlinks to them, and of the folders that
     /// are symlinks themselves, as Kubernetes' `..data` is.
@@ -238,10 +241,10 @@ impl Names {
     }
 }
 
-fn is_write(event: &notify::Result<notify::Event>, names: &Names) -> bool {
-    event.as_ref().is_ok_and(|event| {
-        names.have(event) && matches!(event.kind, EventKind::Modify(ModifyKind::Data(_)))
-    })
+/// A change that has begun, and is none before the writer closes.
+fn is_write(event: &notify::Result<notify::Event>) -> bool {
+    let kind = event.as_ref().map(|event| event.kind);
+    matches!(kind, Ok(EventKind::Modify(ModifyKind::Data(_))))
 }
 
 /// Opening and reading, our own among it, is no news.

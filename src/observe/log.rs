@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
@@ -32,6 +32,11 @@ pub(super) mod tests;
 const QUEUE: usize = 4096;
 /// How long the end of the program waits for the last lines.
 const FLUSH: Duration = Duration::from_millis(500);
+
+/// Lines that come in closer sequence than this are many,
+const BUSY: Duration = Duration::from_millis(5);
+/// and are let wait for each other: to wake a thread for each costs the session more than the line.
+const PAUSE: Duration = Duration::from_millis(2);
 
 static LEVEL: AtomicU8 = AtomicU8::new(Level::Info as u8);
 static FORMAT: AtomicU8 = AtomicU8::new(LogFormat::Human as u8);
@@ -317,10 +322,18 @@ pub fn flush() {
 }
 
 fn drain(sink: &Sink, queue: &Receiver<Message>) {
+    let mut last: Option<Instant> = None;
     loop {
-        let flushed = match queue.recv_timeout(Duration::from_secs(1)) {
+        let next = queue.try_recv().or_else(|_| {
+            if last.is_some_and(|last| last.elapsed() < BUSY) {
+                std::thread::sleep(PAUSE);
+            }
+            queue.recv_timeout(Duration::from_secs(1))
+        });
+        let flushed = match next {
             Ok(Message::Line(line)) => {
                 sink.put(&line);
+                last = Some(Instant::now());
                 None
             }
             Ok(Message::Change(change)) => {

@@ -18,6 +18,7 @@ pub mod holder;
 #[cfg(target_os = "linux")]
 pub mod inotify;
 pub mod manager;
+pub mod memory;
 pub mod openssl;
 #[cfg(unix)]
 pub mod pid_file;

@@ -8,9 +8,11 @@ mod error;
 mod psk;
 #[cfg(test)]
 mod tests;
+mod wire;
 
+use std::future::poll_fn;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::{fmt, io};
 
 pub use error::Cause;
@@ -26,6 +28,7 @@ use crate::sys::cpu::has_aes;
 use crate::sys::openssl as sys;
 use context::Built;
 use psk::Handshake;
+use wire::Wire;
 
 /// The server end's side of a handshake.
 #[derive(Debug, Clone)]
@@ -145,8 +148,16 @@ impl Acceptor {
             return Err(cannot_begin(&error, stream));
         }
         let mut tls = wrap(ssl, stream)?;
-        match Pin::new(&mut tls).accept().await {
-            Ok(()) => finish(tls),
+        match shake(&mut tls, Inner::poll_accept).await {
+            Ok(()) => {
+                // In 1.2 this end has the last word, and the client waits for it.
+                let sent = poll_fn(|cx| tls.get_mut().poll_drain(cx)).await;
+                if let Err(error) = sent {
+                    let named = Handshake::named(tls.ssl());
+                    return Err(Failure { cause: Cause::Io(error), stream: unwrap(tls), named });
+                }
+                finish(tls)
+            }
             Err(error) => {
                 let named = Handshake::named(tls.ssl());
                 let cause = error::of_client(error, tls.ssl());
@@ -182,6 +193,29 @@ impl Connector {
         name: Option<&str>,
         stream: S,
     ) -> Result<Secured<S>, Failure<S>> {
+        let mut secured = self.connect_unflushed(keys, identity, name, stream).await?;
+        let tls = &mut secured.stream.tls;
+        match poll_fn(|cx| tls.get_mut().poll_flushed(cx)).await {
+            Ok(()) => Ok(secured),
+            Err(error) => {
+                let stream = secured.stream.into_socket();
+                Err(Failure { cause: Cause::Io(error), stream, named: None })
+            }
+        }
+    }
+
+    /// The same, but the last flight of a 1.3 handshake goes together with the first data that is
+    /// written, or at the first flush: without either the server waits for it.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn connect_unflushed<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        keys: impl Into<Keys>,
+        identity: Identity,
+        name: Option<&str>,
+        stream: S,
+    ) -> Result<Secured<S>, Failure<S>> {
         let mut ssl = match Ssl::new(&self.context) {
             Ok(ssl) => ssl,
             Err(error) => return Err(cannot_begin(&error, stream)),
@@ -202,7 +236,7 @@ impl Connector {
             return Err(cannot_begin(&error, stream));
         }
         let mut tls = wrap(ssl, stream)?;
-        match Pin::new(&mut tls).connect().await {
+        match shake(&mut tls, Inner::poll_connect).await {
             Ok(()) => finish(tls),
             Err(error) => {
                 let cause = error::of_server(error, identity.as_bytes());
@@ -216,14 +250,32 @@ fn cannot_begin<S>(error: &openssl::error::ErrorStack, stream: S) -> Failure<S> 
     Failure { cause: Cause::Protocol(error.to_string()), stream: Some(stream), named: None }
 }
 
-type Inner<S> = tokio_openssl::SslStream<KeepOpen<S>>;
+type Inner<S> = tokio_openssl::SslStream<Wire<S>>;
 
 fn wrap<S: AsyncRead + AsyncWrite + Unpin>(ssl: Ssl, stream: S) -> Result<Inner<S>, Failure<S>> {
-    Inner::new(ssl, KeepOpen(Some(stream))).map_err(|error| Failure {
+    Inner::new(ssl, Wire::new(stream)).map_err(|error| Failure {
         cause: Cause::Protocol(error.to_string()),
         stream: None,
         named: None,
     })
+}
+
+/// Runs a handshake to its end, and sends an alert if it ended with one.
+async fn shake<S: AsyncRead + AsyncWrite + Unpin>(
+    tls: &mut Inner<S>,
+    step: impl Fn(Pin<&mut Inner<S>>, &mut Context<'_>) -> Poll<Result<(), openssl::ssl::Error>>,
+) -> Result<(), openssl::ssl::Error> {
+    poll_fn(|cx| {
+        tls.get_mut().borrow(usize::MAX);
+        let polled = step(Pin::new(tls), cx);
+        if polled.is_ready() {
+            tls.get_mut().settle(matches!(polled, Poll::Ready(Ok(()))));
+        }
+        // A socket that takes nothing any more is found out by the next read.
+        let _ = tls.get_mut().give_back(cx);
+        polled
+    })
+    .await
 }
 
 /// The one gate between a handshake and application data.
@@ -240,7 +292,8 @@ fn finish<S: AsyncRead + AsyncWrite + Unpin>(mut tls: Inner<S>) -> Result<Secure
         bits: suite.map_or(0, |suite| suite.bits().secret),
         group: ssl.peer_tmp_key().ok().and_then(|key| group(&key)),
     };
-    Ok(Secured { stream: Stream(tls), grant, facts, named })
+    let stream = Stream { tls, met: None, ended: false };
+    Ok(Secured { stream, grant, facts, named })
 }
 
 fn group(key: &PKey<Public>) -> Option<Group> {
@@ -259,101 +312,155 @@ fn group(key: &PKey<Public>) -> Option<Group> {
     Some(Group { name, bits: key.bits() })
 }
 
-/// Keeps TCP open when TLS ends its direction: a half-closed session still has the other one, and
-/// stunnel does not send FIN with its close_notify either. The socket can be taken out again.
-#[derive(Debug)]
-struct KeepOpen<S>(Option<S>);
-
 fn unwrap<S: AsyncRead + AsyncWrite + Unpin>(mut tls: Inner<S>) -> Option<S> {
-    tls.get_mut().0.take()
+    tls.get_mut().take()
 }
 
-impl<S: Unpin> KeepOpen<S> {
-    fn socket(&mut self) -> io::Result<Pin<&mut S>> {
-        self.0.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for KeepOpen<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        self.socket()?.poll_read(cx, buf)
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for KeepOpen<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.socket()?.poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.socket()?.poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-}
+/// A record's plain text at most (RFC 8446, 5.1).
+const RECORD: usize = 16 * 1024;
 
 /// A session's TLS side.
 #[derive(Debug)]
-pub struct Stream<S>(Inner<S>);
+pub struct Stream<S> {
+    tls: Inner<S>,
+    /// How the stream ended, when that came to light behind data that had to be handed over first.
+    met: Option<io::Result<()>>,
+    /// close_notify was said.
+    ended: bool,
+}
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
     /// Whether the end that a read reported was the peer's close_notify. Otherwise the stream was
     /// cut, and what came of it may be half of something.
     pub fn ended_cleanly(&self) -> bool {
-        sys::received_close_notify(self.0.ssl())
+        sys::received_close_notify(self.tls.ssl())
     }
 
     /// The socket below.
     pub fn socket(&self) -> Option<&S> {
-        self.0.get_ref().0.as_ref()
+        self.tls.get_ref().socket()
+    }
+
+    /// Bytes, of TLS, that were written and that the socket has not taken yet.
+    pub fn backlog(&self) -> usize {
+        self.tls.get_ref().backlog()
     }
 
     /// Ends TLS without a word to the peer and gives the socket back.
     pub fn into_socket(self) -> Option<S> {
-        unwrap(self.0)
+        unwrap(self.tls)
+    }
+
+    /// Decrypts what one receive brings, until `buf` is full. `Ready` tells how the stream ended, or
+    /// nothing when there may be more.
+    fn batch(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<Option<io::Result<()>>> {
+        loop {
+            let before = buf.filled().len();
+            match Pin::new(&mut self.tls).poll_read(cx, buf) {
+                // The end of the stream all the same; `ended_cleanly` tells which.
+                Poll::Ready(Err(error)) if error::is_unexpected_eof(&error) => {
+                    return Poll::Ready(Some(Ok(())));
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(error::plain(error)))),
+                Poll::Ready(Ok(())) if buf.filled().len() == before => {
+                    return Poll::Ready(Some(Ok(())));
+                }
+                Poll::Ready(Ok(())) if buf.remaining() == 0 || !self.tls.get_ref().has_more() => {
+                    return Poll::Ready(None);
+                }
+                Poll::Ready(Ok(())) => {}
+                Poll::Pending => return Poll::Pending,
+            }
+        }
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Stream<S> {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match Pin::new(&mut self.0).poll_read(cx, buf) {
-            // The end of the stream all the same; `ended_cleanly` tells which.
-            Poll::Ready(Err(error)) if error::is_unexpected_eof(&error) => Poll::Ready(Ok(())),
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error::plain(error))),
-            other => other,
+        let this = self.get_mut();
+        if let Some(met) = this.met.take() {
+            return Poll::Ready(met);
+        }
+        if buf.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        let before = buf.filled().len();
+        loop {
+            // Plain text is shorter than what it came in, but for a record that had begun before.
+            let room = buf.remaining().saturating_sub(RECORD).max(RECORD);
+            this.tls.get_mut().borrow(room);
+            let polled = this.batch(cx, buf);
+            // An answer of OpenSSL's own that the peer cannot be told is no reason not to read on.
+            let starved = this.tls.get_mut().give_back(cx).unwrap_or(false);
+            let got = buf.filled().len() > before;
+            match polled {
+                Poll::Ready(Some(met)) if got => {
+                    this.met = Some(met);
+                    return Poll::Ready(Ok(()));
+                }
+                Poll::Ready(Some(met)) => return Poll::Ready(met),
+                Poll::Ready(None) => return Poll::Ready(Ok(())),
+                Poll::Pending if got => return Poll::Ready(Ok(())),
+                Poll::Pending if starved => {}
+                Poll::Pending => return Poll::Pending,
+            }
         }
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
+    /// Takes all of `buf`, however long, once the socket has taken what went before: whoever writes more
+    /// than that should flush in between.
     fn poll_write(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf).map_err(error::plain)
+        let this = self.get_mut();
+        ready!(this.tls.get_mut().poll_ready(cx))?;
+        this.tls.get_mut().borrow(usize::MAX);
+        let (mut said, mut met) = (0, Poll::Pending);
+        while said < buf.len() {
+            met = Pin::new(&mut this.tls).poll_write(cx, &buf[said..]);
+            match &met {
+                Poll::Ready(Ok(n)) if *n > 0 => said += n,
+                _ => break,
+            }
+        }
+        if this.tls.get_mut().give_back(cx)? && said == 0 {
+            cx.waker().wake_by_ref();
+        }
+        match met {
+            _ if said > 0 || buf.is_empty() => Poll::Ready(Ok(said)),
+            other => other.map_err(error::plain),
+        }
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx).map_err(error::plain)
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().tls.get_mut().poll_flushed(cx)
     }
 
     /// Sends close_notify and leaves the other direction open.
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx).map_err(error::plain)
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if !this.ended {
+            // A second time it would wait for the peer's.
+            this.ended = true;
+            this.tls.get_mut().borrow(0);
+            let said = Pin::new(&mut this.tls).poll_shutdown(cx);
+            this.tls.get_mut().give_back(cx)?;
+            if let Poll::Ready(Err(error)) = said {
+                return Poll::Ready(Err(error::plain(error)));
+            }
+        }
+        this.tls.get_mut().poll_flushed(cx)
     }
 }

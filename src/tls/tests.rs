@@ -616,3 +616,156 @@ fn a_panic_in_a_callback_ends_the_handshake_and_nothing_else() {
         assert!(two.is_err());
     });
 }
+
+/// Counts the sends and receives of whoever holds it.
+struct Counted {
+    pipe: DuplexStream,
+    sends: Arc<AtomicUsize>,
+    receives: Arc<AtomicUsize>,
+}
+
+impl Counted {
+    fn pair() -> (Self, DuplexStream) {
+        let (near, far) = duplex(1 << 22);
+        (Self { pipe: near, sends: Arc::default(), receives: Arc::default() }, far)
+    }
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.pipe).poll_read(cx, buf);
+        self.receives.fetch_add(usize::from(polled.is_ready()), Ordering::Relaxed);
+        polled
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.sends.fetch_add(1, Ordering::Relaxed);
+        Pin::new(&mut self.pipe).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.pipe).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.pipe).poll_shutdown(cx)
+    }
+}
+
+#[test]
+fn a_client_sends_twice_up_to_its_first_data_and_receives_once() {
+    block(async {
+        let set = SecretSet::of(&[(b"alice", KEY)]);
+        let lines = only("1.3");
+        let (server, client) = (acceptor(&lines), connector(&lines));
+        let (near, far) = Counted::pair();
+        let (sends, receives) = (near.sends.clone(), near.receives.clone());
+        let accept = async {
+            let mut stream = server.accept(set.clone(), Vec::new(), far).await.unwrap().stream;
+            let mut heard = [0; 8];
+            stream.read_exact(&mut heard).await.unwrap();
+            heard
+        };
+        let connect = async {
+            let who = set.first().clone();
+            let shaken = client.connect_unflushed(set.clone(), who, None, near).await;
+            let mut stream = shaken.map_err(|f| f.cause).unwrap().stream;
+            stream.write_all(b"question").await.unwrap();
+            stream.flush().await.unwrap();
+            stream
+        };
+        let (heard, _stream) = tokio::join!(accept, connect);
+        assert_eq!(&heard, b"question");
+        // The ClientHello; what proves the key, and the data.
+        assert_eq!(sends.load(Ordering::Relaxed), 2);
+        assert_eq!(receives.load(Ordering::Relaxed), 1);
+    });
+}
+
+#[test]
+fn a_client_with_nothing_to_say_is_proven_at_a_flush() {
+    block(async {
+        let set = SecretSet::of(&[(b"alice", KEY)]);
+        let lines = only("1.3");
+        let (server, client) = (acceptor(&lines), connector(&lines));
+        let (near, far) = duplex(1 << 16);
+        let accept = async {
+            let mut stream = server.accept(set.clone(), Vec::new(), far).await.unwrap().stream;
+            stream.write_all(b"the server speaks first").await.unwrap();
+            stream
+        };
+        let connect = async {
+            let who = set.first().clone();
+            let shaken = client.connect_unflushed(set.clone(), who, None, near).await;
+            let mut stream = shaken.map_err(|f| f.cause).unwrap().stream;
+            stream.flush().await.unwrap();
+            let mut heard = [0; 23];
+            stream.read_exact(&mut heard).await.unwrap();
+            heard
+        };
+        let (_stream, heard) = tokio::join!(accept, connect);
+        assert_eq!(&heard, b"the server speaks first");
+    });
+}
+
+#[test]
+fn a_batch_of_records_is_one_send_and_one_receive_and_comes_before_the_end_behind_it() {
+    block(async {
+        let set = SecretSet::of(&[(b"alice", KEY)]);
+        for version in VERSIONS {
+            let lines = only(version);
+            let (server, client) = (acceptor(&lines), connector(&lines));
+            let (near, far) = Counted::pair();
+            let (sends, receives) = (near.sends.clone(), near.receives.clone());
+            let who = set.first().clone();
+            let (accepted, connected) = tokio::join!(
+                server.accept(set.clone(), Vec::new(), far),
+                client.connect(set.clone(), who, None, near)
+            );
+            let mut peer = accepted.map_err(|f| f.cause).unwrap().stream;
+            let mut stream = connected.map_err(|f| f.cause).unwrap().stream;
+            let said: Vec<u8> = (0..200_000_u32).map(|n| n.to_le_bytes()[0]).collect();
+            sends.store(0, Ordering::Relaxed);
+            assert_eq!(stream.write(&said).await.unwrap(), said.len());
+            assert_eq!(sends.load(Ordering::Relaxed), 1, "{version}");
+            let mut heard = vec![0; said.len()];
+            peer.read_exact(&mut heard).await.unwrap();
+            assert_eq!(heard, said);
+            peer.write_all(&said).await.unwrap();
+            peer.shutdown().await.unwrap();
+            receives.store(0, Ordering::Relaxed);
+            let mut heard = vec![0; 300_000];
+            let got = stream.read(&mut heard).await.unwrap();
+            assert_eq!(receives.load(Ordering::Relaxed), 1, "{version}");
+            assert_eq!(&heard[..got], said);
+            assert_eq!(stream.read(&mut heard).await.unwrap(), 0);
+            assert!(stream.ended_cleanly());
+        }
+    });
+}
+
+#[test]
+fn a_reader_with_little_room_loses_nothing_of_what_one_receive_brought() {
+    block(async {
+        let (one, two) = opened("1.3").await;
+        let (mut one, mut two) = (one.stream, two.stream);
+        let said: Vec<u8> = (0..50_000_u32).map(|n| n.to_le_bytes()[0]).collect();
+        one.write_all(&said).await.unwrap();
+        one.shutdown().await.unwrap();
+        let (mut all, mut some) = (Vec::new(), [0; 1000]);
+        while let n @ 1.. = two.read(&mut some).await.unwrap() {
+            all.extend_from_slice(&some[..n]);
+        }
+        assert!(all == said && two.ended_cleanly());
+    });
+}

@@ -1,6 +1,7 @@
 //! Where sockets and TLS meet: sessions, and the services that own them.
 
 mod admission;
+mod crowd;
 mod ending;
 mod policy;
 mod relay;

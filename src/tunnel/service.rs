@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::admission::{Handshakes, Seats};
+use super::crowd::Crowd;
 use super::roster::{Info, Roster};
 use super::session::Session;
 use super::setup::{Role, Setup};
@@ -51,6 +52,7 @@ pub struct Shared {
     /// What services use up together that have no limits of their own: descriptors and memory are
     /// the process's.
     capacity: Capacity,
+    crowd: Arc<Crowd>,
 }
 
 impl Shared {
@@ -65,6 +67,7 @@ impl Shared {
                 own: None,
                 handshakes: Handshakes::new(handshakes),
             },
+            crowd: Arc::default(),
         })
     }
 
@@ -354,10 +357,18 @@ impl Service {
             };
             match end {
                 None => changed.await,
-                Some(end) => tokio::select! {
-                    () = sleep_until(end) => return,
-                    () = changed => {}
-                },
+                // Boxed: every session waits here, and hardly one comes to this.
+                Some(end) => {
+                    let over = Box::pin(async move {
+                        tokio::select! {
+                            () = sleep_until(end) => true,
+                            () = changed => false,
+                        }
+                    });
+                    if over.await {
+                        return;
+                    }
+                }
             }
         }
     }
@@ -415,10 +426,10 @@ impl Service {
                     let accepted = Instant::now();
                     let session =
                         Session { service: self.clone(), number, peer, accepted, door: None };
-                    let alive = alive.clone();
+                    let there = (alive.clone(), self.shared.crowd.enter());
                     tokio::spawn(async move {
                         let _ = session.run(socket).await;
-                        drop(alive);
+                        drop(there);
                     });
                 }
                 Err(error) if is_the_peers(&error) => self.counters.refused("aborted"),

@@ -50,6 +50,10 @@ impl Side for tls::Stream<Socket> {
         tls::Stream::ended_cleanly(self)
     }
 
+    fn backlog(&self) -> usize {
+        tls::Stream::backlog(self)
+    }
+
     /// By its close_notify.
     fn proves_its_end(&self) -> bool {
         true
@@ -90,8 +94,9 @@ impl Session {
             return false;
         }
         let mut phase = self.service.phase();
+        // Boxed: an open session does not need the room that its handshake took.
         let established = tokio::select! {
-            established = self.establish(&mut setup, socket) => established,
+            established = Box::pin(self.establish(&mut setup, socket)) => established,
             _ = phase.wait_for(|phase| *phase != Phase::Running) => None,
         };
         let Some(open) = established else {
@@ -198,8 +203,12 @@ impl Session {
                     let name = name.of(endpoint.as_ref());
                     Event::Presenting { who: identity, name }.log(self.scope());
                     let _counted = self.service.handshaking();
-                    let handshake =
-                        connector.connect(setup.secrets.clone(), identity.clone(), name, socket);
+                    let handshake = connector.connect_unflushed(
+                        setup.secrets.clone(),
+                        identity.clone(),
+                        name,
+                        socket,
+                    );
                     let limit = Instant::now() + setup.clocks.handshake;
                     Some((timeout_at(limit, handshake).await, address))
                 };
@@ -426,8 +435,8 @@ impl Session {
         }
         .log(self.scope());
         // Held until the sockets are closed: of a one-session service the next one must not reach
-        // the backend before.
-        open.streams.close(&end, reset).await;
+        // the backend before. Boxed: an open session does not need the room that its end takes.
+        Box::pin(open.streams.close(&end, reset)).await;
         end.is_good()
     }
 }
@@ -510,6 +519,12 @@ async fn stopped(phase: &mut watch::Receiver<Phase>, meter: &Meter, single: bool
     if phase.wait_for(|phase| *phase != Phase::Running).await.is_err() || single {
         return Cut::Draining;
     }
+    // Boxed: every session waits here, and comes to this at most once.
+    Box::pin(until_quiet(phase, meter)).await
+}
+
+/// The cut of a session that may finish what it is about.
+async fn until_quiet(phase: &mut watch::Receiver<Phase>, meter: &Meter) -> Cut {
     loop {
         let quiet = meter.touched() + QUIET;
         if quiet <= Instant::now() {

@@ -1,0 +1,290 @@
+//! The figures: what each is, what is asked of it, and how a round measures it.
+
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::harness::{KEY, secret};
+use crate::load::{self, Backend, Held};
+use crate::makes::{Make, Pair, Wishes, resident};
+
+/// What is asked of pskgate's figure.
+#[derive(Debug, Clone, Copy)]
+pub enum Goal {
+    /// At least so many times that of the other make, pair by pair.
+    Above(&'static [(Make, f64)]),
+    /// At most so many times that of the other make.
+    Below(&'static [(Make, f64)]),
+    /// A value of its own.
+    AtMost(f64),
+    AtLeast(f64),
+    /// It explains another figure.
+    Told,
+}
+
+/// A figure, by the name that its raw values have.
+pub struct Figure {
+    pub name: &'static str,
+    pub title: &'static str,
+    pub unit: &'static str,
+    pub goal: Goal,
+}
+
+const fn figure(name: &'static str, title: &'static str, unit: &'static str, goal: Goal) -> Figure {
+    Figure { name, title, unit, goal }
+}
+
+use Goal::{Above, AtLeast, AtMost, Below, Told};
+use Make::{Plain, Stunnel4};
+
+pub const FIGURES: &[Figure] = &[
+    figure(
+        "bulk-up",
+        "Bulk, one stream, from the client",
+        "MB/s",
+        Above(&[(Stunnel4, 1.35), (Plain, 0.95)]),
+    ),
+    figure(
+        "bulk-down",
+        "Bulk, one stream, to the client",
+        "MB/s",
+        Above(&[(Stunnel4, 1.35), (Plain, 0.95)]),
+    ),
+    figure(
+        "cpu-per-gb-up",
+        "Processor time per GB, from the client",
+        "s",
+        Below(&[(Stunnel4, 0.75)]),
+    ),
+    figure(
+        "cpu-per-gb-down",
+        "Processor time per GB, to the client",
+        "s",
+        Below(&[(Stunnel4, 0.75)]),
+    ),
+    figure(
+        "connections",
+        "New connections per second, 8 at once",
+        "1/s",
+        Above(&[(Stunnel4, 2.0)]),
+    ),
+    figure(
+        "cpu-per-connection",
+        "Processor time per new connection",
+        "ms",
+        Below(&[(Stunnel4, 0.5)]),
+    ),
+    figure(
+        "round-trips-32",
+        "Round trips of 100 bytes, 32 sessions at once",
+        "1/s",
+        Above(&[(Stunnel4, 1.8)]),
+    ),
+    figure(
+        "round-trip-p50",
+        "Round trip of 100 bytes alone, median",
+        "µs",
+        Below(&[(Stunnel4, 1.0)]),
+    ),
+    figure(
+        "round-trip-p99",
+        "Round trip of 100 bytes alone, 99th percentile",
+        "µs",
+        Below(&[(Stunnel4, 1.0)]),
+    ),
+    figure(
+        "poll",
+        "Modbus style: connect, one request, close; median",
+        "ms",
+        Below(&[(Stunnel4, 0.5)]),
+    ),
+    figure("start", "From start to listening, the slower end", "ms", AtMost(10.0)),
+    figure("memory-start", "Resident memory at start, the larger end", "MB", AtMost(7.0)),
+    figure("memory-idle", "Resident memory per idle session and end, at 1,000", "kB", AtMost(16.0)),
+    figure(
+        "memory-idle-most",
+        "Resident memory per idle session and end, at 9,000",
+        "kB",
+        AtMost(16.0),
+    ),
+    figure(
+        "memory-after",
+        "Resident memory above that at start, after 9,000 closed",
+        "MB",
+        AtMost(2.0),
+    ),
+    figure("held", "Sessions held by one process, every echo exact", "", AtLeast(9900.0)),
+    figure("opened-in", "The same opened within", "s", Told),
+    figure(
+        "many-load",
+        "100,000 identities: start to listening, more than with one",
+        "ms",
+        AtMost(150.0),
+    ),
+    figure(
+        "many-memory",
+        "100,000 identities: resident memory, more than with one",
+        "MB",
+        AtMost(30.0),
+    ),
+    figure(
+        "many-lookup",
+        "100,000 identities: processor time per connection, times that with one",
+        "x",
+        AtMost(1.05),
+    ),
+];
+
+/// A value that a round saw.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Value {
+    pub figure: String,
+    pub make: Make,
+    pub round: usize,
+    pub value: f64,
+}
+
+/// How long a round measures: the whole bench must stay under a quarter of an hour.
+const WHILE: Duration = Duration::from_millis(1500);
+const BULK: u64 = 640 * 1024 * 1024;
+const LANES: usize = 8;
+
+/// One round of one make; `see` takes each value by the figure's name.
+pub fn round(
+    make: Make,
+    backend: &Backend,
+    wanted: &dyn Fn(&str) -> bool,
+    see: &mut dyn FnMut(&str, f64),
+) {
+    let pair = Pair::start(make, backend.address);
+    if wanted("start") {
+        let slower = pair.started.iter().max().expect("two ends");
+        see("start", slower.as_secs_f64() * 1e3);
+    }
+    if wanted("memory-start") {
+        // Some of what a start needs is given back right after it.
+        let before = quiet(&pair);
+        see("memory-start", before[0].max(before[1]) / 1024.0);
+    }
+    if wanted("memory-idle") && make != Plain {
+        see("memory-idle", idle(&pair, 1000, &mut |_| {}));
+    }
+    drop(pair);
+    let pair = Pair::start(make, backend.address);
+    // What is built at the first use is not what is measured.
+    load::upload(pair.plain, 8 * 1024 * 1024);
+    load::download(pair.plain, 8 * 1024 * 1024);
+    for (direction, run) in
+        [("up", load::upload as fn(_, u64) -> Duration), ("down", load::download)]
+    {
+        let (rate, cost) = (format!("bulk-{direction}"), format!("cpu-per-gb-{direction}"));
+        if wanted(&rate) || wanted(&cost) {
+            let before = pair.cpu();
+            let took = run(pair.plain, BULK).as_secs_f64();
+            see(&rate, BULK as f64 / 1e6 / took);
+            see(&cost, (pair.cpu() - before) / (BULK as f64 / 1e9));
+        }
+    }
+    if wanted("connections") || wanted("cpu-per-connection") {
+        let before = pair.cpu();
+        let (count, took) = load::connections(pair.plain, LANES, WHILE);
+        see("connections", count / took.as_secs_f64());
+        see("cpu-per-connection", (pair.cpu() - before) / count * 1e3);
+    }
+    if wanted("round-trips-32") {
+        see("round-trips-32", load::round_trips(pair.plain, 32, WHILE));
+    }
+    if wanted("round-trip-p50") || wanted("round-trip-p99") {
+        let times = load::alone(pair.plain, WHILE);
+        see("round-trip-p50", load::at(&times, 0.5));
+        see("round-trip-p99", load::at(&times, 0.99));
+    }
+    if wanted("poll") {
+        see("poll", load::at(&load::polls(pair.plain, WHILE), 0.5));
+    }
+}
+
+/// Resident memory that each idle session costs each end, in kB.
+fn idle(pair: &Pair, count: usize, see: &mut dyn FnMut(&mut Held)) -> f64 {
+    let before: f64 = pair.resident().iter().sum();
+    let mut held = Held::open(pair.plain, count);
+    assert_eq!(held.len(), count, "{} were refused", held.refused);
+    let after: f64 = pair.resident().iter().sum();
+    see(&mut held);
+    (after - before) / (2.0 * count as f64)
+}
+
+/// What takes thousands of sessions, or a hundred thousand identities.
+pub fn crowd(
+    make: Make,
+    backend: &Backend,
+    wanted: &dyn Fn(&str) -> bool,
+    see: &mut dyn FnMut(&str, f64),
+) {
+    if wanted("memory-idle-most") || wanted("memory-after") {
+        let pair = Pair::start(make, backend.address);
+        // stunnel4 refuses at about 5,000 here.
+        let count = if make == Make::Pskgate { 9000 } else { 4000 };
+        let start = quiet(&pair);
+        see("memory-idle-most", idle(&pair, count, &mut |_| {}));
+        see("memory-after", settled(&pair, start));
+    }
+    if wanted("held") || wanted("opened-in") {
+        let pair = Pair::start(make, backend.address);
+        let mut held = Held::open(pair.plain, if make == Make::Pskgate { 9900 } else { 6000 });
+        see("held", held.echoes() as f64);
+        see("opened-in", held.took.as_secs_f64());
+    }
+}
+
+/// Resident memory of both ends, once it has not changed for a fifth of a second.
+fn quiet(pair: &Pair) -> [f64; 2] {
+    let (mut last, mut since) = (pair.resident(), Instant::now());
+    while since.elapsed() < Duration::from_millis(200) {
+        std::thread::sleep(Duration::from_millis(10));
+        let now = pair.resident();
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+    }
+    last
+}
+
+/// The larger growth of the two in MB, once it has not changed for a second.
+fn settled(pair: &Pair, start: [f64; 2]) -> f64 {
+    let growth = || {
+        let now = pair.resident();
+        (now[0] - start[0]).max(now[1] - start[1]) / 1024.0
+    };
+    let (begin, mut last, mut since) = (Instant::now(), growth(), Instant::now());
+    while since.elapsed() < Duration::from_secs(2) && begin.elapsed() < Duration::from_secs(20) {
+        std::thread::sleep(Duration::from_millis(50));
+        let now = growth();
+        if (now - last).abs() > 0.1 {
+            (last, since) = (now, Instant::now());
+        }
+    }
+    last
+}
+
+/// A hundred thousand identities beside one.
+pub fn many(make: Make, backend: &Backend, see: &mut dyn FnMut(&str, f64)) {
+    let more: String = (0..99_999).map(|n| secret(&format!("plc{n:06}"), &key(n))).collect();
+    let measured = |more_keys: &str| {
+        let pair = Pair::with(make, backend.address, &Wishes { more_keys, ..Wishes::default() });
+        let memory = resident(pair.ids()[0]) / 1024.0;
+        let before = pair.cpu();
+        let (count, _) = load::connections(pair.plain, LANES, WHILE);
+        (pair.started[0].as_secs_f64() * 1e3, memory, (pair.cpu() - before) / count)
+    };
+    let (one, all) = (measured(""), measured(&more));
+    see("many-load", all.0 - one.0);
+    see("many-memory", all.1 - one.1);
+    see("many-lookup", all.2 / one.2);
+}
+
+/// A key that is nobody else's, of the length of the first.
+fn key(n: usize) -> String {
+    let number = format!("{n:08}");
+    format!("{number}{}", &KEY[number.len()..])
+}

@@ -1,0 +1,105 @@
+//! How fast and how small: pskgate, stunnel4 and a plain relay in one run, interleaved.
+//!
+//! `scripts/bench` runs it. Raw values go to target/bench; `--report` makes docs/performance.md and its
+//! pictures of what was kept in docs/performance. Nothing here is a test of anything but speed: a figure
+//! that misses its goal is told, not failed.
+// What the other tests need of the harness is not all needed here.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, unreachable_pub)]
+#![allow(dead_code, unused_imports)]
+
+#[path = "../it/harness/mod.rs"]
+mod harness;
+
+mod figures;
+mod load;
+mod makes;
+mod statistics;
+
+use std::io::Write as _;
+
+use figures::{FIGURES, Value};
+use load::Backend;
+use makes::Make;
+
+struct Options {
+    rounds: usize,
+    crowds: usize,
+    only: Vec<String>,
+    makes: Vec<Make>,
+}
+
+impl Options {
+    fn wants(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| name.starts_with(only.as_str()))
+    }
+}
+
+fn main() {
+    let mut words = std::env::args().skip(1);
+    let mut options = Options { rounds: 9, crowds: 3, only: Vec::new(), makes: Make::ALL.to_vec() };
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--backend" => return load::be_the_backend(&words.next().expect("an address")),
+            "--rounds" => {
+                options.rounds = words.next().and_then(|n| n.parse().ok()).expect("a number");
+                options.crowds = options.crowds.min(options.rounds);
+            }
+            "--own" => options.makes = vec![Make::Pskgate],
+            name => {
+                assert!(
+                    FIGURES.iter().any(|f| f.name.starts_with(name)),
+                    "no figure is named {name}"
+                );
+                options.only.push(name.to_owned());
+            }
+        }
+    }
+    more_descriptors();
+    let values = measure(&options);
+    statistics::print(&values);
+    keep(&values);
+}
+
+/// The callers of thousands of sessions need as many.
+fn more_descriptors() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).expect("the limit of descriptors is raised");
+}
+
+fn measure(options: &Options) -> Vec<Value> {
+    let backend = Backend::start(&[], "127.0.0.1:0");
+    let mut values = Vec::new();
+    let wanted = |name: &str| options.wants(name);
+    for round in 0..options.rounds {
+        // Nobody is always first: what the machine does meanwhile meets each in turn.
+        for place in 0..options.makes.len() {
+            let make = options.makes[(place + round) % options.makes.len()];
+            eprint!("\rround {} of {}, {:<12}", round + 1, options.rounds, make.name());
+            let _ = std::io::stderr().flush();
+            let mut see = |name: &str, value: f64| {
+                values.push(Value { figure: name.to_owned(), make, round, value });
+            };
+            if FIGURES[..13].iter().any(|figure| wanted(figure.name)) {
+                figures::round(make, &backend, &wanted, &mut see);
+            }
+            if round < options.crowds && make != Make::Plain {
+                figures::crowd(make, &backend, &wanted, &mut see);
+                if make == Make::Pskgate && wanted("many") {
+                    figures::many(make, &backend, &mut see);
+                }
+            }
+        }
+    }
+    eprintln!();
+    values.retain(|value| wanted(&value.figure));
+    values
+}
+
+fn keep(values: &[Value]) {
+    let folder = harness::root().join("target/bench");
+    std::fs::create_dir_all(&folder).expect("a folder for the values");
+    let lines = values.iter().map(|value| serde_json::to_string(value).expect("JSON") + "\n");
+    std::fs::write(folder.join("values.jsonl"), lines.collect::<String>()).expect("kept");
+}

@@ -1,0 +1,211 @@
+//! The three pairs that are compared, each with its own two processes and the settings it comes with.
+
+use std::fs;
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
+
+use crate::harness::{IDENTITY, KEY, PATIENCE, free_port, local, secret, write_private};
+
+/// Who carries the bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Make {
+    Pskgate,
+    Stunnel4,
+    /// HAProxy in TCP mode over two hops without TLS: what any relay can reach here.
+    Plain,
+}
+
+impl Make {
+    pub const ALL: [Self; 3] = [Self::Pskgate, Self::Stunnel4, Self::Plain];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pskgate => "pskgate",
+            Self::Stunnel4 => "stunnel4",
+            Self::Plain => "plain relay",
+        }
+    }
+}
+
+/// What a key file holds, and what a pskgate's service says beyond its ports.
+#[derive(Default)]
+pub struct Wishes<'a> {
+    /// More lines of both key files.
+    pub more_keys: &'a str,
+    /// More lines of pskgate's files, before the service.
+    pub head: &'a str,
+    /// Where the client end connects, when it is not the server end itself.
+    pub between: Option<SocketAddr>,
+    /// Where the server end listens, when something is in between.
+    pub server_at: Option<SocketAddr>,
+    /// Words before those of the program, such as those that enter a network namespace.
+    pub through: [&'a [&'a str]; 2],
+    /// The plain port's address, when it is not loopback's.
+    pub plain_at: Option<SocketAddr>,
+}
+
+/// A client end and a server end in front of a backend.
+pub struct Pair {
+    pub make: Make,
+    ends: [End; 2],
+    /// The client end's plain port.
+    pub plain: SocketAddr,
+    /// How long each end took from its start until it listened: server, client.
+    pub started: [Duration; 2],
+    _folder: TempDir,
+}
+
+struct End(Child);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Pair {
+    pub fn start(make: Make, backend: SocketAddr) -> Self {
+        Self::with(make, backend, &Wishes::default())
+    }
+
+    pub fn with(make: Make, backend: SocketAddr, wishes: &Wishes<'_>) -> Self {
+        let folder = TempDir::new().expect("a folder for a pair");
+        let inner = wishes.server_at.unwrap_or_else(|| local(free_port()));
+        let plain = wishes.plain_at.unwrap_or_else(|| local(free_port()));
+        let keys = folder.path().join("psk.txt");
+        write_private(&keys, &format!("{}{}", secret(IDENTITY, KEY), wishes.more_keys));
+        let own = folder.path().join("own.txt");
+        write_private(&own, &secret(IDENTITY, KEY));
+        let to = wishes.between.unwrap_or(inner);
+        let ends = [("server", inner, backend, &keys), ("client", plain, to, &own)];
+        let mut started = [Duration::ZERO; 2];
+        let mut place = 0;
+        let ends = ends.map(|(mode, accept, connect, keys)| {
+            let text = text(make, mode, accept, connect, keys, wishes.head, folder.path());
+            let file = folder.path().join(format!("{mode}.{}", ending(make)));
+            write_private(&file, &text);
+            let mut words: Vec<&str> = wishes.through[place].to_vec();
+            words.extend(program(make));
+            let file = file.to_str().expect("a path in UTF-8");
+            words.push(file);
+            let mut command = Command::new(words[0]);
+            command.args(&words[1..]).current_dir(folder.path());
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            let start = Instant::now();
+            let child = command.spawn().expect("pskgate, stunnel4 and haproxy are installed");
+            let end = End(child);
+            wait_until_it_listens(&end, accept, &wishes.through[place]);
+            started[place] = start.elapsed();
+            place += 1;
+            end
+        });
+        Self { make, ends, plain, started, _folder: folder }
+    }
+
+    /// The process ids of server end and client end.
+    pub fn ids(&self) -> [u32; 2] {
+        [self.ends[0].0.id(), self.ends[1].0.id()]
+    }
+
+    /// Processor time of both ends so far, user and system, in seconds.
+    pub fn cpu(&self) -> f64 {
+        self.ids().into_iter().map(cpu_of).sum()
+    }
+
+    /// Resident memory of each end in kB.
+    pub fn resident(&self) -> [f64; 2] {
+        self.ids().map(resident)
+    }
+}
+
+fn ending(make: Make) -> &'static str {
+    match make {
+        Make::Pskgate => "toml",
+        Make::Stunnel4 => "conf",
+        Make::Plain => "cfg",
+    }
+}
+
+fn program(make: Make) -> &'static [&'static str] {
+    match make {
+        Make::Pskgate => &[env!("CARGO_BIN_EXE_pskgate"), "run"],
+        Make::Stunnel4 => &["stunnel4"],
+        Make::Plain => &["haproxy", "-db", "-f"],
+    }
+}
+
+fn text(
+    make: Make,
+    mode: &str,
+    accept: SocketAddr,
+    connect: SocketAddr,
+    keys: &Path,
+    head: &str,
+    folder: &Path,
+) -> String {
+    let (keys, log) = (keys.display(), folder.join(format!("{mode}.log")));
+    let log = log.display();
+    let client = mode == "client";
+    match make {
+        Make::Pskgate => {
+            let who = if client { "psk-identity = \"client1\"\n" } else { "" };
+            format!(
+                "{head}\n[log]\noutput = \"{log}\"\n[services.bench]\nmode = \"{mode}\"\naccept = \"{accept}\"\n\
+                 connect = \"{connect}\"\npsk-secrets = \"{keys}\"\n{who}"
+            )
+        }
+        Make::Stunnel4 => {
+            let who = if client { "client = yes\nPSKidentity = client1\n" } else { "" };
+            format!(
+                "foreground = yes\npid =\nsyslog = no\noutput = {log}\n[bench]\naccept = {accept}\nconnect = {connect}\n\
+                 PSKsecrets = {keys}\n{who}"
+            )
+        }
+        Make::Plain => format!(
+            "global\n maxconn 9990\ndefaults\n mode tcp\n timeout connect 10s\n timeout client 1h\n timeout server 1h\n\
+             listen bench\n bind {accept}\n server one {connect}\n"
+        ),
+    }
+}
+
+/// By the table of the namespace that it runs in: a connection would be a session.
+fn wait_until_it_listens(end: &End, at: SocketAddr, through: &[&str]) {
+    let start = Instant::now();
+    loop {
+        let there = if through.is_empty() {
+            TcpStream::connect(at).is_ok()
+        } else {
+            let table = fs::read_to_string(format!("/proc/{}/net/tcp", end.0.id()));
+            let port = format!(":{:04X} ", at.port());
+            table.unwrap_or_default().lines().any(|l| l.contains(&port) && l.contains(" 0A "))
+        };
+        if there {
+            return;
+        }
+        assert!(start.elapsed() < PATIENCE, "an end does not listen on {at}");
+        std::thread::sleep(Duration::from_micros(100));
+    }
+}
+
+/// User and system time of a process so far, in seconds. The kernel tells hundredths; threads that are
+/// gone, of which stunnel4 has one a connection, are in this count alone.
+pub fn cpu_of(id: u32) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    let after = stat.rsplit(')').next().unwrap_or_default();
+    let fields = after.split_whitespace().skip(11).take(2);
+    fields.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
+}
+
+/// Resident memory in kB.
+pub fn resident(id: u32) -> f64 {
+    let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap_or_default();
+    line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(f64::NAN)
+}
