@@ -219,8 +219,9 @@ pub(super) fn start(source: Source, habits: Habits) -> u8 {
         Ok(bound) => bound,
         Err(errors) => return habits.cannot_bind(report, errors),
     };
+    let threads = config.process.threads.value as usize;
     #[cfg_attr(not(unix), allow(unused_mut))]
-    let mut life = Life::default();
+    let mut life = Life { threads, ..Life::default() };
     let (notify, unheard) = match manager.notify.transpose() {
         Ok(notify) => (notify, None),
         Err(error) => (None, Some(error)),
@@ -323,6 +324,8 @@ struct Life {
     pid_file: Option<PathBuf>,
     /// Whether the first thread is kept free for signals.
     urgent: bool,
+    /// How many threads carry sessions.
+    threads: usize,
     supervisor: Supervisor,
     #[cfg(unix)]
     ready: Option<Ready>,
@@ -338,7 +341,10 @@ impl From<io::Error> for Failure {
 }
 
 fn run(bound: Bound, load: &Load, life: Life) -> Result<Ended, Failure> {
-    let runtime = runtime()?;
+    let runtime = match life.threads {
+        0 | 1 => runtime()?,
+        several => runtime_of(several)?,
+    };
     let ended = runtime.block_on(serve(bound, load, life));
     // A name that is still being looked up must not hold up the exit.
     runtime.shutdown_background();
@@ -373,6 +379,16 @@ async fn serve(bound: Bound, load: &Load, life: Life) -> Result<Ended, Failure> 
 /// Names that are looked up at once. A thread each, and one whose server is dead holds its thread
 /// for half a minute.
 const LOOKUPS: usize = 32;
+
+/// Several, for who has cores to spare.
+fn runtime_of(threads: usize) -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .thread_name("tunnel")
+        .enable_all()
+        .max_blocking_threads(LOOKUPS)
+        .build()
+}
 
 /// One thread: a tunnel's work is in the kernel and in OpenSSL, and a PLC has one core to spare.
 pub(super) fn runtime() -> io::Result<tokio::runtime::Runtime> {

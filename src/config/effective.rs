@@ -129,6 +129,7 @@ impl Page<'_> {
         self.maybe(Opt::Chroot, process.chroot.as_ref(), "none", path);
         self.account(&process.account, "as it is started");
         self.sandbox();
+        self.show(Opt::Threads, &process.threads, process.threads.value);
         let drain = self.time(config.drain_timeout.value);
         self.show(Opt::DrainTimeout, &config.drain_timeout, drain);
         self.outside();

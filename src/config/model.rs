@@ -115,6 +115,8 @@ pub struct ProcessConfig {
     pub account: Account,
     /// Whether it gives up, once it serves, what a tunnel does not need.
     pub sandbox: Decided<bool>,
+    /// How many threads carry sessions, from its start to its end.
+    pub threads: Decided<u32>,
 }
 
 /// The socket over which a running program is asked and ordered.

@@ -290,6 +290,8 @@ table! {
     // The process.
     DrainTimeout [Top "drain-timeout"] [] Global One Duration { zero: true }, Works, "5s" "5",
         "How long sessions may go on after SIGTERM.";
+    Threads [Top "threads"] [] Global One Count { min: 1, max: 64 }, Works, "1" "1",
+        "How many threads carry sessions, from the start on; more than one pays only where several cores stand idle.";
     Foreground [] ["foreground"] Global One Kind::Foreground, Works, "" "no",
         "Whether the process stays in the foreground; quiet does so without logging to standard error.";
     Pid [Top "pid-file"] ["pid"] Global One Path, Works, "" "",

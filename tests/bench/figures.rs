@@ -98,6 +98,12 @@ pub const FIGURES: &[Figure] = &[
         "ms",
         Below(&[(Stunnel4, 0.5)]),
     ),
+    figure(
+        "first-answer",
+        "Round trips to the first answer, at 40 ms each way",
+        "",
+        Below(&[(Stunnel4, 1.02)]),
+    ),
     figure("start", "From start to listening, the slower end", "ms", AtMost(10.0)),
     figure("memory-start", "Resident memory at start, the larger end", "MB", AtMost(7.0)),
     figure("memory-idle", "Resident memory per idle session and end, at 1,000", "kB", AtMost(16.0)),

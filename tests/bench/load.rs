@@ -201,6 +201,21 @@ pub fn connections(to: SocketAddr, lanes: usize, time: Duration) -> (f64, Durati
     })
 }
 
+/// So many connections, one after the other, with an answer on each.
+pub fn some_connections(to: SocketAddr, count: usize) -> (u64, Duration) {
+    let (start, mut done) = (Instant::now(), 0);
+    for _ in 0..count {
+        let mut stream = connect(to);
+        stream.write_all(b"Ex").expect("asked");
+        stream.read_exact(&mut [0]).expect("answered");
+        stream.shutdown(std::net::Shutdown::Write).expect("ended");
+        // Until both ends are through with it.
+        assert_eq!(stream.read(&mut [0]).expect("ended in order"), 0);
+        done += 1;
+    }
+    (done, start.elapsed())
+}
+
 /// Round trips a second of `lanes` sessions, one message under way in each.
 pub fn round_trips(to: SocketAddr, lanes: usize, time: Duration) -> f64 {
     runtime().block_on(async {
@@ -337,4 +352,13 @@ async fn exchange(stream: &mut tokio::net::TcpStream, number: usize) -> Option<(
     let mut answer = [0; 8];
     stream.read_exact(&mut answer).await.ok()?;
     (answer == question).then_some(())
+}
+
+/// How long one connection waits for its first answer.
+pub fn first_answer(to: SocketAddr) -> Duration {
+    let start = Instant::now();
+    let mut stream = connect(to);
+    stream.write_all(b"Ex").expect("asked");
+    stream.read_exact(&mut [0]).expect("answered");
+    start.elapsed()
 }

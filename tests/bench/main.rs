@@ -10,9 +10,16 @@
 #[path = "../it/harness/mod.rs"]
 mod harness;
 
+#[path = "../faults/line.rs"]
+mod line;
+
+mod counts;
+mod far;
 mod figures;
 mod load;
 mod makes;
+mod plot;
+mod report;
 mod statistics;
 
 use std::io::Write as _;
@@ -39,6 +46,9 @@ fn main() {
     let mut options = Options { rounds: 9, crowds: 3, only: Vec::new(), makes: Make::ALL.to_vec() };
     while let Some(word) = words.next() {
         match word.as_str() {
+            "--ask" => return far::ask(&words.next().expect("an address")),
+            "--report" => return report::keep_and_write(),
+            "--counts" => return counts::check(words.next().as_deref() == Some("--keep")),
             "--backend" => return load::be_the_backend(&words.next().expect("an address")),
             "--rounds" => {
                 options.rounds = words.next().and_then(|n| n.parse().ok()).expect("a number");
@@ -81,11 +91,14 @@ fn measure(options: &Options) -> Vec<Value> {
             let mut see = |name: &str, value: f64| {
                 values.push(Value { figure: name.to_owned(), make, round, value });
             };
-            if FIGURES[..13].iter().any(|figure| wanted(figure.name)) {
+            if FIGURES[..14].iter().any(|figure| wanted(figure.name)) {
                 figures::round(make, &backend, &wanted, &mut see);
             }
             if round < options.crowds && make != Make::Plain {
                 figures::crowd(make, &backend, &wanted, &mut see);
+                if wanted("first-answer") {
+                    see("first-answer", far::first_answer(make));
+                }
                 if make == Make::Pskgate && wanted("many") {
                     figures::many(make, &backend, &mut see);
                 }
@@ -97,9 +110,32 @@ fn measure(options: &Options) -> Vec<Value> {
     values
 }
 
+/// Where this ran: nothing that would name the machine or whose it is.
+fn machine() -> String {
+    let said = |program: &str, argument: &str, word: &str| {
+        let done = std::process::Command::new(program).arg(argument).output().expect("installed");
+        let text = [done.stdout, done.stderr].concat();
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let line = text.lines().find(|line| line.contains(word)).unwrap_or_default().to_owned();
+        line.split_whitespace().take(3).collect::<Vec<_>>().join(" ")
+    };
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let today = jiff::Timestamp::now().strftime("%Y-%m-%d");
+    format!(
+        "Seen on {today}: kernel {}, {} cores; pskgate {} with {}, {}, {}.\n",
+        kernel.trim().split('-').next().unwrap_or_default(),
+        std::thread::available_parallelism().map_or(0, usize::from),
+        env!("CARGO_PKG_VERSION"),
+        openssl::version::version().split_whitespace().take(2).collect::<Vec<_>>().join(" "),
+        said("stunnel4", "-version", "stunnel "),
+        said("haproxy", "-v", "HAProxy").trim_end_matches(" version"),
+    )
+}
+
 fn keep(values: &[Value]) {
     let folder = harness::root().join("target/bench");
     std::fs::create_dir_all(&folder).expect("a folder for the values");
     let lines = values.iter().map(|value| serde_json::to_string(value).expect("JSON") + "\n");
     std::fs::write(folder.join("values.jsonl"), lines.collect::<String>()).expect("kept");
+    std::fs::write(folder.join("machine.txt"), machine()).expect("kept");
 }

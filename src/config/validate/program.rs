@@ -15,9 +15,10 @@ impl Checker<'_> {
         let chroot = self.path(&scope, Opt::Chroot);
         let pid = self.inner_path(&scope, Opt::Pid);
         let sandbox = scope.decide(Opt::Sandbox, boolean)?;
+        let threads = scope.decide(Opt::Threads, scope::count)?;
         // stunnel has these for sections too, and they stand among its defaults.
         let scope = Scope { defaults: Some(&draft.defaults), ..scope };
-        Some(ProcessConfig { foreground, pid, chroot, account: account(&scope), sandbox })
+        Some(ProcessConfig { foreground, pid, chroot, account: account(&scope), sandbox, threads })
     }
 
     /// The name of a file that is opened once the root directory has changed, if it does.
