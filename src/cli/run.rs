@@ -372,7 +372,7 @@ async fn serve(bound: Bound, load: &Load, life: Life) -> Result<Ended, Failure> 
     }
     let running = running.supervised(life.supervisor);
     tokio::spawn(watcher::watch(running.files(), sender));
-    crate::sys::memory::leave_start_behind();
+    crate::sys::memory::shrink();
     Ok(running.serve(load, requests).await)
 }
 

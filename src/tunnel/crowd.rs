@@ -41,7 +41,7 @@ impl Crowd {
     }
 
     fn settle(&self) {
-        sys::memory::give_back();
+        sys::memory::shrink();
         self.most.store(self.inside.load(Ordering::Relaxed), Ordering::Relaxed);
         self.planned.store(false, Ordering::Relaxed);
     }
