@@ -33,6 +33,7 @@ struct Options {
     crowds: usize,
     only: Vec<String>,
     makes: Vec<Make>,
+    threads: String,
 }
 
 impl Options {
@@ -43,7 +44,13 @@ impl Options {
 
 fn main() {
     let mut words = std::env::args().skip(1);
-    let mut options = Options { rounds: 9, crowds: 3, only: Vec::new(), makes: Make::ALL.to_vec() };
+    let mut options = Options {
+        rounds: 9,
+        crowds: 3,
+        only: Vec::new(),
+        makes: Make::ALL.to_vec(),
+        threads: "1".into(),
+    };
     while let Some(word) = words.next() {
         match word.as_str() {
             "--ask" => return far::ask(&words.next().expect("an address")),
@@ -54,6 +61,7 @@ fn main() {
                 options.rounds = words.next().and_then(|n| n.parse().ok()).expect("a number");
                 options.crowds = options.crowds.min(options.rounds);
             }
+            "--threads" => options.threads = words.next().expect("a number"),
             "--own" => options.makes = vec![Make::Pskgate],
             name => {
                 assert!(
@@ -81,6 +89,7 @@ fn more_descriptors() {
 fn measure(options: &Options) -> Vec<Value> {
     let backend = Backend::start(&[], "127.0.0.1:0");
     let mut values = Vec::new();
+    makes::set_threads(&options.threads);
     let wanted = |name: &str| options.wants(name);
     for round in 0..options.rounds {
         // Nobody is always first: what the machine does meanwhile meets each in turn.

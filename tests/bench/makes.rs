@@ -4,6 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -68,6 +69,13 @@ impl Drop for End {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+static THREADS: OnceLock<String> = OnceLock::new();
+
+/// How many threads each of pskgate's ends has from now on.
+pub fn set_threads(number: &str) {
+    THREADS.set(number.to_owned()).expect("said once");
 }
 
 impl Pair {
@@ -166,8 +174,9 @@ fn text(
     match make {
         Make::Pskgate => {
             let who = if client { "psk-identity = \"client1\"\n" } else { "" };
+            let threads = THREADS.get().map_or("1", String::as_str);
             format!(
-                "{head}\n[log]\noutput = \"{log}\"\n[services.bench]\nmode = \"{mode}\"\naccept = \"{accept}\"\n\
+                "threads = {threads}\n{head}\n[log]\noutput = \"{log}\"\n[services.bench]\nmode = \"{mode}\"\naccept = \"{accept}\"\n\
                  connect = \"{connect}\"\npsk-secrets = \"{keys}\"\n{who}"
             )
         }
