@@ -399,7 +399,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Stream<S> {
             this.tls.get_mut().borrow(room);
             let polled = this.batch(cx, buf);
             // An answer of OpenSSL's own that the peer cannot be told is no reason not to read on.
-            let starved = this.tls.get_mut().give_back(cx).unwrap_or(false);
+            let _ = this.tls.get_mut().give_back(cx);
             let got = buf.filled().len() > before;
             match polled {
                 Poll::Ready(Some(met)) if got => {
@@ -409,7 +409,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Stream<S> {
                 Poll::Ready(Some(met)) => return Poll::Ready(met),
                 Poll::Ready(None) => return Poll::Ready(Ok(())),
                 Poll::Pending if got => return Poll::Ready(Ok(())),
-                Poll::Pending if starved => {}
+                Poll::Pending if this.tls.get_ref().starved() => {}
                 Poll::Pending => return Poll::Pending,
             }
         }
@@ -435,7 +435,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
                 _ => break,
             }
         }
-        if this.tls.get_mut().give_back(cx)? && said == 0 {
+        this.tls.get_mut().give_back(cx)?;
+        if said == 0 && this.tls.get_ref().starved() {
             cx.waker().wake_by_ref();
         }
         match met {

@@ -140,6 +140,12 @@ impl<S> Wire<S> {
         }
     }
 
+    /// Whether OpenSSL would have gone on in the last loan, had it been given more: nobody has been asked to
+    /// wake it then.
+    pub(super) fn starved(&self) -> bool {
+        self.starved
+    }
+
     /// Takes the thread's buffers for one poll, in which at most `room` bytes are received.
     pub(super) fn borrow(&mut self, room: usize) {
         self.loan = Some(Buffers::borrow());
@@ -149,13 +155,12 @@ impl<S> Wire<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
-    /// Gives the buffers back, sends what was said, and keeps what neither side has taken. Tells whether
-    /// OpenSSL would have gone on, had it been given more: nobody has been asked to wake it then.
+    /// Gives the buffers back, sends what was said, and keeps what neither side has taken.
     ///
     /// # Errors
     /// The socket does not take what was said.
-    pub(super) fn give_back(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
-        let Some(mut loan) = self.loan.take() else { return Ok(false) };
+    pub(super) fn give_back(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let Some(mut loan) = self.loan.take() else { return Ok(()) };
         if loan.from < loan.to {
             // In place of what was left before: that was taken first.
             self.rest = Rest { bytes: loan.inbox[loan.from..loan.to].to_vec(), at: 0 };
@@ -164,7 +169,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         let sent = self.send(cx, &loan.outbox);
         loan.outbox.clear();
         BUFFERS.set(Some(loan));
-        sent.map(|()| self.starved)
+        sent
     }
 
     fn send(&mut self, cx: &mut Context<'_>, mut said: &[u8]) -> io::Result<()> {
@@ -360,7 +365,8 @@ mod tests {
         wire.settle(true);
         wire.borrow(usize::MAX);
         assert!(Pin::new(&mut wire).poll_read(cx, &mut ReadBuf::new(&mut [0; 5])).is_pending());
-        assert!(!wire.give_back(cx).unwrap());
+        wire.give_back(cx).unwrap();
+        assert!(!wire.starved());
         assert!(wire.loan.is_none() && wire.rest.bytes.capacity() == 0);
         assert_eq!(wire.out.bytes.capacity(), 0);
     }

@@ -93,6 +93,12 @@ pub const FIGURES: &[Figure] = &[
         Below(&[(Stunnel4, 1.0)]),
     ),
     figure(
+        "round-trip-beside",
+        "Round trip of 100 bytes beside a bulk stream, 99th percentile",
+        "µs",
+        Below(&[(Stunnel4, 1.0)]),
+    ),
+    figure(
         "poll",
         "Modbus style: connect, one request, close; median",
         "ms",
@@ -204,6 +210,9 @@ pub fn round(
         let times = load::alone(pair.plain, WHILE);
         see("round-trip-p50", load::at(&times, 0.5));
         see("round-trip-p99", load::at(&times, 0.99));
+    }
+    if wanted("round-trip-beside") {
+        see("round-trip-beside", load::at(&load::beside_bulk(pair.plain, WHILE), 0.99));
     }
     if wanted("poll") {
         see("poll", load::at(&load::polls(pair.plain, WHILE), 0.5));

@@ -267,6 +267,21 @@ pub fn alone(to: SocketAddr, time: Duration) -> Vec<f64> {
     times
 }
 
+/// The same while another session sends all that it can.
+pub fn beside_bulk(to: SocketAddr, time: Duration) -> Vec<f64> {
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(std::sync::atomic::Ordering::Acquire) {
+                upload(to, 64 * 1024 * 1024);
+            }
+        });
+        let times = alone(to, time);
+        over.store(true, std::sync::atomic::Ordering::Release);
+        times
+    })
+}
+
 /// As a Modbus master that connects for each poll: times in milliseconds, sorted.
 pub fn polls(to: SocketAddr, time: Duration) -> Vec<f64> {
     let (start, mut times) = (Instant::now(), Vec::new());

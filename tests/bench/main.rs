@@ -100,7 +100,7 @@ fn measure(options: &Options) -> Vec<Value> {
             let mut see = |name: &str, value: f64| {
                 values.push(Value { figure: name.to_owned(), make, round, value });
             };
-            if FIGURES[..14].iter().any(|figure| wanted(figure.name)) {
+            if FIGURES[..15].iter().any(|figure| wanted(figure.name)) {
                 figures::round(make, &backend, &wanted, &mut see);
             }
             if round < options.crowds && make != Make::Plain {

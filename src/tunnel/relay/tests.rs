@@ -764,3 +764,59 @@ fn the_buffer_for_a_slow_writer_is_bounded_and_given_back() {
         assert!(all.iter().all(|byte| *byte == 9));
     });
 }
+
+/// Always has more to say and takes everything.
+struct Endless {
+    said: usize,
+}
+
+impl Side for Endless {}
+
+impl AsyncRead for Endless {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let more = buf.initialize_unfilled().len();
+        self.said += more;
+        buf.advance(more);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Endless {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[test]
+fn a_stream_without_end_lets_the_others_have_their_turn() {
+    paused(async {
+        let (mut one, mut two) = (Endless { said: 0 }, Endless { said: 0 });
+        let meter = Meter::default();
+        {
+            let mut run = std::pin::pin!(relay(&mut one, &mut two, IDLE, CLOSE, &meter));
+            for _ in 0..3 {
+                let polled = poll_fn(|cx| Poll::Ready(run.as_mut().poll(cx))).await;
+                assert!(polled.is_pending());
+            }
+        }
+        for side in [one.said, two.said] {
+            assert!((3 * SCRATCH..=3 * TURN * SCRATCH).contains(&side), "{side}");
+        }
+    });
+}
