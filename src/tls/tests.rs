@@ -734,20 +734,20 @@ fn a_batch_of_records_is_one_send_and_one_receive_and_comes_before_the_end_behin
             );
             let mut peer = accepted.map_err(|f| f.cause).unwrap().stream;
             let mut stream = connected.map_err(|f| f.cause).unwrap().stream;
-            let said: Vec<u8> = (0..200_000_u32).map(|n| n.to_le_bytes()[0]).collect();
+            let said: Vec<u8> = (0..100_000_u32).map(|n| n.to_le_bytes()[0]).collect();
             sends.store(0, Ordering::Relaxed);
             assert_eq!(stream.write(&said).await.unwrap(), said.len());
             assert_eq!(sends.load(Ordering::Relaxed), 1, "{version}");
             let mut heard = vec![0; said.len()];
             peer.read_exact(&mut heard).await.unwrap();
-            assert_eq!(heard, said);
+            assert!(heard == said);
             peer.write_all(&said).await.unwrap();
             peer.shutdown().await.unwrap();
             receives.store(0, Ordering::Relaxed);
             let mut heard = vec![0; 300_000];
             let got = stream.read(&mut heard).await.unwrap();
             assert_eq!(receives.load(Ordering::Relaxed), 1, "{version}");
-            assert_eq!(&heard[..got], said);
+            assert!(heard[..got] == said);
             assert_eq!(stream.read(&mut heard).await.unwrap(), 0);
             assert!(stream.ended_cleanly());
         }
