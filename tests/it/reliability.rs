@@ -9,6 +9,9 @@ use crate::harness::root;
 #[path = "../faults/figure.rs"]
 mod figure;
 #[allow(dead_code)]
+#[path = "../faults/fuzzed.rs"]
+mod fuzzed;
+#[allow(dead_code)]
 #[path = "../faults/report.rs"]
 mod report;
 
