@@ -27,6 +27,7 @@ mod results;
 mod shortage;
 mod slow;
 mod stop;
+mod tested;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;

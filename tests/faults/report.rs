@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::figure::{Bar, Figure, Line, Machine, Seen};
-use super::fuzzed;
+use super::{fuzzed, tested};
 
 /// A requirement and what shows it. Figures come from the results, by its id.
 #[derive(Debug, Deserialize)]
@@ -49,6 +49,9 @@ pub fn keep_and_write() {
         let name = file.file_name().expect("a file's name");
         std::fs::copy(&file, to.join(name)).expect("the results are copied");
     }
+    for folder in ["fuzz", "mutants"] {
+        std::fs::create_dir_all(to.join(folder)).expect("a folder for the results");
+    }
     let from = root().join("target/fuzz");
     for entry in std::fs::read_dir(from).into_iter().flatten().flatten() {
         let (from, name) = (entry.path(), entry.file_name());
@@ -59,7 +62,22 @@ pub fn keep_and_write() {
             }
         }
     }
+    keep(&root().join("target/sanitize"), "result.txt", &to.join("sanitize.txt"));
+    for entry in std::fs::read_dir(root().join("target/mutants")).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.ends_with(".txt") {
+            keep(&root().join("target/mutants"), &name, &to.join("mutants").join(&name));
+        }
+    }
     std::fs::write(page_path(), page()).expect("docs/reliability.md is written");
+}
+
+/// Copies a result that is there.
+fn keep(folder: &Path, name: &str, to: &Path) {
+    let from = folder.join(name);
+    if from.exists() {
+        std::fs::copy(from, to).expect("the results are copied");
+    }
 }
 
 pub fn page_path() -> PathBuf {
@@ -189,6 +207,7 @@ pub fn page() -> String {
             }
         }
     }
+    page += &tested::section(&root());
     page += "\n## Tests\n";
     for one in requirements.iter().filter(|one| !one.tests.is_empty()) {
         let _ = write!(page, "\n### {}\n\n", one.id);
