@@ -455,6 +455,31 @@ mod tests {
     }
 
     #[test]
+    fn a_server_name_is_read_if_it_is_a_host_name_and_whole() {
+        let body = vector(&[&[0][..], &vector(b"plc.example")].concat());
+        assert_eq!(host_name(&body), Some(&b"plc.example"[..]));
+        for cut in 0..body.len() {
+            assert_eq!(host_name(&body[..cut]), None, "cut at {cut}");
+        }
+        assert_eq!(host_name(&vector(&[&[1][..], &vector(b"plc.example")].concat())), None);
+    }
+
+    #[test]
+    fn a_list_of_suites_offers_a_key_if_one_of_them_takes_it() {
+        for (suites, wanted) in [
+            (&[0x00, 0xa8][..], true),
+            (&[0x13, 0x01, 0xc0, 0x2f, 0xc0, 0x37], true),
+            (&[0x13, 0x01, 0xc0, 0x2f, 0x00, 0xff], false),
+            // The bytes of one, across two others.
+            (&[0x13, 0x00, 0xa8, 0x01], false),
+            (&[], false),
+            (&[0x00], false),
+        ] {
+            assert_eq!(offers_psk_suite(suites), wanted, "{suites:02x?}");
+        }
+    }
+
+    #[test]
     fn only_suites_whose_key_exchange_is_the_psk_count() {
         assert!(is_psk("ECDHE-PSK-CHACHA20-POLY1305"));
         assert!(is_psk("PSK-AES256-GCM-SHA384"));
