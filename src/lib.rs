@@ -8,6 +8,9 @@
 pub mod cli;
 pub mod config;
 pub mod daemon;
+#[doc(hidden)]
+#[cfg(all(unix, any(test, fuzzing)))]
+pub mod fuzzing;
 pub mod net;
 pub mod observe;
 pub mod secrets;

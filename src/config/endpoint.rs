@@ -35,6 +35,9 @@ impl fmt::Display for Endpoint {
             Self::Tcp { host: Host::Unspecified, port } => write!(f, "{port}"),
             Self::Tcp { host: Host::Ip(IpAddr::V6(ip)), port } => write!(f, "[{ip}]:{port}"),
             Self::Tcp { host: Host::Ip(ip), port } => write!(f, "{ip}:{port}"),
+            Self::Tcp { host: Host::Name(name), port } if is_zoned(name) => {
+                write!(f, "[{name}]:{port}")
+            }
             Self::Tcp { host: Host::Name(name), port } => write!(f, "{name}:{port}"),
             Self::Unix(path) => write!(f, "{}", path.display()),
         }
@@ -226,13 +229,21 @@ fn bracketed(inside: &str) -> Result<Host, AddressError> {
     if let Ok(ip) = inside.parse::<Ipv6Addr>() {
         return Ok(Host::Ip(IpAddr::V6(ip)));
     }
-    // A zone (RFC 4007) is for the resolver, which knows the interfaces.
-    match inside.split_once('%') {
-        Some((ip, zone)) if ip.parse::<Ipv6Addr>().is_ok() && !zone.is_empty() => {
-            Ok(Host::Name(inside.into()))
-        }
-        _ => Err(AddressError::Brackets(inside.into())),
+    // A zone is for the resolver, which knows the interfaces.
+    match is_zoned(inside) {
+        true => Ok(Host::Name(inside.into())),
+        false => Err(AddressError::Brackets(inside.into())),
     }
+}
+
+/// Whether it is an IPv6 address and a zone (RFC 4007), which only brackets tell from a port. A zone is a
+/// number, or the name of an interface: on Linux 15 bytes without white space, slash and colon.
+fn is_zoned(text: &str) -> bool {
+    let good =
+        |c: char| !c.is_whitespace() && !c.is_control() && !matches!(c, '/' | ':' | '[' | ']');
+    text.split_once('%').is_some_and(|(ip, zone)| {
+        ip.parse::<Ipv6Addr>().is_ok() && (1..16).contains(&zone.len()) && zone.chars().all(good)
+    })
 }
 
 fn named(host: &str) -> Result<Host, AddressError> {

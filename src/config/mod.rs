@@ -9,6 +9,8 @@ pub mod diagnostic;
 pub mod draft;
 pub mod effective;
 pub mod endpoint;
+#[cfg(all(unix, any(test, fuzzing)))]
+pub(crate) mod fuzzing;
 pub mod load;
 pub mod manual;
 pub mod model;

@@ -18,6 +18,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::observe::status::{Reload, Status};
 pub(super) use access::Access;
+#[cfg(all(unix, any(test, fuzzing)))]
+pub(crate) use conversation::fuzzing;
 pub(super) use crowd::Crowd;
 #[cfg(windows)]
 pub(super) use pipe::{Fresh, Guard, Ready};

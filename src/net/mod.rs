@@ -1,6 +1,8 @@
 //! Sockets: TCP or Unix, accepted or connected, and what is set on them.
 
 mod dial;
+#[cfg(all(unix, any(test, fuzzing)))]
+pub(crate) mod fuzzing;
 #[cfg(unix)]
 mod guarded;
 mod listen;

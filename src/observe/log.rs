@@ -25,6 +25,8 @@ pub use super::journal::Journal;
 pub use super::syslog::Syslog;
 use crate::config::model::{Level, LogConfig, LogFormat};
 
+#[cfg(all(unix, any(test, fuzzing)))]
+pub(crate) mod fuzzing;
 #[cfg(test)]
 pub(super) mod tests;
 

@@ -61,15 +61,7 @@ impl Syslog {
     }
 
     pub(super) fn put(&mut self, level: u8, text: &str) {
-        let now = jiff::Timestamp::now().to_zoned(super::log::zone());
-        let mut line = format!(
-            "<{}>{} {}: {text}",
-            self.facility * 8 + u32::from(level),
-            now.strftime("%b %e %H:%M:%S"),
-            self.ident
-        )
-        .into_bytes();
-        line.truncate(LONGEST);
+        let line = entry(self.facility, level, &self.ident, text);
         for _ in 0..2 {
             if self.socket.is_none() {
                 self.connect();
@@ -83,5 +75,36 @@ impl Syslog {
                 Err(_) => self.socket = None,
             }
         }
+    }
+}
+
+/// A line as it is sent. One that is too long is cut, but not within a character: what is no UTF-8 a
+/// reader may drop whole.
+pub(super) fn entry(facility: u32, level: u8, ident: &str, text: &str) -> Vec<u8> {
+    let now = jiff::Timestamp::now().to_zoned(super::log::zone());
+    let time = now.strftime("%b %e %H:%M:%S");
+    let mut line = format!("<{}>{time} {ident}: {text}", facility * 8 + u32::from(level));
+    let mut end = LONGEST.min(line.len());
+    while !line.is_char_boundary(end) {
+        end -= 1;
+    }
+    line.truncate(end);
+    line.into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_is_too_long_is_cut_between_two_characters() {
+        for padding in ["", "x", "xx"] {
+            let sent = entry(3, 6, "gate", &format!("{padding}{}", "\u{20ac}".repeat(LONGEST)));
+            let text = std::str::from_utf8(&sent).ok();
+            assert!(text.is_some_and(|text| text.ends_with('\u{20ac}')), "{padding}");
+            assert!((LONGEST - 2..=LONGEST).contains(&sent.len()), "{}", sent.len());
+        }
+        let short = String::from_utf8(entry(3, 6, "gate", "words")).unwrap_or_default();
+        assert!(short.starts_with("<30>") && short.ends_with(" gate: words"), "{short}");
     }
 }

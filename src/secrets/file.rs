@@ -103,11 +103,24 @@ impl Problem {
 }
 
 /// Whether a key looks like the beginning of the one that stood in its place, as if the writing of its
-/// file had been broken off. Half of a hex text is read as hex, or as text if its digits are odd.
+/// file had been broken off. Half of a hex text is read as hex, or as text if its digits are odd; and half
+/// of a text may be hex where the whole was none.
 pub(super) fn is_cut(key: &Key, old: &Key) -> bool {
     let text = key.expose();
     let odd = text.split_last().and_then(|(_, even)| decode_hex(even));
-    old.begins_with(text) || odd.is_some_and(|bytes| old.begins_with(&bytes))
+    old.begins_with(text)
+        || odd.is_some_and(|bytes| old.begins_with(&bytes))
+        || begins_as_hex(old.expose(), text)
+}
+
+/// Whether a text begins with the digits of these bytes.
+fn begins_as_hex(text: &[u8], bytes: &[u8]) -> bool {
+    let mut digits =
+        text.iter().filter(|byte| **byte != b':').map(|byte| char::from(*byte).to_digit(16));
+    let mut digit = || digits.next().flatten();
+    bytes
+        .iter()
+        .all(|byte| digit().zip(digit()) == Some((u32::from(byte >> 4), u32::from(byte & 15))))
 }
 
 /// The files that a `psk-secrets` path means: itself, or, of a directory, its regular files (after

@@ -7,6 +7,8 @@
 pub mod edit;
 mod file;
 mod fingerprint;
+#[cfg(all(unix, any(test, fuzzing)))]
+pub(crate) mod fuzzing;
 mod key;
 #[cfg(test)]
 mod tests;
@@ -154,7 +156,7 @@ impl SecretSet {
     }
 
     /// What a test says, without the rules for files.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn of(pairs: &[(&[u8], &[u8])]) -> Arc<Self> {
         let known = |key: &[u8]| Known {
             serial: Serial::next(),

@@ -67,8 +67,10 @@ pub fn close_on_exec() {
 
 /// Keeps keys out of core files, and other processes of the same user out of this one's memory.
 /// Best effort: not every system has these switches.
+///
+/// LeakSanitizer looks for leaks in a process of its own, which must get at this one's memory.
 pub fn forbid_dumps() {
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", not(sanitized)))]
     {
         use rustix::process::{
             DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit,

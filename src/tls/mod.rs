@@ -5,6 +5,8 @@
 
 mod context;
 mod error;
+#[cfg(all(unix, any(test, fuzzing)))]
+pub(crate) mod fuzzing;
 mod psk;
 #[cfg(test)]
 mod tests;

@@ -260,7 +260,7 @@ fn choose_service(ssl: &mut SslRef) -> Result<(), ErrorStack> {
 
 /// The name in `server_name` (RFC 6066, 3): a list of a type, 0 for host names, and a text with its
 /// length.
-fn host_name(body: &[u8]) -> Option<&[u8]> {
+pub(super) fn host_name(body: &[u8]) -> Option<&[u8]> {
     let (list, _) = take(body)?;
     let (kind, rest) = list.split_first()?;
     (*kind == 0).then(|| take(rest)).flatten().map(|(name, _)| name)
@@ -308,14 +308,14 @@ fn answer(secrets: &Keys, identity: &[u8]) -> Option<Answer> {
 
 /// One of a client's offers.
 #[derive(Debug, PartialEq, Eq)]
-struct Offer<'a> {
-    identity: &'a [u8],
-    binder: &'a [u8],
+pub(super) struct Offer<'a> {
+    pub(super) identity: &'a [u8],
+    pub(super) binder: &'a [u8],
 }
 
 /// The body of `OfferedPsks` (RFC 8446, 4.2.11): `identities<7..2^16-1>`, each with a ticket age of
 /// four bytes, then `binders<33..2^16-1>`, one for each identity, and nothing more.
-fn offers(body: &[u8]) -> Option<Vec<Offer<'_>>> {
+pub(super) fn offers(body: &[u8]) -> Option<Vec<Offer<'_>>> {
     let (mut identities, rest) = take(body)?;
     let (mut binders, rest) = take(rest)?;
     let mut all = Vec::new();
@@ -345,7 +345,7 @@ fn take(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 
 /// Whether a 1.2 ClientHello's suites hold one that takes a PSK (RFC 4279, 4785, 5487, 5489, 6209,
 /// 6367, 6655, 7905, 8442), so that a refusal can say whether a key was offered at all.
-fn offers_psk_suite(suites: &[u8]) -> bool {
+pub(super) fn offers_psk_suite(suites: &[u8]) -> bool {
     suites.chunks_exact(2).any(|pair| {
         matches!(
             u16::from_be_bytes([pair[0], pair[1]]),
@@ -452,6 +452,31 @@ mod tests {
         assert_eq!(offers(&[vector(&identities), vector(&three)].concat()), None);
         assert_eq!(offers(&[&body[..], &[0]].concat()), None);
         assert_eq!(offers(&[0xff; 9]), None);
+    }
+
+    #[test]
+    fn a_server_name_is_read_if_it_is_a_host_name_and_whole() {
+        let body = vector(&[&[0][..], &vector(b"plc.example")].concat());
+        assert_eq!(host_name(&body), Some(&b"plc.example"[..]));
+        for cut in 0..body.len() {
+            assert_eq!(host_name(&body[..cut]), None, "cut at {cut}");
+        }
+        assert_eq!(host_name(&vector(&[&[1][..], &vector(b"plc.example")].concat())), None);
+    }
+
+    #[test]
+    fn a_list_of_suites_offers_a_key_if_one_of_them_takes_it() {
+        for (suites, wanted) in [
+            (&[0x00, 0xa8][..], true),
+            (&[0x13, 0x01, 0xc0, 0x2f, 0xc0, 0x37], true),
+            (&[0x13, 0x01, 0xc0, 0x2f, 0x00, 0xff], false),
+            // The bytes of one, across two others.
+            (&[0x13, 0x00, 0xa8, 0x01], false),
+            (&[], false),
+            (&[0x00], false),
+        ] {
+            assert_eq!(offers_psk_suite(suites), wanted, "{suites:02x?}");
+        }
     }
 
     #[test]

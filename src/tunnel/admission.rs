@@ -181,6 +181,39 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_that_changes_counts_for_newcomers_only() {
+        let seats = Seats::new(2);
+        assert_eq!(seats.limit(), 2);
+        let there: Vec<_> = (0..2).filter_map(|_| seats.take()).collect();
+        seats.set_limit(1);
+        assert_eq!((seats.limit(), there.len()), (1, 2));
+        assert!(seats.take().is_none());
+        seats.set_limit(3);
+        assert!(seats.take().is_some());
+
+        let handshakes = Handshakes::new(1);
+        handshakes.set_limit(2);
+        let two = [handshakes.enter(ip(1)), handshakes.enter(ip(1))];
+        assert_eq!(two.each_ref().map(is_out), [false, false]);
+        // None at all would keep everybody out.
+        handshakes.set_limit(0);
+        let last = handshakes.enter(ip(1));
+        assert_eq!(two.each_ref().map(is_out), [true, true]);
+        assert!(!is_out(&last));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_put_out_hears_of_it_and_nobody_else() {
+        let handshakes = Handshakes::new(1);
+        let first = handshakes.enter(ip(1));
+        let waits = std::time::Duration::from_secs(1);
+        assert!(tokio::time::timeout(waits, first.crowded_out()).await.is_err());
+        let second = handshakes.enter(ip(2));
+        assert!(tokio::time::timeout(waits, first.crowded_out()).await.is_ok());
+        assert!(tokio::time::timeout(waits, second.crowded_out()).await.is_err());
+    }
+
+    #[test]
     fn a_newcomer_puts_out_the_oldest_of_the_most_crowded_source() {
         let handshakes = Handshakes::new(4);
         let lone = handshakes.enter(ip(1));

@@ -135,3 +135,123 @@ impl fmt::Display for End {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+    use Level::{Info, Notice, Warning};
+    use Manner::{Closed, LocalReset, RemoteReset, Reset};
+    use Mode::{Client, Server};
+
+    fn failed() -> Fault {
+        Fault::Failed(io::Error::other("words"))
+    }
+
+    #[test]
+    fn whose_failure_it_was_hangs_on_which_side_wears_tls() {
+        let name = |outcome, mode| End::of(outcome, mode).name();
+        for mode in [Client, Server] {
+            assert_eq!(name(Outcome::Complete, mode), "complete");
+            assert_eq!(name(Outcome::Idle, mode), "idle");
+        }
+        assert_eq!(name(Outcome::Downstream(failed()), Client), "plain-side");
+        assert_eq!(name(Outcome::Upstream(failed()), Client), "tls-side");
+        assert_eq!(name(Outcome::Upstream(Fault::Truncated), Client), "truncated");
+        assert_eq!(name(Outcome::Downstream(failed()), Server), "tls-side");
+        assert_eq!(name(Outcome::Downstream(Fault::Truncated), Server), "truncated");
+        assert_eq!(name(Outcome::Upstream(failed()), Server), "plain-side");
+    }
+
+    #[test]
+    fn only_a_client_end_has_delivered_what_a_silent_upstream_said() {
+        for (mode, down_ended, wanted) in [
+            (Client, true, true),
+            (Client, false, false),
+            (Server, true, false),
+            (Server, false, false),
+        ] {
+            let end = End::of(Outcome::HalfClosed { down_ended }, mode);
+            let End::Cut(Cut::HalfClosed { delivered }) = end else { panic!("{end:?}") };
+            assert_eq!(delivered, wanted, "{mode:?}, {down_ended}");
+        }
+    }
+
+    /// The table of endings, in docs/DESIGN.md: each with its name, its levels and manners at a client and
+    /// at a server end, and whether it is a good one.
+    #[test]
+    fn every_ending_is_that_of_the_table() {
+        let taken_over = Cut::Ordered(Order::TakenOver(7));
+        let table = [
+            (End::Complete, "complete", [Info, Info], [Closed, Closed], true),
+            (End::Plain(failed()), "plain-side", [Info, Info], [Reset, LocalReset], false),
+            (End::Tls(failed()), "tls-side", [Warning, Info], [LocalReset, Closed], false),
+            (End::Tls(Fault::Truncated), "truncated", [Warning, Info], [LocalReset, Closed], false),
+            (End::Cut(Cut::Idle), "idle", [Info, Info], [LocalReset, Closed], false),
+            (
+                End::Cut(Cut::HalfClosed { delivered: true }),
+                "half-closed",
+                [Info, Info],
+                [Closed, Closed],
+                true,
+            ),
+            (
+                End::Cut(Cut::HalfClosed { delivered: false }),
+                "half-closed",
+                [Info, Info],
+                [LocalReset, Closed],
+                true,
+            ),
+            (End::Cut(Cut::Revoked), "revoked", [Notice, Notice], [LocalReset, Closed], false),
+            (
+                End::Cut(Cut::Ordered(Order::Kicked)),
+                "kicked",
+                [Notice, Notice],
+                [LocalReset, Closed],
+                false,
+            ),
+            (End::Cut(taken_over), "taken-over", [Notice, Notice], [LocalReset, Closed], false),
+            (End::Cut(Cut::Draining), "draining", [Info, Info], [LocalReset, Closed], false),
+            (
+                End::Cut(Cut::DrainExpired),
+                "drain-expired",
+                [Warning, Warning],
+                [LocalReset, Closed],
+                false,
+            ),
+        ];
+        let mut words = Vec::new();
+        for (end, name, levels, manners, good) in table {
+            assert_eq!((end.name(), end.is_good()), (name, good));
+            for (mode, level, manner) in
+                [(Client, levels[0], manners[0]), (Server, levels[1], manners[1])]
+            {
+                assert_eq!(end.level(mode), level, "{name} {mode:?}");
+                assert_eq!(end.manner(mode, None), manner, "{name} {mode:?}");
+            }
+            words.push(end.to_string());
+        }
+        assert!(words.iter().all(|words| words.len() >= 8), "{words:?}");
+        let alike = words.iter().filter(|words| words.starts_with("close-timeout")).count();
+        words.dedup();
+        assert_eq!((alike, words.len()), (2, 11), "two of them say the same");
+    }
+
+    #[test]
+    fn what_the_operator_said_of_resets_holds_for_every_ending_that_is_not_in_order() {
+        for mode in [Client, Server] {
+            for said in [true, false] {
+                assert_eq!(End::Complete.resets(mode, Some(said)), (false, false));
+                assert_eq!(End::Plain(failed()).resets(mode, Some(said)), (said, said));
+                assert_eq!(End::Cut(Cut::Idle).resets(mode, Some(said)), (said, said));
+                let delivered = End::Cut(Cut::HalfClosed { delivered: true });
+                assert_eq!(delivered.resets(mode, Some(said)), (false, said));
+            }
+            // Accepted is the plain side of a client end, and the TLS side of a server end.
+            let delivered = End::Cut(Cut::HalfClosed { delivered: true });
+            let manner = if mode == Client { RemoteReset } else { LocalReset };
+            assert_eq!(delivered.manner(mode, Some(true)), manner);
+        }
+    }
+}

@@ -16,6 +16,7 @@ mod crowds;
 mod dead;
 mod ends;
 mod figure;
+mod fuzzed;
 mod garbage;
 mod killed;
 mod line;
@@ -26,6 +27,7 @@ mod results;
 mod shortage;
 mod slow;
 mod stop;
+mod tested;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
@@ -66,6 +68,33 @@ fn faults() -> impl Iterator<Item = &'static Fault> {
     .flatten()
 }
 
+/// What scripts/test has time for: the faults that take seconds, and no crowd.
+const BRIEF: &[&str] = &[
+    "flood",
+    "one-at-its-limit",
+    "descriptors",
+    "econnaborted",
+    "frozen-line",
+    "bad-line",
+    "reloads",
+    "slow-readers",
+    "client-end-killed",
+    "server-end-killed",
+    "backend-killed",
+    "backend-refuses",
+    "backend-silent",
+    "backend-never-reads",
+    "backend-dies-in-its-answer",
+    "cut-hello",
+    "spoiled-hello",
+    "other-protocols",
+    "zeros",
+    "connect-and-close",
+    "dev-full",
+    "sigterm-in-a-transfer",
+    "second-sigterm",
+];
+
 fn run(fault: &Fault, size: Size) -> Vec<Figure> {
     let attempt = |maker| catch_unwind(AssertUnwindSafe(|| (fault.run)(maker, size))).ok();
     // stunnel4 doubles the time, and its figures are for the report.
@@ -99,6 +128,10 @@ fn main() {
     }
     let all = arguments.iter().any(|word| word == "--all");
     let size = if all { Size::Full } else { Size::Quick };
+    let brief = arguments.iter().any(|word| word == "--brief");
+    for name in BRIEF {
+        assert!(faults().any(|one| one.name == *name), "no fault is named {name}");
+    }
     let names: Vec<&String> = arguments.iter().filter(|word| !word.starts_with('-')).collect();
     if arguments.iter().any(|word| word == "--list") {
         faults().for_each(|fault| println!("{:<4} {:<24} {}", fault.id, fault.name, fault.about));
@@ -115,6 +148,7 @@ fn main() {
     let mut missed = 0;
     for fault in faults() {
         let chosen = match names.is_empty() {
+            true if brief => BRIEF.contains(&fault.name),
             true => all || fault.quick,
             false => names.iter().any(|name| **name == fault.name || **name == fault.id),
         };
@@ -122,6 +156,7 @@ fn main() {
             continue;
         }
         println!("{} {} ({:.0} s)", fault.id, fault.about, start.elapsed().as_secs_f64());
+        let begun = Instant::now();
         let figures = run(fault, size);
         for figure in &figures {
             let mark = if figure.is_met() { "ok  " } else { "MISS" };
@@ -135,6 +170,7 @@ fn main() {
                 figure.bar.to_string()
             );
         }
+        println!("       {} took {:.1} s", fault.name, begun.elapsed().as_secs_f64());
         results::write(&results::folder(size), &format!("{}-{}", fault.id, fault.name), &figures);
     }
     println!("{:.0} s, {missed} missed", start.elapsed().as_secs_f64());

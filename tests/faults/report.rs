@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::figure::{Bar, Figure, Line, Machine, Seen};
+use super::{fuzzed, tested};
 
 /// A requirement and what shows it. Figures come from the results, by its id.
 #[derive(Debug, Deserialize)]
@@ -48,7 +49,35 @@ pub fn keep_and_write() {
         let name = file.file_name().expect("a file's name");
         std::fs::copy(&file, to.join(name)).expect("the results are copied");
     }
+    for folder in ["fuzz", "mutants"] {
+        std::fs::create_dir_all(to.join(folder)).expect("a folder for the results");
+    }
+    let from = root().join("target/fuzz");
+    for entry in std::fs::read_dir(from).into_iter().flatten().flatten() {
+        let (from, name) = (entry.path(), entry.file_name());
+        if from.extension().is_some_and(|ending| ending == "txt") {
+            let text = std::fs::read_to_string(&from).expect("what a fuzzer said");
+            if fuzzed::counts(&text) {
+                std::fs::write(to.join("fuzz").join(name), text).expect("the results are copied");
+            }
+        }
+    }
+    keep(&root().join("target/sanitize"), "result.txt", &to.join("sanitize.txt"));
+    for entry in std::fs::read_dir(root().join("target/mutants")).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.ends_with(".txt") {
+            keep(&root().join("target/mutants"), &name, &to.join("mutants").join(&name));
+        }
+    }
     std::fs::write(page_path(), page()).expect("docs/reliability.md is written");
+}
+
+/// Copies a result that is there.
+fn keep(folder: &Path, name: &str, to: &Path) {
+    let from = folder.join(name);
+    if from.exists() {
+        std::fs::copy(from, to).expect("the results are copied");
+    }
 }
 
 pub fn page_path() -> PathBuf {
@@ -78,6 +107,7 @@ fn results() -> (Vec<Machine>, Vec<Figure>) {
             }
         }
     }
+    figures.extend(fuzzed::all(&root().join("docs/reliability/fuzz")));
     (machines, figures)
 }
 
@@ -99,8 +129,8 @@ pub fn page() -> String {
     let mut page = String::from(
         "# Reliability and security, requirement by requirement\n\n\
          Made by `scripts/faults --report` from `docs/reliability/`, never by hand. Figures are those of\n\
-         `scripts/faults --all` and `scripts/soak`, with the same fault done to Debian's stunnel4 in the same\n\
-         run where it can be driven through it. Tests are those of `scripts/test`, which fail when the bar is\n\
+         `scripts/faults --all`, `scripts/soak` and `scripts/fuzz`, with the same fault done to Debian's\n\
+         stunnel4 in the same run where it can be driven through it. Tests are those of `scripts/test`, which fail when the bar is\n\
          missed.\n\n",
     );
     page += "Seen on:\n\n| date | kernel | cores | OpenSSL | stunnel4 | pskgate |\n| --- | --- | --- | --- | --- | --- |\n";
@@ -177,6 +207,7 @@ pub fn page() -> String {
             }
         }
     }
+    page += &tested::section(&root());
     page += "\n## Tests\n";
     for one in requirements.iter().filter(|one| !one.tests.is_empty()) {
         let _ = write!(page, "\n### {}\n\n", one.id);

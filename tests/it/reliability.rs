@@ -9,8 +9,14 @@ use crate::harness::root;
 #[path = "../faults/figure.rs"]
 mod figure;
 #[allow(dead_code)]
+#[path = "../faults/fuzzed.rs"]
+mod fuzzed;
+#[allow(dead_code)]
 #[path = "../faults/report.rs"]
 mod report;
+#[allow(dead_code)]
+#[path = "../faults/tested.rs"]
+mod tested;
 
 /// Every id of the requirements: the findings, and what is asked of protocol, keys and load.
 fn ids() -> BTreeSet<String> {
@@ -48,6 +54,12 @@ fn every_test_that_is_named_exists_and_whatever_has_none_says_so() {
             assert!(text.contains(&format!("fn {name}(")), "{test} is not there");
         }
     }
+}
+
+#[test]
+fn every_mistake_that_no_test_notices_is_explained() {
+    let open = tested::unexplained(&root());
+    assert!(open.is_empty(), "docs/reliability/mutants/explained.txt has no word of {open:#?}");
 }
 
 #[test]

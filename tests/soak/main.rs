@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, unreachable_pub)]
 #![allow(dead_code, unused_imports)]
 
+mod endure;
 #[path = "../faults/figure.rs"]
 mod figure;
 #[path = "../it/harness/mod.rs"]
@@ -135,7 +136,8 @@ struct State {
 
 struct Site {
     server: Pskgate,
-    _clients: [Pskgate; 2],
+    /// That of the members, and that of the guest.
+    clients: [Pskgate; 2],
     /// Where members and guests connect.
     member: SocketAddr,
     guest: SocketAddr,
@@ -172,7 +174,7 @@ impl Site {
         let server = start(gate, port);
         let (of_member, member) = client(port, IDENTITY, KEY);
         let (of_guest, guest) = client(port, GUEST, OTHER_KEY);
-        Self { server, _clients: [of_member, of_guest], member, guest, backend, port, extra }
+        Self { server, clients: [of_member, of_guest], member, guest, backend, port, extra }
     }
 
     fn text(backend: &Backend, port: u16, extra: u16, state: State) -> String {
@@ -249,6 +251,12 @@ fn figures(id: &str, about: &str, seen: Vec<Measure>) -> impl Iterator<Item = Fi
 }
 
 fn main() {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let [_, minutes] = &words[..]
+        && words[0] == "--minutes"
+    {
+        return for_minutes(minutes.parse().expect("a number of minutes"));
+    }
     let mut numbers = std::env::args().skip(1).filter_map(|text| text.parse::<usize>().ok());
     let (reloads, revocations) = (numbers.next().unwrap_or(1000), numbers.next().unwrap_or(100));
     let site = Site::new();
@@ -278,16 +286,40 @@ fn main() {
     let (storm, cuts) = (format!("a key, an option or an address each time; {load}"), load);
     let all: Vec<Figure> =
         figures("L5", &storm, of_reloads).chain(figures("K6", cuts, of_revocations)).collect();
-    for one in &all {
-        let mark = if one.is_met() { "ok  " } else { "MISS" };
-        let seen = format!("{} {}", one.pskgate, one.unit);
-        println!("{mark} {:<44} {seen:>14}   must be {}", one.what, one.bar);
-    }
     let size = if reloads >= 1000 { Size::Full } else { Size::Quick };
-    results::write(&results::folder(size), "L5-soak", &all);
     // Whoever exits in this way drops nothing, and its programs would run on.
     drop(site);
+    tell(&all, size, "L5-soak");
+}
+
+/// Prints figures, keeps them, and ends with 1 if one is missed.
+fn tell(all: &[Figure], size: Size, name: &str) {
+    for one in all {
+        let mark = if one.is_met() { "ok  " } else { "MISS" };
+        let seen = format!("{} {}", one.pskgate, one.unit);
+        println!("{mark} {:<52} {seen:>14}   must be {}", one.what, one.bar);
+    }
+    results::write(&results::folder(size), name, all);
     std::process::exit(i32::from(!all.iter().all(Figure::is_met)));
+}
+
+fn for_minutes(minutes: u64) {
+    let site = Site::new();
+    let book = Book::default();
+    let mut seen = endure::endure(&site, &book, minutes);
+    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as f64;
+    seen.extend([
+        measure("answers to members, all exact", "", Bar::AtLeast(1000.0), count(&book.asked)),
+        measure("members refused", "", Bar::Exactly(0.0), count(&book.refused)),
+        measure("members reset or cut", "", Bar::Exactly(0.0), count(&book.reset)),
+        measure("wrong bytes", "", Bar::Exactly(0.0), count(&book.wrong)),
+    ]);
+    drop(site);
+    let about = "for minutes, with reloads, revocations, resets and half-closes: 9 who come and go, 50 \
+                 sessions that stay";
+    let all: Vec<Figure> = figures("L5", about, seen).collect();
+    let size = if minutes >= 30 { Size::Full } else { Size::Quick };
+    tell(&all, size, "L5-soak-minutes");
 }
 
 /// Each reload changes one of a key, an option and an address, and is waited for until that is seen.

@@ -16,7 +16,7 @@ fn native_addresses_are_understood_in_one_way_only() {
         ("127.0.0.1:3001", "127.0.0.1:3001"),
         ("plc.example:3001", "plc.example:3001"),
         ("[::1]:3001", "[::1]:3001"),
-        ("[fe80::1%eth0]:1", "fe80::1%eth0:1"),
+        ("[fe80::1%eth0]:1", "[fe80::1%eth0]:1"),
         ("*:3001", "3001"),
         ("unix:/run/a", "/run/a"),
         ("unix:a.sock", "a.sock"),
@@ -35,6 +35,9 @@ fn native_addresses_are_understood_in_one_way_only() {
         ("fe80::1", AddressError::Ambiguous { suggestion: Some("[fe80::1]:PORT".into()) }),
         ("1:2:3", AddressError::Ambiguous { suggestion: None }),
         ("[PLC]:3001", AddressError::Brackets("PLC".into())),
+        ("[fe80::1%]:1", AddressError::Brackets("fe80::1%".into())),
+        ("[fe80::1%a b]:1", AddressError::Brackets("fe80::1%a b".into())),
+        ("[fe80::1%../x]:1", AddressError::Brackets("fe80::1%../x".into())),
         ("[::1]", AddressError::OnlyHost("[::1]".into())),
         ("127.0.0.256:1", AddressError::BadHost("127.0.0.256".into())),
         ("a b:1", AddressError::BadHost("a b".into())),
@@ -77,7 +80,9 @@ fn services_are_known_by_name_and_alias_for_tcp_only() {
 
 #[test]
 fn what_is_shown_can_be_read_again() {
-    for text in ["3001", "127.0.0.1:3001", "[::1]:3001", "plc.example:1", "/run/a"] {
+    for text in
+        ["3001", "127.0.0.1:3001", "[::1]:3001", "[fe80::1%eth0]:3001", "plc.example:1", "/run/a"]
+    {
         let once = parse_native(text, Role::Listen).unwrap();
         assert_eq!(parse_native(&once.to_string(), Role::Listen).unwrap(), once);
     }

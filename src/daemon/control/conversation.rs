@@ -233,5 +233,7 @@ fn too_long() -> Wrong {
     Wrong::Request("a request has at most 4096 bytes")
 }
 
+#[cfg(all(unix, any(test, fuzzing)))]
+pub(crate) mod fuzzing;
 #[cfg(test)]
 mod tests;

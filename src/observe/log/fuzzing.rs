@@ -1,0 +1,157 @@
+//! What must hold of every line that is logged.
+
+use super::*;
+use crate::config::model::Mode;
+use crate::fuzzing::{Parts, assert_plain};
+use crate::observe::event::{Manner, Terms};
+use crate::observe::syslog;
+use crate::secrets::escape;
+
+const FORMATS: [LogFormat; 3] = [LogFormat::Human, LogFormat::Json, LogFormat::Stunnel];
+
+/// An event as each output gets it: one line, which steers nothing, and which says what it is about.
+pub(crate) fn check(event: &Event<'_>, scope: Scope<'_>) {
+    let fields = Fields(event).to_string();
+    let fields: Map<String, Value> = match serde_json::from_str(&fields) {
+        Ok(fields) => fields,
+        Err(error) => panic!("{error}: {fields}"),
+    };
+    for format in FORMATS {
+        event.lines(format, scope, &mut |level, text| {
+            let record = Record {
+                level: Some(level as u8),
+                event: event.name().into(),
+                service: scope.service.map(str::to_owned),
+                session: scope.session,
+                fields: fields.clone(),
+                message: text.to_string(),
+            };
+            one(&record, format);
+        });
+    }
+}
+
+fn one(record: &Record, format: LogFormat) {
+    let line = record.render(format);
+    let Some(body) = line.strip_suffix('\n') else { panic!("no end: {line:?}") };
+    assert_plain(body);
+    if format == LogFormat::Json {
+        let read: Value = match serde_json::from_str(body) {
+            Ok(read) => read,
+            Err(error) => panic!("{error}: {body}"),
+        };
+        assert_eq!(read["message"], *record.message);
+        assert_eq!(read["event"], *record.event);
+        for (name, value) in &record.fields {
+            assert_eq!(&read[name], value, "{name}");
+        }
+        let names = ["time", "level", "event", "service", "session", "message"];
+        let own = record.fields.keys().filter(|name| !names.contains(&name.as_str())).count();
+        assert_eq!(own, record.fields.len(), "an event's value hides one of every line's: {body}");
+    }
+    let rest = text_of(&line, format);
+    assert!(body.ends_with(rest));
+
+    let sent = syslog::entry(3, record.level(), "gate", rest);
+    let text = match std::str::from_utf8(&sent) {
+        Ok(text) => text,
+        Err(error) => panic!("{error}: {:?}", String::from_utf8_lossy(&sent)),
+    };
+    assert_plain(text);
+    assert!(text.starts_with('<') && text.len() <= 2048, "{text}");
+
+    let service = record.service.as_deref();
+    let sent = journal::encoded(&record.event, service, record.session, &record.fields);
+    let Ok(text) = String::from_utf8(sent) else { panic!("not UTF-8") };
+    let mut count = 0;
+    for line in text.split_terminator('\n') {
+        assert_plain(line);
+        let name = line.split_once('=').map(|(name, _)| name);
+        let good = |c: char| c.is_ascii_uppercase() || c == '_';
+        assert!(name.is_some_and(|name| name.starts_with("PSKGATE_") && name.chars().all(good)));
+        count += 1;
+    }
+    let wanted = 1 + usize::from(service.is_some()) + usize::from(record.session.is_some());
+    assert_eq!(count, wanted + record.fields.len(), "{text}");
+}
+
+/// Any event, with any bytes wherever a stranger, the system or the operator has a word in it.
+pub fn log_lines(data: &[u8]) {
+    let mut parts = Parts(data);
+    let (kind, numbers) = (parts.byte(), parts.byte());
+    let identity = parts.part().repeat(1 + usize::from(numbers / 64));
+    let shown = escape(&identity);
+    let (one, two, three) = (parts.text(), parts.text(), parts.text());
+    let service = parts.text();
+    let scope = Scope {
+        service: (!service.is_empty()).then_some(&service),
+        session: (numbers & 1 == 1).then_some(u64::from(numbers)),
+        level: None,
+    };
+    let (first, second, third): (&dyn fmt::Display, &dyn fmt::Display, &dyn fmt::Display) =
+        (&one, &two, &three);
+    let who: &dyn fmt::Display = &shown;
+    // What is shown of an identity steers nothing even before a line is made of it.
+    assert_plain(&format!("{who}{who:#}"));
+    assert!(identity.len() > 64 || !format!("{who}").contains("bytes)"), "{who}");
+    let error = io::Error::other(three.clone());
+    let terms = Terms { version: &one, suite: &two, group: Some(&three) };
+    let age = Duration::from_millis(numbers.into());
+    let mode = if numbers & 2 == 0 { Mode::Server } else { Mode::Client };
+    let manner = [Manner::Closed, Manner::Reset, Manner::LocalReset, Manner::RemoteReset]
+        [usize::from(numbers % 4)];
+    let (up, down) = (u64::from(numbers), u64::MAX);
+    let event = match kind % 24 {
+        0 => Event::Refused { peer: first, who: Some(who), cause: second, name: "wrong-key" },
+        1 => Event::HandshakeFailed {
+            peer: first,
+            who,
+            target: second,
+            cause: third,
+            name: "refused",
+        },
+        2 => Event::Secured {
+            mode,
+            who,
+            version: &one,
+            suite: &two,
+            bits: -1,
+            group: Some((&three, 7)),
+        },
+        3 => Event::Presenting { who, name: (numbers & 4 == 0).then_some(&one) },
+        4 => Event::Opened { peer: first, who, terms, target: second },
+        5 => Event::Closed {
+            level: Level::Info,
+            mode,
+            peer: first,
+            who,
+            target: second,
+            complete: numbers & 4 == 0,
+            end: third,
+            name: "complete",
+            manner,
+            up,
+            down,
+            age,
+        },
+        6 => Event::Listed { who, peer: first, terms, target: second, age, up, down },
+        7 => Event::Full { peer: first, who, what: &two, most: numbers.into() },
+        8 => Event::Unreachable { peer: first, error: second },
+        9 => Event::Unresolved { target: first, error: second },
+        10 => Event::ConnectFailed { address: first, error: &error },
+        11 => Event::Begun { banner: &one },
+        12 => Event::Ordered { what: first, who: second },
+        13 => Event::Denied { what: first, who: second },
+        14 => Event::Finding { level: Level::Warning, text: first },
+        15 => Event::KeysChanged { changes: who },
+        16 => Event::ReloadFailed { who: &one, error: second },
+        17 => Event::Draining { signal: &one, limit: age },
+        18 => Event::Listening { address: first, descriptor: -1, still: false },
+        19 => Event::Connected { address: first, local: second },
+        20 => Event::ChildEnded { pid: numbers.into(), end: first },
+        21 => Event::Controlled { path: first },
+        22 => Event::NotAllowed { peer: first },
+        _ => Event::Stopped { totals: first },
+    };
+    check(&event, scope);
+}
