@@ -9,6 +9,7 @@ mod control;
 mod daemon;
 mod dead_peers;
 mod differential;
+mod dist;
 mod doctor;
 mod dropin;
 mod effective;
