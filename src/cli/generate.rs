@@ -107,13 +107,22 @@ fn collect(command: &clap::Command, made: &mut Vec<Page>) {
     let mut text = Vec::new();
     // A vector takes everything.
     let _ = man.render(&mut text);
-    let mut text = String::from_utf8_lossy(&text).replace("\n.SH EXTRA\n", "\n.SH NOTES\n");
+    let mut text = with_notes(&String::from_utf8_lossy(&text));
     text += match is_first {
         true => SECTIONS,
         false => ".SH \"SEE ALSO\"\n\\fBpskgate\\fR(1), \\fBpskgate.toml\\fR(5)\n",
     };
     made.push(Page { file: man.get_filename(), text });
     command.get_subcommands().filter(|one| !one.is_hide_set()).for_each(|one| collect(one, made));
+}
+
+/// What stands below a command's help, as notes: line for line, for some of them are commands to copy. The
+/// exit codes have a section of their own.
+fn with_notes(text: &str) -> String {
+    let Some((body, extra)) = text.split_once("\n.SH EXTRA\n") else { return text.into() };
+    let paragraphs = extra.trim_end().split("\n\n").filter(|one| !one.starts_with("Exit codes:"));
+    let notes: Vec<_> = paragraphs.map(|one| one.replace('\n', "\n.br\n")).collect();
+    format!("{body}\n.SH NOTES\n{}\n", notes.join("\n.PP\n"))
 }
 
 fn no_such_page(wanted: &str) -> Refusal {

@@ -132,7 +132,7 @@ fn metrics() -> BTreeMap<String, BTreeSet<String>> {
     let (backend, at) = (Backend::echo(), local(free_port()));
     let rules = format!("identities.{IDENTITY}.expires = 2999-12-31\n");
     let text = format!("[http]\nlisten = \"{at}\"\n{}", server_toml(backend.address(), &rules));
-    let gate = Gate::new().toml(&text).start();
+    let mut gate = Gate::new().toml(&text).start();
     let port = gate.address("tls").port();
     let client = client_of(port);
     let plain = echo_through(&client);
@@ -141,6 +141,8 @@ fn metrics() -> BTreeMap<String, BTreeSet<String>> {
     drop(std::net::TcpStream::connect(local(port)).unwrap());
     gate.wait_logged("session closed");
     gate.wait_logged("handshake refused");
+    gate.process().signal(Signal::HUP);
+    gate.wait_logged("reloaded");
     let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     until("every counter", PATIENCE, || {
         for line in get(at, "/metrics").body.lines().filter(|line| !line.starts_with('#')) {
