@@ -6,6 +6,7 @@ mod control_client;
 mod demo;
 mod doctor;
 mod explain;
+mod generate;
 mod key_line;
 mod keygen;
 mod keys;
@@ -116,6 +117,9 @@ enum Command {
     Reload(control_client::Which),
     /// End one session, or all of an identity
     Kick(kick::Arguments),
+    /// Print manual pages, completions for a shell, or the schema of the TOML
+    #[command(subcommand)]
+    Generate(generate::Command),
     /// Run both ends and an echo on loopback with a fresh key, and show what came of it
     Demo,
     /// Print the version, and the OpenSSL it was built with and runs with
@@ -188,6 +192,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Sessions(arguments)) => asked(sessions::main(&arguments)),
         Some(Command::Reload(which)) => asked(reload::main(&which)),
         Some(Command::Kick(arguments)) => asked(kick::main(&arguments)),
+        Some(Command::Generate(command)) => generate::main(&command),
         Some(Command::Demo) => demo::main(),
         Some(Command::Version) => version::main(),
         None => exit::USAGE,

@@ -15,6 +15,7 @@ pub mod load;
 pub mod manual;
 pub mod model;
 pub mod options;
+pub mod schema;
 mod stunnel;
 mod toml;
 mod validate;

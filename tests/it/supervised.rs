@@ -535,14 +535,27 @@ fn json_lines_are_one_object_each_and_say_what_they_are_about() {
     assert_eq!(of("handshake-refused")[2]["identity"], IDENTITY);
 }
 
-/// The units of `examples/systemd`, with the program where it is, as this instance.
-fn units(folder: &Path) -> Vec<String> {
+#[test]
+fn the_units_in_stunnel_s_place_are_what_systemd_takes() {
+    let folder = TempDir::new().unwrap();
+    let names = units("debian-stunnel/systemd", folder.path());
+    assert_eq!(names, ["stunnel.target", "stunnel@plc.service"]);
+    for name in &names {
+        let unit = format!("./{name}");
+        let (good, said) = systemd_analyze(folder.path(), &["verify", "--man=no", &unit]);
+        assert!(good && !said.contains(&**name), "{said}");
+    }
+}
+
+/// The units of a folder in `dist`, with the program where it is, as this instance.
+fn units(of: &str, folder: &Path) -> Vec<String> {
     let mut names = Vec::new();
-    for entry in std::fs::read_dir(root().join("examples/systemd")).unwrap() {
+    for entry in std::fs::read_dir(root().join("dist").join(of)).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_str().unwrap().replace('@', "@plc");
         let text = std::fs::read_to_string(&path).unwrap();
-        let text = text.replace("/usr/bin/pskgate", env!("CARGO_BIN_EXE_pskgate"));
+        let program = env!("CARGO_BIN_EXE_pskgate");
+        let text = text.replace("/usr/bin/pskgate", program).replace("/usr/bin/stunnel4", program);
         std::fs::write(folder.join(&name), text).unwrap();
         names.push(name);
     }
@@ -562,14 +575,16 @@ fn systemd_analyze(folder: &Path, arguments: &[&str]) -> (bool, String) {
 #[test]
 fn the_units_are_what_systemd_takes_and_expose_little() {
     let folder = TempDir::new().unwrap();
-    let names = units(folder.path());
-    assert_eq!(names, ["pskgate.service", "pskgate@plc.service", "pskgate@plc.socket"]);
+    let names = units("systemd", folder.path());
+    let wanted = ["pskgate.service", "pskgate.target", "pskgate@plc.service", "pskgate@plc.socket"];
+    assert_eq!(names, wanted);
+    let services: Vec<&String> = names.iter().filter(|name| name.ends_with(".service")).collect();
     for name in &names {
         let (good, said) =
             systemd_analyze(folder.path(), &["verify", "--man=no", &format!("./{name}")]);
         assert!(good && !said.contains(&**name), "{said}");
     }
-    for name in &names[..2] {
+    for name in &services {
         let unit = format!("./{name}");
         let arguments = ["security", "--offline=yes", "--no-pager", &unit];
         let (_, said) = systemd_analyze(folder.path(), &arguments);
@@ -585,6 +600,6 @@ fn the_units_are_what_systemd_takes_and_expose_little() {
         let lines = text.lines().filter(|line| line.contains('=') && !line.starts_with('#'));
         lines.skip(1).map(|line| line.replace("%i", "pskgate")).collect::<Vec<_>>()
     };
-    let template = settings(&names[1]).join("\n").replace("=pskgate-pskgate", "=pskgate");
-    assert_eq!(settings(&names[0]).join("\n"), template);
+    let template = settings(services[1]).join("\n").replace("=pskgate-pskgate", "=pskgate");
+    assert_eq!(settings(services[0]).join("\n"), template);
 }

@@ -1,0 +1,150 @@
+//! `generate`: what goes beside the program, made by it, so that each fits this version: its manual
+//! pages, completions for shells, and the schema of its TOML for editors.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use clap::CommandFactory as _;
+use clap_complete::Shell;
+use clap_mangen::Man;
+
+use super::refusal::Refusal;
+use super::{Arguments, exit, say};
+use crate::config::options::nearest;
+use crate::config::schema::schema;
+use crate::secrets::escape;
+
+/// What no table of options knows: signals, files, environment.
+const SECTIONS: &str = include_str!("generate/sections.roff");
+/// Written by hand; a test compares it with the table of options.
+const CONFIGURATION: &str = include_str!("../../docs/man/pskgate.toml.5");
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// Print a manual page, or write all of them into a folder
+    #[command(after_help = "To read one here: pskgate generate man pskgate.toml | man -l -")]
+    Man {
+        /// Such as pskgate-check, or pskgate.toml for the configuration
+        #[arg(default_value = "pskgate")]
+        page: String,
+        /// Write every page into this folder, which is made if need be
+        #[arg(short, long, value_name = "FOLDER", conflicts_with = "page")]
+        output: Option<PathBuf>,
+    },
+    /// Print completions for a shell
+    #[command(after_help = "\
+bash:        pskgate generate completions bash > /usr/share/bash-completion/completions/pskgate
+zsh:         pskgate generate completions zsh > /usr/local/share/zsh/site-functions/_pskgate
+fish:        pskgate generate completions fish > ~/.config/fish/completions/pskgate.fish
+powershell:  pskgate generate completions powershell >> $PROFILE")]
+    Completions {
+        /// Whose
+        shell: Shell,
+    },
+    /// Print the JSON Schema of the TOML, for editors
+    #[command(after_help = "\
+An editor with a language server for TOML completes and checks a configuration whose first line is:
+
+    #:schema ./pskgate.schema.json
+
+with the path of a file that has this output.")]
+    Schema,
+}
+
+pub(super) fn main(command: &Command) -> u8 {
+    match command {
+        Command::Man { page, output: None } => match pages().iter().find(|one| one.is(page)) {
+            Some(page) => say(page.text.trim_end()),
+            None => no_such_page(page).tell(),
+        },
+        Command::Man { output: Some(folder), .. } => match write(folder) {
+            Ok(()) => exit::OK,
+            Err(refusal) => refusal.tell(),
+        },
+        Command::Completions { shell } => {
+            let mut made = Vec::new();
+            clap_complete::generate(*shell, &mut Arguments::command(), "pskgate", &mut made);
+            say(String::from_utf8_lossy(&made).trim_end())
+        }
+        Command::Schema => say(schema().trim_end()),
+    }
+}
+
+struct Page {
+    /// With its section: `pskgate-check.1`.
+    file: String,
+    text: String,
+}
+
+impl Page {
+    fn is(&self, name: &str) -> bool {
+        self.file == name || self.name() == name
+    }
+
+    fn name(&self) -> &str {
+        self.file.rsplit_once('.').map_or(&self.file, |(name, _)| name)
+    }
+}
+
+/// Every page: one a command, and the configuration's.
+fn pages() -> Vec<Page> {
+    // `pskgate help` is no command to read about.
+    let mut command = Arguments::command().disable_help_subcommand(true);
+    command.build();
+    let mut made = Vec::new();
+    collect(&command, &mut made);
+    made.push(Page { file: "pskgate.toml.5".into(), text: CONFIGURATION.into() });
+    made
+}
+
+fn collect(command: &clap::Command, made: &mut Vec<Page>) {
+    let is_first = made.is_empty();
+    // The same text wherever and whenever it is made: no date.
+    let man = Man::new(command.clone())
+        .date("")
+        .manual("pskgate")
+        .source(concat!("pskgate ", env!("CARGO_PKG_VERSION")));
+    let mut text = Vec::new();
+    // A vector takes everything.
+    let _ = man.render(&mut text);
+    let mut text = with_notes(&String::from_utf8_lossy(&text));
+    text += match is_first {
+        true => SECTIONS,
+        false => ".SH \"SEE ALSO\"\n\\fBpskgate\\fR(1), \\fBpskgate.toml\\fR(5)\n",
+    };
+    made.push(Page { file: man.get_filename(), text });
+    command.get_subcommands().filter(|one| !one.is_hide_set()).for_each(|one| collect(one, made));
+}
+
+/// What stands below a command's help, as notes: line for line, for some of them are commands to copy. The
+/// exit codes have a section of their own.
+fn with_notes(text: &str) -> String {
+    let Some((body, extra)) = text.split_once("\n.SH EXTRA\n") else { return text.into() };
+    let paragraphs = extra.trim_end().split("\n\n").filter(|one| !one.starts_with("Exit codes:"));
+    let notes: Vec<_> = paragraphs.map(|one| one.replace('\n', "\n.br\n")).collect();
+    format!("{body}\n.SH NOTES\n{}\n", notes.join("\n.PP\n"))
+}
+
+fn no_such_page(wanted: &str) -> Refusal {
+    let pages = pages();
+    let help = match nearest(wanted, pages.iter().map(Page::name)) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => {
+            let all: Vec<_> = pages.iter().map(Page::name).collect();
+            format!("there are: {}", all.join(", "))
+        }
+    };
+    let wanted = escape(wanted.as_bytes());
+    Refusal::new(exit::USAGE, format!("there is no manual page {wanted}; {help}"))
+}
+
+fn write(folder: &Path) -> Result<(), Refusal> {
+    std::fs::create_dir_all(folder).map_err(|error| Refusal::unwritten(folder, &error))?;
+    for page in pages() {
+        let path = folder.join(&page.file);
+        std::fs::File::create(&path)
+            .and_then(|mut file| file.write_all(page.text.as_bytes()))
+            .map_err(|error| Refusal::unwritten(&path, &error))?;
+    }
+    Ok(())
+}
