@@ -16,6 +16,8 @@ mod progress;
 mod refusal;
 mod reload;
 mod run;
+#[cfg(windows)]
+mod service;
 mod sessions;
 mod status;
 mod stunnel;
@@ -116,6 +118,10 @@ enum Command {
     Reload(control_client::Which),
     /// End one session, or all of an identity
     Kick(kick::Arguments),
+    /// Run as a service of Windows: install, start, stop, uninstall
+    #[cfg(windows)]
+    #[command(subcommand)]
+    Service(service::Command),
     /// Run both ends and an echo on loopback with a fresh key, and show what came of it
     Demo,
     /// Print the version, and the OpenSSL it was built with and runs with
@@ -159,7 +165,7 @@ impl From<FormatName> for Format {
 /// Does what the arguments ask for and says how it went.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     // The system's OpenSSL keeps the system's policy, which is in that file.
-    if cfg!(any(feature = "vendored", windows)) {
+    if version::OPENSSL_INSIDE || cfg!(windows) {
         crate::sys::openssl::ignore_config_file();
     }
     // Every command but `version` may hold keys.
@@ -188,6 +194,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Sessions(arguments)) => asked(sessions::main(&arguments)),
         Some(Command::Reload(which)) => asked(reload::main(&which)),
         Some(Command::Kick(arguments)) => asked(kick::main(&arguments)),
+        #[cfg(windows)]
+        Some(Command::Service(command)) => service::main(&command),
         Some(Command::Demo) => demo::main(),
         Some(Command::Version) => version::main(),
         None => exit::USAGE,
@@ -217,6 +225,10 @@ fn show(report: &Report) {
 }
 
 fn complain(text: &str) {
+    #[cfg(windows)]
+    if crate::sys::service::is_running() {
+        service::complain(text);
+    }
     // There is no place left to complain to when this fails.
     let _ = writeln!(std::io::stderr(), "{}", text.trim_end());
 }
