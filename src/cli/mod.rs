@@ -17,6 +17,8 @@ mod progress;
 mod refusal;
 mod reload;
 mod run;
+#[cfg(windows)]
+mod service;
 mod sessions;
 mod status;
 mod stunnel;
@@ -120,6 +122,10 @@ enum Command {
     /// Print manual pages, completions for a shell, or the schema of the TOML
     #[command(subcommand)]
     Generate(generate::Command),
+    /// Run as a service of Windows: install, start, stop, uninstall
+    #[cfg(windows)]
+    #[command(subcommand)]
+    Service(service::Command),
     /// Run both ends and an echo on loopback with a fresh key, and show what came of it
     Demo,
     /// Print the version, and the OpenSSL it was built with and runs with
@@ -163,7 +169,7 @@ impl From<FormatName> for Format {
 /// Does what the arguments ask for and says how it went.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     // The system's OpenSSL keeps the system's policy, which is in that file.
-    if cfg!(any(feature = "vendored", windows)) {
+    if version::OPENSSL_INSIDE || cfg!(windows) {
         crate::sys::openssl::ignore_config_file();
     }
     // Every command but `version` may hold keys.
@@ -193,6 +199,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Reload(which)) => asked(reload::main(&which)),
         Some(Command::Kick(arguments)) => asked(kick::main(&arguments)),
         Some(Command::Generate(command)) => generate::main(&command),
+        #[cfg(windows)]
+        Some(Command::Service(command)) => service::main(&command),
         Some(Command::Demo) => demo::main(),
         Some(Command::Version) => version::main(),
         None => exit::USAGE,
@@ -222,6 +230,10 @@ fn show(report: &Report) {
 }
 
 fn complain(text: &str) {
+    #[cfg(windows)]
+    if crate::sys::service::is_running() {
+        service::complain(text);
+    }
     // There is no place left to complain to when this fails.
     let _ = writeln!(std::io::stderr(), "{}", text.trim_end());
 }

@@ -205,15 +205,7 @@ pub(super) fn start(source: Source, habits: Habits) -> u8 {
         Err(error) => return habits.give_up(exit::CONFIG, &error.to_string()),
     };
     #[cfg(not(unix))]
-    let bound = {
-        let process = &config.process;
-        let account = process.account.user.is_some() || process.account.group.is_some();
-        if account || process.chroot.is_some() {
-            let text = "users, groups and other root directories are for Unix: remove them";
-            return habits.give_up(exit::CONFIG, text);
-        }
-        plan.bind()
-    };
+    let bound = plan.bind();
     #[cfg_attr(not(unix), allow(unused_mut))]
     let mut bound = match bound {
         Ok(bound) => bound,

@@ -97,6 +97,10 @@ pub fn survey_text(
 ) -> (Option<Config>, Report) {
     let mut report = Report::default();
     let draft = read(text, name, base, format, &mut report);
+    #[cfg(windows)]
+    if let Some(draft) = &draft {
+        super::windows::judge(draft, &mut report);
+    }
     let config = draft.and_then(|draft| validate::validate(&draft, &mut report));
     report.sort();
     (config, report)

@@ -20,6 +20,8 @@ mod stunnel;
 mod toml;
 mod validate;
 mod value;
+#[cfg(any(windows, test))]
+mod windows;
 pub mod wires;
 
 pub use load::{Format, load, load_text, survey, survey_from, survey_text};

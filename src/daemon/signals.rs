@@ -42,26 +42,46 @@ pub fn listen(sender: &mpsc::Sender<Request>) -> io::Result<Vec<i32>> {
     Ok(numbers)
 }
 
-/// Sends on Ctrl-C, Ctrl-Break and the closing of the console.
+/// Sends on Ctrl-C, Ctrl-Break and the closing of the console, and what the service manager orders.
 ///
 /// # Errors
 /// The system does not let the process listen.
 #[cfg(windows)]
 pub fn listen(sender: &mpsc::Sender<Request>) -> io::Result<Vec<i32>> {
+    use crate::sys::service::{self, Order};
     use tokio::signal::windows::{ctrl_break, ctrl_c, ctrl_close};
     let (mut c, mut brk, mut close) = (ctrl_c()?, ctrl_break()?, ctrl_close()?);
+    let mut orders = service::orders();
     let sender = sender.clone();
     tokio::spawn(async move {
         loop {
-            let name = tokio::select! {
-                _ = c.recv() => "Ctrl-C",
-                _ = brk.recv() => "Ctrl-Break",
-                _ = close.recv() => "console closed",
+            let request = tokio::select! {
+                _ = c.recv() => Request::Stop("Ctrl-C"),
+                _ = brk.recv() => Request::Stop("Ctrl-Break"),
+                _ = close.recv() => Request::Stop("console closed"),
+                order = next(&mut orders) => match order {
+                    Order::Stop(why) => Request::Stop(why),
+                    Order::Reload => Request::Reload("the service manager"),
+                },
             };
-            if sender.send(Request::Stop(name)).await.is_err() {
+            if sender.send(request).await.is_err() {
                 return;
             }
         }
     });
     Ok(Vec::new())
+}
+
+/// The next order of the service manager, where there is one. Cancel safe.
+#[cfg(windows)]
+async fn next(
+    orders: &mut Option<mpsc::UnboundedReceiver<crate::sys::service::Order>>,
+) -> crate::sys::service::Order {
+    match orders.as_mut() {
+        Some(orders) => match orders.recv().await {
+            Some(order) => order,
+            None => std::future::pending().await,
+        },
+        None => std::future::pending().await,
+    }
 }

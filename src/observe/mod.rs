@@ -11,30 +11,36 @@ pub mod prometheus;
 pub mod status;
 #[cfg(unix)]
 pub mod syslog;
-#[cfg(not(unix))]
+#[cfg(windows)]
 pub mod syslog {
-    //! Only Unix has one.
+    //! In syslog's place: the event log, to which a service without a log file says what it would say
+    //! on standard error.
 
     use crate::config::model::LogConfig;
+    use crate::sys::{event_log::EventLog, service};
 
-    /// A connection that there never is.
+    /// An open event log.
     #[derive(Debug)]
-    pub struct Syslog(());
+    pub struct Syslog(EventLog);
 
     impl Syslog {
-        /// None.
-        pub fn open(_: &LogConfig) -> Option<Self> {
-            None
+        /// Opens it, if this process is a service and has no log file.
+        pub fn open(config: &LogConfig) -> Option<Self> {
+            let wanted = service::is_running() && config.output.is_none();
+            wanted.then(|| EventLog::open("pskgate".as_ref()).ok().map(Self)).flatten()
         }
 
         pub(super) fn renamed(self, _: &LogConfig) -> Self {
             self
         }
 
-        pub(super) fn put(&mut self, _: u8, _: &str) {}
+        pub(super) fn put(&mut self, level: u8, text: &str) {
+            // A log that takes no more has nobody to tell so.
+            let _ = self.0.put(level, text);
+        }
     }
 }
-#[cfg(not(unix))]
+#[cfg(windows)]
 pub mod journal {
     //! Only Linux has one.
 

@@ -11,8 +11,6 @@ use zeroize::Zeroizing;
 use super::key::{Identity, Key, MAX_IDENTITY, MAX_KEY, MIN_KEY, escape};
 use crate::sys::file::open_regular;
 
-#[cfg(unix)]
-use super::OnLoosePermissions;
 use super::{Entry, IdentityRule, Known, OnDuplicate, Rules};
 
 /// The largest key file that is read: room for 100,000 identities with 64-byte keys.
@@ -186,7 +184,10 @@ pub(super) fn open(
     if meta.len() > MAX_FILE {
         return Err(io::Error::other(format!("it is larger than {} MiB", MAX_FILE >> 20)));
     }
+    #[cfg(unix)]
     permissions(path, &meta, rules, problems);
+    #[cfg(windows)]
+    permissions(path, &file, rules, problems)?;
     // One allocation of the final size: a growing vector would leave unwiped copies behind.
     let mut text = Zeroizing::new(Vec::with_capacity(meta.len() as usize + 1));
     let capacity = text.capacity() as u64;
@@ -200,10 +201,7 @@ pub(super) fn open(
 #[cfg(unix)]
 fn permissions(path: &Path, meta: &fs::Metadata, rules: Rules, problems: &mut Vec<Problem>) {
     use std::os::unix::fs::MetadataExt;
-    let gravity = match rules.permissions {
-        OnLoosePermissions::Refuse => Gravity::Refuses,
-        OnLoosePermissions::Warn => Gravity::Warns,
-    };
+    let gravity = rules.permissions.gravity();
     let mode = meta.mode() & 0o777;
     if mode & 0o027 != 0 {
         let who = match mode {
@@ -224,8 +222,36 @@ fn permissions(path: &Path, meta: &fs::Metadata, rules: Rules, problems: &mut Ve
     }
 }
 
-#[cfg(not(unix))]
-fn permissions(_: &Path, _: &fs::Metadata, _: Rules, _: &mut Vec<Problem>) {}
+#[cfg(windows)]
+fn permissions(
+    path: &Path,
+    file: &fs::File,
+    rules: Rules,
+    problems: &mut Vec<Problem>,
+) -> io::Result<()> {
+    let known = crate::sys::acl::descriptor(file)
+        .and_then(|bytes| crate::sys::acl::loose(&bytes).map_err(io::Error::other));
+    problems.extend(known?.map(|loose| open_to(path, loose, rules)));
+    Ok(())
+}
+
+/// What is said of a file of Windows that a group of strangers may read or change.
+#[cfg(any(windows, test))]
+pub(super) fn open_to(path: &Path, loose: crate::sys::acl::Loose, rules: Rules) -> Problem {
+    let what = match loose.open {
+        crate::sys::acl::Open::Change => "may change",
+        crate::sys::acl::Open::Read => "may read",
+    };
+    let file = path.display();
+    let message = format!("the group {} {what} the key file {file}", loose.group);
+    // By identifiers, which are the same in every language: the owner, the system, administrators.
+    let help = format!(
+        "icacls \"{file}\" /inheritance:r /remove:g \"{}\" /grant:r *S-1-3-4:F *S-1-5-18:F \
+         *S-1-5-32-544:F",
+        loose.account
+    );
+    Problem::new(rules.permissions.gravity(), "loose-permissions", path, message).help(help)
+}
 
 /// Parses a key file's text. What is wrong is added to `problems`; the entries are worth something
 /// only when none of it [refuses](Gravity::Refuses).

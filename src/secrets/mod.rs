@@ -64,6 +64,15 @@ pub enum OnLoosePermissions {
     Warn,
 }
 
+impl OnLoosePermissions {
+    fn gravity(self) -> Gravity {
+        match self {
+            Self::Refuse => Gravity::Refuses,
+            Self::Warn => Gravity::Warns,
+        }
+    }
+}
+
 /// One line of a key file.
 #[derive(Debug)]
 pub struct Entry {

@@ -31,8 +31,9 @@ pub struct Manager {
 pub struct Notify {
     #[cfg(unix)]
     socket: UnixDatagram,
-    #[cfg(not(unix))]
-    nobody: std::convert::Infallible,
+    /// Windows' own, which hears it as the state of its service.
+    #[cfg(windows)]
+    service: (),
 }
 
 /// Where the service manager's descriptors begin.
@@ -74,13 +75,14 @@ pub fn take() -> io::Result<Manager> {
     Ok(Manager { sockets, notify, watchdog: watchdog.map(Duration::from_micros) })
 }
 
-/// There is no such thing here.
+/// Whether Windows' service manager started this process.
 ///
 /// # Errors
 /// None.
-#[cfg(not(unix))]
+#[cfg(windows)]
 pub fn take() -> io::Result<Manager> {
-    Ok(Manager::default())
+    let notify = super::service::is_running().then_some(Ok(Notify { service: () }));
+    Ok(Manager { notify, watchdog: None })
 }
 
 impl Notify {
@@ -112,10 +114,11 @@ impl Notify {
     pub fn send(&self, text: &str) -> io::Result<()> {
         #[cfg(unix)]
         return self.socket.send(text.as_bytes()).map(drop);
-        #[cfg(not(unix))]
+        #[cfg(windows)]
         {
-            let _ = text;
-            match self.nobody {}
+            let () = self.service;
+            super::service::tell(text);
+            Ok(())
         }
     }
 }

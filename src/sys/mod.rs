@@ -6,12 +6,15 @@
 pub mod access;
 #[cfg(unix)]
 pub mod account;
+pub mod acl;
 pub mod clock;
 pub mod cpu;
 #[cfg(unix)]
 pub mod daemon;
 #[cfg(unix)]
 pub mod descriptor;
+#[cfg(windows)]
+pub mod event_log;
 pub mod file;
 pub mod folder_lock;
 pub mod holder;
@@ -28,5 +31,7 @@ pub mod process;
 pub mod replace;
 #[cfg(target_os = "linux")]
 pub mod sandbox;
+#[cfg(windows)]
+pub mod service;
 pub mod socket;
 pub mod usage;

@@ -64,7 +64,7 @@ impl Edit {
         let fresh = Fresh::create(self.folder.join(FRESH)).map_err(|error| self.no_place(error))?;
         let mut file = &fresh.file;
         let loose = match existing(&self.path)? {
-            Some(old) => inherit(file, &old, most)?,
+            Some(old) => inherit(file, &self.path, &old, most)?,
             None => None,
         };
         for piece in pieces {
@@ -129,7 +129,7 @@ fn existing(path: &Path) -> io::Result<Option<Metadata>> {
 
 /// Gives the new file what the old one has, before its first byte. The mode that was too loose to be given.
 #[cfg(unix)]
-fn inherit(fresh: &File, old: &Metadata, most: u32) -> io::Result<Option<u32>> {
+fn inherit(fresh: &File, _: &Path, old: &Metadata, most: u32) -> io::Result<Option<u32>> {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
     let now = fresh.metadata()?;
     if (now.uid(), now.gid()) != (old.uid(), old.gid()) {
@@ -147,9 +147,11 @@ fn inherit(fresh: &File, old: &Metadata, most: u32) -> io::Result<Option<u32>> {
     Ok((mode & !most != 0).then_some(mode))
 }
 
-/// On Windows the folder says who may read what is made in it.
-#[cfg(not(unix))]
-fn inherit(_: &File, _: &Metadata, _: u32) -> io::Result<Option<u32>> {
+/// The list of rights as it is: what is too wide in it is for those to say who read the file.
+#[cfg(windows)]
+fn inherit(fresh: &File, path: &Path, _: &Metadata, _: u32) -> io::Result<Option<u32>> {
+    use super::acl::{descriptor, give};
+    give(fresh, &descriptor(&File::open(path)?)?)?;
     Ok(None)
 }
 

@@ -1,17 +1,18 @@
 //! The program under test, as a process.
 
+use std::ffi::OsString;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::Signal;
 use tempfile::TempDir;
 
 use super::{
-    Backend, IDENTITY, KEY, PATIENCE, Plain, Process, Wire, local, secret, until, write_private,
+    Backend, IDENTITY, KEY, PATIENCE, Plain, Process, Wire, command_of, local, program, secret,
+    until, write_private,
 };
 
 /// A native server service `tls`: TLS in, plain to `connect`. `extra` is more lines of the service.
@@ -88,20 +89,15 @@ impl Gate {
 
     /// Starts it and returns at once.
     pub fn launch(self) -> Pskgate {
-        let binary = env!("CARGO_BIN_EXE_pskgate");
-        let mut command = match (&self.shell, &self.host) {
-            (None, None) => Command::new(binary),
-            (None, Some(host)) => {
-                let mut command = Command::new("ip");
-                command.args(["netns", "exec", host, binary]);
-                command
-            }
+        let before = match (&self.shell, &self.host) {
+            (None, None) => Vec::new(),
+            (None, Some(host)) => ["ip", "netns", "exec", host].map(OsString::from).to_vec(),
             (Some(line), _) => {
-                let mut shell = Command::new("sh");
-                shell.args(["-c", &format!("{line} && exec \"$@\""), "sh", binary]);
-                shell
+                let line = format!("{line} && exec \"$@\"");
+                ["sh", "-c", &line, "sh"].map(OsString::from).to_vec()
             }
         };
+        let mut command = command_of(before.into_iter().chain(program()));
         command.arg("run").arg(&self.file).current_dir(self.folder());
         // Its control socket is nobody else's.
         command.env("RUNTIME_DIRECTORY", self.folder());

@@ -18,8 +18,10 @@ pub mod stunnel;
 pub mod web;
 pub mod wire;
 
+use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -181,6 +183,28 @@ pub fn replace(path: &Path, text: &str) {
 /// The line of a secrets file.
 pub fn secret(identity: &str, key: &str) -> String {
     format!("{identity}:{key}\n")
+}
+
+/// How the program under test is called: as cargo built it, or in the words of `PSKGATE_PROGRAM`, which
+/// may begin with what runs a program of another machine. The last word is the program itself.
+pub fn program() -> Vec<OsString> {
+    match std::env::var("PSKGATE_PROGRAM") {
+        Ok(words) => words.split_whitespace().map(OsString::from).collect(),
+        Err(_) => vec![env!("CARGO_BIN_EXE_pskgate").into()],
+    }
+}
+
+/// The same as a command without arguments.
+pub fn program_command() -> Command {
+    command_of(program())
+}
+
+/// A command of these words.
+pub fn command_of(words: impl IntoIterator<Item = OsString>) -> Command {
+    let mut words = words.into_iter();
+    let mut command = Command::new(words.next().expect("a program"));
+    command.args(words);
+    command
 }
 
 /// The project's root.

@@ -272,7 +272,7 @@ pub struct Finished {
 
 /// Runs pskgate to its end in `folder`.
 pub fn pskgate<S: AsRef<OsStr>>(folder: &std::path::Path, arguments: &[S]) -> Finished {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pskgate"));
+    let mut command = super::program_command();
     command.args(arguments).current_dir(folder).env("RUNTIME_DIRECTORY", folder);
     let mut process = Process::spawn("pskgate", "cargo", &mut command);
     drop(process.stdin.take());

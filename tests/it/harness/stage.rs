@@ -33,7 +33,8 @@ impl Stage {
         // Other users go in and write, where a test is about them.
         let open = std::fs::Permissions::from_mode(0o777);
         std::fs::set_permissions(folder.path(), open).expect("a mode");
-        symlink(env!("CARGO_BIN_EXE_pskgate"), folder.path().join("stunnel")).expect("a symlink");
+        let program = super::program().pop().expect("a program");
+        symlink(program, folder.path().join("stunnel")).expect("a symlink");
         write_private(&folder.path().join("psk.txt"), &secret(IDENTITY, KEY));
         Self { folder }
     }
