@@ -289,6 +289,9 @@ impl Session {
         let who = known.map(|known| setup.policies.who(known.wire));
         let caller = Caller { peer: &self.peer, who: who.as_ref(), scope: self.scope() };
         let own = known.and_then(|known| setup.policies.dialer(known.wire));
+        if setup.single && known.is_some() {
+            Box::pin(self.service.settled()).await;
+        }
         let mut reached = match own.unwrap_or(&setup.dialer).dial(&caller).await {
             Ok(reached) => reached,
             Err(error) => {
@@ -437,6 +440,9 @@ impl Session {
         // Held until the sockets are closed: of a one-session service the next one must not reach
         // the backend before. Boxed: an open session does not need the room that its end takes.
         Box::pin(open.streams.close(&end, reset)).await;
+        if single && mode == Mode::Server {
+            self.service.let_go();
+        }
         end.is_good()
     }
 }

@@ -262,7 +262,8 @@ impl End {
 /// A client's end of TLS in this process: OpenSSL as it comes, so that both makers meet the same one.
 pub type Tls = SslStream<TcpStream>;
 
-fn context(identity: &str, key: &str) -> SslContext {
+/// A client's context that presents this identity and key.
+pub fn context(identity: &str, key: &str) -> SslContext {
     let (identity, key) = (identity.to_owned(), key.to_owned());
     let mut builder = SslContext::builder(SslMethod::tls_client()).expect("a context");
     // Whom it talks to is not the question here.

@@ -76,6 +76,20 @@ impl Figure {
     }
 }
 
+/// A line for a person who watches.
+impl fmt::Display for Figure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mark = if self.is_met() { "ok  " } else { "MISS" };
+        let seen = format!("{} {}", self.pskgate, self.unit);
+        let bar = self.bar.to_string();
+        write!(f, "{mark} {:<58} {seen:>12}   must be {bar:<10}", self.what)?;
+        match &self.stunnel4 {
+            Some(theirs) => write!(f, " stunnel4 {theirs}"),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Without a fraction where there is none to tell.
 fn number(value: f64) -> String {
     if value.fract().abs() < 1e-9 || value.abs() >= 100.0 {

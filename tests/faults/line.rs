@@ -12,6 +12,8 @@ pub const ADDRESSES: [&str; 2] = ["10.99.1.1", "10.99.1.2"];
 /// Two hosts and what is between them. All of it goes with the test.
 pub struct Line {
     pub hosts: [String; 2],
+    /// Each host's end of the line.
+    pub devices: [String; 2],
     relay: Process,
     orders: usize,
 }
@@ -34,8 +36,8 @@ impl Line {
         command.arg(root().join("tests/peers/line.py")).args(&devices);
         let relay = Process::spawn("line.py", "the Debian package python3", &mut command);
         relay.wait_for("ready", PATIENCE);
-        let line = Self { hosts, relay, orders: 0 };
-        for ((host, device), address) in line.hosts.iter().zip(&devices).zip(ADDRESSES) {
+        let line = Self { hosts, devices, relay, orders: 0 };
+        for ((host, device), address) in line.hosts.iter().zip(&line.devices).zip(ADDRESSES) {
             ip(&["netns", "add", host]);
             ip(&["link", "set", device, "netns", host]);
             ip(&["-n", host, "addr", "add", &format!("{address}/24"), "dev", device]);

@@ -33,7 +33,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use ends::Maker;
-use figure::{Bar, Figure, Seen};
+use figure::{Bar, Figure};
 use results::{Measure, Size};
 
 /// One thing that goes wrong.
@@ -101,22 +101,7 @@ fn run(fault: &Fault, size: Size) -> Vec<Figure> {
     let theirs = (fault.stunnel && size == Size::Full).then(|| attempt(Maker::Stunnel));
     let broken = || vec![results::measure("runs to its end", "", Bar::Exactly(1.0), 0.0)];
     let ours = attempt(Maker::Pskgate).unwrap_or_else(broken);
-    let figure = |one: &Measure| Figure {
-        id: fault.id.to_owned(),
-        fault: fault.about.to_owned(),
-        what: one.what.clone(),
-        unit: one.unit.to_owned(),
-        bar: one.bar,
-        pskgate: one.seen.clone(),
-        stunnel4: theirs.as_ref().map(|theirs| match theirs {
-            None => Seen::Words("broke off".to_owned()),
-            Some(all) => all
-                .iter()
-                .find(|other| other.what == one.what)
-                .map_or_else(|| Seen::Words("-".to_owned()), |other| other.seen.clone()),
-        }),
-        date: results::today(),
-    };
+    let figure = |one| results::figure(fault.id, fault.about, one, theirs.as_ref());
     ours.iter().map(figure).collect()
 }
 
@@ -159,16 +144,8 @@ fn main() {
         let begun = Instant::now();
         let figures = run(fault, size);
         for figure in &figures {
-            let mark = if figure.is_met() { "ok  " } else { "MISS" };
             missed += usize::from(!figure.is_met());
-            let beside =
-                figure.stunnel4.as_ref().map_or(String::new(), |seen| format!("stunnel4 {seen}"));
-            let seen = format!("{} {}", figure.pskgate, figure.unit);
-            println!(
-                "  {mark} {:<58} {seen:>12}   must be {:<10} {beside}",
-                figure.what,
-                figure.bar.to_string()
-            );
+            println!("  {figure}");
         }
         println!("       {} took {:.1} s", fault.name, begun.elapsed().as_secs_f64());
         results::write(&results::folder(size), &format!("{}-{}", fault.id, fault.name), &figures);

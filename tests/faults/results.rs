@@ -24,6 +24,7 @@ impl Size {
 }
 
 /// What one run of a fault saw.
+#[derive(Clone)]
 pub struct Measure {
     pub what: String,
     pub unit: &'static str,
@@ -45,6 +46,31 @@ pub fn measure_or(
 ) -> Measure {
     let seen = seen.map_or_else(|| Seen::Words(otherwise.to_owned()), Seen::Number);
     Measure { what: what.to_owned(), unit, bar, seen }
+}
+
+/// A measure beside what the other make came to, where that was asked: `None` in it is one that broke off.
+pub fn figure(
+    id: &str,
+    fault: &str,
+    one: &Measure,
+    theirs: Option<&Option<Vec<Measure>>>,
+) -> Figure {
+    Figure {
+        id: id.to_owned(),
+        fault: fault.to_owned(),
+        what: one.what.clone(),
+        unit: one.unit.to_owned(),
+        bar: one.bar,
+        pskgate: one.seen.clone(),
+        stunnel4: theirs.map(|theirs| match theirs {
+            None => Seen::Words("broke off".to_owned()),
+            Some(all) => all
+                .iter()
+                .find(|other| other.what == one.what)
+                .map_or_else(|| Seen::Words("-".to_owned()), |other| other.seen.clone()),
+        }),
+        date: today(),
+    }
 }
 
 pub fn today() -> String {

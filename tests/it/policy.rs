@@ -3,8 +3,8 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use proxy_header::{ParseConfig, ProxyHeader, Tlv};
@@ -195,6 +195,41 @@ fn a_newcomer_takes_over_once_the_backend_has_let_go_of_the_other() {
     }
     server.wait_logged("has taken its place");
     assert_eq!((backend.accepted(), most.load(Ordering::SeqCst)), (4, 1));
+}
+
+#[test]
+fn a_backend_that_bears_one_connection_is_left_in_peace_between_two() {
+    // When each connection came, and when the one before had been closed.
+    let gaps = Arc::new(Mutex::new(Vec::new()));
+    let (closed, seen) = (Mutex::new(None::<Instant>), gaps.clone());
+    let backend = Backend::new(move |stream| {
+        if let Some(closed) = *closed.lock().unwrap() {
+            seen.lock().unwrap().push(closed.elapsed());
+        }
+        let (mut from, mut to) = (stream, stream);
+        let mut piece = [0; 1024];
+        while let Ok(count @ 1..) = from.read(&mut piece) {
+            if to.write_all(&piece[..count]).is_err() {
+                break;
+            }
+        }
+        *closed.lock().unwrap() = Some(Instant::now());
+        None
+    });
+    let server = server(&backend, "max-sessions = 1\nwhen-full = \"take-over\"", "");
+    let client = first(&server, 1);
+    // Taken over from, and gone by itself.
+    let holder = is_in(&client);
+    let newcomer = is_in(&client);
+    assert_eq!(holder.end(), Ending::Rst);
+    drop(newcomer);
+    until("the session to end", PATIENCE, || {
+        (server.log().matches("session closed").count() == 2).then_some(())
+    });
+    is_in(&client);
+    let gaps = gaps.lock().unwrap();
+    assert_eq!(gaps.len(), 2);
+    assert!(gaps.iter().all(|gap| *gap >= Duration::from_millis(40)), "{gaps:?}");
 }
 
 #[test]

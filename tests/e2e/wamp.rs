@@ -1,0 +1,87 @@
+//! WAMP: runtime and IDE are both clients of a router, so both sit behind client ends, and the router
+//! behind a server end.
+
+use rustix::process::Signal;
+
+use crate::Connector;
+use crate::ends::{End, Maker, Order};
+use crate::harness::{PATIENCE, until};
+use crate::peers::{Peer, Router};
+use crate::rates::calls_of;
+use crate::results::Size;
+use crate::trips::Trips;
+use crate::ways::{WAYS, Way};
+
+pub const CONNECTORS: &[Connector] = &[Connector {
+    name: "wamp",
+    about: "WAMP:// through crossbar: runtime and IDE behind client ends, the router behind a server end",
+    run: wamp,
+}];
+
+/// The ID of `WAMP://127.0.0.1:8888#Automation#2534667845`, one for each way.
+fn id(way: usize) -> String {
+    format!("253466784{way}")
+}
+
+struct Set {
+    server: Option<End>,
+    _clients: Vec<End>,
+    runtime: Peer,
+    ide: Peer,
+}
+
+fn set(way: usize, router: &Router) -> Set {
+    let (server, clients) = match WAYS[way] {
+        Way::Direct => (None, Vec::new()),
+        Way::Through(maker) => {
+            let server = Order::server(maker, router.address).start();
+            // One on the PLC, one beside the IDE.
+            let clients = [0, 1].map(|_| Order::client(maker, server.address()).start()).into();
+            (Some(server), clients)
+        }
+    };
+    let at = |which: usize| clients.get(which).map_or(router.address, End::address);
+    let connect = |which: usize, role: &str| {
+        let arguments = [role, &at(which).port().to_string(), &id(way)].map(str::to_owned);
+        Peer::start("wamp.py", &arguments)
+    };
+    let mut runtime = connect(0, "runtime");
+    runtime.process().wait_for("JOINED", PATIENCE);
+    let mut ide = connect(1, "ide");
+    ide.process().wait_for("READY", PATIENCE);
+    ide.ask("status");
+    Set { server, _clients: clients, runtime, ide }
+}
+
+fn joined(runtime: &mut Peer) -> usize {
+    runtime.process().out().matches("JOINED").count()
+}
+
+fn wamp(size: Size) -> Vec<Trips> {
+    let router = Router::start();
+    let mut sets = [0, 1, 2].map(|way| set(way, &router));
+    let through = &mut sets[1];
+    through.ide.ask(&format!("upload {}", size.pick(500_000, 3_000_000)));
+    through.ide.ask(&format!("watch {}", size.pick(10, 100)));
+
+    // The router's end is started anew: runtime and IDE come back by themselves.
+    for _ in 0..size.pick(1, 5) {
+        let before = joined(&mut through.runtime);
+        let mut old = through.server.take().expect("a server end");
+        let address = old.address();
+        old.signal(Signal::TERM);
+        assert!(old.wait(PATIENCE).success(), "it drains and ends well: {}", old.text());
+        through.server =
+            Some(Order::server(Maker::Pskgate, router.address).accept(address).start());
+        until("the runtime to join again", PATIENCE, || {
+            (joined(&mut through.runtime) > before).then_some(())
+        });
+        through.ide.ask("status");
+        through.ide.ask("watch 5");
+    }
+    let mut clients = sets.map(|set| (set.ide, set.runtime, set.server, set._clients));
+    // The servers stay up behind the clients that are asked.
+    let [a, b, c] = &mut clients;
+    let mut ides = [&mut a.0, &mut b.0, &mut c.0];
+    vec![calls_of("wamp", "GetPLCstatus by way of the router", &mut ides, size)]
+}
