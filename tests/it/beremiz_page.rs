@@ -5,12 +5,10 @@ use std::path::Path;
 
 use pskgate::config::{Format, load_text};
 
+use super::reliability::figure;
 use crate::harness::root;
 
 // The report reads what scripts/e2e wrote; what writes it there is not needed here.
-#[allow(dead_code)]
-#[path = "../faults/figure.rs"]
-mod figure;
 #[allow(dead_code)]
 #[path = "../e2e/report.rs"]
 mod report;

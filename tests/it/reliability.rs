@@ -7,7 +7,7 @@ use crate::harness::root;
 // The report reads what scripts/faults wrote; what writes it there is not needed here.
 #[allow(dead_code)]
 #[path = "../faults/figure.rs"]
-mod figure;
+pub(super) mod figure;
 #[allow(dead_code)]
 #[path = "../faults/fuzzed.rs"]
 mod fuzzed;
