@@ -79,6 +79,8 @@ fn write_key(folder: &Path, identity: &str) {
 /// A PLC that says which one it is.
 fn plc(number: u8) -> Backend {
     Backend::new(move |mut stream| {
+        // A play of Ansible's may take its time, and a session is silent meanwhile.
+        stream.set_read_timeout(None).ok()?;
         while let Ok(1..) = stream.read(&mut [0; 64]) {
             stream.write_all(&[b'0' + number]).ok()?;
         }
