@@ -302,11 +302,15 @@ table! {
         "The user to become once the ports are bound; in a section, the owner of its Unix socket.";
     Setgid [Top "group"] ["setgid"] Service One Text { empty: false }, Works, "" "",
         "The group to become once the ports are bound; in a section, the group of its Unix socket.";
+    SocketUser [Service "socket-user"] [] Service One Text { empty: false }, Works, "" "",
+        "The user who owns the Unix sockets that the service listens on.";
+    SocketGroup [Service "socket-group"] [] Service One Text { empty: false }, Works, "" "",
+        "The group that owns the Unix sockets that the service listens on.";
     Sandbox [Top "sandbox"] [] Global One Bool, Works, "true" "yes",
         "Whether the process gives up, once it serves, what a tunnel does not need; without effect beside a program to start.";
     SetEnv [] ["setEnv"] Global List Raw, Later(&[]), "" "",
         "An environment variable to set.";
-    ServiceName [] ["service"] Service One Text { empty: true }, Works, "pskgate" "stunnel",
+    ServiceName [Log "ident"] ["service"] Service One Text { empty: true }, Works, "pskgate" "stunnel",
         "The name under which syslog and inetd know the program.";
     Include [] ["include"] Service List Path, Works, "" "",
         "A directory whose files are read in this place.";
@@ -364,7 +368,7 @@ table! {
         "Files of identity:key lines, or directories of such files.";
     AllowSharedKeys [Service "allow-shared-keys"] [] Service One Bool, Works, "false" "yes",
         "Lets a client and a server service of one file share a key (RFC 9257, 4.1).";
-    AllowLoosePermissions [Service "allow-loose-permissions"] [] Service One Bool, Works, "false" "",
+    AllowLoosePermissions [Service "allow-loose-permissions"] [] Service One Bool, Works, "false" "yes",
         "Reads key files that others can read or write.";
     PskHash [Service "tls13-psk-hash"] [] Service One Kind::Hash, Works, "sha256" "",
         "The hash that a TLS 1.3 key is bound to (RFC 8446, 4.2.11).";
@@ -390,8 +394,8 @@ table! {
         "OpenSSL's security level; the library's default if unset.";
     ServerName [Service "server-name"] ["sni"] Service One Text { empty: true }, Works, "" "",
         "The name that a client sends in SNI: the host it connects to if unset, none if empty. Of a server, SERVICE:PATTERN: it gets the clients of that service that send such a name, where a leading * stands for any beginning.";
-    SslOptions [] ["options"] Service List Kind::SslOption, Works, "" "NO_SSLv3",
-        "A switch of OpenSSL's.";
+    SslOptions [Service "tls-options"] ["options"] Service List Kind::SslOption, Works, "" "NO_SSLv3",
+        "A switch of OpenSSL's, SSL_CTX_set_options(3), without SSL_OP_; with a minus before it, it is turned off.";
     SslConfig [] ["config"] Service List Raw, Later(&[]), "" "",
         "A configuration command of OpenSSL's.";
     Renegotiation [] ["renegotiation"] Service One Bool, Harmless("renegotiation is always off"), "" "yes",

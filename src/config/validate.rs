@@ -25,7 +25,9 @@ mod program;
 mod scope;
 mod tls;
 
-use scope::{Scope, account, boolean, count, duration, level, ranges, text, version};
+pub(super) use tls::switch;
+
+use scope::{Scope, account, boolean, count, duration, level, owner, ranges, text, version};
 
 /// Decides everything that can be. With an error in the report, what comes of it must not run: it
 /// lacks what was wrong.
@@ -163,7 +165,8 @@ impl Checker<'_> {
             (Dialect::Stunnel, false) => {
                 let place = Place { file: draft.file.clone(), line: 1, column: 1, span: 0..0 };
                 let name = Spanned { value: INETD.to_owned(), place };
-                return self.service(&DraftPart { name, values: Values::default() });
+                let (remarks, values) = (Vec::new(), Values::default());
+                return self.service(&DraftPart { name, remarks, values });
             }
         };
         self.report.push(found);
@@ -235,7 +238,7 @@ impl Checker<'_> {
             mode: mode?,
             // Where these are missing that is an error by now, and the others should be told too.
             source: source.unwrap_or(Source::Listeners(Vec::new())),
-            owner: account(&scope),
+            owner: owner(&scope),
             target: target.unwrap_or(Target::Connect(Vec::new())),
             local: scope.said(Opt::Local, |value| match value {
                 Value::Host(host) => Some(host.clone()),
@@ -541,7 +544,7 @@ fn keepalive(value: &Value) -> Option<Option<Keepalive>> {
     }
 }
 
-fn speaks_of_keepalive(option: &SocketOption) -> bool {
+pub(super) fn speaks_of_keepalive(option: &SocketOption) -> bool {
     matches!(
         option,
         SocketOption::KeepAlive(_)

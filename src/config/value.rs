@@ -12,8 +12,10 @@ use super::model::{
 };
 use super::options::{Kind, nearest};
 pub(super) use socket::SOCKET_OPTIONS;
+pub(super) use write::{native, probes, socket_option, stunnel};
 
 mod socket;
+mod write;
 
 /// Why a text is no value of its kind.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,6 +6,7 @@ mod cli;
 mod close_notify;
 mod config_cases;
 mod control;
+mod convert;
 mod daemon;
 mod dead_peers;
 mod differential;
