@@ -40,6 +40,8 @@ pub enum Value {
     Duration(Duration),
     /// A number.
     Count(u32),
+    /// An amount of bytes.
+    Size(u64),
     /// A decision.
     Bool(bool),
     /// A file's name as it was written, not anchored yet.

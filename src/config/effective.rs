@@ -115,6 +115,10 @@ impl Page<'_> {
         self.maybe(Opt::LogOutput, log.output.as_ref(), "standard error", path);
         let mode = if log.overwrite.value { "overwrite" } else { "append" };
         self.show(Opt::LogMode, &log.overwrite, mode);
+        if self.dialect() == Dialect::Native {
+            let most = log.max_size.as_ref();
+            self.maybe(Opt::LogMaxSize, most, "it grows on", |bytes| value::with_prefix(*bytes));
+        }
         self.show(Opt::Syslog, &log.syslog, self.yes(log.syslog.value));
         self.show(Opt::ServiceName, &log.ident, &log.ident.value);
         let foreground =
@@ -335,6 +339,9 @@ impl Page<'_> {
             self.show(Opt::OnRevocation, &service.on_revocation, what);
             for range in &service.allow_from {
                 self.show(Opt::AllowFrom, range, range.value);
+            }
+            for proxy in &service.proxies {
+                self.show(Opt::ProxyProtocolFrom, proxy, proxy.value);
             }
         }
         self.maybe(Opt::MaxHandshakes, limits.max_handshakes.as_ref(), derived, u32::to_string);

@@ -113,6 +113,8 @@ pub enum Kind {
     Moment,
     /// The mode of a Unix socket, in octal.
     FileMode,
+    /// An amount of bytes, with a unit: `1MB`.
+    Size,
     /// Not read, because the option does not work here; its treatment says the rest.
     Raw,
 }
@@ -279,6 +281,8 @@ table! {
         "The file to log to, instead of standard error.";
     LogMode [Log "mode"] ["log"] Global One Kind::LogMode, Works, "append" "append",
         "Whether the log file is appended to or begun anew.";
+    LogMaxSize [Log "max-size"] [] Global One Kind::Size, Works, "" "",
+        "The size at which the log file becomes FILE.1, in the place of an earlier one, and begins anew; it grows on if unset.";
     Syslog [Log "syslog"] ["syslog"] Global One Bool, Works, "false" "yes",
         "Whether the log also goes to syslog.";
     LogFacility [Log "facility"] [] Global One Kind::Facility, Works, "daemon" "daemon",
@@ -440,6 +444,8 @@ table! {
         "What becomes of a session whose key was removed or changed: it is cut, kept, or cut after a grace such as 30s.";
     AllowFrom [Service "allow-from"] [] Service List Kind::Range, Works, "" "",
         "The addresses and networks from which connections are accepted; all if unset.";
+    ProxyProtocolFrom [Service "proxy-protocol-from"] [] Service List Kind::Range, Works, "" "",
+        "The addresses and networks of proxies whose connections begin with a PROXY protocol header, which is believed; none if unset.";
     Identities [Service "identities"] [] Service One Raw, Works, "" "",
         "Rules for single identities, each in a table of its own.";
     IdentityWire [Identity "wire"] [] Service List Kind::Identity, Works, "" "",

@@ -433,6 +433,7 @@ fn wrong_type(row: &Row, item: &DeValue<'_>) -> Wrong {
             "write a text in quotes, or a list of them".into()
         }
         Kind::Moment => "write a day such as 2027-01-31".into(),
+        Kind::Size => "write a text with a unit, such as \"1MB\"".into(),
         Kind::FileMode => "write it in quotes, such as \"0660\"".into(),
         _ if !words.is_empty() => format!(
             "write one of: {}",

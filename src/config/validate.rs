@@ -279,6 +279,7 @@ impl Checker<'_> {
                 max_handshakes: scope.said(Opt::MaxHandshakes, count),
             },
             allow_from: ranges(&scope, Opt::AllowFrom),
+            proxies: self.proxies(&scope),
             on_revocation: scope.decide(Opt::OnRevocation, |value| match value {
                 Value::OnRevocation(what) => Some(*what),
                 _ => None,
@@ -499,6 +500,22 @@ impl Checker<'_> {
             );
         }
         None
+    }
+
+    /// Who is believed about addresses is believed about all of them.
+    fn proxies(&mut self, scope: &Scope<'_>) -> Vec<Decided<IpRange>> {
+        let proxies = ranges(scope, Opt::ProxyProtocolFrom);
+        for proxy in proxies.iter().filter(|proxy| proxy.value.is_all()) {
+            self.report.push(
+                Diagnostic::warning(
+                    "trusts-everybody",
+                    "whoever can connect here says which address it comes from",
+                )
+                .at(proxy.place().cloned())
+                .help("name the proxies' own addresses"),
+            );
+        }
+        proxies
     }
 
     fn sockets(&mut self, scope: &Scope<'_>, mode: Option<Mode>) -> Option<Sockets> {

@@ -37,6 +37,7 @@ fn native_text(kind: Kind, value: &Value) -> Option<String> {
         Value::Count(n) if kind == Kind::FileMode => Some(format!("{n:04o}")),
         Value::Count(n) => word(FACILITIES, n),
         Value::Bool(on) => word(LOG_MODES, on),
+        Value::Size(bytes) => Some(with_prefix(*bytes)),
         Value::Path(path) => path.to_str().and_then(named),
         Value::Endpoint(at) => Some(native_endpoint(at)),
         Value::Mode(mode) => word(MODES, mode),
@@ -106,6 +107,7 @@ pub(in crate::config) fn stunnel(kind: Kind, value: &Value) -> Option<String> {
         Value::Preface(preface) => word(STUNNEL_PREFACES, preface),
         Value::Hash(_)
         | Value::LogFormat(_)
+        | Value::Size(_)
         | Value::Keepalive(_)
         | Value::Foreground(_)
         | Value::WhenFull(_)
@@ -124,6 +126,20 @@ const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 fn word<T: PartialEq>(words: &[(&'static str, T)], value: &T) -> Option<String> {
     words.iter().find(|(_, known)| known == value).map(|(word, _)| (*word).to_owned())
+}
+
+/// A size in the largest unit of which it is a whole number.
+pub(in crate::config) fn with_prefix(bytes: u64) -> String {
+    let units = [
+        (1 << 30, "GiB"),
+        (1_000_000_000, "GB"),
+        (1 << 20, "MiB"),
+        (1_000_000, "MB"),
+        (1 << 10, "KiB"),
+    ];
+    let whole = units.iter().find(|(unit, _)| bytes % unit == 0);
+    let (unit, name) = whole.copied().unwrap_or((1_000, "kB"));
+    format!("{}{name}", bytes / unit)
 }
 
 /// In the largest unit of which it is a whole number.
