@@ -3,6 +3,7 @@
 mod check;
 mod client_kit;
 mod control_client;
+mod convert;
 mod demo;
 mod doctor;
 mod explain;
@@ -46,6 +47,8 @@ pub mod exit {
     pub const FORCED: u8 = 1;
     /// Nothing matched what was asked for.
     pub const NONE: u8 = 1;
+    /// A file was converted, and not all of it could be kept.
+    pub const NOT_ALL: u8 = 1;
     /// The command line is wrong (`EX_USAGE`).
     pub const USAGE: u8 = 64;
     /// A named file cannot be read (`EX_NOINPUT`).
@@ -70,7 +73,8 @@ pub mod exit {
 #[command(after_help = "`pskgate FILE` is `run FILE`, except that a stunnel.conf goes into the \
                         background unless it says `foreground`. Under the names stunnel and \
                         stunnel4 this program takes stunnel's command line.\n\n\
-                        Exit codes: 0 well, 1 forced to stop or nobody to kick, 64 usage, 66 no input, \
+                        Exit codes: 0 well, 1 forced to stop, nobody to kick or not all \
+                        converted, 64 usage, 66 no input, \
                         69 unavailable, 70 internal, 73 cannot create, 74 I/O, 77 permission, \
                         78 configuration.")]
 struct Arguments {
@@ -99,6 +103,8 @@ enum Command {
         #[arg(long, conflicts_with = "json")]
         effective: bool,
     },
+    /// Write a stunnel.conf anew as commented TOML, or a TOML file as a stunnel.conf
+    Convert(convert::Arguments),
     /// Look at everything that a configuration needs of this machine, or say why a peer cannot be reached
     Doctor(Box<doctor::Arguments>),
     /// Say what a code of a finding, a refusal or an end means; without one, list them all
@@ -190,6 +196,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         _ if arguments.version => version::main(),
         Some(Command::Run(file)) => run::main(&file),
         Some(Command::Check { file, json, effective }) => check::main(&file, json, effective),
+        Some(Command::Convert(arguments)) => convert::main(&arguments),
         Some(Command::Doctor(arguments)) => doctor::main(&arguments),
         Some(Command::Explain { code }) => explain::main(code.as_deref()),
         Some(Command::Keygen(arguments)) => keygen::main(&arguments),

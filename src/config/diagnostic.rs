@@ -240,7 +240,7 @@ impl Report {
     }
 
     /// The trimmed line at `place`, fit to be printed.
-    fn line(&self, place: &Place) -> String {
+    pub(super) fn line(&self, place: &Place) -> String {
         let index = (place.line as usize).saturating_sub(1);
         self.sources
             .get(&place.file)
@@ -461,6 +461,10 @@ impl SourceText {
         let start = self.lines.get(index).copied().unwrap_or(0);
         let before = self.text.get(start..span.start).map_or(0, |t| t.chars().count());
         Place { file: self.file.clone(), line: number(index + 1), column: number(before + 1), span }
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        &self.text
     }
 
     pub(crate) fn register(&self, report: &mut Report) {

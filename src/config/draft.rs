@@ -40,6 +40,8 @@ pub enum Value {
     Duration(Duration),
     /// A number.
     Count(u32),
+    /// An amount of bytes.
+    Size(u64),
     /// A decision.
     Bool(bool),
     /// A file's name as it was written, not anchored yet.
@@ -84,11 +86,25 @@ pub enum Value {
     Moment(jiff::Timestamp),
 }
 
+/// A value in the order of the file, with the comments and empty lines above it: for who writes the
+/// file anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Statement {
+    /// Each with its mark; an empty line is empty.
+    pub remarks: Vec<String>,
+    /// The option.
+    pub opt: Opt,
+    /// Which of the option's values in this table or section.
+    pub index: usize,
+}
+
 /// What one table or section said: in the order in which it was written, for each option.
 #[derive(Debug, Clone, Default)]
 pub struct Values {
     said: BTreeMap<Opt, Vec<Spanned<Value>>>,
     tried: BTreeSet<Opt>,
+    order: Vec<Statement>,
+    remarks: Vec<String>,
     /// Tables within the table: the rules for single identities.
     pub identities: Vec<DraftPart>,
 }
@@ -96,7 +112,20 @@ pub struct Values {
 impl Values {
     /// Adds one value.
     pub fn push(&mut self, opt: Opt, value: Spanned<Value>) {
-        self.said.entry(opt).or_default().push(value);
+        let values = self.said.entry(opt).or_default();
+        let (remarks, index) = (std::mem::take(&mut self.remarks), values.len());
+        self.order.push(Statement { remarks, opt, index });
+        values.push(value);
+    }
+
+    /// Adds what stands above the next value.
+    pub fn remark(&mut self, lines: Vec<String>) {
+        self.remarks.extend(lines);
+    }
+
+    /// Everything in the order of the file.
+    pub fn statements(&self) -> impl Iterator<Item = (&Statement, &Spanned<Value>)> {
+        self.order.iter().filter_map(|one| Some((one, self.all(one.opt).get(one.index)?)))
     }
 
     /// All that was said about an option, first to last.
@@ -136,6 +165,8 @@ impl Values {
 pub struct DraftPart {
     /// Its name, and the place of its head.
     pub name: Spanned<String>,
+    /// The comments and empty lines above its head.
+    pub remarks: Vec<String>,
     /// What it says itself, without what it inherits.
     pub values: Values,
 }
@@ -156,6 +187,10 @@ pub struct Draft {
     /// In the order of the file. A stunnel.conf without any is in inetd mode, and its `defaults` are
     /// the one service.
     pub services: Vec<DraftPart>,
+    /// The comments at its top, up to an empty line: they are about all of it.
+    pub preamble: Vec<String>,
+    /// The comments at its end.
+    pub remarks: Vec<String>,
     /// Whether something was so broken that nobody knows to what it belonged: what is missing then
     /// may well have been there.
     pub incomplete: bool,

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::diagnostic::{Place, escape};
 use super::model::{
-    Account, Authentication, Config, Decided, Dialect, Host, IdentityConfig, Mode, OnRevocation,
-    Origin, ServiceConfig, SocketOption, Source, Target, TlsVersion,
+    Authentication, Config, Decided, Dialect, Endpoint, Host, IdentityConfig, Listen, Mode,
+    OnRevocation, Origin, ServiceConfig, Source, Target, TlsVersion,
 };
 use super::options::Opt;
 use super::value;
@@ -102,11 +102,6 @@ impl Page<'_> {
         }
     }
 
-    fn account(&mut self, account: &Account, unset: &str) {
-        self.maybe(Opt::Setuid, account.user.as_ref(), unset, Clone::clone);
-        self.maybe(Opt::Setgid, account.group.as_ref(), unset, Clone::clone);
-    }
-
     fn process(&mut self) {
         let config = self.config;
         let file = escape(&config.file.to_string_lossy());
@@ -120,6 +115,10 @@ impl Page<'_> {
         self.maybe(Opt::LogOutput, log.output.as_ref(), "standard error", path);
         let mode = if log.overwrite.value { "overwrite" } else { "append" };
         self.show(Opt::LogMode, &log.overwrite, mode);
+        if self.dialect() == Dialect::Native {
+            let most = log.max_size.as_ref();
+            self.maybe(Opt::LogMaxSize, most, "it grows on", |bytes| value::with_prefix(*bytes));
+        }
         self.show(Opt::Syslog, &log.syslog, self.yes(log.syslog.value));
         self.show(Opt::ServiceName, &log.ident, &log.ident.value);
         let foreground =
@@ -127,7 +126,9 @@ impl Page<'_> {
         self.show(Opt::Foreground, &process.foreground, foreground);
         self.maybe(Opt::Pid, process.pid.as_ref(), "none", path);
         self.maybe(Opt::Chroot, process.chroot.as_ref(), "none", path);
-        self.account(&process.account, "as it is started");
+        let (account, started) = (&process.account, "as it is started");
+        self.maybe(Opt::Setuid, account.user.as_ref(), started, Clone::clone);
+        self.maybe(Opt::Setgid, account.group.as_ref(), started, Clone::clone);
         self.sandbox();
         self.show(Opt::Threads, &process.threads, process.threads.value);
         let drain = self.time(config.drain_timeout.value);
@@ -247,8 +248,15 @@ impl Page<'_> {
                 for listen in listens {
                     self.show(Opt::Accept, &listen.at, &listen.at.value);
                 }
-                if service.owner.user.is_some() || service.owner.group.is_some() {
-                    self.account(&service.owner, "the process's own");
+                let local = |listen: &Listen| matches!(listen.at.value, Endpoint::Unix(_));
+                if listens.iter().any(local) {
+                    let (user, group) = match self.dialect() {
+                        Dialect::Native => (Opt::SocketUser, Opt::SocketGroup),
+                        Dialect::Stunnel => (Opt::Setuid, Opt::Setgid),
+                    };
+                    let own = "the process's own";
+                    self.maybe(user, service.owner.user.as_ref(), own, Clone::clone);
+                    self.maybe(group, service.owner.group.as_ref(), own, Clone::clone);
                 }
             }
             Source::Stdio => {
@@ -332,6 +340,9 @@ impl Page<'_> {
             for range in &service.allow_from {
                 self.show(Opt::AllowFrom, range, range.value);
             }
+            for proxy in &service.proxies {
+                self.show(Opt::ProxyProtocolFrom, proxy, proxy.value);
+            }
         }
         self.maybe(Opt::MaxHandshakes, limits.max_handshakes.as_ref(), derived, u32::to_string);
     }
@@ -339,7 +350,7 @@ impl Page<'_> {
     fn sockets(&mut self, service: &ServiceConfig) {
         let sockets = &service.sockets;
         let text = match sockets.keepalive.value {
-            Some(k) => format!("{}s/{}s/{}", k.idle.as_secs(), k.interval.as_secs(), k.count),
+            Some(keepalive) => value::probes(keepalive),
             None => "off".into(),
         };
         self.show(Opt::Keepalive, &sockets.keepalive, text);
@@ -351,7 +362,7 @@ impl Page<'_> {
         ] {
             let side = if native { long } else { short };
             for option in list {
-                let text = format!("{side}:{}", socket_option(&option.value));
+                let text = format!("{side}:{}", value::socket_option(&option.value));
                 self.show(Opt::Socket, option, text);
             }
         }
@@ -361,34 +372,4 @@ impl Page<'_> {
             yes[usize::from(!*reset)].to_owned()
         });
     }
-}
-
-fn socket_option(option: &SocketOption) -> String {
-    let flag = |on: &bool| i32::from(*on).to_string();
-    let time = |d: &Duration| format!("{}:{}", d.as_secs(), d.subsec_micros());
-    let (name, value) = match option {
-        SocketOption::Debug(on) => ("SO_DEBUG", flag(on)),
-        SocketOption::DontRoute(on) => ("SO_DONTROUTE", flag(on)),
-        SocketOption::KeepAlive(on) => ("SO_KEEPALIVE", flag(on)),
-        SocketOption::Linger(Some(seconds)) => ("SO_LINGER", format!("1:{seconds}")),
-        SocketOption::Linger(None) => ("SO_LINGER", "0".into()),
-        SocketOption::OobInline(on) => ("SO_OOBINLINE", flag(on)),
-        SocketOption::ReceiveBuffer(n) => ("SO_RCVBUF", n.to_string()),
-        SocketOption::SendBuffer(n) => ("SO_SNDBUF", n.to_string()),
-        SocketOption::ReceiveLowWater(n) => ("SO_RCVLOWAT", n.to_string()),
-        SocketOption::SendLowWater(n) => ("SO_SNDLOWAT", n.to_string()),
-        SocketOption::ReceiveTimeout(d) => ("SO_RCVTIMEO", time(d)),
-        SocketOption::SendTimeout(d) => ("SO_SNDTIMEO", time(d)),
-        SocketOption::ReuseAddress(on) => ("SO_REUSEADDR", flag(on)),
-        SocketOption::BindToDevice(name) => ("SO_BINDTODEVICE", name.clone()),
-        SocketOption::KeepAliveCount(n) => ("TCP_KEEPCNT", n.to_string()),
-        SocketOption::KeepAliveIdle(n) => ("TCP_KEEPIDLE", n.to_string()),
-        SocketOption::KeepAliveInterval(n) => ("TCP_KEEPINTVL", n.to_string()),
-        SocketOption::TypeOfService(n) => ("IP_TOS", n.to_string()),
-        SocketOption::TimeToLive(n) => ("IP_TTL", n.to_string()),
-        SocketOption::NoDelay(on) => ("TCP_NODELAY", flag(on)),
-        SocketOption::FreeBind(on) => ("IP_FREEBIND", flag(on)),
-        SocketOption::Ipv6Only(on) => ("IPV6_V6ONLY", flag(on)),
-    };
-    format!("{name}={value}")
 }

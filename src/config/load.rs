@@ -152,6 +152,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
+    use crate::config::convert::{Order, convert};
     use crate::config::model::{Authentication, Mode};
 
     fn example(name: &str) -> (Config, Report) {
@@ -219,6 +220,24 @@ mod tests {
                 );
                 report
             }
+        };
+        let to = match Format::Auto.dialect(Path::new(name)) {
+            Dialect::Native => Dialect::Stunnel,
+            Dialect::Stunnel => Dialect::Native,
+        };
+        let order = Order { format: Format::Auto, to, start: Path::new("/base"), home: None };
+        // One in four: each takes as long as all of the rest.
+        let sample = text.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte)) % 4 == 0;
+        let converted = sample.then(|| convert(text, Path::new(name), &order));
+        let report = match converted {
+            Some(Ok(converted)) => {
+                let odd = |c: char| c.is_control() && c != '\n';
+                assert!(!converted.text.contains(odd), "{:?}", converted.text);
+                let mut both = report;
+                both.extend(converted.report);
+                both
+            }
+            Some(Err(_)) | None => report,
         };
         for shown in [report.render(false), report.render_stunnel()] {
             assert!(!shown.contains(|c: char| c.is_control() && c != '\n'), "{shown:?}");

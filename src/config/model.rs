@@ -203,6 +203,8 @@ pub struct LogConfig {
     pub output: Option<Decided<PathBuf>>,
     /// Whether opening the file empties it.
     pub overwrite: Decided<bool>,
+    /// How large the file may become, in bytes, before it is moved aside.
+    pub max_size: Option<Decided<u64>>,
     /// Whether the log also goes to syslog, as it does for a stunnel.conf that does not forbid it.
     pub syslog: Decided<bool>,
     /// The facility's number (RFC 5424, 6.2.1).
@@ -346,6 +348,8 @@ pub struct ServiceConfig {
     pub limits: Limits,
     /// From where connections are accepted; everywhere if empty.
     pub allow_from: Vec<Decided<IpRange>>,
+    /// The proxies that say in a PROXY header for whom they connect.
+    pub proxies: Vec<Decided<IpRange>>,
     /// What becomes of a session whose key is gone.
     pub on_revocation: Decided<OnRevocation>,
     /// Rules for single identities. Always empty for a client.
@@ -547,6 +551,11 @@ impl IpRange {
     /// All addresses of that network.
     pub fn new(network: ipnet::IpNet) -> Self {
         Self(network)
+    }
+
+    /// Whether these are all addresses of a family.
+    pub fn is_all(&self) -> bool {
+        self.0.prefix_len() == 0
     }
 
     /// Whether this address is one of them.

@@ -113,6 +113,8 @@ pub enum Kind {
     Moment,
     /// The mode of a Unix socket, in octal.
     FileMode,
+    /// An amount of bytes, with a unit: `1MB`.
+    Size,
     /// Not read, because the option does not work here; its treatment says the rest.
     Raw,
 }
@@ -279,6 +281,8 @@ table! {
         "The file to log to, instead of standard error.";
     LogMode [Log "mode"] ["log"] Global One Kind::LogMode, Works, "append" "append",
         "Whether the log file is appended to or begun anew.";
+    LogMaxSize [Log "max-size"] [] Global One Kind::Size, Works, "" "",
+        "The size at which the log file becomes FILE.1, in the place of an earlier one, and begins anew; it grows on if unset.";
     Syslog [Log "syslog"] ["syslog"] Global One Bool, Works, "false" "yes",
         "Whether the log also goes to syslog.";
     LogFacility [Log "facility"] [] Global One Kind::Facility, Works, "daemon" "daemon",
@@ -302,11 +306,15 @@ table! {
         "The user to become once the ports are bound; in a section, the owner of its Unix socket.";
     Setgid [Top "group"] ["setgid"] Service One Text { empty: false }, Works, "" "",
         "The group to become once the ports are bound; in a section, the group of its Unix socket.";
+    SocketUser [Service "socket-user"] [] Service One Text { empty: false }, Works, "" "",
+        "The user who owns the Unix sockets that the service listens on.";
+    SocketGroup [Service "socket-group"] [] Service One Text { empty: false }, Works, "" "",
+        "The group that owns the Unix sockets that the service listens on.";
     Sandbox [Top "sandbox"] [] Global One Bool, Works, "true" "yes",
         "Whether the process gives up, once it serves, what a tunnel does not need; without effect beside a program to start.";
     SetEnv [] ["setEnv"] Global List Raw, Later(&[]), "" "",
         "An environment variable to set.";
-    ServiceName [] ["service"] Service One Text { empty: true }, Works, "pskgate" "stunnel",
+    ServiceName [Log "ident"] ["service"] Service One Text { empty: true }, Works, "pskgate" "stunnel",
         "The name under which syslog and inetd know the program.";
     Include [] ["include"] Service List Path, Works, "" "",
         "A directory whose files are read in this place.";
@@ -364,7 +372,7 @@ table! {
         "Files of identity:key lines, or directories of such files.";
     AllowSharedKeys [Service "allow-shared-keys"] [] Service One Bool, Works, "false" "yes",
         "Lets a client and a server service of one file share a key (RFC 9257, 4.1).";
-    AllowLoosePermissions [Service "allow-loose-permissions"] [] Service One Bool, Works, "false" "",
+    AllowLoosePermissions [Service "allow-loose-permissions"] [] Service One Bool, Works, "false" "yes",
         "Reads key files that others can read or write.";
     PskHash [Service "tls13-psk-hash"] [] Service One Kind::Hash, Works, "sha256" "",
         "The hash that a TLS 1.3 key is bound to (RFC 8446, 4.2.11).";
@@ -390,8 +398,8 @@ table! {
         "OpenSSL's security level; the library's default if unset.";
     ServerName [Service "server-name"] ["sni"] Service One Text { empty: true }, Works, "" "",
         "The name that a client sends in SNI: the host it connects to if unset, none if empty. Of a server, SERVICE:PATTERN: it gets the clients of that service that send such a name, where a leading * stands for any beginning.";
-    SslOptions [] ["options"] Service List Kind::SslOption, Works, "" "NO_SSLv3",
-        "A switch of OpenSSL's.";
+    SslOptions [Service "tls-options"] ["options"] Service List Kind::SslOption, Works, "" "NO_SSLv3",
+        "A switch of OpenSSL's, SSL_CTX_set_options(3), without SSL_OP_; with a minus before it, it is turned off.";
     SslConfig [] ["config"] Service List Raw, Later(&[]), "" "",
         "A configuration command of OpenSSL's.";
     Renegotiation [] ["renegotiation"] Service One Bool, Harmless("renegotiation is always off"), "" "yes",
@@ -436,6 +444,8 @@ table! {
         "What becomes of a session whose key was removed or changed: it is cut, kept, or cut after a grace such as 30s.";
     AllowFrom [Service "allow-from"] [] Service List Kind::Range, Works, "" "",
         "The addresses and networks from which connections are accepted; all if unset.";
+    ProxyProtocolFrom [Service "proxy-protocol-from"] [] Service List Kind::Range, Works, "" "",
+        "The addresses and networks of proxies whose connections begin with a PROXY protocol header, which is believed; none if unset.";
     Identities [Service "identities"] [] Service One Raw, Works, "" "",
         "Rules for single identities, each in a table of its own.";
     IdentityWire [Identity "wire"] [] Service List Kind::Identity, Works, "" "",

@@ -35,12 +35,16 @@ pub(super) fn read(bytes: &[u8], name: &Path, base: &Path, report: &mut Report) 
             global: Values::default(),
             defaults: Values::default(),
             services: Vec::new(),
+            preamble: Vec::new(),
+            remarks: Vec::new(),
             incomplete: false,
         },
         report,
         included: 0,
+        remarks: Vec::new(),
     };
     reader.file(bytes, file, 0);
+    reader.draft.remarks = reader.remarks;
     reader.draft
 }
 
@@ -49,6 +53,8 @@ struct Reader<'a> {
     report: &'a mut Report,
     /// How many files were included so far.
     included: usize,
+    /// The comments and empty lines above the next option or section.
+    remarks: Vec<String>,
 }
 
 impl Reader<'_> {
@@ -65,13 +71,22 @@ impl Reader<'_> {
     fn line(&mut self, line: &Line, source: &SourceText, depth: usize) {
         let whole = source.place(line.span(0..line.bytes.len()));
         let Some(split) = split(&line.bytes) else {
+            let text = String::from_utf8_lossy(&line.bytes).trim().to_owned();
+            let draft = &mut self.draft;
+            let unbegun =
+                draft.global.is_empty() && draft.defaults.is_empty() && draft.services.is_empty();
+            if text.is_empty() && unbegun {
+                draft.preamble.append(&mut self.remarks);
+            }
+            self.remarks.push(text);
             return;
         };
         match split {
             Split::Section(name) => {
                 let name = String::from_utf8_lossy(name).into_owned();
                 let name = Spanned { value: name, place: whole };
-                self.draft.services.push(DraftPart { name, values: Values::default() });
+                let remarks = std::mem::take(&mut self.remarks);
+                self.draft.services.push(DraftPart { name, remarks, values: Values::default() });
             }
             Split::NoEquals => {
                 // `accept 3001`
@@ -135,9 +150,7 @@ impl Reader<'_> {
         }
         // An empty pid is how stunnel is told to write none.
         if matches!(row.opt, Opt::Pid | Opt::Chroot) && bytes.is_empty() {
-            self.draft
-                .global
-                .push(row.opt, Spanned { value: Value::Text(String::new()), place: at });
+            self.keep(row, Spanned { value: Value::Text(String::new()), place: at });
             return;
         }
         if row.opt == Opt::LogLevel && in_section && bytes.contains(&b'.') {
@@ -190,13 +203,9 @@ impl Reader<'_> {
     }
 
     fn keep(&mut self, row: &Row, value: Spanned<Value>) {
-        let values = match self.draft.services.last_mut() {
-            Some(service) => &mut service.values,
-            None if row.scope == Scope::Global || row.opt == Opt::LogLevel => {
-                &mut self.draft.global
-            }
-            None => &mut self.draft.defaults,
-        };
+        let remarks = std::mem::take(&mut self.remarks);
+        let values = self.values(row);
+        values.remark(remarks);
         if row.opt == Opt::TlsVersion {
             // It is short for both, and a later line about one of them has the last word.
             values.push(Opt::TlsMin, value.clone());
@@ -235,6 +244,7 @@ impl Reader<'_> {
             }
         };
         files.retain(|file| file.is_file());
+        self.remarks.push(format!("# include = {}", dir.display()));
         files.sort_by(|a, b| {
             let name = |p: &Path| p.as_os_str().as_encoded_bytes().to_vec();
             name(a).cmp(&name(b))
@@ -258,6 +268,7 @@ impl Reader<'_> {
                 Ok(bytes) => {
                     let shown: Arc<Path> = Arc::from(shown);
                     self.report.included.insert(shown.clone(), at.clone());
+                    self.remarks.push(format!("# from {}:", shown.display()));
                     self.file(&bytes, shown, depth + 1);
                 }
                 Err(e) => {
@@ -347,6 +358,9 @@ impl Lines {
             let kept: Vec<u8> = physical.iter().copied().filter(|b| *b != b'\r').collect();
             let unchanged = physical.strip_suffix(b"\r").unwrap_or(physical).len() == kept.len();
             let is_utf8 = std::str::from_utf8(physical).is_ok();
+            if kept.is_empty() {
+                lines.push(Line { bytes: Vec::new(), shown: start..shown.len(), exact: false });
+            }
             for (chunk_number, chunk) in kept.chunks(LINE_LIMIT).enumerate() {
                 let end = chunk.iter().position(|b| *b == 0).unwrap_or(chunk.len());
                 let content = chunk.get(..end).unwrap_or(chunk).to_vec();

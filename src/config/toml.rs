@@ -1,6 +1,7 @@
 //! The native grammar: TOML, of which every table, key and type is checked against the table of
 //! options.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -30,8 +31,11 @@ pub(super) fn read(text: &str, name: &Path, base: &Path, report: &mut Report) ->
             global: Values::default(),
             defaults: Values::default(),
             services: Vec::new(),
+            preamble: Vec::new(),
+            remarks: Vec::new(),
             incomplete: !mistakes.is_empty(),
         },
+        remarks: comments(text),
     };
     let mut lines = Vec::new();
     for mistake in &mistakes {
@@ -51,6 +55,7 @@ pub(super) fn read(text: &str, name: &Path, base: &Path, report: &mut Report) ->
         lines.push(place.line);
     }
     reader.root(root.get_ref());
+    reader.draft.remarks = reader.remarks(text.len());
     let Reader { found, draft, .. } = reader;
     // What was made up to recover from a slip is no mistake of the operator's.
     // And behind the head of a table that could not be read, keys seem to be where they are not.
@@ -93,6 +98,16 @@ struct Reader {
     source: SourceText,
     found: Vec<Diagnostic>,
     draft: Draft,
+    /// The comments that no value has taken yet: where their line ends, and their text.
+    remarks: VecDeque<(usize, String)>,
+}
+
+/// The comments of a text, of which the parser of values tells nothing.
+fn comments(text: &str) -> VecDeque<(usize, String)> {
+    let tokens = toml_parser::Source::new(text).lex();
+    let comments = tokens.filter(|token| token.kind() == toml_parser::lexer::TokenKind::Comment);
+    let spans = comments.map(|token| (token.span().start(), token.span().end()));
+    spans.map(|(start, end)| (end, text.get(start..end).unwrap_or_default().to_owned())).collect()
 }
 
 /// In the order of the file, where the map has the order of the alphabet.
@@ -103,6 +118,14 @@ fn entries<'a, 'i>(table: &'a DeTable<'i>) -> Vec<(&'a Key<'i>, &'a Item<'i>)> {
 }
 
 impl Reader {
+    /// The comments up to this place, and those behind it in its line.
+    fn remarks(&mut self, end: usize) -> Vec<String> {
+        let rest = self.source.text().get(end..).unwrap_or_default();
+        let end = end + rest.find('\n').unwrap_or(rest.len());
+        let count = self.remarks.iter().take_while(|(at, _)| *at <= end).count();
+        self.remarks.drain(..count).map(|(_, text)| text).collect()
+    }
+
     fn error(&mut self, code: &'static str, span: Range<usize>, message: String, help: String) {
         let place = self.source.place(span);
         self.found.push(Diagnostic::error(code, message).at(place).help(help));
@@ -133,8 +156,7 @@ impl Reader {
                 }
                 name => match options::native(Table::Top, name) {
                     Some(row) => {
-                        let values = self.values(row, item);
-                        values.into_iter().for_each(|v| self.draft.global.push(row.opt, v));
+                        self.global_values(row, item);
                     }
                     None => {
                         self.unknown(key, Table::Top);
@@ -163,10 +185,7 @@ impl Reader {
     fn global(&mut self, table: Table, items: &DeTable<'_>) {
         for (key, item) in entries(items) {
             match options::native(table, key.get_ref()) {
-                Some(row) => {
-                    let values = self.values(row, item);
-                    values.into_iter().for_each(|v| self.draft.global.push(row.opt, v));
-                }
+                Some(row) => self.global_values(row, item),
                 None => {
                     self.unknown(key, table);
                 }
@@ -174,8 +193,16 @@ impl Reader {
         }
     }
 
+    fn global_values(&mut self, row: &'static Row, item: &Item<'_>) {
+        let values = self.values(row, item);
+        let remarks = self.remarks(item.span().end);
+        self.draft.global.remark(remarks);
+        values.into_iter().for_each(|v| self.draft.global.push(row.opt, v));
+    }
+
     fn services(&mut self, table: &DeTable<'_>) {
         for (key, item) in entries(table) {
+            let remarks = self.remarks(key.span().end);
             let name = key.get_ref().to_string();
             if name.is_empty() || name.len() > 128 || name.chars().any(char::is_control) {
                 self.error(
@@ -198,7 +225,7 @@ impl Reader {
             };
             let values = self.service(items);
             let name = Spanned { value: name, place: self.source.place(key.span()) };
-            self.draft.services.push(DraftPart { name, values });
+            self.draft.services.push(DraftPart { name, remarks, values });
         }
     }
 
@@ -213,6 +240,7 @@ impl Reader {
                 Some(row) => {
                     let read = self.values(row, item);
                     values.tried(row.opt);
+                    values.remark(self.remarks(item.span().end));
                     read.into_iter().for_each(|v| values.push(row.opt, v));
                 }
                 None => {
@@ -234,6 +262,7 @@ impl Reader {
         };
         let mut all = Vec::new();
         for (key, item) in entries(tables) {
+            let remarks = self.remarks(key.span().end);
             let name =
                 Spanned { value: key.get_ref().to_string(), place: self.source.place(key.span()) };
             if let Err(wrong) = value::read(Kind::Identity, Dialect::Native, &name.value) {
@@ -253,6 +282,7 @@ impl Reader {
                 match options::native(Table::Identity, key.get_ref()) {
                     Some(row) => {
                         let read = self.values(row, item);
+                        values.remark(self.remarks(item.span().end));
                         read.into_iter().for_each(|value| values.push(row.opt, value));
                     }
                     None => {
@@ -260,7 +290,7 @@ impl Reader {
                     }
                 }
             }
-            all.push(DraftPart { name, values });
+            all.push(DraftPart { name, remarks, values });
         }
         all
     }
@@ -403,6 +433,7 @@ fn wrong_type(row: &Row, item: &DeValue<'_>) -> Wrong {
             "write a text in quotes, or a list of them".into()
         }
         Kind::Moment => "write a day such as 2027-01-31".into(),
+        Kind::Size => "write a text with a unit, such as \"1MB\"".into(),
         Kind::FileMode => "write it in quotes, such as \"0660\"".into(),
         _ if !words.is_empty() => format!(
             "write one of: {}",

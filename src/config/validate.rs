@@ -25,7 +25,9 @@ mod program;
 mod scope;
 mod tls;
 
-use scope::{Scope, account, boolean, count, duration, level, ranges, text, version};
+pub(super) use tls::switch;
+
+use scope::{Scope, account, boolean, count, duration, level, owner, ranges, text, version};
 
 /// Decides everything that can be. With an error in the report, what comes of it must not run: it
 /// lacks what was wrong.
@@ -163,7 +165,8 @@ impl Checker<'_> {
             (Dialect::Stunnel, false) => {
                 let place = Place { file: draft.file.clone(), line: 1, column: 1, span: 0..0 };
                 let name = Spanned { value: INETD.to_owned(), place };
-                return self.service(&DraftPart { name, values: Values::default() });
+                let (remarks, values) = (Vec::new(), Values::default());
+                return self.service(&DraftPart { name, remarks, values });
             }
         };
         self.report.push(found);
@@ -235,7 +238,7 @@ impl Checker<'_> {
             mode: mode?,
             // Where these are missing that is an error by now, and the others should be told too.
             source: source.unwrap_or(Source::Listeners(Vec::new())),
-            owner: account(&scope),
+            owner: owner(&scope),
             target: target.unwrap_or(Target::Connect(Vec::new())),
             local: scope.said(Opt::Local, |value| match value {
                 Value::Host(host) => Some(host.clone()),
@@ -276,6 +279,7 @@ impl Checker<'_> {
                 max_handshakes: scope.said(Opt::MaxHandshakes, count),
             },
             allow_from: ranges(&scope, Opt::AllowFrom),
+            proxies: self.proxies(&scope),
             on_revocation: scope.decide(Opt::OnRevocation, |value| match value {
                 Value::OnRevocation(what) => Some(*what),
                 _ => None,
@@ -498,6 +502,22 @@ impl Checker<'_> {
         None
     }
 
+    /// Who is believed about addresses is believed about all of them.
+    fn proxies(&mut self, scope: &Scope<'_>) -> Vec<Decided<IpRange>> {
+        let proxies = ranges(scope, Opt::ProxyProtocolFrom);
+        for proxy in proxies.iter().filter(|proxy| proxy.value.is_all()) {
+            self.report.push(
+                Diagnostic::warning(
+                    "trusts-everybody",
+                    "whoever can connect here says which address it comes from",
+                )
+                .at(proxy.place().cloned())
+                .help("name the proxies' own addresses"),
+            );
+        }
+        proxies
+    }
+
     fn sockets(&mut self, scope: &Scope<'_>, mode: Option<Mode>) -> Option<Sockets> {
         let mut lists: [Vec<Decided<SocketOption>>; 3] = Default::default();
         for said in scope.all(Opt::Socket) {
@@ -541,7 +561,7 @@ fn keepalive(value: &Value) -> Option<Option<Keepalive>> {
     }
 }
 
-fn speaks_of_keepalive(option: &SocketOption) -> bool {
+pub(super) fn speaks_of_keepalive(option: &SocketOption) -> bool {
     matches!(
         option,
         SocketOption::KeepAlive(_)

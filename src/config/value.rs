@@ -12,8 +12,10 @@ use super::model::{
 };
 use super::options::{Kind, nearest};
 pub(super) use socket::SOCKET_OPTIONS;
+pub(super) use write::{native, probes, socket_option, stunnel, with_prefix};
 
 mod socket;
+mod write;
 
 /// Why a text is no value of its kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -249,6 +251,7 @@ pub(super) fn read(kind: Kind, dialect: Dialect, text: &str) -> Result<Value, Wr
         Kind::Range => Value::Range(range(text)?),
         Kind::Moment => Value::Moment(moment(text)?),
         Kind::FileMode => Value::Count(file_mode(text)?),
+        Kind::Size => Value::Size(size(text)?),
         Kind::Raw => Value::Text(text.into()),
     })
 }
@@ -685,6 +688,33 @@ fn file_mode(text: &str) -> Result<u32, Wrong> {
                 "write a mode in octal, such as \"0660\"",
             )
         })
+}
+
+/// What a log of less would hold is not worth a file.
+const LEAST_SIZE: u64 = 10_000;
+
+/// A whole number and its unit.
+fn size(text: &str) -> Result<u64, Wrong> {
+    let help = "write a number and a unit, such as \"500kB\", \"1MB\" or \"1MiB\"";
+    let bad = || Wrong::new("bad-size", format!("{} is not a size", quoted(text)), help);
+    let text = text.trim();
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let unit: u64 = match unit.trim() {
+        "kB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return Err(bad()),
+    };
+    let bytes = number.parse::<u64>().ok().and_then(|n| n.checked_mul(unit)).ok_or_else(bad)?;
+    if bytes < LEAST_SIZE {
+        let message = format!("`{text}` is less than 10kB");
+        return Err(Wrong::new("bad-size", message, "write at least \"10kB\""));
+    }
+    Ok(bytes)
 }
 
 /// `15s/5s/3`, or `off`.

@@ -9,6 +9,7 @@ mod listen;
 mod options;
 #[cfg(unix)]
 mod program;
+mod proxied;
 mod proxy_header;
 #[cfg(unix)]
 mod stdio;
@@ -34,6 +35,7 @@ pub use listen::{Acceptable, Listener, bind, could_bind};
 pub use options::{apply, keepalive, not_set};
 #[cfg(unix)]
 pub use program::Child;
+pub use proxied::{BadHeader, Proxied, read_proxy_header};
 pub use proxy_header::{Told, proxy_header, proxy_header_v2};
 #[cfg(unix)]
 pub use stdio::{Stdio, inherited};

@@ -67,6 +67,25 @@ pub enum Event<'a> {
         /// The downstream peer.
         peer: &'a dyn Display,
     },
+    /// A proxy said in a PROXY header for whom it connects.
+    Introduced {
+        /// For whom.
+        peer: &'a dyn Display,
+        /// The proxy.
+        proxy: &'a dyn Display,
+    },
+    /// A proxy looked whether anybody is here.
+    Probed {
+        /// The proxy.
+        peer: &'a dyn Display,
+    },
+    /// A proxy did not say for whom it connects.
+    NotIntroduced {
+        /// The proxy, who is now turned away.
+        peer: &'a dyn Display,
+        /// Why.
+        error: &'a dyn Display,
+    },
     /// A handshake succeeded, and the key is proven.
     Secured {
         /// Which end this is.
@@ -373,6 +392,9 @@ impl Event<'_> {
             Self::Listening { .. } => "listening",
             Self::Accepting => "accepting",
             Self::Accepted { .. } => "accepted",
+            Self::Introduced { .. } => "introduced",
+            Self::Probed { .. } => "probed",
+            Self::NotIntroduced { .. } => "bad-proxy-header",
             Self::Secured { .. } => "secured",
             Self::Presenting { .. } => "presenting",
             Self::Connecting { .. } => "connecting",
@@ -445,6 +467,7 @@ impl Event<'_> {
             Self::ReloadFailed { .. } | Self::LogNotReopened { .. } => Level::Error,
             Self::LogReopened | Self::Listed { .. } | Self::ListedAll { .. } => Level::Notice,
             Self::AcceptTrouble { .. }
+            | Self::NotIntroduced { .. }
             | Self::HandshakeFailed { .. }
             | Self::Unprepared { .. }
             | Self::Unreachable { .. } => Level::Warning,
@@ -466,6 +489,8 @@ impl Event<'_> {
             | Self::Configured
             | Self::Accepting
             | Self::Accepted { .. }
+            | Self::Introduced { .. }
+            | Self::Probed { .. }
             | Self::Secured { .. }
             | Self::Presenting { .. }
             | Self::Connecting { .. }
@@ -615,6 +640,9 @@ impl Event<'_> {
             | Self::Withheld { .. }
             | Self::Stopped { .. }
             | Self::NotAllowed { .. }
+            | Self::Introduced { .. }
+            | Self::Probed { .. }
+            | Self::NotIntroduced { .. }
             | Self::Controlled { .. }
             | Self::Uncontrolled { .. }
             | Self::Ordered { .. }
@@ -667,6 +695,13 @@ impl Display for Event<'_> {
             Self::ChildEnded { pid, end } => write!(f, "Child process {pid} finished with {end}"),
             Self::Full { peer, who, what, most } => {
                 write!(f, "turned {who} at {peer} away: {what} are open ({most})")
+            }
+            Self::Introduced { peer, proxy } => {
+                write!(f, "the proxy {proxy} connects for {peer}")
+            }
+            Self::Probed { peer } => write!(f, "the proxy {peer} looked in and left"),
+            Self::NotIntroduced { peer, error } => {
+                write!(f, "turned the proxy {peer} away: {error}; proxy-protocol-from names it")
             }
             Self::NotAllowed { peer } => {
                 write!(f, "turned {peer} away: allow-from has not this address")

@@ -59,8 +59,17 @@ impl Event<'_> {
                 field("order", Text(what));
                 field("by", Text(who));
             }
-            Self::Accepted { peer } | Self::Crowded { peer } | Self::NotAllowed { peer } => {
-                field("peer", Text(peer))
+            Self::Accepted { peer }
+            | Self::Crowded { peer }
+            | Self::Probed { peer }
+            | Self::NotAllowed { peer } => field("peer", Text(peer)),
+            Self::Introduced { peer, proxy } => {
+                field("peer", Text(peer));
+                field("proxy", Text(proxy));
+            }
+            Self::NotIntroduced { peer, error } => {
+                field("peer", Text(peer));
+                field("error", Text(error));
             }
             Self::Secured { who, version, suite, bits, group, .. } => {
                 field("identity", Text(who));

@@ -6,7 +6,6 @@
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
-use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -22,6 +21,7 @@ use super::event::{Event, Scope};
 use super::fields::Fields;
 use super::journal;
 pub use super::journal::Journal;
+use super::log_file::{LogFile, stream};
 pub use super::syslog::Syslog;
 use crate::config::model::{Level, LogConfig, LogFormat};
 
@@ -72,7 +72,9 @@ pub enum Stderr {
 
 /// Where lines go: any of a file, standard error and syslog.
 struct Output {
-    file: Option<File>,
+    file: Option<LogFile>,
+    /// What is wrong with it, to be said once.
+    trouble: Option<String>,
     stderr: Stderr,
     /// In standard error's place, where that leads there.
     journal: Option<Journal>,
@@ -105,11 +107,11 @@ pub fn init(
     journal: Option<Journal>,
 ) -> io::Result<()> {
     let path = config.output.as_ref().map(|path| path.value.clone());
-    let file = path.as_deref().map(|path| open(path, config.overwrite.value)).transpose()?;
+    let file = opened(config, path.as_deref())?;
     LEVEL.store(config.level.value as u8, Ordering::Relaxed);
     FORMAT.store(config.format.value as u8, Ordering::Relaxed);
     OVERWRITE.store(config.overwrite.value, Ordering::Relaxed);
-    let output = Output { file, stderr, journal, syslog };
+    let output = Output { file, trouble: None, stderr, journal, syslog };
     output.note_journal();
     let output = Mutex::new(output);
     let (lost, lost_in_all) = (AtomicU64::new(0), AtomicU64::new(0));
@@ -136,7 +138,7 @@ pub fn change(config: &LogConfig) -> io::Result<()> {
     let overwrite = config.overwrite.value;
     let mut known = sink.path.lock().unwrap_or_else(PoisonError::into_inner);
     let file = if *known != path {
-        Some(path.as_deref().map(|path| open(path, overwrite)).transpose()?)
+        Some(opened(config, path.as_deref())?)
     } else if overwrite {
         None
     } else {
@@ -147,6 +149,9 @@ pub fn change(config: &LogConfig) -> io::Result<()> {
     sink.change(Box::new(move |output| {
         if let Some(file) = file {
             output.file = file;
+        }
+        if let Some(file) = &mut output.file {
+            file.bound(bound(&config_now));
         }
         output.syslog = match output.syslog.take() {
             Some(open) if config_now.syslog.value => Some(open.renamed(&config_now)),
@@ -174,14 +179,26 @@ pub fn reopen() -> io::Result<()> {
     let known = sink.path.lock().unwrap_or_else(PoisonError::into_inner);
     match anew(known.as_deref(), OVERWRITE.load(Ordering::Relaxed))? {
         None => Ok(()),
-        file => sink.change(Box::new(move |output| output.file = file)),
+        Some(mut file) => sink.change(Box::new(move |output| {
+            file.bound(output.file.as_ref().and_then(LogFile::most));
+            output.file = Some(file);
+        })),
     }
 }
 
 /// The log's file, opened again under its name. In the background a standard stream is another one now;
 /// the copy is still the right one.
-fn anew(path: Option<&Path>, overwrite: bool) -> io::Result<Option<File>> {
-    path.filter(|path| stream(path).is_none()).map(|path| open(path, overwrite)).transpose()
+fn anew(path: Option<&Path>, overwrite: bool) -> io::Result<Option<LogFile>> {
+    let path = path.filter(|path| stream(path).is_none());
+    path.map(|path| LogFile::open(path, overwrite, None)).transpose()
+}
+
+fn opened(config: &LogConfig, path: Option<&Path>) -> io::Result<Option<LogFile>> {
+    path.map(|path| LogFile::open(path, config.overwrite.value, bound(config))).transpose()
+}
+
+fn bound(config: &LogConfig) -> Option<u64> {
+    config.max_size.as_ref().map(|most| most.value)
 }
 
 impl Output {
@@ -200,7 +217,9 @@ impl Output {
     fn put(&mut self, line: &Line) -> bool {
         let mut whole = true;
         if let Some(file) = &mut self.file {
-            whole &= file.write_all(line.text.as_bytes()).is_ok();
+            let (written, trouble) = file.put(line.text.as_bytes());
+            whole &= written.is_ok();
+            self.trouble = trouble.or(self.trouble.take());
         }
         if self.to_stderr() {
             whole &= self.put_stderr(line);
@@ -238,50 +257,6 @@ fn text_of(line: &str, format: LogFormat) -> &str {
 /// Whether a log of this name is one of the standard streams.
 pub fn is_stream(path: &Path) -> bool {
     stream(path).is_some()
-}
-
-/// A standard stream, by the names it has as a file.
-#[cfg(unix)]
-fn stream(path: &Path) -> Option<i32> {
-    match path.to_str()? {
-        "/dev/stdout" | "/dev/fd/1" | "/proc/self/fd/1" => Some(1),
-        "/dev/stderr" | "/dev/fd/2" | "/proc/self/fd/2" => Some(2),
-        _ => None,
-    }
-}
-
-#[cfg(not(unix))]
-fn stream(_: &Path) -> Option<i32> {
-    None
-}
-
-/// Appends, so that neither a restart nor a second process loses lines.
-fn open(path: &Path, overwrite: bool) -> io::Result<File> {
-    // Opened by its name, a stream that is a socket or another user's terminal would be refused.
-    #[cfg(unix)]
-    if let Some(number) = stream(path) {
-        return crate::sys::descriptor::copy(number).map(File::from);
-    }
-    let mut options = OpenOptions::new();
-    options.append(true).create(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt;
-        // A pipe whose reader has gone is an error and not a wait, in which every session would stand still.
-        options.mode(0o640).custom_flags(libc::O_NONBLOCK);
-    }
-    let file = options.open(path)?;
-    #[cfg(unix)]
-    {
-        use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
-        // Writing has a thread of its own, which may wait.
-        fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
-    }
-    // OpenOptions has no truncate beside append; a pipe or a device has no length to set.
-    if overwrite && file.metadata()?.is_file() {
-        file.set_len(0)?;
-    }
-    Ok(file)
 }
 
 /// The machine's time zone, found once: inside another root directory it could not be found any more.
@@ -401,7 +376,15 @@ impl Sink {
     }
 
     fn try_put(&self, line: &Line) -> bool {
-        self.output.lock().is_ok_and(|mut output| output.put(line))
+        let Ok(mut output) = self.output.lock() else { return false };
+        let whole = output.put(line);
+        if let Some(message) = output.trouble.take() {
+            let level = Some(Level::Warning as u8);
+            let record =
+                Record { level, event: "log-not-rotated".into(), message, ..Record::default() };
+            output.put(&record.line());
+        }
+        whole
     }
 }
 

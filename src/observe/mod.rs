@@ -6,6 +6,7 @@ mod fields;
 pub mod journal;
 pub mod limit;
 pub mod log;
+mod log_file;
 pub mod metrics;
 pub mod prometheus;
 pub mod status;

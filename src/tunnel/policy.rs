@@ -25,6 +25,7 @@ pub(super) struct Policies {
     /// In the order of the file.
     all: Vec<Arc<Policy>>,
     allow_from: Vec<IpRange>,
+    proxies: Vec<IpRange>,
     per_source: Option<usize>,
     per_identity: Option<usize>,
     pub(super) when_full: When,
@@ -112,6 +113,7 @@ impl Policies {
             may_object: expires || placed || !config.allow_from.is_empty(),
             expires,
             allow_from: ranges(&config.allow_from),
+            proxies: ranges(&config.proxies),
             per_source: number(&config.limits.per_source),
             per_identity: number(&config.limits.per_identity),
             when_full: config.limits.when_full.value,
@@ -136,6 +138,11 @@ impl Policies {
     pub(super) fn shares(&self, wire: &Identity, service: Option<usize>) -> Shares {
         let own = self.of(wire).and_then(|policy| policy.max_sessions);
         Shares { service, source: self.per_source, identity: own.or(self.per_identity) }
+    }
+
+    /// Whether connections from there begin with a PROXY header.
+    pub(super) fn is_proxy(&self, ip: Option<IpAddr>) -> bool {
+        ip.is_some_and(|ip| self.proxies.iter().any(|range| range.contains(ip)))
     }
 
     /// Whether connections from there are accepted at all.

@@ -324,9 +324,7 @@ impl Service {
     /// Serves one connection that is there already. Says whether it went well.
     pub async fn serve(self: Arc<Self>, socket: Socket, peer: Peer) -> bool {
         let number = self.shared.numbers.fetch_add(1, Ordering::Relaxed);
-        Session { service: self, number, peer, accepted: Instant::now(), door: None }
-            .run(socket)
-            .await
+        Session::new(self, number, peer, Instant::now()).run(socket).await
     }
 
     pub(super) fn phase(&self) -> watch::Receiver<Phase> {
@@ -444,8 +442,7 @@ impl Service {
                 Ok((socket, peer)) => {
                     let number = self.shared.numbers.fetch_add(1, Ordering::Relaxed);
                     let accepted = Instant::now();
-                    let session =
-                        Session { service: self.clone(), number, peer, accepted, door: None };
+                    let session = Session::new(self.clone(), number, peer, accepted);
                     let there = (alive.clone(), self.shared.crowd.enter());
                     tokio::spawn(async move {
                         let _ = session.run(socket).await;

@@ -20,7 +20,7 @@ use super::roster::{Full, Member, Newcomer};
 use super::service::{Capacity, Phase, Service};
 use super::setup::{Clocks, Role, Setup};
 use crate::config::model::{Mode, ProxyHeader, WhenFull};
-use crate::net::{self, Caller, Peer, Reached, Socket};
+use crate::net::{self, Caller, Peer, Proxied, Reached, Socket};
 use crate::observe::event::{Event, Scope};
 use crate::secrets::{Grant, Identity};
 use crate::tls::{self, Cause, Failure, Secured};
@@ -70,18 +70,33 @@ impl Side for tls::Stream<Socket> {
 
 /// One connection and what it belongs to.
 pub(super) struct Session {
-    pub(super) service: Arc<Service>,
-    pub(super) number: u64,
-    pub(super) peer: Peer,
-    pub(super) accepted: Instant,
+    service: Arc<Service>,
+    number: u64,
+    /// Who it is for: whom a proxy names in its header, where there is one.
+    peer: Peer,
+    /// Where that one connected to, by the same header.
+    destination: Option<SocketAddr>,
+    accepted: Instant,
     /// Where it came in, when the client asked for another service.
-    pub(super) door: Option<Arc<Service>>,
+    door: Option<Arc<Service>>,
 }
 
 impl Session {
+    pub(super) fn new(service: Arc<Service>, number: u64, peer: Peer, accepted: Instant) -> Self {
+        Self { service, number, peer, destination: None, accepted, door: None }
+    }
+
     /// The whole life of a connection. Says whether it went well.
-    pub(super) async fn run(mut self, socket: Socket) -> bool {
+    pub(super) async fn run(mut self, mut socket: Socket) -> bool {
         let mut setup = self.service.setup();
+        let mut phase = self.service.phase();
+        let introduced = tokio::select! {
+            introduced = self.introduced(&setup, &mut socket) => introduced,
+            _ = phase.wait_for(|phase| *phase != Phase::Running) => false,
+        };
+        if !introduced {
+            return false;
+        }
         self.service.shared.arrivals.log(&Event::Accepted { peer: &self.peer }, self.scope());
         if !setup.policies.accepts(self.peer.ip()) {
             self.service.counters.refused("not-allowed-from");
@@ -93,7 +108,6 @@ impl Session {
             self.log_stranger(&Event::Unprepared { peer: &self.peer, error: &error });
             return false;
         }
-        let mut phase = self.service.phase();
         // Boxed: an open session does not need the room that its handshake took.
         let established = tokio::select! {
             established = Box::pin(self.establish(&mut setup, socket)) => established,
@@ -109,6 +123,47 @@ impl Session {
         // Of the service that the client asked for.
         let phase = self.service.phase();
         self.converse(open, clocks, reset, single, phase).await
+    }
+
+    /// Preface in: a proxy that is trusted says for whom it connects, before anything else, and what it says
+    /// counts from here on. Whoever else sends a header has sent something that is not TLS.
+    async fn introduced(&mut self, setup: &Setup, socket: &mut Socket) -> bool {
+        let ip = self.peer.ip();
+        if !setup.policies.is_proxy(ip) {
+            return true;
+        }
+        // Of the proxy's share: its clients have none of their own before they are known.
+        let place = self.service.capacity().handshakes.enter(ip);
+        let limit = self.accepted + setup.clocks.handshake;
+        let speaks_first = setup.mode() == Mode::Server;
+        let read = tokio::select! {
+            read = Box::pin(timeout_at(limit, net::read_proxy_header(socket, speaks_first))) => read,
+            () = place.crowded_out() => {
+                self.service.counters.refused("crowded-out");
+                self.log_stranger(&Event::Crowded { peer: &self.peer });
+                return false;
+            }
+        };
+        let error: &dyn fmt::Display = match &read {
+            Ok(Ok(Proxied::For { from, to })) => {
+                let peer = Peer::Tcp(*from);
+                let proxy = std::mem::replace(&mut self.peer, peer);
+                self.destination = Some(*to);
+                let event = Event::Introduced { peer: &self.peer, proxy: &proxy };
+                self.service.shared.arrivals.log(&event, self.scope());
+                return true;
+            }
+            Ok(Ok(Proxied::Own)) => return true,
+            Ok(Ok(Proxied::Probe)) => {
+                self.service.shared.arrivals.log(&Event::Probed { peer: &self.peer }, self.scope());
+                return false;
+            }
+            Ok(Err(error)) => error,
+            Err(_) => &"it sent no PROXY header in time",
+        };
+        self.service.counters.refused("bad-proxy-header");
+        self.log_stranger(&Event::NotIntroduced { peer: &self.peer, error });
+        false
     }
 
     /// From here on the session belongs to the service that the client asked for, if it did.
@@ -166,6 +221,7 @@ impl Session {
                 self.secured(Mode::Server, &grant, &facts);
                 let member = self.admit(setup, grant.who()).await?;
                 let local = stream.socket().and_then(Socket::local_address);
+                let local = self.destination.or(local);
                 let known = Known { wire: grant.who(), facts: &facts, local };
                 // The keys may have changed during the handshake, or while a place was waited for.
                 let gone = async {

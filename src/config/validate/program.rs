@@ -42,11 +42,26 @@ impl Checker<'_> {
             })?,
             output: self.inner_path(&scope, Opt::LogOutput),
             overwrite: scope.decide(Opt::LogMode, boolean)?,
+            max_size: self.max_size(&scope),
             syslog: scope.decide(Opt::Syslog, boolean)?,
             facility: scope.decide(Opt::LogFacility, count)?,
             ident: Scope { defaults: Some(&draft.defaults), ..scope }
                 .decide(Opt::ServiceName, text)?,
         })
+    }
+
+    fn max_size(&mut self, scope: &Scope<'_>) -> Option<Decided<u64>> {
+        let said = scope.said(Opt::LogMaxSize, |value| match value {
+            Value::Size(bytes) => Some(*bytes),
+            _ => None,
+        })?;
+        if !scope.mentions(Opt::LogOutput) {
+            let found = Diagnostic::warning("no-log-file", "there is no file whose size it bounds");
+            self.report.push(
+                found.at(said.place().cloned()).help("name one with output, or remove max-size"),
+            );
+        }
+        Some(said)
     }
 
     /// Two defaults make a control socket: it is there, and nobody but its owner reaches it.

@@ -57,6 +57,17 @@ pub(super) fn account(scope: &Scope<'_>) -> Account {
     Account { user: scope.said(Opt::Setuid, text), group: scope.said(Opt::Setgid, text) }
 }
 
+/// Who owns a service's Unix sockets: in a stunnel.conf, whom the section names.
+pub(super) fn owner(scope: &Scope<'_>) -> Account {
+    match scope.dialect {
+        Dialect::Stunnel => account(scope),
+        Dialect::Native => Account {
+            user: scope.said(Opt::SocketUser, text),
+            group: scope.said(Opt::SocketGroup, text),
+        },
+    }
+}
+
 /// Where a value is looked for.
 #[derive(Clone, Copy)]
 pub(super) struct Scope<'a> {

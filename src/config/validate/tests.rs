@@ -531,3 +531,25 @@ fn a_file_without_a_section_is_inetd_mode() {
     assert_eq!(codes("", "x.conf"), ["no-service"]);
     assert_eq!(codes("", "x.toml"), ["no-service"]);
 }
+
+#[test]
+fn a_unix_socket_s_owner_is_the_section_s_there_and_has_words_of_its_own_here() {
+    let names = |service: &ServiceConfig| {
+        let of = |said: &Option<Decided<String>>| said.as_ref().map(|said| said.value.clone());
+        (of(&service.owner.user), of(&service.owner.group))
+    };
+    let both = (Some("plc".to_owned()), Some("dialout".to_owned()));
+    let native = "accept = \"/run/a.sock\"\nsocket-user = \"plc\"\nsocket-group = \"dialout\"\n";
+    assert_eq!(names(&toml(native).0), both);
+    assert_eq!(names(&conf("", "setuid = plc\nsetgid = dialout").0), both);
+    assert_eq!(names(&toml("").0), (None, None));
+}
+
+#[test]
+fn switches_of_openssl_s_can_be_turned_in_both_dialects() {
+    let there = conf("", "options = CIPHER_SERVER_PREFERENCE\noptions = NO_TLSv1_3").0;
+    let here = toml("tls-options = [\"CIPHER_SERVER_PREFERENCE\", \"NO_TLSv1_3\"]\n").0;
+    assert_eq!(there.tls.switches, [(TlsSwitch::CipherServerPreference, true)]);
+    assert_eq!(here.tls.switches, there.tls.switches);
+    assert_eq!((here.tls.max.value, there.tls.max.value), (TlsVersion::Tls12, TlsVersion::Tls12));
+}

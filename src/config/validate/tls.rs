@@ -161,7 +161,7 @@ impl Checker<'_> {
 }
 
 /// The switches that can be turned.
-pub(super) fn switch(name: &str) -> Option<TlsSwitch> {
+pub(in crate::config) fn switch(name: &str) -> Option<TlsSwitch> {
     Some(match name.to_ascii_uppercase().as_str() {
         "ALL" => TlsSwitch::All,
         "CIPHER_SERVER_PREFERENCE" => TlsSwitch::CipherServerPreference,

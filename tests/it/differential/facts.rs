@@ -22,6 +22,8 @@ use crate::harness::{IDENTITY, KEY, OTHER_KEY, free_port, secret, write_private}
 pub enum Program {
     Stunnel,
     Pskgate,
+    /// pskgate with the same file as TOML.
+    Converted,
 }
 
 /// What came of it.
@@ -285,9 +287,18 @@ impl Running {
         let mut command = match program {
             Program::Stunnel => Command::new("stunnel4"),
             // A file alone, which is no .toml, is stunnel's command line.
-            Program::Pskgate => Command::new(env!("CARGO_BIN_EXE_pskgate")),
+            Program::Pskgate | Program::Converted => Command::new(env!("CARGO_BIN_EXE_pskgate")),
         };
         let said = std::fs::File::create(dir.join("said")).unwrap();
+        let conf = if program == Program::Converted {
+            let arguments = ["convert", "case.conf", "--output", "case.toml"];
+            let done = crate::harness::process::pskgate(dir, &arguments);
+            assert!(dir.join("case.toml").exists(), "{}: {}", case.name, done.err);
+            command.arg("run");
+            dir.join("case.toml")
+        } else {
+            conf
+        };
         command.arg(&conf).current_dir(dir).env("RUNTIME_DIRECTORY", dir).stderr(said);
         let stdio = if case.inetd {
             let (ours, theirs) = UnixStream::pair().unwrap();

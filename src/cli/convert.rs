@@ -1,0 +1,164 @@
+//! `convert FILE`: the same configuration in the other dialect.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+
+use super::refusal::Refusal;
+use super::{FormatName, complain, exit, failed, show};
+use crate::config::convert::{Converted, Order, convert};
+use crate::config::diagnostic::{Report, Severity};
+use crate::config::model::Dialect;
+use crate::config::{self, Format};
+use crate::daemon::Plan;
+use crate::sys::file::read_regular;
+use crate::sys::replace::Edit;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// A stunnel.conf; or, with `--to stunnel`, a TOML file
+    file: PathBuf,
+    /// The language of the new file
+    #[arg(long, value_enum, default_value_t)]
+    to: Language,
+    /// Write to this file; one that exists is left as it is without `--force`
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Put the new file in the place of one that exists
+    #[arg(long, requires = "output")]
+    force: bool,
+    /// Where stunnel is started, which is where relative names in its file begin; the current directory
+    /// if unset
+    #[arg(long, value_name = "DIR")]
+    start_directory: Option<PathBuf>,
+    /// The language of FILE; auto takes .toml for TOML and anything else for a stunnel.conf
+    #[arg(long, value_enum, default_value_t)]
+    format: FormatName,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum Language {
+    #[default]
+    Toml,
+    Stunnel,
+}
+
+pub(super) fn main(arguments: &Arguments) -> u8 {
+    let Arguments { file, to, output, format, .. } = arguments;
+    let format: Format = (*format).into();
+    // The directory may have been removed; only relative names suffer.
+    let here = std::env::current_dir().unwrap_or_default();
+    let start =
+        arguments.start_directory.as_ref().map_or_else(|| here.clone(), |dir| here.join(dir));
+    let bytes = match read_regular(file) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            complain(&format!("pskgate: cannot read {}: {error}", file.display()));
+            return exit::NO_INPUT;
+        }
+    };
+    let home = output.as_deref().and_then(|output| home(&here.join(output)));
+    let to = match to {
+        Language::Toml => Dialect::Native,
+        Language::Stunnel => Dialect::Stunnel,
+    };
+    // A stunnel.conf's names begin where it is started, and a native file's in its own folder, of which
+    // the reader knows no more than what is said here.
+    let named = match format.dialect(file) {
+        Dialect::Stunnel => file.clone(),
+        Dialect::Native => here.join(file),
+    };
+    let order = Order { format, to, start: &start, home: home.as_deref() };
+    let mut converted = match convert(&bytes, &named, &order) {
+        Ok(converted) => converted,
+        Err(report) => {
+            show(&report);
+            complain("nothing was written: mend these first");
+            return failed(&report);
+        }
+    };
+    // What only the key files tell, such as an identity that is there twice.
+    let lost = refused_anew(&bytes, &named, &order, &converted);
+    converted.report.extend(lost);
+    let written = match output {
+        None => print(&converted.text),
+        Some(path) => write(path, file, &converted.text, arguments.force),
+    };
+    if let Err(refusal) = written {
+        return refusal.tell();
+    }
+    show(&converted.report);
+    if let Some(path) = output
+        && (Format::Auto.dialect(path) != to)
+    {
+        let format = if to == Dialect::Native { "toml" } else { "stunnel" };
+        complain(&format!("{} is read right with --format {format} only", path.display()));
+    }
+    let lost = [Severity::Error, Severity::Warning];
+    if lost.iter().any(|severity| converted.report.count(*severity) > 0) {
+        exit::NOT_ALL
+    } else {
+        exit::OK
+    }
+}
+
+/// The folder that a native file's relative names begin at: not the one of a link to it.
+fn home(path: &Path) -> Option<PathBuf> {
+    path.parent().map(Path::to_path_buf)
+}
+
+/// The errors of the new file, where the old one has none.
+fn refused_anew(bytes: &[u8], name: &Path, order: &Order<'_>, converted: &Converted) -> Report {
+    let build = |text: &[u8], name: &Path, base: &Path, format| {
+        let (config, mut report) = config::survey_text(text, name, base, format);
+        let plan = config.and_then(|config| Plan::build(&config, &mut report));
+        report.diagnostics.retain(|found| found.severity == Severity::Error);
+        (plan.is_some(), report)
+    };
+    let folder = match order.to {
+        Dialect::Native => Some(order.start),
+        Dialect::Stunnel => name.parent(),
+    };
+    let (worked, _) = build(bytes, name, folder.unwrap_or(order.start), order.format);
+    let (new, format) = match order.to {
+        Dialect::Native => ("converted.toml", Format::Toml),
+        Dialect::Stunnel => ("converted.conf", Format::Stunnel),
+    };
+    let base = order.home.unwrap_or(order.start);
+    let (works, report) = build(converted.text.as_bytes(), Path::new(new), base, format);
+    if worked && !works { report } else { Report::default() }
+}
+
+fn print(text: &str) -> Result<(), Refusal> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Refusal::new(exit::IO, format!("cannot write to standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A new file may be read by whoever may read the old one: its comments came from there.
+fn write(path: &Path, old: &Path, text: &str, force: bool) -> Result<(), Refusal> {
+    let unwritten = |error| Refusal::unwritten(path, &error);
+    let edit = Edit::begin(path).map_err(unwritten)?;
+    let there = edit.exists().map_err(unwritten)?;
+    if there && !force {
+        return Err(Refusal::new(
+            exit::CANNOT_CREATE,
+            format!(
+                "{} exists already and is left as it is; name another file, or say --force to have \
+                 it replaced",
+                path.display()
+            ),
+        ));
+    }
+    edit.replace(&[text.as_bytes()], 0o777).map_err(unwritten)?;
+    if !there && let Ok(meta) = std::fs::metadata(old) {
+        // Where that cannot be, it stays for its owner alone.
+        let _ = std::fs::set_permissions(edit.path(), meta.permissions());
+    }
+    complain(&format!("{} {}", if there { "replaced" } else { "wrote" }, path.display()));
+    Ok(())
+}

@@ -1,0 +1,143 @@
+//! The same configuration in the other dialect: what was written, with its comments, and every default in
+//! which the two differ.
+//!
+//! It goes from Draft to text and never through the model, so that nothing that was written is lost to
+//! what it comes to. What cannot be kept stays as a comment in its place and is a finding of the report.
+//! An option that decides who gets in, and that the other dialect does not have, stays as a line as well:
+//! the new file is refused until somebody has taken that line out.
+
+mod conf;
+mod native;
+
+use std::path::{Path, PathBuf};
+
+use super::diagnostic::{Diagnostic, Place, Report, Severity};
+use super::draft::Draft;
+use super::load::{self, Format};
+use super::model::Dialect;
+use super::options::{Row, Treatment};
+use super::validate;
+
+/// What is wanted.
+#[derive(Debug)]
+pub struct Order<'a> {
+    /// How to tell which language the file is written in.
+    pub format: Format,
+    /// The language of the new file.
+    pub to: Dialect,
+    /// The directory in which stunnel is started: what relative names in a stunnel.conf begin at.
+    pub start: &'a Path,
+    /// The folder of the new file, where it is known.
+    pub home: Option<&'a Path>,
+}
+
+/// The new file, and what was to be said about it.
+#[derive(Debug)]
+pub struct Converted {
+    /// Its text.
+    pub text: String,
+    /// What has no counterpart or another meaning (errors and warnings), and what is good to know.
+    pub report: Report,
+}
+
+/// Writes the file `name` with these contents anew.
+///
+/// # Errors
+/// Everything that is wrong with the file, but for options that the program refuses because it does not
+/// have them; or that it has this language already, or serves inetd, for which a native file has nothing.
+pub fn convert(text: &[u8], name: &Path, order: &Order<'_>) -> Result<Converted, Report> {
+    let from = order.format.dialect(name);
+    let base = match from {
+        Dialect::Stunnel => order.start.to_path_buf(),
+        Dialect::Native => {
+            order.start.join(name).parent().map(Path::to_path_buf).unwrap_or_default()
+        }
+    };
+    let mut found = Report::default();
+    let refused = |mut report: Report, diagnostic: Option<Diagnostic>| {
+        report.diagnostics.retain(|found| found.severity == Severity::Error);
+        report.diagnostics.extend(diagnostic);
+        report.sort();
+        Err(report)
+    };
+    if from == order.to {
+        let (message, help) = match from {
+            Dialect::Native => {
+                ("this is a native file already", "--to stunnel writes a stunnel.conf")
+            }
+            Dialect::Stunnel => ("this is a stunnel.conf already", "leave out --to stunnel"),
+        };
+        return refused(found, Some(Diagnostic::error("same-dialect", message).help(help)));
+    }
+    let Some(draft) = load::read(text, name, &base, order.format, &mut found) else {
+        return refused(found, None);
+    };
+    validate::validate(&draft, &mut found);
+    let missing = |found: &Diagnostic| {
+        found.severity == Severity::Error
+            && !found.place.as_ref().is_some_and(|place| unsupported(&draft, place))
+    };
+    if found.diagnostics.iter().any(missing) {
+        return refused(found, None);
+    }
+    if draft.services.is_empty() {
+        let inetd = Diagnostic::error(
+            "no-counterpart",
+            "a file without a [section] serves one connection of inetd's, and a native file cannot",
+        )
+        .help("keep the stunnel.conf, which works as it is; or write a section with accept");
+        return refused(found, Some(inetd));
+    }
+    let (text, mut report) = match order.to {
+        Dialect::Native => native::write(&draft, &found, order.home),
+        Dialect::Stunnel => conf::write(&draft, &found),
+    };
+    report.sources = found.sources;
+    report.included = found.included;
+    report.sort();
+    Ok(Converted { text, report })
+}
+
+/// Whether an option stands there that does not work here whatever its value.
+fn unsupported(draft: &Draft, place: &Place) -> bool {
+    let parts = draft.services.iter().map(|service| &service.values);
+    [&draft.global, &draft.defaults].into_iter().chain(parts).any(|values| {
+        values
+            .iter()
+            .any(|(opt, said)| opt.row().treatment != Treatment::Works && said.place == *place)
+    })
+}
+
+/// What the checks said of the option at that place.
+fn finding<'a>(found: &'a Report, place: &Place) -> Option<&'a Diagnostic> {
+    found.diagnostics.iter().find(|one| one.place.as_ref() == Some(place))
+}
+
+/// A line of the old file, in one line and without a key, for a comment.
+fn original(found: &Report, place: &Place) -> String {
+    found.line(place)
+}
+
+/// A comment of the old file, begun with a hash and fit for either dialect: no control characters.
+fn comment(line: &str) -> String {
+    let text = line.strip_prefix(['#', ';']).unwrap_or(line).trim_end();
+    match text {
+        "" if line.is_empty() => String::new(),
+        "" => "#".into(),
+        text => format!("#{}", super::diagnostic::escape(text)),
+    }
+}
+
+/// The name by which stunnel knows an option.
+fn stunnel_name(row: &Row) -> &'static str {
+    row.stunnel.first().copied().unwrap_or_default()
+}
+
+/// A name of a file as the new file has it.
+fn anchored(path: &Path, base: &Path, home: Option<&Path>) -> (PathBuf, bool) {
+    if path.is_absolute() || home == Some(base) {
+        (path.to_path_buf(), false)
+    } else {
+        (base.join(path), true)
+    }
+}

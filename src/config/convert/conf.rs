@@ -1,0 +1,505 @@
+//! From a native file to a stunnel.conf, for pskgate and for stunnel itself.
+
+use std::path::{Path, PathBuf};
+
+use super::{anchored, comment, stunnel_name};
+use crate::config::diagnostic::{Diagnostic, Place, Report};
+use crate::config::draft::{Draft, DraftPart, Side, Spanned, Value, Values};
+use crate::config::endpoint::{Endpoint, Host};
+use crate::config::model::{Dialect, Keepalive, Mode, ProxyHeader, SocketOption};
+use crate::config::options::{Arity, Opt, Row, Scope, TABLE, Table, Treatment};
+use crate::config::validate::speaks_of_keepalive;
+use crate::config::value;
+
+/// Writes what a native file said, and what it left to the native defaults.
+pub(super) fn write(draft: &Draft, found: &Report) -> (String, Report) {
+    let mut writer = Writer { draft, found, out: String::new(), report: Report::default() };
+    writer.file();
+    (writer.out, writer.report)
+}
+
+/// What each section says for itself: lists, which stunnel adds to those that hold for all, and what an
+/// end of a tunnel has one of, which in a native file the section's own word takes the place of.
+const EACH: &[Opt] = &[
+    Opt::Accept,
+    Opt::Connect,
+    Opt::Exec,
+    Opt::ExecArgs,
+    Opt::ServerName,
+    Opt::Protocol,
+    Opt::PskSecrets,
+    Opt::Socket,
+    Opt::SslOptions,
+    Opt::Keepalive,
+    Opt::ServiceLogLevel,
+    Opt::SocketUser,
+    Opt::SocketGroup,
+];
+
+/// What decides who gets in: a file without it is not to be started by mistake.
+const BARS: &[Opt] = &[
+    Opt::AllowFrom,
+    Opt::IdentityWire,
+    Opt::IdentityAllowFrom,
+    Opt::IdentityConnect,
+    Opt::IdentityExpires,
+];
+
+struct Writer<'a> {
+    draft: &'a Draft,
+    found: &'a Report,
+    out: String,
+    report: Report,
+}
+
+impl Writer<'_> {
+    fn line(&mut self, text: &str) {
+        self.out.push_str(text);
+        self.out.push('\n');
+    }
+
+    fn remarks(&mut self, lines: &[String]) {
+        for line in lines.iter().filter(|line| !line.is_empty()) {
+            self.line(&comment(line));
+        }
+    }
+
+    fn option(&mut self, opt: Opt, text: &str) {
+        let name = match opt {
+            Opt::ServiceLogLevel => stunnel_name(Opt::LogLevel.row()),
+            Opt::SocketUser => stunnel_name(Opt::Setuid.row()),
+            Opt::SocketGroup => stunnel_name(Opt::Setgid.row()),
+            _ => stunnel_name(opt.row()),
+        };
+        self.line(format!("{name} = {text}").trim_end());
+    }
+
+    fn lost(&mut self, place: Place, message: String, help: &str) {
+        let found = Diagnostic::warning("no-counterpart", message).at(place).help(help);
+        // What stands among the defaults is the same in every section.
+        if !self.report.diagnostics.contains(&found) {
+            self.report.push(found);
+        }
+    }
+
+    fn file(&mut self) {
+        let draft = self.draft;
+        let name = draft.file.file_name().unwrap_or_default().to_string_lossy();
+        let name = crate::config::diagnostic::escape(&name);
+        self.line(&format!("# {name}, written anew by `pskgate convert --to stunnel`"));
+        let quiet = draft.global.last(Opt::LogOutput).is_some();
+        self.line("# A native file runs in the foreground.");
+        self.option(Opt::Foreground, if quiet { "quiet" } else { "yes" });
+        for (statement, said) in draft.global.statements() {
+            self.remarks(&statement.remarks);
+            if statement.index + 1 == draft.global.all(statement.opt).len()
+                || statement.opt.row().arity == Arity::List
+            {
+                self.global(statement.opt, said);
+            }
+        }
+        self.unsaid(
+            |row| row.scope == Scope::Global || matches!(row.opt, Opt::LogLevel | Opt::ServiceName),
+            |opt| {
+                draft.global.mentions(opt)
+                    || (opt == Opt::LogLevel && draft.global.mentions(Opt::LogFacility))
+            },
+        );
+        for (statement, said) in draft.defaults.statements() {
+            self.remarks(&statement.remarks);
+            if !EACH.contains(&statement.opt) {
+                self.one(statement.opt, said);
+            }
+        }
+        self.identities(&draft.defaults, "for all services");
+        self.unsaid(
+            |row| matches!(row.native, Some((Table::Service, _))),
+            |opt| EACH.contains(&opt) || draft.defaults.mentions(opt),
+        );
+        // A section with sni names one that stands before it.
+        let (named, first): (Vec<_>, Vec<_>) =
+            draft.services.iter().partition(|service| self.is_named(service));
+        for service in first.into_iter().chain(named) {
+            self.service(service);
+        }
+        self.remarks(&draft.remarks);
+    }
+
+    fn last(&self, own: &Values, opt: Opt) -> Option<Spanned<Value>> {
+        own.last(opt).or_else(|| self.draft.defaults.last(opt)).cloned()
+    }
+
+    /// A section's own list, or that of the defaults.
+    fn all(&self, own: &Values, opt: Opt) -> Vec<Spanned<Value>> {
+        let own = own.all(opt);
+        if own.is_empty() { self.draft.defaults.all(opt).to_vec() } else { own.to_vec() }
+    }
+
+    fn mode(&self, own: &Values) -> Mode {
+        match self.last(own, Opt::Mode).map(|said| said.value) {
+            Some(Value::Mode(Mode::Client)) => Mode::Client,
+            _ => Mode::Server,
+        }
+    }
+
+    fn is_named(&self, service: &DraftPart) -> bool {
+        self.mode(&service.values) == Mode::Server
+            && self.all(&service.values, Opt::Accept).is_empty()
+    }
+
+    fn global(&mut self, opt: Opt, said: &Spanned<Value>) {
+        let facility = self.draft.global.last(Opt::LogFacility).map(|said| said.value.clone());
+        let facility = facility
+            .and_then(|value| value::stunnel(Opt::LogFacility.row().kind, &value))
+            .map(|text| text + ".");
+        match opt {
+            Opt::LogFacility if self.draft.global.last(Opt::LogLevel).is_none() => {
+                let text = facility.unwrap_or_default() + "info";
+                self.option(Opt::LogLevel, &text);
+            }
+            Opt::LogFacility => {}
+            Opt::LogLevel => {
+                if let Some(level) = value::stunnel(opt.row().kind, &said.value) {
+                    self.option(opt, &(facility.unwrap_or_default() + &level));
+                }
+            }
+            _ => self.one(opt, said),
+        }
+    }
+
+    /// Every default that a stunnel.conf would take otherwise.
+    fn unsaid(&mut self, of: impl Fn(&Row) -> bool, said: impl Fn(Opt) -> bool) {
+        let mut begun = false;
+        for row in TABLE.iter().filter(|row| of(row) && !said(row.opt)) {
+            if row.stunnel.is_empty()
+                || row.arity == Arity::List
+                || row.treatment != Treatment::Works
+            {
+                continue;
+            }
+            let meant = |dialect| {
+                let text = row.default(dialect);
+                value::read(row.kind, dialect, text).ok().filter(|_| !text.is_empty())
+            };
+            let ours = meant(Dialect::Native);
+            let Some(text) = ours.as_ref().and_then(|value| value::stunnel(row.kind, value)) else {
+                continue;
+            };
+            // stunnel's own is five minutes for each step, and pskgate's reader knows better.
+            if ours == meant(Dialect::Stunnel) && row.opt != Opt::HandshakeTimeout {
+                continue;
+            }
+            if !begun {
+                self.line("# What a native file means when it does not say, and a stunnel.conf would not:");
+                begun = true;
+            }
+            self.option(row.opt, &text);
+        }
+    }
+
+    fn service(&mut self, service: &DraftPart) {
+        let own = &service.values;
+        let mode = self.mode(own);
+        self.line("");
+        self.remarks(&service.remarks);
+        self.line(&format!("[{}]", service.name.value));
+        if self.last(own, Opt::Mode).is_none() {
+            self.option(Opt::Mode, "no");
+        }
+        let mut done = Vec::new();
+        for (statement, said) in own.statements() {
+            self.remarks(&statement.remarks);
+            if EACH.contains(&statement.opt) {
+                if !done.contains(&statement.opt) {
+                    done.push(statement.opt);
+                    self.each(statement.opt, own, mode);
+                }
+            } else {
+                self.one(statement.opt, said);
+            }
+        }
+        for opt in EACH.iter().filter(|opt| !done.contains(opt)) {
+            self.each(*opt, own, mode);
+        }
+        self.identities(own, "");
+    }
+
+    fn each(&mut self, opt: Opt, own: &Values, mode: Mode) {
+        match opt {
+            Opt::Accept => self.accept(own),
+            Opt::Connect | Opt::Exec | Opt::ExecArgs => self.target(opt, own),
+            Opt::PskSecrets => self.secrets(own),
+            Opt::Socket => {
+                // Keepalive comes first: a list has the last word about it.
+                self.keepalive(own, mode);
+                for said in self.all(own, opt) {
+                    self.one(opt, &said);
+                }
+            }
+            Opt::Keepalive => {}
+            Opt::SslOptions => {
+                for said in self.all(own, opt) {
+                    self.one(opt, &said);
+                }
+            }
+            Opt::ServerName => {
+                let listens = !self.all(own, Opt::Accept).is_empty();
+                if let Some(said) = self.last(own, opt).filter(|_| mode == Mode::Client || !listens)
+                {
+                    self.one(opt, &said);
+                }
+            }
+            Opt::Protocol => {
+                let Some(said) = self.last(own, opt).filter(|_| mode == Mode::Server) else {
+                    return;
+                };
+                if said.value == Value::Preface(ProxyHeader::V2) {
+                    self.line("# proxy-header = \"v2\": stunnel has version 1 alone");
+                    let message = "stunnel has version 1 of the PROXY protocol alone".to_owned();
+                    self.lost(said.place.clone(), message, "let the backend take version 1");
+                    self.option(opt, "proxy");
+                } else {
+                    self.one(opt, &said);
+                }
+            }
+            _ => {
+                if let Some(said) = self.last(own, opt) {
+                    self.one(opt, &said);
+                }
+            }
+        }
+    }
+
+    /// A port alone is both families. stunnel's second socket for one port fails; one for IPv6 takes IPv4
+    /// as well, unless another address of the section cannot bear the option.
+    fn accept(&mut self, own: &Values) {
+        let all = self.all(own, Opt::Accept);
+        let port_of = |said: &Spanned<Value>| match &said.value {
+            Value::Endpoint(Endpoint::Tcp { host: Host::Unspecified, port }) if *port != 0 => {
+                Some(*port)
+            }
+            _ => None,
+        };
+        let only = all.iter().all(|said| port_of(said).is_some());
+        for said in &all {
+            let Some(port) = port_of(said) else {
+                self.one(Opt::Accept, said);
+                continue;
+            };
+            if !only {
+                self.option(Opt::Accept, &port.to_string());
+                let message =
+                    format!("stunnel listens on IPv4 alone at port {port} of this section");
+                self.lost(said.place.clone(), message, "give the port a section of its own");
+            }
+            self.option(Opt::Accept, &format!(":::{port}"));
+        }
+        if only && !all.is_empty() {
+            self.line("# IPv4 too:");
+            self.option(Opt::Socket, "a:IPV6_V6ONLY=no");
+        }
+    }
+
+    fn target(&mut self, opt: Opt, own: &Values) {
+        let inherited = own.mentions(Opt::Exec) && !own.mentions(Opt::Connect);
+        let connect = self.all(own, Opt::Connect);
+        let connects = !connect.is_empty() && !inherited;
+        match opt {
+            Opt::Connect if connects => {
+                for said in connect {
+                    self.one(opt, &said);
+                }
+            }
+            Opt::Exec if !connects => {
+                if let Some(said) = self.last(own, opt) {
+                    self.one(opt, &said);
+                }
+            }
+            Opt::ExecArgs if !connects => {
+                let said = self.all(own, opt);
+                let Some(first) = said.first() else { return };
+                let words = said.iter().filter_map(|said| match &said.value {
+                    Value::Arguments(words) => Some(words.clone()),
+                    _ => None,
+                });
+                let value = Value::Arguments(words.flatten().collect());
+                self.one(opt, &Spanned { value, place: first.place.clone() });
+            }
+            _ => {}
+        }
+    }
+
+    fn secrets(&mut self, own: &Values) {
+        let all = self.all(own, Opt::PskSecrets);
+        let path = |said: &Spanned<Value>| match &said.value {
+            Value::Path(path) => Some(self.draft.base.join(path)),
+            _ => None,
+        };
+        let paths: Vec<PathBuf> = all.iter().filter_map(path).collect();
+        let is_folder = |path: &PathBuf| path.is_dir() || path.to_string_lossy().ends_with('/');
+        if paths.len() > 1 || paths.iter().any(is_folder) {
+            for path in &paths {
+                let shown = crate::config::diagnostic::escape(&path.to_string_lossy());
+                self.line(&format!("# psk-secrets: {shown}"));
+            }
+            if let Some(said) = all.last() {
+                let message =
+                    "stunnel reads one key file for each section, and no directory".to_owned();
+                self.lost(
+                    said.place.clone(),
+                    message,
+                    "put all lines into one file, and name that with PSKsecrets",
+                );
+            }
+        }
+        if let Some(said) = all.first() {
+            self.one(Opt::PskSecrets, said);
+        }
+    }
+
+    /// stunnel has none by itself.
+    fn keepalive(&mut self, own: &Values, mode: Mode) {
+        let side = match mode {
+            Mode::Client => Side::Upstream,
+            Mode::Server => Side::Downstream,
+        };
+        let said = self.last(own, Opt::Keepalive);
+        let row = Opt::Keepalive.row();
+        let value = match said {
+            Some(said) => Some(said.value),
+            None => value::read(row.kind, Dialect::Native, row.native_default).ok(),
+        };
+        let sockets = self.all(own, Opt::Socket);
+        let spoken = sockets.iter().any(|said| {
+            matches!(&said.value, Value::Socket(its, option) if *its == side && speaks_of_keepalive(option))
+        });
+        let count =
+            |length: std::time::Duration| u32::try_from(length.as_secs()).unwrap_or(u32::MAX);
+        let options = match value {
+            Some(Value::Keepalive(Some(Keepalive { idle, interval, count: probes }))) => vec![
+                SocketOption::KeepAlive(true),
+                SocketOption::KeepAliveIdle(count(idle)),
+                SocketOption::KeepAliveInterval(count(interval)),
+                SocketOption::KeepAliveCount(probes),
+            ],
+            Some(Value::Keepalive(None)) if !spoken => vec![SocketOption::KeepAlive(false)],
+            _ => Vec::new(),
+        };
+        for option in options {
+            let value = Value::Socket(side, option);
+            if let Some(text) = value::stunnel(Opt::Socket.row().kind, &value) {
+                self.option(Opt::Socket, &text);
+            }
+        }
+    }
+
+    fn one(&mut self, opt: Opt, said: &Spanned<Value>) {
+        let row = opt.row();
+        let named = match opt {
+            Opt::ServiceLogLevel | Opt::SocketUser | Opt::SocketGroup => true,
+            _ => !row.stunnel.is_empty(),
+        };
+        if !named {
+            self.without(row, said);
+            return;
+        }
+        let value = match &said.value {
+            Value::Path(path) => Value::Path(self.path(opt, path)),
+            Value::Endpoint(Endpoint::Unix(path)) => {
+                Value::Endpoint(Endpoint::Unix(self.draft.base.join(path)))
+            }
+            Value::Duration(length) if length.subsec_nanos() != 0 => {
+                let whole = std::time::Duration::from_secs(length.as_secs() + 1);
+                let name = row.name(Dialect::Native);
+                let message =
+                    format!("stunnel counts whole seconds: {name} is {} s there", whole.as_secs());
+                let shown = self.shown(row, said);
+                self.line(&format!("# {shown}"));
+                self.lost(
+                    said.place.clone(),
+                    message,
+                    "nothing is to be done if that is good enough",
+                );
+                Value::Duration(whole)
+            }
+            other => other.clone(),
+        };
+        match value::stunnel(row.kind, &value) {
+            Some(text) => self.option(opt, &text),
+            None => {
+                let name = row.name(Dialect::Native);
+                let message = format!("a stunnel.conf cannot say this value of `{name}`");
+                let help = "it has no blanks inside an argument and at either end of a value";
+                self.report.push(
+                    Diagnostic::error("no-counterpart", message).at(said.place.clone()).help(help),
+                );
+                self.stop(row, said);
+            }
+        }
+    }
+
+    fn path(&self, opt: Opt, path: &Path) -> PathBuf {
+        let jailed = self.draft.global.last(Opt::Chroot).is_some();
+        if jailed && matches!(opt, Opt::Pid | Opt::LogOutput) {
+            return Path::new("/").join(path);
+        }
+        anchored(path, &self.draft.base, None).0
+    }
+
+    /// An option that stunnel does not have.
+    fn without(&mut self, row: &Row, said: &Spanned<Value>) {
+        let name = row.name(Dialect::Native);
+        let there = value::read(row.kind, Dialect::Stunnel, row.stunnel_default).ok();
+        let same = !row.stunnel_default.is_empty() && there.as_ref() == Some(&said.value);
+        let shown = self.shown(row, said);
+        if same {
+            self.line(&format!("# {shown}  # as it is in a stunnel.conf anyway"));
+            return;
+        }
+        let message = format!("a stunnel.conf has nothing like `{name}`");
+        if BARS.contains(&row.opt) {
+            let help = "remove the line that is left of it if the tunnel shall do without";
+            self.report.push(
+                Diagnostic::error("no-counterpart", message).at(said.place.clone()).help(help),
+            );
+            self.stop(row, said);
+        } else {
+            self.line(&format!("# {shown}"));
+            self.lost(
+                said.place.clone(),
+                message,
+                "nothing is to be done if the tunnel can do without",
+            );
+        }
+    }
+
+    /// As a native file has it: the line itself may hold a whole list, or a part of one.
+    fn shown(&self, row: &Row, said: &Spanned<Value>) -> String {
+        match value::native(row.kind, &said.value) {
+            Some(value) => {
+                let text = crate::config::diagnostic::escape(&value.to_string());
+                format!("{} = {text}", row.name(Dialect::Native))
+            }
+            None => self.found.line(&said.place),
+        }
+    }
+
+    /// A line that both programs refuse.
+    fn stop(&mut self, row: &Row, said: &Spanned<Value>) {
+        let (name, shown) = (row.name(Dialect::Native), self.shown(row, said));
+        self.line(&format!("# {shown}  # remove the next line if you can do without it"));
+        self.line(&format!("{name} = (pskgate)"));
+    }
+
+    fn identities(&mut self, own: &Values, whose: &str) {
+        for part in &own.identities {
+            self.remarks(&part.remarks);
+            let name = crate::config::diagnostic::escape(&part.name.value);
+            self.line(format!("# the rules for {name} {whose}").trim_end());
+            for (statement, said) in part.values.statements() {
+                self.remarks(&statement.remarks);
+                self.without(statement.opt.row(), said);
+            }
+        }
+    }
+}

@@ -1,0 +1,663 @@
+//! From a stunnel.conf to a native file.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use toml_edit::Key;
+
+use super::{anchored, comment, finding, original, stunnel_name};
+use crate::config::diagnostic::{Diagnostic, Place, Report, Severity};
+use crate::config::draft::{Draft, DraftPart, Side, Spanned, Statement, Value, Values};
+use crate::config::endpoint::{Endpoint, Host};
+use crate::config::model::{Dialect, Foreground, Mode};
+use crate::config::options::{Arity, Kind, Opt, Row, TABLE, Table, Treatment};
+use crate::config::validate::{speaks_of_keepalive, switch};
+use crate::config::value;
+
+/// Writes what a stunnel.conf said, and what it left to stunnel's defaults.
+pub(super) fn write(draft: &Draft, found: &Report, home: Option<&Path>) -> (String, Report) {
+    let (out, report) = (String::new(), Report::default());
+    let (taken, names) = (Vec::new(), Vec::new());
+    let mut writer = Writer {
+        draft,
+        found,
+        home,
+        out,
+        report,
+        taken,
+        names,
+        moved: BTreeSet::new(),
+        anchored: false,
+        told: None,
+    };
+    writer.file();
+    (writer.out, writer.report)
+}
+
+struct Writer<'a> {
+    draft: &'a Draft,
+    found: &'a Report,
+    home: Option<&'a Path>,
+    out: String,
+    report: Report,
+    /// The addresses of the services so far: in a stunnel.conf, the first that names one has it.
+    taken: Vec<Endpoint>,
+    /// What the sections are called: there, and here.
+    names: Vec<(String, String)>,
+    /// Options of which a section unsays what is said for all: each section says them itself.
+    moved: BTreeSet<Opt>,
+    /// Whether a relative name was joined to the directory of the start.
+    anchored: bool,
+    /// The line whose comment was written last.
+    told: Option<Place>,
+}
+
+/// A value with what stands around it.
+struct Item {
+    remarks: Vec<String>,
+    value: toml_edit::Value,
+    note: Option<String>,
+}
+
+impl Writer<'_> {
+    fn line(&mut self, text: &str) {
+        self.out.push_str(text);
+        self.out.push('\n');
+    }
+
+    fn remarks(&mut self, lines: &[String]) {
+        for line in lines {
+            // One empty line parts as well as several.
+            if !(line.is_empty() && (self.out.ends_with("\n\n") || self.out.ends_with("]\n"))) {
+                self.line(&comment(line));
+            }
+        }
+    }
+
+    fn head(&mut self, name: &str) {
+        if !self.out.ends_with("\n\n") {
+            self.line("");
+        }
+        self.line(&format!("[{name}]"));
+    }
+
+    fn key(&mut self, key: &str, value: &toml_edit::Value, note: Option<&str>) {
+        let note = note.map(|note| format!("  # {note}")).unwrap_or_default();
+        self.line(&format!("{key} = {value}{note}"));
+    }
+
+    /// A line of the old file that has no line here, and why.
+    fn aside(&mut self, place: &Place, why: &str) {
+        // `sslVersion` is two options in one line.
+        if self.told.as_ref() != Some(place) {
+            let text = format!("# {}  # {why}", original(self.found, place));
+            self.line(text.trim_end());
+            self.told = Some(place.clone());
+        }
+    }
+
+    fn changed(&mut self, place: impl Into<Option<Place>>, message: impl Into<String>, help: &str) {
+        let found = Diagnostic::warning("different-meaning", message).at(place);
+        self.report.push(found.help(help));
+    }
+
+    fn file(&mut self) {
+        let draft = self.draft;
+        let name = draft.file.file_name().unwrap_or_default().to_string_lossy();
+        let name = crate::config::diagnostic::escape(&name);
+        self.line(&format!(
+            "# {name}, written anew by `pskgate convert`: it means what it meant there."
+        ));
+        self.line("# `pskgate check --effective` shows what each line comes to.");
+        self.line("");
+        self.remarks(&draft.preamble);
+        if !draft.preamble.is_empty() {
+            self.line("");
+        }
+        self.clear_defaults();
+        self.name_services();
+        self.top();
+        self.log();
+        self.defaults();
+        for (service, name) in draft.services.iter().zip(self.names.clone()) {
+            self.service(service, &name.1);
+        }
+        self.line("");
+        self.remarks(&draft.remarks);
+        self.out.truncate(self.out.trim_end().len());
+        self.out.push('\n');
+        if self.anchored {
+            let message = format!(
+                "relative names were taken from {}, where it is taken for granted that stunnel was \
+                 started",
+                draft.base.display()
+            );
+            let help = "say --start-directory if it was another; here they begin at the folder of the file";
+            self.report.push(Diagnostic::notice("written-out", message).help(help));
+        }
+        if let Some(place) = self.found.included.values().next() {
+            let message =
+                "what the included files say stands in the new file: they are not read any more";
+            let found = Diagnostic::notice("written-out", message).at(place.clone());
+            self.report.push(found.help(
+                "a native file includes nothing; key files can still be added to a directory",
+            ));
+        }
+    }
+
+    /// stunnel's `all` unsays a bound; a native file has no word for that.
+    fn clear_defaults(&mut self) {
+        let unsays = |values: &Values, opt| {
+            matches!(values.last(opt), Some(Spanned { value: Value::Version(None), .. }))
+        };
+        for opt in [Opt::TlsMin, Opt::TlsMax] {
+            let said = self.draft.defaults.last(opt).is_some();
+            if said && self.draft.services.iter().any(|service| unsays(&service.values, opt)) {
+                self.moved.insert(opt);
+            }
+        }
+    }
+
+    /// Two tables cannot have one name, and a name is shown in every log line.
+    fn name_services(&mut self) {
+        for service in &self.draft.services {
+            let old = &service.name.value;
+            let plain: String = old.chars().filter(|c| !c.is_control()).collect();
+            let mut plain = plain;
+            while plain.len() > 120 {
+                plain.pop();
+            }
+            let stem = if plain.is_empty() { "service".to_owned() } else { plain };
+            let free =
+                |name: &str, names: &[(String, String)]| names.iter().all(|(_, n)| n != name);
+            let mut new = stem.clone();
+            let mut number = 2;
+            while !free(&new, &self.names) {
+                new = format!("{stem}-{number}");
+                number += 1;
+            }
+            if new != *old {
+                let message = format!("this service is called {new} here, in logs and figures too");
+                let help = "a native file has no two services of one name, and none without one";
+                self.changed(service.name.place.clone(), message, help);
+            }
+            self.names.push((old.clone(), new));
+        }
+    }
+
+    fn top(&mut self) {
+        let draft = self.draft;
+        let is_here = |row: &Row| !matches!(row.native, Some((table, _)) if table != Table::Top);
+        for (statement, said) in draft.global.statements() {
+            if is_here(statement.opt.row()) {
+                self.statement(&draft.global, statement, said);
+            }
+        }
+        for (statement, said) in draft.defaults.statements() {
+            if matches!(statement.opt, Opt::Setuid | Opt::Setgid) {
+                self.statement(&draft.defaults, statement, said);
+            }
+        }
+        let said = draft.global.last(Opt::Foreground);
+        let kept = draft.global.last(Opt::LogOutput);
+        let (message, help) = match said.map(|said| &said.value) {
+            Some(Value::Foreground(Foreground::Yes)) if kept.is_none() => return,
+            Some(Value::Foreground(Foreground::Yes)) => (
+                "with a file to log to, nothing is logged to standard error as well",
+                "leave out [log] output for standard error alone",
+            ),
+            Some(Value::Foreground(Foreground::Quiet)) if kept.is_some() => return,
+            Some(Value::Foreground(Foreground::Quiet)) => (
+                "in the foreground, what goes to no file is logged to standard error",
+                "send standard error to /dev/null, or name a file with [log] output",
+            ),
+            _ => (
+                "a native file runs in the foreground",
+                "let what starts it put it into the background: systemd, or start-stop-daemon with --background",
+            ),
+        };
+        self.changed(said.map(|said| said.place.clone()), message, help);
+        if said.is_none() {
+            self.line("# A stunnel.conf goes into the background by default; a native file runs in the foreground.");
+        }
+    }
+
+    fn log(&mut self) {
+        let draft = self.draft;
+        self.head("log");
+        for (statement, said) in draft.global.statements() {
+            if matches!(statement.opt.row().native, Some((Table::Log, _))) {
+                self.statement(&draft.global, statement, said);
+            }
+        }
+        for (statement, said) in draft.defaults.statements() {
+            if statement.opt == Opt::ServiceName {
+                self.statement(&draft.defaults, statement, said);
+            }
+        }
+        self.unsaid(Table::Log, |opt| draft.global.mentions(opt) || draft.defaults.mentions(opt));
+    }
+
+    fn defaults(&mut self) {
+        let draft = self.draft;
+        self.head("defaults");
+        for (statement, said) in draft.defaults.statements() {
+            if !matches!(statement.opt, Opt::Setuid | Opt::Setgid | Opt::ServiceName) {
+                self.statement(&draft.defaults, statement, said);
+            }
+        }
+        self.unsaid(Table::Service, |opt| draft.defaults.mentions(opt));
+    }
+
+    /// Every default that a native file would take otherwise.
+    fn unsaid(&mut self, table: Table, said: impl Fn(Opt) -> bool) {
+        let mut begun = false;
+        for row in TABLE {
+            let Some((_, key)) = row.native.filter(|(its, _)| *its == table) else { continue };
+            if row.arity == Arity::List || row.treatment != Treatment::Works || said(row.opt) {
+                continue;
+            }
+            let meant = |dialect| {
+                let text = row.default(dialect);
+                value::read(row.kind, dialect, text).ok().filter(|_| !text.is_empty())
+            };
+            let theirs = meant(Dialect::Stunnel);
+            let Some(value) = theirs.as_ref().and_then(|value| value::native(row.kind, value))
+            else {
+                continue;
+            };
+            if theirs == meant(Dialect::Native) {
+                continue;
+            }
+            if !begun {
+                self.line("# What a stunnel.conf means when it does not say, and a native file would not:");
+                begun = true;
+            }
+            self.key(key, &value, None);
+        }
+    }
+
+    fn service(&mut self, service: &DraftPart, name: &str) {
+        let values = &service.values;
+        if service.remarks.first().is_none_or(|line| !line.is_empty()) {
+            self.line("");
+        }
+        self.remarks(&service.remarks);
+        self.line(&format!("[services.{}]", Key::new(name)));
+        let mode = self.mode(values);
+        if !values.mentions(Opt::Accept) {
+            self.accept(values);
+        }
+        for (statement, said) in values.statements() {
+            match statement.opt {
+                Opt::Accept if statement.index == 0 => self.accept(values),
+                Opt::Accept => {}
+                Opt::Setuid | Opt::Setgid => {
+                    self.remarks(&statement.remarks);
+                    if !self.has_unix_socket(values) {
+                        self.aside(
+                            &said.place,
+                            "it is for Unix sockets, and this service has none",
+                        );
+                    }
+                }
+                Opt::ServiceName => {
+                    self.remarks(&statement.remarks);
+                    self.aside(&said.place, "it counts before the first section alone");
+                }
+                Opt::LogLevel => {
+                    self.remarks(&statement.remarks);
+                    self.one(Opt::ServiceLogLevel.row(), values, statement, said);
+                }
+                _ => self.statement(values, statement, said),
+            }
+        }
+        self.moved_here(values);
+        self.socket_owner(values);
+        if mode.is_some_and(|mode| self.speaks_of_keepalive(values, mode)) {
+            let note = "as the socket options say, and nothing beside them";
+            self.key("keepalive", &false.into(), Some(note));
+        }
+        self.program(values);
+    }
+
+    fn said<'v>(&'v self, own: &'v Values, opt: Opt) -> Option<&'v Spanned<Value>> {
+        own.last(opt).or_else(|| self.draft.defaults.last(opt))
+    }
+
+    fn all<'v>(&'v self, own: &'v Values, opt: Opt) -> impl Iterator<Item = &'v Spanned<Value>> {
+        self.draft.defaults.all(opt).iter().chain(own.all(opt))
+    }
+
+    fn mode(&self, own: &Values) -> Option<Mode> {
+        match self.said(own, Opt::Mode).map(|said| &said.value) {
+            Some(Value::Mode(mode)) => Some(*mode),
+            _ => Some(Mode::Server),
+        }
+    }
+
+    fn has_unix_socket(&self, own: &Values) -> bool {
+        self.all(own, Opt::Accept)
+            .any(|said| matches!(said.value, Value::Endpoint(Endpoint::Unix(_))))
+    }
+
+    fn speaks_of_keepalive(&self, own: &Values, mode: Mode) -> bool {
+        let tls_side = match mode {
+            Mode::Client => Side::Upstream,
+            Mode::Server => Side::Downstream,
+        };
+        self.all(own, Opt::Socket).any(|said| match &said.value {
+            Value::Socket(side, option) => *side == tls_side && speaks_of_keepalive(option),
+            _ => false,
+        })
+    }
+
+    fn moved_here(&mut self, own: &Values) {
+        for opt in self.moved.clone() {
+            let Some((_, key)) = opt.row().native.filter(|_| !own.mentions(opt)) else { continue };
+            let said = self
+                .draft
+                .defaults
+                .last(opt)
+                .and_then(|said| value::native(opt.row().kind, &said.value));
+            if let Some(value) = said {
+                self.key(key, &value, Some("said for all sections that do not say it themselves"));
+            }
+        }
+    }
+
+    fn socket_owner(&mut self, own: &Values) {
+        if !self.has_unix_socket(own) {
+            return;
+        }
+        for (theirs, ours) in [(Opt::Setuid, Opt::SocketUser), (Opt::Setgid, Opt::SocketGroup)] {
+            let said = self.said(own, theirs).map(|said| said.value.clone());
+            if let (Some(value), Some((_, key))) = (said, ours.row().native)
+                && let Some(value) = value::native(ours.row().kind, &value)
+            {
+                self.key(key, &value, None);
+            }
+        }
+    }
+
+    /// Where the standard error of a program goes.
+    fn program(&mut self, own: &Values) {
+        let foreground = self.draft.global.last(Opt::Foreground).map(|said| &said.value);
+        let Some(said) = self.said(own, Opt::Exec).map(|said| said.place.clone()) else { return };
+        if !matches!(foreground, Some(Value::Foreground(Foreground::Yes))) {
+            let help = "write sh -c 'exec PROGRAM 2>&1' if the peer shall read it";
+            self.changed(
+                said,
+                "the program's standard error goes to the peer in a stunnel.conf, and here to the \
+                 program's own",
+                help,
+            );
+        }
+    }
+
+    fn statement(&mut self, values: &Values, statement: &Statement, said: &Spanned<Value>) {
+        let row = statement.opt.row();
+        let is_list = row.arity == Arity::List
+            && row.treatment == Treatment::Works
+            && !matches!(row.opt, Opt::PskSecrets | Opt::ExecArgs);
+        if is_list {
+            if statement.index == 0 {
+                self.list(row, values);
+            }
+            return;
+        }
+        self.remarks(&statement.remarks);
+        self.one(row, values, statement, said);
+    }
+
+    /// An option of which the last line counts.
+    fn one(&mut self, row: &Row, values: &Values, statement: &Statement, said: &Spanned<Value>) {
+        let theirs = values.all(statement.opt);
+        let last = statement.index + 1 == theirs.len();
+        let Some((_, key)) = row.native.filter(|_| row.treatment == Treatment::Works) else {
+            self.unsupported(row, said, last);
+            return;
+        };
+        if let Some(later) = theirs.last().filter(|_| !last) {
+            let why = format!("line {} says otherwise", later.place.line);
+            self.aside(&said.place, &why);
+            return;
+        }
+        if self.moved.contains(&row.opt) && std::ptr::eq(values, &self.draft.defaults) {
+            self.aside(&said.place, "each service says it itself");
+            return;
+        }
+        match &said.value {
+            Value::Version(None) => {
+                self.aside(&said.place, "no bound: as if nothing had been said");
+                return;
+            }
+            Value::Text(text) if text.is_empty() && row.kind == Kind::Path => {
+                self.aside(&said.place, "none");
+                return;
+            }
+            _ => {}
+        }
+        // A server's identity, and the like.
+        if let Some(notice) = finding(self.found, &said.place)
+            && notice.severity == Severity::Notice
+        {
+            let why = notice.message.clone();
+            self.aside(&said.place, &why);
+            return;
+        }
+        match self.written(row, &said.value) {
+            Some((value, note)) => self.key(key, &value, note.as_deref()),
+            None => self.unwritable(row, said),
+        }
+    }
+
+    fn written(&mut self, row: &Row, value: &Value) -> Option<(toml_edit::Value, Option<String>)> {
+        match value {
+            Value::Path(path) => {
+                let path = self.path(row.opt, path);
+                Some((value::native(row.kind, &Value::Path(path))?, None))
+            }
+            Value::Arguments(words) => {
+                let words = words
+                    .iter()
+                    .map(|word| value::native(row.kind, &Value::Arguments(vec![word.clone()])));
+                Some((toml_edit::Value::Array(words.collect::<Option<_>>()?), None))
+            }
+            Value::Text(text) if row.opt == Opt::ServerName => {
+                let text = match text.split_once(':') {
+                    Some((of, pattern)) => format!("{}:{pattern}", self.renamed(of)),
+                    None => text.clone(),
+                };
+                Some((value::native(row.kind, &Value::Text(text))?, None))
+            }
+            Value::Endpoint(at @ Endpoint::Tcp { host: Host::Unspecified, port })
+                if row.opt == Opt::Accept =>
+            {
+                let every =
+                    Endpoint::Tcp { host: Host::Ip(Ipv4Addr::UNSPECIFIED.into()), port: *port };
+                let value = value::native(row.kind, &Value::Endpoint(every))?;
+                Some((value, Some(format!("{at} alone is IPv4 in a stunnel.conf"))))
+            }
+            Value::Duration(_) => {
+                let value_there = value::stunnel(row.kind, value);
+                let note = (value_there.as_deref() == Some("-1")).then(|| "for ever".to_owned());
+                Some((value::native(row.kind, value)?, note))
+            }
+            other => Some((value::native(row.kind, other)?, None)),
+        }
+    }
+
+    fn renamed<'n>(&'n self, name: &'n str) -> &'n str {
+        self.names.iter().find(|(old, _)| old == name).map_or(name, |(_, new)| new)
+    }
+
+    /// The log and the pid file are opened inside the new root directory, if there is one.
+    fn path(&mut self, opt: Opt, path: &Path) -> PathBuf {
+        let root = self.draft.global.last(Opt::Chroot);
+        let jailed = matches!(root, Some(Spanned { value: Value::Path(_), .. }));
+        if jailed && matches!(opt, Opt::Pid | Opt::LogOutput) {
+            return Path::new("/").join(path);
+        }
+        let (path, moved) = anchored(path, &self.draft.base, self.home);
+        self.anchored |= moved;
+        path
+    }
+
+    /// All addresses of a service. A stunnel.conf's section goes on without those that are taken.
+    fn accept(&mut self, own: &Values) {
+        let row = Opt::Accept.row();
+        let mut items = Vec::new();
+        for (said, remarks) in self.merged(own, Opt::Accept) {
+            let Value::Endpoint(at) = &said.value else { continue };
+            let at = match at {
+                Endpoint::Tcp { host: Host::Unspecified, port } => {
+                    Endpoint::Tcp { host: Host::Ip(Ipv4Addr::UNSPECIFIED.into()), port: *port }
+                }
+                other => other.clone(),
+            };
+            let any_port = matches!(at, Endpoint::Tcp { port: 0, .. });
+            if !any_port && self.taken.contains(&at) {
+                self.remarks(&remarks);
+                self.told = None;
+                self.aside(&said.place, "listened on already, by this service or one before it");
+                continue;
+            }
+            self.taken.push(at);
+            match self.written(row, &said.value) {
+                Some((value, note)) => items.push(Item { remarks, value, note }),
+                None => self.unwritable(row, &said),
+            }
+        }
+        if items.len() > 1
+            && let Some(said) = self.said(own, Opt::Accept)
+        {
+            let place = said.place.clone();
+            self.changed(
+                place,
+                "of several addresses, all must be there: in a stunnel.conf it goes on with those that are",
+                "leave out what this machine may not have, such as IPv6",
+            );
+        }
+        self.items("accept", items);
+    }
+
+    /// What is said for all and in the section, with the remarks of the latter.
+    fn merged(&self, own: &Values, opt: Opt) -> Vec<(Spanned<Value>, Vec<String>)> {
+        let of = |values: &Values| {
+            let all = values.statements().filter(|(statement, _)| statement.opt == opt);
+            all.map(|(statement, said)| (said.clone(), statement.remarks.clone()))
+                .collect::<Vec<_>>()
+        };
+        if std::ptr::eq(own, &self.draft.defaults) {
+            return of(own);
+        }
+        let shared = self.draft.defaults.all(opt).iter().map(|said| (said.clone(), Vec::new()));
+        shared.chain(of(own)).collect()
+    }
+
+    fn list(&mut self, row: &Row, values: &Values) {
+        let Some((_, key)) = row.native else { return };
+        if row.opt == Opt::Accept {
+            // Each section listens for itself, on what is not taken.
+            for (said, remarks) in self.merged(values, row.opt) {
+                self.remarks(&remarks);
+                self.aside(&said.place, "each service says it itself");
+            }
+            return;
+        }
+        let mut items = Vec::new();
+        for (said, remarks) in self.merged(values, row.opt) {
+            let idle = matches!(&said.value, Value::Text(name) if row.kind == Kind::SslOption && !decides(name));
+            if idle {
+                self.remarks(&remarks);
+                self.aside(&said.place, "it is always so here, or would weaken what is");
+                continue;
+            }
+            match self.written(row, &said.value) {
+                Some((value, note)) => items.push(Item { remarks, value, note }),
+                None => {
+                    self.remarks(&remarks);
+                    self.unwritable(row, &said);
+                }
+            }
+        }
+        self.items(key, items);
+    }
+
+    fn items(&mut self, key: &str, mut items: Vec<Item>) {
+        let Some(first) = items.first_mut() else { return };
+        let above = std::mem::take(&mut first.remarks);
+        self.remarks(&above);
+        let plain = items.iter().all(|item| item.remarks.is_empty() && item.note.is_none());
+        match items.as_slice() {
+            [Item { value, note, .. }] => {
+                let note = note.clone();
+                self.key(key, &value.clone(), note.as_deref());
+            }
+            _ if plain => {
+                let list: toml_edit::Array = items.into_iter().map(|item| item.value).collect();
+                self.key(key, &toml_edit::Value::Array(list), None);
+            }
+            _ => {
+                self.line(&format!("{key} = ["));
+                for Item { remarks, value, note } in items {
+                    for line in remarks.iter().filter(|line| !line.is_empty()) {
+                        self.line(&format!("  {}", comment(line)));
+                    }
+                    let note = note.map(|note| format!("  # {note}")).unwrap_or_default();
+                    self.line(&format!("  {value},{note}"));
+                }
+                self.line("]");
+            }
+        }
+    }
+
+    /// An option that does not work here: a comment where nothing is lost, and where something would be, a
+    /// line that is refused.
+    fn unsupported(&mut self, row: &Row, said: &Spanned<Value>, last: bool) {
+        if row.opt == Opt::Foreground {
+            let why = "a native file runs in the foreground, and says so with no word";
+            self.aside(&said.place, why);
+            return;
+        }
+        let Some(found) = finding(self.found, &said.place).cloned() else {
+            self.aside(&said.place, "it has no counterpart");
+            return;
+        };
+        self.aside(&said.place, &found.message);
+        if found.severity != Severity::Error {
+            self.report.push(found);
+            return;
+        }
+        if last && let Value::Text(text) = &said.value {
+            self.stop(row, text);
+        }
+        self.report.push(found);
+    }
+
+    /// A line that the native reader refuses, and says why.
+    fn stop(&mut self, row: &Row, text: &str) {
+        let mut line = String::new();
+        let _ = write!(line, "{} = {}", stunnel_name(row), toml_edit::Value::from(text));
+        self.line(&format!("{line}  # remove this line if you can do without it"));
+    }
+
+    fn unwritable(&mut self, row: &Row, said: &Spanned<Value>) {
+        self.aside(&said.place, "a native file cannot say it");
+        let name = stunnel_name(row);
+        let message = format!("a native file cannot say this value of `{name}`");
+        let help = "it holds text in UTF-8 without control characters, and hosts that a resolver could know";
+        self.report
+            .push(Diagnostic::error("no-counterpart", message).at(said.place.clone()).help(help));
+        self.stop(row, &original(self.found, &said.place));
+    }
+}
+
+/// Whether a switch of OpenSSL's makes a difference here.
+fn decides(name: &str) -> bool {
+    let name = name.strip_prefix('-').unwrap_or(name).to_ascii_uppercase();
+    switch(&name).is_some() || name.starts_with("NO_TLSV1") || name == "NO_SSL_MASK"
+}

@@ -1,0 +1,287 @@
+//! The PROXY protocol's header, read: for whom a proxy before us connects. The text is HAProxy's
+//! proxy-protocol.txt.
+//!
+//! Nothing behind the header is touched: it belongs to TLS, or to the application.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+
+use proxy_header::{ParseConfig, Protocol, ProxyHeader};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+
+use super::Socket;
+
+/// How version 2 begins.
+const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
+/// How version 1 begins.
+const WORD: &[u8] = b"PROXY ";
+/// The longest line of version 1 (2.1).
+const MOST_TEXT: usize = 107;
+/// Of version 2. Addresses take 52 bytes; the rest is for what load balancers add, of which certificates
+/// are the largest part. The protocol itself would allow 64 kB.
+const MOST_BYTES: usize = 4096;
+
+/// For whom it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proxied {
+    /// For who connected to the proxy from here, at there.
+    For {
+        /// From where.
+        from: SocketAddr,
+        /// To where.
+        to: SocketAddr,
+    },
+    /// For the proxy itself, or for somebody whose address it does not know.
+    Own,
+    /// For nobody: it looked whether anybody is here, and has gone again.
+    Probe,
+}
+
+/// Why there is no header.
+#[derive(Debug)]
+pub enum BadHeader {
+    /// Something else came.
+    Missing,
+    /// It began as one and is none.
+    Malformed,
+    /// It would be longer than is read.
+    TooLong,
+    /// The connection ended in it.
+    Cut,
+    /// The system's.
+    Io(io::Error),
+}
+
+impl fmt::Display for BadHeader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing => f.write_str("it began without a PROXY header"),
+            Self::Malformed => f.write_str("its PROXY header is malformed"),
+            Self::TooLong => write!(f, "its PROXY header is longer than {MOST_BYTES} bytes"),
+            Self::Cut => f.write_str("it ended within its PROXY header"),
+            Self::Io(error) => write!(f, "its PROXY header could not be read: {error}"),
+        }
+    }
+}
+
+impl From<io::Error> for BadHeader {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => Self::Cut,
+            _ => Self::Io(error),
+        }
+    }
+}
+
+/// Reads a header of either version. The caller bounds the time. Where the one who connects speaks first,
+/// as in TLS, a header that is for nobody in particular is told from a mere look by what comes next.
+///
+/// # Errors
+/// There is none, or it is not whole.
+pub async fn read_proxy_header(
+    socket: &mut Socket,
+    speaks_first: bool,
+) -> Result<Proxied, BadHeader> {
+    match socket {
+        Socket::Tcp(stream) => read(stream, speaks_first).await,
+        // Whoever has no address is not trusted by it, and does not come here.
+        #[cfg(unix)]
+        _ => Err(BadHeader::Missing),
+    }
+}
+
+async fn read(stream: &mut TcpStream, speaks_first: bool) -> Result<Proxied, BadHeader> {
+    // As much as either version has at least, and not one byte of what comes behind.
+    let mut head = [0; SIGNATURE.len()];
+    let mut got = 0;
+    while got < head.len() {
+        let Some(rest) = head.get_mut(got..) else { break };
+        match stream.read(rest).await {
+            // Some checks end with a reset, which takes what they said with it.
+            Ok(0) | Err(_) if got == 0 => return Ok(Proxied::Probe),
+            Ok(0) => return Err(BadHeader::Cut),
+            Ok(more) => got += more,
+            Err(error) => return Err(error.into()),
+        }
+        let so_far = head.get(..got).unwrap_or_default();
+        let begins = |with: &[u8]| so_far.iter().zip(with).all(|(one, other)| one == other);
+        if !begins(SIGNATURE) && !begins(WORD) {
+            return Err(BadHeader::Missing);
+        }
+    }
+    let bytes =
+        if head == *SIGNATURE { binary(stream).await? } else { text(stream, &head).await? };
+    let config = ParseConfig { include_tlvs: false, ..ParseConfig::default() };
+    let (header, length) = ProxyHeader::parse(&bytes, config).map_err(|_| BadHeader::Malformed)?;
+    if length != bytes.len() {
+        return Err(BadHeader::Malformed);
+    }
+    match header.proxied_address() {
+        Some(at) if at.protocol == Protocol::Stream => {
+            Ok(Proxied::For { from: at.source, to: at.destination })
+        }
+        Some(_) => Err(BadHeader::Malformed),
+        None => {
+            // A health check says LOCAL and goes.
+            let gone = speaks_first && matches!(stream.peek(&mut [0]).await, Ok(0) | Err(_));
+            Ok(if gone { Proxied::Probe } else { Proxied::Own })
+        }
+    }
+}
+
+/// The rest of version 2 says how long it is.
+async fn binary(stream: &mut TcpStream) -> Result<Vec<u8>, BadHeader> {
+    let mut fixed = [0; 4];
+    stream.read_exact(&mut fixed).await?;
+    let [_, _, high, low] = fixed;
+    let rest = usize::from(u16::from_be_bytes([high, low]));
+    let mut bytes = [SIGNATURE.as_slice(), &fixed].concat();
+    let start = bytes.len();
+    if start + rest > MOST_BYTES {
+        return Err(BadHeader::TooLong);
+    }
+    bytes.resize(start + rest, 0);
+    stream.read_exact(bytes.get_mut(start..).unwrap_or_default()).await?;
+    Ok(bytes)
+}
+
+/// Version 1 ends with its line, which is looked for before it is taken.
+async fn text(stream: &mut TcpStream, head: &[u8]) -> Result<Vec<u8>, BadHeader> {
+    let mut bytes = head.to_vec();
+    while !bytes.ends_with(b"\n") {
+        let mut ahead = [0; MOST_TEXT];
+        let room = MOST_TEXT - bytes.len();
+        if room == 0 {
+            return Err(BadHeader::Malformed);
+        }
+        let seen = match stream.peek(ahead.get_mut(..room).unwrap_or_default()).await? {
+            0 => return Err(BadHeader::Cut),
+            count => ahead.get(..count).unwrap_or_default(),
+        };
+        let end = seen.iter().position(|byte| *byte == b'\n').map_or(seen.len(), |end| end + 1);
+        let start = bytes.len();
+        bytes.resize(start + end, 0);
+        stream.read_exact(bytes.get_mut(start..).unwrap_or_default()).await?;
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::{Peer, Told, proxy_header, proxy_header_v2};
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    /// What comes of these pieces, each sent for itself, and what is left behind the header.
+    async fn came(pieces: Vec<Vec<u8>>) -> (Result<Proxied, BadHeader>, Vec<u8>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut sender = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        sender.set_nodelay(true).unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut socket = Socket::Tcp(stream);
+        let sending = async move {
+            for piece in pieces {
+                // Who is turned away may be gone before all is said.
+                let _ = sender.write_all(&piece).await;
+                tokio::task::yield_now().await;
+            }
+            let _ = sender.shutdown().await;
+            sender
+        };
+        let (read, sender) = tokio::join!(read_proxy_header(&mut socket, true), sending);
+        let mut rest = Vec::new();
+        if read.is_ok() {
+            socket.read_to_end(&mut rest).await.unwrap();
+        }
+        drop(sender);
+        (read, rest)
+    }
+
+    fn all(bytes: &[u8]) -> Vec<Vec<u8>> {
+        vec![bytes.to_vec()]
+    }
+
+    fn headers() -> Vec<(Vec<u8>, Proxied)> {
+        let (from, to) = ("192.0.2.7:33596", "10.0.0.5:3001");
+        let known = Proxied::For { from: from.parse().unwrap(), to: to.parse().unwrap() };
+        let (far, near) = ("[2001:db8::7]:1", "[2001:db8::5]:65535");
+        let known_v6 = Proxied::For { from: far.parse().unwrap(), to: near.parse().unwrap() };
+        let told = Told { who: b"plc", version: "TLSv1.3", suite: "S", group: None };
+        let mut found = Vec::new();
+        for (from, to, known) in [(from, to, known), (far, near, known_v6)] {
+            let (peer, local) = (Peer::Tcp(from.parse().unwrap()), to.parse().ok());
+            found.push((proxy_header(&peer, local), known));
+            found.push((proxy_header_v2(&peer, local, &told), known));
+        }
+        found.push((proxy_header(&Peer::Local, None), Proxied::Own));
+        found.push((proxy_header_v2(&Peer::Local, None, &told), Proxied::Own));
+        found
+    }
+
+    #[tokio::test]
+    async fn what_we_write_is_read_and_not_a_byte_behind_it() {
+        for (header, known) in headers() {
+            let whole = [header.as_slice(), b"hello\n"].concat();
+            let (read, rest) = came(all(&whole)).await;
+            assert_eq!((read.unwrap(), rest.as_slice()), (known, &b"hello\n"[..]));
+            let single = whole.iter().map(|byte| vec![*byte]).collect();
+            let (read, rest) = came(single).await;
+            assert_eq!((read.unwrap(), rest.as_slice()), (known, &b"hello\n"[..]));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_header_that_is_not_whole_is_none() {
+        for (header, _) in headers() {
+            for end in 1..header.len() {
+                let (read, _) = came(all(&header[..end])).await;
+                assert!(matches!(read, Err(BadHeader::Cut)), "{end} of {header:?}: {read:?}");
+            }
+        }
+        assert_eq!(
+            came(Vec::new()).await.0.unwrap(),
+            Proxied::Probe,
+            "who only looks is no trouble"
+        );
+        let local = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+        assert_eq!(came(all(local)).await.0.unwrap(), Proxied::Probe);
+    }
+
+    #[tokio::test]
+    async fn anything_else_is_refused_at_once() {
+        let long = [&b"PROXY TCP4 "[..], &[b'1'; 200], b"\r\n"].concat();
+        let head =
+            |length: u16| [&SIGNATURE[..], b"\x21\x11", &length.to_be_bytes(), &[0; 5000]].concat();
+        for (bytes, wanted) in [
+            (&b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03rest"[..], "without"),
+            (b"GET / HTTP/1.0\r\n\r\n", "without"),
+            (b"PROXZ TCP4 1.1.1.1 2.2.2.2 1 2\r\n", "without"),
+            (b"PROXY TCP4 1.1.1.1 2.2.2.2 1\r\n", "malformed"),
+            (b"PROXY TCP4 1.1.1.1 2.2.2.2 1 70000\r\n", "malformed"),
+            (b"PROXY TCP4 ::1 ::2 1 2\r\n", "malformed"),
+            (b"PROXY TCP4 1.1.1.1 2.2.2.2 1 2\n", "malformed"),
+            (b"PROXY UDP4 1.1.1.1 2.2.2.2 1 2\r\n", "malformed"),
+            (b"PROXY UNKNOWN\n", "malformed"),
+            (&long, "malformed"),
+            // A datagram, a command that nobody knows, a family without room for its addresses.
+            (
+                b"\r\n\r\n\0\r\nQUIT\n\x21\x12\0\x0c\x01\x01\x01\x01\x02\x02\x02\x02\0\x01\0\x02",
+                "malformed",
+            ),
+            (
+                b"\r\n\r\n\0\r\nQUIT\n\x22\x11\0\x0c\x01\x01\x01\x01\x02\x02\x02\x02\0\x01\0\x02",
+                "malformed",
+            ),
+            (b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x04\x01\x01\x01\x01", "malformed"),
+            (&head(4081), "longer than 4096 bytes"),
+        ] {
+            let (read, _) = came(all(bytes)).await;
+            let said = read.expect_err("no header").to_string();
+            assert!(said.contains(wanted), "{said}: {}", String::from_utf8_lossy(bytes));
+        }
+        assert!(came(all(&head(4080))).await.0.is_ok(), "as long as can be");
+    }
+}

@@ -1,0 +1,184 @@
+//! The log's file: opened to append, and bounded in size where that is asked for, with one file of what
+//! came before.
+//!
+//! A board's flash is small, and nobody there runs a rotator. The bound therefore holds whatever
+//! happens: a file that cannot be moved aside is emptied, and one that cannot be emptied either grows on,
+//! which is said once.
+
+use std::ffi::OsString;
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+#[cfg(test)]
+mod tests;
+
+/// An open log file.
+#[derive(Debug)]
+pub(super) struct LogFile {
+    file: File,
+    path: PathBuf,
+    /// What it holds, in bytes: counted, because asking costs a call for each line.
+    size: u64,
+    most: Option<u64>,
+    /// After a failure it may grow to this before the next attempt.
+    again: u64,
+    /// Whether the failure that lasts was told.
+    told: bool,
+}
+
+impl LogFile {
+    /// Opens a file, or copies the standard stream that bears this name. Appends, so that neither a
+    /// restart nor a second process loses lines.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(super) fn open(path: &Path, overwrite: bool, most: Option<u64>) -> io::Result<Self> {
+        let file = open(path)?;
+        // OpenOptions has no truncate beside append; a pipe or a device has no length to set.
+        let meta = file.metadata()?;
+        let (regular, mut size) = (meta.is_file(), meta.len());
+        if overwrite && regular {
+            file.set_len(0)?;
+            size = 0;
+        }
+        let most = most.filter(|_| regular);
+        Ok(Self { file, path: path.to_owned(), size, most, again: 0, told: false })
+    }
+
+    /// Its bound.
+    pub(super) fn most(&self) -> Option<u64> {
+        self.most
+    }
+
+    /// Takes another bound.
+    pub(super) fn bound(&mut self, most: Option<u64>) {
+        let regular = self.file.metadata().is_ok_and(|meta| meta.is_file());
+        self.most = most.filter(|_| regular);
+        self.again = 0;
+    }
+
+    /// Writes a line, after room was made for it if it is needed. What is wrong with making room comes
+    /// back once, in words: the line is written all the same.
+    ///
+    /// # Errors
+    /// The line was not written.
+    pub(super) fn put(&mut self, line: &[u8]) -> (io::Result<()>, Option<String>) {
+        let trouble = self.make_room(line.len() as u64);
+        let written = self.file.write_all(line);
+        if written.is_ok() {
+            self.size += line.len() as u64;
+        }
+        (written, trouble)
+    }
+
+    fn make_room(&mut self, more: u64) -> Option<String> {
+        let most = self.most?;
+        if self.size == 0 || self.size + more <= most.max(self.again) {
+            return None;
+        }
+        let error = match self.rotate() {
+            Ok(()) => {
+                self.told = false;
+                self.again = 0;
+                return None;
+            }
+            Err(error) => error,
+        };
+        let emptied = self.file.set_len(0);
+        let name = self.path.display();
+        let words = match &emptied {
+            Ok(()) => {
+                self.size = 0;
+                format!(
+                    "the log cannot be moved to {name}.1 ({error}): it was emptied, and earlier lines are lost"
+                )
+            }
+            Err(_) => {
+                // Not at every line.
+                self.again = self.size + more + most / 4;
+                format!(
+                    "the log cannot be moved to {name}.1 ({error}): it grows beyond its max-size"
+                )
+            }
+        };
+        // An emptied file says so at its top each time; one that grows has said it already.
+        let said = std::mem::replace(&mut self.told, true);
+        (emptied.is_ok() || !said).then_some(words)
+    }
+
+    /// Moves the file to FILE.1, in the place of the one that is there, and begins a new one.
+    fn rotate(&mut self) -> io::Result<()> {
+        let before = self.file.metadata()?;
+        // Behind a link is the file; the link stays.
+        match self.path.canonicalize() {
+            // Somebody has moved it already, as logrotate does: this name is free, or another file's.
+            Ok(real) if is_same(&before, &fs::metadata(&real)?) => fs::rename(&real, aside(&real))?,
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        let file = open(&self.path)?;
+        self.size = file.metadata()?.len();
+        // Who could read the old one can read the new one; where that cannot be, it is the narrower.
+        let _ = file.set_permissions(before.permissions());
+        self.file = file;
+        Ok(())
+    }
+}
+
+fn aside(path: &Path) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(".1");
+    name.into()
+}
+
+#[cfg(unix)]
+fn is_same(one: &Metadata, other: &Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
+}
+
+#[cfg(not(unix))]
+fn is_same(_: &Metadata, _: &Metadata) -> bool {
+    true
+}
+
+/// A standard stream, by the names it has as a file.
+#[cfg(unix)]
+pub(super) fn stream(path: &Path) -> Option<i32> {
+    match path.to_str()? {
+        "/dev/stdout" | "/dev/fd/1" | "/proc/self/fd/1" => Some(1),
+        "/dev/stderr" | "/dev/fd/2" | "/proc/self/fd/2" => Some(2),
+        _ => None,
+    }
+}
+
+#[cfg(not(unix))]
+pub(super) fn stream(_: &Path) -> Option<i32> {
+    None
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    // Opened by its name, a stream that is a socket or another user's terminal would be refused.
+    #[cfg(unix)]
+    if let Some(number) = stream(path) {
+        return crate::sys::descriptor::copy(number).map(File::from);
+    }
+    let mut options = OpenOptions::new();
+    options.append(true).create(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        // A pipe whose reader has gone is an error and not a wait, in which every session would stand still.
+        options.mode(0o640).custom_flags(libc::O_NONBLOCK);
+    }
+    let file = options.open(path)?;
+    #[cfg(unix)]
+    {
+        use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+        // Writing has a thread of its own, which may wait.
+        fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
+    }
+    Ok(file)
+}

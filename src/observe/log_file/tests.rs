@@ -1,0 +1,85 @@
+#![allow(clippy::unwrap_used)]
+
+use tempfile::TempDir;
+
+use super::*;
+
+fn put(log: &mut LogFile, line: &str) -> Option<String> {
+    let (written, trouble) = log.put(line.as_bytes());
+    written.unwrap();
+    trouble
+}
+
+fn read(path: PathBuf) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}
+
+#[test]
+fn two_files_hold_the_last_lines_and_neither_is_larger_than_the_bound() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("x.log");
+    let mut log = LogFile::open(&path, false, Some(100)).unwrap();
+    for number in 0..1000 {
+        assert_eq!(put(&mut log, &format!("line {number:04}\n")), None);
+        let sizes = [&path, &aside(&path)].map(|path| fs::metadata(path).map_or(0, |m| m.len()));
+        assert!(sizes.iter().all(|size| *size <= 100), "{sizes:?}");
+    }
+    let both = read(aside(&path)) + &read(path.clone());
+    let kept: Vec<&str> = both.lines().collect();
+    assert!(kept.len() >= 10, "{both}");
+    let last: Vec<String> = (1000 - kept.len()..1000).map(|n| format!("line {n:04}")).collect();
+    assert_eq!(kept, last, "none is missing in between");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "one rotated file");
+}
+
+#[test]
+fn a_line_longer_than_the_bound_has_a_file_of_its_own_and_what_was_there_counts() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("x.log");
+    fs::write(&path, "yesterday\n".repeat(10)).unwrap();
+    let mut log = LogFile::open(&path, false, Some(100)).unwrap();
+    put(&mut log, "today\n");
+    assert_eq!((read(path.clone()).as_str(), read(aside(&path)).len()), ("today\n", 100));
+    let long = "x".repeat(300) + "\n";
+    put(&mut log, &long);
+    assert_eq!((read(path.clone()), read(aside(&path)).as_str()), (long, "today\n"));
+    log.bound(None);
+    put(&mut log, "more\n");
+    assert_eq!(read(path).len(), 306, "without a bound it grows");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_stays_and_a_file_that_somebody_has_moved_is_left_alone() {
+    let folder = TempDir::new().unwrap();
+    let (link, real) = (folder.path().join("link"), folder.path().join("real"));
+    fs::write(&real, "").unwrap();
+    std::os::unix::fs::symlink(&real, &link).unwrap();
+    let mut log = LogFile::open(&link, false, Some(20)).unwrap();
+    for word in ["one two three\n", "four five six\n"] {
+        assert_eq!(put(&mut log, word), None);
+    }
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_eq!(
+        (read(aside(&real)).as_str(), read(real.clone()).as_str()),
+        ("one two three\n", "four five six\n")
+    );
+    fs::rename(&real, folder.path().join("moved")).unwrap();
+    assert_eq!(put(&mut log, "seven eight nine\n"), None);
+    assert_eq!(read(aside(&real)), "one two three\n", "it is not overwritten");
+    assert_eq!(read(folder.path().join("moved")), "four five six\n");
+    assert_eq!(read(real), "seven eight nine\n");
+}
+
+#[test]
+fn what_cannot_be_moved_aside_is_emptied_and_says_so() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("x.log");
+    // A folder that is not empty takes no file's name.
+    fs::create_dir_all(aside(&path).join("full")).unwrap();
+    let mut log = LogFile::open(&path, false, Some(30)).unwrap();
+    assert_eq!(put(&mut log, "twenty characters ...\n"), None);
+    let said = put(&mut log, "and twenty more ....\n").unwrap();
+    assert!(said.contains("x.log.1") && said.contains("emptied"), "{said}");
+    assert_eq!(read(path), "and twenty more ....\n");
+}
