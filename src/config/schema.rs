@@ -191,6 +191,7 @@ fn kind(kind: Kind) -> Value {
         // Editors hand a date of TOML's over as its text.
         Kind::Moment => pattern(r"\s*[+-]?\d{4,6}-?\d{2}-?\d{2}.*"),
         Kind::FileMode => pattern("(0o)?0*[0-7]{3}"),
+        Kind::Size => pattern(r"\s*\d+(\.\d+)?\s*[A-Za-z]+\s*"),
         Kind::Mode
         | Kind::Failover
         | Kind::Hash

@@ -137,7 +137,7 @@ pub(in crate::config) fn with_prefix(bytes: u64) -> String {
         (1_000_000, "MB"),
         (1 << 10, "KiB"),
     ];
-    let whole = units.iter().find(|(unit, _)| bytes % unit == 0);
+    let whole = units.iter().find(|(unit, _)| bytes.is_multiple_of(*unit));
     let (unit, name) = whole.copied().unwrap_or((1_000, "kB"));
     format!("{}{name}", bytes / unit)
 }
