@@ -202,8 +202,11 @@ fn kind(kind: Kind) -> Value {
         | Kind::Facility
         | Kind::Preface
         | Kind::WhenFull
-        | Kind::Foreground
-        | Kind::SslOption => json!({ "enum": known }),
+        | Kind::Foreground => json!({ "enum": known }),
+        Kind::SslOption => {
+            let off = known.iter().map(|name| format!("-{name}"));
+            json!({ "enum": known.iter().map(|name| (*name).to_owned()).chain(off).collect::<Vec<_>>() })
+        }
         Kind::Raw => json!({}),
     }
 }

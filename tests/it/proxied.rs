@@ -67,7 +67,7 @@ fn behind_haproxy_rules_sessions_logs_and_the_backend_see_the_real_peer() {
         let shown = "PROXY TCP4 127.0.0.7 127.0.0.1 ";
         let to = format!(" {}\r\nhello\n", proxy.address.port());
         assert!(line.starts_with(shown) && line.ends_with(&to), "{send}: {line}");
-        gate.wait_logged(" at 127.0.0.7:");
+        gate.wait_logged(" session opened: 127.0.0.7:");
         let sessions = pskgate(gate.folder(), &["sessions", "pskgate.toml"]);
         assert!(sessions.out.contains("127.0.0.7:"), "{}{}", sessions.out, sessions.err);
         // One place for each of them, and not one for all that the proxy brings.
@@ -137,7 +137,7 @@ fn a_client_end_takes_the_header_off_and_goes_by_it() {
     let mut back = [0; 5];
     good.read_exact(&mut back).unwrap();
     assert_eq!(&back, b"hello", "the header is not in the data");
-    gate.wait_logged(" at 203.0.113.9:5000");
+    gate.wait_logged(" session opened: 203.0.113.9:5000");
     assert!(is_closed(&mut raw(to, "127.0.0.1", line("198.51.100.1").as_bytes()), PATIENCE));
     gate.wait_logged("turned 198.51.100.1:5000 away");
     // Without a header nobody is taken for the proxy, and what the proxy says of others is data elsewhere.
