@@ -144,7 +144,14 @@ fn machine() -> String {
 fn keep(values: &[Value]) {
     let folder = harness::root().join("target/bench");
     std::fs::create_dir_all(&folder).expect("a folder for the values");
-    let lines = values.iter().map(|value| serde_json::to_string(value).expect("JSON") + "\n");
-    std::fs::write(folder.join("values.jsonl"), lines.collect::<String>()).expect("kept");
+    // A run of some figures leaves what is known of the others.
+    let file = folder.join("values.jsonl");
+    let before = std::fs::read_to_string(&file).unwrap_or_default();
+    let kept = before.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let kept = kept.filter(|old| values.iter().all(|new| new.figure != old.figure));
+    let lines = kept.chain(values.iter().cloned());
+    let lines = lines.map(|value| serde_json::to_string(&value).expect("JSON") + "\n");
+    let text: String = lines.collect();
+    std::fs::write(file, text).expect("kept");
     std::fs::write(folder.join("machine.txt"), machine()).expect("kept");
 }

@@ -1,7 +1,7 @@
 //! The three pairs that are compared, each with its own two processes and the settings it comes with.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -47,6 +47,8 @@ pub struct Wishes<'a> {
     pub server_at: Option<SocketAddr>,
     /// Words before those of the program, such as those that enter a network namespace.
     pub through: [&'a [&'a str]; 2],
+    /// Connect to see whether an end listens: at once, where the system's table takes a while to read.
+    pub knock: bool,
     /// The plain port's address, when it is not loopback's.
     pub plain_at: Option<SocketAddr>,
 }
@@ -109,7 +111,7 @@ impl Pair {
             let start = Instant::now();
             let child = command.spawn().expect("pskgate, stunnel4 and haproxy are installed");
             let end = End(child);
-            wait_until_it_listens(&end, accept);
+            wait_until_it_listens(&end, accept, wishes.knock);
             started[place] = start.elapsed();
             place += 1;
             end
@@ -196,13 +198,16 @@ fn text(
 
 /// By the table of the namespace that it runs in: a connection would be a session, and what it costs is
 /// another figure.
-fn wait_until_it_listens(end: &End, at: SocketAddr) {
+fn wait_until_it_listens(end: &End, at: SocketAddr, knock: bool) {
     let start = Instant::now();
     loop {
-        let table = fs::read_to_string(format!("/proc/{}/net/tcp", end.0.id()));
-        let port = format!(":{:04X} ", at.port());
-        let there =
-            table.unwrap_or_default().lines().any(|l| l.contains(&port) && l.contains(" 0A "));
+        let there = if knock {
+            TcpStream::connect(at).is_ok()
+        } else {
+            let table = fs::read_to_string(format!("/proc/{}/net/tcp", end.0.id()));
+            let port = format!(":{:04X} ", at.port());
+            table.unwrap_or_default().lines().any(|l| l.contains(&port) && l.contains(" 0A "))
+        };
         if there {
             return;
         }
