@@ -49,7 +49,7 @@ fn page(values: &[Value]) -> String {
          loopback, one of each a round; figures are of both ends together. A goal is met when the worse end of\n\
          the 95 % interval meets it: of the ratios round by round (their geometric mean), or of the values.\n\n",
     );
-    page += &kept("machine.txt");
+    page += &kept("machine.txt").replace(" on, ", ", ");
     page += "\n## At a glance\n\n| figure | unit | pskgate | stunnel4 | plain relay | goal | seen, and its interval | met |\n\
              | --- | --- | --- | --- | --- | --- | --- | --- |\n";
     for figure in FIGURES {
