@@ -139,10 +139,16 @@ fn print(text: &str) -> Result<(), Refusal> {
     }
 }
 
-/// A new file may be read by whoever may read the old one: its comments came from there.
+/// A new file may be read by whoever may read the old one: its comments came from there. Of a group only if
+/// it is the same one.
 fn write(path: &Path, old: &Path, text: &str, force: bool) -> Result<(), Refusal> {
     let unwritten = |error| Refusal::unwritten(path, &error);
     let edit = Edit::begin(path).map_err(unwritten)?;
+    // The only original, and in the end under a name of the other dialect.
+    if old.canonicalize().is_ok_and(|old| edit.path() == old) {
+        let words = format!("{} is the file that is converted: name another", path.display());
+        return Err(Refusal::new(exit::CANNOT_CREATE, words));
+    }
     let there = edit.exists().map_err(unwritten)?;
     if there && !force {
         return Err(Refusal::new(
@@ -157,8 +163,21 @@ fn write(path: &Path, old: &Path, text: &str, force: bool) -> Result<(), Refusal
     edit.replace(&[text.as_bytes()], 0o777).map_err(unwritten)?;
     if !there && let Ok(meta) = std::fs::metadata(old) {
         // Where that cannot be, it stays for its owner alone.
-        let _ = std::fs::set_permissions(edit.path(), meta.permissions());
+        let _ = follow(edit.path(), &meta);
     }
     complain(&format!("{} {}", if there { "replaced" } else { "wrote" }, path.display()));
+    Ok(())
+}
+
+#[cfg(unix)]
+fn follow(path: &Path, old: &std::fs::Metadata) -> std::io::Result<()> {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let same_group = std::fs::metadata(path)?.gid() == old.gid();
+    let mode = old.mode() & if same_group { 0o666 } else { 0o606 };
+    std::fs::set_permissions(path, PermissionsExt::from_mode(mode))
+}
+
+#[cfg(not(unix))]
+fn follow(_: &Path, _: &std::fs::Metadata) -> std::io::Result<()> {
     Ok(())
 }

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use annotate_snippets::{AnnotationKind, Element, Group, Level, Origin, Renderer, Snippet};
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
+use super::options::{Row, TABLE};
+
 /// A spot in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
@@ -337,7 +339,8 @@ fn presentable(text: &str) -> String {
 /// How long the text after a colon must be to be taken for a key: the shortest key that is allowed.
 const KEY_LENGTH: usize = 16;
 
-/// The bytes of a line that look like the key of an `identity:key` line which strayed into a
+/// The bytes of a line that are nobody's to see: the value of an option that is a secret, and what looks
+/// like the key of an `identity:key` line which strayed into a
 /// configuration file. An equals sign makes a line an option, unless it can only be base64's padding.
 fn key_in_line(line: &str) -> Option<Range<usize>> {
     let is_padding = |c: char| matches!(c, '=' | '"' | '\'' | ',' | ']' | ' ' | '\t' | '\r');
@@ -353,6 +356,9 @@ fn key_in_line(line: &str) -> Option<Range<usize>> {
         return Some(key);
     }
     let start = line.len() - value.len();
+    if is_secret(name.trim()) {
+        return Some(start..line.len());
+    }
     let bare = value.trim_matches(|c: char| is_padding(c) && c != '=' || c == '[');
     match name.trim().trim_matches(['"', '\'']).to_ascii_lowercase().as_str() {
         // Lists of words with colons between them.
@@ -361,6 +367,11 @@ fn key_in_line(line: &str) -> Option<Range<usize>> {
         _ if bare.starts_with("unix:/") || !looks_like_key_line(bare) => None,
         _ => after_colon(line, start),
     }
+}
+
+fn is_secret(name: &str) -> bool {
+    let known = |row: &&Row| row.stunnel.iter().any(|known| known.eq_ignore_ascii_case(name));
+    TABLE.iter().find(known).is_some_and(|row| row.opt.is_secret())
 }
 
 /// What stands behind the first colon after `start`, if it is long enough for a key.

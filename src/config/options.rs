@@ -194,6 +194,11 @@ impl Opt {
         &TABLE[self as usize]
     }
 
+    /// Whether its value is nobody's to see, whatever else is told of the file.
+    pub fn is_secret(self) -> bool {
+        matches!(self, Self::ProtocolPassword | Self::TicketKeySecret | Self::TicketMacSecret)
+    }
+
     /// The name under which an operator of this dialect knows it.
     pub fn name(self, dialect: Dialect) -> &'static str {
         self.row().name(dialect)

@@ -24,10 +24,6 @@ const SCRATCH: usize = 160 * 1024;
 /// A smaller rest is not worth another read: two TLS records (RFC 8446, 5.1).
 const LEAST: usize = 32 * 1024;
 
-/// How many batches a direction moves before others have their turn: one takes a third of a millisecond.
-/// tokio would count calls, 128 of them, and one of ours is worth sixteen.
-const TURN: usize = 1;
-
 /// How often a session that one side stalls looks whether the other is still there. Nobody reads
 /// from that one meanwhile, so that its reset, or the keepalive that found it dead, would go unseen.
 const PROBE: Duration = Duration::from_secs(2);
@@ -389,7 +385,7 @@ impl Direction {
         if self.refused.is_some() {
             return Poll::Pending;
         }
-        let mut turn = 0..TURN;
+        let mut had_its_turn = false;
         loop {
             while self.at < self.held.len() {
                 let rest = &self.held[self.at..];
@@ -421,9 +417,10 @@ impl Direction {
             if self.stalled {
                 ready!(self.flush(cx, writer))?;
             }
-            if turn.next().is_none() {
-                // Behind all who are ready, and behind a look at who has become so: woken at once, this
-                // would run 61 times before the system is asked.
+            if std::mem::replace(&mut had_its_turn, true) {
+                // A batch takes a third of a millisecond, and tokio would let 128 calls pass. The next turn
+                // is behind all who are ready, and behind a look at who has become so: woken at once,
+                // this would be first again.
                 let _ = std::pin::pin!(tokio::task::yield_now()).poll(cx);
                 return Poll::Pending;
             }

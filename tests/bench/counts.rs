@@ -54,6 +54,10 @@ pub fn check(keep: bool) {
     for (what, now) in &counts {
         let before = kept.get(what).unwrap_or_else(|| panic!("nothing is kept of: {what}"));
         let ratio = now.own / before.own;
+        assert!(
+            ratio > 0.5,
+            "{what}: own code is half of what is kept, or was not told from libc's"
+        );
         let mark = if ratio > 1.0 + TOLERANCE { "GROWN" } else { "ok   " };
         grown += usize::from(ratio > 1.0 + TOLERANCE);
         println!("{mark} {what}: own code {:.0}, kept {:.0} ({ratio:.3})", now.own, before.own);

@@ -443,3 +443,40 @@ fn stunnel_itself_runs_what_is_written_for_it() {
     assert!(!refused.wait(PATIENCE).success(), "{}", refused.text());
     assert!(refused.text().contains("allow-from"), "{}", refused.text());
 }
+
+#[test]
+fn what_is_secret_in_a_file_is_told_nowhere() {
+    let folder = TempDir::new().unwrap();
+    let secrets =
+        ["hunter2", "00112233445566778899aabbccddeeff", "ffeeddccbbaa99887766554433221100"];
+    let [password, ticket, mac] = secrets;
+    let text = format!(
+        "foreground = yes\n[a]\nclient = yes\naccept = 127.0.0.1:1\nconnect = 127.0.0.1:2\n\
+         PSKsecrets = psk.txt\nPSKidentity = client1\nprotocolPassword = {password}\n\
+         ticketKeySecret = {ticket}\nTICKETMACSECRET = {mac}\n"
+    );
+    write_private(&folder.path().join("a.conf"), &text);
+    write_private(&folder.path().join("psk.txt"), &secret(IDENTITY, KEY));
+    for words in
+        [["convert", "a.conf"].as_slice(), &["check", "a.conf"], &["check", "--json", "a.conf"]]
+    {
+        let done = pskgate(folder.path(), words);
+        let said = format!("{}{}", done.out, done.err);
+        assert!(said.contains("protocolPassword"), "{words:?}: it has nothing to say\n{said}");
+        for secret in secrets {
+            assert!(!said.contains(secret), "{words:?}\n{said}");
+        }
+    }
+}
+
+#[test]
+fn the_only_original_is_not_replaced_by_what_comes_of_it() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("p.conf");
+    let text = "[a]\naccept = 127.0.0.1:1\nconnect = 127.0.0.1:2\nPSKsecrets = psk.txt\n";
+    write_private(&file, text);
+    write_private(&folder.path().join("psk.txt"), &secret(IDENTITY, KEY));
+    let done = pskgate(folder.path(), &["convert", "p.conf", "-o", "p.conf", "--force"]);
+    assert!(done.code == Some(73) && done.err.contains("name another"), "{}", done.err);
+    assert_eq!(std::fs::read_to_string(file).unwrap(), text);
+}

@@ -36,8 +36,9 @@ const EACH: &[Opt] = &[
     Opt::SocketGroup,
 ];
 
-/// What decides who gets in: a file without it is not to be started by mistake.
+/// What decides who gets in, or whether anybody does: a file without it is not to be started by mistake.
 const BARS: &[Opt] = &[
+    Opt::ProxyProtocolFrom,
     Opt::AllowFrom,
     Opt::IdentityWire,
     Opt::IdentityAllowFrom,

@@ -640,6 +640,7 @@ impl Writer<'_> {
 
     /// A line that the native reader refuses, and says why.
     fn stop(&mut self, row: &Row, text: &str) {
+        let text = if row.opt.is_secret() { "***" } else { text };
         let mut line = String::new();
         let _ = write!(line, "{} = {}", stunnel_name(row), toml_edit::Value::from(text));
         self.line(&format!("{line}  # remove this line if you can do without it"));
