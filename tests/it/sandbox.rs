@@ -30,7 +30,7 @@ fn of_threads(pid: u32, name: &str) -> Vec<String> {
         fs::read_to_string(task.ok()?.path().join("status")).ok()
     };
     let statuses: Vec<String> = tasks.filter_map(status).collect();
-    assert!(statuses.len() > 1, "it has threads: {statuses:?}");
+    assert!(!statuses.is_empty(), "it has ended");
     let value = |status: String| {
         let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         line.unwrap_or_else(|| panic!("{name} is not in {status}")).trim().to_owned()
