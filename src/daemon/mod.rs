@@ -30,6 +30,7 @@ use tokio::sync::oneshot;
 use crate::config::diagnostic::{Diagnostic, Report, Severity};
 use crate::config::model::{Config, Level};
 use crate::observe::event::{Event, Scope};
+use crate::tunnel::Phase;
 use control::{Answer, Command};
 pub use plan::{BindError, Bound, Plan, watched};
 pub use running::Running;
@@ -51,6 +52,17 @@ pub enum Request {
     Stop(&'static str),
     /// A question or an order of somebody who waits for the answer.
     Ask(Command, oneshot::Sender<Answer>),
+    /// Whether there is life in the main loop. What the answer is made of does not grow with anything.
+    Pulse(oneshot::Sender<Pulse>),
+}
+
+/// How the program is, as shortly as it can be said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pulse {
+    /// Where it is in its life.
+    pub phase: Phase,
+    /// Whether a service of it has a listener.
+    pub listens: bool,
 }
 
 /// How a run ended.

@@ -70,6 +70,11 @@ impl Live {
     pub(super) fn addresses(&self) -> Vec<String> {
         self.doors.iter().map(|door| door.address.clone()).collect()
     }
+
+    /// Whether it listens anywhere.
+    pub(super) fn listens(&self) -> bool {
+        !self.doors.is_empty()
+    }
 }
 
 /// Tells each service which others are reached through it by a name.

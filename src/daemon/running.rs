@@ -13,7 +13,7 @@ use super::reload::{Live, Reload, prepared};
 use super::status::{self, Record};
 use super::supervisor::{self, Supervisor};
 use super::watcher::Files;
-use super::{Ended, Load, Request};
+use super::{Ended, Load, Pulse, Request};
 use crate::config::model::Level;
 #[cfg(unix)]
 use crate::net;
@@ -128,6 +128,11 @@ impl Running {
                     let view = status::View { phase: Phase::Running, live: &self.live };
                     status::answer(&command, &self.record, &services, &view, asked);
                 }
+                Some(Request::Pulse(asked)) => {
+                    let listens = self.live.iter().any(Live::listens);
+                    // Who asked may have gone.
+                    let _ = asked.send(Pulse { phase: Phase::Running, listens });
+                }
                 Some(Request::ReopenLog) => reopen_log(),
                 Some(Request::List) => list(self.services()),
                 Some(Request::Stop(who)) => break who,
@@ -164,6 +169,9 @@ impl Running {
                         let services: Vec<_> = services.iter().collect();
                         let view = status::View { phase: Phase::Draining, live: &[] };
                         status::answer(&command, &record, &services, &view, asked);
+                    }
+                    Some(Request::Pulse(asked)) => {
+                        let _ = asked.send(Pulse { phase: Phase::Draining, listens: false });
                     }
                     None => std::future::pending().await,
                 }

@@ -130,8 +130,8 @@ pub fn page() -> String {
         "# Reliability and security, requirement by requirement\n\n\
          Made by `scripts/faults --report` from `docs/reliability/`, never by hand. Figures are those of\n\
          `scripts/faults --all`, `scripts/soak` and `scripts/fuzz`, with the same fault done to Debian's\n\
-         stunnel4 in the same run where it can be driven through it. Tests are those of `scripts/test`, which fail when the bar is\n\
-         missed.\n\n",
+         stunnel4 in the same run where it can be driven through it. Tests are those of `scripts/test`,\n\
+         which fail when the bar is missed.\n\n",
     );
     page += "Seen on:\n\n| date | kernel | cores | OpenSSL | stunnel4 | pskgate |\n| --- | --- | --- | --- | --- | --- |\n";
     for Machine { date, kernel, cores, openssl, stunnel4, pskgate } in &machines {

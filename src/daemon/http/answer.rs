@@ -9,8 +9,9 @@ use hyper::{Method, Request, Response, StatusCode};
 
 use super::desk::{Desk, Form};
 use super::page;
+use crate::daemon::Pulse;
 use crate::observe::prometheus::Format;
-use crate::observe::status::Status;
+use crate::tunnel::Phase;
 
 #[cfg(test)]
 mod tests;
@@ -60,12 +61,12 @@ async fn at<B>(desk: &Desk, request: &Request<B>) -> Words {
             let format = Format::accepted(accept.and_then(|a| a.to_str().ok()).unwrap_or(""));
             whole(desk, Form::Metrics(format), format.content_type()).await
         }
-        "/healthz" => match desk.status().await {
+        "/healthz" => match desk.pulse().await {
             Some(_) => short(StatusCode::OK, "ok\n"),
             None => short(StatusCode::SERVICE_UNAVAILABLE, SILENT),
         },
-        "/readyz" => match desk.status().await.as_deref() {
-            Some(status) => readiness(status),
+        "/readyz" => match desk.pulse().await {
+            Some(pulse) => readiness(pulse),
             None => short(StatusCode::SERVICE_UNAVAILABLE, SILENT),
         },
         _ => short(
@@ -84,16 +85,15 @@ async fn whole(desk: &Desk, form: Form, kind: &'static str) -> Words {
 
 /// A program that runs listens: without all its addresses it does not start, and a listener is never
 /// given up. A service without one is reached through another's.
-fn readiness(status: &Status) -> Words {
-    let listens = status.services.iter().any(|service| !service.listeners.is_empty());
-    match status.phase.as_str() {
-        "running" if listens => short(StatusCode::OK, "ready\n"),
-        "running" => short(StatusCode::SERVICE_UNAVAILABLE, "no service listens\n"),
-        "draining" => short(
+fn readiness(pulse: Pulse) -> Words {
+    match pulse.phase {
+        Phase::Running if pulse.listens => short(StatusCode::OK, "ready\n"),
+        Phase::Running => short(StatusCode::SERVICE_UNAVAILABLE, "no service listens\n"),
+        Phase::Draining => short(
             StatusCode::SERVICE_UNAVAILABLE,
             "draining: open sessions run to their end, and no new ones are taken\n",
         ),
-        _ => short(StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
+        Phase::Stopping => short(StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
     }
 }
 

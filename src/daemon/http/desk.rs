@@ -8,7 +8,7 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::daemon::control::{Answer, Command};
-use crate::daemon::{Request, apart};
+use crate::daemon::{Pulse, Request, apart};
 use crate::observe::prometheus::{self, Format};
 use crate::observe::status::Status;
 use crate::sys::usage;
@@ -62,16 +62,19 @@ impl Desk {
         *next = Instant::now() + PACE;
     }
 
-    /// The program as it is now. None when its main loop does not answer.
-    pub(super) async fn status(&self) -> Option<Arc<Status>> {
-        let fresh = async {
-            let mut kept = self.kept.lock().await;
-            Some(self.refreshed(&mut kept).await?.status.clone())
+    /// Whether the main loop answers, and in which phase it is. Not behind a status that is being made,
+    /// which with a hundred thousand identities takes longer than a prober waits.
+    pub(super) async fn pulse(&self) -> Option<Pulse> {
+        let asked = async {
+            let (reply, answer) = oneshot::channel();
+            self.requests.send(Request::Pulse(reply)).await.ok()?;
+            answer.await.ok()
         };
-        timeout(PATIENCE, fresh).await.ok()?
+        timeout(PATIENCE, asked).await.ok()?
     }
 
-    /// The same as text. None also when it cannot be written.
+    /// The program as it is now, as text. None when its main loop does not answer, or when it cannot be
+    /// written.
     pub(super) async fn written(&self, form: Form) -> Option<Bytes> {
         let fresh = async {
             let mut kept = self.kept.lock().await;
@@ -129,6 +132,7 @@ fn write(status: &Status, form: Form, labels: usize) -> Option<Bytes> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tunnel::Phase;
 
     fn run<F: Future>(test: F) -> F::Output {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
@@ -142,7 +146,7 @@ mod tests {
             let desk = Desk::new(sender, watch::channel(1).1);
             for _ in 0..3 {
                 let start = Instant::now();
-                assert_eq!(desk.status().await, None);
+                assert_eq!(desk.pulse().await, None);
                 assert_eq!(desk.written(Form::Json).await, None);
                 assert_eq!(start.elapsed().as_secs(), 4);
             }
@@ -155,7 +159,8 @@ mod tests {
             let (sender, mut requests) = mpsc::channel(1);
             let main_loop = tokio::spawn(async move {
                 let mut asked = 0_u64;
-                while let Some(Request::Ask(_, reply)) = requests.recv().await {
+                while let Some(request) = requests.recv().await {
+                    let Request::Ask(_, reply) = request else { continue };
                     asked += 1;
                     let status = Status { log_lines_lost: asked, ..Status::default() };
                     let _ = reply.send(Answer::Status(Box::new(status)));
@@ -170,7 +175,6 @@ mod tests {
                 let text = desk.written(Form::Json).await.unwrap();
                 let status: Status = serde_json::from_slice(&text).unwrap();
                 last = status.log_lines_lost;
-                assert_eq!(desk.status().await.unwrap().log_lines_lost, last);
             }
             let lasted = start.elapsed();
             drop(desk);
@@ -178,6 +182,37 @@ mod tests {
             let asked = main_loop.await.unwrap();
             assert!(asked >= 20 && asked <= 1 + lasted.as_millis() as u64 / 200, "{asked}");
             assert_eq!(asked, last);
+        });
+    }
+
+    #[test]
+    fn a_pulse_does_not_wait_for_a_status_that_takes_its_time() {
+        run(async {
+            let (sender, mut requests) = mpsc::channel(1);
+            let main_loop = tokio::spawn(async move {
+                let mut held = Vec::new();
+                while let Some(request) = requests.recv().await {
+                    match request {
+                        Request::Pulse(reply) => {
+                            let _ = reply.send(Pulse { phase: Phase::Running, listens: true });
+                            if !held.is_empty() {
+                                return;
+                            }
+                        }
+                        never_answered => held.push(never_answered),
+                    }
+                }
+            });
+            let desk = Desk::new(sender, watch::channel(1).1);
+            let (status, pulse) = tokio::join!(desk.written(Form::Json), async {
+                tokio::task::yield_now().await;
+                let start = Instant::now();
+                (desk.pulse().await, start.elapsed())
+            });
+            assert_eq!(pulse.0, Some(Pulse { phase: Phase::Running, listens: true }));
+            assert!(pulse.1 < FRESH, "{:?}", pulse.1);
+            assert_eq!(status, None);
+            main_loop.await.unwrap();
         });
     }
 }

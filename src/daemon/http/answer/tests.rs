@@ -1,7 +1,6 @@
 //! Who is answered, and what.
 
 use super::*;
-use crate::observe::status::ServiceStatus;
 
 #[test]
 fn only_names_that_nobody_else_can_give_this_machine_are_local() {
@@ -58,21 +57,12 @@ fn one_host_counts_and_an_absolute_address_must_be_ours_too() {
 
 #[test]
 fn a_program_is_ready_while_it_runs_and_listens() {
-    let status = |phase: &str, listeners: &[&str]| Status {
-        phase: phase.into(),
-        services: vec![
-            ServiceStatus::default(),
-            ServiceStatus {
-                listeners: listeners.iter().map(|&at| at.into()).collect(),
-                ..ServiceStatus::default()
-            },
-        ],
-        ..Status::default()
-    };
-    assert_eq!(readiness(&status("running", &["127.0.0.1:1"])).0, StatusCode::OK);
-    for (phase, listeners) in [("running", &[][..]), ("draining", &["a"]), ("stopping", &["a"])] {
-        let (code, _, words) = readiness(&status(phase, listeners));
-        assert_eq!(code, StatusCode::SERVICE_UNAVAILABLE, "{phase}");
-        assert!(words.len() > 5, "{phase}");
+    assert_eq!(readiness(Pulse { phase: Phase::Running, listens: true }).0, StatusCode::OK);
+    for (phase, listens) in
+        [(Phase::Running, false), (Phase::Draining, true), (Phase::Stopping, true)]
+    {
+        let (code, _, words) = readiness(Pulse { phase, listens });
+        assert_eq!(code, StatusCode::SERVICE_UNAVAILABLE, "{phase:?}");
+        assert!(words.len() > 5, "{phase:?}");
     }
 }
