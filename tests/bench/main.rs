@@ -55,7 +55,13 @@ fn main() {
         match word.as_str() {
             "--ask" => return far::ask(&words.next().expect("an address")),
             "--report" => return report::keep_and_write(),
-            "--counts" => return counts::check(words.next().as_deref() == Some("--keep")),
+            "--counts" => {
+                let keep = words.next().as_deref() == Some("--keep");
+                if !keep {
+                    report::check();
+                }
+                return counts::check(keep);
+            }
             "--backend" => return load::be_the_backend(&words.next().expect("an address")),
             "--rounds" => {
                 options.rounds = words.next().and_then(|n| n.parse().ok()).expect("a number");

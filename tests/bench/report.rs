@@ -27,7 +27,18 @@ pub fn keep_and_write() {
     for figure in FIGURES.iter().filter(|f| seen(&values, f.name, Make::Pskgate).is_some()) {
         plot::draw(figure, &values, &folder().join(format!("{}.svg", figure.name)));
     }
-    std::fs::write(root().join("docs/performance.md"), page(&values)).expect("written");
+    std::fs::write(page_path(), page(&values)).expect("written");
+}
+
+/// Fails if the page is not what its sources say.
+pub fn check() {
+    let page = page(&values());
+    let written = std::fs::read_to_string(page_path()).expect("docs/performance.md");
+    assert!(page == written, "docs/performance.md is not of its sources: scripts/bench --report");
+}
+
+fn page_path() -> PathBuf {
+    root().join("docs/performance.md")
 }
 
 fn values() -> Vec<Value> {
