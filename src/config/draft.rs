@@ -12,6 +12,7 @@ use super::model::{
     ProxyHeader, PskHash, SocketOption, TlsVersion, WhenFull,
 };
 use super::options::Opt;
+use crate::secrets::TicketKey;
 
 /// A value and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,6 +85,8 @@ pub enum Value {
     Range(IpRange),
     /// The first moment that is too late.
     Moment(jiff::Timestamp),
+    /// A key for session tickets.
+    TicketKey(TicketKey),
 }
 
 /// A value in the order of the file, with the comments and empty lines above it: for who writes the

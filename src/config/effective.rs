@@ -303,11 +303,34 @@ impl Page<'_> {
             let name = Opt::SslOptions.name(self.dialect());
             self.line(name, format_args!("{off}{switch:?}"), "in the file");
         }
+        self.resumption(service);
         if service.mode.value == Mode::Client {
             let host = "the host it connects to";
             self.maybe(Opt::ServerName, tls.server_name.as_ref(), host, |name| {
                 if name.is_empty() { "(none is sent)".into() } else { name.clone() }
             });
+        }
+    }
+
+    fn resumption(&mut self, service: &ServiceConfig) {
+        let how = &service.tls.resumption;
+        self.show(Opt::SessionResume, &how.enabled, self.yes(how.enabled.value));
+        let timeout = self.time(how.timeout.value);
+        self.show(Opt::SessionCacheTimeout, &how.timeout, timeout);
+        match (service.mode.value, &how.secret) {
+            (Mode::Client, _) => {
+                self.show(Opt::SessionCacheSize, &how.cache_size, how.cache_size.value);
+            }
+            (Mode::Server, Some(secret)) => {
+                for (opt, half) in
+                    [(Opt::TicketKeySecret, &secret.key), (Opt::TicketMacSecret, &secret.mac)]
+                {
+                    self.show(opt, half, format_args!("({} bytes)", half.value.len()));
+                }
+            }
+            (Mode::Server, None) => {
+                self.maybe::<()>(Opt::TicketKeySecret, None, "random", |()| String::new());
+            }
         }
     }
 

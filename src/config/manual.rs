@@ -146,8 +146,12 @@ impl Opt {
                 "TCP keepalive (15 s, 5 s, 3 times) is on at the TLS side, unless a line speaks of it."
             }
             Opt::Delay => "It is always so.",
-            Opt::SessionResume | Opt::SessionCacheSize | Opt::SessionCacheTimeout => {
-                "A ticket would outlive the key that it was given for."
+            Opt::SessionResume => {
+                "A ticket names the identity, the service and the key that it was given for, and is taken only while that very key stands there. A server keeps no sessions itself: who cannot use tickets proves the key anew."
+            }
+            Opt::SessionCacheSize => "Never without a limit.",
+            Opt::TicketKeySecret | Opt::TicketMacSecret => {
+                "The keys of each service are derived from both: AES-256 and HMAC-SHA256, whatever their length. A client ignores them with a notice."
             }
             Opt::Protocol => "`proxy` (version 1) in a server works; the others are refused.",
             Opt::SslOptions => {

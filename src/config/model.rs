@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::diagnostic::Place;
 pub use super::endpoint::{Endpoint, Host};
-use crate::secrets::Rules;
+use crate::secrets::{Rules, TicketKey};
 
 /// Which language a file was written in. Only defaults and severities differ; what runs is the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -468,6 +468,8 @@ pub enum TlsSwitch {
     RollbackBug,
     /// `LEGACY_SERVER_CONNECT`
     LegacyServerConnect,
+    /// `NO_TICKET`: a client asks for no ticket in 1.2; a server gives none, and so nothing is resumed.
+    NoTicket,
 }
 
 /// Versions, suites and groups.
@@ -490,6 +492,41 @@ pub struct TlsConfig {
     /// The name a client sends in SNI; unset sends the host of the address it connects to, empty
     /// sends none. Never set for a server.
     pub server_name: Option<Decided<String>>,
+    /// Whether and how sessions are resumed.
+    pub resumption: Resumption,
+}
+
+/// How sessions are resumed without the pre-shared key being used again (RFC 8446, 2.2; RFC 5077).
+#[derive(Debug, Clone)]
+pub struct Resumption {
+    /// Whether they are.
+    pub enabled: Decided<bool>,
+    /// How many of them a client keeps; 0 is the default.
+    pub cache_size: Decided<u32>,
+    /// For how long a session can be resumed.
+    pub timeout: Decided<Duration>,
+    /// What the keys of a server's tickets are made from; random if unset. Never set for a client.
+    pub secret: Option<TicketSecret>,
+}
+
+/// Both halves of it.
+#[derive(Debug, Clone)]
+pub struct TicketSecret {
+    /// `ticketKeySecret`
+    pub key: Decided<TicketKey>,
+    /// `ticketMacSecret`
+    pub mac: Decided<TicketKey>,
+}
+
+impl TlsConfig {
+    /// Whether an end of this mode resumes sessions. A server could do without tickets only by keeping
+    /// sessions itself, which it never does.
+    pub fn resumes(&self, mode: Mode) -> bool {
+        let no_ticket = self.switches.iter().rfind(|(switch, _)| *switch == TlsSwitch::NoTicket);
+        let tickets = no_ticket.is_none_or(|(_, on)| !on);
+        let Resumption { enabled, timeout, .. } = &self.resumption;
+        enabled.value && !timeout.value.is_zero() && (mode == Mode::Client || tickets)
+    }
 }
 
 /// The four clocks of a session, and none of them counts wall time.

@@ -115,6 +115,8 @@ pub enum Kind {
     FileMode,
     /// An amount of bytes, with a unit: `1MB`.
     Size,
+    /// A key for session tickets, in hexadecimal digits.
+    TicketKey,
     /// Not read, because the option does not work here; its treatment says the rest.
     Raw,
 }
@@ -269,7 +271,6 @@ const fn first(native: &[(Table, &'static str)]) -> Option<(Table, &'static str)
 use Kind::{Bool, Count, Duration, Path, Raw, Text};
 use Treatment::{Harmless, Later, NeedsCertificates, Never, OwnCertificate, Works};
 
-const SESSIONS: &str = "sessions are never resumed, so there is no cache";
 const RANDOM: &str = "random numbers come from the operating system";
 const WINDOWS: &str = "there is no window to draw it in";
 const NO: &[&str] = &["no"];
@@ -413,16 +414,16 @@ table! {
         "Compression inside TLS.";
     Fips [] ["fips"] Global One Raw, Later(NO), "" "no",
         "Whether only a certified OpenSSL is used.";
-    SessionResume [] ["sessionResume"] Service One Bool, Harmless("every handshake proves the key anew"), "" "yes",
-        "Whether a session can be resumed.";
-    SessionCacheSize [] ["sessionCacheSize"] Service One ANY, Harmless(SESSIONS), "" "1000",
-        "How many sessions are kept to be resumed.";
-    SessionCacheTimeout [] ["sessionCacheTimeout" "session"] Service One ANY, Harmless(SESSIONS), "" "300",
-        "How long a session is kept to be resumed.";
-    TicketKeySecret [] ["ticketKeySecret"] Service One Raw, Later(&[]), "" "",
-        "The key that encrypts session tickets.";
-    TicketMacSecret [] ["ticketMacSecret"] Service One Raw, Later(&[]), "" "",
-        "The key that authenticates session tickets.";
+    SessionResume [Service "resumption"] ["sessionResume"] Service One Bool, Works, "false" "yes",
+        "Whether a session can be resumed with a ticket, for as long as its identity still has the same key.";
+    SessionCacheSize [Service "resumption-cache-size"] ["sessionCacheSize"] Service One ANY, Works, "1000" "1000",
+        "How many sessions a client keeps to resume them, one for each address that it connects to; 0 is the default.";
+    SessionCacheTimeout [Service "resumption-timeout"] ["sessionCacheTimeout" "session"] Service One Duration { zero: true }, Works, "5m" "300",
+        "How long a session can be resumed, at most a week; not at all if 0.";
+    TicketKeySecret [Service "ticket-key-secret"] ["ticketKeySecret"] Service One Kind::TicketKey, Works, "" "",
+        "Half of the secret that a server makes its ticket keys from: 16 or 32 bytes in hexadecimal digits; with ticketMacSecret. Random if unset.";
+    TicketMacSecret [Service "ticket-mac-secret"] ["ticketMacSecret"] Service One Kind::TicketKey, Works, "" "",
+        "The other half of that secret, of the same form.";
 
     // Time and amounts.
     HandshakeTimeout [Service "handshake-timeout"] ["TIMEOUTbusy"] Service One Duration { zero: false }, Works, "10s" "10",

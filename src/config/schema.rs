@@ -190,6 +190,7 @@ fn kind(kind: Kind) -> Value {
         Kind::Range => pattern(r"\s*[0-9A-Fa-f:.]+(/\d{1,3})?\s*"),
         // Editors hand a date of TOML's over as its text.
         Kind::Moment => pattern(r"\s*[+-]?\d{4,6}-?\d{2}-?\d{2}.*"),
+        Kind::TicketKey => pattern("([0-9A-Fa-f]{2}:?){16}(([0-9A-Fa-f]{2}:?){16})?"),
         Kind::FileMode => pattern("(0o)?0*[0-7]{3}"),
         Kind::Size => pattern(r"\s*\d+(\.\d+)?\s*[A-Za-z]+\s*"),
         Kind::Mode

@@ -12,8 +12,9 @@ use super::endpoint::is_host_name;
 use super::model::{
     Account, Authentication, Config, ControlConfig, Decided, Dialect, Endpoint, Foreground, Host,
     HttpConfig, IdentityConfig, IpRange, Keepalive, Level, Limits, Listen, LogConfig, Mode,
-    NamePattern, ProcessConfig, Program, ProxyHeader, PskConfig, ServiceConfig, SocketOption,
-    Sockets, Source, Target, Timeouts, TlsConfig, TlsSwitch, TlsVersion,
+    NamePattern, ProcessConfig, Program, ProxyHeader, PskConfig, Resumption, ServiceConfig,
+    SocketOption, Sockets, Source, Target, TicketSecret, Timeouts, TlsConfig, TlsSwitch,
+    TlsVersion,
 };
 use super::options::{Opt, Treatment};
 use super::value;

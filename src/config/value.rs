@@ -11,6 +11,7 @@ use super::model::{
     ProxyHeader, PskHash, TlsVersion, WhenFull,
 };
 use super::options::{Kind, nearest};
+use crate::secrets::TicketKey;
 pub(super) use socket::SOCKET_OPTIONS;
 pub(super) use write::{native, probes, socket_option, stunnel, with_prefix};
 
@@ -252,6 +253,7 @@ pub(super) fn read(kind: Kind, dialect: Dialect, text: &str) -> Result<Value, Wr
         Kind::Moment => Value::Moment(moment(text)?),
         Kind::FileMode => Value::Count(file_mode(text)?),
         Kind::Size => Value::Size(size(text)?),
+        Kind::TicketKey => Value::TicketKey(ticket_key(text)?),
         Kind::Raw => Value::Text(text.into()),
     })
 }
@@ -348,6 +350,18 @@ fn shortened(text: &str, limit: usize) -> String {
         Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
         None => text.into(),
     }
+}
+
+/// The text is nobody's business, good or bad.
+fn ticket_key(text: &str) -> Result<TicketKey, Wrong> {
+    TicketKey::from_hex(text).ok_or_else(|| {
+        Wrong::new(
+            "bad-ticket-key",
+            "this is no key of 16 or 32 bytes in hexadecimal digits",
+            "write 32 or 64 hexadecimal digits, such as `openssl rand -hex 32` makes; or leave it out \
+             for a random key",
+        )
+    })
 }
 
 fn bad_duration(text: &str) -> Wrong {

@@ -92,6 +92,8 @@ pub enum Event<'a> {
         mode: Mode,
         /// Whose key it was, quoted.
         who: &'a dyn Display,
+        /// An earlier session was resumed, and the key not used again.
+        resumed: bool,
         /// The protocol version.
         version: &'a str,
         /// The suite.
@@ -521,14 +523,22 @@ impl Event<'_> {
                 let from = format_args!("Service [{service}] accepted connection from {peer}");
                 line(Notice, from);
             }
-            Self::Secured { mode, who, version, suite, bits, group } => {
-                match mode {
-                    Mode::Server => {
+            Self::Secured { mode, who, resumed, version, suite, bits, group } => {
+                match (mode, resumed) {
+                    (Mode::Server, false) => {
                         line(Notice, format_args!("Key configured for PSK identity {who}"));
                         line(Info, format_args!("TLS accepted: PSK"));
                     }
-                    Mode::Client => {
+                    // stunnel does not say who it is then.
+                    (Mode::Server, true) => {
+                        line(Notice, format_args!("Ticket accepted of PSK identity {who}"));
+                        line(Info, format_args!("TLS accepted: previous session reused"));
+                    }
+                    (Mode::Client, false) => {
                         line(Info, format_args!("TLS connected: new session negotiated"));
+                    }
+                    (Mode::Client, true) => {
+                        line(Info, format_args!("TLS connected: previous session reused"));
                     }
                 }
                 let cipher = format_args!("{version} ciphersuite: {suite} ({bits}-bit encryption)");
@@ -660,8 +670,9 @@ impl Display for Event<'_> {
             Self::Configured => f.write_str("configuration read"),
             Self::Accepting => f.write_str("accepting connections"),
             Self::Accepted { peer } => write!(f, "connection from {peer}"),
-            Self::Secured { who, version, suite, .. } => {
-                write!(f, "handshake done: identity {who}, {version} {suite}")
+            Self::Secured { who, resumed, version, suite, .. } => {
+                let how = if *resumed { ", resumed" } else { "" };
+                write!(f, "handshake done: identity {who}, {version} {suite}{how}")
             }
             Self::Presenting { who, name: Some(name) } => {
                 write!(f, "presenting identity {who}, asking for {name}")

@@ -71,8 +71,9 @@ impl Event<'_> {
                 field("peer", Text(peer));
                 field("error", Text(error));
             }
-            Self::Secured { who, version, suite, bits, group, .. } => {
+            Self::Secured { who, resumed, version, suite, bits, group, .. } => {
                 field("identity", Text(who));
+                field("handshake", Text(if *resumed { &"resumed" } else { &"full" }));
                 terms(&Terms { version, suite, group: group.map(|(name, _)| name) }, field);
                 field("bits", Number(u64::try_from(*bits).unwrap_or(0)));
             }

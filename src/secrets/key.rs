@@ -57,6 +57,70 @@ impl fmt::Debug for Key {
     }
 }
 
+/// A key for session tickets that stands in a configuration: wiped when the last configuration that has
+/// it goes, never printed.
+#[derive(Clone)]
+pub struct TicketKey(Arc<Zeroizing<Vec<u8>>>);
+
+impl TicketKey {
+    /// Its sizes in bytes: those of an AES-128 or AES-256 key, as stunnel demands.
+    pub const LENGTHS: [usize; 2] = [16, 32];
+
+    /// Reads hexadecimal digits, with or without colons between the bytes, as stunnel does. `None` if it
+    /// is no such text, or of another length.
+    pub fn from_hex(text: &str) -> Option<Self> {
+        let mut bytes = Zeroizing::new(Vec::with_capacity(Self::LENGTHS[1]));
+        let mut rest = text.as_bytes();
+        while let [high, low, tail @ ..] = rest {
+            let digit = |c: &u8| char::from(*c).to_digit(16).and_then(|d| u8::try_from(d).ok());
+            if bytes.len() == Self::LENGTHS[1] {
+                return None;
+            }
+            bytes.push(digit(high)? << 4 | digit(low)?);
+            rest = match tail {
+                [b':', more @ ..] if !more.is_empty() => more,
+                other => other,
+            };
+        }
+        let whole = rest.is_empty() && Self::LENGTHS.contains(&bytes.len());
+        whole.then(|| Self(Arc::new(bytes)))
+    }
+
+    /// The bytes, for the TLS layer alone.
+    pub(crate) fn expose(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// As it is written in a configuration of the other dialect.
+    pub(crate) fn to_hex(&self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The length in bytes.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Never true.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl PartialEq for TicketKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.len() == other.len() && openssl::memcmp::eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for TicketKey {}
+
+impl fmt::Debug for TicketKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TicketKey({} bytes)", self.len())
+    }
+}
+
 /// Tells one key from another without looking at either: a key that was replaced has another serial,
 /// one that a reload left alone keeps its own. Unique within this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -21,7 +21,7 @@ use openssl::error::ErrorStack;
 
 pub use file::{Gravity, Problem, files_of, parse};
 pub use fingerprint::Fingerprint;
-pub use key::{Escaped, Identity, Key, MAX_IDENTITY, MAX_KEY, MIN_KEY, Serial, escape};
+pub use key::{Escaped, Identity, Key, MAX_IDENTITY, MAX_KEY, MIN_KEY, Serial, TicketKey, escape};
 use zeroize::Zeroizing;
 
 /// How strictly key files are read. The two dialects differ in these three points.

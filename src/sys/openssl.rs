@@ -1,7 +1,7 @@
 //! Calls of OpenSSL that the `openssl` crate does not bind: TLS 1.3's own PSK callbacks, the
-//! sessions they hand over, raw ClientHello extensions, and how a stream was shut down.
+//! sessions they hand over, session tickets, raw ClientHello extensions, and how a stream was shut down.
 
-use std::ffi::{CString, c_int, c_uchar, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_long, c_uchar, c_ulong, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 
@@ -10,7 +10,8 @@ use openssl::error::ErrorStack;
 use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
 use openssl::ssl::{
-    SslCipherRef, SslContextBuilder, SslContextRef, SslOptions, SslRef, SslSession, SslVersion,
+    SslCipherRef, SslContextBuilder, SslContextRef, SslOptions, SslRef, SslSession, SslSessionRef,
+    SslVersion,
 };
 use openssl::stack::StackRef;
 use openssl_sys as ffi;
@@ -39,6 +40,26 @@ type UseSession = unsafe extern "C" fn(
 
 type FindSession =
     unsafe extern "C" fn(*mut ffi::SSL, *const c_uchar, usize, *mut *mut ffi::SSL_SESSION) -> c_int;
+
+type TicketKey = unsafe extern "C" fn(
+    *mut ffi::SSL,
+    *mut c_uchar,
+    *mut c_uchar,
+    *mut ffi::EVP_CIPHER_CTX,
+    *mut ffi::EVP_MAC_CTX,
+    c_int,
+) -> c_int;
+
+type GenerateTicket = unsafe extern "C" fn(*mut ffi::SSL, *mut c_void) -> c_int;
+
+type DecryptTicket = unsafe extern "C" fn(
+    *mut ffi::SSL,
+    *mut ffi::SSL_SESSION,
+    *const c_uchar,
+    usize,
+    c_int,
+    *mut c_void,
+) -> c_int;
 
 /// `uint64_t` since OpenSSL 3.0.
 type SslOptionsRepr = u64;
@@ -72,6 +93,24 @@ unsafe extern "C" {
     fn SSL_set_options(ssl: *mut ffi::SSL, options: SslOptionsRepr) -> SslOptionsRepr;
     fn SSL_clear_options(ssl: *mut ffi::SSL, options: SslOptionsRepr) -> SslOptionsRepr;
     fn SSL_CTX_get_ciphers(ctx: *const ffi::SSL_CTX) -> *mut ffi::stack_st_SSL_CIPHER;
+    fn SSL_CTX_set_tlsext_ticket_key_evp_cb(ctx: *mut ffi::SSL_CTX, cb: Option<TicketKey>)
+    -> c_int;
+    fn SSL_CTX_set_session_ticket_cb(
+        ctx: *mut ffi::SSL_CTX,
+        generate: Option<GenerateTicket>,
+        decrypt: Option<DecryptTicket>,
+        argument: *mut c_void,
+    ) -> c_int;
+    fn SSL_SESSION_set_timeout(session: *mut ffi::SSL_SESSION, seconds: c_long) -> c_long;
+    fn SSL_SESSION_get0_cipher(session: *const ffi::SSL_SESSION) -> *const ffi::SSL_CIPHER;
+    fn SSL_SESSION_get_ticket_lifetime_hint(session: *const ffi::SSL_SESSION) -> c_ulong;
+    fn SSL_SESSION_dup(session: *const ffi::SSL_SESSION) -> *mut ffi::SSL_SESSION;
+    fn SSL_SESSION_is_resumable(session: *const ffi::SSL_SESSION) -> c_int;
+    fn OSSL_PARAM_construct_utf8_string(
+        key: *const c_char,
+        text: *mut c_char,
+        len: usize,
+    ) -> ffi::OSSL_PARAM;
 }
 
 /// The client's part of a TLS 1.3 external PSK.
@@ -179,10 +218,14 @@ pub fn psk_session(
 
 /// The tag of the session that the finished handshake really used.
 pub fn selected_tag(ssl: &SslRef) -> Option<&[u8]> {
-    let session = ssl.session()?;
+    tag(ssl.session()?)
+}
+
+/// What travels with a session: in a ticket too, under its encryption.
+pub fn tag(session: &SslSessionRef) -> Option<&[u8]> {
     let (mut data, mut len) = (ptr::null_mut(), 0);
-    // SAFETY: the session is live and owned by the SSL, whose borrow bounds the slice; OpenSSL's
-    // getter writes a pointer into the session and its length, and changes nothing.
+    // SAFETY: the session is live, and its borrow bounds the slice; OpenSSL's getter writes a pointer
+    // into the session and its length, and changes nothing.
     unsafe {
         if SSL_SESSION_get0_ticket_appdata(session.as_ptr(), &mut data, &mut len) != 1
             || data.is_null()
@@ -191,6 +234,244 @@ pub fn selected_tag(ssl: &SslRef) -> Option<&[u8]> {
         }
         Some(std::slice::from_raw_parts(data.cast(), len))
     }
+}
+
+/// A copy of a session, under the same tag or another. What one connection does to its own is no
+/// concern of the others: OpenSSL takes one that ended without close_notify for not resumable.
+///
+/// # Errors
+/// Memory is out.
+pub fn copy_session(session: &SslSessionRef, tag: Option<&[u8]>) -> Result<SslSession, ErrorStack> {
+    // SAFETY: a live session, which is only read; the copy is owned by the SslSession at once, and nobody
+    // else has it while its tag is set. The bytes of the tag are copied.
+    unsafe {
+        let raw = SSL_SESSION_dup(session.as_ptr());
+        if raw.is_null() {
+            return Err(ErrorStack::get());
+        }
+        let copy = SslSession::from_ptr(raw);
+        let done = tag.is_none_or(|tag| {
+            SSL_SESSION_set1_ticket_appdata(raw, tag.as_ptr().cast(), tag.len()) == 1
+        });
+        if done { Ok(copy) } else { Err(ErrorStack::get()) }
+    }
+}
+
+/// The keys of a server's session tickets (RFC 5077, 4), as OpenSSL wants them: AES-256 in CBC mode, then
+/// HMAC-SHA256 over all of it.
+pub trait TicketKeys {
+    /// By what a ticket of these keys begins.
+    fn name(&self) -> &[u8; 16];
+    /// What it is encrypted with.
+    fn cipher(&self) -> &[u8; 32];
+    /// What it is authenticated with.
+    fn mac(&self) -> &[u8; 32];
+}
+
+/// The server's part of session tickets.
+pub trait Tickets {
+    /// The keys of one handshake.
+    type Keys: TicketKeys;
+    /// The keys for a new ticket.
+    fn seal(ssl: &mut SslRef) -> Option<Self::Keys>;
+    /// The keys of a ticket that begins so, and whether a newer one should take its place; none, and it
+    /// is as if it had not been offered.
+    fn open(ssl: &mut SslRef, name: &[u8; 16], iv: &[u8; 16]) -> Option<(Self::Keys, bool)>;
+    /// What a new ticket carries, and how many seconds it lives; none, and the handshake ends.
+    fn issue(ssl: &mut SslRef) -> Option<(Vec<u8>, u32)>;
+    /// Whether a session that came out of a ticket may be resumed.
+    fn accepts(ssl: &mut SslRef, session: &SslSessionRef) -> bool;
+}
+
+/// Has a server context ask `T` about tickets. Without it, or where nobody gives keys, there are none.
+///
+/// # Errors
+/// OpenSSL does not take the callbacks.
+pub fn set_tickets<T: Tickets>(context: &mut SslContextBuilder) -> Result<(), ErrorStack> {
+    // SAFETY: the builder owns a live SSL_CTX; the callbacks are plain functions and need no state.
+    let done = unsafe {
+        SSL_CTX_set_tlsext_ticket_key_evp_cb(context.as_ptr(), Some(ticket_key::<T>)) == 1
+            && SSL_CTX_set_session_ticket_cb(
+                context.as_ptr(),
+                Some(generate_ticket::<T>),
+                Some(decrypt_ticket::<T>),
+                ptr::null_mut(),
+            ) == 1
+    };
+    if done { Ok(()) } else { Err(ErrorStack::get()) }
+}
+
+unsafe extern "C" fn ticket_key<T: Tickets>(
+    ssl: *mut ffi::SSL,
+    name: *mut c_uchar,
+    iv: *mut c_uchar,
+    cipher: *mut ffi::EVP_CIPHER_CTX,
+    mac: *mut ffi::EVP_MAC_CTX,
+    encrypt: c_int,
+) -> c_int {
+    /// SSL_CTX_set_tlsext_ticket_key_evp_cb(3).
+    const FAILED: c_int = -1;
+    const UNKNOWN: c_int = 0;
+    const GOOD: c_int = 1;
+    const RENEW: c_int = 2;
+    // SAFETY: OpenSSL passes a live SSL, 16 bytes of name, an IV of EVP_MAX_IV_LENGTH, which is 16 too,
+    // and two live contexts of its own; it writes name and IV of a new ticket into its buffers, and reads
+    // them from there for an old one. A panic may not cross a C frame: it becomes "unknown" or "failed".
+    unsafe {
+        let ssl = SslRef::from_ptr_mut(ssl);
+        if encrypt == 1 {
+            let Ok(Some(keys)) = catch_unwind(AssertUnwindSafe(|| T::seal(ssl))) else {
+                return FAILED;
+            };
+            ptr::copy_nonoverlapping(keys.name().as_ptr(), name, keys.name().len());
+            let fresh = ffi::RAND_bytes(iv, 16) == 1
+                && ffi::EVP_EncryptInit_ex(
+                    cipher,
+                    ffi::EVP_aes_256_cbc(),
+                    ptr::null_mut(),
+                    keys.cipher().as_ptr(),
+                    iv,
+                ) == 1;
+            return if fresh && key_mac(mac, keys.mac()) { GOOD } else { FAILED };
+        }
+        let (name, iv) = (&*name.cast::<[u8; 16]>(), &*iv.cast::<[u8; 16]>());
+        let Ok(Some((keys, renew))) = catch_unwind(AssertUnwindSafe(|| T::open(ssl, name, iv)))
+        else {
+            return UNKNOWN;
+        };
+        let ready = ffi::EVP_DecryptInit_ex(
+            cipher,
+            ffi::EVP_aes_256_cbc(),
+            ptr::null_mut(),
+            keys.cipher().as_ptr(),
+            iv.as_ptr(),
+        ) == 1;
+        match ready && key_mac(mac, keys.mac()) {
+            true if renew => RENEW,
+            true => GOOD,
+            false => FAILED,
+        }
+    }
+}
+
+/// Makes HMAC-SHA256 with that key of a context.
+///
+/// # Safety
+/// The context is a live one for HMAC.
+unsafe fn key_mac(mac: *mut ffi::EVP_MAC_CTX, key: &[u8; 32]) -> bool {
+    const KEY: &CStr = c"key";
+    const DIGEST: &CStr = c"digest";
+    const SHA256: &CStr = c"SHA256";
+    // SAFETY: the parameters point to the key and to constants, which outlive the call; it copies what it
+    // needs, and changes nothing of them.
+    unsafe {
+        let parameters = [
+            ffi::OSSL_PARAM_construct_octet_string(
+                KEY.as_ptr(),
+                key.as_ptr().cast_mut().cast(),
+                key.len(),
+            ),
+            OSSL_PARAM_construct_utf8_string(DIGEST.as_ptr(), SHA256.as_ptr().cast_mut(), 0),
+            ffi::OSSL_PARAM_construct_end(),
+        ];
+        ffi::EVP_MAC_CTX_set_params(mac, parameters.as_ptr()) == 1
+    }
+}
+
+unsafe extern "C" fn generate_ticket<T: Tickets>(ssl: *mut ffi::SSL, _: *mut c_void) -> c_int {
+    // SAFETY: OpenSSL passes a live SSL, whose session is the one that the ticket will hold: of its own
+    // if other connections share the first. A panic ends the handshake.
+    unsafe {
+        let ssl = SslRef::from_ptr_mut(ssl);
+        let Ok(Some((tag, seconds))) = catch_unwind(AssertUnwindSafe(|| T::issue(ssl))) else {
+            return 0;
+        };
+        let Some(session) = ssl.session() else { return 0 };
+        SSL_SESSION_set_timeout(session.as_ptr(), c_long::try_from(seconds).unwrap_or(c_long::MAX));
+        SSL_SESSION_set1_ticket_appdata(session.as_ptr(), tag.as_ptr().cast(), tag.len())
+    }
+}
+
+unsafe extern "C" fn decrypt_ticket<T: Tickets>(
+    ssl: *mut ffi::SSL,
+    session: *mut ffi::SSL_SESSION,
+    _name: *const c_uchar,
+    _name_len: usize,
+    status: c_int,
+    _: *mut c_void,
+) -> c_int {
+    /// `SSL_TICKET_EMPTY` and so on of <openssl/ssl.h>.
+    const EMPTY: c_int = 3;
+    const SUCCESS: c_int = 5;
+    const SUCCESS_RENEW: c_int = 6;
+    /// `SSL_TICKET_RETURN_IGNORE` and so on. What is ignored is no error: the next offer is looked at,
+    /// and in 1.2 the client gets a new ticket.
+    const IGNORE: c_int = 1;
+    const IGNORE_RENEW: c_int = 2;
+    const USE: c_int = 3;
+    const USE_RENEW: c_int = 4;
+    // SAFETY: OpenSSL passes a live SSL, and with a successful status a live session that is its own. A
+    // panic becomes "no ticket".
+    unsafe {
+        let ssl = SslRef::from_ptr_mut(ssl);
+        let tls13 = is_tls13(ssl);
+        if status == EMPTY && tls13 {
+            // An identity of no bytes; the next one counts.
+            return IGNORE;
+        }
+        if !matches!(status, SUCCESS | SUCCESS_RENEW) || session.is_null() {
+            return IGNORE_RENEW;
+        }
+        let session = SslSessionRef::from_ptr(session);
+        let accepts = catch_unwind(AssertUnwindSafe(|| T::accepts(ssl, session)));
+        match accepts {
+            // RFC 8446, C.4: a client should use a ticket of 1.3 once.
+            Ok(true) if tls13 || status == SUCCESS_RENEW => USE_RENEW,
+            Ok(true) => USE,
+            Ok(false) | Err(_) => IGNORE_RENEW,
+        }
+    }
+}
+
+/// The suite of a session.
+pub fn suite_of(session: &SslSessionRef) -> Option<&SslCipherRef> {
+    // SAFETY: a getter of a live session; suites are constants of the library.
+    unsafe {
+        let suite = SSL_SESSION_get0_cipher(session.as_ptr());
+        (!suite.is_null()).then(|| SslCipherRef::from_ptr(suite.cast_mut()))
+    }
+}
+
+/// For how many seconds the server said that its ticket is good; 0 if it did not say.
+pub fn ticket_lifetime(session: &SslSessionRef) -> u64 {
+    // SAFETY: a getter of a live session.
+    let seconds = unsafe { SSL_SESSION_get_ticket_lifetime_hint(session.as_ptr()) };
+    // Of 32 bits on some systems.
+    #[allow(clippy::useless_conversion)]
+    seconds.into()
+}
+
+/// Whether a session is one of 1.3.
+pub fn is_session_of_tls13(session: &SslSessionRef) -> bool {
+    session.protocol_version() == SslVersion::TLS1_3
+}
+
+/// Whether a session can be resumed at all.
+pub fn is_resumable(session: &SslSessionRef) -> bool {
+    // SAFETY: a getter of a live session.
+    unsafe { SSL_SESSION_is_resumable(session.as_ptr()) == 1 }
+}
+
+/// Has a client offer to resume a session, beside its key. The session may come of another context than
+/// the SSL's, an earlier one for the same peer: OpenSSL looks itself whether version and suite are still
+/// allowed.
+///
+/// # Errors
+/// OpenSSL does not take it.
+pub fn resume(ssl: &mut SslRef, session: &SslSessionRef) -> Result<(), ErrorStack> {
+    // SAFETY: both are live; the SSL takes a reference of its own. The demand for the same context is the
+    // crate's, for the sake of internal caches, which are off here.
+    unsafe { ssl.set_session(session) }
 }
 
 /// The body of an extension of the ClientHello at hand; to be called in a ClientHello callback only.

@@ -28,6 +28,8 @@ pub(super) struct Built {
     pub(super) range: (SslVersion, SslVersion),
     pub(super) groups: Arc<str>,
     pub(super) options: SslOptions,
+    /// How many tickets a server gives in 1.3.
+    pub(super) tickets: usize,
 }
 
 /// Builds the context of one end, whose CPU has instructions for AES or has not. Warnings go to
@@ -72,11 +74,17 @@ fn assemble(
         // while the handshake still runs. Holders of the key never show one.
         context.set_verify(SslVerifyMode::PEER);
     }
-    context.set_options(
-        SslOptions::NO_TICKET | SslOptions::NO_RENEGOTIATION | SslOptions::NO_COMPRESSION,
-    );
-    context.set_session_cache_mode(SslSessionCacheMode::OFF);
-    context.set_num_tickets(0)?;
+    context.set_options(SslOptions::NO_RENEGOTIATION | SslOptions::NO_COMPRESSION);
+    // Sessions are kept in tickets, by a server, and in a cache of our own, by a client: OpenSSL's would
+    // outlive the keys.
+    let resumes = tls.resumes(mode);
+    context.set_session_cache_mode(match mode {
+        Mode::Client if resumes => SslSessionCacheMode::CLIENT | SslSessionCacheMode::NO_INTERNAL,
+        _ => SslSessionCacheMode::OFF,
+    });
+    // One for each connection is enough for a client that uses each once (RFC 8446, C.4).
+    let tickets = usize::from(resumes && mode == Mode::Server);
+    context.set_num_tickets(tickets)?;
     context.set_mode(
         SslMode::ENABLE_PARTIAL_WRITE
             | SslMode::ACCEPT_MOVING_WRITE_BUFFER
@@ -92,6 +100,9 @@ fn assemble(
         } else {
             context.clear_options(bits(*switch));
         }
+    }
+    if !resumes {
+        context.set_options(SslOptions::NO_TICKET);
     }
     let mut level = match &tls.security_level {
         Some(level) => u32::from(level.value),
@@ -172,7 +183,7 @@ fn assemble(
         Mode::Client => psk::install_client(&mut context)?,
     }
     let (groups, options) = (tls.groups.value.as_str().into(), context.options());
-    Ok(Built { context: context.build(), range, groups, options })
+    Ok(Built { context: context.build(), range, groups, options, tickets })
 }
 
 /// The bits of <openssl/ssl.h>.
@@ -189,6 +200,7 @@ fn bits(switch: TlsSwitch) -> SslOptions {
         TlsSwitch::CleansePlaintext => SslOptions::from_bits_retain(1 << 1),
         TlsSwitch::NoExtendedMasterSecret => SslOptions::from_bits_retain(1 << 0),
         TlsSwitch::NoEncryptThenMac => SslOptions::from_bits_retain(1 << 19),
+        TlsSwitch::NoTicket => SslOptions::NO_TICKET,
     }
 }
 

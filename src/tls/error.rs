@@ -20,6 +20,9 @@ pub enum Cause {
     NotFromHere(Vec<u8>),
     /// Server end: the time of its key is over, and it was answered as an unknown one.
     Expired(Vec<u8>),
+    /// Server end: the client has a ticket of this identity, and it is too old or the key for which it was
+    /// given is not taken any more. It was answered as an unknown identity.
+    StaleTicket(Vec<u8>),
     /// Server end: the name is known, the key is another.
     WrongKey(Vec<u8>),
     /// Server end: a TLS client that knows no key.
@@ -69,6 +72,7 @@ impl Cause {
             Self::UnknownIdentity(_) => "unknown-identity",
             Self::NotFromHere(_) => "not-allowed-from",
             Self::Expired(_) => "expired",
+            Self::StaleTicket(_) => "stale-ticket",
             Self::WrongKey(_) | Self::ServerKeyDiffers(_) => "wrong-key",
             Self::NoPsk => "no-psk",
             Self::NoCommonSuite => "no-common-suite",
@@ -93,6 +97,7 @@ impl Cause {
             Self::UnknownIdentity(identity)
             | Self::NotFromHere(identity)
             | Self::Expired(identity)
+            | Self::StaleTicket(identity)
             | Self::WrongKey(identity)
             | Self::ServerKeyDiffers(identity)
             | Self::Refused { identity, .. } => Some(escape(identity)),
@@ -111,6 +116,11 @@ impl fmt::Display for Cause {
             Self::Expired(identity) => {
                 write!(f, "the key of identity {} has expired", escape(identity))
             }
+            Self::StaleTicket(identity) => write!(
+                f,
+                "a ticket of identity {} that is too old, or whose key is not taken any more",
+                escape(identity)
+            ),
             Self::WrongKey(identity) => write!(f, "wrong key for identity {}", escape(identity)),
             Self::NoPsk => f.write_str("the client offered no pre-shared key"),
             Self::NoCommonSuite => f.write_str("no suite in common"),
@@ -274,6 +284,9 @@ pub(super) fn of_client(error: ssl::Error, ssl: &SslRef) -> Cause {
     let key_failed =
         any(&[BINDER_DOES_NOT_VERIFY, DECRYPTION_FAILED_OR_BAD_RECORD_MAC, DIGEST_CHECK_FAILED])
             || reasons.iter().any(|r| matches!(alert(*r), Some((20 | 47 | 51, _))));
+    if let Some(who) = seen.and_then(|seen| seen.stale.as_ref()) {
+        return Cause::StaleTicket(who.as_bytes().to_vec());
+    }
     match seen.and_then(|seen| seen.identity()) {
         Some((identity, false)) => return Cause::UnknownIdentity(identity.to_vec()),
         Some((identity, true)) if key_failed => return Cause::WrongKey(identity.to_vec()),

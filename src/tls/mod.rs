@@ -3,6 +3,7 @@
 //! [`Acceptor`] and [`Connector`] turn a stream into a [`Stream`] and a [`Grant`], or into a
 //! [`Failure`] with its cause in words. There is no way to a [`Stream`] without a Grant.
 
+mod cache;
 mod context;
 mod error;
 #[cfg(all(unix, any(test, fuzzing)))]
@@ -10,6 +11,7 @@ pub(crate) mod fuzzing;
 mod psk;
 #[cfg(test)]
 mod tests;
+mod ticket;
 mod wire;
 
 use std::future::poll_fn;
@@ -17,19 +19,21 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::{fmt, io};
 
+use cache::{Cache, For};
 pub use error::Cause;
 use openssl::pkey::{Id, PKey, Public};
 use openssl::ssl::{Ssl, SslContext, SslVersion};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::config::diagnostic::Diagnostic;
-use crate::config::model::{Mode, NamePattern, PskHash, TlsConfig};
+use crate::config::model::{Mode, NamePattern, PskHash, TlsConfig, TlsSwitch};
 use crate::observe::event::Terms;
-use crate::secrets::{Grant, Identity, Keys};
+use crate::secrets::{Grant, Identity, Keys, SecretSet};
 use crate::sys::cpu::has_aes;
 use crate::sys::openssl as sys;
 use context::Built;
-use psk::Handshake;
+use psk::{Handshake, Resuming};
+use ticket::Tickets;
 use wire::Wire;
 
 /// The server end's side of a handshake.
@@ -37,6 +41,7 @@ use wire::Wire;
 pub struct Acceptor {
     built: Built,
     hash: PskHash,
+    tickets: Option<Tickets>,
 }
 
 /// A service that the clients of another one reach by sending a name like this.
@@ -55,6 +60,7 @@ pub struct Named {
 pub struct Connector {
     context: SslContext,
     hash: PskHash,
+    cache: Option<Cache>,
 }
 
 /// What a handshake settled on, for the log.
@@ -104,6 +110,8 @@ pub struct Secured<S> {
     pub facts: Facts,
     /// Which of the named services was asked for, by its place in their list.
     pub named: Option<usize>,
+    /// Whether an earlier session was resumed.
+    pub resumed: bool,
 }
 
 /// A handshake that did not.
@@ -127,7 +135,32 @@ impl Acceptor {
         hash: PskHash,
         findings: &mut Vec<Diagnostic>,
     ) -> Result<Self, Vec<Diagnostic>> {
-        Ok(Self { built: context::build(Mode::Server, tls, hash, has_aes(), findings)?, hash })
+        let built = context::build(Mode::Server, tls, hash, has_aes(), findings)?;
+        Ok(Self { built, hash, tickets: None })
+    }
+
+    /// The same with tickets, where the configuration asks for them: of the service of that name, and of
+    /// no other. `previous` is the end that this one replaces, whose tickets stay good unless their keys
+    /// were changed.
+    ///
+    /// # Errors
+    /// The operating system has no random numbers, or the library no HMAC.
+    pub fn resuming(
+        mut self,
+        tls: &TlsConfig,
+        service: &str,
+        previous: Option<&Self>,
+    ) -> Result<Self, openssl::error::ErrorStack> {
+        if tls.resumes(Mode::Server) {
+            // A session of the other kind could be opened, and would end the handshake (RFC 7627, 5.3).
+            let switch =
+                tls.switches.iter().rfind(|(s, _)| *s == TlsSwitch::NoExtendedMasterSecret);
+            let extended = !switch.is_some_and(|(_, on)| *on);
+            let label = format!("{}\0{extended}\0{service}", self.hash.name());
+            let previous = previous.and_then(|old| old.tickets.as_ref());
+            self.tickets = Some(Tickets::new(&tls.resumption, label.as_bytes(), previous)?);
+        }
+        Ok(self)
     }
 
     /// Performs the server's side of the handshake. Must be under a clock: a peer may say nothing.
@@ -146,7 +179,9 @@ impl Acceptor {
             Ok(ssl) => ssl,
             Err(error) => return Err(cannot_begin(&error, stream)),
         };
-        if let Err(error) = Handshake::server(&mut ssl, keys.into(), self.hash, named) {
+        if let Err(error) =
+            Handshake::server(&mut ssl, keys.into(), self.hash, self.tickets.clone(), named)
+        {
             return Err(cannot_begin(&error, stream));
         }
         let mut tls = wrap(ssl, stream)?;
@@ -180,7 +215,25 @@ impl Connector {
         findings: &mut Vec<Diagnostic>,
     ) -> Result<Self, Vec<Diagnostic>> {
         let built = context::build(Mode::Client, tls, hash, has_aes(), findings)?;
-        Ok(Self { context: built.context, hash })
+        Ok(Self { context: built.context, hash, cache: None })
+    }
+
+    /// The same with a cache of sessions to resume, where the configuration asks for it. `previous` is the
+    /// end that this one replaces, whose sessions stay, as far as they were got with keys of `secrets`.
+    #[must_use]
+    pub fn resuming(
+        mut self,
+        tls: &TlsConfig,
+        secrets: &SecretSet,
+        previous: Option<&Self>,
+    ) -> Self {
+        if tls.resumes(Mode::Client) {
+            let previous = previous.and_then(|old| old.cache.as_ref());
+            let cache = Cache::new(&tls.resumption, previous);
+            cache.retain(secrets);
+            self.cache = Some(cache);
+        }
+        self
     }
 
     /// Performs the client's side of the handshake, under `identity`, with `name` in SNI. Must be
@@ -195,7 +248,7 @@ impl Connector {
         name: Option<&str>,
         stream: S,
     ) -> Result<Secured<S>, Failure<S>> {
-        let mut secured = self.connect_unflushed(keys, identity, name, stream).await?;
+        let mut secured = self.connect_unflushed(keys, identity, name, None, stream).await?;
         let tls = &mut secured.stream.tls;
         match poll_fn(|cx| tls.get_mut().poll_flushed(cx)).await {
             Ok(()) => Ok(secured),
@@ -207,7 +260,8 @@ impl Connector {
     }
 
     /// The same, but the last flight of a 1.3 handshake goes together with the first data that is
-    /// written, or at the first flush: without either the server waits for it.
+    /// written, or at the first flush: without either the server waits for it. What was agreed on with
+    /// `address` before is resumed, if this end does so.
     ///
     /// # Errors
     /// As above.
@@ -216,13 +270,20 @@ impl Connector {
         keys: impl Into<Keys>,
         identity: Identity,
         name: Option<&str>,
+        address: Option<&str>,
         stream: S,
     ) -> Result<Secured<S>, Failure<S>> {
         let mut ssl = match Ssl::new(&self.context) {
             Ok(ssl) => ssl,
             Err(error) => return Err(cannot_begin(&error, stream)),
         };
-        if let Err(error) = Handshake::client(&mut ssl, keys.into(), identity.clone(), self.hash) {
+        let keys = keys.into();
+        let resuming = self.cache.as_ref().zip(address).and_then(|(cache, address)| {
+            let (_, claim) = keys.find(identity.as_bytes())?;
+            Some(Resuming::new(cache.clone(), For::new(address, name, &claim)))
+        });
+        let who = identity.clone();
+        if let Err(error) = Handshake::client(&mut ssl, keys, who, self.hash, resuming) {
             return Err(cannot_begin(&error, stream));
         }
         // OpenSSL fails to build a 1.3 ClientHello around an empty identity, which RFC 8446 (4.2.11)
@@ -241,6 +302,7 @@ impl Connector {
         match shake(&mut tls, Inner::poll_connect).await {
             Ok(()) => finish(tls),
             Err(error) => {
+                Handshake::failed(tls.ssl());
                 let cause = error::of_server(error, identity.as_bytes());
                 Err(Failure { cause, stream: unwrap(tls), named: None })
             }
@@ -283,7 +345,8 @@ async fn shake<S: AsyncRead + AsyncWrite + Unpin>(
 /// The one gate between a handshake and application data.
 fn finish<S: AsyncRead + AsyncWrite + Unpin>(mut tls: Inner<S>) -> Result<Secured<S>, Failure<S>> {
     let named = Handshake::named(tls.ssl());
-    let Some(grant) = Handshake::granted(sys::ssl_mut(&mut tls)) else {
+    let Some((grant, resumed)) = Handshake::granted(sys::ssl_mut(&mut tls)) else {
+        Handshake::failed(tls.ssl());
         return Err(Failure { cause: Cause::NotProven, stream: unwrap(tls), named });
     };
     let ssl = tls.ssl();
@@ -295,7 +358,7 @@ fn finish<S: AsyncRead + AsyncWrite + Unpin>(mut tls: Inner<S>) -> Result<Secure
         group: ssl.peer_tmp_key().ok().and_then(|key| group(&key)),
     };
     let stream = Stream { tls, met: None, ended: false };
-    Ok(Secured { stream, grant, facts, named })
+    Ok(Secured { stream, grant, facts, named, resumed })
 }
 
 fn group(key: &PKey<Public>) -> Option<Group> {

@@ -3,21 +3,27 @@
 //!
 //! A callback only knows what a stranger *claims*. What counts is what the handshake *used*: in 1.3
 //! the selected session, which carries the serial of the key it was made from; in 1.2 a suite whose
-//! key exchange is the PSK, because then both Finished messages hang on it. [`Handshake::granted`]
-//! is the one place where a claim becomes a Grant.
+//! key exchange is the PSK, because then both Finished messages hang on it; and where a session is
+//! resumed, in either, the session again, which carries whose it was and an HMAC of the key that it had.
+//! [`Handshake::granted`] is the one place where a claim becomes a Grant, and [`proven`] what it asks.
 
 use std::sync::OnceLock;
+use std::time::Instant;
 
 use openssl::error::ErrorStack;
 use openssl::ex_data::Index;
 use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
-use openssl::ssl::{ClientHelloResponse, Ssl, SslContextBuilder, SslRef, SslSession};
+use openssl::ssl::{
+    ClientHelloResponse, Ssl, SslContextBuilder, SslRef, SslSession, SslSessionRef, SslVersion,
+};
 use zeroize::Zeroizing;
 
 use super::Named;
+use super::cache::{Cache, For};
+use super::ticket::{self, Generation, Tickets};
 use crate::config::model::PskHash;
-use crate::secrets::{self, Grant, Identity, Keys, Proof};
+use crate::secrets::{self, Claim, Grant, Identity, Keys, Proof};
 use crate::sys::openssl as sys;
 
 /// `pre_shared_key` (RFC 8446, 4.2.11).
@@ -47,7 +53,37 @@ pub(super) struct Handshake {
 
 enum Role {
     Server(Seen),
-    Client(Identity),
+    Client(Presented),
+}
+
+/// What a client end says of itself.
+struct Presented {
+    identity: Identity,
+    resumption: Option<Resuming>,
+}
+
+/// What a client end that resumes sessions does with them.
+pub(super) struct Resuming {
+    pub(super) cache: Cache,
+    pub(super) purpose: For,
+    /// The session that was offered beside the key, and when it was got.
+    pub(super) offered: Option<(SslSession, Instant)>,
+    /// The handshake has been found good: what the server gives from here on is worth keeping.
+    granted: bool,
+}
+
+impl Resuming {
+    pub(super) fn new(cache: Cache, purpose: For) -> Self {
+        let offered = cache.find(&purpose);
+        Self { cache, purpose, offered, granted: false }
+    }
+}
+
+/// The tag of a session that a client keeps: that of the key's own sessions, and one byte more.
+fn kept_tag(claim: &Claim) -> [u8; 9] {
+    let mut tag = [1; 9];
+    tag[..8].copy_from_slice(&claim.serial().to_bytes());
+    tag
 }
 
 /// What a server end saw of a client.
@@ -61,6 +97,19 @@ pub(super) struct Seen {
     pub(super) unfit: Option<Unfit>,
     /// The identity that decides, and how.
     answer: Option<Answer>,
+    /// The ticket that decides in its place, and is the only one that is opened in 1.3.
+    ticket: Option<Ticket>,
+    /// Whose the ticket was that decides and is worth nothing any more.
+    pub(super) stale: Option<Identity>,
+    /// The service's tickets, if it resumes sessions.
+    tickets: Option<Tickets>,
+}
+
+/// A ticket of ours that is good.
+struct Ticket {
+    /// What tells it from all others: the name of its keys and its IV.
+    head: [u8; 32],
+    who: Identity,
 }
 
 /// What keeps all of a client's offers for 1.3 from being looked at.
@@ -80,7 +129,13 @@ struct Answer {
 impl Seen {
     /// The identity that was answered, and whether it is known.
     pub(super) fn identity(&self) -> Option<(&[u8], bool)> {
-        self.answer.as_ref().map(|answer| (&*answer.identity, answer.given.claim().is_some()))
+        match &self.ticket {
+            Some(ticket) => Some((ticket.who.as_bytes(), true)),
+            None => self
+                .answer
+                .as_ref()
+                .map(|answer| (&*answer.identity, answer.given.claim().is_some())),
+        }
     }
 }
 
@@ -104,9 +159,10 @@ impl Handshake {
         ssl: &mut SslRef,
         secrets: Keys,
         hash: PskHash,
+        tickets: Option<Tickets>,
         named: Vec<Named>,
     ) -> Result<(), ErrorStack> {
-        let role = Role::Server(Seen::default());
+        let role = Role::Server(Seen { tickets, ..Seen::default() });
         ssl.set_ex_data(slot()?, Self { secrets: Some(secrets), hash, role, named, chosen: None });
         Ok(())
     }
@@ -116,11 +172,27 @@ impl Handshake {
         secrets: Keys,
         identity: Identity,
         hash: PskHash,
+        resumption: Option<Resuming>,
     ) -> Result<(), ErrorStack> {
-        let role = Role::Client(identity);
+        if let Some(session) = resumption.as_ref().and_then(|r| r.offered.as_ref()) {
+            let (session, _) = session;
+            sys::resume(ssl, session)?;
+        }
+        let role = Role::Client(Presented { identity, resumption });
         let (secrets, named) = (Some(secrets), Vec::new());
         ssl.set_ex_data(slot()?, Self { secrets, hash, role, named, chosen: None });
         Ok(())
+    }
+
+    /// A handshake came to nothing: what it tried to resume is not tried again.
+    pub(super) fn failed(ssl: &SslRef) {
+        let Ok(slot) = slot() else { return };
+        if let Some(Self { role: Role::Client(presented), .. }) = ssl.ex_data(slot)
+            && let Some(Resuming { cache, purpose, offered: Some((_, since)), .. }) =
+                &presented.resumption
+        {
+            cache.forget(purpose, *since);
+        }
     }
 
     /// Which of the named services the client asked for.
@@ -137,38 +209,116 @@ impl Handshake {
     }
 
     /// Called once, after the handshake: takes the secrets off the SSL object and says who, if
-    /// anybody, proved a key.
-    ///
-    /// In 1.3 `session_reused` is true of every accepted PSK, and a peer that was authenticated by
-    /// a certificate shows one; but only the tag of the selected session says *which* key it was.
-    pub(super) fn granted(ssl: &mut SslRef) -> Option<Grant> {
+    /// anybody, proved a key, and whether by what an earlier handshake had settled with it.
+    pub(super) fn granted(ssl: &mut SslRef) -> Option<(Grant, bool)> {
+        let proven = proven(ssl);
         let this = handshake(ssl)?;
         this.named.clear();
-        let secrets = this.secrets.take()?;
-        if ssl.peer_certificate().is_some() {
-            return None;
+        this.secrets = None;
+        if let Role::Server(seen) = &mut this.role {
+            (seen.answer, seen.tickets) = (None, None);
         }
-        let proof = if sys::is_tls13(ssl) {
-            Used::Session(ssl.session_reused().then(|| sys::selected_tag(ssl)).flatten()?.to_vec())
-        } else if ssl.session_reused() || !ssl.current_cipher().is_some_and(|c| is_psk(c.name())) {
-            return None;
-        } else {
-            Used::KeyExchange
-        };
-        let claim = match &mut handshake(ssl)?.role {
-            Role::Server(seen) => seen.answer.take()?.given.claim()?.clone(),
-            Role::Client(identity) => secrets.find(identity.as_bytes())?.1,
-        };
-        match proof {
-            Used::Session(tag) if tag != claim.serial().to_bytes() => None,
-            Used::Session(_) | Used::KeyExchange => Some(claim.proven(Proof::Psk)),
+        let Proven { claim, resumed } = proven?;
+        keep(ssl, &claim, resumed);
+        Some((claim.proven(Proof::Psk), resumed))
+    }
+}
+
+/// A claim and what its proof was.
+struct Proven {
+    claim: Claim,
+    resumed: bool,
+}
+
+/// Whose key, if anybody's, this handshake hangs on.
+///
+/// In 1.3 `session_reused` is true of every accepted PSK, and a peer that was authenticated by a
+/// certificate shows one; but only the tag of the selected session says *which* key it was. OpenSSL makes
+/// a ticket out of that session, whose tag is then the ticket's.
+fn proven(ssl: &mut SslRef) -> Option<Proven> {
+    if ssl.peer_certificate().is_some() {
+        return None;
+    }
+    let tls13 = sys::is_tls13(ssl);
+    let tag = match ssl.session_reused() {
+        true => Some(sys::selected_tag(ssl)?.to_vec()),
+        // In 1.3 this is a handshake without any PSK.
+        false if tls13 => return None,
+        false => {
+            ssl.current_cipher().filter(|suite| is_psk(suite.name()))?;
+            None
+        }
+    };
+    let this = handshake(ssl)?;
+    let secrets = this.secrets.as_ref()?;
+    match &this.role {
+        Role::Server(seen) => {
+            let in_ticket = |tag: &[u8]| seen.tickets.as_ref()?.claim(secrets, tag);
+            let Some(tag) = tag else {
+                let claim = seen.answer.as_ref()?.given.claim()?.clone();
+                return Some(Proven { claim, resumed: false });
+            };
+            if !tls13 || seen.ticket.is_some() {
+                return Some(Proven { claim: in_ticket(&tag)?, resumed: true });
+            }
+            let claim = seen.answer.as_ref()?.given.claim()?.clone();
+            let same = tag == claim.serial().to_bytes()
+                || in_ticket(&tag).is_some_and(|named| named.serial() == claim.serial());
+            same.then_some(Proven { claim, resumed: false })
+        }
+        Role::Client(presented) => {
+            let (_, claim) = secrets.find(presented.identity.as_bytes())?;
+            match tag {
+                None => Some(Proven { claim, resumed: false }),
+                Some(tag) if tls13 && tag == claim.serial().to_bytes() => {
+                    Some(Proven { claim, resumed: false })
+                }
+                Some(tag) => {
+                    presented.resumption.as_ref()?.offered.as_ref()?;
+                    (tag == kept_tag(&claim)).then_some(Proven { claim, resumed: true })
+                }
+            }
         }
     }
 }
 
-enum Used {
-    Session(Vec<u8>),
-    KeyExchange,
+/// A client end's handshake was good. In 1.2 its session is there already; in 1.3 it comes later.
+fn keep(ssl: &mut SslRef, claim: &Claim, resumed: bool) {
+    let tls13 = sys::is_tls13(ssl);
+    let session = ssl.session().map(|session| session.to_owned());
+    let Some(Role::Client(Presented { resumption: Some(resuming), .. })) =
+        handshake(ssl).map(|this| &mut this.role)
+    else {
+        return;
+    };
+    resuming.granted = true;
+    let offered = resuming.offered.take();
+    let Some(session) = session.filter(|session| !tls13 && sys::is_resumable(session)) else {
+        return;
+    };
+    // The server may have given another ticket for the same.
+    if offered.is_some_and(|(offered, _)| std::ptr::eq::<SslSessionRef>(&*offered, &*session)) {
+        return;
+    }
+    let tag = kept_tag(claim);
+    match resumed {
+        true => resuming.cache.renew(&resuming.purpose, &session, &tag),
+        false => resuming.cache.keep(&resuming.purpose, &session, &tag),
+    }
+}
+
+/// A server has given a client end something to resume with.
+fn received(ssl: &mut SslRef, session: SslSession) {
+    if !sys::is_tls13(ssl) {
+        return;
+    }
+    if let Some(Role::Client(Presented { resumption: Some(resuming), .. })) =
+        handshake(ssl).map(|this| &this.role)
+        && resuming.granted
+        && let Some(tag) = sys::tag(&session).and_then(|tag| tag.first_chunk::<8>())
+    {
+        resuming.cache.keep(&resuming.purpose, &session, &[&tag[..], &[1]].concat());
+    }
 }
 
 /// Whether a suite's key exchange is the PSK and nothing but, by its OpenSSL name. RSA-PSK needs a
@@ -202,6 +352,7 @@ pub(super) fn install_server(context: &mut SslContextBuilder) -> Result<(), Erro
         }
     });
     sys::set_psk_find::<Callbacks>(context);
+    sys::set_tickets::<Callbacks>(context)?;
     context.set_psk_server_callback(|ssl, identity, out| {
         // In 1.3 OpenSSL asks this one too, for every identity that `find` gave nothing for.
         if sys::is_tls13(ssl) {
@@ -216,6 +367,9 @@ pub(super) fn install_server(context: &mut SslContextBuilder) -> Result<(), Erro
 pub(super) fn install_client(context: &mut SslContextBuilder) -> Result<(), ErrorStack> {
     slot()?;
     sys::set_psk_offer::<Callbacks>(context);
+    context.set_new_session_callback(|ssl, session| {
+        let _ = guarded(|| received(ssl, session));
+    });
     context.set_psk_client_callback(|ssl, _hint, identity_out, key_out| {
         if sys::is_tls13(ssl) {
             return Ok(0);
@@ -248,6 +402,9 @@ fn choose_service(ssl: &mut SslRef) -> Result<(), ErrorStack> {
     };
     this.secrets = Some(named.secrets.clone());
     this.hash = named.acceptor.hash;
+    if let Role::Server(seen) = &mut this.role {
+        seen.tickets.clone_from(&named.acceptor.tickets);
+    }
     let built = named.acceptor.built.clone();
     // This moves suites, the security level and DH parameters, and nothing of the rest.
     ssl.set_ssl_context(&built.context)?;
@@ -255,6 +412,7 @@ fn choose_service(ssl: &mut SslRef) -> Result<(), ErrorStack> {
     ssl.set_max_proto_version(Some(built.range.1))?;
     sys::set_groups(ssl, &built.groups)?;
     sys::replace_options(ssl, built.options);
+    ssl.set_num_tickets(built.tickets)?;
     Ok(())
 }
 
@@ -267,9 +425,10 @@ pub(super) fn host_name(body: &[u8]) -> Option<&[u8]> {
 }
 
 /// Settles, before OpenSSL looks at any identity, which of a 1.3 client's offers will be answered:
-/// the first that is known; otherwise the last, with a decoy. Tickets of other servers, which
-/// stunnel's clients put before their PSK, are passed over in the first case and harmless in the
-/// second. Runs again after a HelloRetryRequest, with the same outcome for the same list.
+/// the first that is known, or is a ticket of this service that is good now; otherwise the last, with a
+/// decoy. Tickets of other servers, and those whose key is gone, which clients put before their PSK, are
+/// passed over in the first case and harmless in the second. Runs again after a HelloRetryRequest, with
+/// the same outcome for the same list.
 ///
 /// Which entry is answered depends on who is known, and OpenSSL looks at the binders only as far as
 /// that entry: a list whose binders are cut short or of a wrong length would fail in one way or
@@ -284,13 +443,27 @@ fn read_hello(ssl: &mut SslRef) {
     seen.hello = true;
     seen.offered = body.is_some() || suites;
     seen.unfit = without_dhe.then_some(Unfit::Mode);
-    seen.answer = None;
+    (seen.answer, seen.ticket, seen.stale) = (None, None, None);
     let (Some(secrets), Some(body)) = (&this.secrets, body) else { return };
     let Some(offers) = offers(&body) else { return };
     let ours = |offer: &&Offer<'_>| offer.binder.len() == hash_size(this.hash);
     let mut decides = None;
+    let mut opened = 0;
     for Offer { identity, .. } in offers.iter().filter(ours) {
-        decides = Some(*identity);
+        (decides, seen.stale) = (Some(*identity), None);
+        let tickets = seen.tickets.as_ref().filter(|tickets| tickets.seems_ours(identity));
+        opened += usize::from(tickets.is_some());
+        if let Some(tickets) = tickets.filter(|_| opened <= ticket::MOST)
+            && let Some(session) = tickets.open(identity)
+        {
+            let who = sys::tag(&session).and_then(ticket::named).map(Identity::new);
+            if sys::is_session_of_tls13(&session) && is_good(tickets, secrets, &session) {
+                let head = identity.first_chunk().copied();
+                seen.ticket = head.zip(who).map(|(head, who)| Ticket { head, who });
+                return;
+            }
+            seen.stale = who;
+        }
         if secrets.knows(identity) {
             break;
         }
@@ -299,6 +472,12 @@ fn read_hello(ssl: &mut SslRef) {
         seen.unfit = Some(Unfit::Hash(this.hash));
     }
     seen.answer = decides.and_then(|identity| answer(secrets, identity));
+}
+
+/// Whether the session of a ticket can be resumed as far as age and key go.
+fn is_good(tickets: &Tickets, secrets: &Keys, session: &SslSessionRef) -> bool {
+    tickets.is_fresh(session)
+        && sys::tag(session).is_some_and(|tag| tickets.claim(secrets, tag).is_some())
 }
 
 fn answer(secrets: &Keys, identity: &[u8]) -> Option<Answer> {
@@ -374,6 +553,60 @@ impl sys::FindPsk for Callbacks {
     }
 }
 
+impl sys::Tickets for Callbacks {
+    type Keys = std::sync::Arc<Generation>;
+
+    fn seal(ssl: &mut SslRef) -> Option<Self::Keys> {
+        tickets(ssl)?.sealing().ok()
+    }
+
+    fn open(ssl: &mut SslRef, name: &[u8; 16], iv: &[u8; 16]) -> Option<(Self::Keys, bool)> {
+        let tls13 = sys::is_tls13(ssl);
+        let Role::Server(seen) = &handshake(ssl)?.role else { return None };
+        if tls13 {
+            let head = &seen.ticket.as_ref()?.head;
+            if head[..16] != name[..] || head[16..] != iv[..] {
+                return None;
+            }
+        }
+        let (keys, latest) = seen.tickets.as_ref()?.opening(name)?;
+        Some((keys, !latest))
+    }
+
+    fn issue(ssl: &mut SslRef) -> Option<(Vec<u8>, u32)> {
+        let Proven { claim, .. } = proven(ssl)?;
+        let tickets = tickets(ssl)?.clone();
+        let tag = tickets.tag(handshake(ssl)?.secrets.as_ref()?, &claim)?;
+        Some((tag, tickets.seconds()))
+    }
+
+    fn accepts(ssl: &mut SslRef, session: &SslSessionRef) -> bool {
+        let version = match ssl.version2() {
+            Some(SslVersion::TLS1_3) => sys::is_session_of_tls13(session),
+            version => {
+                version == Some(session.protocol_version()) && has_allowed_suite(ssl, session)
+            }
+        };
+        let Some(this) = handshake(ssl) else { return false };
+        let (Role::Server(seen), Some(secrets)) = (&this.role, &this.secrets) else { return false };
+        let good = |tickets: &Tickets| is_good(tickets, secrets, session);
+        version && seen.tickets.as_ref().is_some_and(good)
+    }
+}
+
+/// Up to 1.2 a resumed session keeps its suite, and OpenSSL asks the client's list only.
+fn has_allowed_suite(ssl: &SslRef, session: &SslSessionRef) -> bool {
+    let suite = sys::suite_of(session).map(|suite| suite.name()).filter(|name| is_psk(name));
+    suite.is_some_and(|name| sys::suites(ssl.ssl_context()).iter().any(|one| one.name() == name))
+}
+
+fn tickets(ssl: &mut SslRef) -> Option<&Tickets> {
+    match &handshake(ssl)?.role {
+        Role::Server(seen) => seen.tickets.as_ref(),
+        Role::Client(_) => None,
+    }
+}
+
 fn answer_tls12(ssl: &mut SslRef, identity: &[u8], out: &mut [u8]) -> Option<usize> {
     let this = handshake(ssl)?;
     let secrets = this.secrets.as_ref()?;
@@ -381,6 +614,8 @@ fn answer_tls12(ssl: &mut SslRef, identity: &[u8], out: &mut [u8]) -> Option<usi
         return None;
     };
     seen.offered = true;
+    // Of what was offered for 1.3 nothing counts any more.
+    (seen.ticket, seen.stale) = (None, None);
     let answer = seen.answer.insert(answer(secrets, identity)?);
     let key = answer.given.key(secrets)?;
     out.get_mut(..key.len())?.copy_from_slice(key);
@@ -398,28 +633,28 @@ impl sys::OfferPsk for Callbacks {
             return None;
         }
         let secrets = this.secrets.clone()?;
-        let Role::Client(identity) = &this.role else {
+        let Role::Client(presented) = &this.role else {
             return None;
         };
-        let (suite, identity) = (suite(this.hash), identity.clone());
+        let (suite, identity) = (suite(this.hash), presented.identity.clone());
         let (key, claim) = secrets.find(identity.as_bytes())?;
         let tag = claim.serial().to_bytes();
         let session = sys::psk_session(ssl, suite, key.expose(), &tag).ok()?;
         // Borrowed from the handshake on the SSL, where it stays put until OpenSSL has copied it.
-        let Role::Client(identity) = &handshake(ssl)?.role else {
+        let Role::Client(presented) = &handshake(ssl)?.role else {
             return None;
         };
-        Some((identity.as_bytes(), session))
+        Some((presented.identity.as_bytes(), session))
     }
 }
 
 fn present_tls12(ssl: &mut SslRef, identity_out: &mut [u8], key_out: &mut [u8]) -> Option<usize> {
     let this = handshake(ssl)?;
-    let Role::Client(identity) = &this.role else {
+    let Role::Client(presented) = &this.role else {
         return None;
     };
-    let (key, _) = this.secrets.as_ref()?.find(identity.as_bytes())?;
-    let name = identity.as_bytes();
+    let name = presented.identity.as_bytes();
+    let (key, _) = this.secrets.as_ref()?.find(name)?;
     // OpenSSL wants a C string; identities never hold a NUL, and 255 bytes leave room for this one.
     let terminated = Zeroizing::new([name, &[0]].concat());
     identity_out.get_mut(..terminated.len())?.copy_from_slice(&terminated);

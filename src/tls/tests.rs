@@ -553,9 +553,10 @@ fn the_native_lists_hold_forward_secret_psk_suites_and_nothing_else() {
 async fn agreed(server_has_aes: bool, client_has_aes: bool) -> String {
     let ((ours, hash), (theirs, _)) = (service("server", ""), service("client", ""));
     let build = |mode, tls, aes| context::build(mode, tls, hash, aes, &mut Vec::new()).unwrap();
-    let server = Acceptor { built: build(Mode::Server, &ours, server_has_aes), hash };
+    let server =
+        Acceptor { built: build(Mode::Server, &ours, server_has_aes), hash, tickets: None };
     let context = build(Mode::Client, &theirs, client_has_aes).context;
-    let client = Connector { context, hash };
+    let client = Connector { context, hash, cache: None };
     let set = SecretSet::of(&[(b"alice", KEY)]);
     shake(&server, &set, &client, &set).await.0.unwrap().facts.suite
 }
@@ -678,7 +679,7 @@ fn a_client_sends_twice_up_to_its_first_data_and_receives_once() {
         };
         let connect = async {
             let who = set.first().clone();
-            let shaken = client.connect_unflushed(set.clone(), who, None, near).await;
+            let shaken = client.connect_unflushed(set.clone(), who, None, None, near).await;
             let mut stream = shaken.map_err(|f| f.cause).unwrap().stream;
             stream.write_all(b"question").await.unwrap();
             stream.flush().await.unwrap();
@@ -706,7 +707,7 @@ fn a_client_with_nothing_to_say_is_proven_at_a_flush() {
         };
         let connect = async {
             let who = set.first().clone();
-            let shaken = client.connect_unflushed(set.clone(), who, None, near).await;
+            let shaken = client.connect_unflushed(set.clone(), who, None, None, near).await;
             let mut stream = shaken.map_err(|f| f.cause).unwrap().stream;
             stream.flush().await.unwrap();
             let mut heard = [0; 23];
@@ -767,5 +768,199 @@ fn a_reader_with_little_room_loses_nothing_of_what_one_receive_brought() {
             all.extend_from_slice(&some[..n]);
         }
         assert!(all == said && two.ended_cleanly());
+    });
+}
+
+/// The service of that name, with tickets.
+fn giver(service_name: &str, lines: &str, previous: Option<&Acceptor>) -> Acceptor {
+    let (tls, hash) = service("server", &format!("resumption = true\n{lines}"));
+    let end = Acceptor::new(&tls, hash, &mut Vec::new()).unwrap();
+    end.resuming(&tls, service_name, previous).unwrap()
+}
+
+fn taker(lines: &str, set: &SecretSet, previous: Option<&Connector>) -> Connector {
+    let (tls, hash) = service("client", &format!("resumption = true\n{lines}"));
+    Connector::new(&tls, hash, &mut Vec::new()).unwrap().resuming(&tls, set, previous)
+}
+
+/// A visit at `address`, under `name`, from which a ticket may be taken: who was let in, and whether by
+/// resumption, as both ends see it.
+async fn call(
+    server: (&Acceptor, &Arc<SecretSet>),
+    named: Vec<Named>,
+    client: (&Connector, &Arc<SecretSet>),
+    name: &str,
+) -> Result<(String, bool), (Cause, Cause)> {
+    let (near, far) = duplex(1 << 16);
+    let who = client.1.first().clone();
+    let accept = async { server.0.accept(server.1.clone(), named, far).await.map_err(|f| f.cause) };
+    let connect = async {
+        let keys = client.1.clone();
+        let shaken = client.0.connect_unflushed(keys, who, Some(name), Some("plc:1"), near).await;
+        let mut secured = shaken.map_err(|f| f.cause)?;
+        secured.stream.flush().await.unwrap();
+        Ok(secured)
+    };
+    let (one, two) = match tokio::join!(accept, connect) {
+        (Ok(one), Ok(two)) => (one, two),
+        (one, two) => return Err((one.unwrap_err(), two.map_or_else(|c| c, |_| Cause::NotProven))),
+    };
+    assert_eq!(one.resumed, two.resumed);
+    assert_eq!(one.grant.who(), two.grant.who());
+    let (mut near, mut far) = (two.stream, one.stream);
+    echo(&mut near, &mut far).await;
+    Ok((one.grant.who().plain(), one.resumed))
+}
+
+const GIVEN: &str = "ticket-key-secret = \"00112233445566778899aabbccddeeff\"\n\
+                     ticket-mac-secret = \"0f112233445566778899aabbccddeeff\"\n";
+
+#[test]
+fn a_session_is_resumed_while_its_key_stands_and_not_a_moment_longer() {
+    block(async {
+        for version in VERSIONS {
+            let lines = only(version) + GIVEN;
+            let set = SecretSet::of(&[(b"alice", KEY), (b"bob", OTHER)]);
+            let server = giver("plc", &lines, None);
+            let client = taker(&only(version), &set, None);
+            let fresh = Ok(("alice".to_owned(), false));
+            let again = Ok(("alice".to_owned(), true));
+            let visit = |server, ours| {
+                let client = (&client, &set);
+                async move {
+                    let went = call((server, ours), Vec::new(), client, "plc.example").await;
+                    went.map_err(|(cause, _)| cause.name())
+                }
+            };
+            assert_eq!(visit(&server, &set).await, fresh, "{version}");
+            // One after the other, each with the ticket of the one before or with the same.
+            assert_eq!(visit(&server, &set).await, again, "{version}");
+            assert_eq!(visit(&server, &set).await, again, "{version}");
+            // A restart: nothing is the same but what the files say.
+            let restarted = giver("plc", &lines, None);
+            let same = SecretSet::of(&[(b"alice", KEY)]);
+            assert_eq!(visit(&restarted, &same).await, again, "{version}");
+            // Another service, which knows the key as well and has the same secret.
+            let other = giver("ide", &lines, None);
+            assert_eq!(visit(&other, &set).await, fresh, "{version}");
+            assert_eq!(visit(&server, &set).await, fresh, "{version}: a ticket of another service");
+            assert_eq!(visit(&server, &set).await, again, "{version}");
+            // The key changed, and the client offers ticket and old key.
+            let changed = SecretSet::of(&[(b"alice", OTHER)]);
+            let refused = visit(&server, &changed).await;
+            assert!(refused.is_err(), "{version}: {refused:?}");
+            // It tried the ticket once, and not again.
+            assert_eq!(visit(&server, &set).await, fresh, "{version}");
+            // The identity is gone.
+            let gone = SecretSet::of(&[(b"bob", OTHER)]);
+            assert!(visit(&server, &gone).await.is_err(), "{version}");
+        }
+    });
+}
+
+#[test]
+fn a_client_with_a_new_key_offers_nothing_that_it_got_with_the_old_one() {
+    block(async {
+        for version in VERSIONS {
+            let lines = only(version);
+            let old = SecretSet::of(&[(b"alice", KEY)]);
+            let server = giver("plc", &lines, None);
+            let client = taker(&lines, &old, None);
+            for resumed in [false, true] {
+                let went = call((&server, &old), Vec::new(), (&client, &old), "plc").await;
+                assert_eq!(went.unwrap(), ("alice".into(), resumed), "{version}");
+            }
+            // The name is part of what was agreed on.
+            let went = call((&server, &old), Vec::new(), (&client, &old), "plc2").await;
+            assert_eq!(went.unwrap(), ("alice".into(), false), "{version}");
+            let new = SecretSet::of(&[(b"alice", OTHER)]);
+            let client = taker(&lines, &new, Some(&client));
+            for resumed in [false, true] {
+                let went = call((&server, &new), Vec::new(), (&client, &new), "plc").await;
+                assert_eq!(went.unwrap(), ("alice".into(), resumed), "{version}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_service_that_was_asked_for_by_name_has_tickets_of_its_own() {
+    block(async {
+        for version in VERSIONS {
+            let lines = only(version) + GIVEN;
+            let set = SecretSet::of(&[(b"alice", KEY)]);
+            let off = acceptor(&only(version));
+            for door in [giver("door", &lines, None), off] {
+                let behind = giver("behind", &lines, None);
+                let client = taker(&only(version), &set, None);
+                let named = || {
+                    vec![Named {
+                        pattern: NamePattern::new("*.example"),
+                        acceptor: behind.clone(),
+                        secrets: Keys::all(set.clone()),
+                    }]
+                };
+                for resumed in [false, true, true] {
+                    let to = (&door, &set);
+                    let went = call(to, named(), (&client, &set), "plc.example").await;
+                    assert_eq!(went.unwrap(), ("alice".into(), resumed), "{version}");
+                }
+                // The same ticket at the door itself.
+                let went = call((&door, &set), Vec::new(), (&client, &set), "plc.example").await;
+                assert_eq!(went.unwrap(), ("alice".into(), false), "{version}");
+            }
+            // What is off behind the door is off, whatever the door does.
+            let (door, client) = (giver("door", &lines, None), taker(&only(version), &set, None));
+            for _ in 0..2 {
+                let named = vec![Named {
+                    pattern: NamePattern::new("*.example"),
+                    acceptor: acceptor(&only(version)),
+                    secrets: Keys::all(set.clone()),
+                }];
+                let went = call((&door, &set), named, (&client, &set), "plc.example").await;
+                assert_eq!(went.unwrap(), ("alice".into(), false), "{version}");
+            }
+        }
+    });
+}
+
+#[test]
+fn an_identity_that_is_hidden_from_a_peer_does_not_get_in_with_a_ticket_either() {
+    block(async {
+        for version in VERSIONS {
+            let set = SecretSet::of(&[(b"alice", KEY)]);
+            let (server, client) =
+                (giver("plc", &only(version), None), taker(&only(version), &set, None));
+            let went = call((&server, &set), Vec::new(), (&client, &set), "plc").await;
+            assert_eq!(went.unwrap(), ("alice".into(), false));
+            let (near, far) = duplex(1 << 16);
+            let hidden = Keys::without(set.clone(), |_| true);
+            let accept =
+                async { server.accept(hidden, Vec::new(), far).await.map_err(|f| f.cause) };
+            let who = set.first().clone();
+            let connect = async {
+                let keys = set.clone();
+                client.connect_unflushed(keys, who, Some("plc"), Some("plc:1"), near).await.is_ok()
+            };
+            let (one, _) = tokio::join!(accept, connect);
+            let cause = one.unwrap_err();
+            assert!(matches!(cause, Cause::UnknownIdentity(_)), "{version}: {cause:?}");
+        }
+    });
+}
+
+#[test]
+fn a_suite_that_is_not_taken_any_more_is_not_resumed_either() {
+    block(async {
+        let set = SecretSet::of(&[(b"alice", KEY)]);
+        let with = |list: &str| format!("{}{GIVEN}ciphers = \"{list}\"\n", only("1.2"));
+        let both = "ECDHE-PSK-CHACHA20-POLY1305:DHE-PSK-AES256-GCM-SHA384";
+        let client = taker(&format!("{}ciphers = \"{both}\"\n", only("1.2")), &set, None);
+        let before = giver("plc", &with("ECDHE-PSK-CHACHA20-POLY1305"), None);
+        let after = giver("plc", &with("DHE-PSK-AES256-GCM-SHA384"), None);
+        for (server, resumed) in [(&before, false), (&before, true), (&after, false)] {
+            let went = call((server, &set), Vec::new(), (&client, &set), "plc").await;
+            assert_eq!(went.unwrap(), ("alice".into(), resumed));
+        }
     });
 }

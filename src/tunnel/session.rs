@@ -195,7 +195,7 @@ impl Session {
                         return None;
                     }
                 };
-                let Secured { stream, grant, facts, .. } = match handshake {
+                let Secured { stream, grant, facts, resumed, .. } = match handshake {
                     Ok(Ok(secured)) => {
                         self.belong_to(secured.named.and_then(|n| asked.get(n)), setup);
                         secured
@@ -218,7 +218,7 @@ impl Session {
                     }
                 };
                 drop((place, counted));
-                self.secured(Mode::Server, &grant, &facts);
+                self.secured(Mode::Server, &grant, &facts, resumed);
                 let member = self.admit(setup, grant.who()).await?;
                 let local = stream.socket().and_then(Socket::local_address);
                 let local = self.destination.or(local);
@@ -263,6 +263,7 @@ impl Session {
                         setup.secrets.clone(),
                         identity.clone(),
                         name,
+                        Some(&address),
                         socket,
                     );
                     let limit = Instant::now() + setup.clocks.handshake;
@@ -279,8 +280,8 @@ impl Session {
                     presented = attempt => presented?,
                 };
                 let (cause, stream) = match presented {
-                    Ok(Ok(Secured { stream, grant, facts, .. })) => {
-                        self.secured(Mode::Client, &grant, &facts);
+                    Ok(Ok(Secured { stream, grant, facts, resumed, .. })) => {
+                        self.secured(Mode::Client, &grant, &facts, resumed);
                         self.opened(&member, facts, address);
                         let upstream = Box::new(stream);
                         let streams = Streams::Client { downstream: socket, upstream };
@@ -322,11 +323,12 @@ impl Session {
         self.service.scope(Some(self.number))
     }
 
-    fn secured(&self, mode: Mode, grant: &Grant, facts: &tls::Facts) {
+    fn secured(&self, mode: Mode, grant: &Grant, facts: &tls::Facts, resumed: bool) {
         self.service.used(grant.who());
         Event::Secured {
             mode,
             who: grant.who(),
+            resumed,
             version: facts.version,
             suite: &facts.suite,
             bits: facts.bits,

@@ -85,13 +85,13 @@ impl Setup {
         match SecretSet::load(&paths, psk.rules, previous.map(|old| &*old.secrets)) {
             Ok((secrets, problems)) => {
                 findings.extend(problems.into_iter().map(|problem| of_file(problem, psk)));
-                Self::with_secrets(config, Arc::new(secrets), findings)
+                Self::with_keys(config, Arc::new(secrets), previous, findings)
             }
             Err(problems) => {
                 let mut all: Vec<_> =
                     problems.into_iter().map(|problem| of_file(problem, psk)).collect();
                 // What else is wrong should not wait for the keys to be mended.
-                if let Err(more) = tls_end(config, psk, None, findings) {
+                if let Err(more) = tls_end(config, psk, None, None, findings) {
                     all.extend(more);
                 }
                 Err(all)
@@ -108,8 +108,18 @@ impl Setup {
         secrets: Arc<SecretSet>,
         findings: &mut Vec<Diagnostic>,
     ) -> Result<Self, Vec<Diagnostic>> {
+        Self::with_keys(config, secrets, None, findings)
+    }
+
+    fn with_keys(
+        config: &ServiceConfig,
+        secrets: Arc<SecretSet>,
+        previous: Option<&Setup>,
+        findings: &mut Vec<Diagnostic>,
+    ) -> Result<Self, Vec<Diagnostic>> {
         let Authentication::Psk(psk) = &config.auth;
-        let role = tls_end(config, psk, Some(&secrets), findings)?;
+        let previous = previous.map(|old| &old.role);
+        let role = tls_end(config, psk, Some(&secrets), previous, findings)?;
         let keepalive = config.sockets.keepalive.value;
         let (accepted, dialed) = match config.mode.value {
             Mode::Server => (keepalive, None),
@@ -177,7 +187,9 @@ impl Setup {
 
     /// The true cause, where an identity was only answered as an unknown one.
     pub(super) fn truth(&self, cause: Cause, ip: Option<IpAddr>) -> Cause {
-        let Cause::UnknownIdentity(name) = &cause else { return cause };
+        let (Cause::UnknownIdentity(name) | Cause::StaleTicket(name)) = &cause else {
+            return cause;
+        };
         let Some((_, claim)) = self.secrets.find(name) else { return cause };
         match self.policies.objection(claim.who(), ip, Now::read()) {
             Some(objection) => objection(name.clone()),
@@ -243,11 +255,18 @@ fn tls_end(
     config: &ServiceConfig,
     psk: &PskConfig,
     secrets: Option<&SecretSet>,
+    previous: Option<&Role>,
     findings: &mut Vec<Diagnostic>,
 ) -> Result<Option<Role>, Vec<Diagnostic>> {
     match config.mode.value {
         Mode::Server => {
-            let acceptor = Acceptor::new(&config.tls, psk.hash.value, findings)?;
+            let previous = match previous {
+                Some(Role::Server(acceptor)) => Some(acceptor),
+                _ => None,
+            };
+            let acceptor = Acceptor::new(&config.tls, psk.hash.value, findings)?
+                .resuming(&config.tls, &config.name.value, previous)
+                .map_err(|error| vec![no_ticket_keys(&error)])?;
             Ok(secrets.map(|_| Role::Server(acceptor)))
         }
         Mode::Client => {
@@ -255,6 +274,11 @@ fn tls_end(
             let Some(secrets) = secrets else {
                 return Ok(None);
             };
+            let previous = match previous {
+                Some(Role::Client { connector, .. }) => Some(connector),
+                _ => None,
+            };
+            let connector = connector.resuming(&config.tls, secrets, previous);
             let name = match config.tls.server_name.as_ref().map(|name| name.value.as_str()) {
                 None => ServerName::OfTarget,
                 Some("") => ServerName::None,
@@ -284,6 +308,11 @@ fn warning(warning: Warning) -> Diagnostic {
         label: None,
         help: Some(warning.help),
     }
+}
+
+fn no_ticket_keys(error: &dyn std::fmt::Display) -> Diagnostic {
+    Diagnostic::error("ticket-keys", format!("cannot make keys for session tickets: {error}"))
+        .help("switch resumption off, or see why the system has no random numbers")
 }
 
 fn no_such_identity(wanted: &Decided<Vec<u8>>) -> Diagnostic {

@@ -45,6 +45,7 @@ mod pyro;
 mod relay;
 mod reliability;
 mod reload;
+mod resumption;
 mod revocation;
 mod safer;
 mod sandbox;

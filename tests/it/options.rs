@@ -198,7 +198,7 @@ fn what_is_negotiated_under_each_tls_option_is_what_stunnel_negotiates() {
 /// The switches that would weaken every handshake have no effect, and working files keep working.
 #[test]
 fn what_would_weaken_is_accepted_and_does_nothing() {
-    let lines = "options = -NO_TICKET\noptions = ALLOW_NO_DHE_KEX\noptions = -NO_COMPRESSION\n\
+    let lines = "options = NO_TICKET\noptions = ALLOW_NO_DHE_KEX\noptions = -NO_COMPRESSION\n\
                  options = ALLOW_UNSAFE_LEGACY_RENEGOTIATION\noptions = ALLOW_CLIENT_RENEGOTIATION";
     let (suite, key) = agreed(lines, true, &["-tls1_3", "-allow_no_dhe_kex"]).expect("it works");
     assert!(suite.contains("SHA256") && key.contains("X25519"), "{suite} {key}");

@@ -70,7 +70,8 @@ fn native(lines: &'static str) -> Hello {
 fn dropin(lines: &'static str) -> Hello {
     let port = free_port();
     let text = format!(
-        "[plain]\nclient = yes\naccept = 127.0.0.1:{port}\nPSKsecrets = psk.txt\n{lines}\n"
+        "[plain]\nclient = yes\naccept = 127.0.0.1:{port}\nPSKsecrets = psk.txt\n\
+         sessionResume = no\n{lines}\n"
     );
     overheard(|to| Gate::new().conf("x.conf", &format!("{text}connect = {to}\n"), None).start())
 }
@@ -159,7 +160,7 @@ fn server(backend: &Backend, dialect: &str) -> Pskgate {
         "native" => gate.toml(&server_toml(backend.address(), "")).start(),
         _ => {
             let text = format!(
-                "[tls]\naccept = 127.0.0.1:{}\nconnect = {}\nPSKsecrets = psk.txt\n",
+                "[tls]\naccept = 127.0.0.1:{}\nconnect = {}\nPSKsecrets = psk.txt\nsessionResume = no\n",
                 free_port(),
                 backend.address()
             );

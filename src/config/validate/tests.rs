@@ -403,9 +403,53 @@ fn what_is_turned_off_is_off_whatever_a_later_line_says() {
         turned("options = -CIPHER_SERVER_PREFERENCE\noptions = CIPHER_SERVER_PREFERENCE"),
         [(preference, true), (preference, false)]
     );
-    let (service, found) = conf("", "options = -NO_TICKET\noptions = ALLOW_CLIENT_RENEGOTIATION");
+    let (service, found) =
+        conf("", "options = -NO_COMPRESSION\noptions = ALLOW_CLIENT_RENEGOTIATION");
     assert!(service.tls.switches.is_empty());
     assert_eq!(found, ["without-effect", "without-effect"]);
+}
+
+#[test]
+fn a_stunnel_conf_resumes_sessions_unless_it_says_otherwise_and_a_native_file_does_not() {
+    let resumes = |lines: &str| conf("", lines).0.tls.resumes(Mode::Server);
+    assert!(resumes("") && resumes("options = -NO_TICKET") && resumes("session = 60"));
+    for no in ["sessionResume = no", "options = NO_TICKET", "sessionCacheTimeout = 0"] {
+        assert!(!resumes(no), "{no}");
+    }
+    // As with the other switches, off is off.
+    assert!(resumes("options = NO_TICKET\noptions = -NO_TICKET"));
+    let keys = "ticketKeySecret = 00112233445566778899aabbccddeeff\n\
+                ticketMacSecret = 00:11:22:33:44:55:66:77:88:99:aa:bb:cc:dd:ee:ff";
+    let (service, found) = conf("", keys);
+    let secret = service.tls.resumption.secret.as_ref().expect("both halves");
+    assert_eq!(secret.key.value, secret.mac.value);
+    assert!(found.is_empty(), "{found:?}");
+    assert!(!format!("{service:?}").contains("221"), "a ticket key is printed");
+    let (_, found) = conf("", &format!("sessionResume = no\n{keys}"));
+    assert_eq!(found, ["without-effect"]);
+    let (service, found) = conf("client = yes", keys);
+    assert!(service.tls.resumption.secret.is_none());
+    assert_eq!(found, ["ticket-key-on-client"]);
+}
+
+#[test]
+fn a_ticket_key_that_is_none_is_a_finding_that_does_not_show_it() {
+    for (lines, code) in [
+        ("ticketKeySecret = 00112233445566778899aabbccddeeff", "half-a-ticket-key"),
+        ("ticketMacSecret = 00112233445566778899aabbccddeeff", "half-a-ticket-key"),
+        (
+            "ticketKeySecret = 00112233445566778899aabbccddeef\nticketMacSecret = 00",
+            "bad-ticket-key",
+        ),
+        ("ticketKeySecret = 0011223344556677:8899aabbccddeexx", "bad-ticket-key"),
+    ] {
+        let text = format!("[s]\naccept = 1\nconnect = 2\nPSKsecrets = k\n{lines}\n");
+        let report = load(&text, "x.conf").unwrap_err();
+        assert!(report.diagnostics.iter().any(|d| d.code == code), "{lines}: {report:?}");
+        for shown in [report.render(false), report.render_stunnel()] {
+            assert!(!shown.contains("112233"), "{shown}");
+        }
+    }
 }
 
 #[test]
@@ -488,7 +532,6 @@ fn what_asks_for_nothing_is_noticed_and_what_asks_for_something_is_refused() {
         ("logId = unique", false),
         ("delay = yes", true),
         ("ticketKeySecret = 00", false),
-        ("sessionResume = yes", true),
     ] {
         let text = format!("{line}\n[s]\naccept = 1\nconnect = 2\nPSKsecrets = k\n");
         match load(&text, "x.conf") {

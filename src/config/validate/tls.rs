@@ -48,7 +48,56 @@ impl Checker<'_> {
                 .said(Opt::SecurityLevel, |value| count(value).and_then(|n| u8::try_from(n).ok())),
             switches,
             server_name,
+            resumption: self.resumption(scope, mode)?,
         })
+    }
+
+    fn resumption(&mut self, scope: &Scope<'_>, mode: Option<Mode>) -> Option<Resumption> {
+        let key = |value: &Value| match value {
+            Value::TicketKey(key) => Some(key.clone()),
+            _ => None,
+        };
+        let mentioned = |opt| scope.mentions(opt);
+        let (one, other) = (Opt::TicketKeySecret, Opt::TicketMacSecret);
+        for (there, missing) in [(one, other), (other, one)] {
+            if let Some(said) = scope.last(there).filter(|_| !mentioned(missing)) {
+                let (there, missing) = (there.name(self.dialect), missing.name(self.dialect));
+                let found = Diagnostic::error(
+                    "half-a-ticket-key",
+                    format!("`{there}` without `{missing}`: tickets need both or neither"),
+                );
+                let help = format!("add {missing}, or leave both out for random keys");
+                self.report.push(found.at(said.place.clone()).help(help));
+            }
+        }
+        let mut secret = scope
+            .said(one, key)
+            .zip(scope.said(other, key))
+            .map(|(key, mac)| TicketSecret { key, mac });
+        let enabled = scope.decide(Opt::SessionResume, boolean)?;
+        let timeout = scope.decide(Opt::SessionCacheTimeout, duration)?;
+        if mode == Some(Mode::Client) {
+            // Among the defaults it is meant for the servers of the file.
+            if let Some(said) = scope.own.last(one) {
+                let found = Diagnostic::notice(
+                    "ticket-key-on-client",
+                    "ticket keys have no effect at a client: it is the server that makes tickets",
+                );
+                self.report.push(found.at(said.place.clone()));
+            }
+            secret = None;
+        } else if let Some(said) = scope.own.last(one)
+            && !enabled.value
+        {
+            let name = Opt::SessionResume.name(self.dialect);
+            let found = Diagnostic::notice(
+                "without-effect",
+                format!("ticket keys have no effect: no session is resumed without `{name}`"),
+            );
+            self.report.push(found.at(said.place.clone()));
+        }
+        let cache_size = scope.decide(Opt::SessionCacheSize, count)?;
+        Some(Resumption { enabled, cache_size, timeout, secret })
     }
 
     /// stunnel's `all` leaves the choice to the library, as if nothing had been said: the versions
@@ -174,6 +223,7 @@ pub(in crate::config) fn switch(name: &str) -> Option<TlsSwitch> {
         "CLEANSE_PLAINTEXT" => TlsSwitch::CleansePlaintext,
         "TLS_ROLLBACK_BUG" => TlsSwitch::RollbackBug,
         "LEGACY_SERVER_CONNECT" => TlsSwitch::LegacyServerConnect,
+        "NO_TICKET" => TlsSwitch::NoTicket,
         _ => return None,
     })
 }

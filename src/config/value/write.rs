@@ -69,6 +69,7 @@ fn native_text(kind: Kind, value: &Value) -> Option<String> {
         Value::OnRevocation(OnRevocation::Grace(grace)) => Some(with_unit(*grace)),
         Value::Range(range) => Some(range.to_string()),
         Value::Moment(moment) => Some(moment.to_string()),
+        Value::TicketKey(key) => Some(key.to_hex()),
         Value::Foreground(_) => None,
     }
 }
@@ -105,6 +106,7 @@ pub(in crate::config) fn stunnel(kind: Kind, value: &Value) -> Option<String> {
         Value::Host(host) => Some(host_text(host)),
         Value::Arguments(words) => Some(words.join(" ")),
         Value::Preface(preface) => word(STUNNEL_PREFACES, preface),
+        Value::TicketKey(key) => Some(key.to_hex()),
         Value::Hash(_)
         | Value::LogFormat(_)
         | Value::Size(_)
