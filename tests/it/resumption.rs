@@ -45,6 +45,12 @@ fn visit(to: std::net::SocketAddr) {
     plain.rest();
 }
 
+/// Lines come a moment after what they are about.
+fn expect<T: PartialEq + std::fmt::Debug>(ask: impl Fn() -> T, wanted: T, when: &str) {
+    let what = format!("{wanted:?}, {when}");
+    until(&what, PATIENCE, || (ask() == wanted).then_some(()));
+}
+
 /// How many handshakes used the key, and how many resumed a session, in stunnel's words.
 fn accepted(gate: &Pskgate) -> (usize, usize) {
     let log = gate.log();
@@ -59,24 +65,24 @@ fn a_stunnel_client_resumes_over_reloads_and_over_restarts_under_given_keys() {
         let gate = serve(port, &backend, "");
         let client = Stunnel::client(local(port), tls.conf());
         visit(client.address());
-        assert_eq!(accepted(&gate), (1, 0), "{tls:?}");
+        expect(|| accepted(&gate), (1, 0), &format!("{tls:?}"));
         visit(client.address());
-        assert_eq!(accepted(&gate), (1, 1), "{tls:?}");
+        expect(|| accepted(&gate), (1, 1), &format!("{tls:?}"));
         reload(&gate);
         visit(client.address());
-        assert_eq!(accepted(&gate), (1, 2), "{tls:?}: a reload loses no tickets");
+        expect(|| accepted(&gate), (1, 2), &format!("{tls:?}: a reload loses no tickets"));
         drop(gate);
 
         // Random keys do not outlive the process, and nobody is shut out by that.
         let mut gate = serve(port, &backend, CONF_KEYS);
         visit(client.address());
-        assert_eq!(accepted(&gate), (1, 0), "{tls:?}: {}", gate.log());
+        expect(|| accepted(&gate), (1, 0), &format!("{tls:?}"));
         visit(client.address());
-        assert_eq!(accepted(&gate), (1, 1), "{tls:?}");
+        expect(|| accepted(&gate), (1, 1), &format!("{tls:?}"));
         assert_eq!(gate.terminate(), Some(0));
         let gate = serve(port, &backend, CONF_KEYS);
         visit(client.address());
-        assert_eq!(accepted(&gate), (0, 1), "{tls:?}: given keys outlive it");
+        expect(|| accepted(&gate), (0, 1), &format!("{tls:?}: given keys outlive it"));
 
         // Another secret takes effect at once.
         let other = CONF_KEYS.replace("0011", "ff11");
@@ -84,7 +90,7 @@ fn a_stunnel_client_resumes_over_reloads_and_over_restarts_under_given_keys() {
         replace(&gate.folder().join("x.conf"), &text);
         reload(&gate);
         visit(client.address());
-        assert_eq!(accepted(&gate), (1, 1), "{tls:?}: the secret was changed");
+        expect(|| accepted(&gate), (1, 1), &format!("{tls:?}: the secret was changed"));
     }
 }
 
@@ -97,7 +103,7 @@ fn a_stunnel_conf_can_switch_it_off() {
             let client = Stunnel::client(local(port), tls.conf());
             visit(client.address());
             visit(client.address());
-            assert_eq!(accepted(&gate), (2, 0), "{tls:?} {line}");
+            expect(|| accepted(&gate), (2, 0), &format!("{tls:?} {line}"));
         }
     }
 }
@@ -110,10 +116,12 @@ fn a_client_end_resumes_at_a_stunnel_server_and_is_not_shut_out_by_another() {
         let text = conf(free_port(), local(port), "client = yes");
         let client = Gate::new().conf("x.conf", &text, None).start();
         let connected = |fresh: usize, reused: usize| {
-            let log = client.log();
-            let count = |words: &str| log.matches(&format!("TLS connected: {words}")).count();
-            let seen = (count("new session negotiated"), count("previous session reused"));
-            assert_eq!(seen, (fresh, reused), "{tls:?}: {log}");
+            let ask = || {
+                let log = client.log();
+                let count = |words: &str| log.matches(&format!("TLS connected: {words}")).count();
+                (count("new session negotiated"), count("previous session reused"))
+            };
+            expect(ask, (fresh, reused), &format!("{tls:?}"));
         };
         visit(client.address("tls"));
         connected(1, 0);
@@ -183,7 +191,7 @@ fn a_ticket_is_good_at_its_own_service_alone_and_shuts_nobody_out_elsewhere() {
         for more in [&nothing(tls)[..], &wrong, &stranger] {
             come_back(ticket.path(), (&gate, "tls"), tls, more).echo("again");
         }
-        assert_eq!(handshakes(&gate), [false, true, true, true], "{tls:?}");
+        expect(|| handshakes(&gate), vec![false, true, true, true], &format!("{tls:?}"));
         // A neighbour with the same keys and the same secret.
         let reached = backend.accepted();
         assert!(
@@ -192,7 +200,7 @@ fn a_ticket_is_good_at_its_own_service_alone_and_shuts_nobody_out_elsewhere() {
         );
         assert_eq!(backend.accepted(), reached);
         come_back(ticket.path(), (&gate, "two"), tls, &openssl::psk()).echo("with the key");
-        assert_eq!(handshakes(&gate)[4..], [false], "{tls:?}");
+        expect(|| handshakes(&gate), vec![false, true, true, true, false], &format!("{tls:?}"));
 
         // Another process, which has keys of its own, or none.
         for lines in ["resumption = true", ""] {
@@ -202,13 +210,13 @@ fn a_ticket_is_good_at_its_own_service_alone_and_shuts_nobody_out_elsewhere() {
             assert!(alone.is_some(), "{tls:?}");
             assert_eq!(backend.accepted(), reached);
             come_back(ticket.path(), (&other, "tls"), tls, &openssl::psk()).echo("with the key");
-            assert_eq!(handshakes(&other), [false], "{tls:?}");
+            expect(|| handshakes(&other), vec![false], &format!("{tls:?}"));
         }
         drop(gate);
         // The same one, started anew.
         let again = Gate::new().toml(&toml(&backend, TOML_KEYS)).start();
         come_back(ticket.path(), (&again, "tls"), tls, &nothing(tls)).echo("again");
-        assert_eq!(handshakes(&again), [true], "{tls:?}");
+        expect(|| handshakes(&again), vec![true], &format!("{tls:?}"));
     }
 }
 
@@ -245,12 +253,12 @@ fn a_ticket_of_who_was_removed_or_has_another_key_is_worth_nothing() {
         // Who has the new key is let in with the old ticket in hand.
         let new = openssl::psk_of("client2", OTHER_KEY);
         come_back(ticket.path(), to, tls, &new).echo("with the key");
-        assert_eq!(handshakes(&gate), [false, false], "{tls:?}");
+        expect(|| handshakes(&gate), vec![false, false], &format!("{tls:?}"));
         // As it was: exactly that is granted again.
         replace(&gate.folder().join("psk.txt"), &secret(IDENTITY, KEY));
         until("the change", PATIENCE, || (changes() > 2).then_some(()));
         come_back(ticket.path(), to, tls, &nothing(tls)).echo("again");
-        assert_eq!(handshakes(&gate), [false, false, true], "{tls:?}");
+        expect(|| handshakes(&gate), vec![false, false, true], &format!("{tls:?}"));
     }
 }
 
@@ -263,7 +271,7 @@ fn a_resumed_session_ends_with_its_key_and_is_not_resumed_again() {
         visit(client.address());
         let session = Plain::connect(client.address());
         session.echo(b"resumed");
-        assert_eq!(handshakes(&gate), [false, true], "{tls:?}");
+        expect(|| handshakes(&gate), vec![false, true], &format!("{tls:?}"));
         let reached = backend.accepted();
         replace(&gate.folder().join("psk.txt"), &secret(IDENTITY, OTHER_KEY));
         let start = Instant::now();
