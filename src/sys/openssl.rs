@@ -278,7 +278,7 @@ pub trait Tickets {
     /// is as if it had not been offered.
     fn open(ssl: &mut SslRef, name: &[u8; 16], iv: &[u8; 16]) -> Option<(Self::Keys, bool)>;
     /// What a new ticket carries, and how many seconds it lives; none, and the handshake ends.
-    fn issue(ssl: &mut SslRef) -> Option<(Vec<u8>, u32)>;
+    fn issue(ssl: &mut SslRef) -> Option<(Vec<u8>, i32)>;
     /// Whether a session that came out of a ticket may be resumed.
     fn accepts(ssl: &mut SslRef, session: &SslSessionRef) -> bool;
 }
@@ -387,7 +387,7 @@ unsafe extern "C" fn generate_ticket<T: Tickets>(ssl: *mut ffi::SSL, _: *mut c_v
             return 0;
         };
         let Some(session) = ssl.session() else { return 0 };
-        SSL_SESSION_set_timeout(session.as_ptr(), c_long::try_from(seconds).unwrap_or(c_long::MAX));
+        SSL_SESSION_set_timeout(session.as_ptr(), c_long::from(seconds));
         SSL_SESSION_set1_ticket_appdata(session.as_ptr(), tag.as_ptr().cast(), tag.len())
     }
 }

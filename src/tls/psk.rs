@@ -573,7 +573,7 @@ impl sys::Tickets for Callbacks {
         Some((keys, !latest))
     }
 
-    fn issue(ssl: &mut SslRef) -> Option<(Vec<u8>, u32)> {
+    fn issue(ssl: &mut SslRef) -> Option<(Vec<u8>, i32)> {
         let Proven { claim, .. } = proven(ssl)?;
         let tickets = tickets(ssl)?.clone();
         let tag = tickets.tag(handshake(ssl)?.secrets.as_ref()?, &claim)?;

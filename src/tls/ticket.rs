@@ -209,8 +209,8 @@ impl Tickets {
     }
 
     /// How many seconds a new ticket lives.
-    pub(super) fn seconds(&self) -> u32 {
-        u32::try_from(self.lifetime.as_secs()).unwrap_or(u32::MAX).max(1)
+    pub(super) fn seconds(&self) -> i32 {
+        i32::try_from(self.lifetime.as_secs()).unwrap_or(i32::MAX).max(1)
     }
 
     /// What a ticket for that claim carries.
