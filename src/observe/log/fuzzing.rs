@@ -114,6 +114,7 @@ pub fn log_lines(data: &[u8]) {
         2 => Event::Secured {
             mode,
             who,
+            resumed: numbers & 4 == 0,
             version: &one,
             suite: &two,
             bits: -1,
