@@ -9,7 +9,7 @@ use std::sync::Arc;
 use annotate_snippets::{AnnotationKind, Element, Group, Level, Origin, Renderer, Snippet};
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
-use super::options::{Row, TABLE};
+use super::options::TABLE;
 
 /// A spot in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -340,9 +340,30 @@ fn presentable(text: &str) -> String {
 const KEY_LENGTH: usize = 16;
 
 /// The bytes of a line that are nobody's to see: the value of an option that is a secret, and what looks
-/// like the key of an `identity:key` line which strayed into a
-/// configuration file. An equals sign makes a line an option, unless it can only be base64's padding.
+/// like the key of an `identity:key` line which strayed into a configuration file.
 fn key_in_line(line: &str) -> Option<Range<usize>> {
+    match (secret_value(line), stray_key(line)) {
+        (Some(one), Some(other)) => Some(one.start.min(other.start)..one.end.max(other.end)),
+        (one, other) => one.or(other),
+    }
+}
+
+/// What stands behind the equals sign of a secret option, in either dialect, also as `table.key = ...` and
+/// in `{ key = ... }`; to the end of the line, because what follows may be part of it.
+fn secret_value(line: &str) -> Option<Range<usize>> {
+    let lower = line.to_ascii_lowercase();
+    let secret = TABLE.iter().filter(|row| row.opt.is_secret());
+    let names =
+        secret.flat_map(|row| row.stunnel.iter().copied().chain(row.native.map(|(_, key)| key)));
+    let values = names.filter_map(|name| {
+        let after = lower.find(&name.to_ascii_lowercase())? + name.len();
+        Some(after + lower.get(after..)?.find('=')? + 1)
+    });
+    values.min().map(|start| start..line.len())
+}
+
+/// An equals sign makes a line an option, unless it can only be base64's padding.
+fn stray_key(line: &str) -> Option<Range<usize>> {
     let is_padding = |c: char| matches!(c, '=' | '"' | '\'' | ',' | ']' | ' ' | '\t' | '\r');
     let option =
         line.split_once('=').filter(|(_, value)| !value.trim_matches(is_padding).is_empty());
@@ -356,26 +377,14 @@ fn key_in_line(line: &str) -> Option<Range<usize>> {
         return Some(key);
     }
     let start = line.len() - value.len();
-    if is_secret(name.trim()) {
-        return Some(start..line.len());
-    }
     let bare = value.trim_matches(|c: char| is_padding(c) && c != '=' || c == '[');
     match name.trim().trim_matches(['"', '\'']).to_ascii_lowercase().as_str() {
         // Lists of words with colons between them.
         "ciphers" | "ciphersuites" | "groups" | "curves" | "curve" => None,
-        "ticket-key-secret" | "ticket-mac-secret" | "ticketkeysecret" | "ticketmacsecret" => {
-            let lead = value.len() - value.trim_start().len();
-            Some(start + lead..start + value.trim_end().len().max(lead))
-        }
         "psk-secrets" | "psksecrets" | "psk-identity" | "pskidentity" => after_colon(line, start),
         _ if bare.starts_with("unix:/") || !looks_like_key_line(bare) => None,
         _ => after_colon(line, start),
     }
-}
-
-fn is_secret(name: &str) -> bool {
-    let known = |row: &&Row| row.stunnel.iter().any(|known| known.eq_ignore_ascii_case(name));
-    TABLE.iter().find(known).is_some_and(|row| row.opt.is_secret())
 }
 
 /// What stands behind the first colon after `start`, if it is long enough for a key.

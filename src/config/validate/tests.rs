@@ -426,10 +426,10 @@ fn a_stunnel_conf_resumes_sessions_unless_it_says_otherwise_and_a_native_file_do
     assert!(found.is_empty(), "{found:?}");
     assert!(!format!("{service:?}").contains("221"), "a ticket key is printed");
     let (_, found) = conf("", &format!("sessionResume = no\n{keys}"));
-    assert_eq!(found, ["without-effect"]);
+    assert_eq!(found, ["without-effect"; 2]);
     let (service, found) = conf("client = yes", keys);
     assert!(service.tls.resumption.secret.is_none());
-    assert_eq!(found, ["ticket-key-on-client"]);
+    assert_eq!(found, ["ticket-key-on-client"; 2]);
 }
 
 #[test]
@@ -449,6 +449,36 @@ fn a_ticket_key_that_is_none_is_a_finding_that_does_not_show_it() {
         for shown in [report.render(false), report.render_stunnel()] {
             assert!(!shown.contains("112233"), "{shown}");
         }
+    }
+}
+
+#[test]
+fn a_native_ticket_key_is_shown_nowhere_however_it_is_written() {
+    let service = "mode = \"server\"\naccept = \"127.0.0.1:1\"\nconnect = \"127.0.0.1:2\"\n";
+    for (text, code) in [
+        (format!("[services.s]\n{service}ticket-key-secret = \"00112233\"\n"), "bad-ticket-key"),
+        (
+            format!("[services.s]\n{service}ticket-mac-secret = \"00112233\" # x\n"),
+            "bad-ticket-key",
+        ),
+        ("services.s.ticket-key-secret = '00112233'\n".into(), "bad-ticket-key"),
+        (
+            "services.s = { mode = \"server\", ticket-mac-secret = \"00112233\" }\n".into(),
+            "bad-ticket-key",
+        ),
+        (format!("[services.s]\n{service}ticket-key-secret = 112233\n"), "wrong-type"),
+        (
+            format!(
+                "[services.s]\n{service}ticket-key-secret = \"00112233445566778899aabbccddeeff\"\n"
+            ),
+            "half-a-ticket-key",
+        ),
+    ] {
+        let report = load(&text, "x.toml").unwrap_err();
+        assert!(report.diagnostics.iter().any(|d| d.code == code), "{text}: {report:?}");
+        let shown = report.render(false);
+        assert!(shown.contains("ticket-") && !shown.contains("112233"), "{shown}");
+        assert!(!report.render_stunnel().contains("112233"));
     }
 }
 

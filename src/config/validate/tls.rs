@@ -76,25 +76,26 @@ impl Checker<'_> {
             .map(|(key, mac)| TicketSecret { key, mac });
         let enabled = scope.decide(Opt::SessionResume, boolean)?;
         let timeout = scope.decide(Opt::SessionCacheTimeout, duration)?;
-        if mode == Some(Mode::Client) {
-            // Among the defaults it is meant for the servers of the file.
-            if let Some(said) = scope.own.last(one) {
-                let found = Diagnostic::notice(
-                    "ticket-key-on-client",
-                    "ticket keys have no effect at a client: it is the server that makes tickets",
-                );
-                self.report.push(found.at(said.place.clone()));
+        let useless = match mode {
+            Some(Mode::Client) => {
+                secret = None;
+                let why =
+                    "ticket keys have no effect at a client: it is the server that makes tickets";
+                Some(("ticket-key-on-client", why.to_owned()))
             }
-            secret = None;
-        } else if let Some(said) = scope.own.last(one)
-            && !enabled.value
-        {
-            let name = Opt::SessionResume.name(self.dialect);
-            let found = Diagnostic::notice(
-                "without-effect",
-                format!("ticket keys have no effect: no session is resumed without `{name}`"),
-            );
-            self.report.push(found.at(said.place.clone()));
+            _ if !enabled.value => {
+                let name = Opt::SessionResume.name(self.dialect);
+                let why = "ticket keys have no effect: no session is resumed without";
+                Some(("without-effect", format!("{why} `{name}`")))
+            }
+            _ => None,
+        };
+        // Among the defaults they are meant for other services of the file.
+        let own = [one, other].into_iter().filter_map(|half| scope.own.last(half));
+        if let Some((code, why)) = useless {
+            for said in own {
+                self.report.push(Diagnostic::notice(code, why.clone()).at(said.place.clone()));
+            }
         }
         let cache_size = scope.decide(Opt::SessionCacheSize, count)?;
         Some(Resumption { enabled, cache_size, timeout, secret })
