@@ -150,6 +150,7 @@ impl Opt {
                 "A ticket names the identity, the service and the key that it was given for, and is taken only while that very key stands there. A server keeps no sessions itself: who cannot use tickets proves the key anew."
             }
             Opt::SessionCacheSize => "Never without a limit.",
+            Opt::SessionCacheTimeout => "In TLS 1.3 too, where stunnel's tickets do not heed it.",
             Opt::TicketKeySecret | Opt::TicketMacSecret => {
                 "The keys of each service are derived from both: AES-256 and HMAC-SHA256, whatever their length. A client ignores them with a notice."
             }
@@ -183,7 +184,7 @@ pub fn stunnel_options() -> String {
                 out,
                 "| {} | {} | {} | {} |",
                 names(row),
-                treatment(row.treatment),
+                treatment(row.opt, row.treatment),
                 native(row),
                 notes(row)
             );
@@ -199,7 +200,35 @@ fn names(row: &Row) -> String {
     format!("{}{global}", names.join(", "))
 }
 
-fn treatment(treatment: Treatment) -> String {
+/// How it compares where both programs were run side by side, and the test that does so.
+fn compared(opt: Opt) -> Option<(&'static str, &'static str)> {
+    Some(match opt {
+        Opt::SessionResume => (
+            "better",
+            "resumption::a_stunnel_client_resumes_over_reloads_and_over_restarts_under_given_keys",
+        ),
+        Opt::SessionCacheSize => {
+            ("better", "resumption::a_client_end_keeps_no_more_sessions_than_it_was_told")
+        }
+        Opt::SessionCacheTimeout => {
+            ("better", "resumption::a_session_is_over_when_its_time_is_at_either_end")
+        }
+        Opt::TicketKeySecret | Opt::TicketMacSecret => {
+            ("better", "safer::who_was_removed_from_the_key_file_does_not_come_back_with_a_ticket")
+        }
+        _ => return None,
+    })
+}
+
+/// The tests that [`stunnel_options`] names, as FILE::TEST below `tests/it`.
+pub fn tests_named() -> Vec<&'static str> {
+    TABLE.iter().filter_map(|row| compared(row.opt)).map(|(_, test)| test).collect()
+}
+
+fn treatment(opt: Opt, treatment: Treatment) -> String {
+    if let Some((verdict, test)) = compared(opt) {
+        return format!("works, {verdict}: `{test}`");
+    }
     let but = |fine: &[&str]| {
         let fine: Vec<String> =
             fine.iter().filter(|word| !word.is_empty()).map(|word| format!("`{word}`")).collect();

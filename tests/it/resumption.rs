@@ -1,15 +1,20 @@
 //! Sessions that are resumed with tickets, as stunnel's are by default: with stunnel and openssl at the
 //! other end, over reloads and restarts; and how a ticket ends with the key that it was given for.
 
+use std::ops::Range;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use ::openssl::base64;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
+use crate::harness::hello::{answer, hello_13};
 use crate::harness::{
-    Backend, Ending, Gate, IDENTITY, KEY, OTHER_KEY, OpensslClient, PATIENCE, Plain, Pskgate,
-    Stunnel, Tls, free_port, local, openssl, replace, secret, server_toml, until,
+    Backend, Ending, Gate, IDENTITY, KEY, OTHER_KEY, OpensslClient, PATIENCE, Plain, Process,
+    Pskgate, Stunnel, Tls, client_toml, free_port, local, openssl, replace, secret, server_toml,
+    until,
 };
 
 const CONF_KEYS: &str = "ticketKeySecret = 00112233445566778899aabbccddeeff\n\
@@ -108,20 +113,27 @@ fn a_stunnel_conf_can_switch_it_off() {
     }
 }
 
+/// A client end with these lines and the default of a stunnel.conf.
+fn at(server: std::net::SocketAddr, lines: &str) -> Pskgate {
+    let text = conf(free_port(), server, &format!("client = yes\n{lines}"));
+    Gate::new().conf("x.conf", &text, None).start()
+}
+
+/// How many handshakes of a client end used the key, and how many resumed a session, in stunnel's words.
+fn connected(client: &Pskgate) -> (usize, usize) {
+    let log = client.log();
+    let count = |words: &str| log.matches(&format!("TLS connected: {words}")).count();
+    (count("new session negotiated"), count("previous session reused"))
+}
+
 #[test]
 fn a_client_end_resumes_at_a_stunnel_server_and_is_not_shut_out_by_another() {
     for tls in Tls::BOTH {
         let (backend, port) = (Backend::echo(), free_port());
         let before = Stunnel::server_at(port, backend.address(), tls.conf());
-        let text = conf(free_port(), local(port), "client = yes");
-        let client = Gate::new().conf("x.conf", &text, None).start();
-        let connected = |fresh: usize, reused: usize| {
-            let ask = || {
-                let log = client.log();
-                let count = |words: &str| log.matches(&format!("TLS connected: {words}")).count();
-                (count("new session negotiated"), count("previous session reused"))
-            };
-            expect(ask, (fresh, reused), &format!("{tls:?}"));
+        let client = at(local(port), "");
+        let connected = |fresh, reused| {
+            expect(|| connected(&client), (fresh, reused), &format!("{tls:?}"));
         };
         visit(client.address("tls"));
         connected(1, 0);
@@ -135,6 +147,158 @@ fn a_client_end_resumes_at_a_stunnel_server_and_is_not_shut_out_by_another() {
         let _after = Stunnel::server_at(port, backend.address(), tls.conf());
         visit(client.address("tls"));
         connected(2, 2);
+    }
+}
+
+#[test]
+fn a_client_end_does_without_tickets_and_without_resumption() {
+    for tls in Tls::BOTH {
+        // Without tickets 1.2 has session identifiers, and 1.3 has tickets all the same.
+        for (line, resumed) in
+            [("options = NO_TICKET", 1), ("sessionResume = no", 0), ("sessionCacheTimeout = 0", 0)]
+        {
+            let backend = Backend::echo();
+            let server = Stunnel::server(backend.address(), tls.conf());
+            let client = at(server.address(), line);
+            visit(client.address("tls"));
+            visit(client.address("tls"));
+            expect(|| connected(&client), (2 - resumed, resumed), &format!("{tls:?} {line}"));
+        }
+    }
+}
+
+#[test]
+fn a_client_end_keeps_no_more_sessions_than_it_was_told() {
+    for tls in Tls::BOTH {
+        let backend = Backend::echo();
+        let [one, other] = [(); 2].map(|()| Stunnel::server(backend.address(), tls.conf()));
+        for (size, resumed) in [(2, 2), (1, 0), (0, 2)] {
+            let lines =
+                format!("connect = {}\nfailover = rr\nsessionCacheSize = {size}", other.address());
+            let client = at(one.address(), &lines);
+            for _ in 0..4 {
+                visit(client.address("tls"));
+            }
+            let wanted = (4 - resumed, resumed);
+            expect(|| connected(&client), wanted, &format!("{tls:?}, {size} are kept"));
+        }
+    }
+}
+
+#[test]
+fn a_native_file_resumes_only_if_it_asks() {
+    for tls in Tls::BOTH {
+        for (line, resumed) in
+            [("", false), ("resumption = false", false), ("resumption = true", true)]
+        {
+            let backend = Backend::echo();
+            let server = Gate::new().toml(&toml(&backend, line)).start();
+            let client = Stunnel::client(server.address("tls"), tls.conf());
+            let theirs = Stunnel::server(backend.address(), tls.conf());
+            let text = client_toml(theirs.address(), line);
+            let ours = Gate::new().toml(&format!("[log]\nlevel = \"debug\"\n{text}")).start();
+            for _ in 0..2 {
+                visit(client.address());
+                visit(ours.address("plain"));
+            }
+            for gate in [&server, &ours] {
+                expect(|| handshakes(gate), vec![false, resumed], &format!("{tls:?} {line}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn the_log_has_the_words_of_stunnel() {
+    for tls in Tls::BOTH {
+        let backend = Backend::echo();
+        let gate = serve(free_port(), &backend, "");
+        let theirs = Stunnel::client(gate.address("tls"), tls.conf());
+        let server = Stunnel::server(backend.address(), tls.conf());
+        let ours = at(server.address(), "");
+        visit(theirs.address());
+        expect(|| accepted(&gate), (1, 0), "a handshake with the key");
+        assert!(!gate.log().contains("new session negotiated"), "{}", gate.log());
+        visit(theirs.address());
+        expect(|| accepted(&gate), (1, 1), "another that resumes");
+        assert!(!gate.log().contains("new session negotiated"), "{}", gate.log());
+        for _ in 0..2 {
+            visit(ours.address("tls"));
+        }
+        let words = |log: &str| -> Vec<String> {
+            log.lines()
+                .filter_map(|line| line.split_once("TLS connected: "))
+                .map(|(_, words)| words.into())
+                .collect()
+        };
+        let new = ["new session negotiated", "previous session reused"].map(str::to_owned).to_vec();
+        expect(|| words(&ours.log()), new.clone(), &format!("{tls:?}"));
+        // stunnel's client takes a key of 1.3 for a session, because OpenSSL says so.
+        let said = match tls {
+            Tls::V12 => new,
+            Tls::V13 => vec!["previous session reused".to_owned(); 2],
+        };
+        expect(|| words(&theirs.text()), said, &format!("{tls:?}: stunnel"));
+    }
+}
+
+/// What a session that s_client saved says of its ticket, in seconds.
+fn lifetime(folder: &Path) -> u64 {
+    let mut command = Command::new("openssl");
+    command.current_dir(folder).args(["sess_id", "-in", "session.pem", "-noout", "-text"]);
+    let mut process = Process::spawn("openssl sess_id", "the Debian package openssl", &mut command);
+    assert!(process.wait(PATIENCE).success(), "{}", process.text());
+    let said = process.out();
+    let (_, hint) = said.split_once("ticket lifetime hint: ").expect("a ticket");
+    hint.split(' ').next().and_then(|seconds| seconds.parse().ok()).expect("seconds")
+}
+
+fn wait_since(start: Instant, time: Duration) {
+    until("the time to pass", PATIENCE, || (start.elapsed() > time).then_some(()));
+}
+
+#[test]
+fn a_session_is_over_when_its_time_is_at_either_end() {
+    for tls in Tls::BOTH {
+        let (backend, port) = (Backend::echo(), free_port());
+        for (line, seconds) in [("", 300), ("sessionCacheTimeout = 7", 7), ("session = 8", 8)] {
+            let gate = serve(port, &backend, line);
+            assert_eq!(lifetime(ticket_of(&gate, tls).path()), seconds, "{tls:?} {line}");
+        }
+        // In 1.3 stunnel's tickets have OpenSSL's default, whatever its file says.
+        let theirs = Stunnel::server(backend.address(), "sessionCacheTimeout = 7");
+        let said = lifetime(ticket_at(theirs.address(), tls).path());
+        assert_eq!(said, if tls == Tls::V12 { 7 } else { 304 }, "stunnel");
+        // A server goes by its own clock and its file, whatever the ticket says.
+        let gate = serve(port, &backend, CONF_KEYS);
+        let (ticket, made) = (ticket_of(&gate, tls), Instant::now());
+        come_back(ticket.path(), (&gate, "tls"), tls, &nothing(tls)).echo("in time");
+        expect(|| accepted(&gate), (1, 1), &format!("{tls:?}"));
+        let stricter = format!("{CONF_KEYS}sessionCacheTimeout = 2");
+        replace(&gate.folder().join("x.conf"), &conf(port, backend.address(), &stricter));
+        reload(&gate);
+        wait_since(made, Duration::from_secs(3));
+        let reached = backend.accepted();
+        let alone = come_back(ticket.path(), (&gate, "tls"), tls, &nothing(tls)).alert();
+        assert!(alone.is_some(), "{tls:?}");
+        assert_eq!(backend.accepted(), reached, "{tls:?}");
+        if tls == Tls::V13 {
+            gate.wait_logged("a ticket of identity \"client1\" that is too old");
+        }
+        come_back(ticket.path(), (&gate, "tls"), tls, &openssl::psk()).echo("with the key");
+        expect(|| accepted(&gate), (2, 1), &format!("{tls:?}: too old"));
+
+        // A client end offers nothing in the last two seconds of a session.
+        const SHORT: &str = "sessionCacheTimeout = 3";
+        for (here, there, resumed) in [(SHORT, "", 0), ("", SHORT, 0), ("", "", 1)] {
+            let server = serve(free_port(), &backend, &format!("{}\n{there}", tls.conf()));
+            let client = at(server.address("tls"), here);
+            visit(client.address("tls"));
+            wait_since(Instant::now(), Duration::from_millis(1_200));
+            visit(client.address("tls"));
+            let when = format!("{tls:?}, here {here}, there {there}");
+            expect(|| connected(&client), (2 - resumed, resumed), &when);
+        }
     }
 }
 
@@ -166,10 +330,14 @@ fn handshakes(gate: &Pskgate) -> Vec<bool> {
 
 /// A ticket of `client1`, from a first visit to a server that makes its ticket keys from the tests' own.
 fn ticket_of(gate: &Pskgate, tls: Tls) -> TempDir {
+    ticket_at(gate.address("tls"), tls)
+}
+
+fn ticket_at(server: std::net::SocketAddr, tls: Tls) -> TempDir {
     let folder = TempDir::new().unwrap();
     let save = ["-sess_out", "session.pem", tls.flag()].map(str::to_owned);
     let arguments = openssl::psk().into_iter().chain(save);
-    let mut client = OpensslClient::start_in(folder.path(), gate.address("tls"), arguments);
+    let mut client = OpensslClient::start_in(folder.path(), server, arguments);
     client.echo("a session");
     until("the session to be saved", PATIENCE, || {
         folder.path().join("session.pem").exists().then_some(())
@@ -220,6 +388,109 @@ fn a_ticket_is_good_at_its_own_service_alone_and_shuts_nobody_out_elsewhere() {
     }
 }
 
+/// A saved session, and where its ticket stands in it: `[10] EXPLICIT OCTET STRING` of OpenSSL's form.
+fn saved(folder: &Path) -> (Vec<u8>, Range<usize>) {
+    fn head(der: &[u8], at: usize) -> (u8, Range<usize>) {
+        let (tag, first) = (der[at], usize::from(der[at + 1]));
+        let more = if first < 0x80 { 0 } else { first & 0x7f };
+        let long = der[at + 2..at + 2 + more].iter().fold(0, |n, byte| n << 8 | usize::from(*byte));
+        let (start, len) = (at + 2 + more, if more == 0 { first } else { long });
+        (tag, start..start + len)
+    }
+    let pem = std::fs::read_to_string(folder.join("session.pem")).unwrap();
+    let text: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
+    let der = base64::decode_block(&text).unwrap();
+    let (_, all) = head(&der, 0);
+    let mut at = all.start;
+    while at < all.end {
+        let (tag, body) = head(&der, at);
+        if tag == 0xaa {
+            let ticket = head(&der, body.start).1;
+            return (der, ticket);
+        }
+        at = body.end;
+    }
+    panic!("a session without a ticket");
+}
+
+/// Places in a ticket of which one bit is turned over: in the name of its keys, the IV, what is sealed, and
+/// at the end of the HMAC.
+fn places(ticket: &Range<usize>) -> [usize; 4] {
+    [ticket.start, ticket.start + 16, ticket.start + 40, ticket.end - 1]
+}
+
+#[test]
+fn a_ticket_that_was_tampered_with_is_worth_nothing_and_shuts_nobody_out() {
+    for tls in Tls::BOTH {
+        let backend = Backend::echo();
+        let gate = Gate::new().toml(&toml(&backend, TOML_KEYS)).start();
+        let folder = ticket_of(&gate, tls);
+        let to = (&gate, "tls");
+        let (der, ticket) = saved(folder.path());
+        let save = |der: &[u8]| {
+            let text = base64::encode_block(der);
+            let lines: Vec<&str> =
+                text.as_bytes().chunks(64).map(|line| str::from_utf8(line).unwrap()).collect();
+            let name = "SSL SESSION PARAMETERS-----";
+            let pem = format!("-----BEGIN {name}\n{}\n-----END {name}\n", lines.join("\n"));
+            std::fs::write(folder.path().join("session.pem"), pem).unwrap();
+        };
+        let mut good = vec![false];
+        for place in places(&ticket) {
+            let mut bad = der.clone();
+            bad[place] ^= 1;
+            save(&bad);
+            let reached = backend.accepted();
+            let alone = come_back(folder.path(), to, tls, &nothing(tls)).alert();
+            assert!(alone.is_some(), "{tls:?}, byte {place}");
+            assert_eq!(backend.accepted(), reached, "{tls:?}, byte {place}");
+            come_back(folder.path(), to, tls, &openssl::psk()).echo("with the key");
+            good.push(false);
+        }
+        save(&der);
+        come_back(folder.path(), to, tls, &nothing(tls)).echo("as it was");
+        good.push(true);
+        expect(|| handshakes(&gate), good, &format!("{tls:?}"));
+    }
+}
+
+#[test]
+fn no_answer_tells_a_stranger_whether_a_ticket_or_a_name_is_good() {
+    let backend = Backend::echo();
+    let gate = Gate::new().toml(&toml(&backend, TOML_KEYS)).start();
+    let to = gate.address("tls");
+    let folder = ticket_of(&gate, Tls::V13);
+    let (der, range) = saved(folder.path());
+    let reached = backend.accepted();
+    let ticket = der[range.clone()].to_vec();
+    let mut tickets = vec![ticket.clone()];
+    for place in places(&range) {
+        let mut bad = ticket.clone();
+        bad[place - range.start] ^= 1;
+        tickets.push(bad);
+    }
+    let binder = &[0; 32][..];
+    let ask = |names: &[&[u8]]| answer(to, &hello_13(&[1], names, &vec![binder; names.len()]));
+    let unknown = ask(&[b"nobody7"]);
+    assert_eq!(unknown.first(), Some(&0x15), "an alert and nothing else: {unknown:02x?}");
+    assert_eq!(ask(&[IDENTITY.as_bytes()]), unknown);
+    for (n, ticket) in tickets.iter().enumerate() {
+        assert_eq!(ask(&[ticket]), unknown, "ticket {n} alone");
+        for name in [IDENTITY, "nobody7"] {
+            assert_eq!(ask(&[ticket, name.as_bytes()]), unknown, "ticket {n} before {name}");
+            assert_eq!(ask(&[name.as_bytes(), ticket]), unknown, "ticket {n} behind {name}");
+        }
+    }
+    // Without the binders that it takes, too.
+    let short = |names: &[&[u8]]| answer(to, &hello_13(&[1], names, &[binder]));
+    let cut = short(&[b"nobody7", b"nobody8"]);
+    for ticket in &tickets {
+        assert_eq!(short(&[ticket, IDENTITY.as_bytes()]), cut);
+        assert_eq!(short(&[ticket, b"nobody7"]), cut);
+    }
+    assert_eq!(backend.accepted(), reached);
+}
+
 #[test]
 fn a_ticket_of_who_was_removed_or_has_another_key_is_worth_nothing() {
     for tls in Tls::BOTH {
@@ -268,19 +539,25 @@ fn a_resumed_session_ends_with_its_key_and_is_not_resumed_again() {
         let backend = Backend::echo();
         let gate = Gate::new().toml(&toml(&backend, TOML_KEYS)).start();
         let client = Stunnel::client(gate.address("tls"), tls.conf());
+        // What stunnel has of a session that was cut it does not offer again; this one has a whole one.
+        let later = Stunnel::client(gate.address("tls"), tls.conf());
+        visit(later.address());
+        visit(later.address());
         visit(client.address());
         let session = Plain::connect(client.address());
         session.echo(b"resumed");
-        expect(|| handshakes(&gate), vec![false, true], &format!("{tls:?}"));
+        expect(|| handshakes(&gate), vec![false, true, false, true], &format!("{tls:?}"));
         let reached = backend.accepted();
         replace(&gate.folder().join("psk.txt"), &secret(IDENTITY, OTHER_KEY));
         let start = Instant::now();
         assert!(matches!(session.end(), Ending::Fin | Ending::Rst));
         // 300 ms until the change is taken, a second from then on.
         assert!(start.elapsed() < Duration::from_millis(1_800), "{:?}, {tls:?}", start.elapsed());
-        let again = Plain::connect(client.address());
-        again.send(b"let me in");
-        assert_eq!(again.rest().0, b"", "it is in again, {tls:?}");
+        for client in [&client, &later] {
+            let again = Plain::connect(client.address());
+            again.send(b"let me in");
+            assert_eq!(again.rest().0, b"", "it is in again, {tls:?}");
+        }
         assert_eq!(backend.accepted(), reached);
     }
 }
