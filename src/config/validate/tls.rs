@@ -79,22 +79,25 @@ impl Checker<'_> {
         let useless = match mode {
             Some(Mode::Client) => {
                 secret = None;
-                let why =
-                    "ticket keys have no effect at a client: it is the server that makes tickets";
-                Some(("ticket-key-on-client", why.to_owned()))
+                Some(Diagnostic::notice(
+                    "ticket-key-on-client",
+                    "ticket keys have no effect at a client: it is the server that makes tickets",
+                ))
             }
             _ if !enabled.value => {
                 let name = Opt::SessionResume.name(self.dialect);
-                let why = "ticket keys have no effect: no session is resumed without";
-                Some(("without-effect", format!("{why} `{name}`")))
+                Some(Diagnostic::notice(
+                    "without-effect",
+                    format!("ticket keys have no effect: no session is resumed without `{name}`"),
+                ))
             }
             _ => None,
         };
         // Among the defaults they are meant for other services of the file.
         let own = [one, other].into_iter().filter_map(|half| scope.own.last(half));
-        if let Some((code, why)) = useless {
+        if let Some(found) = useless {
             for said in own {
-                self.report.push(Diagnostic::notice(code, why.clone()).at(said.place.clone()));
+                self.report.push(found.clone().at(said.place.clone()));
             }
         }
         let cache_size = scope.decide(Opt::SessionCacheSize, count)?;
