@@ -10,6 +10,7 @@
 
 #[path = "../it/harness/mod.rs"]
 mod harness;
+mod windows;
 
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -73,7 +74,7 @@ const CHECKS: &[Check] = &[
     ("a changed key file is noticed, and its sessions end", changed_key),
 ];
 
-/// What needs a Unix; tests of its own show what Windows has instead.
+/// What needs a Unix; [`windows::CHECKS`] are what Windows has instead.
 const UNIX: &[Check] = &[
     ("a key file that others may read is refused", loose_key_file),
     ("SIGTERM drains, and the code is 0", drains),
@@ -87,8 +88,8 @@ fn main() {
     print!("{version}");
     let mut done = Vec::new();
     let mut failed = 0;
-    let unix = UNIX.iter().filter(|_| runner != Runner::Wine);
-    for (name, check) in CHECKS.iter().chain(unix) {
+    let own = if runner == Runner::Wine { windows::CHECKS } else { UNIX };
+    for (name, check) in CHECKS.iter().chain(own) {
         let start = Instant::now();
         let well = catch_unwind(AssertUnwindSafe(check)).is_ok();
         let mark = if well { "ok  " } else { "FAIL" };
@@ -152,11 +153,15 @@ fn client_end(tls: Tls) {
 fn server_end(tls: Tls) {
     let backend = Backend::echo();
     let ours = Gate::new().toml(&server_toml(backend.address(), tls.toml())).start();
-    let client = format!("PSKidentity = {IDENTITY}\n{}", tls.conf());
-    let peer = Stunnel::client(ours.address("tls"), &client);
+    let peer = client_to(ours.address("tls"), tls);
     transfer(&Plain::connect(peer.address()));
     ours.expect_session(tls.name(), tls.any_suite());
     assert_eq!(backend.accepted(), 1);
+}
+
+/// A stunnel4 that has the key.
+fn client_to(server: SocketAddr, tls: Tls) -> Stunnel {
+    Stunnel::client(server, &format!("PSKidentity = {IDENTITY}\n{}", tls.conf()))
 }
 
 fn both_ends() {

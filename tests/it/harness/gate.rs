@@ -1,6 +1,6 @@
 //! The program under test, as a process.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::ops::Deref;
@@ -38,6 +38,7 @@ pub struct Gate {
     log: Option<PathBuf>,
     shell: Option<String>,
     host: Option<String>,
+    terminal: bool,
 }
 
 impl Gate {
@@ -45,7 +46,8 @@ impl Gate {
     pub fn new() -> Self {
         let folder = TempDir::new().expect("a folder for the test");
         write_private(&folder.path().join("psk.txt"), &secret(IDENTITY, KEY));
-        Self { folder, file: "pskgate.toml".to_owned(), log: None, shell: None, host: None }
+        let file = "pskgate.toml".to_owned();
+        Self { folder, file, log: None, shell: None, host: None, terminal: false }
     }
 
     pub fn folder(&self) -> &Path {
@@ -81,6 +83,12 @@ impl Gate {
         self
     }
 
+    /// In a terminal of its own, whose keys are the process's standard input. Its log has to go to a file.
+    pub fn terminal(mut self) -> Self {
+        self.terminal = true;
+        self
+    }
+
     /// On one of the hosts of a [`Cable`](super::Cable).
     pub fn on(mut self, host: &str) -> Self {
         self.host = Some(host.to_owned());
@@ -97,8 +105,16 @@ impl Gate {
                 ["sh", "-c", &line, "sh"].map(OsString::from).to_vec()
             }
         };
-        let mut command = command_of(before.into_iter().chain(program()));
-        command.arg("run").arg(&self.file).current_dir(self.folder());
+        let mut words: Vec<_> = before.into_iter().chain(program()).collect();
+        words.extend(["run", &self.file].map(OsString::from));
+        if self.terminal {
+            // One argument, which a shell takes apart again; none of the words has a blank.
+            let line = format!("exec {}", words.join(OsStr::new(" ")).display());
+            let script = ["script", "--quiet", "--return", "--command", &line, "/dev/null"];
+            words = script.map(OsString::from).to_vec();
+        }
+        let mut command = command_of(words);
+        command.current_dir(self.folder());
         // Its control socket is nobody else's.
         command.env("RUNTIME_DIRECTORY", self.folder());
         let process = Process::spawn("pskgate", "cargo", &mut command);
