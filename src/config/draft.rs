@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::diagnostic::Place;
 use super::endpoint::{Endpoint, Host};
 use super::model::{
-    Dialect, Failover, Foreground, IpRange, Keepalive, Level, LogFormat, Mode, OnRevocation,
-    ProxyHeader, PskHash, SocketOption, TlsVersion, WhenFull,
+    Dialect, Failover, Foreground, IpRange, Keepalive, Level, LogFormat, LogId, Mode, OnRevocation,
+    ProxyHeader, PskHash, SocketOption, TlsVersion, Variable, WhenFull,
 };
 use super::options::Opt;
 
@@ -84,6 +84,12 @@ pub enum Value {
     Range(IpRange),
     /// The first moment that is too late.
     Moment(jiff::Timestamp),
+    /// A variable of the environment.
+    Variable(Variable),
+    /// A pause, or none and no second time.
+    Retry(Option<Duration>),
+    /// What tells connections apart.
+    LogId(LogId),
 }
 
 /// A value in the order of the file, with the comments and empty lines above it: for who writes the

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::diagnostic::{Place, escape};
 use super::model::{
     Authentication, Config, Decided, Dialect, Endpoint, Host, IdentityConfig, Listen, Mode,
-    OnRevocation, Origin, ServiceConfig, Source, Target, TlsVersion,
+    OnRevocation, Origin, Program, ServiceConfig, Source, Target, TlsVersion, Variable,
 };
 use super::options::Opt;
 use super::value;
@@ -193,12 +193,7 @@ impl Page<'_> {
                     Host::Name(name) => name.clone(),
                 });
             }
-            Target::Exec(program) => {
-                self.show(Opt::Exec, &program.path, program.path.value.display());
-                let who = self.who(&program.path.origin);
-                let arguments = program.arguments.join(" ");
-                self.line(Opt::ExecArgs.name(self.dialect()), arguments, &who);
-            }
+            Target::Exec(program) => self.program(program),
         }
         if let Some(preface) = &service.preface {
             let word = self.word(value::PREFACES, value::STUNNEL_PREFACES, &preface.value);
@@ -210,6 +205,8 @@ impl Page<'_> {
             let text = level(self, &said.value);
             self.show(Opt::ServiceLogLevel, said, text);
         }
+        let id = self.word(value::LOG_IDS, value::LOG_IDS, &service.log_id.value);
+        self.show(Opt::LogId, &service.log_id, id);
         self.keys(service);
         self.tls(service);
         self.clocks(service);
@@ -242,6 +239,19 @@ impl Page<'_> {
         }
     }
 
+    fn program(&mut self, program: &Program) {
+        self.show(Opt::Exec, &program.path, program.path.value.display());
+        let who = self.who(&program.path.origin);
+        let arguments = program.arguments.join(" ");
+        self.line(Opt::ExecArgs.name(self.dialect()), arguments, &who);
+        self.show(Opt::Pty, &program.pty, self.yes(program.pty.value));
+        for Variable { name, value } in &program.environment {
+            // A value may be a password.
+            let shown = if value.is_some() { format!("{name}=...") } else { format!("{name}=") };
+            self.line(Opt::SetEnv.name(self.dialect()), shown, "in the file");
+        }
+    }
+
     fn source(&mut self, service: &ServiceConfig) {
         match &service.source {
             Source::Listeners(listens) => {
@@ -258,6 +268,15 @@ impl Page<'_> {
                     self.maybe(user, service.owner.user.as_ref(), own, Clone::clone);
                     self.maybe(group, service.owner.group.as_ref(), own, Clone::clone);
                 }
+            }
+            Source::Program { program, retry } => {
+                self.program(program);
+                let pause = match (retry.value, self.dialect()) {
+                    (None, _) => self.yes(false).into(),
+                    (Some(pause), Dialect::Stunnel) => pause.as_millis().to_string(),
+                    (Some(pause), Dialect::Native) => self.time(pause),
+                };
+                self.show(Opt::Retry, retry, pause);
             }
             Source::Stdio => {
                 self.line(Opt::Accept.name(self.dialect()), "(standard input and output)", "inetd");

@@ -153,7 +153,19 @@ impl Opt {
             Opt::SslOptions => {
                 "What would weaken something, or is always so, is noticed and left alone."
             }
-            Opt::Exec => "No descriptor of ours goes to the program.",
+            Opt::Exec => {
+                "No descriptor of ours goes to the program, and `PSKGATE_IDENTITY` tells it whose key was proven."
+            }
+            Opt::SetEnv => {
+                "For programs alone: stunnel sets it for itself too. Its value is never shown."
+            }
+            Opt::Retry => {
+                "Up to a quarter longer, by chance, so that many ends do not come back at once. A program that still runs when its connection has ended is not started a second time by a reload."
+            }
+            Opt::Pty => {
+                "The terminal is the program's own: it has job control, hears of a hangup when the connection ends, and the end of the peer's data is an end of input."
+            }
+            Opt::LogId => "JSON lines have it as `id`, beside the number of the session.",
             Opt::Cert | Opt::Key => {
                 "Beside PSKsecrets it is noticed and not read: no certificate is shown, and the key is asked for all the same."
             }

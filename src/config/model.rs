@@ -181,6 +181,20 @@ pub enum Level {
     Debug = 7,
 }
 
+/// What tells the log lines of one connection from another's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LogId {
+    /// Its number since the start of the program.
+    #[default]
+    Sequential,
+    /// A text that no other connection has, of this program or another.
+    Unique,
+    /// The number of the thread that writes the line.
+    Thread,
+    /// The number of the process.
+    Process,
+}
+
 /// How a log line is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
@@ -239,6 +253,13 @@ pub enum Source {
     Listeners(Vec<Listen>),
     /// One connection, which standard input and output are already (inetd).
     Stdio,
+    /// One connection at a time, which a program that is started for it has with us.
+    Program {
+        /// The program.
+        program: Program,
+        /// After which pause it is started again when a connection has ended; none is never.
+        retry: Decided<Option<Duration>>,
+    },
     /// From those clients of another server service that send such a name in SNI.
     ServerName {
         /// The service that they connect to.
@@ -297,6 +318,36 @@ pub struct Program {
     /// Whether its standard error goes to the peer too, as it does with stunnel unless that logs to
     /// its own standard error.
     pub errors_to_peer: bool,
+    /// Whether it has a terminal of its own in place of a socket.
+    pub pty: Decided<bool>,
+    /// What its environment has besides ours, or has not.
+    pub environment: Vec<Variable>,
+}
+
+impl Program {
+    /// Whether the same would be started, wherever it was written.
+    pub fn is_like(&self, other: &Self) -> bool {
+        let all = |program: &Self| {
+            let Self { path, arguments, errors_to_peer, pty, environment } = program.clone();
+            (path.value, arguments, errors_to_peer, pty.value, environment)
+        };
+        all(self) == all(other)
+    }
+}
+
+/// A variable of the environment. Its value is not printed: it may be a password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Variable {
+    /// Its name.
+    pub name: String,
+    /// Its value; none, and it is not there.
+    pub value: Option<String>,
+}
+
+impl std::fmt::Debug for Variable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Variable({})", self.name)
+    }
 }
 
 /// What is said to a backend before the data.
@@ -338,6 +389,8 @@ pub struct ServiceConfig {
     pub preface: Option<Decided<ProxyHeader>>,
     /// The least important level that is logged of it; the process's if unset.
     pub log_level: Option<Decided<Level>>,
+    /// What tells the log lines of one connection from another's.
+    pub log_id: Decided<LogId>,
     /// How the peer proves itself.
     pub auth: Authentication,
     /// Versions, suites and groups.
@@ -365,15 +418,15 @@ impl ServiceConfig {
     pub fn accept(&self) -> &[Listen] {
         match &self.source {
             Source::Listeners(listens) => listens,
-            Source::Stdio | Source::ServerName { .. } => &[],
+            Source::Stdio | Source::Program { .. } | Source::ServerName { .. } => &[],
         }
     }
 
-    /// The program that it starts for each connection, if it does.
+    /// The program that it starts, for each connection or as the one that connects, if it does.
     pub fn program(&self) -> Option<&Program> {
-        match &self.target {
-            Target::Connect(_) => None,
-            Target::Exec(program) => Some(program),
+        match (&self.target, &self.source) {
+            (Target::Exec(program), _) | (_, Source::Program { program, .. }) => Some(program),
+            (Target::Connect(_), _) => None,
         }
     }
 

@@ -115,6 +115,12 @@ pub enum Kind {
     FileMode,
     /// An amount of bytes, with a unit: `1MB`.
     Size,
+    /// A variable of the environment, `NAME=VALUE`.
+    Variable,
+    /// Native: a pause, or off. stunnel: yes (1 s), no or milliseconds.
+    Retry,
+    /// What tells the lines of one connection from another's.
+    LogId,
     /// Not read, because the option does not work here; its treatment says the rest.
     Raw,
 }
@@ -317,8 +323,8 @@ table! {
         "The group that owns the Unix sockets that the service listens on.";
     Sandbox [Top "sandbox"] [] Global One Bool, Works, "true" "yes",
         "Whether the process gives up, once it serves, what a tunnel does not need; without effect beside a program to start.";
-    SetEnv [] ["setEnv"] Global List Raw, Later(&[]), "" "",
-        "An environment variable to set.";
+    SetEnv [Top "environment"] ["setEnv"] Global List Kind::Variable, Works, "" "",
+        "A variable that the programs which are started find in their environment, NAME=VALUE; without a value, one that they do not find.";
     ServiceName [Log "ident"] ["service"] Service One Text { empty: true }, Works, "pskgate" "stunnel",
         "The name under which syslog and inetd know the program.";
     Include [] ["include"] Service List Path, Works, "" "",
@@ -354,13 +360,13 @@ table! {
     Local [Service "local-address"] ["local"] Service One Kind::Host, Works, "" "",
         "The address from which connections are made.";
     Exec [Service "exec"] ["exec"] Service One Path, Works, "" "",
-        "The program to run for each connection, in place of connect.";
+        "The program to run for each connection, in place of connect; beside connect and without accept, the program whose one connection is carried there.";
     ExecArgs [Service "exec-args"] ["execArgs"] Service List Kind::Arguments, Works, "" "",
         "The arguments of that program, its name first.";
-    Pty [] ["pty"] Service One Raw, Later(NO), "" "no",
-        "Whether that program gets a terminal.";
-    Retry [] ["retry"] Service One Raw, Later(NO), "" "no",
-        "Whether that program is started again when it has ended.";
+    Pty [Service "pty"] ["pty"] Service One Bool, Works, "false" "no",
+        "Whether that program gets a terminal of its own.";
+    Retry [Service "retry"] ["retry"] Service One Kind::Retry, Works, "off" "no",
+        "The pause after which a program that stands in place of accept is started again, or no.";
     Transparent [] ["transparent"] Service One Raw, Later(&["no", "none"]), "" "none",
         "Whether addresses are kept as if there were no proxy.";
     Ident [] ["ident"] Service One Raw, Later(&[]), "" "",
@@ -487,8 +493,8 @@ table! {
         "The password that is sent in that protocol.";
     ProtocolUsername [] ["protocolUsername"] Service One Raw, Later(&[]), "" "",
         "The user that is sent in that protocol.";
-    LogId [] ["logId"] Service One Raw, Later(&["sequential"]), "" "sequential",
-        "What tells the log lines of one connection from another's.";
+    LogId [Service "log-id"] ["logId"] Service One Kind::LogId, Works, "sequential" "sequential",
+        "What tells the log lines of one connection from another's: its number, a text that no other has anywhere, or the thread or process.";
     Engine [] ["engine"] Global List Raw, Later(&[]), "" "",
         "An OpenSSL engine.";
     EngineCtrl [] ["engineCtrl"] Global List Raw, Later(&[]), "" "",

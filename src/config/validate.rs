@@ -11,7 +11,7 @@ use super::draft::{Draft, DraftPart, Side, Spanned, Value, Values};
 use super::endpoint::is_host_name;
 use super::model::{
     Account, Authentication, Config, ControlConfig, Decided, Dialect, Endpoint, Foreground, Host,
-    HttpConfig, IdentityConfig, IpRange, Keepalive, Level, Limits, Listen, LogConfig, Mode,
+    HttpConfig, IdentityConfig, IpRange, Keepalive, Level, Limits, Listen, LogConfig, LogId, Mode,
     NamePattern, ProcessConfig, Program, ProxyHeader, PskConfig, ServiceConfig, SocketOption,
     Sockets, Source, Target, Timeouts, TlsConfig, TlsSwitch, TlsVersion,
 };
@@ -194,6 +194,7 @@ impl Checker<'_> {
         self.missing(service, &scope, role);
         let source = self.source(&scope, role);
         let target = self.target(&scope);
+        self.idle(&scope, source.as_ref(), target.as_ref());
         if let (Some(Source::Listeners(accept)), Some(Target::Connect(connect))) =
             (&source, &target)
         {
@@ -250,6 +251,12 @@ impl Checker<'_> {
                 Dialect::Native => scope.said(Opt::ServiceLogLevel, level),
                 Dialect::Stunnel => scope.said(Opt::LogLevel, level),
             },
+            log_id: scope
+                .decide(Opt::LogId, |value| match value {
+                    Value::LogId(id) => Some(*id),
+                    _ => None,
+                })
+                .unwrap_or(Decided::default(LogId::Sequential, dialect)),
             failover: scope.decide(Opt::Failover, |value| match value {
                 Value::Failover(failover) => Some(*failover),
                 _ => None,
@@ -308,6 +315,16 @@ impl Checker<'_> {
         if self.is_inetd() {
             return Some(Source::Stdio);
         }
+        if self.is_programs(scope, mode) {
+            let program = self.program(scope)?;
+            let retry = scope
+                .decide(Opt::Retry, |value| match value {
+                    Value::Retry(pause) => Some(*pause),
+                    _ => None,
+                })
+                .unwrap_or(Decided::default(None, self.dialect));
+            return Some(Source::Program { program, retry });
+        }
         let listens = self.accept(scope, mode);
         if !listens.is_empty() {
             return Some(Source::Listeners(listens));
@@ -323,6 +340,36 @@ impl Checker<'_> {
         Some(Source::ServerName { of, pattern: NamePattern::new(pattern) })
     }
 
+    /// Whether a service gets its connection from a program, and from nobody else.
+    fn is_programs(&self, scope: &Scope<'_>, mode: Option<Mode>) -> bool {
+        // Of a native server's, what holds for all would make a forgotten `accept` another meaning.
+        let said = |opt| match (self.dialect, mode) {
+            (Dialect::Native, Some(Mode::Server) | None) => scope.own.mentions(opt),
+            _ => scope.mentions(opt),
+        };
+        let by_name = scope.mentions(Opt::ServerName) && mode != Some(Mode::Client);
+        let elsewhere = self.is_inetd() || scope.mentions(Opt::Accept) || by_name;
+        !elsewhere && said(Opt::Exec) && said(Opt::Connect)
+    }
+
+    /// What is said of a program, where there is none, or none that connects, asks for nothing.
+    fn idle(&mut self, scope: &Scope<'_>, source: Option<&Source>, target: Option<&Target>) {
+        let connects = matches!(source, Some(Source::Program { .. }));
+        let program = connects || matches!(target, Some(Target::Exec(_)));
+        let asks =
+            |said: &Spanned<Value>| !matches!(said.value, Value::Retry(None) | Value::Bool(false));
+        for (opt, of_use, why) in [
+            (Opt::Retry, connects, "nothing is started again but a program in place of accept"),
+            (Opt::Pty, program, "there is no program to have a terminal"),
+        ] {
+            let Some(said) = scope.own.last(opt).filter(|said| !of_use && asks(said)) else {
+                continue;
+            };
+            let message = format!("`{}` has no effect: {why}", opt.name(self.dialect));
+            self.report.push(Diagnostic::notice("without-effect", message).at(said.place.clone()));
+        }
+    }
+
     /// `None` if nothing was said that could be read; `missing` has told.
     fn target(&mut self, scope: &Scope<'_>) -> Option<Target> {
         let connect = self.connect(scope);
@@ -332,6 +379,10 @@ impl Checker<'_> {
         if !connect.is_empty() && !inherited {
             return Some(Target::Connect(connect));
         }
+        self.program(scope).map(Target::Exec)
+    }
+
+    fn program(&self, scope: &Scope<'_>) -> Option<Program> {
         let path = self.path(scope, Opt::Exec)?;
         let said = match self.dialect {
             Dialect::Native => scope.all(Opt::ExecArgs),
@@ -352,7 +403,14 @@ impl Checker<'_> {
         let to_stderr =
             |value: &Value| matches!(value, Value::Foreground(Foreground::Yes)).then_some(());
         let errors_to_peer = !self.native() && global.said(Opt::Foreground, to_stderr).is_none();
-        Some(Target::Exec(Program { path, arguments, errors_to_peer }))
+        let pty = scope.decide(Opt::Pty, boolean).unwrap_or(Decided::default(false, self.dialect));
+        let environment =
+            global.all(Opt::SetEnv).into_iter().filter_map(|said| match &said.value {
+                Value::Variable(variable) => Some(variable.clone()),
+                _ => None,
+            });
+        let environment = environment.collect();
+        Some(Program { path, arguments, errors_to_peer, pty, environment })
     }
 
     fn preface(&mut self, scope: &Scope<'_>, mode: Option<Mode>) -> Option<Decided<ProxyHeader>> {
@@ -389,8 +447,10 @@ impl Checker<'_> {
         let by_name = said(Opt::ServerName) && mode != Some(Mode::Client);
         if self.native() {
             let own = scope.own;
+            let programs = self.is_programs(scope, mode);
             for (one, other) in [(Opt::Connect, Opt::Exec), (Opt::Accept, Opt::ServerName)] {
                 if own.mentions(one)
+                    && !(programs && one == Opt::Connect)
                     && let Some(said) = own.last(other)
                     && (other == Opt::Exec || mode == Some(Mode::Server))
                 {
@@ -403,7 +463,7 @@ impl Checker<'_> {
             }
             for opt in [Opt::Mode, Opt::Accept, Opt::Connect, Opt::PskSecrets] {
                 if said(opt)
-                    || (opt == Opt::Accept && by_name)
+                    || (opt == Opt::Accept && (by_name || programs))
                     || (opt == Opt::Connect && said(Opt::Exec))
                 {
                     continue;
@@ -448,12 +508,7 @@ impl Checker<'_> {
             if said(Opt::Accept) || targets != 1 {
                 self.report.push(found);
             }
-        } else if (sources, targets) == (0, 2) {
-            let message = "a program that is connected to a server is not supported yet";
-            let found = Diagnostic::error("not-supported-yet", message)
-                .help("say accept = PORT, and either exec or connect");
-            self.report.push(found.at(head.clone()));
-        } else if (sources, targets) != (1, 1) && !said(Opt::Transparent) {
+        } else if !matches!((sources, targets), (1, 1) | (0, 2)) && !said(Opt::Transparent) {
             self.report.push(
                 Diagnostic::error("missing-option", "Each service must define two endpoints")
                     .at(head.clone())

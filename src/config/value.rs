@@ -7,8 +7,8 @@ use super::diagnostic::{looks_like_key_instead_of_file, looks_like_key_line};
 use super::draft::Value;
 use super::endpoint::{Endpoint, Host, Role, parse_host, parse_native, parse_stunnel};
 use super::model::{
-    Dialect, Failover, Foreground, IpRange, Keepalive, Level, LogFormat, Mode, OnRevocation,
-    ProxyHeader, PskHash, TlsVersion, WhenFull,
+    Dialect, Failover, Foreground, IpRange, Keepalive, Level, LogFormat, LogId, Mode, OnRevocation,
+    ProxyHeader, PskHash, TlsVersion, Variable, WhenFull,
 };
 use super::options::{Kind, nearest};
 pub(super) use socket::SOCKET_OPTIONS;
@@ -132,6 +132,12 @@ pub(super) const WHEN_FULL: &[(&str, WhenFull)] = &[
     ("take-over", WhenFull::TakeOver),
     ("take-over-own", WhenFull::TakeOverOwn),
 ];
+pub(super) const LOG_IDS: &[(&str, LogId)] = &[
+    ("sequential", LogId::Sequential),
+    ("unique", LogId::Unique),
+    ("thread", LogId::Thread),
+    ("process", LogId::Process),
+];
 pub(super) const TRUE_FALSE: &[(&str, bool)] = &[("true", true), ("false", false)];
 const LOG_MODES: &[(&str, bool)] = &[("append", false), ("overwrite", true)];
 pub(super) const YES_NO: &[(&str, bool)] = &[("yes", true), ("no", false)];
@@ -252,6 +258,9 @@ pub(super) fn read(kind: Kind, dialect: Dialect, text: &str) -> Result<Value, Wr
         Kind::Moment => Value::Moment(moment(text)?),
         Kind::FileMode => Value::Count(file_mode(text)?),
         Kind::Size => Value::Size(size(text)?),
+        Kind::Variable => Value::Variable(variable(text)?),
+        Kind::Retry => Value::Retry(if native { pause(text)? } else { stunnel_pause(text)? }),
+        Kind::LogId => Value::LogId(choice(text, LOG_IDS, dialect)?),
         Kind::Raw => Value::Text(text.into()),
     })
 }
@@ -298,6 +307,7 @@ pub(super) fn words(kind: Kind, dialect: Dialect) -> Vec<&'static str> {
         (Kind::Foreground, _) => names(FOREGROUNDS),
         (Kind::SslOption, _) => SSL_OPTIONS.to_vec(),
         (Kind::WhenFull, _) => names(WHEN_FULL),
+        (Kind::LogId, _) => names(LOG_IDS),
         (Kind::Preface, Dialect::Native) => names(PREFACES),
         (Kind::Preface, Dialect::Stunnel) => names(STUNNEL_PREFACES),
         _ => Vec::new(),
@@ -608,6 +618,58 @@ fn preface(text: &str, dialect: Dialect) -> Result<ProxyHeader, Wrong> {
             Wrong::new("unknown-value", "Protocol not supported", "the only protocol is `proxy`")
         }
     })
+}
+
+/// The message repeats nothing: a variable may well hold a password.
+fn variable(text: &str) -> Result<Variable, Wrong> {
+    let wrong = |message: &str, help: &str| Wrong::new("bad-variable", message, help);
+    let help = "write NAME=VALUE, or NAME= for a variable that shall not be there";
+    let Some((name, value)) = text.split_once('=') else {
+        return Err(wrong("this is no variable: it has no `=`", help));
+    };
+    if name.is_empty() || name.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        return Err(wrong("a variable's name has no blanks, and at least one letter", help));
+    }
+    if value.contains('\0') {
+        return Err(wrong("the value has a NUL", "remove it: it would end the value"));
+    }
+    let value = (!value.is_empty()).then(|| value.to_owned());
+    Ok(Variable { name: name.to_owned(), value })
+}
+
+/// Below this a program that ends at once would do nothing but be started.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
+/// What stunnel's `yes` means.
+const USUAL_PAUSE: Duration = Duration::from_secs(1);
+
+fn no_pause(length: Duration) -> Result<Option<Duration>, Wrong> {
+    if length < SHORTEST_PAUSE {
+        return Err(Wrong::new(
+            "out-of-range",
+            "a pause this short would start a failing program without end",
+            "write at least 10 ms",
+        ));
+    }
+    Ok(Some(length))
+}
+
+/// `1s`, or `off`.
+fn pause(text: &str) -> Result<Option<Duration>, Wrong> {
+    if text == "off" {
+        return Ok(None);
+    }
+    duration(text, true).and_then(no_pause)
+}
+
+fn stunnel_pause(text: &str) -> Result<Option<Duration>, Wrong> {
+    if let Ok(yes) = choice(text, YES_NO, Dialect::Stunnel) {
+        return Ok(yes.then_some(USUAL_PAUSE));
+    }
+    let number = strtol(text).and_then(|n| u64::try_from(n).ok()).ok_or_else(|| {
+        let message = format!("{} is neither yes, no nor a number", quoted(text));
+        Wrong::new("unknown-value", message, "write yes, no or a number of milliseconds")
+    })?;
+    at_least(Duration::from_millis(number), true, text).and_then(no_pause)
 }
 
 fn ssl_option(text: &str) -> Result<String, Wrong> {

@@ -10,7 +10,7 @@ use socket2::{Domain, Protocol, Type};
 use tokio::net::TcpSocket;
 
 #[cfg(unix)]
-use super::program::{self, Child};
+use super::program::{self, Child, Started};
 use super::{Peer, Socket, options};
 use crate::config::model::{
     Decided, Endpoint, Failover, Host, Keepalive, Level, Program, SocketOption, Target,
@@ -145,13 +145,14 @@ impl Dialer {
     #[cfg(unix)]
     async fn exec(&self, program: &Program, caller: &Caller<'_>) -> Result<Reached, DialError> {
         let name = program.path.display().to_string();
-        match program::start(program, caller).await {
-            Ok((stream, child)) => {
-                for option in &self.options {
-                    // Some mean nothing between this machine and itself.
-                    let _ = options::apply(&socket2::SockRef::from(&stream), option);
+        match program::start(program, Some(caller)).await {
+            Ok(Started { socket, child, .. }) => {
+                if let Some(stream) = socket.as_tcp() {
+                    for option in &self.options {
+                        // Some mean nothing between this machine and itself.
+                        let _ = options::apply(&socket2::SockRef::from(stream), option);
+                    }
                 }
-                let socket = Socket::Tcp(stream);
                 Ok(Reached { socket, endpoint: None, address: name, child: Some(child) })
             }
             Err(error) => {

@@ -12,6 +12,8 @@ mod program;
 mod proxied;
 mod proxy_header;
 #[cfg(unix)]
+mod pty;
+#[cfg(unix)]
 mod stdio;
 
 use std::fmt;
@@ -33,10 +35,12 @@ pub use dial::{Caller, DialError, Dialer, Reached};
 pub use guarded::{Name, bind_guarded, make_folder};
 pub use listen::{Acceptable, Listener, bind, could_bind};
 pub use options::{apply, keepalive, not_set};
-#[cfg(unix)]
-pub use program::Child;
 pub use proxied::{BadHeader, Proxied, read_proxy_header};
+#[cfg(unix)]
+pub use program::{Child, Started, start as start_program};
 pub use proxy_header::{Told, proxy_header, proxy_header_v2};
+#[cfg(unix)]
+pub use pty::Pty;
 #[cfg(unix)]
 pub use stdio::{Stdio, inherited};
 
@@ -51,6 +55,9 @@ pub enum Socket {
     /// Standard input and output, where they are not one socket.
     #[cfg(unix)]
     Stdio(Box<Stdio>),
+    /// The terminal of a program.
+    #[cfg(unix)]
+    Pty(Box<Pty>),
 }
 
 /// Who is at the other end of a connection.
@@ -62,6 +69,8 @@ pub enum Peer {
     Local,
     /// Whoever started this program.
     Stdio,
+    /// A program that this one has started: where it is, unless it has a terminal.
+    Program(Option<SocketAddr>),
 }
 
 impl Peer {
@@ -69,7 +78,7 @@ impl Peer {
     pub fn ip(&self) -> Option<IpAddr> {
         match self {
             Self::Tcp(address) => Some(address.ip().to_canonical()),
-            Self::Local | Self::Stdio => None,
+            Self::Local | Self::Stdio | Self::Program(_) => None,
         }
     }
 }
@@ -82,6 +91,8 @@ impl fmt::Display for Peer {
             }
             Self::Local => f.write_str("unix socket"),
             Self::Stdio => f.write_str("standard input"),
+            Self::Program(Some(address)) => address.fmt(f),
+            Self::Program(None) => f.write_str("the program's terminal"),
         }
     }
 }
@@ -130,7 +141,7 @@ impl Socket {
             #[cfg(unix)]
             Self::Unix(stream) => stream.take_error(),
             #[cfg(unix)]
-            Self::Stdio(_) => Ok(None),
+            Self::Stdio(_) | Self::Pty(_) => Ok(None),
         }
         .unwrap_or_else(Some)
     }
@@ -184,6 +195,8 @@ macro_rules! each {
             Socket::Unix($stream) => $do,
             #[cfg(unix)]
             Socket::Stdio($stream) => $do,
+            #[cfg(unix)]
+            Socket::Pty($stream) => $do,
         }
     };
 }

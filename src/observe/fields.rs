@@ -50,8 +50,14 @@ impl Event<'_> {
             | Self::Configured
             | Self::Accepting
             | Self::LogReopened
+            | Self::Spawning
             | Self::Stopped { .. }
             | Self::Finding { .. } => {}
+            Self::NotSpawned { program, error } => {
+                field("program", Text(program));
+                field("error", Text(error));
+            }
+            Self::Respawning { pause } => field("pause-ms", millis(*pause)),
             Self::Listening { address, .. } => field("address", Text(address)),
             Self::Controlled { path } => field("path", Text(path)),
             Self::Uncontrolled { error, .. } => field("error", Text(error)),

@@ -357,7 +357,7 @@ impl Session {
         };
         #[cfg(unix)]
         if let Some(child) = reached.child.take() {
-            self.watch(child);
+            self.service.watch(self.number, child);
         }
         if let (Some(version), Some(known)) = (setup.preface, known) {
             let header = match version {
@@ -377,17 +377,6 @@ impl Session {
             }
         }
         Some(reached)
-    }
-
-    /// Logs a program's start and its end, which may come after the session's.
-    #[cfg(unix)]
-    fn watch(&self, child: net::Child) {
-        let (service, number, pid) = (self.service.clone(), self.number, child.pid);
-        Event::ChildStarted { pid }.log(service.scope(Some(number)));
-        tokio::spawn(async move {
-            let end = child.ended().await;
-            Event::ChildEnded { pid, end: &end }.log(service.scope(Some(number)));
-        });
     }
 
     /// A place among the sessions, or a line that says why there is none.

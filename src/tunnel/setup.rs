@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::policy::{Now, Policies, Warning};
 use crate::config::diagnostic::{Diagnostic, Place, Severity};
 use crate::config::model::{
-    Authentication, Decided, Endpoint, Host, Keepalive, Level, Mode, NamePattern, Origin,
-    ProxyHeader, PskConfig, ServiceConfig, SocketOption, Source,
+    Authentication, Decided, Endpoint, Host, Keepalive, Level, LogId, Mode, NamePattern, Origin,
+    Program, ProxyHeader, PskConfig, ServiceConfig, SocketOption, Source,
 };
 use crate::net::Dialer;
 use crate::secrets::{Grant, Gravity, Identity, Keys, Problem, SecretSet, escape};
@@ -32,6 +32,10 @@ pub struct Setup {
     pub(super) downstream: Vec<Decided<SocketOption>>,
     /// How important a line of this service must be, where it differs from the program's.
     pub(super) level: Option<Level>,
+    /// What tells the log lines of one session from another's.
+    pub(super) log_id: LogId,
+    /// The program whose one connection is carried, and after which pause it is started again.
+    pub(super) program: Option<(Program, Option<Duration>)>,
     /// At most one session: its backend may bear no second one, not even during a restart.
     pub(super) single: bool,
 }
@@ -144,11 +148,16 @@ impl Setup {
             preface: config.preface.as_ref().map(|preface| preface.value),
             asked_at: match &config.source {
                 Source::ServerName { of, pattern } => Some((of.value.clone(), pattern.clone())),
-                Source::Listeners(_) | Source::Stdio => None,
+                Source::Listeners(_) | Source::Stdio | Source::Program { .. } => None,
             },
             keepalive: accepted,
             downstream: config.sockets.downstream.clone(),
             level: config.log_level.as_ref().map(|level| level.value),
+            log_id: config.log_id.value,
+            program: match &config.source {
+                Source::Program { program, retry } => Some((program.clone(), retry.value)),
+                _ => None,
+            },
             single: config.limits.max_sessions.as_ref().is_some_and(|limit| limit.value == 1),
         })
     }

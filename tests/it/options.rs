@@ -389,3 +389,67 @@ fn an_address_that_this_machine_lacks_is_no_mistake_beside_one_that_it_has() {
     assert_eq!(gate.exit_code(PATIENCE), Some(69));
     assert!(gate.err().contains("cannot listen on"), "{}", gate.err());
 }
+
+/// What stands between the brackets of stunnel's lines.
+fn ids(log: &str) -> Vec<String> {
+    let id = |line: &str| {
+        Some(line.split_once(" LOG")?.1.split_once('[')?.1.split(']').next()?.to_owned())
+    };
+    log.lines().filter(|line| line.contains("accepted connection from")).filter_map(id).collect()
+}
+
+#[test]
+fn a_line_has_the_word_for_its_connection_that_log_id_asks_for() {
+    let shape = |id: &str| -> String {
+        let kind = |c: char| if c.is_ascii_digit() { '9' } else { 'a' };
+        if id.len() == 22 {
+            "22 letters and digits".into()
+        } else {
+            id.chars()
+                .map(kind)
+                .collect::<String>()
+                .replace("99", "9")
+                .replace("99", "9")
+                .replace("99", "9")
+        }
+    };
+    for word in ["sequential", "unique", "thread", "process"] {
+        let (ours, theirs) = (free_port(), free_port());
+        let section =
+            |port: u16| format!("[s]\naccept = 127.0.0.1:{port}\nconnect = 9\nlogId = {word}\n");
+        let gate = Gate::new()
+            .conf("x.conf", &format!("{}PSKsecrets = psk.txt\n", section(ours)), None)
+            .start();
+        let stunnel = Stunnel::server_with(theirs, &section(theirs));
+        for to in [gate.address("s"), stunnel.address()] {
+            for _ in 0..2 {
+                drop(Plain::connect(to));
+            }
+        }
+        let two = |log: &dyn Fn() -> String| {
+            crate::harness::until("two connections", PATIENCE, || {
+                Some(ids(&log())).filter(|ids| ids.len() == 2)
+            })
+        };
+        let (got, expected) = (two(&|| gate.log()), two(&|| stunnel.err()));
+        assert_eq!(shape(&got[0]), shape(&expected[0]), "{word}: {got:?} {expected:?}");
+        assert_eq!(got[0] == got[1], matches!(word, "process" | "thread"), "{word}: {got:?}");
+        if word == "process" {
+            assert_eq!(got[0], gate.id().to_string());
+        }
+    }
+}
+
+#[test]
+fn a_unique_word_stands_in_json_beside_the_number() {
+    let text = "[log]\nformat = \"json\"\nlevel = \"debug\"\n".to_owned()
+        + &server_toml(9, "log-id = \"unique\"");
+    let gate = Gate::new().toml(&text).launch();
+    let line = gate.wait_logged("listening on ");
+    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+    drop(Plain::connect(line["address"].as_str().unwrap().parse().unwrap()));
+    let line: serde_json::Value =
+        serde_json::from_str(&gate.wait_logged("\"event\":\"accepted\"")).unwrap();
+    assert_eq!(line["session"], 0);
+    assert_eq!(line["id"].as_str().map(str::len), Some(22));
+}

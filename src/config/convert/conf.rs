@@ -304,6 +304,9 @@ impl Writer<'_> {
     fn target(&mut self, opt: Opt, own: &Values) {
         let inherited = own.mentions(Opt::Exec) && !own.mentions(Opt::Connect);
         let connect = self.all(own, Opt::Connect);
+        let both = own.mentions(Opt::Exec)
+            && own.mentions(Opt::Connect)
+            && self.all(own, Opt::Accept).is_empty();
         let connects = !connect.is_empty() && !inherited;
         match opt {
             Opt::Connect if connects => {
@@ -311,12 +314,12 @@ impl Writer<'_> {
                     self.one(opt, &said);
                 }
             }
-            Opt::Exec if !connects => {
+            Opt::Exec if !connects || both => {
                 if let Some(said) = self.last(own, opt) {
                     self.one(opt, &said);
                 }
             }
-            Opt::ExecArgs if !connects => {
+            Opt::ExecArgs if !connects || both => {
                 let said = self.all(own, opt);
                 let Some(first) = said.first() else { return };
                 let words = said.iter().filter_map(|said| match &said.value {

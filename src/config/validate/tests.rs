@@ -360,7 +360,11 @@ fn a_program_takes_the_place_of_connect() {
     );
     let three = "[s]\naccept = 1\nconnect = 2\nexec = /bin/cat\nPSKsecrets = k\n";
     assert_eq!(codes(three, "x.conf"), ["missing-option"]);
-    assert_eq!(codes(&three.replace("accept = 1\n", ""), "x.conf"), ["not-supported-yet"]);
+    let (config, found) = good(&three.replace("accept = 1\n", "retry = 20\n"), "x.conf");
+    let Source::Program { program, retry } = &config.services[0].source else { panic!() };
+    assert_eq!(program.arguments, ["/bin/cat"]);
+    assert_eq!(retry.value, Some(std::time::Duration::from_millis(20)));
+    assert!(found.is_empty() && config.services[0].connect().len() == 1);
 }
 
 #[test]
@@ -484,8 +488,6 @@ fn what_asks_for_nothing_is_noticed_and_what_asks_for_something_is_refused() {
         ("transparent = source", false),
         ("protocol = smtp", false),
         ("cert = x", true),
-        ("logId = sequential", true),
-        ("logId = unique", false),
         ("delay = yes", true),
         ("ticketKeySecret = 00", false),
         ("sessionResume = yes", true),
