@@ -363,6 +363,7 @@ fn key_in_line(line: &str) -> Option<Range<usize>> {
     match name.trim().trim_matches(['"', '\'']).to_ascii_lowercase().as_str() {
         // Lists of words with colons between them.
         "ciphers" | "ciphersuites" | "groups" | "curves" | "curve" => None,
+        "protocolpassword" | "protocol-password" => Some(start..line.len()),
         "psk-secrets" | "psksecrets" | "psk-identity" | "pskidentity" => after_colon(line, start),
         _ if bare.starts_with("unix:/") || !looks_like_key_line(bare) => None,
         _ => after_colon(line, start),

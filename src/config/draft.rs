@@ -9,9 +9,10 @@ use super::diagnostic::Place;
 use super::endpoint::{Endpoint, Host};
 use super::model::{
     Dialect, Failover, Foreground, IpRange, Keepalive, Level, LogFormat, LogId, Mode, OnRevocation,
-    ProxyHeader, PskHash, SocketOption, TlsVersion, Variable, WhenFull,
+    ProxyHeader, PskHash, SocketOption, Spoken, TlsVersion, Transparent, Variable, WhenFull,
 };
 use super::options::Opt;
+use crate::secrets::Password;
 
 /// A value and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,6 +91,12 @@ pub enum Value {
     Retry(Option<Duration>),
     /// What tells connections apart.
     LogId(LogId),
+    /// What is spoken around TLS.
+    Negotiation(Spoken),
+    /// A password.
+    Password(Password),
+    /// Whose addresses are kept.
+    Transparent(Transparent),
 }
 
 /// A value in the order of the file, with the comments and empty lines above it: for who writes the

@@ -58,6 +58,7 @@ impl Opt {
             | O::OcspRequire
             | O::OcspTimeout => Class::Certificates,
             O::Protocol
+            | O::Negotiation
             | O::ProtocolAuthentication
             | O::ProtocolDomain
             | O::ProtocolHeader
@@ -149,7 +150,16 @@ impl Opt {
             Opt::SessionResume | Opt::SessionCacheSize | Opt::SessionCacheTimeout => {
                 "A ticket would outlive the key that it was given for."
             }
-            Opt::Protocol => "`proxy` (version 1) in a server works; the others are refused.",
+            Opt::Protocol => {
+                "`proxy` (version 1) in a server, `connect` in a client and `socks` in both work (the last two are `protocol` in a native file); the others are refused. A `socks` server answers when the target has, where stunnel does before it tries, and lets nobody ask for this machine's loopback in any spelling."
+            }
+            Opt::ProtocolPassword => "Neither logged nor shown; stunnel logs it at level 7.",
+            Opt::ProtocolHost => {
+                "Without it nothing starts, where stunnel fails at each connection."
+            }
+            Opt::Transparent => {
+                "`source` takes root or CAP_NET_ADMIN for as long as it runs, so there is no sandbox then."
+            }
             Opt::SslOptions => {
                 "What would weaken something, or is always so, is noticed and left alone."
             }
@@ -191,7 +201,7 @@ pub fn stunnel_options() -> String {
                 out,
                 "| {} | {} | {} | {} |",
                 names(row),
-                treatment(row.treatment),
+                treatment(row.opt, row.treatment),
                 native(row),
                 notes(row)
             );
@@ -207,7 +217,50 @@ fn names(row: &Row) -> String {
     format!("{}{global}", names.join(", "))
 }
 
-fn treatment(treatment: Treatment) -> String {
+/// How it compares where both programs were run side by side, and the test that does so.
+fn compared(opt: Opt) -> Option<(&'static str, &'static str)> {
+    Some(match opt {
+        Opt::Exec => {
+            ("same", "exec::a_program_that_connects_is_carried_and_started_again_as_by_stunnel")
+        }
+        Opt::ExecArgs => {
+            ("same", "exec::a_program_is_told_who_is_there_as_by_stunnel_and_the_identity_besides")
+        }
+        Opt::Retry => (
+            "better",
+            "exec::a_reload_leaves_a_program_that_runs_alone_and_starts_another_in_place_of_one_that_changed",
+        ),
+        Opt::Pty => ("better", "exec::a_program_with_a_terminal_has_one_of_its_own"),
+        Opt::SetEnv => (
+            "same",
+            "exec::set_variables_are_in_a_program_s_environment_and_their_values_nowhere_else",
+        ),
+        Opt::LogId => {
+            ("same", "options::a_line_has_the_word_for_its_connection_that_log_id_asks_for")
+        }
+        Opt::Transparent => ("same", "around::a_backend_sees_the_peer_s_own_address"),
+        Opt::Protocol => {
+            ("better", "around::a_server_connects_where_its_peer_asks_and_answers_as_stunnel_does")
+        }
+        Opt::ProtocolHost | Opt::ProtocolUsername | Opt::ProtocolHeader => {
+            ("same", "around::a_client_asks_a_proxy_for_the_way_as_stunnel_does")
+        }
+        Opt::ProtocolPassword => {
+            ("better", "around::a_client_asks_a_proxy_for_the_way_as_stunnel_does")
+        }
+        _ => return None,
+    })
+}
+
+/// The tests that [`stunnel_options`] names, as FILE::TEST below `tests/it`.
+pub fn tests_named() -> Vec<&'static str> {
+    TABLE.iter().filter_map(|row| compared(row.opt)).map(|(_, test)| test).collect()
+}
+
+fn treatment(opt: Opt, treatment: Treatment) -> String {
+    if let Some((verdict, test)) = compared(opt) {
+        return format!("works, {verdict}: `{test}`");
+    }
     let but = |fine: &[&str]| {
         let fine: Vec<String> =
             fine.iter().filter(|word| !word.is_empty()).map(|word| format!("`{word}`")).collect();

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::diagnostic::Place;
 pub use super::endpoint::{Endpoint, Host};
-use crate::secrets::Rules;
+use crate::secrets::{Password, Rules};
 
 /// Which language a file was written in. Only defaults and severities differ; what runs is the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -306,6 +306,10 @@ pub enum Target {
     Connect(Vec<Decided<Endpoint>>),
     /// To a program, started for each of them.
     Exec(Program),
+    /// To wherever the peer asks for, by SOCKS.
+    Asked,
+    /// To wherever each was meant to go before it was redirected here.
+    Original,
 }
 
 /// A program that serves one connection on its standard input and output.
@@ -350,6 +354,69 @@ impl std::fmt::Debug for Variable {
     }
 }
 
+/// What is spoken around TLS, by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spoken {
+    /// An HTTP proxy is asked for the way.
+    Connect,
+    /// A server is told where to connect.
+    Socks,
+}
+
+/// What is spoken around TLS.
+#[derive(Debug, Clone)]
+pub enum Negotiation {
+    /// A client asks an HTTP proxy for the way to its server.
+    Connect(HttpConnect),
+    /// A server is told by its peer where to connect, and a client tells its server.
+    Socks,
+}
+
+/// What an HTTP proxy is asked for.
+#[derive(Debug, Clone)]
+pub struct HttpConnect {
+    /// The server, HOST:PORT.
+    pub host: String,
+    /// Who asks: a name and a password.
+    pub credentials: Option<(String, Password)>,
+    /// More headers, each a line.
+    pub headers: Vec<String>,
+}
+
+impl HttpConnect {
+    /// The server's name, where it has one.
+    pub fn name(&self) -> Option<&str> {
+        let host = self.host.rsplit_once(':').map_or(self.host.as_str(), |(host, _)| host);
+        let is_address = host.starts_with('[') || host.parse::<std::net::IpAddr>().is_ok();
+        (!is_address && !host.is_empty()).then_some(host)
+    }
+}
+
+/// Whose addresses are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transparent {
+    /// Nobody's.
+    None,
+    /// Connections are made from the peer's address.
+    Source,
+    /// Connections are made to where the peer's was meant to go.
+    Destination,
+    /// From the one and to the other.
+    Both,
+}
+
+impl Transparent {
+    /// Whether the peer's address is kept.
+    pub fn source(self) -> bool {
+        matches!(self, Self::Source | Self::Both)
+    }
+
+    /// Whether it goes where it was meant to go.
+    pub fn destination(self) -> bool {
+        matches!(self, Self::Destination | Self::Both)
+    }
+}
+
 /// What is said to a backend before the data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProxyHeader {
@@ -385,6 +452,10 @@ pub struct ServiceConfig {
     pub failover: Decided<Failover>,
     /// The address from which TCP connections are made; the system chooses if unset.
     pub local: Option<Decided<Host>>,
+    /// Whose addresses are kept.
+    pub transparent: Decided<Transparent>,
+    /// What is spoken around TLS.
+    pub negotiation: Option<Decided<Negotiation>>,
     /// What is said to the backend before the data. Never set for a client.
     pub preface: Option<Decided<ProxyHeader>>,
     /// The least important level that is logged of it; the process's if unset.
@@ -426,7 +497,7 @@ impl ServiceConfig {
     pub fn program(&self) -> Option<&Program> {
         match (&self.target, &self.source) {
             (Target::Exec(program), _) | (_, Source::Program { program, .. }) => Some(program),
-            (Target::Connect(_), _) => None,
+            (Target::Connect(_) | Target::Asked | Target::Original, _) => None,
         }
     }
 
@@ -434,7 +505,7 @@ impl ServiceConfig {
     pub fn connect(&self) -> &[Decided<Endpoint>] {
         match &self.target {
             Target::Connect(targets) => targets,
-            Target::Exec(_) => &[],
+            Target::Exec(_) | Target::Asked | Target::Original => &[],
         }
     }
 }

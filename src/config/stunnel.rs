@@ -172,6 +172,13 @@ impl Reader<'_> {
             self.keep(row, Spanned { value: Value::Version(None), place: at });
             return;
         }
+        // `protocol` is two options in one: what backends are told, and what is spoken around TLS.
+        if row.opt == Opt::Protocol
+            && let Ok(value) = value::read_bytes(Kind::Negotiation, bytes)
+        {
+            self.keep(Opt::Negotiation.row(), Spanned { value, place: at });
+            return;
+        }
         match value::read_bytes(row.kind, bytes) {
             Ok(Value::Path(dir)) if row.opt == Opt::Include => self.include(&dir, at, depth),
             Ok(value) => {

@@ -11,14 +11,16 @@ use super::draft::{Draft, DraftPart, Side, Spanned, Value, Values};
 use super::endpoint::is_host_name;
 use super::model::{
     Account, Authentication, Config, ControlConfig, Decided, Dialect, Endpoint, Foreground, Host,
-    HttpConfig, IdentityConfig, IpRange, Keepalive, Level, Limits, Listen, LogConfig, LogId, Mode,
-    NamePattern, ProcessConfig, Program, ProxyHeader, PskConfig, ServiceConfig, SocketOption,
-    Sockets, Source, Target, Timeouts, TlsConfig, TlsSwitch, TlsVersion,
+    HttpConfig, HttpConnect, IdentityConfig, IpRange, Keepalive, Level, Limits, Listen, LogConfig,
+    LogId, Mode, NamePattern, Negotiation, ProcessConfig, Program, ProxyHeader, PskConfig,
+    ServiceConfig, SocketOption, Sockets, Source, Spoken, Target, Timeouts, TlsConfig, TlsSwitch,
+    TlsVersion, Transparent,
 };
 use super::options::{Opt, Treatment};
 use super::value;
 use crate::secrets::{IdentityRule, OnDuplicate, OnLoosePermissions, Rules, escape};
 
+mod around;
 mod identities;
 mod places;
 mod program;
@@ -193,7 +195,9 @@ impl Checker<'_> {
         let name = Decided::said(service.name.value.clone(), head.clone());
         self.missing(service, &scope, role);
         let source = self.source(&scope, role);
-        let target = self.target(&scope);
+        let transparent = self.transparent(&scope);
+        let negotiation = self.negotiation(&scope, role);
+        let target = self.target(&scope, negotiation.as_ref(), transparent.value, role);
         self.idle(&scope, source.as_ref(), target.as_ref());
         if let (Some(Source::Listeners(accept)), Some(Target::Connect(connect))) =
             (&source, &target)
@@ -245,6 +249,8 @@ impl Checker<'_> {
                 Value::Host(host) => Some(host.clone()),
                 _ => None,
             }),
+            transparent,
+            negotiation,
             preface,
             // What a stunnel.conf says before its sections is said of the process.
             log_level: match dialect {
@@ -371,7 +377,21 @@ impl Checker<'_> {
     }
 
     /// `None` if nothing was said that could be read; `missing` has told.
-    fn target(&mut self, scope: &Scope<'_>) -> Option<Target> {
+    fn target(
+        &mut self,
+        scope: &Scope<'_>,
+        negotiation: Option<&Decided<Negotiation>>,
+        transparent: Transparent,
+        mode: Option<Mode>,
+    ) -> Option<Target> {
+        if mode != Some(Mode::Client)
+            && matches!(negotiation.map(|said| &said.value), Some(Negotiation::Socks))
+        {
+            return Some(Target::Asked);
+        }
+        if transparent.destination() {
+            return Some(Target::Original);
+        }
         let connect = self.connect(scope);
         // What a native service says itself takes the place of what holds for all.
         let own = scope.own;
@@ -418,6 +438,9 @@ impl Checker<'_> {
             Value::Preface(header) => Some(*header),
             _ => None,
         })?;
+        if !self.native() && scope.latest(Opt::Protocol, Opt::Negotiation) != Some(Opt::Protocol) {
+            return None;
+        }
         if mode != Some(Mode::Client) {
             return Some(said);
         }
@@ -448,6 +471,17 @@ impl Checker<'_> {
         if self.native() {
             let own = scope.own;
             let programs = self.is_programs(scope, mode);
+            let told = self.is_told(scope, mode);
+            if let Some((opt, said)) = told
+                && let Some(other) =
+                    [Opt::Connect, Opt::Exec].into_iter().find(|o| own.mentions(*o))
+            {
+                let (one, other) = (opt.name(self.dialect), other.name(self.dialect));
+                let message = format!("service `{shown}` has both `{one}` and `{other}`");
+                let found = Diagnostic::error("two-of-a-kind", message)
+                    .help("leave one of them out: either says where connections go");
+                self.report.push(found.at(said.place.clone()));
+            }
             for (one, other) in [(Opt::Connect, Opt::Exec), (Opt::Accept, Opt::ServerName)] {
                 if own.mentions(one)
                     && !(programs && one == Opt::Connect)
@@ -464,7 +498,7 @@ impl Checker<'_> {
             for opt in [Opt::Mode, Opt::Accept, Opt::Connect, Opt::PskSecrets] {
                 if said(opt)
                     || (opt == Opt::Accept && (by_name || programs))
-                    || (opt == Opt::Connect && said(Opt::Exec))
+                    || (opt == Opt::Connect && (said(Opt::Exec) || told.is_some()))
                 {
                     continue;
                 }
@@ -489,7 +523,8 @@ impl Checker<'_> {
             return;
         }
         let sources = [said(Opt::Accept), by_name].into_iter().filter(|one| *one).count();
-        let targets = [Opt::Connect, Opt::Exec].into_iter().filter(|opt| said(*opt)).count();
+        let told = usize::from(self.is_told(scope, mode).is_some());
+        let targets = told + [Opt::Connect, Opt::Exec].into_iter().filter(|o| said(*o)).count();
         if self.is_inetd() {
             let found = if let Some(said) = scope.last(Opt::Accept) {
                 Diagnostic::error(
@@ -508,13 +543,16 @@ impl Checker<'_> {
             if said(Opt::Accept) || targets != 1 {
                 self.report.push(found);
             }
-        } else if !matches!((sources, targets), (1, 1) | (0, 2)) && !said(Opt::Transparent) {
+        } else if !matches!((sources, targets, told), (1, 1, _) | (0, 2, 0)) {
             self.report.push(
                 Diagnostic::error("missing-option", "Each service must define two endpoints")
                     .at(head.clone())
                     .help(match (sources, targets) {
                         (0, _) => "add accept = PORT",
                         (_, 0) => "add connect = HOST:PORT",
+                        _ if told > 0 => {
+                            "leave out connect and exec: protocol or transparent says where connections go"
+                        }
                         (_, 2) => "say either connect or exec",
                         _ => "say either accept or sni: a section with sni gets its connections from another",
                     }),

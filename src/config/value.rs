@@ -8,9 +8,10 @@ use super::draft::Value;
 use super::endpoint::{Endpoint, Host, Role, parse_host, parse_native, parse_stunnel};
 use super::model::{
     Dialect, Failover, Foreground, IpRange, Keepalive, Level, LogFormat, LogId, Mode, OnRevocation,
-    ProxyHeader, PskHash, TlsVersion, Variable, WhenFull,
+    ProxyHeader, PskHash, Spoken, TlsVersion, Transparent, Variable, WhenFull,
 };
 use super::options::{Kind, nearest};
+use crate::secrets::Password;
 pub(super) use socket::SOCKET_OPTIONS;
 pub(super) use write::{native, probes, socket_option, stunnel, with_prefix};
 
@@ -114,18 +115,18 @@ pub(super) const PREFACES: &[(&str, ProxyHeader)] =
     &[("v1", ProxyHeader::V1), ("v2", ProxyHeader::V2)];
 pub(super) const STUNNEL_PREFACES: &[(&str, ProxyHeader)] = &[("proxy", ProxyHeader::V1)];
 /// What else stunnel can speak before or around TLS.
-const STUNNEL_PROTOCOLS: &[&str] = &[
-    "cifs",
-    "capwin",
-    "capwinctrl",
-    "connect",
-    "imap",
-    "ldap",
-    "nntp",
-    "pgsql",
-    "pop3",
-    "smtp",
-    "socks",
+const STUNNEL_PROTOCOLS: &[&str] =
+    &["cifs", "capwin", "capwinctrl", "imap", "ldap", "nntp", "pgsql", "pop3", "smtp"];
+pub(super) const NEGOTIATIONS: &[(&str, Spoken)] =
+    &[("connect", Spoken::Connect), ("socks", Spoken::Socks)];
+pub(super) const TRANSPARENCIES: &[(&str, Transparent)] = &[
+    ("none", Transparent::None),
+    ("source", Transparent::Source),
+    ("destination", Transparent::Destination),
+    ("both", Transparent::Both),
+    // Of a time when there was the source alone.
+    ("no", Transparent::None),
+    ("yes", Transparent::Source),
 ];
 pub(super) const WHEN_FULL: &[(&str, WhenFull)] = &[
     ("refuse", WhenFull::Refuse),
@@ -260,6 +261,14 @@ pub(super) fn read(kind: Kind, dialect: Dialect, text: &str) -> Result<Value, Wr
         Kind::Size => Value::Size(size(text)?),
         Kind::Variable => Value::Variable(variable(text)?),
         Kind::Retry => Value::Retry(if native { pause(text)? } else { stunnel_pause(text)? }),
+        Kind::Negotiation => Value::Negotiation(choice(text, NEGOTIATIONS, dialect)?),
+        Kind::Password => Value::Password(password(text)?),
+        Kind::Transparent if native => {
+            // Of the words, the last two are stunnel's alone.
+            let words = TRANSPARENCIES.get(..4).unwrap_or_default();
+            Value::Transparent(choice(text, words, dialect)?)
+        }
+        Kind::Transparent => Value::Transparent(choice(text, TRANSPARENCIES, dialect)?),
         Kind::LogId => Value::LogId(choice(text, LOG_IDS, dialect)?),
         Kind::Raw => Value::Text(text.into()),
     })
@@ -308,6 +317,8 @@ pub(super) fn words(kind: Kind, dialect: Dialect) -> Vec<&'static str> {
         (Kind::SslOption, _) => SSL_OPTIONS.to_vec(),
         (Kind::WhenFull, _) => names(WHEN_FULL),
         (Kind::LogId, _) => names(LOG_IDS),
+        (Kind::Negotiation, _) => names(NEGOTIATIONS),
+        (Kind::Transparent, _) => names(TRANSPARENCIES.get(..4).unwrap_or_default()),
         (Kind::Preface, Dialect::Native) => names(PREFACES),
         (Kind::Preface, Dialect::Stunnel) => names(STUNNEL_PREFACES),
         _ => Vec::new(),
@@ -612,12 +623,21 @@ fn preface(text: &str, dialect: Dialect) -> Result<ProxyHeader, Wrong> {
             Wrong::new(
                 "not-supported-yet",
                 format!("protocol = {} is not supported yet", shown(text)),
-                "remove it if you can do without it; of stunnel's protocols there is only `proxy`",
+                "remove it if you can do without it; of stunnel's protocols there are proxy, connect and socks",
             )
         } else {
-            Wrong::new("unknown-value", "Protocol not supported", "the only protocol is `proxy`")
+            Wrong::new("unknown-value", "Protocol not supported", "it is one of: proxy, connect, socks")
         }
     })
+}
+
+/// The message repeats nothing of it.
+fn password(text: &str) -> Result<Password, Wrong> {
+    if text.chars().any(char::is_control) {
+        let message = "the password has a control character";
+        return Err(Wrong::new("control-character", message, "remove it"));
+    }
+    Ok(Password::new(text.to_owned()))
 }
 
 /// The message repeats nothing: a variable may well hold a password.

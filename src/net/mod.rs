@@ -5,6 +5,7 @@ mod dial;
 pub(crate) mod fuzzing;
 #[cfg(unix)]
 mod guarded;
+mod http_connect;
 mod listen;
 mod options;
 #[cfg(unix)]
@@ -13,6 +14,7 @@ mod proxied;
 mod proxy_header;
 #[cfg(unix)]
 mod pty;
+pub mod socks;
 #[cfg(unix)]
 mod stdio;
 
@@ -30,14 +32,15 @@ use crate::sys::socket::unanswered;
 #[cfg(unix)]
 use tokio::net::UnixStream;
 
-pub use dial::{Caller, DialError, Dialer, Reached};
+pub use dial::{Caller, DialError, Dialer, Reached, Refused};
 #[cfg(unix)]
 pub use guarded::{Name, bind_guarded, make_folder};
+pub use http_connect::http_connect;
 pub use listen::{Acceptable, Listener, bind, could_bind};
 pub use options::{apply, keepalive, not_set};
-pub use proxied::{BadHeader, Proxied, read_proxy_header};
 #[cfg(unix)]
 pub use program::{Child, Started, start as start_program};
+pub use proxied::{BadHeader, Proxied, read_proxy_header};
 pub use proxy_header::{Told, proxy_header, proxy_header_v2};
 #[cfg(unix)]
 pub use pty::Pty;
@@ -112,6 +115,19 @@ impl Socket {
         self.as_tcp().and_then(|stream| stream.local_addr().ok())
     }
 
+    /// Where a connection was meant to go that the system's packet filter has redirected here.
+    ///
+    /// # Errors
+    /// It was not redirected, or the system cannot tell.
+    pub fn original_destination(&self) -> io::Result<SocketAddr> {
+        let here = || io::Error::other("this connection was not redirected here");
+        let stream = self.as_tcp().ok_or_else(here)?;
+        let local = stream.local_addr()?;
+        let meant = original_destination(stream, local)?;
+        // Whoever connects to us in person would be connected to us without end.
+        if meant == local { Err(here()) } else { Ok(meant) }
+    }
+
     /// What closing does to data and peer: a reset, which tells the peer that what it has may be
     /// half of something, or TCP's orderly end. Unix sockets know no reset.
     pub fn reset_on_close(&self, reset: bool) {
@@ -159,6 +175,26 @@ impl Socket {
         })
         .await;
     }
+}
+
+#[cfg(target_os = "linux")]
+fn original_destination(stream: &TcpStream, local: SocketAddr) -> io::Result<SocketAddr> {
+    let socket = socket2::SockRef::from(stream);
+    // The table of connections knows one that came as IPv4 as such.
+    let meant = match local.ip().to_canonical() {
+        IpAddr::V4(_) => socket.original_dst_v4(),
+        IpAddr::V6(_) => socket.original_dst_v6(),
+    };
+    let unknown = |error: &dyn fmt::Display| {
+        io::Error::other(format!("this connection was not redirected here: {error}"))
+    };
+    let meant = meant.map_err(|error| unknown(&error))?;
+    meant.as_socket().ok_or_else(|| unknown(&"it has no address"))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn original_destination(_: &TcpStream, _: SocketAddr) -> io::Result<SocketAddr> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, "connections can be redirected on Linux alone"))
 }
 
 /// Sent again or asked for in vain this often, nothing came by mere bad luck.

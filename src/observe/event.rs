@@ -104,6 +104,13 @@ pub enum Event<'a> {
         /// The key exchange group and its size in bits, where the library tells.
         group: Option<(&'a str, u32)>,
     },
+    /// An HTTP proxy has opened the way to a server.
+    ProxyAgreed {
+        /// The proxy's address.
+        proxy: &'a dyn Display,
+        /// The server.
+        host: &'a dyn Display,
+    },
     /// A client end's handshake begins.
     Presenting {
         /// The identity that is presented, quoted.
@@ -414,6 +421,7 @@ impl Event<'_> {
             Self::NotIntroduced { .. } => "bad-proxy-header",
             Self::Secured { .. } => "secured",
             Self::Presenting { .. } => "presenting",
+            Self::ProxyAgreed { .. } => "proxy-agreed",
             Self::Connecting { .. } => "connecting",
             Self::Connected { .. } => "connected",
             Self::ConnectFailed { .. } => "connect-failed",
@@ -516,6 +524,7 @@ impl Event<'_> {
             | Self::Probed { .. }
             | Self::Secured { .. }
             | Self::Presenting { .. }
+            | Self::ProxyAgreed { .. }
             | Self::Connecting { .. }
             | Self::Connected { .. }
             | Self::ConnectFailed { .. }
@@ -567,6 +576,7 @@ impl Event<'_> {
                 }
                 line(Info, format_args!("PSK client configured for identity {who}"));
             }
+            Self::ProxyAgreed { .. } => line(Info, format_args!("CONNECT request accepted")),
             Self::Connecting { address } => {
                 line(Info, format_args!("s_connect: connecting {address}"));
             }
@@ -695,6 +705,9 @@ impl Display for Event<'_> {
                 write!(f, "presenting identity {who}, asking for {name}")
             }
             Self::Presenting { who, name: None } => write!(f, "presenting identity {who}"),
+            Self::ProxyAgreed { proxy, host } => {
+                write!(f, "the proxy at {proxy} has opened the way to {host}")
+            }
             Self::Connecting { address } => write!(f, "connecting to {address}"),
             Self::Connected { address, local } => write!(f, "connected to {address} from {local}"),
             Self::ConnectFailed { address, error } => {

@@ -88,6 +88,10 @@ impl Event<'_> {
                     field("server-name", Text(name));
                 }
             }
+            Self::ProxyAgreed { proxy, host } => {
+                field("proxy", Text(proxy));
+                field("target", Text(host));
+            }
             Self::Connecting { address } => field("target", Text(address)),
             Self::Connected { address, local } => {
                 field("target", Text(address));

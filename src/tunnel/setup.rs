@@ -8,8 +8,9 @@ use std::time::Duration;
 use super::policy::{Now, Policies, Warning};
 use crate::config::diagnostic::{Diagnostic, Place, Severity};
 use crate::config::model::{
-    Authentication, Decided, Endpoint, Host, Keepalive, Level, LogId, Mode, NamePattern, Origin,
-    Program, ProxyHeader, PskConfig, ServiceConfig, SocketOption, Source,
+    Authentication, Decided, Endpoint, Host, Keepalive, Level, LogId, Mode, NamePattern,
+    Negotiation, Origin, Program, ProxyHeader, PskConfig, ServiceConfig, SocketOption, Source,
+    Target,
 };
 use crate::net::Dialer;
 use crate::secrets::{Grant, Gravity, Identity, Keys, Problem, SecretSet, escape};
@@ -25,6 +26,10 @@ pub struct Setup {
     pub(super) clocks: Clocks,
     pub(super) reset: Option<bool>,
     pub(super) preface: Option<ProxyHeader>,
+    /// What is spoken around TLS.
+    pub(super) negotiation: Option<Negotiation>,
+    /// Connections go where they were meant to go before they were redirected here.
+    pub(super) to_original: bool,
     /// The service whose clients come here when they send such a name.
     asked_at: Option<(String, NamePattern)>,
     /// Of the TLS side's socket when it is the accepted one; the dialer has it otherwise.
@@ -131,6 +136,7 @@ impl Setup {
                 dialed,
                 config.sockets.upstream.clone(),
             )
+            .from_peer(config.transparent.value.source())
         };
         let policies = Policies::new(config, dialer);
         findings.extend(policies.warnings(&secrets).into_iter().map(warning));
@@ -145,6 +151,8 @@ impl Setup {
                 close: config.timeouts.close.value,
             },
             reset: config.reset.as_ref().map(|reset| reset.value),
+            negotiation: config.negotiation.as_ref().map(|said| said.value.clone()),
+            to_original: matches!(config.target, Target::Original),
             preface: config.preface.as_ref().map(|preface| preface.value),
             asked_at: match &config.source {
                 Source::ServerName { of, pattern } => Some((of.value.clone(), pattern.clone())),
@@ -264,8 +272,17 @@ fn tls_end(
             let Some(secrets) = secrets else {
                 return Ok(None);
             };
+            let behind = match config.negotiation.as_ref().map(|said| &said.value) {
+                Some(Negotiation::Connect(connect)) => Some(connect.name()),
+                _ => None,
+            };
             let name = match config.tls.server_name.as_ref().map(|name| name.value.as_str()) {
-                None => ServerName::OfTarget,
+                // The proxy is not whom TLS is spoken with.
+                None => match behind {
+                    Some(Some(name)) => ServerName::Fixed(name.to_owned()),
+                    Some(None) => ServerName::None,
+                    None => ServerName::OfTarget,
+                },
                 Some("") => ServerName::None,
                 Some(name) => ServerName::Fixed(name.to_owned()),
             };

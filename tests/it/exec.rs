@@ -339,6 +339,20 @@ fn a_reload_leaves_a_program_that_runs_alone_and_starts_another_in_place_of_one_
     std::fs::write(gate.folder().join("pskgate.toml"), text("two")).unwrap();
     gate.signal(rustix::process::Signal::HUP);
     until("the other program", PATIENCE, || (runs() == "one\ntwo\n").then_some(()));
+    // stunnel starts a second one beside the first.
+    let folder = Gate::new().file("script.sh", "echo run >> $0.runs; cat");
+    let shown = folder.folder().display();
+    let sections = format!(
+        "client = yes\n[ec]\nconnect = {}\nexec = /bin/sh\nexecArgs = sh {shown}/script.sh",
+        server.address("tls")
+    );
+    let stunnel = Stunnel::server_with(free_port(), &sections);
+    stunnel.wait_for("TLS connected", PATIENCE);
+    stunnel.signal(rustix::process::Signal::HUP);
+    until("stunnel's second run", PATIENCE, || {
+        let runs = std::fs::read_to_string(folder.folder().join("script.sh.runs")).ok()?;
+        (runs == "run\nrun\n").then_some(())
+    });
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! `UPDATE_EXPECTED=1` writes it; read the difference before it is committed.
 
-use pskgate::config::manual::stunnel_options;
+use pskgate::config::manual::{stunnel_options, tests_named};
 use pskgate::config::options::TABLE;
 
 use crate::differential::corpus;
@@ -49,6 +49,13 @@ fn the_manual_of_stunnel_s_options_is_what_the_code_does() {
         std::fs::write(&path, &made).unwrap();
     } else {
         assert!(made == written, "docs/stunnel.md is not up to date: UPDATE_EXPECTED=1 writes it");
+    }
+    let tests = tests_named();
+    assert!(tests.len() >= 10);
+    for test in tests {
+        let (file, name) = test.split_once("::").unwrap();
+        let text = std::fs::read_to_string(root().join(format!("tests/it/{file}.rs"))).unwrap();
+        assert!(text.contains(&format!("#[test]\nfn {name}()")), "there is no test {test}");
     }
     let mut rows = 0;
     for name in TABLE.iter().flat_map(|row| row.stunnel) {

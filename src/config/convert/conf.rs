@@ -68,6 +68,7 @@ impl Writer<'_> {
     fn option(&mut self, opt: Opt, text: &str) {
         let name = match opt {
             Opt::ServiceLogLevel => stunnel_name(Opt::LogLevel.row()),
+            Opt::Negotiation => stunnel_name(Opt::Protocol.row()),
             Opt::SocketUser => stunnel_name(Opt::Setuid.row()),
             Opt::SocketGroup => stunnel_name(Opt::Setgid.row()),
             _ => stunnel_name(opt.row()),
@@ -400,7 +401,7 @@ impl Writer<'_> {
     fn one(&mut self, opt: Opt, said: &Spanned<Value>) {
         let row = opt.row();
         let named = match opt {
-            Opt::ServiceLogLevel | Opt::SocketUser | Opt::SocketGroup => true,
+            Opt::ServiceLogLevel | Opt::Negotiation | Opt::SocketUser | Opt::SocketGroup => true,
             _ => !row.stunnel.is_empty(),
         };
         if !named {

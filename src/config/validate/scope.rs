@@ -82,6 +82,15 @@ impl<'a> Scope<'a> {
         self.own.last(opt).or_else(|| self.defaults.and_then(|d| d.last(opt)))
     }
 
+    /// Which of two options was said last, where one takes the other's place.
+    pub(super) fn latest(&self, one: Opt, other: Opt) -> Option<Opt> {
+        let last = |values: &Values| {
+            let both = values.statements().map(|(statement, _)| statement.opt);
+            both.filter(|opt| *opt == one || *opt == other).last()
+        };
+        last(self.own).or_else(|| self.defaults.and_then(last))
+    }
+
     /// A list. In a stunnel.conf the lines of a section come after the global ones; in a native file
     /// they replace them.
     pub(super) fn all(&self, opt: Opt) -> Vec<&'a Spanned<Value>> {

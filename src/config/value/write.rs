@@ -4,9 +4,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::{
-    FACILITIES, FAILOVERS, FORMATS, HASHES, LEVELS, LOG_IDS, LOG_MODES, MODES, PREFACES,
-    STUNNEL_FAILOVERS, STUNNEL_LEVELS, STUNNEL_MODES, STUNNEL_PREFACES, STUNNEL_VERSIONS, VERSIONS,
-    WHEN_FULL, YES_NO, read, read_bytes,
+    FACILITIES, FAILOVERS, FORMATS, HASHES, LEVELS, LOG_IDS, LOG_MODES, MODES, NEGOTIATIONS,
+    PREFACES, STUNNEL_FAILOVERS, STUNNEL_LEVELS, STUNNEL_MODES, STUNNEL_PREFACES, STUNNEL_VERSIONS,
+    TRANSPARENCIES, VERSIONS, WHEN_FULL, YES_NO, read, read_bytes,
 };
 use crate::config::draft::{Side, Value};
 use crate::config::endpoint::{Endpoint, Host};
@@ -72,6 +72,9 @@ fn native_text(kind: Kind, value: &Value) -> Option<String> {
         Value::Variable(variable) => Some(variable_text(variable)),
         Value::Retry(pause) => pause.map(with_unit),
         Value::LogId(id) => word(LOG_IDS, id),
+        Value::Negotiation(spoken) => word(NEGOTIATIONS, spoken),
+        Value::Password(password) => named(password.expose()),
+        Value::Transparent(whose) => word(TRANSPARENCIES, whose),
         Value::Foreground(_) => None,
     }
 }
@@ -111,6 +114,9 @@ pub(in crate::config) fn stunnel(kind: Kind, value: &Value) -> Option<String> {
         Value::Variable(variable) => Some(variable_text(variable)),
         Value::Retry(None) => named("no"),
         Value::Retry(Some(pause)) => Some(pause.as_millis().to_string()),
+        Value::Negotiation(spoken) => word(NEGOTIATIONS, spoken),
+        Value::Password(password) => named(password.expose()),
+        Value::Transparent(whose) => word(TRANSPARENCIES, whose),
         Value::LogId(id) => word(LOG_IDS, id),
         Value::Hash(_)
         | Value::LogFormat(_)
