@@ -315,11 +315,26 @@ fn is_unprintable(c: char) -> bool {
 /// Every character keeps its length in bytes, so that spans stay true.
 fn presentable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
+    let mut end = None;
     for (n, line) in text.split('\n').enumerate() {
         if n > 0 {
             out.push('\n');
         }
-        let secret = key_in_line(line);
+        // In a list, whatever begins with a letter or a bracket is the next key or table.
+        let is_next = line.trim_start().starts_with(|c: char| c.is_ascii_alphabetic() || c == '[');
+        if end == Some("]") && is_next {
+            end = None;
+        }
+        let secret = match end {
+            Some(mark) => {
+                end = end.filter(|_| !line.trim_end().ends_with(mark));
+                Some(0..line.len())
+            }
+            None => {
+                end = goes_on_until(line);
+                key_in_line(line)
+            }
+        };
         for (at, c) in line.char_indices() {
             let hidden = secret.as_ref().is_some_and(|range| range.contains(&at));
             match (c, c.len_utf8()) {
@@ -363,7 +378,6 @@ fn key_in_line(line: &str) -> Option<Range<usize>> {
     match name.trim().trim_matches(['"', '\'']).to_ascii_lowercase().as_str() {
         // Lists of words with colons between them.
         "ciphers" | "ciphersuites" | "groups" | "curves" | "curve" => None,
-        "protocolpassword" | "protocol-password" => Some(start..line.len()),
         "psk-secrets" | "psksecrets" | "psk-identity" | "pskidentity" => after_colon(line, start),
         _ if bare.starts_with("unix:/") || !looks_like_key_line(bare) => None,
         _ => after_colon(line, start),
@@ -371,8 +385,24 @@ fn key_in_line(line: &str) -> Option<Range<usize>> {
 }
 
 fn is_secret(name: &str) -> bool {
-    let known = |row: &&Row| row.stunnel.iter().any(|known| known.eq_ignore_ascii_case(name));
-    TABLE.iter().find(known).is_some_and(|row| row.opt.is_secret())
+    let name = name.trim_matches(['"', '\'']);
+    let known = |row: &Row| {
+        row.native.is_some_and(|(_, known)| known == name)
+            || row.stunnel.iter().any(|known| known.eq_ignore_ascii_case(name))
+    };
+    TABLE.iter().any(|row| row.opt.is_secret() && known(row))
+}
+
+/// What ends a secret that begins in this line, if it has several.
+fn goes_on_until(line: &str) -> Option<&'static str> {
+    let (name, value) = line.split_once('=')?;
+    let value = value.trim();
+    let text = ["\"\"\"", "'''"].into_iter().find(|mark| value.starts_with(mark));
+    let goes_on = match text {
+        Some(mark) => !value.get(mark.len()..)?.contains(mark),
+        None => value.starts_with('[') && !value.ends_with(']'),
+    };
+    (goes_on && is_secret(name.trim())).then(|| text.unwrap_or("]"))
 }
 
 /// What stands behind the first colon after `start`, if it is long enough for a key.

@@ -208,7 +208,14 @@ impl Opt {
 
     /// Whether its value is nobody's to see, whatever else is told of the file.
     pub fn is_secret(self) -> bool {
-        matches!(self, Self::ProtocolPassword | Self::TicketKeySecret | Self::TicketMacSecret)
+        matches!(
+            self,
+            Self::ProtocolPassword
+                | Self::ProtocolHeader
+                | Self::SetEnv
+                | Self::TicketKeySecret
+                | Self::TicketMacSecret
+        )
     }
 
     /// The name under which an operator of this dialect knows it.
@@ -417,8 +424,8 @@ table! {
         "The name that a client sends in SNI: the host it connects to if unset, none if empty. Of a server, SERVICE:PATTERN: it gets the clients of that service that send such a name, where a leading * stands for any beginning.";
     SslOptions [Service "tls-options"] ["options"] Service List Kind::SslOption, Works, "" "NO_SSLv3",
         "A switch of OpenSSL's, SSL_CTX_set_options(3), without SSL_OP_; with a minus before it, it is turned off.";
-    SslConfig [] ["config"] Service List Raw, Never(&[], "a command can bring back what is off for good, such as tickets and NULL ciphers; what is safe has options of its own: ciphers, ciphersuites, curves, sslVersionMin, sslVersionMax and options"), "" "",
-        "A configuration command of OpenSSL's.";
+    SslConfig [] ["config"] Service List Raw, Works, "" "",
+        "A configuration command of OpenSSL's, NAME:VALUE as in SSL_CONF_cmd(3).";
     Renegotiation [] ["renegotiation"] Service One Bool, Harmless("renegotiation is always off"), "" "yes",
         "Whether a peer may negotiate anew.";
     Compression [] ["compression"] Global One Raw, Never(&[], "what is compressed before it is encrypted can be guessed from its length (RFC 7457, 2.6)"), "" "",
