@@ -133,8 +133,8 @@ impl Writer<'_> {
 
     /// A section's own list, or that of the defaults.
     fn all(&self, own: &Values, opt: Opt) -> Vec<Spanned<Value>> {
-        let own = own.all(opt);
-        if own.is_empty() { self.draft.defaults.all(opt).to_vec() } else { own.to_vec() }
+        let values = if own.mentions(opt) { own } else { &self.draft.defaults };
+        values.all(opt).to_vec()
     }
 
     fn mode(&self, own: &Values) -> Mode {

@@ -92,12 +92,12 @@ impl<'a> Scope<'a> {
     }
 
     /// A list. In a stunnel.conf the lines of a section come after the global ones; in a native file
-    /// they replace them.
+    /// they replace them, also with nothing.
     pub(super) fn all(&self, opt: Opt) -> Vec<&'a Spanned<Value>> {
         let own = self.own.all(opt);
         let defaults = self.defaults.map_or(&[][..], |d| d.all(opt));
         match self.dialect {
-            Dialect::Native if !own.is_empty() => own.iter().collect(),
+            Dialect::Native if self.own.mentions(opt) => own.iter().collect(),
             _ => defaults.iter().chain(own).collect(),
         }
     }

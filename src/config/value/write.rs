@@ -200,6 +200,8 @@ fn native_endpoint(at: &Endpoint) -> String {
 fn stunnel_endpoint(at: &Endpoint) -> String {
     match at {
         Endpoint::Tcp { host: Host::Ip(IpAddr::V6(ip)), port } => format!("{ip}:{port}"),
+        // With a zone, too.
+        Endpoint::Tcp { host: Host::Name(name), port } => format!("{name}:{port}"),
         other => other.to_string(),
     }
 }
