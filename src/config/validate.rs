@@ -20,6 +20,9 @@ use super::options::{Opt, Treatment};
 use super::value;
 use crate::secrets::{IdentityRule, OnDuplicate, OnLoosePermissions, Rules, escape};
 
+/// Why what is said of a proxy has no effect.
+const UNASKED: &str = "no proxy is asked for the way";
+
 mod around;
 mod identities;
 mod places;
@@ -198,7 +201,7 @@ impl Checker<'_> {
         let transparent = self.transparent(&scope);
         let negotiation = self.negotiation(&scope, role);
         let target = self.target(&scope, negotiation.as_ref(), transparent.value, role);
-        self.idle(&scope, source.as_ref(), target.as_ref());
+        self.idle(&scope, source.as_ref(), target.as_ref(), negotiation.as_ref());
         if let (Some(Source::Listeners(accept)), Some(Target::Connect(connect))) =
             (&source, &target)
         {
@@ -208,6 +211,8 @@ impl Checker<'_> {
             Some(Source::Listeners(accept)) => accept.clone(),
             _ => Vec::new(),
         };
+        let identities = self.identities(&service.values, role, &accept);
+        self.led_elsewhere(&scope, role, &identities);
         let preface = self.preface(&scope, role);
         let tls = self.tls(&scope, role);
         let identity = self.identity(&scope, role);
@@ -297,7 +302,7 @@ impl Checker<'_> {
                 Value::OnRevocation(what) => Some(*what),
                 _ => None,
             })?,
-            identities: self.identities(&service.values, role, &accept),
+            identities,
             sockets: self.sockets(&scope, role)?,
             reset: scope.said(Opt::Reset, boolean),
         })
@@ -358,15 +363,28 @@ impl Checker<'_> {
         !elsewhere && said(Opt::Exec) && said(Opt::Connect)
     }
 
-    /// What is said of a program, where there is none, or none that connects, asks for nothing.
-    fn idle(&mut self, scope: &Scope<'_>, source: Option<&Source>, target: Option<&Target>) {
+    /// What is said of a program or a proxy, where there is none, asks for nothing.
+    fn idle(
+        &mut self,
+        scope: &Scope<'_>,
+        source: Option<&Source>,
+        target: Option<&Target>,
+        negotiation: Option<&Decided<Negotiation>>,
+    ) {
         let connects = matches!(source, Some(Source::Program { .. }));
         let program = connects || matches!(target, Some(Target::Exec(_)));
+        // What went wrong about a proxy has been told.
+        let proxy = scope.mentions(Opt::Negotiation)
+            && !matches!(negotiation, Some(Decided { value: Negotiation::Socks, .. }));
         let asks =
             |said: &Spanned<Value>| !matches!(said.value, Value::Retry(None) | Value::Bool(false));
         for (opt, of_use, why) in [
             (Opt::Retry, connects, "nothing is started again but a program in place of accept"),
             (Opt::Pty, program, "there is no program to have a terminal"),
+            (Opt::ProtocolHost, proxy, UNASKED),
+            (Opt::ProtocolUsername, proxy, UNASKED),
+            (Opt::ProtocolPassword, proxy, UNASKED),
+            (Opt::ProtocolHeader, proxy, UNASKED),
         ] {
             let Some(said) = scope.own.last(opt).filter(|said| !of_use && asks(said)) else {
                 continue;

@@ -307,7 +307,11 @@ impl Dialer {
                 Event::Finding { level: Level::Warning, text: &text }.log(caller.scope);
             }
         }
-        if let Some(local) = &self.local {
+        if self.from_peer {
+            // Where the peer was meant to go, its own port would make this connection look like its own.
+            let keeps_port = !matches!(self.target, Target::Original);
+            bind_as(&socket, caller.peer, address, keeps_port)?;
+        } else if let Some(local) = &self.local {
             let same_family = |from: &SocketAddr| from.is_ipv4() == address.is_ipv4();
             match resolve(local, 0, self.limit).await?.into_iter().find(same_family) {
                 Some(from) => socket.bind(&from.into())?,
@@ -317,17 +321,19 @@ impl Dialer {
                 }
             }
         }
-        if self.from_peer {
-            bind_as(&socket, caller.peer, address)?;
-        }
         let stream = TcpSocket::from_std_stream(socket.into()).connect(address).await?;
         Ok(Socket::Tcp(stream))
     }
 }
 
-/// Gives a socket the peer's own address, and its port if that is free.
+/// Gives a socket the peer's own address, and its port where that is to be kept and is free.
 #[cfg(target_os = "linux")]
-fn bind_as(socket: &socket2::Socket, peer: &Peer, to: SocketAddr) -> io::Result<()> {
+fn bind_as(
+    socket: &socket2::Socket,
+    peer: &Peer,
+    to: SocketAddr,
+    keeps_port: bool,
+) -> io::Result<()> {
     let other = |why: &str| io::Error::new(io::ErrorKind::AddrNotAvailable, why.to_owned());
     let Peer::Tcp(from) = peer else {
         return Err(other("the peer has no address to connect from"));
@@ -346,16 +352,18 @@ fn bind_as(socket: &socket2::Socket, peer: &Peer, to: SocketAddr) -> io::Result<
         SocketAddr::V6(_) => socket.set_ip_transparent_v6(true),
     }
     .map_err(rights)?;
+    let any_port = SocketAddr::new(from.ip(), 0).into();
+    if !keeps_port {
+        return socket.bind(&any_port);
+    }
     match socket.bind(&from.into()) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            socket.bind(&SocketAddr::new(from.ip(), 0).into())
-        }
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => socket.bind(&any_port),
         done => done,
     }
 }
 
 #[cfg(not(target_os = "linux"))]
-fn bind_as(_: &socket2::Socket, _: &Peer, _: SocketAddr) -> io::Result<()> {
+fn bind_as(_: &socket2::Socket, _: &Peer, _: SocketAddr, _: bool) -> io::Result<()> {
     let text = "connections from another's address are made on Linux alone";
     Err(io::Error::new(io::ErrorKind::Unsupported, text))
 }

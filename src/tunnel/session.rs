@@ -230,6 +230,7 @@ impl Session {
                         self.service.revoked(&grant, ip).await;
                     }
                 };
+                let mut answered = false;
                 let reached = tokio::select! {
                     biased;
                     () = gone => {
@@ -240,10 +241,13 @@ impl Session {
                         self.left_early(&End::Cut(Cut::Ordered(order)));
                         None
                     }
-                    reached = self.route(setup, &known, &mut stream) => reached,
+                    reached = self.route(setup, &known, &mut stream) => {
+                        answered = matches!(setup.negotiation, Some(Negotiation::Socks));
+                        reached
+                    }
                 };
                 let Some(reached) = reached else {
-                    if matches!(setup.negotiation, Some(Negotiation::Socks)) {
+                    if answered {
                         // It was told why, and may still have to read it.
                         let _ = timeout(ALERT, stream.shutdown()).await;
                         if let Some(socket) = stream.into_socket() {

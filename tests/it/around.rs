@@ -453,3 +453,30 @@ fn a_backend_sees_the_peer_s_own_address() {
         assert_eq!(&line, b"who am I?");
     }
 }
+
+/// The packet filter sends a connection here, and its backend, on this host too, sees nothing of that.
+#[test]
+fn a_redirected_connection_goes_where_it_was_meant_to_go_from_its_own_address() {
+    for (whose, seen) in [("both", 1), ("destination", 0)] {
+        let cable = Cable::new();
+        let [here, there] = &cable.hosts;
+        redirect(here);
+        keep_answers(here);
+        let backend = on(here, || TcpListener::bind((ADDRESSES[0], 8080)).unwrap());
+        let gate = pskgate_on(here, &format!("[s]\naccept = 4444\ntransparent = {whose}\n"));
+        let toml = client_toml(format!("{}:8080", ADDRESSES[0]), "")
+            .replace("127.0.0.1:0", "unix:door.sock");
+        let client = Gate::new().toml(&toml).on(there).start();
+        let mut door = UnixStream::connect(client.folder().join("door.sock")).unwrap();
+        door.set_read_timeout(Some(PATIENCE)).unwrap();
+        door.write_all(b"who am I?").unwrap();
+        gate.wait_logged("connected remote server");
+        let (mut stream, from) = backend.accept().unwrap();
+        let mut line = [0; 9];
+        stream.read_exact(&mut line).unwrap();
+        stream.write_all(&line).unwrap();
+        door.read_exact(&mut line).unwrap();
+        assert_eq!(&line, b"who am I?");
+        assert_eq!(from.ip().to_string(), ADDRESSES[seen], "{whose}");
+    }
+}

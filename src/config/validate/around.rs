@@ -42,6 +42,21 @@ impl Checker<'_> {
         socks.or_else(|| original.map(|said| (Opt::Transparent, said)))
     }
 
+    /// An identity has no backend of its own where its peer, or the packet filter, says where to go.
+    pub(super) fn led_elsewhere(
+        &mut self,
+        scope: &Scope<'_>,
+        mode: Option<Mode>,
+        identities: &[IdentityConfig],
+    ) {
+        let Some((opt, _)) = self.is_told(scope, mode) else { return };
+        for target in identities.iter().filter_map(|one| one.connect.first()) {
+            let message = format!("`{}` says already where connections go", opt.name(self.dialect));
+            let found = Diagnostic::error("two-of-a-kind", message).at(target.place().cloned());
+            self.report.push(found.help("remove connect from the identity"));
+        }
+    }
+
     /// In a stunnel.conf a later `protocol` takes an earlier one's place.
     fn is_latest_protocol(&self, scope: &Scope<'_>) -> bool {
         self.native() || scope.latest(Opt::Protocol, Opt::Negotiation) == Some(Opt::Negotiation)

@@ -485,7 +485,8 @@ fn what_asks_for_nothing_is_noticed_and_what_asks_for_something_is_refused() {
         ("checkHost = x", false),
         ("compression = zlib", false),
         ("ident = x", false),
-        ("config = Options:-SessionTicket", false),
+        ("config = VerifyMode:Peer", false),
+        ("config = SignatureAlgorithms:RSA+SHA256", true),
         ("protocolAuthentication = basic", true),
         ("protocolAuthentication = NTLM", false),
         ("protocolDomain = x", true),
@@ -619,4 +620,31 @@ fn a_target_may_be_what_the_peer_says_or_where_it_was_meant_to_go() {
                 psk-secrets = \"k\"\n";
     assert!(matches!(good(both, "x.toml").0.services[0].target, Target::Asked));
     assert_eq!(codes(&format!("{both}connect = 2\n"), "x.toml"), ["two-of-a-kind"]);
+    let own = "[services.s.identities.a]\nconnect = 3\n";
+    assert_eq!(codes(&format!("{both}{own}"), "x.toml"), ["two-of-a-kind"]);
+}
+
+#[test]
+fn what_is_said_of_a_proxy_is_noticed_where_none_is_asked() {
+    let lines = "protocolHost = a:1\nprotocolUsername = u\nprotocolPassword = p\n\
+                 protocolHeader = A: b\n";
+    for (more, count) in [("", 4), ("protocol = proxy\n", 4), ("protocol = socks\n", 4)] {
+        let text = format!("[s]\naccept = 127.0.0.1:1\nPSKsecrets = k\n{more}{lines}");
+        let text = if more.contains("socks") { text } else { text + "connect = 2\n" };
+        let (_, found) = good(&text, "x.conf");
+        assert_eq!(found.len(), count, "{found:?}");
+        assert!(found.iter().all(|code| *code == "without-effect"), "{found:?}");
+    }
+}
+
+#[test]
+fn an_empty_list_of_socket_options_unsays_the_defaults() {
+    let sockets = |more: &str| {
+        let text = format!(
+            "[defaults]\nsocket = [\"upstream:SO_SNDBUF=70000\"]\n[services.s]\nmode = \"client\"\n\
+             accept = \"127.0.0.1:1\"\nconnect = 2\npsk-secrets = \"k\"\n{more}"
+        );
+        good(&text, "x.toml").0.services[0].sockets.upstream.len()
+    };
+    assert_eq!((sockets(""), sockets("socket = []\n")), (1, 0));
 }

@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// What a peer says, what that comes to, and what it is answered.
+type Case<'a> = (&'a [&'a [u8]], &'a str, &'a [u8]);
+
 /// What a request comes to, and what the peer was answered: first what is sent at once, then the rest.
 fn asked(parts: &[&[u8]]) -> (io::Result<Request>, Vec<u8>) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -30,7 +33,7 @@ fn shown(parts: &[&[u8]]) -> (String, Vec<u8>) {
 #[test]
 fn every_version_is_read_and_answered_in_its_own_form() {
     let four = [4, 1, 0x1f, 0x90, 192, 0, 2, 7];
-    let cases: [(&[&[u8]], &str, &[u8]); 6] = [
+    let cases: [Case<'_>; 6] = [
         (&[&four, b"user\0"], "192.0.2.7:8080", &[0, 0x5a, 0x1f, 0x90, 192, 0, 2, 7]),
         (
             &[&[4, 1, 0, 80, 0, 0, 0, 9], b"\0plc.example\0"],
@@ -66,7 +69,7 @@ fn every_version_is_read_and_answered_in_its_own_form() {
 #[test]
 fn what_is_no_request_for_a_connection_is_refused_and_where_it_can_be_in_its_own_words() {
     let long = [&[4, 1, 0, 80, 1, 2, 3, 4][..], &[b'u'; 300]].concat();
-    let cases: [(&[&[u8]], &str, &[u8]); 9] = [
+    let cases: [Case<'_>; 9] = [
         (&[&[4, 2, 0, 80, 1, 2, 3, 4, 0]], "another SOCKS command", &[0, 0x5b, 0, 80, 1, 2, 3, 4]),
         (&[&[5, 1, 0], &[5, 2, 0, 1, 1, 2, 3, 4, 0, 80]], "another SOCKS command", &[5, 0, 5, 7]),
         (&[&[5, 1, 0], &[5, 3, 0, 1, 1, 2, 3, 4, 0, 80]], "another SOCKS command", &[5, 0, 5, 7]),
