@@ -27,7 +27,11 @@ pub(super) struct Wrong {
 }
 
 impl Wrong {
-    fn new(code: &'static str, message: impl Into<String>, help: impl Into<String>) -> Self {
+    pub(super) fn new(
+        code: &'static str,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) -> Self {
         Self { code, message: message.into(), help: help.into() }
     }
 }
