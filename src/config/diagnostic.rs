@@ -315,11 +315,26 @@ fn is_unprintable(c: char) -> bool {
 /// Every character keeps its length in bytes, so that spans stay true.
 fn presentable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
+    let mut end = None;
     for (n, line) in text.split('\n').enumerate() {
         if n > 0 {
             out.push('\n');
         }
-        let secret = key_in_line(line);
+        // In a list, whatever begins with a letter or a bracket is the next key or table.
+        let is_next = line.trim_start().starts_with(|c: char| c.is_ascii_alphabetic() || c == '[');
+        if end == Some("]") && is_next {
+            end = None;
+        }
+        let secret = match end {
+            Some(mark) => {
+                end = end.filter(|_| !line.trim_end().ends_with(mark));
+                Some(0..line.len())
+            }
+            None => {
+                end = goes_on_until(line);
+                key_in_line(line)
+            }
+        };
         for (at, c) in line.char_indices() {
             let hidden = secret.as_ref().is_some_and(|range| range.contains(&at));
             match (c, c.len_utf8()) {
@@ -360,6 +375,17 @@ fn secret_value(line: &str) -> Option<Range<usize>> {
         Some(after + lower.get(after..)?.find('=')? + 1)
     });
     values.min().map(|start| start..line.len())
+}
+
+/// What ends a secret that begins in this line, if it has several.
+fn goes_on_until(line: &str) -> Option<&'static str> {
+    let value = line.get(secret_value(line)?)?.trim();
+    let text = ["\"\"\"", "'''"].into_iter().find(|mark| value.starts_with(mark));
+    let goes_on = match text {
+        Some(mark) => !value.get(mark.len()..)?.contains(mark),
+        None => value.starts_with('[') && !value.ends_with(']'),
+    };
+    goes_on.then(|| text.unwrap_or("]"))
 }
 
 /// An equals sign makes a line an option, unless it can only be base64's padding.

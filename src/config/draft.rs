@@ -8,11 +8,11 @@ use std::time::Duration;
 use super::diagnostic::Place;
 use super::endpoint::{Endpoint, Host};
 use super::model::{
-    Dialect, Failover, Foreground, IpRange, Keepalive, Level, LogFormat, Mode, OnRevocation,
-    ProxyHeader, PskHash, SocketOption, TlsVersion, WhenFull,
+    Dialect, Failover, Foreground, IpRange, Keepalive, Level, LogFormat, LogId, Mode, OnRevocation,
+    ProxyHeader, PskHash, SocketOption, Spoken, TlsVersion, Transparent, Variable, WhenFull,
 };
 use super::options::Opt;
-use crate::secrets::TicketKey;
+use crate::secrets::{Password, TicketKey};
 
 /// A value and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,6 +87,18 @@ pub enum Value {
     Moment(jiff::Timestamp),
     /// A key for session tickets.
     TicketKey(TicketKey),
+    /// A variable of the environment.
+    Variable(Variable),
+    /// A pause, or none and no second time.
+    Retry(Option<Duration>),
+    /// What tells connections apart.
+    LogId(LogId),
+    /// What is spoken around TLS.
+    Negotiation(Spoken),
+    /// A password.
+    Password(Password),
+    /// Whose addresses are kept.
+    Transparent(Transparent),
 }
 
 /// A value in the order of the file, with the comments and empty lines above it: for who writes the

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use super::diagnostic::{Place, escape};
 use super::model::{
-    Authentication, Config, Decided, Dialect, Endpoint, Host, IdentityConfig, Listen, Mode,
-    OnRevocation, Origin, ServiceConfig, Source, Target, TlsVersion,
+    Authentication, Config, Decided, Dialect, Endpoint, Host, HttpConnect, IdentityConfig, Listen,
+    Mode, Negotiation, OnRevocation, Origin, Program, ServiceConfig, Source, Spoken, Target,
+    TlsVersion, Variable,
 };
 use super::options::Opt;
 use super::value;
@@ -140,7 +141,13 @@ impl Page<'_> {
     fn sandbox(&mut self) {
         let said = &self.config.process.sandbox;
         let name = Opt::Sandbox.name(self.dialect());
-        let program = self.config.services.iter().find_map(ServiceConfig::program);
+        let services = &self.config.services;
+        let program = services.iter().find_map(ServiceConfig::program);
+        let whose = services.iter().map(|service| &service.transparent);
+        if let Some(whose) = whose.clone().find(|whose| said.value && whose.value.source()) {
+            let who = format!("because of transparent, {}", self.who(&whose.origin));
+            return self.line(name, self.yes(false), &who);
+        }
         match program.filter(|_| said.value) {
             Some(program) => {
                 let who = format!("because of exec, {}", self.who(&program.path.origin));
@@ -193,13 +200,19 @@ impl Page<'_> {
                     Host::Name(name) => name.clone(),
                 });
             }
-            Target::Exec(program) => {
-                self.show(Opt::Exec, &program.path, program.path.value.display());
-                let who = self.who(&program.path.origin);
-                let arguments = program.arguments.join(" ");
-                self.line(Opt::ExecArgs.name(self.dialect()), arguments, &who);
-            }
+            Target::Exec(program) => self.program(program),
+            Target::Asked => self.line(
+                Opt::Connect.name(self.dialect()),
+                "(what each peer asks for)",
+                "because of socks",
+            ),
+            Target::Original => self.line(
+                Opt::Connect.name(self.dialect()),
+                "(where each connection was meant to go)",
+                "because of transparent",
+            ),
         }
+        self.around(service);
         if let Some(preface) = &service.preface {
             let word = self.word(value::PREFACES, value::STUNNEL_PREFACES, &preface.value);
             self.show(Opt::Protocol, preface, word);
@@ -210,6 +223,8 @@ impl Page<'_> {
             let text = level(self, &said.value);
             self.show(Opt::ServiceLogLevel, said, text);
         }
+        let id = self.word(value::LOG_IDS, value::LOG_IDS, &service.log_id.value);
+        self.show(Opt::LogId, &service.log_id, id);
         self.keys(service);
         self.tls(service);
         self.clocks(service);
@@ -242,6 +257,47 @@ impl Page<'_> {
         }
     }
 
+    fn around(&mut self, service: &ServiceConfig) {
+        let whose =
+            self.word(value::TRANSPARENCIES, value::TRANSPARENCIES, &service.transparent.value);
+        self.show(Opt::Transparent, &service.transparent, whose);
+        let Some(said) = &service.negotiation else { return };
+        let (spoken, connect) = match &said.value {
+            Negotiation::Socks => (Spoken::Socks, None),
+            Negotiation::Connect(connect) => (Spoken::Connect, Some(connect)),
+        };
+        let word = self.word(value::NEGOTIATIONS, value::NEGOTIATIONS, &spoken);
+        let opt = match self.dialect() {
+            Dialect::Native => Opt::Negotiation,
+            Dialect::Stunnel => Opt::Protocol,
+        };
+        self.show(opt, said, word);
+        let Some(HttpConnect { host, credentials, headers }) = connect else { return };
+        let who = "in the file";
+        self.line(Opt::ProtocolHost.name(self.dialect()), host, who);
+        if let Some((user, _)) = credentials {
+            self.line(Opt::ProtocolUsername.name(self.dialect()), user, who);
+            self.line(Opt::ProtocolPassword.name(self.dialect()), "...", who);
+        }
+        for header in headers {
+            let name = header.split(':').next().unwrap_or_default();
+            self.line(Opt::ProtocolHeader.name(self.dialect()), format_args!("{name}: ..."), who);
+        }
+    }
+
+    fn program(&mut self, program: &Program) {
+        self.show(Opt::Exec, &program.path, program.path.value.display());
+        let who = self.who(&program.path.origin);
+        let arguments = program.arguments.join(" ");
+        self.line(Opt::ExecArgs.name(self.dialect()), arguments, &who);
+        self.show(Opt::Pty, &program.pty, self.yes(program.pty.value));
+        for Variable { name, value } in &program.environment {
+            // A value may be a password.
+            let shown = if value.is_some() { format!("{name}=...") } else { format!("{name}=") };
+            self.line(Opt::SetEnv.name(self.dialect()), shown, "in the file");
+        }
+    }
+
     fn source(&mut self, service: &ServiceConfig) {
         match &service.source {
             Source::Listeners(listens) => {
@@ -258,6 +314,15 @@ impl Page<'_> {
                     self.maybe(user, service.owner.user.as_ref(), own, Clone::clone);
                     self.maybe(group, service.owner.group.as_ref(), own, Clone::clone);
                 }
+            }
+            Source::Program { program, retry } => {
+                self.program(program);
+                let pause = match (retry.value, self.dialect()) {
+                    (None, _) => self.yes(false).into(),
+                    (Some(pause), Dialect::Stunnel) => pause.as_millis().to_string(),
+                    (Some(pause), Dialect::Native) => self.time(pause),
+                };
+                self.show(Opt::Retry, retry, pause);
             }
             Source::Stdio => {
                 self.line(Opt::Accept.name(self.dialect()), "(standard input and output)", "inetd");

@@ -58,6 +58,7 @@ impl Opt {
             | O::OcspRequire
             | O::OcspTimeout => Class::Certificates,
             O::Protocol
+            | O::Negotiation
             | O::ProtocolAuthentication
             | O::ProtocolDomain
             | O::ProtocolHeader
@@ -154,11 +155,35 @@ impl Opt {
             Opt::TicketKeySecret | Opt::TicketMacSecret => {
                 "The keys of each service are derived from both: AES-256 and HMAC-SHA256, whatever their length. A client ignores them with a notice."
             }
-            Opt::Protocol => "`proxy` (version 1) in a server works; the others are refused.",
+            Opt::Protocol => {
+                "`proxy` (version 1) in a server, `connect` in a client and `socks` in both work (the last two are `protocol` in a native file); the others are refused. A `socks` server answers when the target has, where stunnel does before it tries, and lets nobody ask for this machine's loopback in any spelling."
+            }
+            Opt::ProtocolPassword => "Neither logged nor shown; stunnel logs it at level 7.",
+            Opt::ProtocolHost => {
+                "Without it nothing starts, where stunnel fails at each connection."
+            }
+            Opt::Transparent => {
+                "`source` takes root or CAP_NET_ADMIN for as long as it runs, so there is no sandbox then."
+            }
             Opt::SslOptions => {
                 "What would weaken something, or is always so, is noticed and left alone."
             }
-            Opt::Exec => "No descriptor of ours goes to the program.",
+            Opt::Exec => {
+                "No descriptor of ours goes to the program, and `PSKGATE_IDENTITY` tells it whose key was proven."
+            }
+            Opt::SetEnv => {
+                "For programs alone: stunnel sets it for itself too. Its value is never shown."
+            }
+            Opt::Retry => {
+                "Up to a quarter longer, by chance, so that many ends do not come back at once. A program that still runs when its connection has ended is not started a second time by a reload."
+            }
+            Opt::Pty => {
+                "The terminal is the program's own: it has job control, hears of a hangup when the connection ends, and the end of the peer's data is an end of input."
+            }
+            Opt::SslConfig => {
+                "CipherString, Ciphersuites, MinProtocol, MaxProtocol, Protocol and Options are read as the options that say the same, and have the last word as there. Groups are noticed, as `curves` sets its own behind them, there too; so are signature algorithms and parameters for Diffie-Hellman. Every other command is refused."
+            }
+            Opt::LogId => "JSON lines have it as `id`, beside the number of the session.",
             Opt::Cert | Opt::Key => {
                 "Beside PSKsecrets it is noticed and not read: no certificate is shown, and the key is asked for all the same."
             }
@@ -200,7 +225,14 @@ fn names(row: &Row) -> String {
     format!("{}{global}", names.join(", "))
 }
 
-/// How it compares where both programs were run side by side, and the test that does so.
+/// Both programs get every file of the corpus.
+const CORPUS: &str =
+    "differential::stunnel_and_pskgate_make_the_same_of_every_file_but_for_what_is_listed";
+/// Both programs get a peer under every option that decides what is negotiated.
+const NEGOTIATED: &str =
+    "options::what_is_negotiated_under_each_tls_option_is_what_stunnel_negotiates";
+
+/// How an option compares with stunnel's, and the test that shows it.
 fn compared(opt: Opt) -> Option<(&'static str, &'static str)> {
     Some(match opt {
         Opt::SessionResume => (
@@ -216,6 +248,88 @@ fn compared(opt: Opt) -> Option<(&'static str, &'static str)> {
         Opt::TicketKeySecret | Opt::TicketMacSecret => {
             ("better", "safer::who_was_removed_from_the_key_file_does_not_come_back_with_a_ticket")
         }
+        Opt::Accept | Opt::Mode | Opt::Include | Opt::PskIdentity => ("same", CORPUS),
+        Opt::Ciphers
+        | Opt::Ciphersuites
+        | Opt::Groups
+        | Opt::SecurityLevel
+        | Opt::SslConfig
+        | Opt::SslOptions
+        | Opt::TlsVersion
+        | Opt::TlsMin
+        | Opt::TlsMax => ("same", NEGOTIATED),
+        Opt::Connect | Opt::Delay => {
+            ("better", "options::a_name_is_looked_up_at_each_connection_as_by_stunnel_with_delay")
+        }
+        Opt::LogLevel => ("same", "options::a_section_s_debug_is_its_own"),
+        Opt::Failover => {
+            ("same", "options::failover_prefers_the_first_or_takes_turns_as_in_stunnel")
+        }
+        Opt::Foreground => {
+            ("same", "daemon::foreground_logs_to_standard_error_too_and_quiet_does_not")
+        }
+        Opt::LogMode => {
+            ("same", "daemon::a_restart_appends_to_the_log_and_overwrite_begins_it_anew")
+        }
+        Opt::LogOutput => ("better", "daemon::no_line_is_lost_when_the_log_is_rotated"),
+        Opt::Syslog | Opt::ServiceName => {
+            ("same", "daemon::syslog_gets_the_lines_with_facility_level_and_name")
+        }
+        Opt::Pid => ("same", "dropin::debians_init_script_starts_hangs_up_rotates_and_stops_it"),
+        Opt::Setuid | Opt::Setgid => {
+            ("better", "daemon::after_the_drop_there_are_no_groups_and_no_way_back_to_root")
+        }
+        Opt::Chroot => ("same", "daemon::in_a_chroot_it_logs_reloads_and_cleans_up_inside"),
+        Opt::PskSecrets => (
+            "better",
+            "revocation::stunnel_and_openssl_lose_what_they_had_and_an_ide_at_work_does_not_notice",
+        ),
+        Opt::Reset => ("better", "safer::a_backend_that_dies_with_a_reset_is_not_an_orderly_end"),
+        Opt::ServerName => (
+            "better",
+            "sni::the_primary_s_identities_open_the_secondary_s_backend_in_stunnel_and_not_here",
+        ),
+        Opt::Socket => ("same", "options::every_socket_option_is_set_on_every_side"),
+        Opt::HandshakeTimeout => (
+            "better",
+            "hostile::a_peer_that_drips_its_hello_is_cut_at_the_handshake_timeout_all_the_same",
+        ),
+        Opt::CloseTimeout => {
+            ("better", "safer::half_an_answer_that_the_close_timeout_cut_off_does_not_look_whole")
+        }
+        Opt::ConnectTimeout => {
+            ("same", "relay::the_connect_timeout_gives_up_a_target_that_does_not_answer")
+        }
+        Opt::IdleTimeout => ("same", "relay::the_idle_timeout_cuts_a_silent_session_at_either_end"),
+        Opt::Local => ("same", "options::local_is_where_connections_come_from"),
+        Opt::Exec => {
+            ("same", "exec::a_program_that_connects_is_carried_and_started_again_as_by_stunnel")
+        }
+        Opt::ExecArgs => {
+            ("same", "exec::a_program_is_told_who_is_there_as_by_stunnel_and_the_identity_besides")
+        }
+        Opt::Retry => (
+            "better",
+            "exec::a_reload_leaves_a_program_that_runs_alone_and_starts_another_in_place_of_one_that_changed",
+        ),
+        Opt::Pty => ("better", "exec::a_program_with_a_terminal_has_one_of_its_own"),
+        Opt::SetEnv => (
+            "same",
+            "exec::set_variables_are_in_a_program_s_environment_and_their_values_nowhere_else",
+        ),
+        Opt::LogId => {
+            ("same", "options::a_line_has_the_word_for_its_connection_that_log_id_asks_for")
+        }
+        Opt::Transparent => ("same", "around::a_backend_sees_the_peer_s_own_address"),
+        Opt::Protocol => {
+            ("better", "around::a_server_connects_where_its_peer_asks_and_answers_as_stunnel_does")
+        }
+        Opt::ProtocolHost | Opt::ProtocolUsername | Opt::ProtocolHeader => {
+            ("same", "around::a_client_asks_a_proxy_for_the_way_as_stunnel_does")
+        }
+        Opt::ProtocolPassword => {
+            ("better", "around::a_client_asks_a_proxy_for_the_way_as_stunnel_does")
+        }
         _ => return None,
     })
 }
@@ -226,8 +340,12 @@ pub fn tests_named() -> Vec<&'static str> {
 }
 
 fn treatment(opt: Opt, treatment: Treatment) -> String {
+    let does = match treatment {
+        Treatment::Harmless(why) => format!("noticed: {why}"),
+        _ => "works".into(),
+    };
     if let Some((verdict, test)) = compared(opt) {
-        return format!("works, {verdict}: `{test}`");
+        return format!("{does}, {verdict}: `{test}`");
     }
     let but = |fine: &[&str]| {
         let fine: Vec<String> =

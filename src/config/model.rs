@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::diagnostic::Place;
 pub use super::endpoint::{Endpoint, Host};
-use crate::secrets::{Rules, TicketKey};
+use crate::secrets::{Password, Rules, TicketKey};
 
 /// Which language a file was written in. Only defaults and severities differ; what runs is the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -181,6 +181,20 @@ pub enum Level {
     Debug = 7,
 }
 
+/// What tells the log lines of one connection from another's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LogId {
+    /// Its number since the start of the program.
+    #[default]
+    Sequential,
+    /// A text that no other connection has, of this program or another.
+    Unique,
+    /// The number of the thread that writes the line.
+    Thread,
+    /// The number of the process.
+    Process,
+}
+
 /// How a log line is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
@@ -239,6 +253,13 @@ pub enum Source {
     Listeners(Vec<Listen>),
     /// One connection, which standard input and output are already (inetd).
     Stdio,
+    /// One connection at a time, which a program that is started for it has with us.
+    Program {
+        /// The program.
+        program: Program,
+        /// After which pause it is started again when a connection has ended; none is never.
+        retry: Decided<Option<Duration>>,
+    },
     /// From those clients of another server service that send such a name in SNI.
     ServerName {
         /// The service that they connect to.
@@ -285,6 +306,10 @@ pub enum Target {
     Connect(Vec<Decided<Endpoint>>),
     /// To a program, started for each of them.
     Exec(Program),
+    /// To wherever the peer asks for, by SOCKS.
+    Asked,
+    /// To wherever each was meant to go before it was redirected here.
+    Original,
 }
 
 /// A program that serves one connection on its standard input and output.
@@ -297,6 +322,99 @@ pub struct Program {
     /// Whether its standard error goes to the peer too, as it does with stunnel unless that logs to
     /// its own standard error.
     pub errors_to_peer: bool,
+    /// Whether it has a terminal of its own in place of a socket.
+    pub pty: Decided<bool>,
+    /// What its environment has besides ours, or has not.
+    pub environment: Vec<Variable>,
+}
+
+impl Program {
+    /// Whether the same would be started, wherever it was written.
+    pub fn is_like(&self, other: &Self) -> bool {
+        let all = |program: &Self| {
+            let Self { path, arguments, errors_to_peer, pty, environment } = program.clone();
+            (path.value, arguments, errors_to_peer, pty.value, environment)
+        };
+        all(self) == all(other)
+    }
+}
+
+/// A variable of the environment. Its value is not printed: it may be a password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Variable {
+    /// Its name.
+    pub name: String,
+    /// Its value; none, and it is not there.
+    pub value: Option<String>,
+}
+
+impl std::fmt::Debug for Variable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Variable({})", self.name)
+    }
+}
+
+/// What is spoken around TLS, by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spoken {
+    /// An HTTP proxy is asked for the way.
+    Connect,
+    /// A server is told where to connect.
+    Socks,
+}
+
+/// What is spoken around TLS.
+#[derive(Debug, Clone)]
+pub enum Negotiation {
+    /// A client asks an HTTP proxy for the way to its server.
+    Connect(HttpConnect),
+    /// A server is told by its peer where to connect, and a client tells its server.
+    Socks,
+}
+
+/// What an HTTP proxy is asked for.
+#[derive(Debug, Clone)]
+pub struct HttpConnect {
+    /// The server, HOST:PORT.
+    pub host: String,
+    /// Who asks: a name and a password.
+    pub credentials: Option<(String, Password)>,
+    /// More headers, each a line.
+    pub headers: Vec<String>,
+}
+
+impl HttpConnect {
+    /// The server's name, where it has one.
+    pub fn name(&self) -> Option<&str> {
+        let host = self.host.rsplit_once(':').map_or(self.host.as_str(), |(host, _)| host);
+        let is_address = host.starts_with('[') || host.parse::<std::net::IpAddr>().is_ok();
+        (!is_address && !host.is_empty()).then_some(host)
+    }
+}
+
+/// Whose addresses are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transparent {
+    /// Nobody's.
+    None,
+    /// Connections are made from the peer's address.
+    Source,
+    /// Connections are made to where the peer's was meant to go.
+    Destination,
+    /// From the one and to the other.
+    Both,
+}
+
+impl Transparent {
+    /// Whether the peer's address is kept.
+    pub fn source(self) -> bool {
+        matches!(self, Self::Source | Self::Both)
+    }
+
+    /// Whether it goes where it was meant to go.
+    pub fn destination(self) -> bool {
+        matches!(self, Self::Destination | Self::Both)
+    }
 }
 
 /// What is said to a backend before the data.
@@ -334,10 +452,16 @@ pub struct ServiceConfig {
     pub failover: Decided<Failover>,
     /// The address from which TCP connections are made; the system chooses if unset.
     pub local: Option<Decided<Host>>,
+    /// Whose addresses are kept.
+    pub transparent: Decided<Transparent>,
+    /// What is spoken around TLS.
+    pub negotiation: Option<Decided<Negotiation>>,
     /// What is said to the backend before the data. Never set for a client.
     pub preface: Option<Decided<ProxyHeader>>,
     /// The least important level that is logged of it; the process's if unset.
     pub log_level: Option<Decided<Level>>,
+    /// What tells the log lines of one connection from another's.
+    pub log_id: Decided<LogId>,
     /// How the peer proves itself.
     pub auth: Authentication,
     /// Versions, suites and groups.
@@ -365,15 +489,15 @@ impl ServiceConfig {
     pub fn accept(&self) -> &[Listen] {
         match &self.source {
             Source::Listeners(listens) => listens,
-            Source::Stdio | Source::ServerName { .. } => &[],
+            Source::Stdio | Source::Program { .. } | Source::ServerName { .. } => &[],
         }
     }
 
-    /// The program that it starts for each connection, if it does.
+    /// The program that it starts, for each connection or as the one that connects, if it does.
     pub fn program(&self) -> Option<&Program> {
-        match &self.target {
-            Target::Connect(_) => None,
-            Target::Exec(program) => Some(program),
+        match (&self.target, &self.source) {
+            (Target::Exec(program), _) | (_, Source::Program { program, .. }) => Some(program),
+            (Target::Connect(_) | Target::Asked | Target::Original, _) => None,
         }
     }
 
@@ -381,7 +505,7 @@ impl ServiceConfig {
     pub fn connect(&self) -> &[Decided<Endpoint>] {
         match &self.target {
             Target::Connect(targets) => targets,
-            Target::Exec(_) => &[],
+            Target::Exec(_) | Target::Asked | Target::Original => &[],
         }
     }
 }

@@ -117,6 +117,18 @@ pub enum Kind {
     Size,
     /// A key for session tickets, in hexadecimal digits.
     TicketKey,
+    /// A variable of the environment, `NAME=VALUE`.
+    Variable,
+    /// Native: a pause, or off. stunnel: yes (1 s), no or milliseconds.
+    Retry,
+    /// What tells the lines of one connection from another's.
+    LogId,
+    /// What is spoken around TLS.
+    Negotiation,
+    /// Some text that nobody shall read.
+    Password,
+    /// Whose addresses are kept.
+    Transparent,
     /// Not read, because the option does not work here; its treatment says the rest.
     Raw,
 }
@@ -198,7 +210,14 @@ impl Opt {
 
     /// Whether its value is nobody's to see, whatever else is told of the file.
     pub fn is_secret(self) -> bool {
-        matches!(self, Self::ProtocolPassword | Self::TicketKeySecret | Self::TicketMacSecret)
+        matches!(
+            self,
+            Self::ProtocolPassword
+                | Self::ProtocolHeader
+                | Self::SetEnv
+                | Self::TicketKeySecret
+                | Self::TicketMacSecret
+        )
     }
 
     /// The name under which an operator of this dialect knows it.
@@ -318,8 +337,8 @@ table! {
         "The group that owns the Unix sockets that the service listens on.";
     Sandbox [Top "sandbox"] [] Global One Bool, Works, "true" "yes",
         "Whether the process gives up, once it serves, what a tunnel does not need; without effect beside a program to start.";
-    SetEnv [] ["setEnv"] Global List Raw, Later(&[]), "" "",
-        "An environment variable to set.";
+    SetEnv [Top "environment"] ["setEnv"] Global List Kind::Variable, Works, "" "",
+        "A variable that the programs which are started find in their environment, NAME=VALUE; without a value, one that they do not find.";
     ServiceName [Log "ident"] ["service"] Service One Text { empty: true }, Works, "pskgate" "stunnel",
         "The name under which syslog and inetd know the program.";
     Include [] ["include"] Service List Path, Works, "" "",
@@ -355,16 +374,16 @@ table! {
     Local [Service "local-address"] ["local"] Service One Kind::Host, Works, "" "",
         "The address from which connections are made.";
     Exec [Service "exec"] ["exec"] Service One Path, Works, "" "",
-        "The program to run for each connection, in place of connect.";
+        "The program to run for each connection, in place of connect; beside connect and without accept, the program whose one connection is carried there.";
     ExecArgs [Service "exec-args"] ["execArgs"] Service List Kind::Arguments, Works, "" "",
         "The arguments of that program, its name first.";
-    Pty [] ["pty"] Service One Raw, Later(NO), "" "no",
-        "Whether that program gets a terminal.";
-    Retry [] ["retry"] Service One Raw, Later(NO), "" "no",
-        "Whether that program is started again when it has ended.";
-    Transparent [] ["transparent"] Service One Raw, Later(&["no", "none"]), "" "none",
-        "Whether addresses are kept as if there were no proxy.";
-    Ident [] ["ident"] Service One Raw, Later(&[]), "" "",
+    Pty [Service "pty"] ["pty"] Service One Bool, Works, "false" "no",
+        "Whether that program gets a terminal of its own.";
+    Retry [Service "retry"] ["retry"] Service One Kind::Retry, Works, "off" "no",
+        "The pause after which a program that stands in place of accept is started again, or no.";
+    Transparent [Service "transparent"] ["transparent"] Service One Kind::Transparent, Works, "none" "none",
+        "Whose addresses are kept as if there were no proxy: with source, connections are made from the peer's; with destination, to where the peer's connection was meant to go; or both.";
+    Ident [] ["ident"] Service One Raw, Never(&[], "what a machine says of its own users is worth no more than that machine (RFC 1413, 6), and a key proves who is there"), "" "",
         "The user that an RFC 1413 server must name.";
     Libwrap [] ["libwrap"] Service One Raw, Later(NO), "" "no",
         "Whether hosts.allow and hosts.deny are asked.";
@@ -406,8 +425,8 @@ table! {
         "The name that a client sends in SNI: the host it connects to if unset, none if empty. Of a server, SERVICE:PATTERN: it gets the clients of that service that send such a name, where a leading * stands for any beginning.";
     SslOptions [Service "tls-options"] ["options"] Service List Kind::SslOption, Works, "" "NO_SSLv3",
         "A switch of OpenSSL's, SSL_CTX_set_options(3), without SSL_OP_; with a minus before it, it is turned off.";
-    SslConfig [] ["config"] Service List Raw, Later(&[]), "" "",
-        "A configuration command of OpenSSL's.";
+    SslConfig [] ["config"] Service List Raw, Works, "" "",
+        "A configuration command of OpenSSL's, NAME:VALUE as in SSL_CONF_cmd(3).";
     Renegotiation [] ["renegotiation"] Service One Bool, Harmless("renegotiation is always off"), "" "yes",
         "Whether a peer may negotiate anew.";
     Compression [] ["compression"] Global One Raw, Never(&[], "what is compressed before it is encrypted can be guessed from its length (RFC 7457, 2.6)"), "" "",
@@ -476,20 +495,22 @@ table! {
     // What stunnel also does.
     Protocol [Service "proxy-header"] ["protocol"] Service One Kind::Preface, Works, "" "",
         "What a server says to its backend before the data: where the connection came from and went to, in version 1 of the PROXY protocol; in version 2, who it is and what TLS came to as well.";
-    ProtocolAuthentication [] ["protocolAuthentication"] Service One Raw, Later(&[]), "" "basic",
+    Negotiation [Service "protocol"] [] Service One Kind::Negotiation, Works, "" "",
+        "What is spoken around TLS: with connect, a client asks the HTTP proxy that it connects to for the way to protocol-host; with socks, a server is told by its peer where to connect, and a client tells its server where its own peer's connection was meant to go.";
+    ProtocolAuthentication [] ["protocolAuthentication"] Service One Raw, Never(&["basic"], "only basic is spoken, and what NTLM sends lets whoever listens try passwords at leisure"), "" "basic",
         "How that protocol authenticates.";
-    ProtocolDomain [] ["protocolDomain"] Service One Raw, Later(&[]), "" "",
+    ProtocolDomain [] ["protocolDomain"] Service One Raw, Harmless("only NTLM knows domains"), "" "",
         "The domain that is sent in that protocol.";
-    ProtocolHeader [] ["protocolHeader"] Service List Raw, Later(&[]), "" "",
-        "A header that is sent in that protocol.";
-    ProtocolHost [] ["protocolHost"] Service One Raw, Later(&[]), "" "",
-        "The host that is asked for in that protocol.";
-    ProtocolPassword [] ["protocolPassword"] Service One Raw, Later(&[]), "" "",
-        "The password that is sent in that protocol.";
-    ProtocolUsername [] ["protocolUsername"] Service One Raw, Later(&[]), "" "",
-        "The user that is sent in that protocol.";
-    LogId [] ["logId"] Service One Raw, Later(&["sequential"]), "" "sequential",
-        "What tells the log lines of one connection from another's.";
+    ProtocolHeader [Service "protocol-headers"] ["protocolHeader"] Service List Text { empty: false }, Works, "" "",
+        "A header for the proxy, as it shall be sent.";
+    ProtocolHost [Service "protocol-host"] ["protocolHost"] Service One Text { empty: false }, Works, "" "",
+        "The server that a proxy is asked for, HOST:PORT; its name is the one sent in SNI.";
+    ProtocolPassword [Service "protocol-password"] ["protocolPassword"] Service One Kind::Password, Works, "" "",
+        "The password for the proxy.";
+    ProtocolUsername [Service "protocol-username"] ["protocolUsername"] Service One Text { empty: true }, Works, "" "",
+        "The user that the proxy knows.";
+    LogId [Service "log-id"] ["logId"] Service One Kind::LogId, Works, "sequential" "sequential",
+        "What tells the log lines of one connection from another's: its number, a text that no other has anywhere, or the thread or process.";
     Engine [] ["engine"] Global List Raw, Later(&[]), "" "",
         "An OpenSSL engine.";
     EngineCtrl [] ["engineCtrl"] Global List Raw, Later(&[]), "" "",

@@ -47,10 +47,10 @@ pub fn schema() -> String {
             "type": "object",
             "minProperties": 1,
             "propertyNames": { "minLength": 1, "maxLength": 128, "pattern": format!("^[^{CONTROL}]*$") },
-            // Either says all about an end (the code `two-of-a-kind`).
+            // Either says all about an end (the code `two-of-a-kind`); the two together are both ends.
             "additionalProperties": {
                 "allOf": [{ "$ref": "#/definitions/service" }],
-                "not": { "required": ["connect", "exec"] },
+                "not": { "required": ["accept", "connect", "exec"] },
             },
         }),
     );
@@ -90,8 +90,8 @@ fn needed() -> Vec<Value> {
     [
         &["mode"][..],
         &["psk-secrets"],
-        &["connect", "exec"],
-        &["accept", "server-name"],
+        &["connect", "exec", "protocol", "transparent"],
+        &["accept", "server-name", "exec"],
     ]
     .iter()
     .map(|names| {
@@ -192,6 +192,11 @@ fn kind(kind: Kind) -> Value {
         Kind::Moment => pattern(r"\s*[+-]?\d{4,6}-?\d{2}-?\d{2}.*"),
         Kind::TicketKey => pattern("([0-9A-Fa-f]{2}:?){16}(([0-9A-Fa-f]{2}:?){16})?"),
         Kind::FileMode => pattern("(0o)?0*[0-7]{3}"),
+        Kind::Variable => pattern(r"[^=\s]+=.*"),
+        Kind::Retry => {
+            json!({ "anyOf": [{ "const": false }, { "const": "off" }, duration(false)] })
+        }
+        Kind::Password => plain(),
         Kind::Size => pattern(r"\s*\d+(\.\d+)?\s*[A-Za-z]+\s*"),
         Kind::Mode
         | Kind::Failover
@@ -201,7 +206,10 @@ fn kind(kind: Kind) -> Value {
         | Kind::LogFormat
         | Kind::LogMode
         | Kind::Facility
+        | Kind::LogId
+        | Kind::Negotiation
         | Kind::Preface
+        | Kind::Transparent
         | Kind::WhenFull
         | Kind::Foreground => json!({ "enum": known }),
         Kind::SslOption => {

@@ -15,6 +15,9 @@ use super::options::{self, Kind, Opt, Row, Scope};
 use super::value;
 use crate::sys::file::read_regular;
 
+mod command;
+use command::Meaning;
+
 /// A longer line is two lines to stunnel.
 const LINE_LIMIT: usize = 16_383;
 
@@ -42,8 +45,11 @@ pub(super) fn read(bytes: &[u8], name: &Path, base: &Path, report: &mut Report) 
         report,
         included: 0,
         remarks: Vec::new(),
+        commands: Vec::new(),
+        own_commands: Vec::new(),
     };
     reader.file(bytes, file, 0);
+    reader.apply_commands();
     reader.draft.remarks = reader.remarks;
     reader.draft
 }
@@ -54,6 +60,18 @@ struct Reader<'a> {
     /// How many files were included so far.
     included: usize,
     /// The comments and empty lines above the next option or section.
+    remarks: Vec<String>,
+    /// What `config` says before the first section.
+    commands: Vec<Command>,
+    /// What it says in the section that is being read.
+    own_commands: Vec<Command>,
+}
+
+/// A value that `config` gives an option.
+#[derive(Clone)]
+struct Command {
+    opt: Opt,
+    value: Spanned<Value>,
     remarks: Vec<String>,
 }
 
@@ -83,6 +101,7 @@ impl Reader<'_> {
         };
         match split {
             Split::Section(name) => {
+                self.apply_commands();
                 let name = String::from_utf8_lossy(name).into_owned();
                 let name = Spanned { value: name, place: whole };
                 let remarks = std::mem::take(&mut self.remarks);
@@ -172,6 +191,17 @@ impl Reader<'_> {
             self.keep(row, Spanned { value: Value::Version(None), place: at });
             return;
         }
+        // `protocol` is two options in one: what backends are told, and what is spoken around TLS.
+        if row.opt == Opt::Protocol
+            && let Ok(value) = value::read_bytes(Kind::Negotiation, bytes)
+        {
+            self.keep(Opt::Negotiation.row(), Spanned { value, place: at });
+            return;
+        }
+        if row.opt == Opt::SslConfig {
+            self.config(bytes, &at);
+            return;
+        }
         match value::read_bytes(row.kind, bytes) {
             Ok(Value::Path(dir)) if row.opt == Opt::Include => self.include(&dir, at, depth),
             Ok(value) => {
@@ -188,6 +218,58 @@ impl Reader<'_> {
                 self.report
                     .push(Diagnostic::error(wrong.code, wrong.message).at(at).help(wrong.help));
             }
+        }
+    }
+
+    /// A command of OpenSSL's.
+    fn config(&mut self, bytes: &[u8], at: &Place) {
+        let text = String::from_utf8_lossy(bytes);
+        let read = |(opt, value): (Opt, String)| {
+            let value = value::read_bytes(opt.row().kind, value.as_bytes())?;
+            let value = Spanned { value, place: at.clone() };
+            Ok(Command { opt, value, remarks: Vec::new() })
+        };
+        let commands = command::meaning(&text).and_then(|meaning| match meaning {
+            Meaning::Options(options) => options.into_iter().map(read).collect(),
+            Meaning::Nothing(why) => {
+                let message = format!("`config` has no effect here: {why}");
+                let found = Diagnostic::notice("without-effect", message);
+                self.report.push(found.at(at.clone()));
+                Ok(Vec::new())
+            }
+        });
+        match commands {
+            Ok(mut commands) => {
+                if let Some(first) = commands.first_mut() {
+                    first.remarks = std::mem::take(&mut self.remarks);
+                    first.remarks.push(format!("# config = {text}"));
+                }
+                let global = self.draft.services.is_empty();
+                let said = if global { &mut self.commands } else { &mut self.own_commands };
+                said.append(&mut commands);
+            }
+            Err(wrong) => {
+                self.values(Opt::SslConfig.row()).tried(Opt::SslConfig);
+                let found = Diagnostic::error(wrong.code, wrong.message);
+                self.report.push(found.at(at.clone()).help(wrong.help));
+            }
+        }
+    }
+
+    /// Gives the options what `config` has said of them, at the end of a section: wherever it stands, it
+    /// has the last word, and one before the sections also where a section speaks of the option itself.
+    fn apply_commands(&mut self) {
+        let own = std::mem::take(&mut self.own_commands);
+        let again = !self.draft.services.is_empty();
+        let values = match self.draft.services.last_mut() {
+            Some(service) => &mut service.values,
+            None => &mut self.draft.defaults,
+        };
+        let said = |one: &&Command| !again || values.mentions(one.opt);
+        let global: Vec<_> = self.commands.iter().filter(said).cloned().collect();
+        for Command { opt, value, remarks } in global.into_iter().chain(own) {
+            values.remark(remarks);
+            values.push(opt, value);
         }
     }
 

@@ -407,6 +407,7 @@ fn single(row: &Row, item: &DeValue<'_>) -> Result<Value, Wrong> {
         }
         (Kind::Count { .. }, _) => Err(wrong_type(row, item)),
         (Kind::Keepalive, DeValue::Boolean(false)) => Ok(Value::Keepalive(None)),
+        (Kind::Retry, DeValue::Boolean(false)) => Ok(Value::Retry(None)),
         (Kind::Listen | Kind::Connect, DeValue::Integer(n)) if n.radix() == 10 => read(n.as_str()),
         (Kind::Moment, DeValue::Datetime(moment)) => read(&moment.to_string()),
         (Kind::Duration { .. }, DeValue::Integer(n)) => Err(Wrong {
@@ -425,6 +426,8 @@ fn wrong_type(row: &Row, item: &DeValue<'_>) -> Wrong {
         Kind::Bool => "write true or false, without quotes".into(),
         Kind::Count { min, max } => format!("write a number from {min} to {max}, without quotes"),
         Kind::Duration { .. } => "write a text with a unit, such as \"10s\"".into(),
+        Kind::Retry => "write a pause such as \"1s\", or false".into(),
+        Kind::Variable => "write a text such as \"NAME=VALUE\", or a list of them".into(),
         Kind::Keepalive => "write \"15s/5s/3\" (idle/interval/count) or false".into(),
         Kind::Listen | Kind::Connect => {
             "write a port or a text such as \"127.0.0.1:3002\", or a list of them".into()

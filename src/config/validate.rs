@@ -11,15 +11,19 @@ use super::draft::{Draft, DraftPart, Side, Spanned, Value, Values};
 use super::endpoint::is_host_name;
 use super::model::{
     Account, Authentication, Config, ControlConfig, Decided, Dialect, Endpoint, Foreground, Host,
-    HttpConfig, IdentityConfig, IpRange, Keepalive, Level, Limits, Listen, LogConfig, Mode,
-    NamePattern, ProcessConfig, Program, ProxyHeader, PskConfig, Resumption, ServiceConfig,
-    SocketOption, Sockets, Source, Target, TicketSecret, Timeouts, TlsConfig, TlsSwitch,
-    TlsVersion,
+    HttpConfig, HttpConnect, IdentityConfig, IpRange, Keepalive, Level, Limits, Listen, LogConfig,
+    LogId, Mode, NamePattern, Negotiation, ProcessConfig, Program, ProxyHeader, PskConfig,
+    Resumption, ServiceConfig, SocketOption, Sockets, Source, Spoken, Target, TicketSecret,
+    Timeouts, TlsConfig, TlsSwitch, TlsVersion, Transparent,
 };
 use super::options::{Opt, Treatment};
 use super::value;
 use crate::secrets::{IdentityRule, OnDuplicate, OnLoosePermissions, Rules, escape};
 
+/// Why what is said of a proxy has no effect.
+const UNASKED: &str = "no proxy is asked for the way";
+
+mod around;
 mod identities;
 mod places;
 mod program;
@@ -194,7 +198,10 @@ impl Checker<'_> {
         let name = Decided::said(service.name.value.clone(), head.clone());
         self.missing(service, &scope, role);
         let source = self.source(&scope, role);
-        let target = self.target(&scope);
+        let transparent = self.transparent(&scope);
+        let negotiation = self.negotiation(&scope, role);
+        let target = self.target(&scope, negotiation.as_ref(), transparent.value, role);
+        self.idle(&scope, source.as_ref(), target.as_ref(), negotiation.as_ref());
         if let (Some(Source::Listeners(accept)), Some(Target::Connect(connect))) =
             (&source, &target)
         {
@@ -204,6 +211,8 @@ impl Checker<'_> {
             Some(Source::Listeners(accept)) => accept.clone(),
             _ => Vec::new(),
         };
+        let identities = self.identities(&service.values, role, &accept);
+        self.led_elsewhere(&scope, role, &identities);
         let preface = self.preface(&scope, role);
         let tls = self.tls(&scope, role);
         let identity = self.identity(&scope, role);
@@ -245,12 +254,20 @@ impl Checker<'_> {
                 Value::Host(host) => Some(host.clone()),
                 _ => None,
             }),
+            transparent,
+            negotiation,
             preface,
             // What a stunnel.conf says before its sections is said of the process.
             log_level: match dialect {
                 Dialect::Native => scope.said(Opt::ServiceLogLevel, level),
                 Dialect::Stunnel => scope.said(Opt::LogLevel, level),
             },
+            log_id: scope
+                .decide(Opt::LogId, |value| match value {
+                    Value::LogId(id) => Some(*id),
+                    _ => None,
+                })
+                .unwrap_or(Decided::default(LogId::Sequential, dialect)),
             failover: scope.decide(Opt::Failover, |value| match value {
                 Value::Failover(failover) => Some(*failover),
                 _ => None,
@@ -285,7 +302,7 @@ impl Checker<'_> {
                 Value::OnRevocation(what) => Some(*what),
                 _ => None,
             })?,
-            identities: self.identities(&service.values, role, &accept),
+            identities,
             sockets: self.sockets(&scope, role)?,
             reset: scope.said(Opt::Reset, boolean),
         })
@@ -309,6 +326,16 @@ impl Checker<'_> {
         if self.is_inetd() {
             return Some(Source::Stdio);
         }
+        if self.is_programs(scope, mode) {
+            let program = self.program(scope)?;
+            let retry = scope
+                .decide(Opt::Retry, |value| match value {
+                    Value::Retry(pause) => Some(*pause),
+                    _ => None,
+                })
+                .unwrap_or(Decided::default(None, self.dialect));
+            return Some(Source::Program { program, retry });
+        }
         let listens = self.accept(scope, mode);
         if !listens.is_empty() {
             return Some(Source::Listeners(listens));
@@ -324,8 +351,65 @@ impl Checker<'_> {
         Some(Source::ServerName { of, pattern: NamePattern::new(pattern) })
     }
 
+    /// Whether a service gets its connection from a program, and from nobody else.
+    fn is_programs(&self, scope: &Scope<'_>, mode: Option<Mode>) -> bool {
+        // Of a native server's, what holds for all would make a forgotten `accept` another meaning.
+        let said = |opt| match (self.dialect, mode) {
+            (Dialect::Native, Some(Mode::Server) | None) => scope.own.mentions(opt),
+            _ => scope.mentions(opt),
+        };
+        let by_name = scope.mentions(Opt::ServerName) && mode != Some(Mode::Client);
+        let elsewhere = self.is_inetd() || scope.mentions(Opt::Accept) || by_name;
+        !elsewhere && said(Opt::Exec) && said(Opt::Connect)
+    }
+
+    /// What is said of a program or a proxy, where there is none, asks for nothing.
+    fn idle(
+        &mut self,
+        scope: &Scope<'_>,
+        source: Option<&Source>,
+        target: Option<&Target>,
+        negotiation: Option<&Decided<Negotiation>>,
+    ) {
+        let connects = matches!(source, Some(Source::Program { .. }));
+        let program = connects || matches!(target, Some(Target::Exec(_)));
+        // What went wrong about a proxy has been told.
+        let proxy = scope.mentions(Opt::Negotiation)
+            && !matches!(negotiation, Some(Decided { value: Negotiation::Socks, .. }));
+        let asks =
+            |said: &Spanned<Value>| !matches!(said.value, Value::Retry(None) | Value::Bool(false));
+        for (opt, of_use, why) in [
+            (Opt::Retry, connects, "nothing is started again but a program in place of accept"),
+            (Opt::Pty, program, "there is no program to have a terminal"),
+            (Opt::ProtocolHost, proxy, UNASKED),
+            (Opt::ProtocolUsername, proxy, UNASKED),
+            (Opt::ProtocolPassword, proxy, UNASKED),
+            (Opt::ProtocolHeader, proxy, UNASKED),
+        ] {
+            let Some(said) = scope.own.last(opt).filter(|said| !of_use && asks(said)) else {
+                continue;
+            };
+            let message = format!("`{}` has no effect: {why}", opt.name(self.dialect));
+            self.report.push(Diagnostic::notice("without-effect", message).at(said.place.clone()));
+        }
+    }
+
     /// `None` if nothing was said that could be read; `missing` has told.
-    fn target(&mut self, scope: &Scope<'_>) -> Option<Target> {
+    fn target(
+        &mut self,
+        scope: &Scope<'_>,
+        negotiation: Option<&Decided<Negotiation>>,
+        transparent: Transparent,
+        mode: Option<Mode>,
+    ) -> Option<Target> {
+        if mode != Some(Mode::Client)
+            && matches!(negotiation.map(|said| &said.value), Some(Negotiation::Socks))
+        {
+            return Some(Target::Asked);
+        }
+        if transparent.destination() {
+            return Some(Target::Original);
+        }
         let connect = self.connect(scope);
         // What a native service says itself takes the place of what holds for all.
         let own = scope.own;
@@ -333,6 +417,10 @@ impl Checker<'_> {
         if !connect.is_empty() && !inherited {
             return Some(Target::Connect(connect));
         }
+        self.program(scope).map(Target::Exec)
+    }
+
+    fn program(&self, scope: &Scope<'_>) -> Option<Program> {
         let path = self.path(scope, Opt::Exec)?;
         let said = match self.dialect {
             Dialect::Native => scope.all(Opt::ExecArgs),
@@ -353,7 +441,14 @@ impl Checker<'_> {
         let to_stderr =
             |value: &Value| matches!(value, Value::Foreground(Foreground::Yes)).then_some(());
         let errors_to_peer = !self.native() && global.said(Opt::Foreground, to_stderr).is_none();
-        Some(Target::Exec(Program { path, arguments, errors_to_peer }))
+        let pty = scope.decide(Opt::Pty, boolean).unwrap_or(Decided::default(false, self.dialect));
+        let environment =
+            global.all(Opt::SetEnv).into_iter().filter_map(|said| match &said.value {
+                Value::Variable(variable) => Some(variable.clone()),
+                _ => None,
+            });
+        let environment = environment.collect();
+        Some(Program { path, arguments, errors_to_peer, pty, environment })
     }
 
     fn preface(&mut self, scope: &Scope<'_>, mode: Option<Mode>) -> Option<Decided<ProxyHeader>> {
@@ -361,6 +456,9 @@ impl Checker<'_> {
             Value::Preface(header) => Some(*header),
             _ => None,
         })?;
+        if !self.native() && scope.latest(Opt::Protocol, Opt::Negotiation) != Some(Opt::Protocol) {
+            return None;
+        }
         if mode != Some(Mode::Client) {
             return Some(said);
         }
@@ -390,8 +488,21 @@ impl Checker<'_> {
         let by_name = said(Opt::ServerName) && mode != Some(Mode::Client);
         if self.native() {
             let own = scope.own;
+            let programs = self.is_programs(scope, mode);
+            let told = self.is_told(scope, mode);
+            if let Some((opt, said)) = told
+                && let Some(other) =
+                    [Opt::Connect, Opt::Exec].into_iter().find(|o| own.mentions(*o))
+            {
+                let (one, other) = (opt.name(self.dialect), other.name(self.dialect));
+                let message = format!("service `{shown}` has both `{one}` and `{other}`");
+                let found = Diagnostic::error("two-of-a-kind", message)
+                    .help("leave one of them out: either says where connections go");
+                self.report.push(found.at(said.place.clone()));
+            }
             for (one, other) in [(Opt::Connect, Opt::Exec), (Opt::Accept, Opt::ServerName)] {
                 if own.mentions(one)
+                    && !(programs && one == Opt::Connect)
                     && let Some(said) = own.last(other)
                     && (other == Opt::Exec || mode == Some(Mode::Server))
                 {
@@ -404,8 +515,8 @@ impl Checker<'_> {
             }
             for opt in [Opt::Mode, Opt::Accept, Opt::Connect, Opt::PskSecrets] {
                 if said(opt)
-                    || (opt == Opt::Accept && by_name)
-                    || (opt == Opt::Connect && said(Opt::Exec))
+                    || (opt == Opt::Accept && (by_name || programs))
+                    || (opt == Opt::Connect && (said(Opt::Exec) || told.is_some()))
                 {
                     continue;
                 }
@@ -430,7 +541,8 @@ impl Checker<'_> {
             return;
         }
         let sources = [said(Opt::Accept), by_name].into_iter().filter(|one| *one).count();
-        let targets = [Opt::Connect, Opt::Exec].into_iter().filter(|opt| said(*opt)).count();
+        let told = usize::from(self.is_told(scope, mode).is_some());
+        let targets = told + [Opt::Connect, Opt::Exec].into_iter().filter(|o| said(*o)).count();
         if self.is_inetd() {
             let found = if let Some(said) = scope.last(Opt::Accept) {
                 Diagnostic::error(
@@ -449,18 +561,16 @@ impl Checker<'_> {
             if said(Opt::Accept) || targets != 1 {
                 self.report.push(found);
             }
-        } else if (sources, targets) == (0, 2) {
-            let message = "a program that is connected to a server is not supported yet";
-            let found = Diagnostic::error("not-supported-yet", message)
-                .help("say accept = PORT, and either exec or connect");
-            self.report.push(found.at(head.clone()));
-        } else if (sources, targets) != (1, 1) && !said(Opt::Transparent) {
+        } else if !matches!((sources, targets, told), (1, 1, _) | (0, 2, 0)) {
             self.report.push(
                 Diagnostic::error("missing-option", "Each service must define two endpoints")
                     .at(head.clone())
                     .help(match (sources, targets) {
                         (0, _) => "add accept = PORT",
                         (_, 0) => "add connect = HOST:PORT",
+                        _ if told > 0 => {
+                            "leave out connect and exec: protocol or transparent says where connections go"
+                        }
                         (_, 2) => "say either connect or exec",
                         _ => "say either accept or sni: a section with sni gets its connections from another",
                     }),

@@ -7,11 +7,11 @@ use super::diagnostic::{looks_like_key_instead_of_file, looks_like_key_line};
 use super::draft::Value;
 use super::endpoint::{Endpoint, Host, Role, parse_host, parse_native, parse_stunnel};
 use super::model::{
-    Dialect, Failover, Foreground, IpRange, Keepalive, Level, LogFormat, Mode, OnRevocation,
-    ProxyHeader, PskHash, TlsVersion, WhenFull,
+    Dialect, Failover, Foreground, IpRange, Keepalive, Level, LogFormat, LogId, Mode, OnRevocation,
+    ProxyHeader, PskHash, Spoken, TlsVersion, Transparent, Variable, WhenFull,
 };
 use super::options::{Kind, nearest};
-use crate::secrets::TicketKey;
+use crate::secrets::{Password, TicketKey};
 pub(super) use socket::SOCKET_OPTIONS;
 pub(super) use write::{native, probes, socket_option, stunnel, with_prefix};
 
@@ -27,7 +27,11 @@ pub(super) struct Wrong {
 }
 
 impl Wrong {
-    fn new(code: &'static str, message: impl Into<String>, help: impl Into<String>) -> Self {
+    pub(super) fn new(
+        code: &'static str,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) -> Self {
         Self { code, message: message.into(), help: help.into() }
     }
 }
@@ -115,23 +119,29 @@ pub(super) const PREFACES: &[(&str, ProxyHeader)] =
     &[("v1", ProxyHeader::V1), ("v2", ProxyHeader::V2)];
 pub(super) const STUNNEL_PREFACES: &[(&str, ProxyHeader)] = &[("proxy", ProxyHeader::V1)];
 /// What else stunnel can speak before or around TLS.
-const STUNNEL_PROTOCOLS: &[&str] = &[
-    "cifs",
-    "capwin",
-    "capwinctrl",
-    "connect",
-    "imap",
-    "ldap",
-    "nntp",
-    "pgsql",
-    "pop3",
-    "smtp",
-    "socks",
+const STUNNEL_PROTOCOLS: &[&str] =
+    &["cifs", "capwin", "capwinctrl", "imap", "ldap", "nntp", "pgsql", "pop3", "smtp"];
+pub(super) const NEGOTIATIONS: &[(&str, Spoken)] =
+    &[("connect", Spoken::Connect), ("socks", Spoken::Socks)];
+pub(super) const TRANSPARENCIES: &[(&str, Transparent)] = &[
+    ("none", Transparent::None),
+    ("source", Transparent::Source),
+    ("destination", Transparent::Destination),
+    ("both", Transparent::Both),
+    // Of a time when there was the source alone.
+    ("no", Transparent::None),
+    ("yes", Transparent::Source),
 ];
 pub(super) const WHEN_FULL: &[(&str, WhenFull)] = &[
     ("refuse", WhenFull::Refuse),
     ("take-over", WhenFull::TakeOver),
     ("take-over-own", WhenFull::TakeOverOwn),
+];
+pub(super) const LOG_IDS: &[(&str, LogId)] = &[
+    ("sequential", LogId::Sequential),
+    ("unique", LogId::Unique),
+    ("thread", LogId::Thread),
+    ("process", LogId::Process),
 ];
 pub(super) const TRUE_FALSE: &[(&str, bool)] = &[("true", true), ("false", false)];
 const LOG_MODES: &[(&str, bool)] = &[("append", false), ("overwrite", true)];
@@ -254,6 +264,17 @@ pub(super) fn read(kind: Kind, dialect: Dialect, text: &str) -> Result<Value, Wr
         Kind::FileMode => Value::Count(file_mode(text)?),
         Kind::Size => Value::Size(size(text)?),
         Kind::TicketKey => Value::TicketKey(ticket_key(text)?),
+        Kind::Variable => Value::Variable(variable(text)?),
+        Kind::Retry => Value::Retry(if native { pause(text)? } else { stunnel_pause(text)? }),
+        Kind::Negotiation => Value::Negotiation(choice(text, NEGOTIATIONS, dialect)?),
+        Kind::Password => Value::Password(password(text)?),
+        Kind::Transparent if native => {
+            // Of the words, the last two are stunnel's alone.
+            let words = TRANSPARENCIES.get(..4).unwrap_or_default();
+            Value::Transparent(choice(text, words, dialect)?)
+        }
+        Kind::Transparent => Value::Transparent(choice(text, TRANSPARENCIES, dialect)?),
+        Kind::LogId => Value::LogId(choice(text, LOG_IDS, dialect)?),
         Kind::Raw => Value::Text(text.into()),
     })
 }
@@ -300,6 +321,9 @@ pub(super) fn words(kind: Kind, dialect: Dialect) -> Vec<&'static str> {
         (Kind::Foreground, _) => names(FOREGROUNDS),
         (Kind::SslOption, _) => SSL_OPTIONS.to_vec(),
         (Kind::WhenFull, _) => names(WHEN_FULL),
+        (Kind::LogId, _) => names(LOG_IDS),
+        (Kind::Negotiation, _) => names(NEGOTIATIONS),
+        (Kind::Transparent, _) => names(TRANSPARENCIES.get(..4).unwrap_or_default()),
         (Kind::Preface, Dialect::Native) => names(PREFACES),
         (Kind::Preface, Dialect::Stunnel) => names(STUNNEL_PREFACES),
         _ => Vec::new(),
@@ -616,12 +640,73 @@ fn preface(text: &str, dialect: Dialect) -> Result<ProxyHeader, Wrong> {
             Wrong::new(
                 "not-supported-yet",
                 format!("protocol = {} is not supported yet", shown(text)),
-                "remove it if you can do without it; of stunnel's protocols there is only `proxy`",
+                "remove it if you can do without it; of stunnel's protocols there are proxy, connect and socks",
             )
         } else {
-            Wrong::new("unknown-value", "Protocol not supported", "the only protocol is `proxy`")
+            Wrong::new("unknown-value", "Protocol not supported", "it is one of: proxy, connect, socks")
         }
     })
+}
+
+/// The message repeats nothing of it.
+fn password(text: &str) -> Result<Password, Wrong> {
+    if text.chars().any(char::is_control) {
+        let message = "the password has a control character";
+        return Err(Wrong::new("control-character", message, "remove it"));
+    }
+    Ok(Password::new(text.to_owned()))
+}
+
+/// The message repeats nothing: a variable may well hold a password.
+fn variable(text: &str) -> Result<Variable, Wrong> {
+    let wrong = |message: &str, help: &str| Wrong::new("bad-variable", message, help);
+    let help = "write NAME=VALUE, or NAME= for a variable that shall not be there";
+    let Some((name, value)) = text.split_once('=') else {
+        return Err(wrong("this is no variable: it has no `=`", help));
+    };
+    if name.is_empty() || name.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        return Err(wrong("a variable's name has no blanks, and at least one letter", help));
+    }
+    if value.contains('\0') {
+        return Err(wrong("the value has a NUL", "remove it: it would end the value"));
+    }
+    let value = (!value.is_empty()).then(|| value.to_owned());
+    Ok(Variable { name: name.to_owned(), value })
+}
+
+/// Below this a program that ends at once would do nothing but be started.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
+/// What stunnel's `yes` means.
+const USUAL_PAUSE: Duration = Duration::from_secs(1);
+
+fn no_pause(length: Duration) -> Result<Option<Duration>, Wrong> {
+    if length < SHORTEST_PAUSE {
+        return Err(Wrong::new(
+            "out-of-range",
+            "a pause this short would start a failing program without end",
+            "write at least 10 ms",
+        ));
+    }
+    Ok(Some(length))
+}
+
+/// `1s`, or `off`.
+fn pause(text: &str) -> Result<Option<Duration>, Wrong> {
+    if text == "off" {
+        return Ok(None);
+    }
+    duration(text, true).and_then(no_pause)
+}
+
+fn stunnel_pause(text: &str) -> Result<Option<Duration>, Wrong> {
+    if let Ok(yes) = choice(text, YES_NO, Dialect::Stunnel) {
+        return Ok(yes.then_some(USUAL_PAUSE));
+    }
+    let number = strtol(text).and_then(|n| u64::try_from(n).ok()).ok_or_else(|| {
+        let message = format!("{} is neither yes, no nor a number", quoted(text));
+        Wrong::new("unknown-value", message, "write yes, no or a number of milliseconds")
+    })?;
+    at_least(Duration::from_millis(number), true, text).and_then(no_pause)
 }
 
 fn ssl_option(text: &str) -> Result<String, Wrong> {

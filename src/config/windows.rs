@@ -2,7 +2,7 @@
 
 use super::diagnostic::{Diagnostic, Report};
 use super::draft::{Draft, Value};
-use super::model::{Endpoint, Foreground};
+use super::model::{Endpoint, Foreground, Transparent};
 use super::options::Opt;
 
 /// What an option comes to there.
@@ -46,6 +46,10 @@ fn fate(opt: Opt, value: &Value) -> Option<Fate> {
         (Opt::Exec | Opt::ExecArgs, _) => {
             Refused("start the program by itself, and have `connect` name its port")
         }
+        (Opt::Transparent, Value::Transparent(whose)) if *whose != Transparent::None => {
+            Refused("remove it: Linux alone lets a program do so")
+        }
+        (Opt::SetEnv, _) => Idle("remove it: it is for programs, and none is started"),
         (Opt::Setuid | Opt::Setgid, _) => {
             Refused("remove it; `pskgate service install --account` says whom a service runs as")
         }

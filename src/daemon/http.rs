@@ -121,7 +121,7 @@ impl Door {
     fn of(peer: &Peer) -> Self {
         match peer {
             Peer::Tcp(_) => Self::Tcp,
-            Peer::Local | Peer::Stdio => Self::Unix,
+            Peer::Local | Peer::Stdio | Peer::Program(_) => Self::Unix,
         }
     }
 }

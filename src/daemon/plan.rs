@@ -27,7 +27,7 @@ use crate::secrets::SecretSet;
 #[cfg(unix)]
 use crate::sys::account;
 use crate::sys::process;
-use crate::tunnel::{Limits, Service, Setup, Shared};
+use crate::tunnel::{Limits, Respawn, Service, Setup, Shared};
 
 /// A configuration with everything that it needs read and built, and nothing begun.
 #[derive(Debug)]
@@ -407,10 +407,13 @@ impl Bound {
             if matches!(config.source, Source::Stdio) {
                 only = Some(serve_stdio(&service, &alive)?);
             }
-            live.push(Live { service, doors });
+            live.push(Live { service, doors, program: None });
         }
         reload::introduce(&live);
         Event::Accepting.log(Scope::PROGRAM);
+        for Live { service, program, .. } in &mut live {
+            *program = Respawn::of(service, &alive);
+        }
         let settling = shared.clone();
         tokio::spawn(async move { settling.settle().await });
         let files = watch::Sender::new(self.files);

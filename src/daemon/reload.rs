@@ -17,7 +17,7 @@ use crate::net::Acceptable;
 use crate::observe::event::{Event, Scope};
 use crate::observe::log;
 use crate::observe::status;
-use crate::tunnel::{Phase, Service, Setup};
+use crate::tunnel::{Phase, Respawn, Service, Setup};
 
 /// A listener at work, under the address that the file names it by.
 #[derive(Debug)]
@@ -63,6 +63,8 @@ impl Door {
 pub(super) struct Live {
     pub(super) service: Arc<Service>,
     pub(super) doors: Vec<Door>,
+    /// What takes their place, where a program connects.
+    pub(super) program: Option<Respawn>,
 }
 
 impl Live {
@@ -202,12 +204,17 @@ impl Running {
             let name = config.name.value.as_str();
             let limits = limits(&config);
             let same = old.iter().position(|live| live.service.name() == name);
-            let service = match same.map(|at| old.remove(at).service) {
-                Some(service) => {
+            let (service, program) = match same.map(|at| old.remove(at)) {
+                Some(Live { service, program, .. }) => {
                     service.replace(setup, limits);
-                    service
+                    (service, program)
                 }
-                None => Service::new(name, setup, limits, self.shared.clone()),
+                None => (Service::new(name, setup, limits, self.shared.clone()), None),
+            };
+            // What runs as it should goes on; stunnel would start it a second time.
+            let program = match program.filter(|program| program.goes_on(&service)) {
+                None => Respawn::of(&service, &self.alive),
+                goes_on => goes_on,
             };
             let mut own = Vec::new();
             for listen in config.accept() {
@@ -232,7 +239,7 @@ impl Running {
                 door.announce(&service, false);
                 own.push(door);
             }
-            self.live.push(Live { service, doors: own });
+            self.live.push(Live { service, doors: own, program });
         }
         introduce(&self.live);
         // What nobody wants any more: the listener closes with its last owner.

@@ -23,6 +23,8 @@ pub enum Open<'a> {
     Said(&'a Decided<bool>),
     /// This service starts a program, which needs what the program itself does not.
     Exec(&'a ServiceConfig, &'a Program),
+    /// This service connects from the addresses of others, which takes rights to the end.
+    Transparent(&'a ServiceConfig),
 }
 
 /// Why a configuration runs without, if it does.
@@ -31,7 +33,13 @@ pub fn why_open(config: &Config) -> Option<Open<'_>> {
     if !said.value {
         return Some(Open::Said(said));
     }
-    config.services.iter().find_map(|service| Some(Open::Exec(service, service.program()?)))
+    let keeps = |service: &&ServiceConfig| service.transparent.value.source();
+    let exec = |service: &'_ ServiceConfig| service.program().is_some();
+    let found = config.services.iter().find(|service| exec(service) || keeps(service))?;
+    Some(match found.program() {
+        Some(program) => Open::Exec(found, program),
+        None => Open::Transparent(found),
+    })
 }
 
 /// Somewhere that the program writes.
@@ -139,6 +147,13 @@ impl Sandbox {
             Some(Open::Exec(service, _)) => {
                 let text = format!(
                     "without a sandbox, because the service {} starts a program",
+                    service.name.value
+                );
+                return say(Level::Notice, &text);
+            }
+            Some(Open::Transparent(service)) => {
+                let text = format!(
+                    "without a sandbox, because the service {} connects from its peers' addresses",
                     service.name.value
                 );
                 return say(Level::Notice, &text);

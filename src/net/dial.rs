@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use socket2::{Domain, Protocol, Type};
 use tokio::net::TcpSocket;
 
 #[cfg(unix)]
-use super::program::{self, Child};
+use super::program::{self, Child, Started};
 use super::{Peer, Socket, options};
 use crate::config::model::{
     Decided, Endpoint, Failover, Host, Keepalive, Level, Program, SocketOption, Target,
@@ -30,6 +30,8 @@ pub struct Dialer {
     limit: Duration,
     keepalive: Option<Keepalive>,
     options: Vec<Decided<SocketOption>>,
+    /// Whether connections are made from the peer's address.
+    from_peer: bool,
     turn: AtomicUsize,
 }
 
@@ -62,6 +64,17 @@ pub struct Reached {
 enum Place<'a> {
     Tcp(&'a Endpoint, SocketAddr),
     Unix(&'a Endpoint),
+}
+
+/// How a target that a peer named came to nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// Nobody knows it.
+    Unknown,
+    /// It may not be asked for.
+    Forbidden,
+    /// It does not answer.
+    Unreachable,
 }
 
 /// Why nobody answered: one line for each address that was tried.
@@ -97,7 +110,22 @@ impl Dialer {
     ) -> Self {
         // Many that start together should not all begin with the same target.
         let start = getrandom::u32().unwrap_or_default() as usize;
-        Self { target, failover, local, limit, keepalive, options, turn: AtomicUsize::new(start) }
+        Self {
+            target,
+            failover,
+            local,
+            limit,
+            keepalive,
+            options,
+            from_peer: false,
+            turn: AtomicUsize::new(start),
+        }
+    }
+
+    /// The same, from the address of each peer if `on`.
+    pub fn from_peer(mut self, on: bool) -> Self {
+        self.from_peer = on;
+        self
     }
 
     /// The targets as the configuration names them.
@@ -105,6 +133,8 @@ impl Dialer {
         match &self.target {
             Target::Connect(targets) => targets.iter().map(|t| t.value.to_string()).collect(),
             Target::Exec(program) => vec![program.path.value.display().to_string()],
+            Target::Asked => vec!["what each peer asks for".into()],
+            Target::Original => vec!["where each connection was meant to go".into()],
         }
     }
 
@@ -116,6 +146,12 @@ impl Dialer {
         let targets = match &self.target {
             Target::Connect(targets) => targets,
             Target::Exec(program) => return self.exec(program, caller).await,
+            Target::Asked | Target::Original => {
+                return Err(DialError(vec![(
+                    "nowhere".into(),
+                    io::ErrorKind::InvalidInput.into(),
+                )]));
+            }
         };
         let mut failed = Vec::new();
         if self.failover == Failover::RoundRobin {
@@ -142,16 +178,48 @@ impl Dialer {
         Err(DialError(failed))
     }
 
+    /// Connects to a target that was named by the peer, at one of those addresses that `may` be asked for.
+    ///
+    /// # Errors
+    /// There is no such address, or none answered.
+    pub async fn dial_to(
+        &self,
+        target: &Endpoint,
+        may: impl Fn(IpAddr) -> bool,
+        caller: &Caller<'_>,
+    ) -> Result<Reached, (Refused, DialError)> {
+        let mut failed = Vec::new();
+        let mut refused = Refused::Unknown;
+        for place in self.places(target, caller, &mut failed).await {
+            if let Place::Tcp(_, address) = &place
+                && !may(address.ip())
+            {
+                let error = io::Error::new(io::ErrorKind::PermissionDenied, "not to be asked for");
+                failed.push((address.to_string(), error));
+                if refused == Refused::Unknown {
+                    refused = Refused::Forbidden;
+                }
+                continue;
+            }
+            if let Some(reached) = self.reach(place, caller, &mut failed).await {
+                return Ok(reached);
+            }
+            refused = Refused::Unreachable;
+        }
+        Err((refused, DialError(failed)))
+    }
+
     #[cfg(unix)]
     async fn exec(&self, program: &Program, caller: &Caller<'_>) -> Result<Reached, DialError> {
         let name = program.path.display().to_string();
-        match program::start(program, caller).await {
-            Ok((stream, child)) => {
-                for option in &self.options {
-                    // Some mean nothing between this machine and itself.
-                    let _ = options::apply(&socket2::SockRef::from(&stream), option);
+        match program::start(program, Some(caller)).await {
+            Ok(Started { socket, child, .. }) => {
+                if let Some(stream) = socket.as_tcp() {
+                    for option in &self.options {
+                        // Some mean nothing between this machine and itself.
+                        let _ = options::apply(&socket2::SockRef::from(stream), option);
+                    }
                 }
-                let socket = Socket::Tcp(stream);
                 Ok(Reached { socket, endpoint: None, address: name, child: Some(child) })
             }
             Err(error) => {
@@ -239,7 +307,11 @@ impl Dialer {
                 Event::Finding { level: Level::Warning, text: &text }.log(caller.scope);
             }
         }
-        if let Some(local) = &self.local {
+        if self.from_peer {
+            // Where the peer was meant to go, its own port would make this connection look like its own.
+            let keeps_port = !matches!(self.target, Target::Original);
+            bind_as(&socket, caller.peer, address, keeps_port)?;
+        } else if let Some(local) = &self.local {
             let same_family = |from: &SocketAddr| from.is_ipv4() == address.is_ipv4();
             match resolve(local, 0, self.limit).await?.into_iter().find(same_family) {
                 Some(from) => socket.bind(&from.into())?,
@@ -252,6 +324,48 @@ impl Dialer {
         let stream = TcpSocket::from_std_stream(socket.into()).connect(address).await?;
         Ok(Socket::Tcp(stream))
     }
+}
+
+/// Gives a socket the peer's own address, and its port where that is to be kept and is free.
+#[cfg(target_os = "linux")]
+fn bind_as(
+    socket: &socket2::Socket,
+    peer: &Peer,
+    to: SocketAddr,
+    keeps_port: bool,
+) -> io::Result<()> {
+    let other = |why: &str| io::Error::new(io::ErrorKind::AddrNotAvailable, why.to_owned());
+    let Peer::Tcp(from) = peer else {
+        return Err(other("the peer has no address to connect from"));
+    };
+    let from = SocketAddr::new(from.ip().to_canonical(), from.port());
+    if from.is_ipv4() != to.is_ipv4() {
+        return Err(other("the peer's address is of another family"));
+    }
+    let rights = |error: io::Error| {
+        let text =
+            format!("cannot connect from the peer's address: {error}; it takes CAP_NET_ADMIN");
+        io::Error::new(error.kind(), text)
+    };
+    match from {
+        SocketAddr::V4(_) => socket.set_ip_transparent_v4(true),
+        SocketAddr::V6(_) => socket.set_ip_transparent_v6(true),
+    }
+    .map_err(rights)?;
+    let any_port = SocketAddr::new(from.ip(), 0).into();
+    if !keeps_port {
+        return socket.bind(&any_port);
+    }
+    match socket.bind(&from.into()) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => socket.bind(&any_port),
+        done => done,
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn bind_as(_: &socket2::Socket, _: &Peer, _: SocketAddr, _: bool) -> io::Result<()> {
+    let text = "connections from another's address are made on Linux alone";
+    Err(io::Error::new(io::ErrorKind::Unsupported, text))
 }
 
 #[cfg(unix)]

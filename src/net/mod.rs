@@ -5,12 +5,16 @@ mod dial;
 pub(crate) mod fuzzing;
 #[cfg(unix)]
 mod guarded;
+mod http_connect;
 mod listen;
 mod options;
 #[cfg(unix)]
 mod program;
 mod proxied;
 mod proxy_header;
+#[cfg(unix)]
+mod pty;
+pub mod socks;
 #[cfg(unix)]
 mod stdio;
 
@@ -28,15 +32,18 @@ use crate::sys::socket::unanswered;
 #[cfg(unix)]
 use tokio::net::UnixStream;
 
-pub use dial::{Caller, DialError, Dialer, Reached};
+pub use dial::{Caller, DialError, Dialer, Reached, Refused};
 #[cfg(unix)]
 pub use guarded::{Name, bind_guarded, make_folder};
+pub use http_connect::http_connect;
 pub use listen::{Acceptable, Listener, bind, could_bind};
 pub use options::{apply, keepalive, not_set};
 #[cfg(unix)]
-pub use program::Child;
+pub use program::{Child, Started, start as start_program};
 pub use proxied::{BadHeader, Proxied, read_proxy_header};
 pub use proxy_header::{Told, proxy_header, proxy_header_v2};
+#[cfg(unix)]
+pub use pty::Pty;
 #[cfg(unix)]
 pub use stdio::{Stdio, inherited};
 
@@ -51,6 +58,9 @@ pub enum Socket {
     /// Standard input and output, where they are not one socket.
     #[cfg(unix)]
     Stdio(Box<Stdio>),
+    /// The terminal of a program.
+    #[cfg(unix)]
+    Pty(Box<Pty>),
 }
 
 /// Who is at the other end of a connection.
@@ -62,6 +72,8 @@ pub enum Peer {
     Local,
     /// Whoever started this program.
     Stdio,
+    /// A program that this one has started: where it is, unless it has a terminal.
+    Program(Option<SocketAddr>),
 }
 
 impl Peer {
@@ -69,7 +81,7 @@ impl Peer {
     pub fn ip(&self) -> Option<IpAddr> {
         match self {
             Self::Tcp(address) => Some(address.ip().to_canonical()),
-            Self::Local | Self::Stdio => None,
+            Self::Local | Self::Stdio | Self::Program(_) => None,
         }
     }
 }
@@ -82,6 +94,8 @@ impl fmt::Display for Peer {
             }
             Self::Local => f.write_str("unix socket"),
             Self::Stdio => f.write_str("standard input"),
+            Self::Program(Some(address)) => address.fmt(f),
+            Self::Program(None) => f.write_str("the program's terminal"),
         }
     }
 }
@@ -99,6 +113,19 @@ impl Socket {
     /// Our own address, of TCP.
     pub fn local_address(&self) -> Option<SocketAddr> {
         self.as_tcp().and_then(|stream| stream.local_addr().ok())
+    }
+
+    /// Where a connection was meant to go that the system's packet filter has redirected here.
+    ///
+    /// # Errors
+    /// It was not redirected, or the system cannot tell.
+    pub fn original_destination(&self) -> io::Result<SocketAddr> {
+        let here = || io::Error::other("this connection was not redirected here");
+        let stream = self.as_tcp().ok_or_else(here)?;
+        let local = stream.local_addr()?;
+        let meant = original_destination(stream, local)?;
+        // Whoever connects to us in person would be connected to us without end.
+        if meant == local { Err(here()) } else { Ok(meant) }
     }
 
     /// What closing does to data and peer: a reset, which tells the peer that what it has may be
@@ -130,7 +157,7 @@ impl Socket {
             #[cfg(unix)]
             Self::Unix(stream) => stream.take_error(),
             #[cfg(unix)]
-            Self::Stdio(_) => Ok(None),
+            Self::Stdio(_) | Self::Pty(_) => Ok(None),
         }
         .unwrap_or_else(Some)
     }
@@ -148,6 +175,26 @@ impl Socket {
         })
         .await;
     }
+}
+
+#[cfg(target_os = "linux")]
+fn original_destination(stream: &TcpStream, local: SocketAddr) -> io::Result<SocketAddr> {
+    let socket = socket2::SockRef::from(stream);
+    // The table of connections knows one that came as IPv4 as such.
+    let meant = match local.ip().to_canonical() {
+        IpAddr::V4(_) => socket.original_dst_v4(),
+        IpAddr::V6(_) => socket.original_dst_v6(),
+    };
+    let unknown = |error: &dyn fmt::Display| {
+        io::Error::other(format!("this connection was not redirected here: {error}"))
+    };
+    let meant = meant.map_err(|error| unknown(&error))?;
+    meant.as_socket().ok_or_else(|| unknown(&"it has no address"))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn original_destination(_: &TcpStream, _: SocketAddr) -> io::Result<SocketAddr> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, "connections can be redirected on Linux alone"))
 }
 
 /// Sent again or asked for in vain this often, nothing came by mere bad luck.
@@ -184,6 +231,8 @@ macro_rules! each {
             Socket::Unix($stream) => $do,
             #[cfg(unix)]
             Socket::Stdio($stream) => $do,
+            #[cfg(unix)]
+            Socket::Pty($stream) => $do,
         }
     };
 }

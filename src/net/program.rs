@@ -6,13 +6,14 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, Stdio};
 
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{Caller, Peer};
-use crate::config::model::Program;
+use super::pty::Pty;
+use super::{Caller, Peer, Socket};
+use crate::config::model::{Program, Variable};
 use crate::sys::process;
 
 /// A program that was started. It is not killed when this is dropped.
@@ -24,33 +25,71 @@ pub struct Child {
 }
 
 impl Child {
-    /// Waits for its end and says how it came.
+    /// Waits for its end and says how it came, in stunnel's words.
     pub async fn ended(mut self) -> String {
         match self.child.wait().await {
-            Ok(status) => match status.code() {
-                Some(code) => format!("code {code}"),
-                None => status.to_string(),
+            Ok(status) => match (status.code(), status.signal()) {
+                (Some(code), _) => format!("finished with code {code}"),
+                (None, Some(signal)) => format!("terminated on {}", signal_name(signal)),
+                (None, None) => format!("finished with {status}"),
             },
-            Err(error) => error.to_string(),
+            Err(error) => format!("was lost sight of: {error}"),
         }
     }
 }
 
-/// Starts a program with one end of a TCP connection as its standard streams and returns the other
-/// end. A socket and no pipes: the program sees half a close as one, and a reset as a reset.
+fn signal_name(number: i32) -> String {
+    use rustix::process::Signal;
+    const NAMES: [(Signal, &str); 11] = [
+        (Signal::HUP, "SIGHUP"),
+        (Signal::INT, "SIGINT"),
+        (Signal::QUIT, "SIGQUIT"),
+        (Signal::ILL, "SIGILL"),
+        (Signal::ABORT, "SIGABRT"),
+        (Signal::BUS, "SIGBUS"),
+        (Signal::FPE, "SIGFPE"),
+        (Signal::KILL, "SIGKILL"),
+        (Signal::SEGV, "SIGSEGV"),
+        (Signal::PIPE, "SIGPIPE"),
+        (Signal::TERM, "SIGTERM"),
+    ];
+    let known = NAMES.iter().find(|(signal, _)| signal.as_raw() == number);
+    known.map_or_else(|| format!("signal {number}"), |(_, name)| (*name).to_owned())
+}
+
+/// A program at work.
+#[derive(Debug)]
+pub struct Started {
+    /// Our end of what it talks over.
+    pub socket: Socket,
+    /// Itself, as who is at the other end.
+    pub peer: Peer,
+    /// The process.
+    pub child: Child,
+}
+
+/// Starts a program with one end of a TCP connection as its standard streams, and keeps the other
+/// end. A socket and no pipes: the program sees half a close as one, and a reset as a reset. Who asked
+/// for a terminal gets one in its place. `caller` is whom it serves, if it serves somebody.
 ///
 /// # Errors
 /// The system's, in particular for a file that is not there or is no program.
-pub(super) async fn start(
-    program: &Program,
-    caller: &Caller<'_>,
-) -> io::Result<(TcpStream, Child)> {
-    let (ours, theirs) = pair().await?;
-    let theirs = theirs.into_std()?;
-    // The program expects what it knows from a terminal: a read that waits.
-    theirs.set_nonblocking(false)?;
+pub async fn start(program: &Program, caller: Option<&Caller<'_>>) -> io::Result<Started> {
     let mut command = command(program, caller);
-    let end = || theirs.try_clone().map(|end| Stdio::from(OwnedFd::from(end)));
+    let (socket, peer, theirs) = if program.pty.value {
+        let (ours, theirs) = Pty::open()?;
+        // A session of its own, or the terminal would not be its own.
+        process::lead_session(&mut command);
+        (Socket::Pty(Box::new(ours)), Peer::Program(None), theirs)
+    } else {
+        let (ours, theirs) = pair().await?;
+        let at = theirs.local_addr()?;
+        let theirs = theirs.into_std()?;
+        // The program expects what it knows from a terminal: a read that waits.
+        theirs.set_nonblocking(false)?;
+        (Socket::Tcp(ours), Peer::Program(Some(at)), OwnedFd::from(theirs))
+    };
+    let end = || theirs.try_clone().map(Stdio::from);
     command.stdin(end()?).stdout(end()?);
     if program.errors_to_peer {
         command.stderr(end()?);
@@ -60,11 +99,11 @@ pub(super) async fn start(
     process::close_on_exec();
     let child = tokio::process::Command::from(command).spawn()?;
     let pid = child.id().unwrap_or_default();
-    Ok((ours, Child { pid, child }))
+    Ok(Started { socket, peer, child: Child { pid, child } })
 }
 
-/// The environment is ours, and says besides who is connected.
-fn command(program: &Program, caller: &Caller<'_>) -> Command {
+/// The environment is ours with what the operator sets, and says besides who is connected.
+fn command(program: &Program, caller: Option<&Caller<'_>>) -> Command {
     let mut command = Command::new(&program.path.value);
     let mut words = program.arguments.iter();
     if let Some(name) = words.next() {
@@ -76,13 +115,17 @@ fn command(program: &Program, caller: &Caller<'_>) -> Command {
         // What is left of somebody else's connection must not pass for this one's.
         None => drop(command.env_remove(name)),
     };
-    let address = match caller.peer {
-        Peer::Tcp(address) => Some(address),
-        Peer::Local | Peer::Stdio => None,
+    for Variable { name, value } in &program.environment {
+        set(name, value.clone().map(OsString::from));
+    }
+    let address = match caller.map(|caller| caller.peer) {
+        Some(Peer::Tcp(address)) => Some(address),
+        _ => None,
     };
     set("REMOTE_HOST", address.map(|address| address.ip().to_string().into()));
     set("REMOTE_PORT", address.map(|address| address.port().to_string().into()));
-    set("PSKGATE_IDENTITY", caller.who.map(|who| OsString::from_vec(who.as_bytes().to_vec())));
+    let who = caller.and_then(|caller| caller.who);
+    set("PSKGATE_IDENTITY", who.map(|who| OsString::from_vec(who.as_bytes().to_vec())));
     command
 }
 

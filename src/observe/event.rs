@@ -5,7 +5,7 @@ use std::fmt::{self, Display};
 use std::time::Duration;
 
 use super::log;
-use crate::config::model::{Level, LogFormat, Mode};
+use crate::config::model::{Level, LogFormat, LogId, Mode};
 
 /// What a line is about.
 #[derive(Debug, Clone, Copy, Default)]
@@ -16,11 +16,14 @@ pub struct Scope<'a> {
     pub session: Option<u64>,
     /// The service's own limit of importance, where it has one.
     pub level: Option<Level>,
+    /// What tells this session's lines from another's.
+    pub id: LogId,
 }
 
 impl Scope<'_> {
     /// The program itself.
-    pub const PROGRAM: Scope<'static> = Scope { service: None, session: None, level: None };
+    pub const PROGRAM: Scope<'static> =
+        Scope { service: None, session: None, level: None, id: LogId::Sequential };
 }
 
 /// What a handshake settled on.
@@ -102,6 +105,13 @@ pub enum Event<'a> {
         bits: i32,
         /// The key exchange group and its size in bits, where the library tells.
         group: Option<(&'a str, u32)>,
+    },
+    /// An HTTP proxy has opened the way to a server.
+    ProxyAgreed {
+        /// The proxy's address.
+        proxy: &'a dyn Display,
+        /// The server.
+        host: &'a dyn Display,
     },
     /// A client end's handshake begins.
     Presenting {
@@ -218,11 +228,25 @@ pub enum Event<'a> {
         /// Its number.
         pid: u32,
     },
+    /// The program in place of a listener is about to be started.
+    Spawning,
+    /// It could not be.
+    NotSpawned {
+        /// Its file.
+        program: &'a dyn Display,
+        /// The system's words.
+        error: &'a std::io::Error,
+    },
+    /// Its connection has ended, and it is to be started again.
+    Respawning {
+        /// After which pause.
+        pause: Duration,
+    },
     /// A program that served a session has ended.
     ChildEnded {
         /// Its number.
         pid: u32,
-        /// How.
+        /// How, such as `finished with code 0`.
         end: &'a dyn Display,
     },
     /// There are as many sessions as there may be.
@@ -399,6 +423,7 @@ impl Event<'_> {
             Self::NotIntroduced { .. } => "bad-proxy-header",
             Self::Secured { .. } => "secured",
             Self::Presenting { .. } => "presenting",
+            Self::ProxyAgreed { .. } => "proxy-agreed",
             Self::Connecting { .. } => "connecting",
             Self::Connected { .. } => "connected",
             Self::ConnectFailed { .. } => "connect-failed",
@@ -409,6 +434,9 @@ impl Event<'_> {
             Self::HandshakeFailed { .. } => "handshake-failed",
             Self::Unreachable { .. } => "target-unreachable",
             Self::Unprepared { .. } => "socket-options-failed",
+            Self::Spawning => "spawning",
+            Self::NotSpawned { .. } => "not-spawned",
+            Self::Respawning { .. } => "respawning",
             Self::ChildStarted { .. } => "child-started",
             Self::ChildEnded { .. } => "child-ended",
             Self::Full { .. } => "service-full",
@@ -468,6 +496,7 @@ impl Event<'_> {
             Self::Controlled { .. } => Level::Debug,
             Self::ReloadFailed { .. } | Self::LogNotReopened { .. } => Level::Error,
             Self::LogReopened | Self::Listed { .. } | Self::ListedAll { .. } => Level::Notice,
+            Self::NotSpawned { .. } => Level::Error,
             Self::AcceptTrouble { .. }
             | Self::NotIntroduced { .. }
             | Self::HandshakeFailed { .. }
@@ -482,6 +511,7 @@ impl Event<'_> {
             | Self::Opened { .. }
             | Self::Refused { .. }
             | Self::NotAllowed { .. }
+            | Self::Respawning { .. }
             | Self::ChildStarted { .. }
             | Self::ChildEnded { .. }
             | Self::Crowded { .. }
@@ -490,11 +520,13 @@ impl Event<'_> {
             | Self::Begun { .. }
             | Self::Configured
             | Self::Accepting
+            | Self::Spawning
             | Self::Accepted { .. }
             | Self::Introduced { .. }
             | Self::Probed { .. }
             | Self::Secured { .. }
             | Self::Presenting { .. }
+            | Self::ProxyAgreed { .. }
             | Self::Connecting { .. }
             | Self::Connected { .. }
             | Self::ConnectFailed { .. }
@@ -554,6 +586,7 @@ impl Event<'_> {
                 }
                 line(Info, format_args!("PSK client configured for identity {who}"));
             }
+            Self::ProxyAgreed { .. } => line(Info, format_args!("CONNECT request accepted")),
             Self::Connecting { address } => {
                 line(Info, format_args!("s_connect: connecting {address}"));
             }
@@ -640,7 +673,12 @@ impl Event<'_> {
                     ),
                 );
             }
+            Self::Spawning => {
+                line(Level::Debug, format_args!("Starting exec+connect service [{service}]"));
+            }
+            Self::Respawning { .. } => line(Info, format_args!("Retrying an exec+connect section")),
             Self::LogNotReopened { .. }
+            | Self::NotSpawned { .. }
             | Self::Unprepared { .. }
             | Self::ChildStarted { .. }
             | Self::ChildEnded { .. }
@@ -678,6 +716,9 @@ impl Display for Event<'_> {
                 write!(f, "presenting identity {who}, asking for {name}")
             }
             Self::Presenting { who, name: None } => write!(f, "presenting identity {who}"),
+            Self::ProxyAgreed { proxy, host } => {
+                write!(f, "the proxy at {proxy} has opened the way to {host}")
+            }
             Self::Connecting { address } => write!(f, "connecting to {address}"),
             Self::Connected { address, local } => write!(f, "connected to {address} from {local}"),
             Self::ConnectFailed { address, error } => {
@@ -703,7 +744,12 @@ impl Display for Event<'_> {
                 write!(f, "turned {peer} away, a socket option cannot be set: {error}")
             }
             Self::ChildStarted { pid } => write!(f, "Local mode child started (PID={pid})"),
-            Self::ChildEnded { pid, end } => write!(f, "Child process {pid} finished with {end}"),
+            Self::ChildEnded { pid, end } => write!(f, "Child process {pid} {end}"),
+            Self::Spawning => f.write_str("starts the program whose connection it carries"),
+            Self::NotSpawned { program, error } => write!(f, "cannot run {program}: {error}"),
+            Self::Respawning { pause } => {
+                write!(f, "starts the program again in {:.1}s", pause.as_secs_f64())
+            }
             Self::Full { peer, who, what, most } => {
                 write!(f, "turned {who} at {peer} away: {what} are open ({most})")
             }

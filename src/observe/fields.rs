@@ -50,8 +50,14 @@ impl Event<'_> {
             | Self::Configured
             | Self::Accepting
             | Self::LogReopened
+            | Self::Spawning
             | Self::Stopped { .. }
             | Self::Finding { .. } => {}
+            Self::NotSpawned { program, error } => {
+                field("program", Text(program));
+                field("error", Text(error));
+            }
+            Self::Respawning { pause } => field("pause-ms", millis(*pause)),
             Self::Listening { address, .. } => field("address", Text(address)),
             Self::Controlled { path } => field("path", Text(path)),
             Self::Uncontrolled { error, .. } => field("error", Text(error)),
@@ -82,6 +88,10 @@ impl Event<'_> {
                 if let Some(name) = name {
                     field("server-name", Text(name));
                 }
+            }
+            Self::ProxyAgreed { proxy, host } => {
+                field("proxy", Text(proxy));
+                field("target", Text(host));
             }
             Self::Connecting { address } => field("target", Text(address)),
             Self::Connected { address, local } => {

@@ -416,6 +416,8 @@ fn wants_fields() -> bool {
 
 fn hand_over(level: u8, event: &Event<'_>, scope: Scope<'_>, text: fmt::Arguments<'_>) {
     let Scope { service, session, .. } = scope;
+    let id = super::id::of(scope);
+    let id = id.as_deref();
     // `tracing` carries no values whose names are found out at run time, but text.
     let fields = wants_fields().then(|| tracing::field::display(Fields(event)));
     let event = event.name();
@@ -427,6 +429,7 @@ fn hand_over(level: u8, event: &Event<'_>, scope: Scope<'_>, text: fmt::Argument
                 event,
                 service,
                 session,
+                id,
                 fields,
                 message = %text
             )
@@ -467,6 +470,7 @@ struct Record {
     event: String,
     service: Option<String>,
     session: Option<u64>,
+    id: Option<String>,
     fields: Map<String, Value>,
     message: String,
 }
@@ -484,6 +488,7 @@ impl Visit for Record {
         match field.name() {
             "event" => value.clone_into(&mut self.event),
             "service" => self.service = Some(value.to_owned()),
+            "id" => self.id = Some(value.to_owned()),
             _ => {}
         }
     }
@@ -537,6 +542,11 @@ impl Record {
         self.level.unwrap_or(Level::Warning as u8)
     }
 
+    /// What tells the session from another.
+    fn id(&self) -> Option<String> {
+        self.id.clone().or_else(|| self.session.map(|number| number.to_string()))
+    }
+
     fn line(&self) -> Line {
         let fields = if JOURNAL.load(Ordering::Relaxed) {
             journal::encoded(&self.event, self.service.as_deref(), self.session, &self.fields)
@@ -567,7 +577,7 @@ impl Record {
                 if let Some(service) = &self.service {
                     let _ = write!(line, "[{service}] ");
                 }
-                if let Some(session) = self.session {
+                if let Some(session) = self.id() {
                     let _ = write!(line, "#{session} ");
                 }
                 line.push_str(&self.message);
@@ -583,6 +593,7 @@ impl Record {
                     "message": self.message,
                 });
                 if let Some(object) = object.as_object_mut() {
+                    object.extend(self.id.iter().map(|id| ("id".into(), id.as_str().into())));
                     object.extend(self.fields.iter().map(|(k, v)| (k.clone(), v.clone())));
                 }
                 object.to_string()
@@ -590,7 +601,7 @@ impl Record {
             LogFormat::Stunnel => {
                 let local = now.to_zoned(zone());
                 let main = if BACKGROUND.load(Ordering::Relaxed) { "main" } else { "ui" };
-                let id = self.session.map_or_else(|| main.to_owned(), |number| number.to_string());
+                let id = self.id().unwrap_or_else(|| main.to_owned());
                 format!(
                     "{} LOG{level}[{id}]: {}",
                     local.strftime("%Y.%m.%d %H:%M:%S"),

@@ -2,6 +2,7 @@
 
 pub mod event;
 mod fields;
+mod id;
 #[cfg(unix)]
 pub mod journal;
 pub mod limit;

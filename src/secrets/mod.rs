@@ -10,6 +10,7 @@ mod fingerprint;
 #[cfg(all(unix, any(test, fuzzing)))]
 pub(crate) mod fuzzing;
 mod key;
+mod password;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +23,7 @@ use openssl::error::ErrorStack;
 pub use file::{Gravity, Problem, files_of, parse};
 pub use fingerprint::Fingerprint;
 pub use key::{Escaped, Identity, Key, MAX_IDENTITY, MAX_KEY, MIN_KEY, Serial, TicketKey, escape};
+pub use password::Password;
 use zeroize::Zeroizing;
 
 /// How strictly key files are read. The two dialects differ in these three points.

@@ -33,3 +33,13 @@ pub fn copy(number: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: it was made a moment ago and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
 }
+
+/// Has the runtime tell when a descriptor can be read from or written to.
+///
+/// # Errors
+/// There is no room for it, or it is a file of a kind that is always ready.
+pub fn watched(fd: OwnedFd) -> io::Result<tokio::io::unix::AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` stays open and is the same descriptor for as long as what it is moved into.
+    let watched = unsafe { tokio::io::unix::AsyncFd::register(fd) };
+    Ok(watched?)
+}

@@ -80,3 +80,17 @@ pub fn forbid_dumps() {
         let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     }
 }
+
+/// Has a program that is started lead a session of its own, with its standard input as the terminal of
+/// that session.
+#[cfg(unix)]
+pub fn lead_session(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    let lead = || {
+        rustix::process::setsid()?;
+        rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
+        Ok(())
+    };
+    // SAFETY: two system calls between fork and exec, both async-signal-safe, and no memory is asked for.
+    unsafe { command.pre_exec(lead) };
+}

@@ -104,7 +104,7 @@ fn refused(shaken: Shaken<'_>) {
     let at = &"192.0.2.1:5";
     check(
         &Event::Refused { peer: at, who: Some(who), cause, name: cause.name() },
-        Scope { service: Some("plc"), session: Some(1), level: None },
+        Scope { service: Some("plc"), session: Some(1), ..Scope::PROGRAM },
     );
     check(
         &Event::HandshakeFailed { peer: at, who, target: at, cause, name: cause.name() },

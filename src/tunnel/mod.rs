@@ -5,11 +5,13 @@ mod crowd;
 mod ending;
 mod policy;
 mod relay;
+mod respawn;
 mod roster;
 mod service;
 mod session;
 mod setup;
 
+pub use respawn::Respawn;
 pub use roster::{Info, Reached};
 pub use service::{Failure, Limits, Phase, Service, Shared, Use};
 pub use setup::Setup;

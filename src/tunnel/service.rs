@@ -287,8 +287,11 @@ impl Service {
 
     /// What a line of this service, or of one of its sessions, is about.
     pub fn scope(&self, session: Option<u64>) -> Scope<'_> {
-        let level = self.current.borrow().level;
-        Scope { service: Some(&self.name), session, level }
+        let (level, id) = {
+            let setup = self.current.borrow();
+            (setup.level, setup.log_id)
+        };
+        Scope { service: Some(&self.name), session, level, id }
     }
 
     /// The Setup that a new session takes.
@@ -323,8 +326,35 @@ impl Service {
 
     /// Serves one connection that is there already. Says whether it went well.
     pub async fn serve(self: Arc<Self>, socket: Socket, peer: Peer) -> bool {
-        let number = self.shared.numbers.fetch_add(1, Ordering::Relaxed);
+        let number = self.next_number();
+        self.attend(number, socket, peer).await
+    }
+
+    /// The number of the next session.
+    pub(super) fn next_number(&self) -> u64 {
+        self.shared.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The same under a number that was taken before.
+    pub(super) async fn attend(self: Arc<Self>, number: u64, socket: Socket, peer: Peer) -> bool {
         Session::new(self, number, peer, Instant::now()).run(socket).await
+    }
+
+    /// What keeps the memory that many sessions leave behind from staying with the process.
+    #[cfg(unix)]
+    pub(super) fn crowd(&self) -> &Arc<Crowd> {
+        &self.shared.crowd
+    }
+
+    /// Logs a program's start and its end, which may come after the session's.
+    #[cfg(unix)]
+    pub(super) fn watch(self: &Arc<Self>, number: u64, child: net::Child) {
+        let (service, pid) = (self.clone(), child.pid);
+        Event::ChildStarted { pid }.log(service.scope(Some(number)));
+        tokio::spawn(async move {
+            let end = child.ended().await;
+            Event::ChildEnded { pid, end: &end }.log(service.scope(Some(number)));
+        });
     }
 
     pub(super) fn phase(&self) -> watch::Receiver<Phase> {
@@ -440,7 +470,7 @@ impl Service {
             };
             match accepted {
                 Ok((socket, peer)) => {
-                    let number = self.shared.numbers.fetch_add(1, Ordering::Relaxed);
+                    let number = self.next_number();
                     let accepted = Instant::now();
                     let session = Session::new(self.clone(), number, peer, accepted);
                     let there = (alive.clone(), self.shared.crowd.enter());

@@ -6,21 +6,22 @@
 //! one log line, one counter.
 
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::ending::{Cut, End};
 use super::relay::{Fault, Meter, Outcome, Side, relay};
 use super::roster::{Full, Member, Newcomer};
 use super::service::{Capacity, Phase, Service};
 use super::setup::{Clocks, Role, Setup};
-use crate::config::model::{Mode, ProxyHeader, WhenFull};
-use crate::net::{self, Caller, Peer, Proxied, Reached, Socket};
+use crate::config::model::{Endpoint, Host, Mode, Negotiation, ProxyHeader, WhenFull};
+use crate::net::{self, Caller, Peer, Proxied, Reached, Refused, Socket};
 use crate::observe::event::{Event, Scope};
 use crate::secrets::{Grant, Identity};
 use crate::tls::{self, Cause, Failure, Secured};
@@ -195,7 +196,7 @@ impl Session {
                         return None;
                     }
                 };
-                let Secured { stream, grant, facts, resumed, .. } = match handshake {
+                let Secured { mut stream, grant, facts, resumed, .. } = match handshake {
                     Ok(Ok(secured)) => {
                         self.belong_to(secured.named.and_then(|n| asked.get(n)), setup);
                         secured
@@ -229,6 +230,7 @@ impl Session {
                         self.service.revoked(&grant, ip).await;
                     }
                 };
+                let mut answered = false;
                 let reached = tokio::select! {
                     biased;
                     () = gone => {
@@ -239,9 +241,20 @@ impl Session {
                         self.left_early(&End::Cut(Cut::Ordered(order)));
                         None
                     }
-                    reached = self.reach(setup, Some(&known)) => reached,
+                    reached = self.route(setup, &known, &mut stream) => {
+                        answered = matches!(setup.negotiation, Some(Negotiation::Socks));
+                        reached
+                    }
                 };
                 let Some(reached) = reached else {
+                    if answered {
+                        // It was told why, and may still have to read it.
+                        let _ = timeout(ALERT, stream.shutdown()).await;
+                        if let Some(socket) = stream.into_socket() {
+                            socket.close_gently(ALERT).await;
+                        }
+                        return None;
+                    }
                     if let Some(socket) = stream.into_socket() {
                         socket.reset_on_close(true);
                     }
@@ -255,8 +268,31 @@ impl Session {
             Role::Client { connector, identity, name } => {
                 let member = self.admit(setup, identity).await?;
                 let attempt = async {
-                    let Reached { socket, endpoint, address, .. } = self.reach(setup, None).await?;
+                    let original = || socket.original_destination();
+                    // What goes nowhere needs no tunnel.
+                    let meant = match &setup.negotiation {
+                        Some(Negotiation::Socks) => Some(self.or_unreachable(original()).ok()?),
+                        _ => None,
+                    };
+                    let to = if setup.to_original {
+                        To::Meant(self.or_unreachable(original()).ok()?)
+                    } else {
+                        To::Configured
+                    };
+                    let Reached { socket, endpoint, mut address, .. } =
+                        self.reach(setup, None, &to).await.ok()?;
                     let name = name.of(endpoint.as_ref());
+                    let limit = Instant::now() + setup.clocks.handshake;
+                    let mut upstream = socket;
+                    if let Some(Negotiation::Connect(ask)) = &setup.negotiation {
+                        let asked = timeout_at(limit, net::http_connect(&mut upstream, ask)).await;
+                        let asked = asked
+                            .unwrap_or_else(|_| Err(late("the proxy")))
+                            .map_err(|error| io::Error::other(format!("{address}: {error}")));
+                        self.or_unreachable(asked).ok()?;
+                        Event::ProxyAgreed { proxy: &address, host: &ask.host }.log(self.scope());
+                        address = format!("{} through {address}", ask.host);
+                    }
                     Event::Presenting { who: identity, name }.log(self.scope());
                     let _counted = self.service.handshaking();
                     let handshake = connector.connect_unflushed(
@@ -264,10 +300,17 @@ impl Session {
                         identity.clone(),
                         name,
                         Some(&address),
-                        socket,
+                        upstream,
                     );
-                    let limit = Instant::now() + setup.clocks.handshake;
-                    Some((timeout_at(limit, handshake).await, address))
+                    let mut done = timeout_at(limit, handshake).await;
+                    if let (Some(meant), Ok(Ok(secured))) = (meant, &mut done) {
+                        let asked = net::socks::ask(&mut secured.stream, meant);
+                        let asked = timeout_at(limit, asked).await;
+                        let asked = asked.unwrap_or_else(|_| Err(late("the server's end")));
+                        self.or_unreachable(asked).ok()?;
+                        address = format!("{meant} through {address}");
+                    }
+                    Some((done, address))
                 };
                 let (presented, address) = tokio::select! {
                     biased;
@@ -337,29 +380,86 @@ impl Session {
         .log(self.scope());
     }
 
-    /// Connects to the target and says what is to be said before the data, or why there is no target.
-    async fn reach(&self, setup: &Setup, known: Option<&Known<'_>>) -> Option<Reached> {
-        let unreachable = |error: &dyn fmt::Display| {
-            self.service.counters.refused("target-unreachable");
-            self.service.failed(format!("no target answered: {error}"));
-            self.log_stranger(&Event::Unreachable { peer: &self.peer, error });
-        };
+    fn unreachable(&self, error: &dyn fmt::Display) {
+        self.service.counters.refused("target-unreachable");
+        self.service.failed(format!("no target answered: {error}"));
+        self.log_stranger(&Event::Unreachable { peer: &self.peer, error });
+    }
+
+    /// The same of what came to nothing.
+    fn or_unreachable<T>(&self, done: io::Result<T>) -> Result<T, Refused> {
+        done.map_err(|error| {
+            self.unreachable(&error);
+            Refused::Unreachable
+        })
+    }
+
+    /// A server end's way to its target, which its peer may have to be asked for.
+    async fn route(
+        &self,
+        setup: &Setup,
+        known: &Known<'_>,
+        stream: &mut tls::Stream<Socket>,
+    ) -> Option<Reached> {
+        if setup.to_original {
+            let gone = || io::Error::from(io::ErrorKind::NotConnected);
+            let meant = stream.socket().ok_or_else(gone).and_then(Socket::original_destination);
+            let to = To::Meant(self.or_unreachable(meant).ok()?);
+            return self.reach(setup, Some(known), &to).await.ok();
+        }
+        if !matches!(setup.negotiation, Some(Negotiation::Socks)) {
+            return self.reach(setup, Some(known), &To::Configured).await.ok();
+        }
+        let limit = Instant::now() + setup.clocks.handshake;
+        let asked = timeout_at(limit, net::socks::read_request(stream)).await;
+        let asked = asked.unwrap_or_else(|_| Err(late("the peer, which has to say where to,")));
+        let request = self.or_unreachable(asked).ok()?;
+        let reached = self.reach(setup, Some(known), &To::Asked(&request.to)).await;
+        let outcome = reached.as_ref().map(|_| ()).map_err(|refused| *refused);
+        let told =
+            timeout_at(limit + setup.clocks.handshake, request.answer(stream, outcome)).await;
+        let told = told.unwrap_or_else(|_| Err(late("the peer")));
+        // Whether it was told or not, what was refused is in the log already.
+        let reached = reached.ok()?;
+        self.or_unreachable(told).ok()?;
+        Some(reached)
+    }
+
+    /// Connects to the target and says what is to be said before the data; or says why there is no target.
+    async fn reach(
+        &self,
+        setup: &Setup,
+        known: Option<&Known<'_>>,
+        to: &To<'_>,
+    ) -> Result<Reached, Refused> {
         let who = known.map(|known| setup.policies.who(known.wire));
         let caller = Caller { peer: &self.peer, who: who.as_ref(), scope: self.scope() };
         let own = known.and_then(|known| setup.policies.dialer(known.wire));
         if setup.single && known.is_some() {
             Box::pin(self.service.settled()).await;
         }
-        let mut reached = match own.unwrap_or(&setup.dialer).dial(&caller).await {
+        let any = |_| true;
+        let dialed = match to {
+            To::Configured => {
+                let dialer = own.unwrap_or(&setup.dialer);
+                dialer.dial(&caller).await.map_err(|error| (Refused::Unreachable, error))
+            }
+            To::Meant(address) => {
+                let to = Endpoint::Tcp { host: Host::Ip(address.ip()), port: address.port() };
+                setup.dialer.dial_to(&to, any, &caller).await
+            }
+            To::Asked(to) => setup.dialer.dial_to(to, net::socks::may_be_asked_for, &caller).await,
+        };
+        let mut reached = match dialed {
             Ok(reached) => reached,
-            Err(error) => {
-                unreachable(&error);
-                return None;
+            Err((refused, error)) => {
+                self.unreachable(&error);
+                return Err(refused);
             }
         };
         #[cfg(unix)]
         if let Some(child) = reached.child.take() {
-            self.watch(child);
+            self.service.watch(self.number, child);
         }
         if let (Some(version), Some(known)) = (setup.preface, known) {
             let header = match version {
@@ -373,23 +473,9 @@ impl Session {
                     net::proxy_header_v2(&self.peer, known.local, &told)
                 }
             };
-            if let Err(error) = reached.socket.write_all(&header).await {
-                unreachable(&error);
-                return None;
-            }
+            self.or_unreachable(reached.socket.write_all(&header).await)?;
         }
-        Some(reached)
-    }
-
-    /// Logs a program's start and its end, which may come after the session's.
-    #[cfg(unix)]
-    fn watch(&self, child: net::Child) {
-        let (service, number, pid) = (self.service.clone(), self.number, child.pid);
-        Event::ChildStarted { pid }.log(service.scope(Some(number)));
-        tokio::spawn(async move {
-            let end = child.ended().await;
-            Event::ChildEnded { pid, end: &end }.log(service.scope(Some(number)));
-        });
+        Ok(reached)
     }
 
     /// A place among the sessions, or a line that says why there is none.
@@ -513,6 +599,21 @@ struct Open {
     streams: Streams,
     grant: Grant,
     member: Member,
+}
+
+/// Where a connection is to go.
+enum To<'a> {
+    /// Where the configuration says.
+    Configured,
+    /// Where the connection was meant to go before it was redirected here.
+    Meant(SocketAddr),
+    /// Where the peer says.
+    Asked(&'a Endpoint),
+}
+
+/// Somebody has not answered in the time of a handshake.
+fn late(who: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, format!("{who} does not answer"))
 }
 
 /// What a server end knows when it connects to its backend.

@@ -8,8 +8,9 @@ use std::time::Duration;
 use super::policy::{Now, Policies, Warning};
 use crate::config::diagnostic::{Diagnostic, Place, Severity};
 use crate::config::model::{
-    Authentication, Decided, Endpoint, Host, Keepalive, Level, Mode, NamePattern, Origin,
-    ProxyHeader, PskConfig, ServiceConfig, SocketOption, Source,
+    Authentication, Decided, Endpoint, Host, Keepalive, Level, LogId, Mode, NamePattern,
+    Negotiation, Origin, Program, ProxyHeader, PskConfig, ServiceConfig, SocketOption, Source,
+    Target,
 };
 use crate::net::Dialer;
 use crate::secrets::{Grant, Gravity, Identity, Keys, Problem, SecretSet, escape};
@@ -25,6 +26,10 @@ pub struct Setup {
     pub(super) clocks: Clocks,
     pub(super) reset: Option<bool>,
     pub(super) preface: Option<ProxyHeader>,
+    /// What is spoken around TLS.
+    pub(super) negotiation: Option<Negotiation>,
+    /// Connections go where they were meant to go before they were redirected here.
+    pub(super) to_original: bool,
     /// The service whose clients come here when they send such a name.
     asked_at: Option<(String, NamePattern)>,
     /// Of the TLS side's socket when it is the accepted one; the dialer has it otherwise.
@@ -32,6 +37,10 @@ pub struct Setup {
     pub(super) downstream: Vec<Decided<SocketOption>>,
     /// How important a line of this service must be, where it differs from the program's.
     pub(super) level: Option<Level>,
+    /// What tells the log lines of one session from another's.
+    pub(super) log_id: LogId,
+    /// The program whose one connection is carried, and after which pause it is started again.
+    pub(super) program: Option<(Program, Option<Duration>)>,
     /// At most one session: its backend may bear no second one, not even during a restart.
     pub(super) single: bool,
 }
@@ -137,6 +146,7 @@ impl Setup {
                 dialed,
                 config.sockets.upstream.clone(),
             )
+            .from_peer(config.transparent.value.source())
         };
         let policies = Policies::new(config, dialer);
         findings.extend(policies.warnings(&secrets).into_iter().map(warning));
@@ -151,14 +161,21 @@ impl Setup {
                 close: config.timeouts.close.value,
             },
             reset: config.reset.as_ref().map(|reset| reset.value),
+            negotiation: config.negotiation.as_ref().map(|said| said.value.clone()),
+            to_original: matches!(config.target, Target::Original),
             preface: config.preface.as_ref().map(|preface| preface.value),
             asked_at: match &config.source {
                 Source::ServerName { of, pattern } => Some((of.value.clone(), pattern.clone())),
-                Source::Listeners(_) | Source::Stdio => None,
+                Source::Listeners(_) | Source::Stdio | Source::Program { .. } => None,
             },
             keepalive: accepted,
             downstream: config.sockets.downstream.clone(),
             level: config.log_level.as_ref().map(|level| level.value),
+            log_id: config.log_id.value,
+            program: match &config.source {
+                Source::Program { program, retry } => Some((program.clone(), retry.value)),
+                _ => None,
+            },
             single: config.limits.max_sessions.as_ref().is_some_and(|limit| limit.value == 1),
         })
     }
@@ -279,8 +296,17 @@ fn tls_end(
                 _ => None,
             };
             let connector = connector.resuming(&config.tls, secrets, previous);
+            let behind = match config.negotiation.as_ref().map(|said| &said.value) {
+                Some(Negotiation::Connect(connect)) => Some(connect.name()),
+                _ => None,
+            };
             let name = match config.tls.server_name.as_ref().map(|name| name.value.as_str()) {
-                None => ServerName::OfTarget,
+                // The proxy is not whom TLS is spoken with.
+                None => match behind {
+                    Some(Some(name)) => ServerName::Fixed(name.to_owned()),
+                    Some(None) => ServerName::None,
+                    None => ServerName::OfTarget,
+                },
                 Some("") => ServerName::None,
                 Some(name) => ServerName::Fixed(name.to_owned()),
             };

@@ -205,3 +205,249 @@ fn a_client_s_program_carries_tls() {
         assert_eq!(plain.rest(), (Vec::new(), Ending::Fin));
     }
 }
+
+/// A stunnel.conf with a section `[ec]` whose program, `sh script`, is connected to a server.
+fn connected(to: std::net::SocketAddr, script: &str, extra: &str) -> Gate {
+    let text = format!(
+        "debug = debug\n[ec]\nclient = yes\nconnect = {to}\nexec = /bin/sh\n\
+         execArgs = sh script.sh\nPSKsecrets = psk.txt\n{extra}\n"
+    );
+    Gate::new().file("script.sh", script).conf("x.conf", &text, None)
+}
+
+/// What a log says, without what is another's business: times, numbers, ports.
+fn phrases(log: &str, wanted: &[&str]) -> Vec<String> {
+    let bare = |line: &str| -> String {
+        let text = line.split_once("]: ").map_or(line, |(_, text)| text);
+        text.chars().filter(|c| !c.is_ascii_digit()).collect()
+    };
+    let level = |line: &str| line.split_once(" LOG").map(|(_, rest)| rest[..1].to_owned());
+    log.lines()
+        .filter(|line| wanted.iter().any(|phrase| line.contains(phrase)))
+        .map(|line| format!("{}: {}", level(line).unwrap_or_default(), bare(line)))
+        .collect()
+}
+
+/// Beside stunnel: the same bytes, the same phrases at the same levels, in the same order.
+#[test]
+fn a_program_that_connects_is_carried_and_started_again_as_by_stunnel() {
+    const PHRASES: &[&str] = &[
+        "Starting exec+connect service",
+        "Local mode child started",
+        "accepted connection from",
+        "Retrying an exec+connect section",
+    ];
+    let script = "echo from the program; read answer; echo \"$answer\" >> said; exit 3";
+    let backend = Backend::new(|mut stream| {
+        use std::io::{Read as _, Write as _};
+        let mut hello = [0; 17];
+        stream.read_exact(&mut hello).unwrap();
+        stream.write_all(&hello).unwrap();
+        Some(crate::harness::backend::read_to_end(stream))
+    });
+    let server = Stunnel::server(backend.address(), "");
+    let gate = connected(server.address(), script, "retry = yes").launch();
+    let said = |folder: &std::path::Path, times: usize| {
+        until("the program's runs", PATIENCE, || {
+            let said = std::fs::read_to_string(folder.join("said")).unwrap_or_default();
+            (said.lines().count() >= times).then_some(said)
+        })
+    };
+    let ours = said(gate.folder(), 2);
+    assert!(ours.lines().all(|line| line == "from the program"), "{ours}");
+    let line = gate.wait_logged("Child process");
+    assert!(line.contains(" LOG6[") && line.contains("finished with code 3"), "{line}");
+
+    let folder = Gate::new();
+    let shown = folder.folder().display().to_string();
+    let script = script.replace("said", &format!("{shown}/said"));
+    let folder = folder.file("script.sh", &script);
+    let stunnel = Stunnel::server_with(
+        free_port(),
+        &format!(
+            "client = yes\n[ec]\nconnect = {}\nexec = /bin/sh\nexecArgs = sh {shown}/script.sh\n\
+             retry = yes",
+            server.address()
+        ),
+    );
+    assert_eq!(said(folder.folder(), 2).lines().next(), ours.lines().next());
+    let first = |log: &str| phrases(log, PHRASES).into_iter().take(5).collect::<Vec<_>>();
+    let theirs = until("stunnel's second run", PATIENCE, || {
+        Some(first(&stunnel.err())).filter(|lines| lines.len() == 5)
+    });
+    let ours = until("our second run", PATIENCE, || {
+        Some(first(&gate.log())).filter(|lines| lines.len() == 5)
+    });
+    assert_eq!(ours, theirs);
+}
+
+#[test]
+fn a_program_that_connects_is_started_once_unless_retry_says_otherwise() {
+    let backend = Backend::echo();
+    let server = Gate::new().toml(&crate::harness::server_toml(backend.address(), "")).start();
+    let text = |retry: &str| {
+        format!(
+            "[log]\nlevel = \"debug\"\n[services.ec]\nmode = \"client\"\nconnect = \"{}\"\nexec = \"/bin/sh\"\n\
+             exec-args = [\"sh\", \"-c\", \"echo run >> runs; echo hello; read x\"]\n\
+             psk-secrets = \"psk.txt\"\n{retry}\n",
+            server.address("tls")
+        )
+    };
+    let runs = |folder: &std::path::Path| {
+        std::fs::read_to_string(folder.join("runs")).unwrap_or_default().lines().count()
+    };
+    let once = Gate::new().toml(&text("")).launch();
+    once.wait_logged("session closed");
+    let again = Gate::new().toml(&text("retry = \"50ms\"")).launch();
+    until("five runs", PATIENCE, || (runs(again.folder()) >= 5).then_some(()));
+    assert_eq!(runs(once.folder()), 1);
+    // A stop ends the pause as well.
+    let mut slow = Gate::new().toml(&text("retry = \"1h\"")).launch();
+    slow.wait_logged("starts the program again");
+    assert_eq!(slow.terminate(), Some(0));
+}
+
+#[test]
+fn an_unreachable_server_is_tried_again_after_the_pause() {
+    let port = free_port();
+    let gate = connected(crate::harness::local(port), "echo here; cat", "retry = yes").launch();
+    gate.wait_logged("No more addresses to connect");
+    gate.wait_logged("Retrying an exec+connect section");
+    let backend = Backend::echo();
+    let server = Stunnel::server_at(port, backend.address(), "");
+    server.wait_for("Key configured", PATIENCE);
+    gate.wait_logged("TLS connected");
+}
+
+#[test]
+fn a_reload_leaves_a_program_that_runs_alone_and_starts_another_in_place_of_one_that_changed() {
+    let backend = Backend::echo();
+    let server = Gate::new().toml(&crate::harness::server_toml(backend.address(), "")).start();
+    let text = |word: &str| {
+        format!(
+            "[services.ec]\nmode = \"client\"\nconnect = \"{}\"\nexec = \"/bin/sh\"\nretry = \"20ms\"\n\
+             exec-args = [\"sh\", \"-c\", \"echo {word} >> runs; cat\"]\npsk-secrets = \"psk.txt\"\n",
+            server.address("tls")
+        )
+    };
+    let gate = Gate::new().toml(&text("one")).launch();
+    gate.wait_logged("session opened");
+    let runs = || std::fs::read_to_string(gate.folder().join("runs")).unwrap_or_default();
+    gate.signal(rustix::process::Signal::HUP);
+    gate.wait_logged("SIGHUP: reloaded");
+    assert_eq!(runs(), "one\n");
+    std::fs::write(gate.folder().join("pskgate.toml"), text("two")).unwrap();
+    gate.signal(rustix::process::Signal::HUP);
+    until("the other program", PATIENCE, || (runs() == "one\ntwo\n").then_some(()));
+    // stunnel starts a second one beside the first.
+    let folder = Gate::new().file("script.sh", "echo run >> $0.runs; cat");
+    let shown = folder.folder().display();
+    let sections = format!(
+        "client = yes\n[ec]\nconnect = {}\nexec = /bin/sh\nexecArgs = sh {shown}/script.sh",
+        server.address("tls")
+    );
+    let stunnel = Stunnel::server_with(free_port(), &sections);
+    stunnel.wait_for("TLS connected", PATIENCE);
+    stunnel.signal(rustix::process::Signal::HUP);
+    until("stunnel's second run", PATIENCE, || {
+        let runs = std::fs::read_to_string(folder.folder().join("script.sh.runs")).ok()?;
+        (runs == "run\nrun\n").then_some(())
+    });
+}
+
+#[test]
+fn set_variables_are_in_a_program_s_environment_and_their_values_nowhere_else() {
+    let port = free_port();
+    let conf = format!(
+        "debug = debug\nsetEnv = COLOUR=deep blue\nsetEnv = GONE=\nsetEnv = TOKEN=hush-hush\n\
+         [env]\naccept = 127.0.0.1:{port}\nexec = /usr/bin/env\nPSKsecrets = psk.txt\n"
+    );
+    let native = "environment = [\"COLOUR=deep blue\", \"GONE=\", \"TOKEN=hush-hush\"]\n"
+        .to_owned()
+        + &shell("env", "");
+    let gates = [
+        (Gate::new().shell("export GONE=away").conf("x.conf", &conf, None).start(), "env"),
+        (Gate::new().shell("export GONE=away").toml(&native).start(), "tls"),
+    ];
+    for (gate, service) in gates {
+        let client = Stunnel::client(gate.address(service), "");
+        let plain = Plain::connect(client.address());
+        plain.shut();
+        let (bytes, _) = plain.rest();
+        let out = String::from_utf8(bytes).unwrap();
+        assert!(out.contains("COLOUR=deep blue\n") && out.contains("TOKEN=hush-hush\n"), "{out}");
+        assert!(!out.contains("GONE"), "{out}");
+        assert!(!gate.log().contains("hush-hush"), "{}", gate.log());
+        let shown = std::process::Command::new(env!("CARGO_BIN_EXE_pskgate"))
+            .args(["check", "--effective"])
+            .arg(if service == "env" { "x.conf" } else { "pskgate.toml" })
+            .current_dir(gate.folder())
+            .output()
+            .unwrap();
+        let shown = String::from_utf8(shown.stdout).unwrap();
+        assert!(shown.contains("TOKEN=...") && !shown.contains("hush-hush"), "{shown}");
+    }
+}
+
+/// What `tty`, `stty` and the session look like to the program, beside stunnel's.
+#[test]
+fn a_program_with_a_terminal_has_one_of_its_own() {
+    const SCRIPT: &str = "tty | sed 's/[0-9]*$//'; stty -a | tr ';' '\\n' | grep -c intr; read line; echo \"<$line>\"";
+    let (ours, theirs) = (free_port(), free_port());
+    let folder = Gate::new().file("s.sh", SCRIPT);
+    let section = |port: u16| {
+        format!(
+            "[tty]\naccept = 127.0.0.1:{port}\nexec = /bin/sh\nexecArgs = sh {}/s.sh\npty = yes\n",
+            folder.folder().display()
+        )
+    };
+    let (mine, other) = (section(ours), section(theirs));
+    let stunnel = Stunnel::server_with(theirs, &other);
+    let gate = Gate::new().conf("x.conf", &format!("{mine}PSKsecrets = psk.txt\n"), None).start();
+    let talk = |to| {
+        let client = Stunnel::client(to, "");
+        let plain = Plain::connect(client.address());
+        plain.send(b"typed\n");
+        let mut text = String::new();
+        while !text.contains("<typed>\r\n") {
+            use std::io::Read as _;
+            let mut some = [0; 200];
+            let count = (&plain.0).read(&mut some).unwrap();
+            assert!(count > 0, "it ended with {text:?}");
+            text += std::str::from_utf8(&some[..count]).unwrap();
+        }
+        text
+    };
+    let (got, expected) = (talk(gate.address("tty")), talk(stunnel.address()));
+    let sorted = |text: &str| {
+        let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    assert!(got.contains("/dev/pts/\r\n") && got.contains("1\r\n"), "{got:?}");
+    assert_eq!(sorted(&got), sorted(&expected), "the echo comes when it comes");
+}
+
+#[test]
+fn a_terminal_is_hung_up_with_its_session_and_the_end_of_the_data_is_an_end_of_input() {
+    let own = "ps -o tty= -p $$ | grep -q pts && echo own";
+    let gate = Gate::new()
+        .toml(&shell(&format!("trap 'echo hup > hup' HUP; {own}; cat; echo over"), "pty = true"))
+        .start();
+    let client = Stunnel::client(gate.address("tls"), "");
+    let plain = Plain::connect(client.address());
+    plain.send(b"line\n");
+    plain.shut();
+    let (bytes, ending) = plain.rest();
+    let text = String::from_utf8(bytes).unwrap();
+    assert!(text.contains("own\r\n") && text.ends_with("over\r\n"), "{text:?}");
+    assert_eq!(ending, Ending::Fin);
+    // Without an orderly end the terminal goes away all the same.
+    let script = "trap 'echo > hup; exit' HUP; echo ready; while :; do sleep 0.05; done";
+    let gate = Gate::new().toml(&shell(script, "pty = true")).start();
+    let mut client = OpensslClient::start(gate.address("tls"), psk());
+    client.wait_for("ready", PATIENCE);
+    client.kill();
+    until("the hangup", PATIENCE, || gate.folder().join("hup").exists().then_some(()));
+    gate.wait_logged("Child process");
+}

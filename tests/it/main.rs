@@ -1,6 +1,7 @@
 //! The integration tests: one binary, one file a subject, real peers over real sockets.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, unreachable_pub)]
 
+mod around;
 mod beremiz_page;
 mod broken_keys;
 mod cli;

@@ -51,11 +51,22 @@ fn the_manual_of_stunnel_s_options_is_what_the_code_does() {
         assert!(made == written, "docs/stunnel.md is not up to date: UPDATE_EXPECTED=1 writes it");
     }
     let tests = tests_named();
-    assert!(tests.len() >= 5);
+    assert!(tests.len() >= 40, "only {}", tests.len());
     for test in tests {
         let (file, name) = test.split_once("::").unwrap();
         let text = std::fs::read_to_string(root().join(format!("tests/it/{file}.rs"))).unwrap();
         assert!(text.contains(&format!("#[test]\nfn {name}()")), "there is no test {test}");
+    }
+    let heads = ["### Tunnels with pre-shared keys", "### Also useful"];
+    for head in heads {
+        let (_, table) = made.split_once(head).unwrap();
+        let table = table.split("\n### ").next().unwrap();
+        for row in table.lines().filter(|line| line.starts_with("| `") && line.contains("| works"))
+        {
+            let judged =
+                ["| works, same: `", "| works, better: `"].iter().any(|is| row.contains(is));
+            assert!(judged, "is it the same as with stunnel, or better? {row}");
+        }
     }
     let mut rows = 0;
     for name in TABLE.iter().flat_map(|row| row.stunnel) {

@@ -177,6 +177,22 @@ fn what_is_negotiated_under_each_tls_option_is_what_stunnel_negotiates() {
         ("securityLevel = 4", &[v13], Some("TLS_CHACHA20_POLY1305_SHA256")),
         ("securityLevel = 5", &[v13], Some("TLS_CHACHA20_POLY1305_SHA256")),
         ("securityLevel = 0", &[v12, "-cipher", "PSK-AES128-CBC-SHA"], Some("PSK-AES128-CBC-SHA")),
+        ("config = MaxProtocol:TLSv1.2", &[], Some("ECDHE-PSK")),
+        // Whatever an option says, and wherever.
+        ("config = MaxProtocol:TLSv1.2\nsslVersionMax = TLSv1.3", &[v13], None),
+        ("config = CipherString:PSK-AES256-CBC-SHA\nciphers = PSK", &[v12], Some("PSK-AES256-CBC")),
+        ("config = Protocol:-TLSv1.3", &[v13], None),
+        ("config = Groups:P-384", &[v13, "-groups", "X25519"], Some("_SHA256")),
+        (
+            &format!("{TWO_REVERSED}\nconfig = Options:ServerPreference,-EncryptThenMac"),
+            &[v12, "-cipher", TWO],
+            Some("PSK-AES256-CBC-SHA"),
+        ),
+        (
+            "config = Ciphersuites:TLS_CHACHA20_POLY1305_SHA256",
+            &[v13],
+            Some("TLS_CHACHA20_POLY1305_SHA256"),
+        ),
     ];
     let mut wrong = Vec::new();
     for (lines, arguments, expected) in cases {
@@ -388,4 +404,134 @@ fn an_address_that_this_machine_lacks_is_no_mistake_beside_one_that_it_has() {
     let mut gate = Gate::new().conf("x.conf", &section(&neither), None).launch();
     assert_eq!(gate.exit_code(PATIENCE), Some(69));
     assert!(gate.err().contains("cannot listen on"), "{}", gate.err());
+}
+
+/// What stands between the brackets of stunnel's lines.
+fn ids(log: &str) -> Vec<String> {
+    let id = |line: &str| {
+        Some(line.split_once(" LOG")?.1.split_once('[')?.1.split(']').next()?.to_owned())
+    };
+    log.lines().filter(|line| line.contains("accepted connection from")).filter_map(id).collect()
+}
+
+#[test]
+fn a_line_has_the_word_for_its_connection_that_log_id_asks_for() {
+    let shape = |id: &str| -> String {
+        let kind = |c: char| if c.is_ascii_digit() { '9' } else { 'a' };
+        if id.len() == 22 {
+            "22 letters and digits".into()
+        } else {
+            id.chars()
+                .map(kind)
+                .collect::<String>()
+                .replace("99", "9")
+                .replace("99", "9")
+                .replace("99", "9")
+        }
+    };
+    for word in ["sequential", "unique", "thread", "process"] {
+        let (ours, theirs) = (free_port(), free_port());
+        let section =
+            |port: u16| format!("[s]\naccept = 127.0.0.1:{port}\nconnect = 9\nlogId = {word}\n");
+        let gate = Gate::new()
+            .conf("x.conf", &format!("{}PSKsecrets = psk.txt\n", section(ours)), None)
+            .start();
+        let stunnel = Stunnel::server_with(theirs, &section(theirs));
+        for to in [gate.address("s"), stunnel.address()] {
+            for _ in 0..2 {
+                drop(Plain::connect(to));
+            }
+        }
+        let two = |log: &dyn Fn() -> String| {
+            crate::harness::until("two connections", PATIENCE, || {
+                Some(ids(&log())).filter(|ids| ids.len() == 2)
+            })
+        };
+        let (got, expected) = (two(&|| gate.log()), two(&|| stunnel.err()));
+        assert_eq!(shape(&got[0]), shape(&expected[0]), "{word}: {got:?} {expected:?}");
+        assert_eq!(got[0] == got[1], matches!(word, "process" | "thread"), "{word}: {got:?}");
+        if word == "process" {
+            assert_eq!(got[0], gate.id().to_string());
+        }
+    }
+}
+
+#[test]
+fn a_unique_word_stands_in_json_beside_the_number() {
+    let text = "[log]\nformat = \"json\"\nlevel = \"debug\"\n".to_owned()
+        + &server_toml(9, "log-id = \"unique\"");
+    let gate = Gate::new().toml(&text).launch();
+    let line = gate.wait_logged("listening on ");
+    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+    drop(Plain::connect(line["address"].as_str().unwrap().parse().unwrap()));
+    let line: serde_json::Value =
+        serde_json::from_str(&gate.wait_logged("\"event\":\"accepted\"")).unwrap();
+    assert_eq!(line["session"], 0);
+    assert_eq!(line["id"].as_str().map(str::len), Some(22));
+}
+
+/// Answers every connection with a word.
+fn says(listener: &TcpListener, word: &'static str) {
+    let listener = listener.try_clone().unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let _ = std::io::Write::write_all(&mut stream, word.as_bytes());
+        }
+    });
+}
+
+/// A machine that gets another address while the tunnel runs.
+#[test]
+fn a_name_is_looked_up_at_each_connection_as_by_stunnel_with_delay() {
+    let first = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = first.local_addr().unwrap().port();
+    let second = TcpListener::bind(("127.0.0.2", port)).unwrap();
+    says(&first, "first");
+    says(&second, "second");
+    let hosts = tempfile::NamedTempFile::new().unwrap();
+    let moves_to = |ip: &str| std::fs::write(hosts.path(), format!("{ip} plc.test\n")).unwrap();
+    moves_to("127.0.0.1");
+    // They alone see these names.
+    let mount = format!("mount --bind {} /etc/hosts", hosts.path().display());
+    let section = |port_of: u16, delay: &str| {
+        format!("[s]\naccept = 127.0.0.1:{port_of}\nconnect = plc.test:{port}\n{delay}\n")
+    };
+    let stunnel = |delay: &str| {
+        let (folder, own) = (Gate::new(), free_port());
+        let keys = folder.folder().join("psk.txt");
+        let text = format!(
+            "foreground = yes\npid =\ndebug = 7\nPSKsecrets = {}\n{}",
+            keys.display(),
+            section(own, delay)
+        );
+        let file = folder.folder().join("stunnel.conf");
+        std::fs::write(&file, text).unwrap();
+        let mut command = Command::new("unshare");
+        let line = format!("{mount} && exec stunnel4 {}", file.display());
+        command.args(["--mount", "sh", "-c", &line]);
+        let process = Process::spawn("stunnel4", "the Debian package stunnel4", &mut command);
+        process.wait_for("Accepting new connections", PATIENCE);
+        (process, local(own), folder)
+    };
+    let (_frozen, frozen, _f) = stunnel("");
+    let (_delayed, delayed, _d) = stunnel("delay = yes");
+    let text = format!("PSKsecrets = psk.txt\n{}", section(free_port(), ""));
+    let inner = format!("{mount} && exec \"$@\"");
+    let gate = Gate::new()
+        .conf("x.conf", &text, None)
+        .shell(&format!("exec unshare --mount sh -c '{inner}' sh \"$@\""))
+        .start();
+    let ends = [gate.address("s"), delayed, frozen].map(|to| {
+        // A resumed session goes where the first one went.
+        Stunnel::client(to, "sessionResume = no")
+    });
+    let heard = || {
+        ends.each_ref().map(|end| {
+            let plain = Plain::connect(end.address());
+            String::from_utf8(plain.rest().0).unwrap()
+        })
+    };
+    assert_eq!(heard(), ["first", "first", "first"]);
+    moves_to("127.0.0.2");
+    assert_eq!(heard(), ["second", "second", "first"]);
 }

@@ -28,6 +28,11 @@ pub(super) async fn tell(config: &Config, ask: bool, findings: &mut Findings) {
                     findings.bad("backend", Kind::Config, text, "mend the path after exec");
                 }
             }
+            Target::Asked | Target::Original => {
+                let text =
+                    format!("each connection{suffix} says where it goes, so nothing is asked");
+                findings.note("backend", text);
+            }
             Target::Connect(targets) if !ask => {
                 let targets: Vec<_> = targets.iter().map(|target| target.to_string()).collect();
                 let (targets, mode) = (targets.join(", "), service.mode.value);

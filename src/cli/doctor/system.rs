@@ -155,6 +155,13 @@ pub(super) fn sandbox(config: &Config, findings: &mut Findings) {
             );
             return findings.note("sandbox", text);
         }
+        Some(Open::Transparent(service)) => {
+            let text = format!(
+                "there is none, because the service {} connects from its peers' addresses",
+                service.name.value
+            );
+            return findings.note("sandbox", text);
+        }
         None => {}
     }
     match walls() {

@@ -68,6 +68,7 @@ impl Writer<'_> {
     fn option(&mut self, opt: Opt, text: &str) {
         let name = match opt {
             Opt::ServiceLogLevel => stunnel_name(Opt::LogLevel.row()),
+            Opt::Negotiation => stunnel_name(Opt::Protocol.row()),
             Opt::SocketUser => stunnel_name(Opt::Setuid.row()),
             Opt::SocketGroup => stunnel_name(Opt::Setgid.row()),
             _ => stunnel_name(opt.row()),
@@ -132,8 +133,8 @@ impl Writer<'_> {
 
     /// A section's own list, or that of the defaults.
     fn all(&self, own: &Values, opt: Opt) -> Vec<Spanned<Value>> {
-        let own = own.all(opt);
-        if own.is_empty() { self.draft.defaults.all(opt).to_vec() } else { own.to_vec() }
+        let values = if own.mentions(opt) { own } else { &self.draft.defaults };
+        values.all(opt).to_vec()
     }
 
     fn mode(&self, own: &Values) -> Mode {
@@ -304,6 +305,9 @@ impl Writer<'_> {
     fn target(&mut self, opt: Opt, own: &Values) {
         let inherited = own.mentions(Opt::Exec) && !own.mentions(Opt::Connect);
         let connect = self.all(own, Opt::Connect);
+        let both = own.mentions(Opt::Exec)
+            && own.mentions(Opt::Connect)
+            && self.all(own, Opt::Accept).is_empty();
         let connects = !connect.is_empty() && !inherited;
         match opt {
             Opt::Connect if connects => {
@@ -311,12 +315,12 @@ impl Writer<'_> {
                     self.one(opt, &said);
                 }
             }
-            Opt::Exec if !connects => {
+            Opt::Exec if !connects || both => {
                 if let Some(said) = self.last(own, opt) {
                     self.one(opt, &said);
                 }
             }
-            Opt::ExecArgs if !connects => {
+            Opt::ExecArgs if !connects || both => {
                 let said = self.all(own, opt);
                 let Some(first) = said.first() else { return };
                 let words = said.iter().filter_map(|said| match &said.value {
@@ -397,7 +401,7 @@ impl Writer<'_> {
     fn one(&mut self, opt: Opt, said: &Spanned<Value>) {
         let row = opt.row();
         let named = match opt {
-            Opt::ServiceLogLevel | Opt::SocketUser | Opt::SocketGroup => true,
+            Opt::ServiceLogLevel | Opt::Negotiation | Opt::SocketUser | Opt::SocketGroup => true,
             _ => !row.stunnel.is_empty(),
         };
         if !named {

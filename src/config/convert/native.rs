@@ -158,6 +158,14 @@ impl Writer<'_> {
                 self.moved.insert(opt);
             }
         }
+        for opt in [Opt::Protocol, Opt::Negotiation] {
+            let replaced = |service: &DraftPart| {
+                rival(opt).is_some_and(|other| service.values.mentions(other))
+            };
+            if self.draft.defaults.mentions(opt) && self.draft.services.iter().any(replaced) {
+                self.moved.insert(opt);
+            }
+        }
     }
 
     /// Two tables cannot have one name, and a name is shown in every log line.
@@ -356,7 +364,10 @@ impl Writer<'_> {
 
     fn moved_here(&mut self, own: &Values) {
         for opt in self.moved.clone() {
-            let Some((_, key)) = opt.row().native.filter(|_| !own.mentions(opt)) else { continue };
+            let replaced = own.mentions(opt)
+                || rival(opt).is_some_and(|other| own.mentions(other))
+                || replaced_in(&self.draft.defaults, opt).is_some();
+            let Some((_, key)) = opt.row().native.filter(|_| !replaced) else { continue };
             let said = self
                 .draft
                 .defaults
@@ -421,6 +432,11 @@ impl Writer<'_> {
             return;
         };
         if let Some(later) = theirs.last().filter(|_| !last) {
+            let why = format!("line {} says otherwise", later.place.line);
+            self.aside(&said.place, &why);
+            return;
+        }
+        if let Some(later) = replaced_in(values, row.opt) {
             let why = format!("line {} says otherwise", later.place.line);
             self.aside(&said.place, &why);
             return;
@@ -655,6 +671,23 @@ impl Writer<'_> {
             .push(Diagnostic::error("no-counterpart", message).at(said.place.clone()).help(help));
         self.stop(row, &original(self.found, &said.place));
     }
+}
+
+/// A stunnel.conf has one word for both of these.
+fn rival(opt: Opt) -> Option<Opt> {
+    match opt {
+        Opt::Protocol => Some(Opt::Negotiation),
+        Opt::Negotiation => Some(Opt::Protocol),
+        _ => None,
+    }
+}
+
+/// The later value in the same section that takes the place of all those of an option.
+fn replaced_in(values: &Values, opt: Opt) -> Option<&Spanned<Value>> {
+    let other = rival(opt)?;
+    let both = values.statements().filter(|(one, _)| one.opt == opt || one.opt == other);
+    let (statement, said) = both.last()?;
+    (statement.opt == other).then_some(said)
 }
 
 /// Whether a switch of OpenSSL's makes a difference here.

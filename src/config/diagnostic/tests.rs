@@ -129,3 +129,21 @@ fn programs_get_json_without_the_texts() {
     assert_eq!(json["diagnostics"][0]["place"]["line"], 1);
     assert!(!json.to_string().contains("secret"));
 }
+
+#[test]
+fn the_value_of_a_secret_option_is_hidden_on_each_of_its_lines_and_nothing_else_is() {
+    for text in [
+        "protocolPassword = hush",
+        "SETENV = TOKEN=hush",
+        "  protocol-password = \"hush\"",
+        "protocol-password = \"\"\"\nhush\nhush\"\"\"",
+        "environment = [\"A=hush\", \"B=hush\"]",
+        "environment = [\n  \"A=hush\",\n  'B=x]hush',\n  \"hush\" ]",
+        "protocol-headers = [\"Authorization: hush\", # and\n \"X: hush\"\n]",
+    ] {
+        let shown = presentable(&format!("mode = 1\n{text}\nconnect = 2\n[services.a]"));
+        assert!(!shown.contains("hush"), "{shown}");
+        assert!(shown.starts_with("mode = 1\n"), "{shown}");
+        assert!(shown.ends_with("\nconnect = 2\n[services.a]"), "{shown}");
+    }
+}

@@ -82,13 +82,22 @@ impl<'a> Scope<'a> {
         self.own.last(opt).or_else(|| self.defaults.and_then(|d| d.last(opt)))
     }
 
+    /// Which of two options was said last, where one takes the other's place.
+    pub(super) fn latest(&self, one: Opt, other: Opt) -> Option<Opt> {
+        let last = |values: &Values| {
+            let both = values.statements().map(|(statement, _)| statement.opt);
+            both.filter(|opt| *opt == one || *opt == other).last()
+        };
+        last(self.own).or_else(|| self.defaults.and_then(last))
+    }
+
     /// A list. In a stunnel.conf the lines of a section come after the global ones; in a native file
-    /// they replace them.
+    /// they replace them, also with nothing.
     pub(super) fn all(&self, opt: Opt) -> Vec<&'a Spanned<Value>> {
         let own = self.own.all(opt);
         let defaults = self.defaults.map_or(&[][..], |d| d.all(opt));
         match self.dialect {
-            Dialect::Native if !own.is_empty() => own.iter().collect(),
+            Dialect::Native if self.own.mentions(opt) => own.iter().collect(),
             _ => defaults.iter().chain(own).collect(),
         }
     }

@@ -339,7 +339,7 @@ fn a_program_takes_the_place_of_connect() {
     let text = "[s]\naccept = 1\nexec = /bin/sh\nexecArgs = sh\t-c  x\nPSKsecrets = k\n";
     let program = |text: &str, name: &str| match good(text, name).0.services.remove(0).target {
         Target::Exec(program) => program,
-        Target::Connect(_) => panic!("{text}"),
+        _ => panic!("{text}"),
     };
     let sh = program(text, "x.conf");
     assert_eq!(sh.path.value, Path::new("/bin/sh"));
@@ -360,7 +360,11 @@ fn a_program_takes_the_place_of_connect() {
     );
     let three = "[s]\naccept = 1\nconnect = 2\nexec = /bin/cat\nPSKsecrets = k\n";
     assert_eq!(codes(three, "x.conf"), ["missing-option"]);
-    assert_eq!(codes(&three.replace("accept = 1\n", ""), "x.conf"), ["not-supported-yet"]);
+    let (config, found) = good(&three.replace("accept = 1\n", "retry = 20\n"), "x.conf");
+    let Source::Program { program, retry } = &config.services[0].source else { panic!() };
+    assert_eq!(program.arguments, ["/bin/cat"]);
+    assert_eq!(retry.value, Some(std::time::Duration::from_millis(20)));
+    assert!(found.is_empty() && config.services[0].connect().len() == 1);
 }
 
 #[test]
@@ -554,12 +558,14 @@ fn what_asks_for_nothing_is_noticed_and_what_asks_for_something_is_refused() {
         ("CAfile = x", false),
         ("checkHost = x", false),
         ("compression = zlib", false),
-        ("transparent = none", true),
-        ("transparent = source", false),
+        ("ident = x", false),
+        ("config = VerifyMode:Peer", false),
+        ("config = SignatureAlgorithms:RSA+SHA256", true),
+        ("protocolAuthentication = basic", true),
+        ("protocolAuthentication = NTLM", false),
+        ("protocolDomain = x", true),
         ("protocol = smtp", false),
         ("cert = x", true),
-        ("logId = sequential", true),
-        ("logId = unique", false),
         ("delay = yes", true),
         ("ticketKeySecret = 00", false),
     ] {
@@ -625,4 +631,93 @@ fn switches_of_openssl_s_can_be_turned_in_both_dialects() {
     assert_eq!(there.tls.switches, [(TlsSwitch::CipherServerPreference, true)]);
     assert_eq!(here.tls.switches, there.tls.switches);
     assert_eq!((here.tls.max.value, there.tls.max.value), (TlsVersion::Tls12, TlsVersion::Tls12));
+}
+
+#[test]
+fn a_client_asks_a_proxy_for_a_server_and_says_who_it_is_when_it_knows_both() {
+    let lines = "client = yes\nprotocol = connect\nprotocolHost = plc.example:3001\n\
+                 protocolUsername = u\nprotocolHeader = A: b\n";
+    let asked = |more: &str| {
+        let (service, found) = conf("", &format!("{lines}{more}"));
+        assert!(found.is_empty(), "{found:?}");
+        let Some(Negotiation::Connect(connect)) = service.negotiation.map(|n| n.value) else {
+            panic!()
+        };
+        connect
+    };
+    assert!(asked("").credentials.is_none());
+    let connect = asked("protocolPassword = p\n");
+    assert_eq!((connect.host.as_str(), connect.headers), ("plc.example:3001", vec!["A: b".into()]));
+    let (user, password) = connect.credentials.unwrap();
+    assert_eq!((user.as_str(), password.expose()), ("u", "p"));
+    for (host, name) in
+        [("plc.example:1", Some("plc.example")), ("192.0.2.1:1", None), ("[2001:db8::1]:1", None)]
+    {
+        assert_eq!(HttpConnect { host: host.into(), ..asked("") }.name(), name);
+    }
+    let section = "[s]\nclient = yes\naccept = 127.0.0.1:1\nconnect = 2\nPSKsecrets = k\n";
+    for (more, code) in [
+        ("protocol = connect\n", "missing-option"),
+        ("protocol = connect\nprotocolHost = plc.example\n", "bad-address"),
+        ("protocol = connect\nprotocolHost = a b:1\n", "bad-address"),
+        ("protocol = connect\nprotocolHost = a:1\nprotocolHeader = none\n", "bad-header"),
+        ("client = no\nprotocol = connect\nprotocolHost = a:1\n", "protocol-on-server"),
+        ("client = no\nprotocol = socks\n", "missing-option"),
+        ("client = no\ntransparent = destination\n", "missing-option"),
+    ] {
+        assert_eq!(codes(&format!("{section}{more}"), "x.conf"), [code], "{more}");
+    }
+}
+
+#[test]
+fn a_target_may_be_what_the_peer_says_or_where_it_was_meant_to_go() {
+    let target = |lines: &str| {
+        let text = format!("[s]\naccept = 127.0.0.1:1\nPSKsecrets = k\n{lines}");
+        let (config, found) = good(&text, "x.conf");
+        assert!(found.is_empty(), "{found:?}");
+        config.services[0].target.clone()
+    };
+    assert!(matches!(target("protocol = socks\n"), Target::Asked));
+    assert!(matches!(target("transparent = both\n"), Target::Original));
+    assert!(matches!(
+        target("protocol = proxy\ntransparent = yes\nconnect = 2\n"),
+        Target::Connect(_)
+    ));
+    // A later line takes an earlier one's place.
+    let (config, _) = good(
+        "protocol = socks\n[s]\naccept = 127.0.0.1:1\nconnect = 2\nprotocol = proxy\nPSKsecrets = k\n",
+        "x.conf",
+    );
+    assert!(config.services[0].negotiation.is_none() && config.services[0].preface.is_some());
+    let both = "[services.s]\nmode = \"server\"\naccept = \"127.0.0.1:1\"\nprotocol = \"socks\"\n\
+                psk-secrets = \"k\"\n";
+    assert!(matches!(good(both, "x.toml").0.services[0].target, Target::Asked));
+    assert_eq!(codes(&format!("{both}connect = 2\n"), "x.toml"), ["two-of-a-kind"]);
+    let own = "[services.s.identities.a]\nconnect = 3\n";
+    assert_eq!(codes(&format!("{both}{own}"), "x.toml"), ["two-of-a-kind"]);
+}
+
+#[test]
+fn what_is_said_of_a_proxy_is_noticed_where_none_is_asked() {
+    let lines = "protocolHost = a:1\nprotocolUsername = u\nprotocolPassword = p\n\
+                 protocolHeader = A: b\n";
+    for (more, count) in [("", 4), ("protocol = proxy\n", 4), ("protocol = socks\n", 4)] {
+        let text = format!("[s]\naccept = 127.0.0.1:1\nPSKsecrets = k\n{more}{lines}");
+        let text = if more.contains("socks") { text } else { text + "connect = 2\n" };
+        let (_, found) = good(&text, "x.conf");
+        assert_eq!(found.len(), count, "{found:?}");
+        assert!(found.iter().all(|code| *code == "without-effect"), "{found:?}");
+    }
+}
+
+#[test]
+fn an_empty_list_of_socket_options_unsays_the_defaults() {
+    let sockets = |more: &str| {
+        let text = format!(
+            "[defaults]\nsocket = [\"upstream:SO_SNDBUF=70000\"]\n[services.s]\nmode = \"client\"\n\
+             accept = \"127.0.0.1:1\"\nconnect = 2\npsk-secrets = \"k\"\n{more}"
+        );
+        good(&text, "x.toml").0.services[0].sockets.upstream.len()
+    };
+    assert_eq!((sockets(""), sockets("socket = []\n")), (1, 0));
 }

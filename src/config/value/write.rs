@@ -4,13 +4,13 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::{
-    FACILITIES, FAILOVERS, FORMATS, HASHES, LEVELS, LOG_MODES, MODES, PREFACES, STUNNEL_FAILOVERS,
-    STUNNEL_LEVELS, STUNNEL_MODES, STUNNEL_PREFACES, STUNNEL_VERSIONS, VERSIONS, WHEN_FULL, YES_NO,
-    read, read_bytes,
+    FACILITIES, FAILOVERS, FORMATS, HASHES, LEVELS, LOG_IDS, LOG_MODES, MODES, NEGOTIATIONS,
+    PREFACES, STUNNEL_FAILOVERS, STUNNEL_LEVELS, STUNNEL_MODES, STUNNEL_PREFACES, STUNNEL_VERSIONS,
+    TRANSPARENCIES, VERSIONS, WHEN_FULL, YES_NO, read, read_bytes,
 };
 use crate::config::draft::{Side, Value};
 use crate::config::endpoint::{Endpoint, Host};
-use crate::config::model::{Dialect, Keepalive, OnRevocation, SocketOption};
+use crate::config::model::{Dialect, Keepalive, OnRevocation, SocketOption, Variable};
 use crate::config::options::Kind;
 
 /// A value as it stands in a native file; none for what no native file can say: other bytes than
@@ -19,7 +19,7 @@ pub(in crate::config) fn native(kind: Kind, value: &Value) -> Option<toml_edit::
     let bare = match (kind, value) {
         (Kind::Count { .. }, Value::Count(n)) => Some(i64::from(*n).into()),
         (Kind::Bool, Value::Bool(on)) => Some((*on).into()),
-        (_, Value::Keepalive(None)) => Some(false.into()),
+        (_, Value::Keepalive(None) | Value::Retry(None)) => Some(false.into()),
         _ => None,
     };
     if bare.is_some() {
@@ -70,6 +70,12 @@ fn native_text(kind: Kind, value: &Value) -> Option<String> {
         Value::Range(range) => Some(range.to_string()),
         Value::Moment(moment) => Some(moment.to_string()),
         Value::TicketKey(key) => Some(key.to_hex()),
+        Value::Variable(variable) => Some(variable_text(variable)),
+        Value::Retry(pause) => pause.map(with_unit),
+        Value::LogId(id) => word(LOG_IDS, id),
+        Value::Negotiation(spoken) => word(NEGOTIATIONS, spoken),
+        Value::Password(password) => named(password.expose()),
+        Value::Transparent(whose) => word(TRANSPARENCIES, whose),
         Value::Foreground(_) => None,
     }
 }
@@ -107,6 +113,13 @@ pub(in crate::config) fn stunnel(kind: Kind, value: &Value) -> Option<String> {
         Value::Arguments(words) => Some(words.join(" ")),
         Value::Preface(preface) => word(STUNNEL_PREFACES, preface),
         Value::TicketKey(key) => Some(key.to_hex()),
+        Value::Variable(variable) => Some(variable_text(variable)),
+        Value::Retry(None) => named("no"),
+        Value::Retry(Some(pause)) => Some(pause.as_millis().to_string()),
+        Value::Negotiation(spoken) => word(NEGOTIATIONS, spoken),
+        Value::Password(password) => named(password.expose()),
+        Value::Transparent(whose) => word(TRANSPARENCIES, whose),
+        Value::LogId(id) => word(LOG_IDS, id),
         Value::Hash(_)
         | Value::LogFormat(_)
         | Value::Size(_)
@@ -142,6 +155,10 @@ pub(in crate::config) fn with_prefix(bytes: u64) -> String {
     let whole = units.iter().find(|(unit, _)| bytes.is_multiple_of(*unit));
     let (unit, name) = whole.copied().unwrap_or((1_000, "kB"));
     format!("{}{name}", bytes / unit)
+}
+
+fn variable_text(Variable { name, value }: &Variable) -> String {
+    format!("{name}={}", value.as_deref().unwrap_or_default())
 }
 
 /// In the largest unit of which it is a whole number.
@@ -185,6 +202,8 @@ fn native_endpoint(at: &Endpoint) -> String {
 fn stunnel_endpoint(at: &Endpoint) -> String {
     match at {
         Endpoint::Tcp { host: Host::Ip(IpAddr::V6(ip)), port } => format!("{ip}:{port}"),
+        // With a zone, too.
+        Endpoint::Tcp { host: Host::Name(name), port } => format!("{name}:{port}"),
         other => other.to_string(),
     }
 }

@@ -1,10 +1,10 @@
 //! What must hold of every line that is logged.
 
 use super::*;
-use crate::config::model::Mode;
+use crate::config::model::{LogId, Mode};
 use crate::fuzzing::{Parts, assert_plain};
 use crate::observe::event::{Manner, Terms};
-use crate::observe::syslog;
+use crate::observe::{id, syslog};
 use crate::secrets::escape;
 
 const FORMATS: [LogFormat; 3] = [LogFormat::Human, LogFormat::Json, LogFormat::Stunnel];
@@ -23,6 +23,7 @@ pub(crate) fn check(event: &Event<'_>, scope: Scope<'_>) {
                 event: event.name().into(),
                 service: scope.service.map(str::to_owned),
                 session: scope.session,
+                id: id::of(scope),
                 fields: fields.clone(),
                 message: text.to_string(),
             };
@@ -45,7 +46,7 @@ fn one(record: &Record, format: LogFormat) {
         for (name, value) in &record.fields {
             assert_eq!(&read[name], value, "{name}");
         }
-        let names = ["time", "level", "event", "service", "session", "message"];
+        let names = ["time", "level", "event", "service", "session", "id", "message"];
         let own = record.fields.keys().filter(|name| !names.contains(&name.as_str())).count();
         assert_eq!(own, record.fields.len(), "an event's value hides one of every line's: {body}");
     }
@@ -87,6 +88,8 @@ pub fn log_lines(data: &[u8]) {
         service: (!service.is_empty()).then_some(&service),
         session: (numbers & 1 == 1).then_some(u64::from(numbers)),
         level: None,
+        id: [LogId::Sequential, LogId::Unique, LogId::Thread, LogId::Process]
+            [usize::from(numbers >> 1 & 3)],
     };
     let (first, second, third): (&dyn fmt::Display, &dyn fmt::Display, &dyn fmt::Display) =
         (&one, &two, &three);

@@ -115,7 +115,7 @@ fn text_of_any_language_is_left_as_it_is() {
 fn an_event_reaches_the_renderer_with_its_own_level_service_and_session() {
     let event = Event::Full { peer: &"192.0.2.1:5", who: &"a", what: "sessions", most: 3 };
     let records =
-        records(|| event.log(Scope { service: Some("plc"), session: Some(9), level: None }));
+        records(|| event.log(Scope { service: Some("plc"), session: Some(9), ..Scope::PROGRAM }));
     let [record] = &records[..] else {
         panic!("{}", records.len());
     };

@@ -84,6 +84,7 @@ impl Gate {
     }
 
     /// In a terminal of its own, whose keys are the process's standard input. Its log has to go to a file.
+    #[allow(dead_code, reason = "tests/binaries alone has a use for it")]
     pub fn terminal(mut self) -> Self {
         self.terminal = true;
         self

@@ -1,0 +1,159 @@
+//! Asking an HTTP proxy for the way to a server: CONNECT (RFC 9110, 9.3.6).
+
+use std::io;
+
+use data_encoding::BASE64;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use zeroize::Zeroizing;
+
+use crate::config::model::HttpConnect;
+
+/// The longest head of an answer. Proxies add a few headers, and none of them is of use here.
+const MOST: usize = 16 * 1024;
+
+/// Asks for a way to the server, and reads the answer to its last byte: what comes then is the
+/// server's. The caller keeps the time.
+///
+/// # Errors
+/// The connection's, and every answer but a good one.
+pub async fn http_connect<S>(proxy: &mut S, ask: &HttpConnect) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    proxy.write_all(&request(ask)).await?;
+    proxy.flush().await?;
+    let head = read_head(proxy).await?;
+    let said = |text: String| Err(io::Error::other(text));
+    match status(&head) {
+        Some(200..=299) => Ok(()),
+        Some(407) => said(
+            "the proxy asks for a user name and a password (407), or does not take these".into(),
+        ),
+        Some(code) => said(format!("the proxy answers {code}")),
+        None => said("what answers is no HTTP proxy".into()),
+    }
+}
+
+/// Wiped, as it may hold a password.
+fn request(ask: &HttpConnect) -> Zeroizing<Vec<u8>> {
+    let host = ask.host.as_str();
+    let mut text = Zeroizing::new(Vec::with_capacity(1024));
+    text.extend_from_slice(format!("CONNECT {host} HTTP/1.1\r\nHost: {host}\r\n").as_bytes());
+    if let Some((user, password)) = &ask.credentials {
+        let mut plain = Zeroizing::new(Vec::with_capacity(1024));
+        plain.extend_from_slice(user.as_bytes());
+        plain.push(b':');
+        plain.extend_from_slice(password.expose().as_bytes());
+        let mut line = Zeroizing::new(vec![0; BASE64.encode_len(plain.len())]);
+        BASE64.encode_mut(&plain, &mut line);
+        text.extend_from_slice(b"Proxy-Authorization: Basic ");
+        text.extend_from_slice(&line);
+        text.extend_from_slice(b"\r\n");
+    }
+    for header in &ask.headers {
+        text.extend_from_slice(header.as_bytes());
+        text.extend_from_slice(b"\r\n");
+    }
+    text.extend_from_slice(b"\r\n");
+    text
+}
+
+/// The head of the answer. A server that is reached through a proxy speaks TLS and waits to be spoken to,
+/// so nothing may follow.
+async fn read_head<S: AsyncRead + Unpin>(proxy: &mut S) -> io::Result<Vec<u8>> {
+    let mut head = Vec::with_capacity(512);
+    loop {
+        if let Some(end) = end_of_head(&head) {
+            if end < head.len() {
+                return Err(io::Error::other("the proxy says more than its answer"));
+            }
+            return Ok(head);
+        }
+        if head.len() >= MOST {
+            return Err(io::Error::other(format!("the proxy's answer has more than {MOST} bytes")));
+        }
+        if proxy.read_buf(&mut head).await? == 0 {
+            let kind = io::ErrorKind::UnexpectedEof;
+            return Err(io::Error::new(kind, "the proxy ends the connection without an answer"));
+        }
+    }
+}
+
+fn end_of_head(head: &[u8]) -> Option<usize> {
+    let crlf = head.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4);
+    crlf.or_else(|| head.windows(2).position(|two| two == b"\n\n").map(|at| at + 2))
+}
+
+/// `HTTP/1.1 200 ...`
+fn status(head: &[u8]) -> Option<u16> {
+    let rest = head.strip_prefix(b"HTTP/1.")?.get(1..)?.strip_prefix(b" ")?;
+    let (code, rest) = rest.split_at_checked(3)?;
+    let ends = rest.first().is_none_or(u8::is_ascii_whitespace);
+    std::str::from_utf8(code).ok().filter(|_| ends)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use super::*;
+    use crate::secrets::Password;
+
+    fn ask() -> HttpConnect {
+        HttpConnect {
+            host: "plc.example:3001".into(),
+            credentials: Some(("user".into(), Password::new("pass word".into()))),
+            headers: vec!["X-A: b".into()],
+        }
+    }
+
+    /// What comes of an answer that arrives in these parts.
+    fn answered(parts: &[&[u8]]) -> io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let (mut us, mut proxy) = tokio::io::duplex(1 << 20);
+            for part in parts {
+                proxy.write_all(part).await.unwrap();
+            }
+            proxy.shutdown().await.unwrap();
+            http_connect(&mut us, &ask()).await
+        })
+    }
+
+    #[test]
+    fn the_request_is_stunnels() {
+        assert_eq!(
+            String::from_utf8_lossy(&request(&ask())),
+            "CONNECT plc.example:3001 HTTP/1.1\r\nHost: plc.example:3001\r\n\
+             Proxy-Authorization: Basic dXNlcjpwYXNzIHdvcmQ=\r\nX-A: b\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn a_good_answer_is_one_of_2xx_and_all_others_say_why() {
+        for good in ["HTTP/1.0 200 OK\r\n\r\n", "HTTP/1.1 204\r\nA: b\r\n\r\n", "HTTP/1.1 200\n\n"]
+        {
+            assert!(answered(&[good.as_bytes()]).is_ok(), "{good}");
+        }
+        for (bad, why) in [
+            ("HTTP/1.1 407 Auth\r\n\r\n", "407"),
+            ("HTTP/1.1 503 No\r\n\r\n", "503"),
+            ("HTTP/1.1 2000 No\r\n\r\n", "no HTTP proxy"),
+            ("SSH-2.0-x\r\n\r\n", "no HTTP proxy"),
+            ("\r\n\r\n", "no HTTP proxy"),
+            ("HTTP/1.1 200 OK\r\n", "without an answer"),
+            ("", "without an answer"),
+            ("HTTP/1.1 200 OK\r\n\r\n\x16\x03", "more than its answer"),
+        ] {
+            let said = answered(&[bad.as_bytes()]).unwrap_err().to_string();
+            assert!(said.contains(why), "{bad:?}: {said}");
+        }
+    }
+
+    #[test]
+    fn an_answer_without_end_is_read_to_a_limit() {
+        let long = vec![b'a'; 100_000];
+        let said = answered(&[b"HTTP/1.1 200 OK\r\nX: ", &long]).unwrap_err().to_string();
+        assert!(said.contains("16384 bytes"), "{said}");
+    }
+}
