@@ -66,6 +66,15 @@ enum Place<'a> {
     Unix(&'a Endpoint),
 }
 
+impl Place<'_> {
+    fn address(&self) -> String {
+        match self {
+            Self::Tcp(_, address) => address.to_string(),
+            Self::Unix(endpoint) => endpoint.to_string(),
+        }
+    }
+}
+
 /// How a target that a peer named came to nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
@@ -138,11 +147,16 @@ impl Dialer {
         }
     }
 
-    /// Connects to the first target that answers, or starts the program.
+    /// Connects to the first target that answers, or starts the program. Where targets take turns, it is
+    /// not the next one's but that of the address `again`, if it is still among them.
     ///
     /// # Errors
     /// None answered.
-    pub async fn dial(&self, caller: &Caller<'_>) -> Result<Reached, DialError> {
+    pub async fn dial(
+        &self,
+        caller: &Caller<'_>,
+        again: Option<&str>,
+    ) -> Result<Reached, DialError> {
         let targets = match &self.target {
             Target::Connect(targets) => targets,
             Target::Exec(program) => return self.exec(program, caller).await,
@@ -159,7 +173,9 @@ impl Dialer {
             for target in targets {
                 places.extend(self.places(target, caller, &mut failed).await);
             }
-            let first = self.turn.fetch_add(1, Ordering::Relaxed) % places.len().max(1);
+            let again = again.and_then(|at| places.iter().position(|place| place.address() == at));
+            let next = || self.turn.fetch_add(1, Ordering::Relaxed) % places.len().max(1);
+            let first = again.unwrap_or_else(next);
             places.rotate_left(first);
             for place in places {
                 if let Some(reached) = self.reach(place, caller, &mut failed).await {
@@ -263,10 +279,8 @@ impl Dialer {
         caller: &Caller<'_>,
         failed: &mut Vec<(String, io::Error)>,
     ) -> Option<Reached> {
-        let (endpoint, address) = match &place {
-            Place::Tcp(endpoint, address) => (*endpoint, address.to_string()),
-            Place::Unix(endpoint) => (*endpoint, endpoint.to_string()),
-        };
+        let address = place.address();
+        let (Place::Tcp(endpoint, _) | Place::Unix(endpoint)) = place;
         Event::Connecting { address: &address }.log(caller.scope);
         let attempt = match place {
             Place::Tcp(_, address) => within(self.limit, self.tcp(address, caller)).await,

@@ -105,6 +105,8 @@ pub struct Service {
     pub(super) roster: Arc<Roster>,
     /// By the name on the wire. Only who has proven a key is here: never more than there are keys.
     uses: Mutex<HashMap<Identity, Use>>,
+    /// Where the last session of each identity went, for those that are resumed.
+    went: Mutex<HashMap<Identity, Box<str>>>,
     failure: Mutex<Option<Failure>>,
     handshakes: AtomicUsize,
     /// When a session last let go of a backend that bears one connection.
@@ -184,6 +186,7 @@ impl Service {
             named: watch::Sender::new(Arc::default()),
             roster: Arc::default(),
             uses: Mutex::default(),
+            went: Mutex::default(),
             failure: Mutex::default(),
             handshakes: AtomicUsize::new(0),
             let_go: Mutex::default(),
@@ -236,6 +239,21 @@ impl Service {
         let last = *self.let_go.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(last) = last {
             sleep_until(last + SETTLE).await;
+        }
+    }
+
+    /// Where an identity's last session went.
+    pub(super) fn went_to(&self, wire: &Identity) -> Option<Box<str>> {
+        self.went.lock().unwrap_or_else(PoisonError::into_inner).get(wire).cloned()
+    }
+
+    /// Notes where an identity's session goes, if that is for its later ones to know.
+    pub(super) fn goes_to(&self, wire: &Identity, address: &str) {
+        let setup = self.setup();
+        // One that was taken away meanwhile would stay here for good.
+        if setup.sticks && setup.secrets.find(wire.as_bytes()).is_some() {
+            let mut went = self.went.lock().unwrap_or_else(PoisonError::into_inner);
+            went.insert(wire.clone(), address.into());
         }
     }
 
@@ -308,6 +326,9 @@ impl Service {
         let mut uses = self.uses.lock().unwrap_or_else(PoisonError::into_inner);
         uses.retain(|wire, _| setup.secrets.find(wire.as_bytes()).is_some());
         drop(uses);
+        let mut went = self.went.lock().unwrap_or_else(PoisonError::into_inner);
+        went.retain(|wire, _| setup.secrets.find(wire.as_bytes()).is_some());
+        drop(went);
         let changes = setup.secrets.since(&self.setup().secrets);
         self.current.send_replace(Arc::new(setup));
         if let Some(changes) = changes {

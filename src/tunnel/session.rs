@@ -223,7 +223,7 @@ impl Session {
                 let member = self.admit(setup, grant.who()).await?;
                 let local = stream.socket().and_then(Socket::local_address);
                 let local = self.destination.or(local);
-                let known = Known { wire: grant.who(), facts: &facts, local };
+                let known = Known { wire: grant.who(), facts: &facts, local, resumed };
                 // The keys may have changed during the handshake, or while a place was waited for.
                 let gone = async {
                     if self.service.setup().admits(&grant, ip) {
@@ -277,7 +277,7 @@ impl Session {
                     let to = if setup.to_original {
                         To::Meant(self.or_unreachable(original()).ok()?)
                     } else {
-                        To::Configured
+                        To::Configured(None)
                     };
                     let Reached { socket, endpoint, mut address, .. } =
                         self.reach(setup, None, &to).await.ok()?;
@@ -408,7 +408,11 @@ impl Session {
             return self.reach(setup, Some(known), &to).await.ok();
         }
         if !matches!(setup.negotiation, Some(Negotiation::Socks)) {
-            return self.reach(setup, Some(known), &To::Configured).await.ok();
+            let again = known.resumed.then(|| self.service.went_to(known.wire)).flatten();
+            let to = To::Configured(again.as_deref());
+            let reached = self.reach(setup, Some(known), &to).await.ok()?;
+            self.service.goes_to(known.wire, &reached.address);
+            return Some(reached);
         }
         let limit = Instant::now() + setup.clocks.handshake;
         let asked = timeout_at(limit, net::socks::read_request(stream)).await;
@@ -440,9 +444,9 @@ impl Session {
         }
         let any = |_| true;
         let dialed = match to {
-            To::Configured => {
+            To::Configured(again) => {
                 let dialer = own.unwrap_or(&setup.dialer);
-                dialer.dial(&caller).await.map_err(|error| (Refused::Unreachable, error))
+                dialer.dial(&caller, *again).await.map_err(|error| (Refused::Unreachable, error))
             }
             To::Meant(address) => {
                 let to = Endpoint::Tcp { host: Host::Ip(address.ip()), port: address.port() };
@@ -603,8 +607,8 @@ struct Open {
 
 /// Where a connection is to go.
 enum To<'a> {
-    /// Where the configuration says.
-    Configured,
+    /// Where the configuration says; of several that take turns, there again.
+    Configured(Option<&'a str>),
     /// Where the connection was meant to go before it was redirected here.
     Meant(SocketAddr),
     /// Where the peer says.
@@ -621,6 +625,8 @@ struct Known<'a> {
     wire: &'a Identity,
     facts: &'a tls::Facts,
     local: Option<SocketAddr>,
+    /// Whether the session goes on from an earlier one.
+    resumed: bool,
 }
 
 enum Streams {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::policy::{Now, Policies, Warning};
 use crate::config::diagnostic::{Diagnostic, Place, Severity};
 use crate::config::model::{
-    Authentication, Decided, Endpoint, Host, Keepalive, Level, LogId, Mode, NamePattern,
+    Authentication, Decided, Endpoint, Failover, Host, Keepalive, Level, LogId, Mode, NamePattern,
     Negotiation, Origin, Program, ProxyHeader, PskConfig, ServiceConfig, SocketOption, Source,
     Target,
 };
@@ -43,6 +43,8 @@ pub struct Setup {
     pub(super) program: Option<(Program, Option<Duration>)>,
     /// At most one session: its backend may bear no second one, not even during a restart.
     pub(super) single: bool,
+    /// Whether a resumed session of a server end goes where the one before went.
+    pub(super) sticks: bool,
 }
 
 /// Which side wears TLS.
@@ -176,6 +178,9 @@ impl Setup {
                 Source::Program { program, retry } => Some((program.clone(), retry.value)),
                 _ => None,
             },
+            sticks: config.failover.value == Failover::RoundRobin
+                && config.mode.value == Mode::Server
+                && config.tls.resumes(Mode::Server),
             single: config.limits.max_sessions.as_ref().is_some_and(|limit| limit.value == 1),
         })
     }

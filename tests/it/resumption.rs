@@ -561,3 +561,34 @@ fn a_resumed_session_ends_with_its_key_and_is_not_resumed_again() {
         assert_eq!(backend.accepted(), reached);
     }
 }
+
+/// How often each of two backends that take turns is reached by four connections of one client end.
+fn turns(ours: bool, tls: Tls, resume: &str) -> [usize; 2] {
+    let (backends, port) = ([Backend::echo(), Backend::echo()], free_port());
+    let more = format!("failover = rr\nconnect = {}", backends[1].address());
+    let (_gate, _stunnel);
+    if ours {
+        _gate = serve(port, &backends[0], &more);
+    } else {
+        _stunnel = Stunnel::server_at(port, backends[0].address(), &more);
+    }
+    let client = at(local(port), &format!("sessionResume = {resume}\n{}", tls.conf()));
+    for _ in 0..4 {
+        visit(client.address("tls"));
+    }
+    let resumed = if resume == "yes" { 3 } else { 0 };
+    expect(|| connected(&client), (4 - resumed, resumed), &format!("{tls:?}, ours: {ours}"));
+    backends.each_ref().map(Backend::accepted)
+}
+
+/// stunnel's server knows a target by a session that it keeps itself, which none of a ticket is.
+#[test]
+fn a_resumed_session_goes_back_to_its_backend_where_stunnel_s_takes_turns() {
+    for tls in Tls::BOTH {
+        let mut back = turns(true, tls, "yes");
+        back.sort_unstable();
+        assert_eq!(back, [0, 4], "{tls:?}");
+        assert_eq!(turns(true, tls, "no"), [2, 2], "{tls:?}");
+        assert_eq!(turns(false, tls, "yes"), [2, 2], "{tls:?}: stunnel's");
+    }
+}

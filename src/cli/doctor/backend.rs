@@ -77,7 +77,8 @@ async fn reach(
         service.sockets.upstream.clone(),
     );
     let start = Instant::now();
-    match dialer.dial(&Caller { peer: &Peer::Local, who: None, scope: Scope::PROGRAM }).await {
+    match dialer.dial(&Caller { peer: &Peer::Local, who: None, scope: Scope::PROGRAM }, None).await
+    {
         Ok(reached) => {
             let took = start.elapsed().as_secs_f64() * 1e3;
             findings.ok("backend", format!("{}{suffix} answers ({took:.1} ms)", **target));

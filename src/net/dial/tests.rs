@@ -46,7 +46,7 @@ fn dialer_to(targets: Vec<Endpoint>, failover: Failover) -> Dialer {
 
 async fn dial(dialer: &Dialer) -> Result<Reached, DialError> {
     let caller = Caller { peer: &Peer::Local, who: None, scope: Scope::PROGRAM };
-    dialer.dial(&caller).await
+    dialer.dial(&caller, None).await
 }
 
 async fn reached(dialer: &Dialer) -> String {
@@ -167,5 +167,25 @@ fn a_unix_socket_is_a_target_like_any_other() {
         assert_eq!(endpoint, Some(Endpoint::Unix(good)));
         let error = dial(&to(&[&gone])).await.unwrap_err().to_string();
         assert!(error.contains(gone.to_str().unwrap()), "{error}");
+    });
+}
+
+#[test]
+fn who_goes_back_is_not_given_the_next_turn_and_takes_none() {
+    block(async {
+        let (_one, first) = live();
+        let (_two, second) = live();
+        let dialer = dialer(&[first, second], Failover::RoundRobin);
+        let caller = Caller { peer: &Peer::Local, who: None, scope: Scope::PROGRAM };
+        let turn = reached(&dialer).await;
+        for _ in 0..3 {
+            let again = dialer.dial(&caller, Some(&turn)).await.unwrap();
+            assert_eq!(again.address, turn);
+        }
+        let next = reached(&dialer).await;
+        assert_ne!(next, turn);
+        // It is not among them any more.
+        let gone = dialer.dial(&caller, Some("192.0.2.1:1")).await.unwrap();
+        assert_eq!(gone.address, turn);
     });
 }

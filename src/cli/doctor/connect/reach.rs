@@ -76,7 +76,7 @@ pub(super) async fn dial(place: &Endpoint) -> Result<Reached, DialError> {
     let dialer = Dialer::new(target, Failover::Priority, None, STEP, None, Vec::new());
     let start = Instant::now();
     let reached =
-        dialer.dial(&Caller { peer: &Peer::Local, who: None, scope: Scope::PROGRAM }).await?;
+        dialer.dial(&Caller { peer: &Peer::Local, who: None, scope: Scope::PROGRAM }, None).await?;
     Ok(Reached { at: place.clone(), socket: reached.socket, took: start.elapsed() })
 }
 
