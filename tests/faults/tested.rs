@@ -76,7 +76,8 @@ pub fn section(root: &Path) -> String {
         page += "\nMistakes that were made on purpose, one at a time (`scripts/mutants`, cargo-mutants), and whether \
                  a\ntest noticed. One by which a test hangs is noticed.\n\n\
                  | date | file | mistakes that compile | noticed by unit tests | by integration tests | by a hang | by \
-                 none, and explained below | unexplained |\n| --- | --- | --- | --- | --- | --- | --- | --- |\n";
+                 none, and explained below | unexplained | not by unit tests, and integration tests were not \
+                 asked |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n";
         let open = unexplained(root);
         for file in &files {
             let lines = lines(file);
@@ -87,11 +88,12 @@ pub fn section(root: &Path) -> String {
             let (hangs, missed) = (number("hangs"), said(&lines, "missed").count());
             let unexplained =
                 said(&lines, "missed").filter(|one| open.contains(&placeless(one))).count();
-            let all = unit + integration + hangs + missed;
+            let left = said(&lines, "left").count();
+            let all = unit + integration + hangs + missed + left;
             let explained = missed - unexplained;
             let _ = writeln!(
                 page,
-                "| {} | `{}` | {all} | {unit} | {integration} | {hangs} | {explained} | {unexplained} |",
+                "| {} | `{}` | {all} | {unit} | {integration} | {hangs} | {explained} | {unexplained} | {left} |",
                 word("date"),
                 word("file")
             );
