@@ -11,6 +11,7 @@ what those let pass. Each is a list with commas, and what has a minus before it 
 
 import concurrent.futures
 import datetime
+import hashlib
 import json
 import os
 import pathlib
@@ -297,6 +298,28 @@ def alone(mutant, units, integration, stage):
         put(TREE / file, kept)
 
 
+UNVIABLE = FOLDER / "does-not-compile.json"
+
+
+def digest(file):
+    return hashlib.sha256((ROOT / file).read_bytes()).hexdigest()
+
+
+def known_unviable(mutants):
+    """Of a run before, for files that have not changed since."""
+    kept = json.loads(UNVIABLE.read_text()) if UNVIABLE.exists() else {}
+    same = {file for file, (then, _) in kept.items() if (ROOT / file).exists() and then == digest(file)}
+    return {one["number"] for one in mutants if one["file"] in same and one["name"] in kept[one["file"]][1]}
+
+
+def keep_unviable(mutants, unviable):
+    names = {one["file"]: [] for one in mutants}
+    for one in mutants:
+        if one["number"] in unviable:
+            names[one["file"]].append(one["name"])
+    UNVIABLE.write_text(json.dumps({file: (digest(file), names[file]) for file in names}, indent=1))
+
+
 def show(stage, mutant, state, failed):
     words = " (%s)" % failed if failed else ""
     print("   %s by %s: %s%s" % (state, stage, mutant["name"], words), flush=True)
@@ -314,7 +337,7 @@ def keep(file, states):
         "hangs %d" % count("unit", "integration", "hang"),
         "does-not-compile %d" % count("build", "unviable"),
     ]
-    # With STAGE=unit the integration tests have not been asked.
+    # With STAGE=unit the integration tests have not been asked, nor any about constants.
     word = {"unit": "left", "integration": "missed"}
     lines += ["%s %s" % (word[stage], name) for name, (stage, state) in states.items() if state == "missed"]
     text = "\n".join(lines) + "\n"
@@ -331,16 +354,15 @@ def main(rows):
     mutants = json.load(sys.stdin)
     for number, mutant in enumerate(mutants, 1):
         mutant["number"] = number
-    woven, single = ({file: [] for file in table} for _ in range(2))
+    woven, single = ({mutant["file"]: [] for mutant in mutants} for _ in range(2))
     for mutant in mutants:
         (woven if mutant["function"] else single)[mutant["file"]].append(mutant)
     TREE.mkdir(parents=True, exist_ok=True)
-    copy_tree(set(table) | {"src/lib.rs"})
+    copy_tree(set(woven) | {"src/lib.rs"})
     print("== one program with %d mistakes" % len(mutants), flush=True)
-    unviable = set()
+    unviable = known_unviable(mutants)
     programs = build(woven, unviable)
-    said = [one["name"] for one in mutants if one["number"] in unviable]
-    (FOLDER / "does-not-compile.log").write_text("".join(name + "\n" for name in said))
+    keep_unviable(mutants, unviable)
     states = {file: {} for file in table}
 
     def staged(file, stage, ones, work, workers):
@@ -359,7 +381,7 @@ def main(rows):
         print("== %s: %d mistakes, %.0f s of unit tests" % (file, len(alive), unit_took), flush=True)
 
         def by_unit(one):
-            return run(programs["lib"], units, one["number"], 20 + 6 * unit_took, 2)
+            return run(programs["lib"], units, one["number"], 20 + 3 * unit_took, 2)
 
         staged(file, "unit", alive, by_unit, os.cpu_count() or 1)
         left = [one for one in alive if states[file][one["name"]][1] == "missed"]
@@ -373,10 +395,14 @@ def main(rows):
             staged(file, "integration", left, by_all, 1)
         if not single[file]:
             keep(file, states[file])
-    # Last, for each of them takes the place of the program with all the others.
-    for file, ones in single.items():
+    # Last and only with all the rest, for each of them takes the place of the program with all the others.
+    for file in table:
+        ones = single[file]
         for one in ones:
-            for stage in ("unit",) if STAGE == "unit" else ("unit", "integration"):
+            if STAGE == "unit":
+                states[file][one["name"]] = ("unit", "missed")
+                continue
+            for stage in ("unit", "integration"):
                 state, failed = alone(one, *table[file], stage)
                 states[file][one["name"]] = ("build" if state == "unviable" else stage, state)
                 show(stage, one, state, failed)

@@ -314,6 +314,62 @@ fn a_stream_that_is_cut_ends_but_not_cleanly() {
 }
 
 #[test]
+fn what_came_before_a_broken_record_is_read_before_the_error() {
+    block(async {
+        for version in VERSIONS {
+            let (server, client) = opened(version).await;
+            let (mut server, mut client) = (server.stream, client.stream);
+            echo(&mut client, &mut server).await;
+            client.write_all(b"good").await.unwrap();
+            client.flush().await.unwrap();
+            let mut pipe = client.into_socket().unwrap();
+            // Application data of 32 bytes that nobody encrypted.
+            pipe.write_all(&[&[23, 3, 3, 0, 32][..], &[0; 32]].concat()).await.unwrap();
+            let mut heard = [0; 99];
+            assert_eq!(server.read(&mut heard).await.unwrap(), 4);
+            assert_eq!(&heard[..4], b"good");
+            server.read(&mut heard).await.unwrap_err();
+        }
+    });
+}
+
+#[test]
+fn what_the_socket_has_not_taken_is_told() {
+    block(async {
+        for version in VERSIONS {
+            let (server, client) = opened(version).await;
+            let (mut server, mut client) = (server.stream, client.stream);
+            echo(&mut client, &mut server).await;
+            assert!(client.socket().is_some());
+            assert_eq!(client.backlog(), 0);
+            // The pipe takes 64 kB.
+            assert_eq!(client.write(&[7; 200_000]).await.unwrap(), 200_000);
+            assert!((130_000..200_000).contains(&client.backlog()), "{}", client.backlog());
+            let mut heard = vec![0; 200_000];
+            let (flushed, read) = tokio::join!(client.flush(), server.read_exact(&mut heard));
+            flushed.unwrap();
+            read.unwrap();
+            assert_eq!(client.backlog(), 0);
+        }
+    });
+}
+
+#[test]
+fn nothing_is_said_behind_the_end() {
+    block(async {
+        for version in VERSIONS {
+            let (server, client) = opened(version).await;
+            let (mut server, mut client) = (server.stream, client.stream);
+            echo(&mut client, &mut server).await;
+            client.shutdown().await.unwrap();
+            client.write(b"and").await.unwrap_err();
+            assert_eq!(server.read(&mut [0; 9]).await.unwrap(), 0);
+            assert!(server.ended_cleanly());
+        }
+    });
+}
+
+#[test]
 fn a_record_that_was_tampered_with_is_an_error_and_no_end() {
     block(async {
         for version in VERSIONS {
@@ -657,6 +713,30 @@ fn the_first_service_of_that_name_is_asked_for_and_then_its_keys_alone_count() {
             let nobody = ["elsewhere", "*.elsewhere"];
             assert_eq!(ask(version, nobody, KEY, OTHER).await, (None, alice.clone()), "{version}");
             assert_eq!(ask(version, nobody, OTHER, KEY).await, (None, None), "{version}");
+        }
+    });
+}
+
+#[test]
+fn the_groups_of_the_service_that_is_asked_for_are_those_of_the_handshake() {
+    block(async {
+        let set = SecretSet::of(&[(b"alice", KEY)]);
+        for version in VERSIONS {
+            // The client would rather have the first.
+            let client = connector(&(only(version) + "groups = \"X25519:P-384\""));
+            let door = acceptor(&(only(version) + "groups = \"X25519\""));
+            let named = Named {
+                pattern: NamePattern::new("plc.example"),
+                acceptor: acceptor(&(only(version) + "groups = \"P-384\"")),
+                secrets: set.clone().into(),
+            };
+            let (near, far) = duplex(1 << 16);
+            let (one, two) = tokio::join!(
+                door.accept(set.clone(), vec![named], far),
+                client.connect(set.clone(), set.first().clone(), Some("plc.example"), near)
+            );
+            assert_eq!(two.unwrap().facts.group.unwrap().name, "P-384", "{version}");
+            one.unwrap();
         }
     });
 }

@@ -594,4 +594,27 @@ mod tests {
             assert_eq!(gone, [goes], "{limit:?}");
         }
     }
+
+    #[test]
+    fn a_place_that_one_address_has_waited_for_is_not_for_another_identity_there() {
+        let door = Door::new(9, Some(1), None);
+        let holder = door.admit(1, 1, "a").unwrap();
+        let _queue = door.roster.queue(2);
+        assert!(door.make_way(2, 1, "a", Limit::Source, false));
+        drop(holder);
+        assert_eq!(door.admit(3, 1, "b").unwrap_err(), Limit::Source);
+        assert!(door.admit(4, 2, "b").is_ok(), "another address has a place of its own");
+        assert!(door.admit(2, 1, "a").is_ok());
+    }
+
+    #[test]
+    fn those_who_wait_are_counted_for_each_identity() {
+        let door = Door::new(1, None, None);
+        let _holder = door.admit(1, 1, "a").unwrap();
+        for number in 2..2 + WAITERS as u64 {
+            assert!(door.make_way(number, 1, "a", Limit::Service, false));
+        }
+        assert!(!door.make_way(20, 1, "a", Limit::Service, false));
+        assert!(door.make_way(21, 1, "b", Limit::Service, false), "none of these is its own");
+    }
 }

@@ -76,8 +76,8 @@ pub fn section(root: &Path) -> String {
         page += "\nMistakes that were made on purpose, one at a time (`scripts/mutants`, cargo-mutants), and whether \
                  a\ntest noticed. One by which a test hangs is noticed.\n\n\
                  | date | file | mistakes that compile | noticed by unit tests | by integration tests | by a hang | by \
-                 none, and explained below | unexplained | not by unit tests, and integration tests were not \
-                 asked |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n";
+                 none, and explained below | unexplained | not by unit tests, and not \
+                 run to the end |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n";
         let open = unexplained(root);
         for file in &files {
             let lines = lines(file);

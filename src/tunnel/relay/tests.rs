@@ -492,9 +492,9 @@ fn a_limit_beyond_all_clocks_is_no_mistake() {
     paused(async {
         let (mut client, mut backend, run) = between(64, Duration::MAX, Duration::MAX);
         client.write_all(b"x").await.unwrap();
-        sleep(HOUR).await;
+        sleep(HOUR * 24 * 60).await;
         client.shutdown().await.unwrap();
-        sleep(HOUR).await;
+        sleep(HOUR * 24 * 60).await;
         backend.shutdown().await.unwrap();
         assert!(matches!(run.await.unwrap().0, Outcome::Complete));
     });
@@ -1106,5 +1106,47 @@ fn an_error_at_the_shutdown_that_is_no_goodbye_ends_it_at_once() {
         let meter = Meter::default();
         let outcome = relay(&mut downstream, &mut upstream, IDLE, CLOSE, &meter).await;
         assert!(matches!(outcome, Outcome::Upstream(Fault::Failed(_))), "{outcome:?}");
+    });
+}
+
+#[test]
+fn an_end_and_what_is_longer_than_a_batch_are_passed_on_at_once() {
+    paused(async {
+        let (mut client, mut backend, run) = between(3 * SCRATCH, IDLE, CLOSE);
+        let start = Instant::now();
+        client.write_all(&[7; 2 * SCRATCH + 1]).await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut heard = Vec::new();
+        backend.read_to_end(&mut heard).await.unwrap();
+        assert_eq!(heard.len(), 2 * SCRATCH + 1);
+        backend.shutdown().await.unwrap();
+        let (outcome, ended) = run.await.unwrap();
+        assert!(matches!(outcome, Outcome::Complete), "{outcome:?}");
+        assert_eq!(ended - start, Duration::ZERO);
+    });
+}
+
+#[test]
+fn what_has_been_flushed_is_not_flushed_again_for_the_other_direction() {
+    paused(async {
+        let (mut client, mut downstream) = duplex(64);
+        let (mut backend, pipe) = duplex(64);
+        let mut upstream = Failing { pipe, flush: None, shutdown: None, flushes: 0 };
+        let run = async {
+            let meter = Meter::default();
+            relay(&mut downstream, &mut upstream, IDLE, CLOSE, &meter).await
+        };
+        let talk = async {
+            client.write_all(b"x").await.unwrap();
+            for _ in 0..5 {
+                backend.write_all(b"y").await.unwrap();
+                client.read_exact(&mut [0]).await.unwrap();
+            }
+            (client, backend)
+        };
+        let (outcome, _) = tokio::join!(run, talk);
+        assert!(matches!(outcome, Outcome::Idle), "{outcome:?}");
+        // The end of the handshake, and the one byte.
+        assert_eq!(upstream.flushes, 2);
     });
 }
