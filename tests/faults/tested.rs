@@ -53,6 +53,18 @@ fn results(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
+/// The files of the script's table that have no whole result.
+fn not_run(root: &Path, folder: &Path) -> Vec<String> {
+    let script = lines(&root.join("scripts/mutants"));
+    let table = script.iter().filter_map(|line| line.split_whitespace().next());
+    let files = table.filter(|word| word.starts_with("src/") && word.ends_with(".rs"));
+    let is_whole = |file: &&str| {
+        let result = lines(&folder.join(format!("{}.txt", file.replace('/', "-"))));
+        !result.is_empty() && said(&result, "left").next().is_none()
+    };
+    files.filter(|file| !is_whole(file)).map(str::to_owned).collect()
+}
+
 /// Survivors that nobody has explained.
 pub fn unexplained(root: &Path) -> Vec<String> {
     let folder = root.join("docs/reliability/mutants");
@@ -98,12 +110,20 @@ pub fn section(root: &Path) -> String {
                 word("file")
             );
         }
-        page += "\nWhat no test notices, and why that is no hole in the tests:\n\n";
+        let not_run = not_run(root, &folder);
+        if !not_run.is_empty() {
+            let _ = writeln!(page, "\nNot run to the end: `{}`.", not_run.join("`, `"));
+        }
         let missed: Vec<String> = files
             .iter()
             .flat_map(|file| said(&lines(file), "missed").map(placeless).collect::<Vec<_>>())
             .collect();
-        for (one, words) in explained(&folder).iter().filter(|(one, _)| missed.contains(one)) {
+        let explained = explained(&folder);
+        let mut words = explained.iter().filter(|(one, _)| missed.contains(one)).peekable();
+        if words.peek().is_some() {
+            page += "\nWhat no test notices, and why that is no hole in the tests:\n\n";
+        }
+        for (one, words) in words {
             let _ = writeln!(page, "- `{one}`: {words}");
         }
     }
