@@ -114,7 +114,6 @@ impl Sandbox {
     /// is bound, and while there is one thread.
     pub fn prepare(config: &Config, root: Option<&Path>) -> Self {
         let mut this = Self { root: root.map(Path::to_owned), ..Self::default() };
-        // A sanitizer attaches to the process when it ends, and writes what it found to a file of its own.
         if why_open(config).is_some() || cfg!(sanitized) {
             return this;
         }
@@ -141,6 +140,10 @@ impl Sandbox {
     /// Gives up everything else, and says so in the log. To be called once the log is open and the
     /// rights are dropped, and while there is one thread.
     pub fn enter(&mut self, config: &Config) {
+        // A sanitizer attaches to the process when it ends, and writes what it found to a file of its own.
+        if cfg!(sanitized) {
+            return;
+        }
         let say = |level, text: &str| Event::Finding { level, text: &text }.log(Scope::PROGRAM);
         match why_open(config) {
             Some(Open::Said(_)) => return say(Level::Debug, "without a sandbox, as the file says"),

@@ -222,6 +222,34 @@ fn versions_and_groups_that_do_not_meet_are_named() {
 }
 
 #[test]
+fn both_ends_tell_the_group_by_its_usual_name_and_the_size_of_its_keys() {
+    block(async {
+        let set = SecretSet::of(&[(b"alice", KEY)]);
+        let dhe = "tls-max = \"1.2\"\nciphers = \"DHE-PSK-AES128-GCM-SHA256\"";
+        for (lines, name, bits) in [
+            ("groups = \"X25519\"", "X25519", 253),
+            ("groups = \"X448\"", "X448", 448),
+            ("groups = \"P-256\"", "P-256", 256),
+            ("groups = \"P-384\"", "P-384", 384),
+            ("groups = \"P-521\"", "P-521", 521),
+            (dhe, "DH-2048", 2048),
+        ] {
+            let (one, two) = shake(&acceptor(lines), &set, &connector(lines), &set).await;
+            let (one, two) = (one.unwrap().facts, two.unwrap().facts);
+            for facts in [&one, &two] {
+                let words = facts.to_string();
+                for word in [facts.version, &facts.suite] {
+                    assert!(words.contains(word), "{words}");
+                }
+                assert!(facts.bits >= 128, "{}", facts.bits);
+            }
+            let group = two.group.expect(name);
+            assert_eq!((group.name.as_str(), group.bits), (name, bits));
+        }
+    });
+}
+
+#[test]
 fn the_table_of_secrets_is_off_the_ssl_object_after_the_handshake() {
     block(async {
         for version in VERSIONS {
@@ -281,6 +309,62 @@ fn a_stream_that_is_cut_ends_but_not_cleanly() {
             server.read_to_end(&mut rest).await.unwrap();
             assert_eq!(rest, b"half");
             assert!(!server.ended_cleanly());
+        }
+    });
+}
+
+#[test]
+fn what_came_before_a_broken_record_is_read_before_the_error() {
+    block(async {
+        for version in VERSIONS {
+            let (server, client) = opened(version).await;
+            let (mut server, mut client) = (server.stream, client.stream);
+            echo(&mut client, &mut server).await;
+            client.write_all(b"good").await.unwrap();
+            client.flush().await.unwrap();
+            let mut pipe = client.into_socket().unwrap();
+            // Application data of 32 bytes that nobody encrypted.
+            pipe.write_all(&[&[23, 3, 3, 0, 32][..], &[0; 32]].concat()).await.unwrap();
+            let mut heard = [0; 99];
+            assert_eq!(server.read(&mut heard).await.unwrap(), 4);
+            assert_eq!(&heard[..4], b"good");
+            server.read(&mut heard).await.unwrap_err();
+        }
+    });
+}
+
+#[test]
+fn what_the_socket_has_not_taken_is_told() {
+    block(async {
+        for version in VERSIONS {
+            let (server, client) = opened(version).await;
+            let (mut server, mut client) = (server.stream, client.stream);
+            echo(&mut client, &mut server).await;
+            assert!(client.socket().is_some());
+            assert_eq!(client.backlog(), 0);
+            // The pipe takes 64 kB.
+            assert_eq!(client.write(&[7; 200_000]).await.unwrap(), 200_000);
+            assert!((130_000..200_000).contains(&client.backlog()), "{}", client.backlog());
+            let mut heard = vec![0; 200_000];
+            let (flushed, read) = tokio::join!(client.flush(), server.read_exact(&mut heard));
+            flushed.unwrap();
+            read.unwrap();
+            assert_eq!(client.backlog(), 0);
+        }
+    });
+}
+
+#[test]
+fn nothing_is_said_behind_the_end() {
+    block(async {
+        for version in VERSIONS {
+            let (server, client) = opened(version).await;
+            let (mut server, mut client) = (server.stream, client.stream);
+            echo(&mut client, &mut server).await;
+            client.shutdown().await.unwrap();
+            client.write(b"and").await.unwrap_err();
+            assert_eq!(server.read(&mut [0; 9]).await.unwrap(), 0);
+            assert!(server.ended_cleanly());
         }
     });
 }
@@ -568,6 +652,116 @@ fn aes_is_preferred_where_the_cpu_has_instructions_for_it_and_a_server_without_t
         assert_eq!(agreed(true, false).await, "TLS_CHACHA20_POLY1305_SHA256");
         assert_eq!(agreed(false, true).await, "TLS_CHACHA20_POLY1305_SHA256");
         assert_eq!(agreed(false, false).await, "TLS_CHACHA20_POLY1305_SHA256");
+    });
+}
+
+#[test]
+fn a_client_whose_only_suite_is_not_ours_did_offer_a_key() {
+    block(async {
+        let mut context = keyed("1.2", KEY);
+        context.set_cipher_list("ECDHE-PSK-AES128-CBC-SHA256").unwrap();
+        let (one, two) = visit(context, &acceptor("")).await;
+        assert!(matches!(one.unwrap_err(), Cause::NoCommonSuite));
+        two.unwrap_err();
+    });
+}
+
+/// Who meets a server with the keys of `door` and two named services with those of `inside`, by the name
+/// plc.example: which of the two it was, and whose grant, if anybody's.
+async fn ask(
+    version: &str,
+    patterns: [&str; 2],
+    door: &[u8],
+    inside: &[u8],
+) -> (Option<usize>, Option<Vec<u8>>) {
+    let lines = only(version);
+    let (door, inside) = (SecretSet::of(&[(b"alice", door)]), SecretSet::of(&[(b"alice", inside)]));
+    let named = patterns.map(|pattern| Named {
+        pattern: NamePattern::new(pattern),
+        acceptor: acceptor(&lines),
+        secrets: inside.clone().into(),
+    });
+    let theirs = SecretSet::of(&[(b"alice", KEY)]);
+    let (near, far) = duplex(1 << 16);
+    let (server, client, who) = (acceptor(&lines), connector(&lines), theirs.first().clone());
+    // Its own end of the pipe goes with the first to fail.
+    let (one, _) = tokio::join!(
+        async {
+            match server.accept(door, named.into(), far).await {
+                Ok(secured) => (secured.named, Some(secured.grant.who().as_bytes().to_vec())),
+                Err(failure) => (failure.named, None),
+            }
+        },
+        async { client.connect(theirs, who, Some("plc.example"), near).await.map(drop) }
+    );
+    one
+}
+
+#[test]
+fn the_first_service_of_that_name_is_asked_for_and_then_its_keys_alone_count() {
+    block(async {
+        let alice = Some(b"alice".to_vec());
+        for version in VERSIONS {
+            for (patterns, which) in
+                [(["elsewhere", "*.example"], 1), (["PLC.example", "*.example"], 0)]
+            {
+                let its_own = ask(version, patterns, OTHER, KEY).await;
+                assert_eq!(its_own, (Some(which), alice.clone()), "{version}");
+                let the_door_s = ask(version, patterns, KEY, OTHER).await;
+                assert_eq!(the_door_s, (Some(which), None), "{version}");
+            }
+            let nobody = ["elsewhere", "*.elsewhere"];
+            assert_eq!(ask(version, nobody, KEY, OTHER).await, (None, alice.clone()), "{version}");
+            assert_eq!(ask(version, nobody, OTHER, KEY).await, (None, None), "{version}");
+        }
+    });
+}
+
+#[test]
+fn the_groups_of_the_service_that_is_asked_for_are_those_of_the_handshake() {
+    block(async {
+        let set = SecretSet::of(&[(b"alice", KEY)]);
+        for version in VERSIONS {
+            // The client would rather have the first.
+            let client = connector(&(only(version) + "groups = \"X25519:P-384\""));
+            let door = acceptor(&(only(version) + "groups = \"X25519\""));
+            let named = Named {
+                pattern: NamePattern::new("plc.example"),
+                acceptor: acceptor(&(only(version) + "groups = \"P-384\"")),
+                secrets: set.clone().into(),
+            };
+            let (near, far) = duplex(1 << 16);
+            let (one, two) = tokio::join!(
+                door.accept(set.clone(), vec![named], far),
+                client.connect(set.clone(), set.first().clone(), Some("plc.example"), near)
+            );
+            assert_eq!(two.unwrap().facts.group.unwrap().name, "P-384", "{version}");
+            one.unwrap();
+        }
+    });
+}
+
+/// A server that looks for the right key and takes a session that was made from another.
+struct Substitutes;
+
+impl sys::FindPsk for Substitutes {
+    fn find(ssl: &mut openssl::ssl::SslRef, _: &[u8]) -> Option<openssl::ssl::SslSession> {
+        sys::psk_session(ssl, [0x13, 0x01], KEY, &[0xff; 8]).ok()
+    }
+}
+
+#[test]
+fn a_session_that_was_made_from_another_key_grants_nothing() {
+    block(async {
+        let set = SecretSet::of(&[(b"alice", KEY)]);
+        let mut context = SslContextBuilder::new(SslMethod::tls_server()).unwrap();
+        psk::install_server(&mut context).unwrap();
+        sys::set_psk_find::<Substitutes>(&mut context);
+        let mut server = acceptor(&only("1.3"));
+        server.built.context = context.build();
+        let (one, two) = shake(&server, &set, &connector(&only("1.3")), &set).await;
+        assert!(matches!(one.unwrap_err(), Cause::NotProven));
+        two.expect("it has proven the key to the client all the same");
     });
 }
 

@@ -245,4 +245,114 @@ mod tests {
         assert!(!at("2027-01-30T23:59:59Z").is_after(end));
         assert!(!Now(None).is_after(end) && !at("2030-01-01T00:00:00Z").is_after(None));
     }
+
+    const DAY: i64 = 86_400;
+
+    /// The rules of a service with these lines; each target has a dialer of its own.
+    fn policies(lines: &str) -> Policies {
+        use crate::config::{Format, load_text};
+        let text = format!(
+            "[services.s]\nmode = \"server\"\naccept = \"127.0.0.1:1\"\nconnect = \"127.0.0.1:2\"\n\
+             psk-secrets = \"x\"\n{lines}\n"
+        );
+        let (path, root) = (std::path::Path::new("t.toml"), std::path::Path::new("/"));
+        let read = load_text(text.as_bytes(), path, root, Format::Toml);
+        let (config, _) = read.unwrap_or_else(|report| panic!("{text}{report:?}"));
+        let service = &config.services[0];
+        Policies::new(service, |target| {
+            let limit = Duration::from_secs(1);
+            Dialer::new(target, service.failover.value, None, limit, None, Vec::new())
+        })
+    }
+
+    fn name(text: &str) -> Identity {
+        Identity::new(text.as_bytes())
+    }
+
+    fn ip(text: &str) -> Option<IpAddr> {
+        Some(text.parse().unwrap())
+    }
+
+    #[test]
+    fn each_name_on_the_wire_has_its_identity_s_rules_and_the_others_have_the_service_s() {
+        let rules = policies(
+            "max-sessions-per-source = 4\nmax-sessions-per-identity = 2\n\
+             [services.s.identities]\nalice = { wire = [\"a1\", \"a2\"], max-sessions = 7 }\n\
+             bob = { connect = \"127.0.0.1:3\" }",
+        );
+        for wire in ["a1", "a2"] {
+            assert_eq!(rules.who(&name(wire)), name("alice"));
+            let Shares { service, source, identity } = rules.shares(&name(wire), Some(9));
+            assert_eq!((service, source, identity), (Some(9), Some(4), Some(7)));
+            assert!(rules.dialer(&name(wire)).is_none());
+        }
+        assert_eq!(rules.who(&name("carol")), name("carol"));
+        let Shares { service, source, identity } = rules.shares(&name("bob"), None);
+        assert_eq!((service, source, identity), (None, Some(4), Some(2)));
+        assert!(rules.dialer(&name("bob")).is_some() && rules.dialer(&name("carol")).is_none());
+        assert!(!rules.may_object && !rules.expires);
+    }
+
+    #[test]
+    fn a_range_of_the_service_or_of_the_identity_keeps_out_who_is_outside_of_it() {
+        let now = Now(None);
+        let not_from_here = |objection: Option<fn(Vec<u8>) -> Cause>| {
+            objection.is_some_and(|cause| matches!(cause(Vec::new()), Cause::NotFromHere(_)))
+        };
+        let rules = policies("allow-from = \"10.0.0.0/8\"");
+        assert!(rules.accepts(ip("10.1.1.1")) && !rules.accepts(ip("192.0.2.1")));
+        assert!(rules.may_object && !rules.expires);
+        assert!(rules.objection(&name("a"), ip("10.1.1.1"), now).is_none());
+        assert!(not_from_here(rules.objection(&name("a"), ip("192.0.2.1"), now)));
+
+        let rules = policies("[services.s.identities]\na = { allow-from = \"10.1.0.0/16\" }");
+        assert!(rules.may_object && rules.accepts(ip("192.0.2.1")));
+        assert!(not_from_here(rules.objection(&name("a"), ip("10.2.1.1"), now)));
+        assert!(rules.objection(&name("a"), ip("10.1.1.1"), now).is_none());
+        assert!(rules.objection(&name("b"), ip("10.2.1.1"), now).is_none());
+
+        assert!(!rules.is_proxy(ip("10.2.1.1")));
+        let rules = policies("proxy-protocol-from = \"10.3.0.0/16\"");
+        assert!(rules.is_proxy(ip("10.3.1.1")));
+        assert!(!rules.is_proxy(ip("10.2.1.1")) && !rules.is_proxy(None));
+    }
+
+    #[test]
+    fn a_key_is_objected_to_from_its_end_on_and_warned_of_thirty_days_before() {
+        let end = |from_now: i64| {
+            let now = jiff::Timestamp::now().as_second();
+            jiff::Timestamp::from_second(now + from_now).unwrap()
+        };
+        let keys = SecretSet::of(&[(b"a", b"a key of sixteen bytes or more")]);
+        for (from_now, over, code, words) in [
+            (-DAY, true, Some("key-expired"), "have expired"),
+            (DAY / 2, false, Some("key-expires-soon"), "within a day"),
+            (DAY + DAY / 2, false, Some("key-expires-soon"), "within 2 days"),
+            (29 * DAY + DAY / 2, false, Some("key-expires-soon"), "within 30 days"),
+            (30 * DAY + DAY / 2, false, None, ""),
+        ] {
+            let end = end(from_now);
+            let rules =
+                policies(&format!("[services.s.identities]\na = {{ expires = \"{end}\" }}"));
+            assert!(rules.may_object && rules.expires);
+            assert_eq!(rules.expiry(&name("a"), Now::read()), Some((end, over)));
+            let objection = rules.objection(&name("a"), None, Now::read());
+            let expired = objection.map(|cause| matches!(cause(Vec::new()), Cause::Expired(_)));
+            assert_eq!(expired, over.then_some(true));
+            let warnings = rules.warnings(&keys);
+            assert_eq!(warnings.iter().map(|one| one.code).next(), code);
+            assert!(warnings.iter().all(|one| one.message.contains(words)), "{warnings:?}");
+            assert_eq!(rules.expiry(&name("b"), Now::read()), None);
+        }
+        let rules = policies("[services.s.identities]\nb = { max-sessions = 1 }");
+        let warnings = rules.warnings(&keys);
+        assert_eq!(
+            warnings.iter().map(|one| one.code).collect::<Vec<_>>(),
+            ["identity-without-key"]
+        );
+        let rules = policies("[services.s.identities]\na = { max-sessions = 1 }");
+        assert!(
+            rules.warnings(&keys).is_empty() && rules.expiry(&name("a"), Now::read()).is_none()
+        );
+    }
 }

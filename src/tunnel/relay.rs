@@ -160,7 +160,7 @@ impl Meter {
         self.touched.store(self.age(now), Ordering::Relaxed);
     }
 
-    fn count(&self, now: Instant, up: u64, down: u64) {
+    pub(super) fn count(&self, now: Instant, up: u64, down: u64) {
         let age = self.age(now);
         let open = age.saturating_sub(self.window.load(Ordering::Relaxed));
         if u128::from(open) >= WINDOW.as_millis() {

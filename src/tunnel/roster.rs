@@ -531,4 +531,90 @@ mod tests {
         assert!(door.admit(20, 2, "a").is_ok());
         assert!(door.roster.lock().waiting.is_empty());
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_hears_of_each_who_leaves_or_gives_up() {
+        let heard = |left| tokio::time::timeout(std::time::Duration::from_secs(1), left);
+        let door = Door::new(9, None, Some(1));
+        let holder = door.admit(1, 1, "a").unwrap();
+        let left = door.roster.left();
+        drop(holder);
+        assert!(heard(left).await.is_ok(), "one has left");
+        let holder = door.admit(2, 1, "a").unwrap();
+        let queue = door.roster.queue(3);
+        assert!(door.make_way(3, 1, "a", Limit::Identity, false));
+        assert_eq!(holder.info.ordered().await, Order::TakenOver(3));
+        let left = door.roster.left();
+        drop(queue);
+        assert!(heard(left).await.is_ok(), "one has given up");
+        let left = door.roster.left();
+        drop(door.roster.queue(4));
+        assert!(heard(left).await.is_err(), "that one had no place to give up");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_roster_tells_who_is_in_and_what_has_moved() {
+        let door = Door::new(9, None, None);
+        let [a, _b] = [(1, "a"), (2, "b")].map(|(n, who)| door.admit(n, 1, who).unwrap());
+        let numbers = door.roster.all().iter().map(|(number, _)| *number).collect::<Vec<_>>();
+        assert_eq!((door.roster.count(), numbers), (2, vec![1, 2]));
+        assert!(a.info.reached().is_none() && !a.info.is_over());
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        a.info.meter.count(Instant::now(), 50, 70);
+        assert_eq!((a.info.bytes(), a.info.touched()), ((50, 70), Instant::now()));
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        assert_eq!(a.info.rates(), (50, 70));
+        let facts = Facts { version: "TLSv1.3", suite: "a suite".into(), bits: 128, group: None };
+        a.reached(facts, "a target".into());
+        assert_eq!(a.info.reached().unwrap().target, "a target");
+        a.info.ended();
+        assert!(a.info.is_over());
+    }
+
+    #[test]
+    fn each_limit_is_named_in_its_own_words() {
+        for (limit, word) in [
+            (Limit::Service, "this service"),
+            (Limit::Source, "one address"),
+            (Limit::Identity, "one identity"),
+        ] {
+            assert!(limit.words().contains(word), "{limit:?}");
+        }
+    }
+
+    #[test]
+    fn only_who_is_under_the_limit_that_is_reached_has_to_go() {
+        for (limit, goes) in [(Limit::Source, 2), (Limit::Identity, 3), (Limit::Service, 1)] {
+            let door = Door::new(9, None, None);
+            let all = [(1, 1, "a"), (2, 2, "b"), (3, 1, "c"), (4, 2, "c")]
+                .map(|(n, from, who)| door.admit(n, from, who).unwrap());
+            assert!(door.make_way(9, 2, "c", limit, false));
+            let gone: Vec<_> =
+                all.iter().filter(|m| order(m).is_some()).map(|m| m.number).collect();
+            assert_eq!(gone, [goes], "{limit:?}");
+        }
+    }
+
+    #[test]
+    fn a_place_that_one_address_has_waited_for_is_not_for_another_identity_there() {
+        let door = Door::new(9, Some(1), None);
+        let holder = door.admit(1, 1, "a").unwrap();
+        let _queue = door.roster.queue(2);
+        assert!(door.make_way(2, 1, "a", Limit::Source, false));
+        drop(holder);
+        assert_eq!(door.admit(3, 1, "b").unwrap_err(), Limit::Source);
+        assert!(door.admit(4, 2, "b").is_ok(), "another address has a place of its own");
+        assert!(door.admit(2, 1, "a").is_ok());
+    }
+
+    #[test]
+    fn those_who_wait_are_counted_for_each_identity() {
+        let door = Door::new(1, None, None);
+        let _holder = door.admit(1, 1, "a").unwrap();
+        for number in 2..2 + WAITERS as u64 {
+            assert!(door.make_way(number, 1, "a", Limit::Service, false));
+        }
+        assert!(!door.make_way(20, 1, "a", Limit::Service, false));
+        assert!(door.make_way(21, 1, "b", Limit::Service, false), "none of these is its own");
+    }
 }

@@ -53,6 +53,18 @@ fn results(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
+/// The files of the script's table that have no whole result.
+fn not_run(root: &Path, folder: &Path) -> Vec<String> {
+    let script = lines(&root.join("scripts/mutants"));
+    let table = script.iter().filter_map(|line| line.split_whitespace().next());
+    let files = table.filter(|word| word.starts_with("src/") && word.ends_with(".rs"));
+    let is_whole = |file: &&str| {
+        let result = lines(&folder.join(format!("{}.txt", file.replace('/', "-"))));
+        !result.is_empty() && said(&result, "left").next().is_none()
+    };
+    files.filter(|file| !is_whole(file)).map(str::to_owned).collect()
+}
+
 /// Survivors that nobody has explained.
 pub fn unexplained(root: &Path) -> Vec<String> {
     let folder = root.join("docs/reliability/mutants");
@@ -76,7 +88,8 @@ pub fn section(root: &Path) -> String {
         page += "\nMistakes that were made on purpose, one at a time (`scripts/mutants`, cargo-mutants), and whether \
                  a\ntest noticed. One by which a test hangs is noticed.\n\n\
                  | date | file | mistakes that compile | noticed by unit tests | by integration tests | by a hang | by \
-                 none, and explained below | unexplained |\n| --- | --- | --- | --- | --- | --- | --- | --- |\n";
+                 none, and explained below | unexplained | not by unit tests, and not \
+                 run to the end |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n";
         let open = unexplained(root);
         for file in &files {
             let lines = lines(file);
@@ -87,21 +100,30 @@ pub fn section(root: &Path) -> String {
             let (hangs, missed) = (number("hangs"), said(&lines, "missed").count());
             let unexplained =
                 said(&lines, "missed").filter(|one| open.contains(&placeless(one))).count();
-            let all = unit + integration + hangs + missed;
+            let left = said(&lines, "left").count();
+            let all = unit + integration + hangs + missed + left;
             let explained = missed - unexplained;
             let _ = writeln!(
                 page,
-                "| {} | `{}` | {all} | {unit} | {integration} | {hangs} | {explained} | {unexplained} |",
+                "| {} | `{}` | {all} | {unit} | {integration} | {hangs} | {explained} | {unexplained} | {left} |",
                 word("date"),
                 word("file")
             );
         }
-        page += "\nWhat no test notices, and why that is no hole in the tests:\n\n";
+        let not_run = not_run(root, &folder);
+        if !not_run.is_empty() {
+            let _ = writeln!(page, "\nNot run to the end: `{}`.", not_run.join("`, `"));
+        }
         let missed: Vec<String> = files
             .iter()
             .flat_map(|file| said(&lines(file), "missed").map(placeless).collect::<Vec<_>>())
             .collect();
-        for (one, words) in explained(&folder).iter().filter(|(one, _)| missed.contains(one)) {
+        let explained = explained(&folder);
+        let mut words = explained.iter().filter(|(one, _)| missed.contains(one)).peekable();
+        if words.peek().is_some() {
+            page += "\nWhat no test notices, and why that is no hole in the tests:\n\n";
+        }
+        for (one, words) in words {
             let _ = writeln!(page, "- `{one}`: {words}");
         }
     }

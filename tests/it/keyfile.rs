@@ -46,13 +46,14 @@ fn keygen_makes_keys_of_other_sizes_and_in_hex() {
 
 #[test]
 fn keygen_refuses_what_no_service_would_take() {
+    let long = "x".repeat(256);
     for arguments in [
         &["a:b"][..],
         &[""],
         &["new\nline"],
         &["a", "--bytes", "8"],
         &["a", "--bytes", "100000"],
-        &["x".repeat(256).leak()],
+        &[&long],
     ] {
         let done = pskgate(folder().path(), &[&["keygen"], arguments].concat());
         assert!(done.code.is_some_and(|code| code != 0), "{arguments:?} was taken: {}", done.out);

@@ -83,7 +83,11 @@ fn spread(failover: &str, dead_first: bool) -> [Vec<usize>; 2] {
             let arguments = psk().into_iter().chain(["-no_ticket".to_owned()]);
             OpensslClient::start(local(port), arguments).wait_end();
         }
-        backends.iter().map(Backend::accepted).collect()
+        // A client may be gone before its backend has counted it.
+        crate::harness::until("six arrivals", PATIENCE, || {
+            let counts: Vec<usize> = backends.iter().map(Backend::accepted).collect();
+            (counts.iter().sum::<usize>() >= 6).then_some(counts)
+        })
     })
 }
 

@@ -492,9 +492,9 @@ fn a_limit_beyond_all_clocks_is_no_mistake() {
     paused(async {
         let (mut client, mut backend, run) = between(64, Duration::MAX, Duration::MAX);
         client.write_all(b"x").await.unwrap();
-        sleep(HOUR).await;
+        sleep(HOUR * 24 * 60).await;
         client.shutdown().await.unwrap();
-        sleep(HOUR).await;
+        sleep(HOUR * 24 * 60).await;
         backend.shutdown().await.unwrap();
         assert!(matches!(run.await.unwrap().0, Outcome::Complete));
     });
@@ -818,5 +818,335 @@ fn a_stream_without_end_lets_the_others_have_their_turn() {
         for side in [one.said, two.said] {
             assert!(side == 3 * SCRATCH, "{side}");
         }
+    });
+}
+
+/// Hears and says what it is told to, and notes when it is asked whether something is wrong with it.
+struct Watched {
+    says: &'static [u8],
+    /// Takes nothing before that moment.
+    deaf: Option<Pin<Box<Sleep>>>,
+    backlog: usize,
+    broken: Option<Duration>,
+    in_flight: Duration,
+    start: Instant,
+    asked: RefCell<Vec<u64>>,
+}
+
+impl Watched {
+    fn new(says: &'static [u8]) -> Self {
+        Self {
+            says,
+            deaf: None,
+            backlog: 0,
+            broken: None,
+            in_flight: Duration::ZERO,
+            start: Instant::now(),
+            asked: RefCell::default(),
+        }
+    }
+
+    fn deaf_for(mut self, seconds: u64) -> Self {
+        self.deaf = Some(Box::pin(sleep(Duration::from_secs(seconds))));
+        self
+    }
+}
+
+impl Side for Watched {
+    fn backlog(&self) -> usize {
+        self.backlog
+    }
+
+    fn fault(&self) -> Option<io::Error> {
+        let now = self.start.elapsed();
+        self.asked.borrow_mut().push(now.as_secs());
+        self.broken.filter(|broken| *broken <= now).map(|_| ErrorKind::TimedOut.into())
+    }
+
+    fn in_flight(&self) -> bool {
+        self.start.elapsed() < self.in_flight
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let says = std::mem::take(&mut self.says);
+        buf.put_slice(says);
+        if says.is_empty() { Poll::Pending } else { Poll::Ready(Ok(())) }
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if let Some(deaf) = &mut self.deaf {
+            ready!(deaf.as_mut().poll(cx));
+            self.deaf = None;
+        }
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Relays between these two until it ends: how, and after how many seconds.
+async fn watched(down: &mut Watched, up: &mut Watched) -> (Outcome, u64) {
+    let start = Instant::now();
+    let outcome = relay(down, up, IDLE, CLOSE, &Meter::default()).await;
+    (outcome, start.elapsed().as_secs())
+}
+
+#[test]
+fn a_session_that_one_side_stalls_is_looked_at_every_two_seconds_on_both() {
+    paused(async {
+        for down_says in [false, true] {
+            for down_breaks in [false, true] {
+                for backlog in [false, true] {
+                    let says = |it| Watched::new(if it { b"x" } else { b"" });
+                    let (mut down, mut up) = (says(down_says), says(!down_says));
+                    let hears = if down_says { &mut up } else { &mut down };
+                    // Taken by TLS and not by the socket is as good as not taken.
+                    match backlog {
+                        true => hears.backlog = 1,
+                        false => hears.deaf = Some(Box::pin(sleep(HOUR))),
+                    }
+                    let breaks = if down_breaks { &mut down } else { &mut up };
+                    breaks.broken = Some(Duration::from_secs(5));
+                    let (outcome, took) = watched(&mut down, &mut up).await;
+                    let told = format!("{outcome:?} {down_says} {down_breaks} {backlog}");
+                    assert_eq!(took, 6, "{told}");
+                    let (Outcome::Downstream(Fault::Failed(error))
+                    | Outcome::Upstream(Fault::Failed(error))) = &outcome
+                    else {
+                        panic!("{told}");
+                    };
+                    assert_eq!(error.kind(), ErrorKind::TimedOut, "{told}");
+                    assert_eq!(matches!(outcome, Outcome::Downstream(_)), down_breaks, "{told}");
+                    assert_eq!(*down.asked.borrow(), [2, 4, 6], "{told}");
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn what_is_on_its_way_is_looked_after_every_five_seconds_and_costs_no_timer_once_it_is_there() {
+    paused(async {
+        for down_waits in [false, true] {
+            let (mut down, mut up) = (Watched::new(b"x"), Watched::new(b""));
+            let waits = if down_waits { &mut down } else { &mut up };
+            waits.in_flight = Duration::from_secs(12);
+            let (outcome, took) = watched(&mut down, &mut up).await;
+            assert!(matches!(outcome, Outcome::Idle), "{outcome:?}");
+            assert_eq!(took, IDLE.as_secs());
+            for side in [down, up] {
+                assert_eq!(*side.asked.borrow(), [5, 10, 15], "{down_waits}");
+            }
+        }
+        let (mut down, mut up) = (Watched::new(b""), Watched::new(b""));
+        watched(&mut down, &mut up).await;
+        assert!(down.asked.borrow().is_empty(), "nothing was ever on its way");
+    });
+}
+
+#[test]
+fn who_stalled_for_a_while_is_then_looked_after_like_any_other() {
+    paused(async {
+        let (mut down, mut up) = (Watched::new(b"x"), Watched::new(b"").deaf_for(3));
+        up.in_flight = Duration::from_secs(9);
+        watched(&mut down, &mut up).await;
+        assert_eq!(*up.asked.borrow(), [2, 3 + 5, 3 + 10]);
+    });
+}
+
+#[test]
+fn a_rate_is_that_of_the_last_full_second_or_of_the_longer_one_that_goes_on() {
+    paused(async {
+        let meter = Meter::default();
+        let wait = |ms| sleep(Duration::from_millis(ms));
+        assert_eq!(meter.rates(), (0, 0));
+        wait(400).await;
+        meter.count(Instant::now(), 1000, 10);
+        assert_eq!(meter.rates(), (0, 0), "a second is not over");
+        wait(600).await;
+        assert_eq!(meter.rates(), (1000, 10));
+        wait(1000).await;
+        assert_eq!(meter.rates(), (500, 5));
+        let second = Instant::now();
+        meter.count(second, 5000, 30);
+        assert_eq!((meter.up(), meter.down(), meter.touched()), (5000, 30, second));
+        assert_eq!(meter.rates(), (500, 5), "of the two seconds before");
+        wait(999).await;
+        meter.count(Instant::now(), 9000, 40);
+        assert_eq!(meter.rates(), (500, 5), "the next window goes on");
+        wait(3001).await;
+        assert_eq!(meter.rates(), (2000, 7));
+    });
+}
+
+#[test]
+fn the_idle_limit_begins_with_the_relay_and_not_with_the_session() {
+    paused(async {
+        let meter = Meter::default();
+        sleep(IDLE / 2).await;
+        let (mut down, mut up) = (Watched::new(b""), Watched::new(b""));
+        let start = Instant::now();
+        let outcome = relay(&mut down, &mut up, IDLE, CLOSE, &meter).await;
+        assert!(matches!(outcome, Outcome::Idle), "{outcome:?}");
+        assert_eq!(start.elapsed(), IDLE);
+    });
+}
+
+#[test]
+fn a_side_is_a_plain_stream_without_troubles_unless_it_says_otherwise() {
+    let (side, _other) = duplex(1);
+    assert!(side.ended_cleanly() && !side.proves_its_end());
+    assert!(side.backlog() == 0 && side.fault().is_none() && !side.in_flight());
+}
+
+#[test]
+fn the_close_limit_tells_whether_it_was_upstream_that_had_said_all() {
+    paused(async {
+        for down_ends in [false, true] {
+            let (mut client, mut backend, run) = between(64, IDLE, CLOSE);
+            let ends = if down_ends { &mut client } else { &mut backend };
+            ends.shutdown().await.unwrap();
+            let Outcome::HalfClosed { down_ended } = run.await.unwrap().0 else {
+                panic!("it did not end by the close limit");
+            };
+            assert_eq!(down_ended, !down_ends);
+        }
+    });
+}
+
+/// Fails in its own way when it is flushed for the second time, or shut down.
+struct Failing {
+    pipe: DuplexStream,
+    flush: Option<ErrorKind>,
+    shutdown: Option<ErrorKind>,
+    flushes: usize,
+}
+
+impl Side for Failing {}
+
+impl AsyncRead for Failing {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.pipe).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Failing {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.pipe).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.flushes += 1;
+        assert!(self.flushes < 3 || self.flush.is_none(), "flushed again after it has failed");
+        let fails = self.flush.filter(|_| self.flushes == 2);
+        Poll::Ready(fails.map_or(Ok(()), |kind| Err(kind.into())))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.shutdown.map_or(Ok(()), |kind| Err(kind.into())))
+    }
+}
+
+#[test]
+fn one_that_refuses_the_last_of_it_is_heard_out_as_well() {
+    paused(async {
+        let (mut client, mut downstream) = duplex(64);
+        let (mut backend, pipe) = duplex(64);
+        let (flush, shutdown, flushes) = (Some(ErrorKind::BrokenPipe), None, 0);
+        let mut upstream = Failing { pipe, flush, shutdown, flushes };
+        let run = tokio::spawn(async move {
+            relay(&mut downstream, &mut upstream, IDLE, CLOSE, &Meter::default()).await
+        });
+        client.shutdown().await.unwrap();
+        sleep(CLOSE / 2).await;
+        backend.write_all(b"last words").await.unwrap();
+        backend.shutdown().await.unwrap();
+        let mut heard = Vec::new();
+        client.read_to_end(&mut heard).await.unwrap();
+        assert_eq!(heard, b"last words");
+        let outcome = run.await.unwrap();
+        assert!(matches!(outcome, Outcome::Upstream(Fault::Failed(_))), "{outcome:?}");
+    });
+}
+
+#[test]
+fn an_error_at_the_shutdown_that_is_no_goodbye_ends_it_at_once() {
+    paused(async {
+        let (mut client, mut downstream) = duplex(64);
+        let (_backend, pipe) = duplex(64);
+        let shutdown = Some(ErrorKind::InvalidData);
+        let mut upstream = Failing { pipe, flush: None, shutdown, flushes: 0 };
+        client.shutdown().await.unwrap();
+        let meter = Meter::default();
+        let outcome = relay(&mut downstream, &mut upstream, IDLE, CLOSE, &meter).await;
+        assert!(matches!(outcome, Outcome::Upstream(Fault::Failed(_))), "{outcome:?}");
+    });
+}
+
+#[test]
+fn an_end_and_what_is_longer_than_a_batch_are_passed_on_at_once() {
+    paused(async {
+        let (mut client, mut backend, run) = between(3 * SCRATCH, IDLE, CLOSE);
+        let start = Instant::now();
+        client.write_all(&[7; 2 * SCRATCH + 1]).await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut heard = Vec::new();
+        backend.read_to_end(&mut heard).await.unwrap();
+        assert_eq!(heard.len(), 2 * SCRATCH + 1);
+        backend.shutdown().await.unwrap();
+        let (outcome, ended) = run.await.unwrap();
+        assert!(matches!(outcome, Outcome::Complete), "{outcome:?}");
+        assert_eq!(ended - start, Duration::ZERO);
+    });
+}
+
+#[test]
+fn what_has_been_flushed_is_not_flushed_again_for_the_other_direction() {
+    paused(async {
+        let (mut client, mut downstream) = duplex(64);
+        let (mut backend, pipe) = duplex(64);
+        let mut upstream = Failing { pipe, flush: None, shutdown: None, flushes: 0 };
+        let run = async {
+            let meter = Meter::default();
+            relay(&mut downstream, &mut upstream, IDLE, CLOSE, &meter).await
+        };
+        let talk = async {
+            client.write_all(b"x").await.unwrap();
+            for _ in 0..5 {
+                backend.write_all(b"y").await.unwrap();
+                client.read_exact(&mut [0]).await.unwrap();
+            }
+            (client, backend)
+        };
+        let (outcome, _) = tokio::join!(run, talk);
+        assert!(matches!(outcome, Outcome::Idle), "{outcome:?}");
+        // The end of the handshake, and the one byte.
+        assert_eq!(upstream.flushes, 2);
     });
 }
