@@ -37,10 +37,17 @@ where
 /// Wiped, as it may hold a password.
 fn request(ask: &HttpConnect) -> Zeroizing<Vec<u8>> {
     let host = ask.host.as_str();
-    let mut text = Zeroizing::new(Vec::with_capacity(1024));
+    let headers: usize = ask.headers.iter().map(|header| header.len() + 2).sum();
+    let credentials = ask.credentials.as_ref().map_or(0, |(user, password)| {
+        BASE64.encode_len(user.len() + 1 + password.expose().len()) + 64
+    });
+    // Room for all of it: a text that grew would leave its beginning behind, unwiped.
+    let room = 64 + 2 * host.len() + credentials + headers;
+    let mut text = Zeroizing::new(Vec::with_capacity(room));
     text.extend_from_slice(format!("CONNECT {host} HTTP/1.1\r\nHost: {host}\r\n").as_bytes());
     if let Some((user, password)) = &ask.credentials {
-        let mut plain = Zeroizing::new(Vec::with_capacity(1024));
+        let room = user.len() + 1 + password.expose().len();
+        let mut plain = Zeroizing::new(Vec::with_capacity(room));
         plain.extend_from_slice(user.as_bytes());
         plain.push(b':');
         plain.extend_from_slice(password.expose().as_bytes());
@@ -55,6 +62,7 @@ fn request(ask: &HttpConnect) -> Zeroizing<Vec<u8>> {
         text.extend_from_slice(b"\r\n");
     }
     text.extend_from_slice(b"\r\n");
+    debug_assert!(text.len() <= room);
     text
 }
 
@@ -62,8 +70,10 @@ fn request(ask: &HttpConnect) -> Zeroizing<Vec<u8>> {
 /// so nothing may follow.
 async fn read_head<S: AsyncRead + Unpin>(proxy: &mut S) -> io::Result<Vec<u8>> {
     let mut head = Vec::with_capacity(512);
+    // What was looked through already: one that comes byte by byte costs no more than one that does not.
+    let mut seen = 0;
     loop {
-        if let Some(end) = end_of_head(&head) {
+        if let Some(end) = end_of_head(&head, seen) {
             if end < head.len() {
                 return Err(io::Error::other("the proxy says more than its answer"));
             }
@@ -72,6 +82,7 @@ async fn read_head<S: AsyncRead + Unpin>(proxy: &mut S) -> io::Result<Vec<u8>> {
         if head.len() >= MOST {
             return Err(io::Error::other(format!("the proxy's answer has more than {MOST} bytes")));
         }
+        seen = head.len();
         if proxy.read_buf(&mut head).await? == 0 {
             let kind = io::ErrorKind::UnexpectedEof;
             return Err(io::Error::new(kind, "the proxy ends the connection without an answer"));
@@ -79,9 +90,14 @@ async fn read_head<S: AsyncRead + Unpin>(proxy: &mut S) -> io::Result<Vec<u8>> {
     }
 }
 
-fn end_of_head(head: &[u8]) -> Option<usize> {
-    let crlf = head.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4);
-    crlf.or_else(|| head.windows(2).position(|two| two == b"\n\n").map(|at| at + 2))
+/// Where a head ends, if it does not end within its first `seen` bytes.
+fn end_of_head(head: &[u8], seen: usize) -> Option<usize> {
+    let from = seen.saturating_sub(3);
+    let rest = head.get(from..)?;
+    let ends = |mark: &[u8]| {
+        rest.windows(mark.len()).position(|part| part == mark).map(|at| from + at + mark.len())
+    };
+    ends(b"\r\n\r\n").or_else(|| ends(b"\n\n"))
 }
 
 /// `HTTP/1.1 200 ...`
@@ -147,6 +163,20 @@ mod tests {
         ] {
             let said = answered(&[bad.as_bytes()]).unwrap_err().to_string();
             assert!(said.contains(why), "{bad:?}: {said}");
+        }
+    }
+
+    #[test]
+    fn an_end_is_found_wherever_the_answer_is_cut() {
+        for head in ["HTTP/1.1 200 OK\r\nA: b\r\n\r\n", "HTTP/1.1 200 OK\nA: b\n\n"] {
+            for seen in 0..head.len() {
+                assert_eq!(end_of_head(&head.as_bytes()[..seen], 0), None, "{head:?} to {seen}");
+                assert_eq!(
+                    end_of_head(head.as_bytes(), seen),
+                    Some(head.len()),
+                    "{head:?}, {seen}"
+                );
+            }
         }
     }
 

@@ -247,11 +247,10 @@ impl Service {
         self.went.lock().unwrap_or_else(PoisonError::into_inner).get(wire).cloned()
     }
 
-    /// Notes where an identity's session goes, if that is for its later ones to know.
+    /// Notes where an identity's session goes, for those that are resumed.
     pub(super) fn goes_to(&self, wire: &Identity, address: &str) {
-        let setup = self.setup();
         // One that was taken away meanwhile would stay here for good.
-        if setup.sticks && setup.secrets.find(wire.as_bytes()).is_some() {
+        if self.setup().secrets.find(wire.as_bytes()).is_some() {
             let mut went = self.went.lock().unwrap_or_else(PoisonError::into_inner);
             went.insert(wire.clone(), address.into());
         }

@@ -408,10 +408,13 @@ impl Session {
             return self.reach(setup, Some(known), &to).await.ok();
         }
         if !matches!(setup.negotiation, Some(Negotiation::Socks)) {
-            let again = known.resumed.then(|| self.service.went_to(known.wire)).flatten();
+            let back = setup.sticks && known.resumed;
+            let again = back.then(|| self.service.went_to(known.wire)).flatten();
             let to = To::Configured(again.as_deref());
             let reached = self.reach(setup, Some(known), &to).await.ok()?;
-            self.service.goes_to(known.wire, &reached.address);
+            if setup.sticks {
+                self.service.goes_to(known.wire, &reached.address);
+            }
             return Some(reached);
         }
         let limit = Instant::now() + setup.clocks.handshake;

@@ -78,10 +78,9 @@ fn spread(failover: &str, dead_first: bool) -> [Vec<usize>; 2] {
         } else {
             _stunnel = Stunnel::server_with(port, &text);
         }
-        // A resumed session goes where the first one went: every client is a new one.
+        // Every client is a new one, and resumes nothing.
         for _ in 0..6 {
-            let arguments = psk().into_iter().chain(["-no_ticket".to_owned()]);
-            OpensslClient::start(local(port), arguments).wait_end();
+            OpensslClient::start(local(port), psk()).wait_end();
         }
         // A client may be gone before its backend has counted it.
         crate::harness::until("six arrivals", PATIENCE, || {
