@@ -24,7 +24,7 @@ use crate::sys::service::{dispatch, system};
 
 /// Under which name the event log knows it, whatever the service is called.
 const SOURCE: &str = "pskgate";
-/// How long a start or a stop is watched.
+/// How long a start or a stop is watched that does not say how long it may take.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Between two looks at it.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -32,7 +32,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 const RESTART: Duration = Duration::from_secs(5);
 /// Without one for so long, the next end counts as the first.
 const CALM: Duration = Duration::from_secs(24 * 60 * 60);
-/// What the drain of sessions gets at a shutdown of the machine, beside its own time; a day at most, for
+/// What the drain of sessions gets beside its own time. At a shutdown of the machine the sum is a day at most, for
 /// the manager counts milliseconds in 32 bits.
 const MARGIN: Duration = Duration::from_secs(10);
 
@@ -291,16 +291,19 @@ fn settled(
     on_its_way: ServiceState,
 ) -> io::Result<(ServiceState, ServiceExitCode)> {
     let start = Instant::now();
+    let mut patience = PATIENCE;
     loop {
         let status = service.query_status().map_err(system)?;
+        // A drain says how long it has.
+        patience = patience.max(status.wait_hint.saturating_add(MARGIN));
         let waits = status.current_state == on_its_way
             || on_its_way == ServiceState::StopPending
                 && status.current_state != ServiceState::Stopped;
         if !waits {
             return Ok((status.current_state, status.exit_code));
         }
-        if start.elapsed() > PATIENCE {
-            let words = format!("nothing has come of it in {} s", PATIENCE.as_secs());
+        if start.elapsed() > patience {
+            let words = format!("nothing has come of it in {} s", patience.as_secs());
             return Err(io::Error::new(io::ErrorKind::TimedOut, words));
         }
         std::thread::sleep(PAUSE);
@@ -329,6 +332,9 @@ fn failed(what: &str, name: &str, error: &io::Error) -> Failure {
         (_, Some(MISSING)) => (exit::UNAVAILABLE, "; `pskgate service install FILE` makes it"),
         (_, Some(EXISTS)) => (exit::UNAVAILABLE, "; `--name` gives another one a name"),
         (_, Some(RUNS | IDLE)) => (exit::UNAVAILABLE, ""),
+        (io::ErrorKind::TimedOut, _) => {
+            (exit::UNAVAILABLE, "; it is still at it, and `sc query` shows its state")
+        }
         _ => (exit::INTERNAL, ""),
     };
     (code, format!("cannot {what} the service {name}: {error}{help}"))
