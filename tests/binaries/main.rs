@@ -72,6 +72,7 @@ const CHECKS: &[Check] = &[
     ("both ends", both_ends),
     ("a wrong key is refused", wrong_key),
     ("a changed key file is noticed, and its sessions end", changed_key),
+    ("an openssl.cnf counts with the system's OpenSSL alone", openssl_cnf),
 ];
 
 /// What needs a Unix; [`windows::CHECKS`] are what Windows has instead.
@@ -193,6 +194,22 @@ fn changed_key() {
     plain.echo(b"before");
     replace(&pair.server.folder().join("psk.txt"), &secret(IDENTITY, OTHER_KEY));
     assert_eq!(plain.end(), Ending::Rst, "its key is gone");
+}
+
+/// One that leaves OpenSSL without a single cipher.
+fn openssl_cnf() {
+    let conf = "openssl_conf = a\n[a]\nproviders = b\n[b]\nnull = c\n[c]\nactivate = 1\n";
+    let backend = Backend::echo();
+    let gate = Gate::new().toml(&server_toml(backend.address(), "")).file("empty.cnf", conf);
+    let gate = gate.shell("export OPENSSL_CONF=empty.cnf");
+    if version().contains("(the system's)") {
+        let mut ours = gate.launch();
+        assert_eq!(ours.exit_code(PATIENCE), Some(78), "{}", ours.log());
+        ours.wait_logged("OpenSSL does not take the TLS settings");
+    } else {
+        let ours = gate.start();
+        Plain::connect(client_to(ours.address("tls"), Tls::V13).address()).echo(b"without it");
+    }
 }
 
 fn loose_key_file() {
