@@ -4,7 +4,7 @@
 
 pub use crate::config::fuzzing::{addresses, native_file, stunnel_conf};
 pub use crate::daemon::control::fuzzing::control_requests;
-pub use crate::net::fuzzing::proxy_header;
+pub use crate::net::fuzzing::{preface, proxy_header};
 pub use crate::observe::log::fuzzing::log_lines;
 pub use crate::secrets::fuzzing::key_file;
 pub use crate::tls::fuzzing::{client_hello, psk_extension, server_flight};
@@ -40,6 +40,16 @@ impl<'a> Parts<'a> {
 pub(crate) fn assert_plain(text: &str) {
     let evil = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
     assert!(!text.contains(evil), "{text:?}");
+}
+
+/// What is in memory is never waited for.
+#[track_caller]
+pub(crate) fn finished<T>(future: impl Future<Output = T>) -> T {
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match std::pin::pin!(future).poll(&mut context) {
+        std::task::Poll::Ready(done) => done,
+        std::task::Poll::Pending => panic!("it waits"),
+    }
 }
 
 /// A peer in memory that says what it has to say, in pieces, and takes whatever it is told.
@@ -100,13 +110,14 @@ mod tests {
     /// Every target, and folders of the project whose files are seeds too.
     type Target = (&'static str, fn(&[u8]), &'static [&'static str]);
 
-    const TARGETS: [Target; 10] = [
+    const TARGETS: [Target; 11] = [
         ("addresses", addresses, &[]),
         ("client_hello", client_hello, &[]),
         ("control_requests", control_requests, &[]),
         ("key_file", key_file, &[]),
         ("log_lines", log_lines, &[]),
         ("native_file", native_file, CASES),
+        ("preface", preface, &[]),
         ("proxy_header", proxy_header, &[]),
         ("psk_extension", psk_extension, &[]),
         ("server_flight", server_flight, &[]),

@@ -2,13 +2,12 @@
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
-use std::task::Waker;
 
 use super::psk::{host_name, offers, offers_psk_suite};
 use super::*;
 use crate::config::model::Authentication;
 use crate::config::{Format, load_text};
-use crate::fuzzing::{Canned, Parts, assert_plain};
+use crate::fuzzing::{Canned, Parts, assert_plain, finished};
 use crate::observe::event::{Event, Scope};
 use crate::observe::log::fuzzing::check;
 use crate::secrets::SecretSet;
@@ -78,15 +77,6 @@ fn connector() -> &'static Connector {
         let (tls, hash) = service("client");
         Connector::new(&tls, hash, &mut Vec::new()).unwrap_or_else(|error| panic!("{error:?}"))
     })
-}
-
-/// What is in memory is never waited for.
-fn finished<T>(future: impl Future<Output = T>) -> T {
-    let mut context = Context::from_waker(Waker::noop());
-    match std::pin::pin!(future).poll(&mut context) {
-        Poll::Ready(done) => done,
-        Poll::Pending => panic!("it waits"),
-    }
 }
 
 type Shaken<'a> = Result<Secured<Canned<'a>>, Failure<Canned<'a>>>;
