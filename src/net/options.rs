@@ -7,16 +7,24 @@ use socket2::{SockRef, Socket, TcpKeepalive};
 use crate::config::model::{Keepalive, SocketOption};
 use crate::sys::socket;
 
+/// `WSAENOPROTOOPT`
+#[cfg(windows)]
+const NO_SUCH_OPTION: i32 = 10042;
+
 /// Turns keepalive on, so that a peer whose cable was cut is found dead.
 ///
 /// # Errors
 /// The system's, for a socket that is closed already.
 pub fn keepalive<'s>(socket: impl Into<SockRef<'s>>, keepalive: &Keepalive) -> io::Result<()> {
-    let set = TcpKeepalive::new()
-        .with_time(keepalive.idle)
-        .with_interval(keepalive.interval)
-        .with_retries(keepalive.count);
-    socket.into().set_tcp_keepalive(&set)
+    let socket = socket.into();
+    let set = TcpKeepalive::new().with_time(keepalive.idle).with_interval(keepalive.interval);
+    let done = socket.set_tcp_keepalive(&set.clone().with_retries(keepalive.count));
+    #[cfg(windows)]
+    if done.as_ref().is_err_and(|error| error.raw_os_error() == Some(NO_SUCH_OPTION)) {
+        // Windows before 10 (1703) has a count of its own, ten.
+        return socket.set_tcp_keepalive(&set);
+    }
+    done
 }
 
 /// What to say of an option that could not be set on a connection.
