@@ -1055,6 +1055,27 @@ fn a_session_is_resumed_while_its_key_stands_and_not_a_moment_longer() {
 }
 
 #[test]
+fn a_client_keeps_what_it_can_resume_with_and_nothing_else() {
+    block(async {
+        for version in VERSIONS {
+            for gives in [true, false] {
+                let set = SecretSet::of(&[(b"alice", KEY)]);
+                let lines = only(version);
+                let server = if gives { giver("plc", &lines, None) } else { acceptor(&lines) };
+                let client = taker(&lines, &set, None);
+                let ends = ((&server, &set), (&client, &set));
+                let went = call(ends.0, Vec::new(), ends.1, "plc.example").await;
+                assert_eq!(went.map_err(|(cause, _)| cause.name()), Ok(("alice".into(), false)));
+                let (_, claim) = crate::secrets::Keys::from(set.clone()).find(b"alice").unwrap();
+                let kept =
+                    client.cache.unwrap().find(&For::new("plc:1", Some("plc.example"), &claim));
+                assert_eq!(kept.is_some(), gives, "{version}");
+            }
+        }
+    });
+}
+
+#[test]
 fn a_client_with_a_new_key_offers_nothing_that_it_got_with_the_old_one() {
     block(async {
         for version in VERSIONS {
