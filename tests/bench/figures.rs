@@ -256,10 +256,11 @@ pub fn crowd(
     }
 }
 
-/// Resident memory of both ends, once it has not changed for a fifth of a second.
+/// Resident memory of both ends, once it has not changed for a second: what its start needed a program lets
+/// go of a moment later.
 fn quiet(pair: &Pair) -> [f64; 2] {
     let (mut last, mut since) = (pair.resident(), Instant::now());
-    while since.elapsed() < Duration::from_millis(200) {
+    while since.elapsed() < Duration::from_secs(1) {
         std::thread::sleep(Duration::from_millis(10));
         let now = pair.resident();
         if now != last {

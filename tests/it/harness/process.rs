@@ -29,7 +29,11 @@ pub struct Process {
     child: Child,
     stdin: Option<ChildStdin>,
     shared: Arc<Shared>,
+    since: Instant,
 }
+
+/// Until a process has let go of what its start needed: 200 ms, and as much again and more.
+const SETTLED: Duration = Duration::from_millis(600);
 
 impl Process {
     /// Starts `command`; a program that is missing fails the test with `package`, the name to install.
@@ -48,7 +52,7 @@ impl Process {
         let (out, err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
         collect(out, Arc::clone(&shared), |collected| &mut collected.out);
         collect(err, Arc::clone(&shared), |collected| &mut collected.err);
-        Self { name: name.to_owned(), child, stdin, shared }
+        Self { name: name.to_owned(), child, stdin, shared, since: Instant::now() }
     }
 
     /// Starts `command` with these as standard input and output; its standard error is collected.
@@ -65,7 +69,7 @@ impl Process {
         shared.collected.lock().unwrap().open = 1;
         let err = child.stderr.take().unwrap();
         collect(err, Arc::clone(&shared), |collected| &mut collected.err);
-        Self { name: name.to_owned(), child, stdin: None, shared }
+        Self { name: name.to_owned(), child, stdin: None, shared, since: Instant::now() }
     }
 
     pub fn id(&self) -> u32 {
@@ -206,8 +210,9 @@ impl Process {
         status
     }
 
-    /// Resident memory in bytes.
+    /// Resident memory in bytes, without what only the start needs.
     pub fn resident(&self) -> u64 {
+        std::thread::sleep(SETTLED.saturating_sub(self.since.elapsed()));
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()))
             .expect("/proc can be read");
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("it is alive");
