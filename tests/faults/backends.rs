@@ -106,7 +106,7 @@ fn never_reads(maker: Maker, size: Size) -> Vec<Measure> {
     // Buffers and code are there once, whoever comes.
     let mut usual = plain_from(ends[1].address(), Ipv4Addr::LOCALHOST).expect("a session");
     super::ends::echo(&mut usual).expect("an answer");
-    let before = ends.each_ref().map(|end| end.resident());
+    let before = ends.each_ref().map(|end| end.anonymous());
     let full = Plain::connect(ends[1].address());
     full.0.set_write_timeout(Some(Duration::from_secs(2))).unwrap();
     let mut taken = 0_usize;
@@ -120,7 +120,7 @@ fn never_reads(maker: Maker, size: Size) -> Vec<Measure> {
     let grown = ends
         .iter()
         .zip(before)
-        .map(|(end, before)| end.resident().saturating_sub(before))
+        .map(|(end, before)| end.anonymous().saturating_sub(before))
         .max()
         .unwrap_or_default();
     vec![

@@ -162,7 +162,7 @@ fn attack(maker: Maker, attempts: impl FnOnce(SocketAddr) -> usize) -> Vec<Measu
     assert!(friend(), "it does not serve before the attack");
     let reached = backend.accepted();
     std::thread::sleep(Duration::from_secs(1));
-    let (memory, lines, calm) = (server.resident(), server.lines(), server.descriptors());
+    let (memory, lines, calm) = (server.anonymous(), server.lines(), server.descriptors());
     let start = Instant::now();
     let count = attempts(to);
     let lasted = start.elapsed().as_secs_f64();
@@ -176,7 +176,7 @@ fn attack(maker: Maker, attempts: impl FnOnce(SocketAddr) -> usize) -> Vec<Measu
     while server.descriptors() > calm && settled.elapsed() < Duration::from_secs(12) {
         std::thread::sleep(Duration::from_millis(50));
     }
-    let grown = server.resident().saturating_sub(memory) as f64 / 1024.0;
+    let grown = server.anonymous().saturating_sub(memory) as f64 / 1024.0;
     let kept = server.descriptors().saturating_sub(calm);
     vec![
         measure("attempts", "", Bar::Told, count as f64),

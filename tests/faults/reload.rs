@@ -34,7 +34,7 @@ fn reloads(maker: Maker, size: Size) -> Vec<Measure> {
         })
         .collect();
     let calm = server.descriptors();
-    let memory = server.resident();
+    let memory = server.anonymous();
     let members: Vec<_> = (0..4).map(|_| Member::start(to, Ipv4Addr::LOCALHOST)).collect();
     for n in 0..count {
         server.rewrite(
@@ -55,7 +55,7 @@ fn reloads(maker: Maker, size: Size) -> Vec<Measure> {
     let left = server.descriptors().saturating_sub(calm);
     let served: usize = tallies.iter().map(|tally| tally.times.len()).sum();
     let failed: usize = tallies.iter().map(|tally| tally.failed).sum();
-    let grown = server.resident().saturating_sub(memory) as f64 / 1024.0;
+    let grown = server.anonymous().saturating_sub(memory) as f64 / 1024.0;
     vec![
         measure("reloads", "", Bar::Told, f64::from(count)),
         measure("new connections meanwhile", "", Bar::AtLeast(100.0), served as f64),

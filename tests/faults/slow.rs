@@ -58,7 +58,7 @@ fn slow(maker: Maker, size: Size) -> Vec<Measure> {
     // Its buffers are there once, whoever comes.
     drop(connect());
     std::thread::sleep(Duration::from_secs(1));
-    let before = ends.each_ref().map(|end| end.resident());
+    let before = ends.each_ref().map(|end| end.anonymous());
     sent.store(0, Ordering::Relaxed);
     let readers: Vec<Plain> = (0..COUNT).map(|_| connect()).collect();
     std::thread::sleep(Duration::from_secs(size.pick(3, 10)));
@@ -68,7 +68,7 @@ fn slow(maker: Maker, size: Size) -> Vec<Measure> {
     let grown: Vec<f64> = ends
         .iter()
         .zip(before)
-        .map(|(end, before)| end.resident().saturating_sub(before) as f64 / COUNT as f64 / 1024.0)
+        .map(|(end, before)| end.anonymous().saturating_sub(before) as f64 / COUNT as f64 / 1024.0)
         .collect();
     let exact = std::thread::scope(|scope| {
         let readers: Vec<_> = readers

@@ -211,11 +211,21 @@ impl Process {
     }
 
     /// Resident memory in bytes, without what only the start needs.
+    #[allow(dead_code, reason = "tests of the binaries and of a fleet have a use for it")]
     pub fn resident(&self) -> u64 {
+        self.memory("VmRSS:")
+    }
+
+    /// That part of it which is the process's own, and not a file's that is mapped.
+    pub fn anonymous(&self) -> u64 {
+        self.memory("RssAnon:")
+    }
+
+    fn memory(&self, kind: &str) -> u64 {
         std::thread::sleep(SETTLED.saturating_sub(self.since.elapsed()));
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()))
             .expect("/proc can be read");
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("it is alive");
+        let line = status.lines().find(|line| line.starts_with(kind)).expect("it is alive");
         line.split_whitespace()
             .nth(1)
             .and_then(|kib| kib.parse::<u64>().ok())
