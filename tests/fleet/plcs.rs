@@ -18,9 +18,9 @@ pub fn name(number: usize) -> String {
     format!("plc{number:05}")
 }
 
-/// Its key: 64 characters, good enough for a test and different for each.
+/// Its key: 64 characters, good enough for a test and different for each; no hexadecimal number, as one is decoded.
 pub fn key(number: usize) -> String {
-    format!("{number:08}").repeat(8)
+    format!("k{number:07}").repeat(8)
 }
 
 /// An address of the loopback's for each, as sources are counted.
