@@ -78,7 +78,7 @@ impl Broker {
         let (conf, keys) = (folder.path().join("mosquitto.conf"), folder.path().join("psk.txt"));
         write_private(&keys, &key_file());
         let text = format!(
-            "per_listener_settings true\nuser root\n\
+            "per_listener_settings true\nset_tcp_nodelay true\nuser root\n\
              listener {} 127.0.0.1\nallow_anonymous true\n\
              listener {} 127.0.0.1\npsk_hint plant\npsk_file {}\nuse_identity_as_username true\n",
             plain.port(),

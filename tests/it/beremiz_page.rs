@@ -29,14 +29,19 @@ fn the_tables_are_made_from_the_raw_results() {
 
 #[test]
 fn every_connector_has_its_round_trips_and_every_requirement_its_bar() {
-    let [tables, _] = report::PAGES.map(|page| page.tables());
+    let [tables, fleet] = report::PAGES.map(|page| page.tables());
     for name in ["pyro4", "pyro5", "pyros4", "erpc", "erpcs", "wamp", "modbus", "opcua", "mqtt"] {
         assert!(tables["rates"].contains(&format!("| {name} |")), "no row of {name}");
     }
     for id in ["1", "2", "3", "4", "5"] {
         assert!(tables["requirements"].contains(&format!("| {id} |")), "no row of {id}");
     }
-    assert!(!tables["requirements"].contains("**no**"), "a bar is missed");
+    for habit in ["every 200 ms", "every 2 s", "after 2 to 3 s"] {
+        assert!(fleet["fleet"].contains(habit), "no row of PLCs that connect anew {habit}");
+    }
+    for table in [&tables["requirements"], &fleet["fleet"]] {
+        assert!(!table.contains("**no**"), "a bar is missed");
+    }
 }
 
 /// What stands between fences of this kind, each with the line that it begins at.
