@@ -46,7 +46,7 @@ pub fn psk_extension(body: &[u8]) {
     assert_eq!(offers_psk_suite(body), offers_psk_suite(&body[..body.len() - odd]));
 }
 
-fn secrets() -> Arc<SecretSet> {
+pub(crate) fn secrets() -> Arc<SecretSet> {
     static SECRETS: OnceLock<Arc<SecretSet>> = OnceLock::new();
     SECRETS.get_or_init(|| SecretSet::of(&[(b"client1", KEY)])).clone()
 }
@@ -63,7 +63,7 @@ fn service(mode: &str) -> (TlsConfig, PskHash) {
     (service.tls, psk.hash.value)
 }
 
-fn acceptor() -> &'static Acceptor {
+pub(crate) fn acceptor() -> &'static Acceptor {
     static ACCEPTOR: OnceLock<Acceptor> = OnceLock::new();
     ACCEPTOR.get_or_init(|| {
         let (tls, hash) = service("server");
@@ -71,7 +71,7 @@ fn acceptor() -> &'static Acceptor {
     })
 }
 
-fn connector() -> &'static Connector {
+pub(crate) fn connector() -> &'static Connector {
     static CONNECTOR: OnceLock<Connector> = OnceLock::new();
     CONNECTOR.get_or_init(|| {
         let (tls, hash) = service("client");

@@ -5,6 +5,9 @@
 //! things race: the relay, "my Grant is gone", and "the phase says stop". One [`End`] comes of it,
 //! one log line, one counter.
 
+#[cfg(all(test, target_os = "linux"))]
+mod tests;
+
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
