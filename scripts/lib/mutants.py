@@ -323,24 +323,21 @@ def keep_unviable(mutants, unviable):
 
 
 class Asked:
-    """What was asked about files of which a constant is still to be tried, by the same programs: they come last."""
+    """What was noticed, of files that have not changed since: asked once, however often this breaks off. What no
+    test noticed is asked again, as there may be a new one."""
 
     FILE = FOLDER / "asked.json"
 
-    def __init__(self, programs, table):
-        self.table = table
-        self.programs = {kind: hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest() for kind, path in programs.items()}
+    def __init__(self):
         self.kept = json.loads(self.FILE.read_text()) if self.FILE.exists() else {}
 
-    def of(self, file):
-        return [self.programs, *self.table[file], STAGE]
-
     def known(self, file):
-        of, states = self.kept.get(file, (None, None))
-        return {name: tuple(state) for name, state in states.items()} if of == json.loads(json.dumps(self.of(file))) else None
+        then, states = self.kept.get(file, (None, {}))
+        return {name: tuple(state) for name, state in states.items()} if then == digest(file) else {}
 
     def keep(self, file, states):
-        self.kept[file] = (self.of(file), states)
+        noticed = {name: state for name, state in states.items() if state[1] in ("caught", "hang")}
+        self.kept[file] = (digest(file), noticed)
         self.FILE.write_text(json.dumps(self.kept, indent=1))
 
 
@@ -388,23 +385,23 @@ def main(rows):
     programs = build(woven, unviable)
     keep_unviable(mutants, unviable)
     states = {file: {} for file in table}
-    asked = Asked(programs, table)
+    asked = Asked()
 
     def staged(file, stage, ones, work, workers):
         with concurrent.futures.ThreadPoolExecutor(workers) as pool:
             for one, (state, failed) in zip(ones, pool.map(work, ones)):
                 states[file][one["name"]] = (stage, state)
                 show(stage, one, state, failed)
+                asked.keep(file, states[file])
 
     for file, (units, integration) in table.items():
         result_of(file).unlink(missing_ok=True)
-        if asked.known(file):
-            states[file] = asked.known(file)
-            continue
+        states[file] = asked.known(file)
         for one in woven[file]:
             if one["number"] in unviable:
                 states[file][one["name"]] = ("build", "unviable")
-        alive = [one for one in woven[file] if one["number"] not in unviable]
+        known = {one["number"] for one in woven[file] if one["name"] in states[file]}
+        alive = [one for one in woven[file] if one["number"] not in unviable | known]
         unit_took = baseline(programs["lib"], units, 2)
         print("== %s: %d mistakes, %.0f s of unit tests" % (file, len(alive), unit_took), flush=True)
 
@@ -423,12 +420,12 @@ def main(rows):
             staged(file, "integration", left, by_all, 1)
         if not single[file]:
             keep(file, states[file])
-        else:
-            asked.keep(file, states[file])
     # Last and only with all the rest, for each of them takes the place of the program with all the others.
     for file in table:
         ones = single[file]
         for one in ones:
+            if one["name"] in states[file]:
+                continue
             if STAGE == "unit":
                 states[file][one["name"]] = ("unit", "missed")
                 continue
@@ -438,6 +435,7 @@ def main(rows):
                 show(stage, one, state, failed)
                 if state != "missed":
                     break
+            asked.keep(file, states[file])
         if ones:
             keep(file, states[file])
 
