@@ -1055,6 +1055,24 @@ fn a_session_is_resumed_while_its_key_stands_and_not_a_moment_longer() {
 }
 
 #[test]
+fn a_ticket_is_for_services_that_ask_for_the_same_kind_of_master_secret() {
+    block(async {
+        let with = only("1.2") + GIVEN;
+        let without = format!("{with}tls-options = [\"NO_EXTENDED_MASTER_SECRET\"]\n");
+        for [one, other] in [[&with, &without], [&without, &with]] {
+            let set = SecretSet::of(&[(b"alice", KEY)]);
+            let client = taker(&only("1.2"), &set, None);
+            for (lines, resumed) in [(one, false), (one, true), (other, false)] {
+                let server = giver("plc", lines, None);
+                let went = call((&server, &set), Vec::new(), (&client, &set), "plc.example").await;
+                let went = went.map_err(|(cause, _)| cause.name());
+                assert_eq!(went, Ok(("alice".into(), resumed)), "{lines}");
+            }
+        }
+    });
+}
+
+#[test]
 fn a_client_keeps_what_it_can_resume_with_and_nothing_else() {
     block(async {
         for version in VERSIONS {

@@ -101,6 +101,23 @@ fn the_drain_s_deadline_ends_what_goes_on_and_the_exit_code_is_0() {
     assert_eq!(reader.join().unwrap(), Ending::Rst, "half an answer does not look whole");
 }
 
+/// Its next one could be that of the program that is started in this one's place.
+#[test]
+fn a_service_that_bears_one_session_does_not_wait_for_it_to_be_quiet() {
+    let backend = endless();
+    let limit = "max-sessions = 1";
+    let toml = format!("drain-timeout = \"60s\"\n{}", server_toml(backend.address(), limit));
+    let mut server = Gate::new().toml(&toml).start();
+    let client = Gate::new().toml(&client_toml(server.address("tls"), "")).start();
+    let plain = Plain::connect(client.address("plain"));
+    (&plain.0).read_exact(&mut [0; 1000]).unwrap();
+    let _reader = read_in_background(plain);
+    let start = Instant::now();
+    server.signal(Signal::TERM);
+    assert_eq!(server.exit_code(PATIENCE), Some(0), "{}", server.log());
+    assert!(start.elapsed() < Duration::from_secs(8), "it took {:?}", start.elapsed());
+}
+
 #[test]
 fn a_second_sigterm_ends_it_now_and_not_with_0() {
     let backend = endless();
