@@ -294,7 +294,7 @@ def alone(mutant, units, integration, stage):
         if code != 0:
             return "unviable", None
         if stage == "unit":
-            return run(programs["lib"], units, 0, 600, 2)
+            return run(programs["lib"], units, 0, 120, 2)
         return by_integration(programs["test"], integration, 0, 1800)
     finally:
         put(TREE / file, kept)
