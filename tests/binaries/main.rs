@@ -27,6 +27,8 @@ use serde_json::{Value, json};
 
 /// Bytes of a transfer, each way; an emulated processor takes some seconds for it.
 const TRANSFER: u64 = 8 * 1024 * 1024;
+/// The largest file for a small board, and the most memory at a start, in bytes.
+const SMALL: u64 = 5_000_000;
 /// Starts whose memory is looked at.
 const STARTS: usize = 5;
 /// How long each rate is measured.
@@ -103,6 +105,9 @@ fn main() {
         std::process::exit(1);
     }
     let size = std::fs::metadata(words.last().expect("a program")).expect("the binary").len();
+    if version.contains("for armv7-") {
+        assert!(size <= SMALL, "{size} bytes are too many for a small board");
+    }
     let mut figures = json!({
         "version": version.trim(),
         "ran-under": runner.name(),
@@ -112,8 +117,10 @@ fn main() {
     if runner == Runner::Native {
         // Elsewhere it would be the emulator that is measured.
         let figure = |name: &str, value: Value| println!("  {name}: {value}");
+        let memory = memory_at_start();
+        assert!(memory <= SMALL, "a start takes {memory} bytes of memory");
         for (name, value) in [
-            ("memory-at-start", json!(memory_at_start())),
+            ("memory-at-start", json!(memory)),
             ("handshakes-per-second", json!(handshakes())),
             ("round-trips-per-second", json!(round_trips())),
         ] {
