@@ -2,12 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use socket2::SockRef;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
 
 use super::*;
 use crate::config::model::Keepalive;
 use crate::tls::fuzzing::{acceptor, connector, secrets};
+use crate::tunnel::relay::Side;
 
 /// Two ends of a connection that keepalive watches.
 async fn connected() -> (Socket, Socket) {

@@ -1,0 +1,192 @@
+//! A server end: the TLS handshake, which yields a Grant, then admission, then the backend. A stranger
+//! never causes a connection to it.
+
+use std::io;
+use std::sync::Arc;
+
+use tokio::io::AsyncWriteExt;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::streams::Streams;
+use super::upstream::{Destination, VerifiedPeer, late};
+use super::{ALERT, NamedService, Open, Session};
+use crate::config::model::{Mode, Negotiation};
+use crate::net::{self, Reached, Socket};
+use crate::observe::event::Event;
+use crate::secrets::Grant;
+use crate::tls::{self, Acceptor, Cause, Failure, Secured};
+use crate::tunnel::ending::{Cut, End};
+use crate::tunnel::roster::Member;
+use crate::tunnel::setup::Setup;
+
+impl Session {
+    /// From an accepted socket to a session whose backend has answered.
+    pub(super) async fn establish_server(
+        &mut self,
+        setup: &mut Arc<Setup>,
+        acceptor: &Acceptor,
+        socket: Socket,
+    ) -> Option<Open> {
+        let secured = self.accept_tls(setup, acceptor, socket).await?;
+        let Secured { mut stream, grant, facts, resumed, .. } = secured;
+        self.secured(Mode::Server, &grant, &facts, resumed);
+        let member = self.admit(setup, grant.who()).await?;
+        let local = stream.socket().and_then(Socket::local_address);
+        let local = self.destination.or(local);
+        let peer = VerifiedPeer { wire: grant.who(), facts: &facts, local, resumed };
+        let connected = self.connect_backend(setup, &grant, &member, &peer, &mut stream).await;
+        let reached = match connected {
+            Ok(reached) => reached,
+            Err(peer_was_told) => {
+                close_unserved(stream, peer_was_told).await;
+                return None;
+            }
+        };
+        self.opened(&member, facts, reached.address);
+        let (downstream, upstream) = (Box::new(stream), reached.socket);
+        let streams = Streams::Server { downstream, upstream };
+        Some(Open { streams, grant, member })
+    }
+
+    /// The TLS handshake, in a handshake place. The session belongs to the service that the client asked
+    /// for from then on.
+    async fn accept_tls(
+        &mut self,
+        setup: &mut Arc<Setup>,
+        acceptor: &Acceptor,
+        socket: Socket,
+    ) -> Option<Secured<Socket>> {
+        let ip = self.peer.ip();
+        let place = self.service.capacity().handshakes.enter(ip);
+        let _counted = self.service.handshaking();
+        let keys = setup.keys(ip);
+        let asked: Vec<NamedService> =
+            self.service.named().iter().map(|s| (s.clone(), s.setup())).collect();
+        let named = asked.iter().filter_map(|(_, setup)| setup.named(ip)).collect();
+        let handshake = acceptor.accept(keys, named, socket);
+        let limit = self.accepted + setup.clocks.handshake;
+        let handshake = tokio::select! {
+            done = timeout_at(limit, handshake) => done,
+            () = place.crowded_out() => {
+                self.service.counters.refused("crowded-out");
+                self.log_stranger(&Event::Crowded { peer: &self.peer });
+                return None;
+            }
+        };
+        match handshake {
+            Ok(Ok(secured)) => {
+                self.belong_to(secured.named.and_then(|n| asked.get(n)), setup);
+                Some(secured)
+            }
+            Ok(Err(Failure { cause, stream, named })) => {
+                self.belong_to(named.and_then(|n| asked.get(n)), setup);
+                self.refused(&setup.truth(cause, ip));
+                // Lingering is bounded like the handshake itself: in time, and by the place.
+                if let Some(socket) = stream {
+                    tokio::select! {
+                        () = socket.close_gently(ALERT) => {}
+                        () = place.crowded_out() => {}
+                    }
+                }
+                None
+            }
+            Err(_) => {
+                self.refused(&Cause::Timeout(setup.clocks.handshake));
+                None
+            }
+        }
+    }
+
+    /// From here on the session belongs to the service that the client asked for, if it did.
+    fn belong_to(&mut self, asked: Option<&NamedService>, setup: &mut Arc<Setup>) {
+        if let Some((service, its)) = asked {
+            self.door = Some(std::mem::replace(&mut self.service, service.clone()));
+            *setup = its.clone();
+        }
+    }
+
+    /// Connects to the target, unless the session is cut meanwhile. An error says whether the peer was
+    /// told why there is no target.
+    async fn connect_backend(
+        &self,
+        setup: &Setup,
+        grant: &Grant,
+        member: &Member,
+        peer: &VerifiedPeer<'_>,
+        stream: &mut tls::Stream<Socket>,
+    ) -> Result<Reached, bool> {
+        let ip = self.peer.ip();
+        // The keys may have changed during the handshake, or while a place was waited for.
+        let gone = async {
+            if self.service.setup().admits(grant, ip) {
+                self.service.revoked(grant, ip).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = gone => {
+                self.left_early(&End::Cut(Cut::Revoked));
+                Err(false)
+            }
+            order = member.info.ordered() => {
+                self.left_early(&End::Cut(Cut::Ordered(order)));
+                Err(false)
+            }
+            reached = self.route(setup, peer, stream) => {
+                reached.ok_or(matches!(setup.negotiation, Some(Negotiation::Socks)))
+            }
+        }
+    }
+
+    /// A server end's way to its target, which its peer may have to be asked for.
+    async fn route(
+        &self,
+        setup: &Setup,
+        known: &VerifiedPeer<'_>,
+        stream: &mut tls::Stream<Socket>,
+    ) -> Option<Reached> {
+        if setup.to_original {
+            let gone = || io::Error::from(io::ErrorKind::NotConnected);
+            let meant = stream.socket().ok_or_else(gone).and_then(Socket::original_destination);
+            let to = Destination::Meant(self.or_unreachable(meant).ok()?);
+            return self.connect_upstream(setup, Some(known), &to).await.ok();
+        }
+        if !matches!(setup.negotiation, Some(Negotiation::Socks)) {
+            let back = setup.sticks && known.resumed;
+            let again = back.then(|| self.service.went_to(known.wire)).flatten();
+            let to = Destination::Configured(again.as_deref());
+            let reached = self.connect_upstream(setup, Some(known), &to).await.ok()?;
+            if setup.sticks {
+                self.service.goes_to(known.wire, &reached.address);
+            }
+            return Some(reached);
+        }
+        let limit = Instant::now() + setup.clocks.handshake;
+        let asked = timeout_at(limit, net::socks::read_request(stream)).await;
+        let asked = asked.unwrap_or_else(|_| Err(late("the peer, which has to say where to,")));
+        let request = self.or_unreachable(asked).ok()?;
+        let reached =
+            self.connect_upstream(setup, Some(known), &Destination::Asked(&request.to)).await;
+        let outcome = reached.as_ref().map(|_| ()).map_err(|refused| *refused);
+        let told =
+            timeout_at(limit + setup.clocks.handshake, request.answer(stream, outcome)).await;
+        let told = told.unwrap_or_else(|_| Err(late("the peer")));
+        // Whether it was told or not, what was refused is in the log already.
+        let reached = reached.ok()?;
+        self.or_unreachable(told).ok()?;
+        Some(reached)
+    }
+}
+
+/// The end of a session without a target.
+async fn close_unserved(mut stream: tls::Stream<Socket>, peer_was_told: bool) {
+    if peer_was_told {
+        // It may still have to read why.
+        let _ = timeout(ALERT, stream.shutdown()).await;
+        if let Some(socket) = stream.into_socket() {
+            socket.close_gently(ALERT).await;
+        }
+    } else if let Some(socket) = stream.into_socket() {
+        socket.reset_on_close(true);
+    }
+}

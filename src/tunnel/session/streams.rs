@@ -1,0 +1,97 @@
+//! The two ends of an open session, relayed between and closed as the table of endings says.
+
+use super::{ALERT, LINGER};
+use crate::config::model::Mode;
+use crate::net::Socket;
+use crate::tls;
+use crate::tunnel::ending::End;
+use crate::tunnel::relay::{Fault, Meter, Outcome, Side, relay};
+use crate::tunnel::setup::Clocks;
+
+impl Side for Socket {
+    fn fault(&self) -> Option<std::io::Error> {
+        Socket::fault(self)
+    }
+
+    fn in_flight(&self) -> bool {
+        Socket::in_flight(self)
+    }
+}
+
+impl Side for tls::Stream<Socket> {
+    fn ended_cleanly(&self) -> bool {
+        tls::Stream::ended_cleanly(self)
+    }
+
+    fn backlog(&self) -> usize {
+        tls::Stream::backlog(self)
+    }
+
+    /// By its close_notify.
+    fn proves_its_end(&self) -> bool {
+        true
+    }
+
+    fn fault(&self) -> Option<std::io::Error> {
+        self.socket().and_then(Socket::fault)
+    }
+
+    fn in_flight(&self) -> bool {
+        self.socket().is_some_and(Socket::in_flight)
+    }
+}
+
+pub(super) enum Streams {
+    Server { downstream: Box<tls::Stream<Socket>>, upstream: Socket },
+    Client { downstream: Socket, upstream: Box<tls::Stream<Socket>> },
+}
+
+impl Streams {
+    pub(super) fn mode(&self) -> Mode {
+        match self {
+            Self::Server { .. } => Mode::Server,
+            Self::Client { .. } => Mode::Client,
+        }
+    }
+
+    pub(super) async fn relay(&mut self, clocks: Clocks, meter: &Meter) -> Outcome {
+        let Clocks { idle, close, .. } = clocks;
+        match self {
+            Self::Server { downstream, upstream } => {
+                relay(&mut **downstream, upstream, idle, close, meter).await
+            }
+            Self::Client { downstream, upstream } => {
+                relay(downstream, &mut **upstream, idle, close, meter).await
+            }
+        }
+    }
+
+    pub(super) async fn close(self, end: &End, reset: Option<bool>) {
+        let (mode, plain, tls) = match self {
+            Self::Server { downstream, upstream } => (Mode::Server, upstream, *downstream),
+            Self::Client { downstream, upstream } => (Mode::Client, downstream, *upstream),
+        };
+        let Some(tls) = tls.into_socket() else { return };
+        if matches!(end, End::Complete) {
+            plain.reset_on_close(false);
+            return;
+        }
+        let (reset_plain, reset_tls) = end.resets(mode, reset);
+        tls.reset_on_close(reset_tls);
+        if matches!(end, End::Tls(Fault::Failed(_))) && !reset_tls {
+            // OpenSSL has sent an alert, which a reset would overtake.
+            tokio::join!(tls.close_gently(ALERT), finish(plain, reset_plain));
+        } else {
+            drop(tls);
+            finish(plain, reset_plain).await;
+        }
+    }
+}
+
+async fn finish(plain: Socket, reset: bool) {
+    if reset {
+        plain.reset_on_close(true);
+    } else {
+        plain.close_gently(LINGER).await;
+    }
+}
