@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 
 use tempfile::TempDir;
 
-use crate::harness::hello::{Stranger, answer, hello_13};
+use crate::harness::hello::{Stranger, answer, hello_13, hello_13_with_offers};
 use crate::harness::{
     Backend, Gate, IDENTITY, KEY, OTHER_KEY, OpensslClient, PATIENCE, Pskgate, Stunnel, Tls,
-    offers, openssl, secret, server_toml, until,
+    free_port, offers, openssl, secret, server_toml, until,
 };
 
 fn server(backend: &Backend, extra: &str) -> Pskgate {
@@ -50,7 +50,6 @@ fn shapes(tls: Tls) -> Vec<(Vec<u8>, String)> {
         Tls::V13 => format!("unknown identity \"{IDENTITY}\\u{{0}}{tail}\""),
     };
     let mut all = vec![
-        (Vec::new(), "unknown identity \"\"".to_owned()),
         long(255),
         (format!("{IDENTITY}\0").into(), nul("")),
         (format!("{IDENTITY}\0and more").into(), nul("and more")),
@@ -59,8 +58,10 @@ fn shapes(tls: Tls) -> Vec<(Vec<u8>, String)> {
         (b"\xff\xfe\xc3".to_vec(), "\"\\xff\\xfe\\xc3\"".to_owned()),
         ("a\u{202e}b\u{200b}".into(), "\"a\\u{202e}b\\u{200b}\"".to_owned()),
     ];
-    if tls == Tls::V13 {
-        all.extend([long(256), long(60_000)]);
+    match tls {
+        // In 1.3 no identity can be that: the next test.
+        Tls::V12 => all.push((Vec::new(), "unknown identity \"\"".to_owned())),
+        Tls::V13 => all.extend([long(256), long(60_000)]),
     }
     all
 }
@@ -85,6 +86,35 @@ fn an_identity_of_any_shape_is_answered_like_a_wrong_key_and_logged_in_one_clean
         }
         expect_clean(&gate);
     }
+}
+
+/// An identity of 1.3 has a byte at least (RFC 8446, 4.2.11). Some libraries ask for its key all the same,
+/// others find that the hello cannot be read: neither tells whether there is such a key.
+#[test]
+fn an_empty_identity_is_answered_alike_whether_there_is_such_a_key_or_not() {
+    let backend = Backend::echo();
+    let ends = [secret("", KEY) + &secret(IDENTITY, KEY), secret(IDENTITY, KEY)].map(|keys| {
+        let port = free_port();
+        let text = format!(
+            "[tls]\naccept = 127.0.0.1:{port}\nconnect = {}\nPSKsecrets = psk.txt\n",
+            backend.address()
+        );
+        Gate::new().file("psk.txt", &keys).conf("x.conf", &text, None).start()
+    });
+    for tls in Tls::BOTH {
+        let [known, unknown] = ends.each_ref().map(|end| tls.claim(end.address("tls"), b"").0);
+        assert_eq!(known.first(), Some(&0x15), "an alert: {known:02x?}");
+        assert_eq!(known, unknown, "{tls:?} tells whether there is such a key");
+        let to = ends[0].address("tls");
+        let (wrong_key, _) = tls.claim(to, IDENTITY.as_bytes());
+        // It says that it is longer than the list.
+        let unreadable = answer(to, &hello_13_with_offers(&[1], &[0, 9, b'x'], &[&[0; 32]]));
+        assert!(
+            known == wrong_key || (tls == Tls::V13 && known == unreadable),
+            "{tls:?}: {known:02x?}, a wrong key {wrong_key:02x?}, unreadable {unreadable:02x?}"
+        );
+    }
+    assert_eq!(backend.accepted(), 0);
 }
 
 /// OpenSSL refuses these before it asks anybody for a key: no name of such a length can exist.
@@ -208,13 +238,16 @@ fn a_key_is_not_taken_without_a_diffie_hellman_exchange_beside_it() {
     let backend = one_answer();
     let gate = server(&backend, "");
     let to = gate.address("tls");
+    let mut alerts = Vec::new();
     for (number, name) in [IDENTITY, "nobody7"].into_iter().enumerate() {
         let seen = attempt(to, &[(name, KEY, "sha256")], &["psk_ke"]);
-        assert_eq!(seen.alert, Some(40), "handshake_failure for {name}: {seen:?}");
+        assert!(seen.alert.is_some(), "{name}: {seen:?}");
+        alerts.push(seen.alert);
         let line = refused(&gate, number);
         let words = if name == IDENTITY { "(psk_ke)" } else { "unknown identity \"nobody7\"" };
         assert!(line.contains(words), "{line}");
     }
+    assert_eq!(alerts[0], alerts[1], "it tells who exists");
     // A list of modes that nobody knows is no better, and both named are as good as one.
     for (number, modes) in [&[0][..], &[0, 7], &[]].into_iter().enumerate() {
         let ask = |name: &[u8]| answer(to, &hello_13(modes, &[name], &[&[0; 32]]));

@@ -44,6 +44,11 @@ fn client_hello(suites: &[u8], extensions: &[u8]) -> Vec<u8> {
 pub fn hello_13(modes: &[u8], identities: &[&[u8]], binders: &[&[u8]]) -> Vec<u8> {
     let offers: Vec<u8> =
         identities.iter().flat_map(|name| [vector(2, name), vec![0; 4]].concat()).collect();
+    hello_13_with_offers(modes, &offers, binders)
+}
+
+/// The same, with whatever bytes as the list of identities.
+pub fn hello_13_with_offers(modes: &[u8], offers: &[u8], binders: &[&[u8]]) -> Vec<u8> {
     let proofs: Vec<u8> = binders.iter().flat_map(|binder| vector(1, binder)).collect();
     let share = [&[0, 0x1d], &vector(2, &SHARE)[..]].concat();
     let extensions = [
@@ -52,7 +57,7 @@ pub fn hello_13(modes: &[u8], identities: &[&[u8]], binders: &[&[u8]]) -> Vec<u8
         extension(13, &vector(2, &[4, 3, 8, 4])),
         extension(51, &vector(2, &share)),
         extension(45, &vector(1, modes)),
-        extension(41, &[vector(2, &offers), vector(2, &proofs)].concat()),
+        extension(41, &[vector(2, offers), vector(2, &proofs)].concat()),
     ]
     .concat();
     client_hello(&[0x13, 1, 0x13, 3], &extensions)
