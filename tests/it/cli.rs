@@ -76,7 +76,7 @@ fn the_demo_shows_a_bar_on_a_terminal_and_takes_it_away() {
     script.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
     script.current_dir(folder.folder()).env("LC_ALL", "C");
     let mut screen = Process::spawn("script", "the Debian package bsdutils", &mut script);
-    assert_eq!(screen.wait(std::time::Duration::from_secs(90)).code(), Some(0));
+    assert_eq!(screen.wait(std::time::Duration::from_secs(600)).code(), Some(0));
     let out = screen.out();
     assert!(out.contains("\rTLS 1.3  [") && out.contains("B/s back\x1b[K"), "{out:?}");
     assert!(out.contains("\r\x1b[KTLS 1.3: TLSv1.3"), "the result stands in its place: {out:?}");

@@ -8,11 +8,14 @@ use rustix::process::Signal;
 
 use crate::harness::backend::read_to_end;
 use crate::harness::{
-    Backend, Ending, Gate, OpensslClient, PATIENCE, Plain, Pskgate, Stream, client_toml, free_port,
-    openssl, server_toml, until,
+    Backend, Ending, Gate, OpensslClient, PATIENCE, Plain, Pskgate, Stopwatch, Stream, client_toml,
+    free_port, openssl, server_toml, until,
 };
 
 const TOTAL: u64 = 30_000_000;
+
+/// So long that only a drain that ends before its time is seen by a test.
+const LONG_DRAIN: &str = "10m";
 
 /// Sends `TOTAL` bytes to whoever says a byte, then ends.
 fn source(stream: &Stream) -> Backend {
@@ -37,13 +40,7 @@ const NAMES: [&str; 2] = ["tls", "plain"];
 const END: [usize; 2] = [0, 1];
 
 fn wait_refused(address: SocketAddr) {
-    let start = Instant::now();
     until(&format!("{address} to be closed"), PATIENCE, || TcpStream::connect(address).err());
-    assert!(
-        start.elapsed() < Duration::from_secs(2),
-        "the listener stayed for {:?}",
-        start.elapsed()
-    );
 }
 
 #[test]
@@ -51,7 +48,7 @@ fn a_transfer_in_progress_is_finished_after_sigterm_at_either_end() {
     for end in END {
         let stream = Stream::new(41);
         let backend = source(&stream);
-        let mut gates = two_ends(&backend, "60s");
+        let mut gates = two_ends(&backend, LONG_DRAIN);
         let plain = Plain::connect(gates[1].address("plain"));
         plain.send(b"!");
         stream.receive(&plain.0, TOTAL / 10);
@@ -92,12 +89,12 @@ fn the_drain_s_deadline_ends_what_goes_on_and_the_exit_code_is_0() {
     let plain = Plain::connect(gates[1].address("plain"));
     (&plain.0).read_exact(&mut [0; 1000]).unwrap();
     let reader = read_in_background(plain);
-    let start = Instant::now();
+    let watch = Stopwatch::start();
     gates[1].signal(Signal::TERM);
     assert_eq!(gates[1].exit_code(PATIENCE), Some(0));
-    let lasted = start.elapsed();
+    let lasted = watch.lasted();
     assert!(lasted > Duration::from_millis(800), "it did not wait: {lasted:?}");
-    assert!(lasted < Duration::from_secs(5), "it waited too long: {lasted:?}");
+    watch.expect_within(Duration::from_secs(5));
     assert_eq!(reader.join().unwrap(), Ending::Rst, "half an answer does not look whole");
 }
 
@@ -106,22 +103,21 @@ fn the_drain_s_deadline_ends_what_goes_on_and_the_exit_code_is_0() {
 fn a_service_that_bears_one_session_does_not_wait_for_it_to_be_quiet() {
     let backend = endless();
     let limit = "max-sessions = 1";
-    let toml = format!("drain-timeout = \"60s\"\n{}", server_toml(backend.address(), limit));
+    let toml =
+        format!("drain-timeout = \"{LONG_DRAIN}\"\n{}", server_toml(backend.address(), limit));
     let mut server = Gate::new().toml(&toml).start();
     let client = Gate::new().toml(&client_toml(server.address("tls"), "")).start();
     let plain = Plain::connect(client.address("plain"));
     (&plain.0).read_exact(&mut [0; 1000]).unwrap();
     let _reader = read_in_background(plain);
-    let start = Instant::now();
     server.signal(Signal::TERM);
     assert_eq!(server.exit_code(PATIENCE), Some(0), "{}", server.log());
-    assert!(start.elapsed() < Duration::from_secs(8), "it took {:?}", start.elapsed());
 }
 
 #[test]
 fn a_second_sigterm_ends_it_now_and_not_with_0() {
     let backend = endless();
-    let mut gates = two_ends(&backend, "60s");
+    let mut gates = two_ends(&backend, LONG_DRAIN);
     let plain = Plain::connect(gates[1].address("plain"));
     (&plain.0).read_exact(&mut [0; 1000]).unwrap();
     let _reader = read_in_background(plain);
@@ -129,23 +125,18 @@ fn a_second_sigterm_ends_it_now_and_not_with_0() {
     gates[1].signal(Signal::TERM);
     wait_refused(listener);
     assert_eq!(gates[1].process().ended(), None, "it waits for the session");
-    let start = Instant::now();
     gates[1].signal(Signal::TERM);
-    let code = gates[1].exit_code(PATIENCE);
-    assert!(start.elapsed() < Duration::from_secs(2), "it took {:?}", start.elapsed());
-    assert_ne!(code, Some(0));
+    assert_ne!(gates[1].exit_code(PATIENCE), Some(0));
 }
 
 #[test]
 fn a_silent_session_does_not_hold_up_the_end() {
     let backend = Backend::echo();
-    let mut gates = two_ends(&backend, "60s");
+    let mut gates = two_ends(&backend, LONG_DRAIN);
     let plain = Plain::connect(gates[1].address("plain"));
     plain.echo(b"and then nothing");
     std::thread::sleep(Duration::from_millis(1300));
-    let start = Instant::now();
     assert_eq!(gates[1].terminate(), Some(0));
-    assert!(start.elapsed() < Duration::from_secs(4), "it took {:?}", start.elapsed());
     assert_eq!(plain.end(), Ending::Rst);
     assert_eq!(backend.wait_end(0).1, Ending::Fin);
 }
@@ -186,14 +177,14 @@ fn a_busy_port_is_named_and_the_exit_code_is_not_0() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     let text = server_toml("127.0.0.1:9", "").replace("127.0.0.1:0", &address.to_string());
-    let start = Instant::now();
+    let watch = Stopwatch::start();
     let mut gate = Gate::new().toml(&text).launch();
     let code = gate.exit_code(PATIENCE);
     assert!(code.is_some_and(|code| code != 0), "{code:?}");
     let said = gate.err();
     assert!(said.contains(&address.to_string()), "the address is named: {said}");
     assert!(said.contains("in use"), "the reason is named: {said}");
-    assert!(start.elapsed() < Duration::from_secs(10), "it took {:?}", start.elapsed());
+    watch.expect_within(Duration::from_secs(10));
 }
 
 #[test]
@@ -232,7 +223,7 @@ fn running_out_of_descriptors_is_survived_quietly() {
 #[test]
 fn a_hangup_during_the_drain_changes_nothing() {
     let backend = endless();
-    let mut gates = two_ends(&backend, "2s");
+    let mut gates = two_ends(&backend, "10s");
     let plain = Plain::connect(gates[1].address("plain"));
     let read_some = || (&plain.0).read_exact(&mut [0; 5000]).expect("the session goes on");
     read_some();

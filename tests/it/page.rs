@@ -13,7 +13,7 @@ use crate::harness::{
 };
 
 /// What a page of ours may need on a machine whose processors are busy.
-const SLOWLY: Duration = Duration::from_secs(30);
+const SLOWLY: Duration = Duration::from_secs(180);
 const WIDE: (u32, u32) = (1280, 1000);
 
 /// A server end with a window, and a client end.

@@ -12,8 +12,8 @@ use proxy_header::{ParseConfig, ProxyHeader, Tlv};
 use crate::harness::openssl::psk_of;
 use crate::harness::process::pskgate;
 use crate::harness::{
-    Backend, Ending, Gate, IDENTITY, KEY, OTHER_KEY, OpensslClient, PATIENCE, Plain, Pskgate, Tls,
-    client_toml, secret, server_toml, suite_13, until, write_private,
+    Backend, Ending, Gate, IDENTITY, KEY, OTHER_KEY, OpensslClient, PATIENCE, Plain, Pskgate,
+    Stopwatch, Tls, client_toml, secret, server_toml, suite_13, until, write_private,
 };
 
 const SECOND: &str = "client2";
@@ -238,10 +238,11 @@ fn a_take_over_does_not_wait_for_ever_for_a_backend_that_never_closes() {
     let server = server(&backend, "max-sessions = 1\nwhen-full = \"take-over\"", "");
     let one = first(&server, 1);
     let _holder = is_in(&one);
-    let start = Instant::now();
+    let watch = Stopwatch::start();
     is_in(&one);
-    let waited = start.elapsed();
-    assert!((Duration::from_secs(4)..Duration::from_secs(8)).contains(&waited), "{waited:?}");
+    let waited = watch.lasted();
+    assert!(waited > Duration::from_secs(4), "{waited:?}");
+    watch.expect_within(Duration::from_secs(8));
 }
 
 #[test]
@@ -263,20 +264,22 @@ fn a_revoked_session_is_cut_kept_or_given_a_grace_as_the_service_has_it() {
     let backend = Backend::echo();
     let at = |policy: &str| server(&backend, &format!("on-revocation = \"{policy}\""), "");
     let revoke = |server: &Pskgate| {
+        let watch = Stopwatch::start();
         write_private(&server.folder().join("psk.txt"), &secret(SECOND, OTHER_KEY));
         until("the reload", PATIENCE, || server.log().contains(": reloaded;").then_some(()));
-        Instant::now()
+        watch
     };
 
-    let server = at("2s");
+    let server = at("5s");
     let client = first(&server, 1);
     let session = is_in(&client);
-    let since = revoke(&server);
+    let watch = revoke(&server);
     session.echo(b"within its grace");
     is_out(&client);
     assert_eq!(session.end(), Ending::Rst);
-    let lived = since.elapsed();
-    assert!((Duration::from_millis(1500)..Duration::from_secs(4)).contains(&lived), "{lived:?}");
+    let lived = watch.lasted();
+    assert!(lived > Duration::from_secs(5), "{lived:?}");
+    watch.expect_within(Duration::from_secs(8));
 
     let server = at("keep");
     let client = first(&server, 1);
@@ -380,19 +383,19 @@ fn who_waits_for_a_server_at_a_client_end_can_be_kicked_and_taken_over_from() {
 #[test]
 fn a_key_that_is_back_before_its_grace_is_over_keeps_its_sessions() {
     let backend = Backend::echo();
-    let server = server(&backend, "on-revocation = \"3s\"", "");
+    let server = server(&backend, "on-revocation = \"8s\"", "");
     let client = first(&server, 1);
     let session = is_in(&client);
     // A key that went and came is another grant; a range that closed and opened leaves the same one.
     reload(
         &server,
-        &server_toml(backend.address(), "on-revocation = \"3s\"\nallow-from = \"10.0.0.0/8\""),
+        &server_toml(backend.address(), "on-revocation = \"8s\"\nallow-from = \"10.0.0.0/8\""),
     );
-    reload(&server, &server_toml(backend.address(), "on-revocation = \"3s\""));
+    reload(&server, &server_toml(backend.address(), "on-revocation = \"8s\""));
     let start = Instant::now();
     until("the end of what was its grace", PATIENCE, || {
         session.echo(b"still here");
-        (start.elapsed() > Duration::from_secs(4)).then_some(())
+        (start.elapsed() > Duration::from_secs(9)).then_some(())
     });
 }
 
@@ -414,13 +417,15 @@ fn a_range_that_is_narrowed_cuts_who_is_outside_and_nobody_else() {
 #[test]
 fn an_expired_key_ends_its_sessions_and_lets_nobody_in() {
     let backend = Backend::echo();
-    let end = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(6);
-    let rules = format!("[services.tls.identities.{IDENTITY}]\nexpires = \"{end}\"\n");
-    let server = server(&backend, "", &rules);
+    let rules = |seconds: i64| {
+        let end = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(seconds);
+        format!("[services.tls.identities.{IDENTITY}]\nexpires = \"{end}\"\n")
+    };
+    let server = server(&backend, "", &rules(3600));
     server.wait_logged("expire within a day");
     let (one, two) = (first(&server, 1), second(&server, 1));
     let (session, neighbour) = (is_in(&one), is_in(&two));
-    session.0.set_read_timeout(Some(2 * PATIENCE)).unwrap();
+    reload(&server, &(server_toml(backend.address(), "") + &rules(4)));
     assert_eq!(session.end(), Ending::Rst);
     is_out(&one);
     server.wait_logged(&format!("the key of identity \"{IDENTITY}\" has expired"));

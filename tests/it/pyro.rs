@@ -1,6 +1,6 @@
 //! Beremiz' own transport: Pyro 4 and Pyro 5 through two ends of pskgate.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::harness::{Gate, PATIENCE, Process, Pskgate, client_toml, local, plc, server_toml};
 
@@ -24,10 +24,25 @@ impl Tunnel {
     fn call(&self, version: &str, command: &str, argument: &str) {
         let port = self.client.address("plain").port().to_string();
         let mut caller = plc(&[version, command, &port, argument]);
-        let status = caller.wait(Duration::from_secs(120));
+        wait_while_it_gets_on(&mut caller);
+        let status = caller.wait(PATIENCE);
         assert!(status.success(), "{command} with Pyro {version}: {}", caller.text());
         assert!(caller.out().contains(&format!("DONE {command}")), "{}", caller.text());
         self.server.wait_logged("session closed");
+    }
+}
+
+/// Waits for the end of a caller that says how far it is: what hangs gets no further, and what is slow
+/// does.
+fn wait_while_it_gets_on(caller: &mut Process) {
+    let (mut said, mut since) = (0, Instant::now());
+    while caller.ended().is_none() {
+        let now = caller.out().len();
+        if now != said {
+            (said, since) = (now, Instant::now());
+        }
+        assert!(since.elapsed() < PATIENCE, "it gets no further: {}", caller.text());
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

@@ -17,7 +17,7 @@ use crate::harness::openssl::psk_of;
 use crate::harness::stage::{Stage, client_of, echo_through, finish, need_root, section};
 use crate::harness::{
     Backend, Gate, IDENTITY, KEY, OTHER_KEY, OpensslClient, PATIENCE, Plain, Process, Pskgate,
-    Stunnel, Tls, free_port, local, root, server_toml, until,
+    Stopwatch, Stunnel, Tls, free_port, local, root, server_toml, until,
 };
 
 /// A socket that messages come to, at a path or an abstract name.
@@ -196,19 +196,18 @@ fn a_sign_of_life_comes_at_half_of_the_time_also_while_it_drains() {
     let (ear, backend) = (Ear::new(), Backend::echo());
     let variables = "WATCHDOG_PID=$$ WATCHDOG_USEC=1000000";
     let text = format!("drain-timeout = \"120s\"\n{}", server_toml(backend.address(), ""));
+    let watch = Stopwatch::start();
     let gate = Gate::new().toml(&text).shell(&ear.export(variables)).start();
     let beats = |count: u32| {
-        let start = Instant::now();
         for _ in 0..count {
             ear.wait(&["WATCHDOG=1"]);
         }
-        start.elapsed()
     };
-    beats(1);
-    let time = beats(4);
-    let half = Duration::from_millis(500);
-    // The last one came late at most once, and each is due half a second after the one before it.
-    assert!(time > half * 3 && time < half * 8, "four took {time:?}");
+    beats(6);
+    let (time, half) = (watch.lasted(), Duration::from_millis(500));
+    // The first may come at once, and each is due half a second after the one before it.
+    assert!(time > half * 4, "six took {time:?}");
+    watch.expect_within(half * 12);
     // It comes from the loop that serves: who is stopped is silent.
     gate.signal(Signal::STOP);
     while ear.within(Duration::from_millis(100)).is_some() {}

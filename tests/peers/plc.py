@@ -3,7 +3,7 @@
 plc.py 4|5 serve            prints "READY PORT" and serves until its standard input ends
 plc.py 4|5 session PORT     what an IDE does: connect, upload, start, trace, stop
 plc.py 4|5 blob PORT SIZE   SIZE bytes each way, compared by hash
-plc.py 4|5 calls PORT COUNT COUNT calls one after the other over one connection
+plc.py 4|5 calls PORT COUNT COUNT calls one after the other over one connection; "CALLED N" at each hundred
 plc.py 4|5 watch PORT       asks for the status all the time, over one connection, until its input ends
 """
 
@@ -131,6 +131,8 @@ def blob(plc, size):
 def calls(plc, count):
     for number in range(count):
         expect(plc.Count(number), number + 1)
+        if number % 100 == 0:
+            print("CALLED", number, flush=True)
 
 
 def watch(plc):

@@ -15,7 +15,9 @@ use openssl::ssl::{Ssl, SslContext, SslMethod, SslOptions, SslSessionCacheMode, 
 use tempfile::TempDir;
 
 use super::corpus::{Case, bytes};
-use crate::harness::{IDENTITY, KEY, OTHER_KEY, free_port, secret, write_private};
+use crate::harness::{
+    IDENTITY, KEY, OTHER_KEY, PATIENCE as HUNG, Stopwatch, free_port, secret, write_private,
+};
 
 /// Whose behaviour is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,9 +35,9 @@ pub enum Outcome {
     Accepted(Vec<String>),
 }
 
-/// Beyond this nothing more is expected to happen.
+/// Beyond this nothing more is expected to happen, on a machine with nothing else to do.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// When no more listeners come for so long, it has them all.
+/// When no more listeners come for so long, and it does not compute meanwhile, it has them all.
 const SETTLED: Duration = Duration::from_millis(20);
 /// A program that neither listens nor ends has nothing to listen on; a busy address is tried for 2 s.
 const SILENCE: Duration = Duration::from_secs(3);
@@ -318,9 +320,9 @@ impl Running {
 
     /// Waits for the end or for listeners; none at all, if it ended with an error.
     pub fn settle(&mut self, case: &Case, place: &Place) -> Option<Vec<(String, Listening)>> {
-        let start = Instant::now();
+        let watch = Stopwatch::start();
         let mut last = (BTreeSet::new(), Vec::new());
-        let mut changed = start;
+        let mut changed = Instant::now();
         loop {
             if self.worker == self.child.id()
                 && let Some(status) = self.child.try_wait().unwrap()
@@ -338,10 +340,12 @@ impl Running {
                     changed = Instant::now();
                 }
                 last = (sockets, found);
+            } else if self.computes() {
+                changed = Instant::now();
             } else if changed.elapsed() > if case.late { SILENCE } else { SETTLED } {
                 return Some(last.1);
             }
-            if start.elapsed() > SILENCE && last.1.is_empty() {
+            if last.1.is_empty() && !watch.is_within(SILENCE) && !self.computes() {
                 return Some(last.1);
             }
             std::thread::sleep(Duration::from_millis(8));
@@ -397,8 +401,8 @@ impl Running {
         if met.contains(" -> ") {
             return Outcome::Accepted(vec![format!("standard input: {met}")]);
         }
-        let start = Instant::now();
-        while start.elapsed() < PATIENCE {
+        let watch = Stopwatch::start();
+        while watch.is_within(PATIENCE) {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return match status.code() {
                     Some(0) => Outcome::Accepted(vec![met]),
@@ -418,6 +422,15 @@ impl Running {
             let line = std::fs::read(entry.path().join("cmdline")).ok()?;
             let is_it = line.split(|byte| *byte == 0).any(|argument| argument == conf);
             (is_it && id != self.child.id()).then_some(id)
+        })
+    }
+
+    /// Whether one of its threads computes, or waits for a processor or a disk.
+    fn computes(&self) -> bool {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.worker));
+        threads.into_iter().flatten().flatten().any(|thread| {
+            let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['R', 'D']))
         })
     }
 
@@ -571,7 +584,7 @@ fn meet_server(case: &Case, newest: &str, line: Option<Line>, place: &Place) -> 
     let Some(line) = line else {
         return "cannot be connected to".to_owned();
     };
-    line.patience(PATIENCE);
+    line.patience(HUNG);
     let identity = case.identity.clone().unwrap_or_else(|| IDENTITY.to_owned());
     let key = case.key.clone().unwrap_or_else(|| KEY.into());
     let context = context(SslMethod::tls_client(), newest, |builder| {
@@ -591,10 +604,10 @@ fn meet_server(case: &Case, newest: &str, line: Option<Line>, place: &Place) -> 
     };
     let negotiated = negotiated(tls.ssl());
     tls.get_ref().patience(Duration::from_millis(10));
-    let start = Instant::now();
+    let watch = Stopwatch::start();
     let mut visitors = Vec::new();
     let mut piece = [0; 200];
-    while start.elapsed() < PATIENCE {
+    while watch.is_within(PATIENCE) {
         if let Some((name, mut visitor)) = place.visitor('B') {
             let _ = visitor.write_all(name.as_bytes());
             visitors.push(visitor);
@@ -636,7 +649,7 @@ fn meet_client(case: &Case, newest: &str, line: Option<Line>, place: &Place) -> 
         });
     });
     line.patience(Duration::from_millis(3));
-    let start = Instant::now();
+    let watch = Stopwatch::start();
     let mut piece = [0; 200];
     let (name, peer) = loop {
         if let Some(found) = place.visitor('T') {
@@ -647,16 +660,16 @@ fn meet_client(case: &Case, newest: &str, line: Option<Line>, place: &Place) -> 
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
             _ => return "broken".to_owned(),
         }
-        if start.elapsed() > PATIENCE {
+        if !watch.is_within(PATIENCE) {
             return "leads nowhere".to_owned();
         }
     };
-    peer.patience(PATIENCE);
+    peer.patience(HUNG);
     let Ok(mut tls) = Ssl::new(&context).unwrap().accept(peer) else {
         return "refused".to_owned();
     };
     let _ = tls.write_all(name.as_bytes());
-    line.patience(PATIENCE);
+    line.patience(HUNG);
     match line.read(&mut piece) {
         Ok(count) if count > 0 => {
             let who = String::from_utf8_lossy(&piece[..count]).into_owned();

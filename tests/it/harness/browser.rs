@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::{Process, until};
 
 /// A browser takes seconds to start on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// One page in a browser of its own.
 pub struct Browser {

@@ -292,7 +292,7 @@ pub fn pskgate<S: AsRef<OsStr>>(folder: &std::path::Path, arguments: &[S]) -> Fi
     let mut process = Process::spawn("pskgate", "cargo", &mut command);
     drop(process.stdin.take());
     // The demo carries 256 MB, and a debug build on a busy machine is slow.
-    let status = process.wait(Duration::from_secs(90));
+    let status = process.wait(Duration::from_secs(600));
     Finished { code: status.code(), out: process.out(), err: process.err() }
 }
 
