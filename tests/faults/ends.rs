@@ -10,11 +10,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use openssl::ssl::{Ssl, SslContext, SslMethod, SslStream, SslVerifyMode};
+use openssl::ssl::{
+    Ssl, SslContext, SslContextBuilder, SslMethod, SslStream, SslVerifyMode, SslVersion,
+};
 use tempfile::TempDir;
 
 use crate::harness::{
-    IDENTITY, KEY, PATIENCE, Process, free_port, local, secret, until, write_private,
+    IDENTITY, KEY, PATIENCE, Process, Tls as Version, free_port, local, program, secret, until,
+    write_private,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +38,15 @@ pub struct Order {
     secrets: String,
     before: Option<String>,
     through: Vec<String>,
+    dialect: Dialect,
     folder: TempDir,
+}
+
+/// What pskgate's file is written in. stunnel4 has its own alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    Native,
+    StunnelConf,
 }
 
 impl Order {
@@ -60,6 +71,10 @@ impl Order {
             secrets: secret(IDENTITY, KEY),
             before: None,
             through: Vec::new(),
+            dialect: match maker {
+                Maker::Pskgate => Dialect::Native,
+                Maker::Stunnel => Dialect::StunnelConf,
+            },
             folder: TempDir::new().expect("a folder for an end"),
         }
     }
@@ -75,6 +90,14 @@ impl Order {
     pub fn head(mut self, toml: &str, conf: &str) -> Self {
         self.toml[0] += &format!("{toml}\n");
         self.conf[0] += &format!("{conf}\n");
+        self
+    }
+
+    /// For pskgate too a stunnel.conf, with the lines that stunnel4 has.
+    pub fn dialect(mut self, dialect: Dialect) -> Self {
+        if self.maker == Maker::Pskgate {
+            self.dialect = dialect;
+        }
         self
     }
 
@@ -100,8 +123,8 @@ impl Order {
     }
 
     /// Started by a program that becomes it in the end.
-    pub fn through(mut self, words: &[&str]) -> Self {
-        self.through.extend(words.iter().map(|&word| word.to_owned()));
+    pub fn through(mut self, words: &[impl AsRef<str>]) -> Self {
+        self.through.extend(words.iter().map(|word| word.as_ref().to_owned()));
         self
     }
 
@@ -120,8 +143,8 @@ impl Order {
         let Self { accept, connect, toml, conf, .. } = self;
         let psk = self.folder().join("psk.txt");
         let psk = psk.display();
-        match self.maker {
-            Maker::Pskgate => {
+        match self.dialect {
+            Dialect::Native => {
                 let mode = if self.client { "client" } else { "server" };
                 let who = if self.client {
                     format!("psk-identity = \"{IDENTITY}\"\n")
@@ -134,7 +157,7 @@ impl Order {
                     toml[0], toml[1]
                 )
             }
-            Maker::Stunnel => {
+            Dialect::StunnelConf => {
                 let mode = if self.client { "client = yes\n" } else { "" };
                 let pid = if conf[0].contains("pid = ") { "" } else { "pid =\n" };
                 let connect = connect.strip_prefix("unix:").unwrap_or(connect);
@@ -148,9 +171,9 @@ impl Order {
     }
 
     fn file(&self) -> &'static str {
-        match self.maker {
-            Maker::Pskgate => "pskgate.toml",
-            Maker::Stunnel => "stunnel.conf",
+        match self.dialect {
+            Dialect::Native => "pskgate.toml",
+            Dialect::StunnelConf => "stunnel.conf",
         }
     }
 
@@ -171,7 +194,9 @@ impl Order {
         }
         match self.maker {
             Maker::Pskgate => {
-                words.extend([env!("CARGO_BIN_EXE_pskgate").to_owned(), "run".to_owned()]);
+                let program = program().into_iter();
+                words.extend(program.map(|word| word.into_string().expect("a plain name")));
+                words.push("run".to_owned());
             }
             Maker::Stunnel => words.push("stunnel4".to_owned()),
         }
@@ -264,6 +289,22 @@ pub type Tls = SslStream<TcpStream>;
 
 /// A client's context that presents this identity and key.
 pub fn context(identity: &str, key: &str) -> SslContext {
+    context_builder(identity, key).build()
+}
+
+/// The same for one version of TLS alone.
+pub fn context_of(version: Version, identity: &str, key: &str) -> SslContext {
+    let mut builder = context_builder(identity, key);
+    let version = match version {
+        Version::V12 => SslVersion::TLS1_2,
+        Version::V13 => SslVersion::TLS1_3,
+    };
+    builder.set_min_proto_version(Some(version)).expect("a version");
+    builder.set_max_proto_version(Some(version)).expect("a version");
+    builder.build()
+}
+
+fn context_builder(identity: &str, key: &str) -> SslContextBuilder {
     let (identity, key) = (identity.to_owned(), key.to_owned());
     let mut builder = SslContext::builder(SslMethod::tls_client()).expect("a context");
     // Whom it talks to is not the question here.
@@ -274,7 +315,7 @@ pub fn context(identity: &str, key: &str) -> SslContext {
         secret[..key.len()].copy_from_slice(key.as_bytes());
         Ok(key.len())
     });
-    builder.build()
+    builder
 }
 
 /// Connects from an address of the loopback's.

@@ -107,12 +107,17 @@ impl Stranger for super::Tls {
     }
 }
 
+/// A TLS 1.2 ClientHello that offers ECDHE-PSK-CHACHA20-POLY1305.
+pub fn hello_12() -> Vec<u8> {
+    let extensions = [extension(10, &vector(2, &[0, 0x1d])), extension(11, &vector(1, &[0]))];
+    client_hello(&[0xcc, 0xac], &extensions.concat())
+}
+
 /// ECDHE-PSK-CHACHA20-POLY1305 up to a Finished that nobody can read.
 fn claim_12(to: SocketAddr, identity: &[u8]) -> (Vec<u8>, Duration) {
     const SERVER_HELLO_DONE: u8 = 14;
-    let extensions = [extension(10, &vector(2, &[0, 0x1d])), extension(11, &vector(1, &[0]))];
     let mut stream = connect(to);
-    stream.write_all(&client_hello(&[0xcc, 0xac], &extensions.concat())).expect("sent");
+    stream.write_all(&hello_12()).expect("sent");
     let mut heard = Vec::new();
     while !messages(&heard).iter().any(|(kind, _)| *kind == SERVER_HELLO_DONE) {
         let mut piece = [0; 4096];
