@@ -11,22 +11,32 @@
 mod harness;
 
 mod backends;
+mod byte_relay;
+mod clients;
 mod clock;
+mod costs;
 mod crowds;
 mod dead;
+mod delayed_line;
+mod echo_backend;
 mod ends;
 mod figure;
+mod floods;
 mod fuzzed;
 mod garbage;
+mod herds;
 mod killed;
+mod limits;
 mod line;
 mod logs;
+mod memory_limit;
 mod reload;
 mod report;
 mod results;
 mod shortage;
 mod slow;
 mod stop;
+mod strangers;
 mod tested;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -63,6 +73,10 @@ fn faults() -> impl Iterator<Item = &'static Fault> {
         logs::FAULTS,
         stop::FAULTS,
         clock::FAULTS,
+        herds::FAULTS,
+        floods::FAULTS,
+        limits::FAULTS,
+        costs::FAULTS,
     ]
     .into_iter()
     .flatten()
