@@ -172,6 +172,11 @@ fn install(file: &File, which: &Which, account: Option<&str>) -> Result<u8, Fail
     for file in files(&path, config.as_ref()) {
         text += &format!("    icacls \"{}\" /grant \"{account}:R\"\n", file.display());
     }
+    text += "and takes a key file only from administrators, from the system or from itself:\n";
+    for file in files(&path, config.as_ref()).iter().skip(1) {
+        let inside = if file.is_dir() { " /t" } else { "" };
+        text += &format!("    icacls \"{}\" /setowner *S-1-5-32-544{inside}\n", file.display());
+    }
     if let Some(log) = config.as_ref().and_then(|config| config.log.output.as_ref()) {
         let folder = log.parent().unwrap_or(log).display().to_string();
         text += &format!(
@@ -220,6 +225,17 @@ fn trusted(path: &Path) -> Result<(), Failure> {
     };
     let file = OpenFile::open(path).map_err(|error| cannot(&error))?;
     let bytes = acl::descriptor(&file).map_err(|error| cannot(&error))?;
+    let user = acl::own_user().map_err(|error| cannot(&error))?;
+    if let Some(owner) = acl::foreign_owner(&bytes, &user).map_err(|error| cannot(&error))? {
+        return Err((
+            exit::NO_PERMISSION,
+            format!(
+                "{} belongs to {owner}, who could change what the service does: \
+                 icacls \"{0}\" /setowner *S-1-5-32-544",
+                path.display()
+            ),
+        ));
+    }
     match acl::loose(&bytes).map_err(|error| cannot(&error))? {
         Some(loose) if loose.open == Open::Change => Err((
             exit::NO_PERMISSION,

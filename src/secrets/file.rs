@@ -229,10 +229,23 @@ fn permissions(
     rules: Rules,
     problems: &mut Vec<Problem>,
 ) -> io::Result<()> {
-    let known = crate::sys::acl::descriptor(file)
-        .and_then(|bytes| crate::sys::acl::loose(&bytes).map_err(io::Error::other));
-    problems.extend(known?.map(|loose| open_to(path, loose, rules)));
+    use crate::sys::acl::{descriptor, foreign_owner, loose, own_user};
+    let (bytes, user) = (descriptor(file)?, own_user()?);
+    let loose = loose(&bytes).map_err(io::Error::other)?;
+    problems.extend(loose.map(|loose| open_to(path, loose, rules)));
+    let owner = foreign_owner(&bytes, &user).map_err(io::Error::other)?;
+    problems.extend(owner.map(|owner| owned_by(path, &owner, rules)));
     Ok(())
+}
+
+/// What is said of a file of Windows whose owner is another user.
+#[cfg(any(windows, test))]
+pub(super) fn owned_by(path: &Path, owner: &str, rules: Rules) -> Problem {
+    let file = path.display();
+    let message = format!("the key file {file} belongs to {owner}, who can change its rights");
+    // To the group of administrators, by its identifier.
+    let help = format!("icacls \"{file}\" /setowner *S-1-5-32-544");
+    Problem::new(rules.permissions.gravity(), "foreign-owner", path, message).help(help)
 }
 
 /// What is said of a file of Windows that a group of strangers may read or change.

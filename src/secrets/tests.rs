@@ -903,3 +903,15 @@ fn a_file_of_windows_that_strangers_may_read_comes_with_the_command_that_mends_i
     assert_eq!(change.gravity, Gravity::Warns);
     assert!(change.message.contains("may change"), "{}", change.message);
 }
+
+#[test]
+fn a_file_of_windows_that_belongs_to_another_user_comes_with_the_command_that_mends_it() {
+    let path = Path::new(r"C:\keys\psk.txt");
+    let owned = |rules| super::file::owned_by(path, "S-1-5-21-1-2-3-1002", rules);
+    let native = owned(NATIVE);
+    assert_eq!((native.gravity, native.code), (Gravity::Refuses, "foreign-owner"));
+    assert!(native.message.contains("belongs to S-1-5-21-1-2-3-1002"), "{}", native.message);
+    let wanted = r#"icacls "C:\keys\psk.txt" /setowner *S-1-5-32-544"#;
+    assert_eq!(native.help.as_deref(), Some(wanted));
+    assert_eq!(owned(STUNNEL).gravity, Gravity::Warns);
+}

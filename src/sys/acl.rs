@@ -83,6 +83,24 @@ pub fn loose(descriptor: &[u8]) -> Result<Option<Loose>, Malformed> {
     Ok(widest)
 }
 
+/// The identifier of the file's owner by this self-relative security descriptor, if the owner is neither
+/// `user` (the identifier of the user that this process runs as, as bytes) nor the system nor the group of
+/// administrators. An owner may always change the list of rights (MS-DTYP, 2.5.3), so any other one can read
+/// and change the file, whatever the list says.
+///
+/// # Errors
+/// The bytes break off, contradict themselves or name no owner.
+pub fn foreign_owner(descriptor: &[u8], user: &[u8]) -> Result<Option<String>, Malformed> {
+    let at = u32_at(descriptor, 4)? as usize;
+    if at == 0 {
+        return Err(Malformed);
+    }
+    let owner = Sid::read(descriptor.get(at..).ok_or(Malformed)?)?;
+    let is_user = Sid::read(user).is_ok_and(|user| user == owner);
+    let is_trusted = matches!((owner.authority, &owner.parts[..]), (5, [18] | [32, 544]));
+    Ok((!is_user && !is_trusted).then(|| owner.to_string()))
+}
+
 /// Bytes that are no security descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Malformed;
@@ -95,18 +113,42 @@ impl std::fmt::Display for Malformed {
 
 impl std::error::Error for Malformed {}
 
+/// A security identifier (MS-DTYP, 2.4.2.2).
+#[derive(Debug, PartialEq, Eq)]
+struct Sid {
+    authority: u64,
+    parts: Vec<u32>,
+}
+
+impl Sid {
+    /// The one with which these bytes begin.
+    fn read(bytes: &[u8]) -> Result<Self, Malformed> {
+        let [_, count, a, b, c, d, e, f, ..] = *bytes else { return Err(Malformed) };
+        let parts = (0..usize::from(count)).map(|part| u32_at(bytes, 8 + 4 * part));
+        let authority = u64::from_be_bytes([0, 0, a, b, c, d, e, f]);
+        Ok(Self { authority, parts: parts.collect::<Result<_, _>>()? })
+    }
+}
+
+impl std::fmt::Display for Sid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "S-1-{}", self.authority)?;
+        self.parts.iter().try_for_each(|part| write!(f, "-{part}"))
+    }
+}
+
 /// The group of strangers whose identifier this begins with (MS-DTYP, 2.4.2.4): its name, and the same for
 /// icacls.
 fn strangers(sid: &[u8]) -> Result<Option<(&'static str, &'static str)>, Malformed> {
-    let [_, count, _, _, _, _, _, authority, ..] = *sid else { return Err(Malformed) };
-    let parts: Vec<u32> =
-        (0..usize::from(count)).map(|part| u32_at(sid, 8 + 4 * part)).collect::<Result<_, _>>()?;
+    let Sid { authority, parts } = Sid::read(sid)?;
     Ok(match (authority, &parts[..]) {
         (1, [0]) => Some(("Everyone", "*S-1-1-0")),
+        (2, [0]) => Some(("LOCAL", "*S-1-2-0")),
         (5, [2]) => Some(("Network", "*S-1-5-2")),
         (5, [4]) => Some(("Interactive", "*S-1-5-4")),
         (5, [7]) => Some(("Anonymous Logon", "*S-1-5-7")),
         (5, [11]) => Some(("Authenticated Users", "*S-1-5-11")),
+        (5, [15]) => Some(("This Organization", "*S-1-5-15")),
         (5, [32, 545]) => Some(("Users", "*S-1-5-32-545")),
         (5, [32, 546]) => Some(("Guests", "*S-1-5-32-546")),
         (5, [21, .., 513]) => Some(("Domain Users", "Domain Users")),
@@ -126,7 +168,7 @@ fn u32_at(bytes: &[u8], at: usize) -> Result<u32, Malformed> {
 }
 
 #[cfg(windows)]
-pub use windows::{descriptor, give, private};
+pub use windows::{descriptor, give, own_user, private};
 
 #[cfg(windows)]
 mod windows {
@@ -143,19 +185,22 @@ mod windows {
         ConvertStringSecurityDescriptorToSecurityDescriptorW, SDDL_REVISION_1,
     };
     use windows_sys::Win32::Security::{
-        DACL_SECURITY_INFORMATION, GetKernelObjectSecurity, PROTECTED_DACL_SECURITY_INFORMATION,
-        SECURITY_ATTRIBUTES, SetKernelObjectSecurity,
+        DACL_SECURITY_INFORMATION, GetKernelObjectSecurity, GetTokenInformation,
+        OWNER_SECURITY_INFORMATION, PROTECTED_DACL_SECURITY_INFORMATION, SECURITY_ATTRIBUTES,
+        SetKernelObjectSecurity, TOKEN_QUERY, TOKEN_USER, TokenUser,
     };
     use windows_sys::Win32::Storage::FileSystem::{
         CREATE_NEW, CreateFileW, FILE_ATTRIBUTE_NORMAL, FILE_SHARE_DELETE, FILE_SHARE_READ,
         READ_CONTROL, WRITE_DAC,
     };
+    use windows_sys::Win32::System::Threading::{GetCurrentProcess, OpenProcessToken};
 
     /// The owner, the system and administrators may do everything, and nobody else anything; what the
     /// folder would hand down does not count.
     const PRIVATE: &str = "D:P(A;;FA;;;OW)(A;;FA;;;SY)(A;;FA;;;BA)\0";
 
-    /// The rights to an open file, as [`super::loose`] reads them.
+    /// The owner of an open file and the rights to it, as [`super::loose`] and [`super::foreign_owner`] read
+    /// them.
     ///
     /// # Errors
     /// The system's, and of file systems that know no rights.
@@ -170,7 +215,7 @@ mod windows {
             let done = unsafe {
                 GetKernelObjectSecurity(
                     file.as_raw_handle(),
-                    DACL_SECURITY_INFORMATION,
+                    DACL_SECURITY_INFORMATION | OWNER_SECURITY_INFORMATION,
                     buffer.as_mut_ptr().cast(),
                     room,
                     &raw mut needed,
@@ -186,6 +231,45 @@ mod windows {
                 _ => return Err(error),
             }
         }
+    }
+
+    /// The identifier of the user that this process runs as, as [`super::foreign_owner`] takes it.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn own_user() -> io::Result<Vec<u8>> {
+        // What is said of the user: a pointer, attributes, and an identifier, which has at most 68 bytes.
+        // Of 64-bit numbers, so that the pointer is where a pointer may be.
+        let mut buffer = [0u64; 16];
+        let mut token = null_mut();
+        // SAFETY: the pseudo-handle of this process is always open; a place for a handle is written to.
+        let done = unsafe { OpenProcessToken(GetCurrentProcess(), TOKEN_QUERY, &raw mut token) };
+        if done == 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: a handle that was just opened, and that nobody else has.
+        let token = unsafe { OwnedHandle::from_raw_handle(token) };
+        let mut written = 0;
+        // SAFETY: the handle is open, and the buffer is as long as is said.
+        let done = unsafe {
+            GetTokenInformation(
+                token.as_raw_handle(),
+                TokenUser,
+                buffer.as_mut_ptr().cast(),
+                size_of_val(&buffer) as u32,
+                &raw mut written,
+            )
+        };
+        if done == 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the call above wrote a TOKEN_USER to the beginning of the buffer, which is aligned for it.
+        let sid = unsafe { (*buffer.as_ptr().cast::<TOKEN_USER>()).User.Sid } as usize;
+        let start = buffer.as_ptr() as usize;
+        let bytes: Vec<u8> = buffer.iter().flat_map(|number| number.to_ne_bytes()).collect();
+        // The pointer leads into the buffer itself. `Sid::read` sees where the identifier ends.
+        let inside = sid.checked_sub(start).and_then(|at| bytes.get(at..));
+        inside.map(<[u8]>::to_vec).ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 
     /// Gives a file, which [`private`] has made, the rights that another one has.
@@ -273,10 +357,15 @@ mod tests {
     const EVERYONE: &[u32] = &[1, 0];
     const USERS: &[u32] = &[5, 32, 545];
 
-    /// An entry: kind, flags, rights, and to whom: the authority and what follows it.
-    fn entry(kind: u8, flags: u8, mask: u32, who: &[u32]) -> Vec<u8> {
+    fn sid(who: &[u32]) -> Vec<u8> {
         let mut sid = vec![1, (who.len() - 1) as u8, 0, 0, 0, 0, 0, who[0] as u8];
         who[1..].iter().for_each(|part| sid.extend(part.to_le_bytes()));
+        sid
+    }
+
+    /// An entry: kind, flags, rights, and to whom: the authority and what follows it.
+    fn entry(kind: u8, flags: u8, mask: u32, who: &[u32]) -> Vec<u8> {
+        let sid = sid(who);
         let mut bytes = vec![kind, flags];
         bytes.extend((8 + sid.len() as u16).to_le_bytes());
         bytes.extend(mask.to_le_bytes());
@@ -320,6 +409,8 @@ mod tests {
             (&[5, 11][..], "Authenticated Users"),
             (&[5, 4], "Interactive"),
             (&[5, 32, 546], "Guests"),
+            (&[2, 0], "LOCAL"),
+            (&[5, 15], "This Organization"),
             (&[5, 21, 9, 8, 7, 513], "Domain Users"),
         ] {
             assert_eq!(seen(&[read(who)]), of(Open::Read, group));
@@ -330,6 +421,37 @@ mod tests {
             assert_eq!(seen(&[entry(0, 0, generic, USERS)]), of(Open::Change, "Users"));
         }
         assert_eq!(seen(&[entry(0, 0, 0x8000_0000, USERS)]), of(Open::Read, "Users"));
+    }
+
+    #[test]
+    fn an_owner_who_is_neither_the_user_nor_an_administrator_is_named() {
+        let owned_by = |owner: &[u32]| {
+            let mut bytes = descriptor(&[entry(0, 0, FULL, SYSTEM)]);
+            let at = bytes.len() as u32;
+            bytes[4..8].copy_from_slice(&at.to_le_bytes());
+            bytes.extend(sid(owner));
+            bytes
+        };
+        // What the system says of a user goes on behind the identifier.
+        let user = [sid(SOMEBODY), vec![0; 12]].concat();
+        for owner in [SYSTEM, ADMINISTRATORS, SOMEBODY] {
+            assert_eq!(foreign_owner(&owned_by(owner), &user), Ok(None), "{owner:?}");
+        }
+        for (owner, name) in [
+            (&[5, 21, 1, 2, 3, 1002][..], "S-1-5-21-1-2-3-1002"),
+            (&[5, 21, 1, 2, 3], "S-1-5-21-1-2-3"),
+            (USERS, "S-1-5-32-545"),
+            (EVERYONE, "S-1-1-0"),
+        ] {
+            let bytes = owned_by(owner);
+            assert_eq!(foreign_owner(&bytes, &user), Ok(Some(name.into())));
+            assert_eq!(loose(&bytes), Ok(None), "its list of rights is sound");
+            for length in 0..bytes.len() {
+                assert_eq!(foreign_owner(&bytes[..length], &user), Err(Malformed), "{length} bytes");
+            }
+        }
+        assert_eq!(foreign_owner(&owned_by(SOMEBODY), &[]).map(|owner| owner.is_some()), Ok(true));
+        assert_eq!(foreign_owner(&descriptor(&[]), &user), Err(Malformed), "no owner");
     }
 
     #[test]

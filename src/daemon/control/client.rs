@@ -42,7 +42,17 @@ impl Client {
     /// The system's: nobody listens there, or not for this user.
     #[cfg(windows)]
     pub fn connect(path: &Path, _: Duration) -> io::Result<Self> {
-        let pipe = std::fs::File::options().read(true).write(true).open(path)?;
+        use std::os::windows::fs::OpenOptionsExt;
+        use windows_sys::Win32::Storage::FileSystem::{
+            SECURITY_IDENTIFICATION, SECURITY_SQOS_PRESENT,
+        };
+        // Whoever has made a pipe of this name learns who asks, but cannot act in that user's name; without
+        // these flags it could.
+        let pipe = std::fs::File::options()
+            .read(true)
+            .write(true)
+            .security_qos_flags(SECURITY_SQOS_PRESENT | SECURITY_IDENTIFICATION)
+            .open(path)?;
         Ok(Self { stream: BufReader::new(pipe) })
     }
 
