@@ -17,7 +17,7 @@ pub(super) fn main(file: &File, json: bool, effective: bool) -> u8 {
     let plan = config.and_then(|config| Plan::build(&config, &mut report));
     #[cfg(unix)]
     let plan = accounts.and(plan);
-    let size = plan.map(|plan| plan.size());
+    let size = plan.as_ref().map(Plan::size);
     if json {
         return print_json(&report, size.is_some());
     }
@@ -34,6 +34,9 @@ pub(super) fn main(file: &File, json: bool, effective: bool) -> u8 {
     };
     if let Some(text) = described {
         say(&text);
+    }
+    for (service, one_key) in plan.iter().flat_map(Plan::one_key) {
+        say(&format!("service {service}: {one_key}"));
     }
     let warnings =
         report.diagnostics.iter().filter(|finding| finding.severity == Severity::Warning).count();

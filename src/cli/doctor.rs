@@ -116,6 +116,9 @@ fn tell(
     if let Some((services, identities)) = plan.map(Plan::size) {
         let text = format!("{}: services {services}, identities {identities}", file.display());
         findings.ok("configuration", text);
+        for (service, one_key) in plan.into_iter().flat_map(Plan::one_key) {
+            findings.note("sessions", format!("service {service}: {one_key}"));
+        }
     } else if report.diagnostics.iter().all(|found| found.severity != Severity::Error) {
         // Not so today; but silence would pass for health.
         findings.bad(

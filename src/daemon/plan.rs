@@ -27,7 +27,7 @@ use crate::secrets::SecretSet;
 #[cfg(unix)]
 use crate::sys::account;
 use crate::sys::process;
-use crate::tunnel::{Limits, Respawn, Service, Setup, Shared};
+use crate::tunnel::{Limits, OneKey, Respawn, Service, Setup, Shared};
 
 /// A configuration with everything that it needs read and built, and nothing begun.
 #[derive(Debug)]
@@ -144,6 +144,17 @@ impl Plan {
     pub fn size(&self) -> (usize, usize) {
         let identities = self.services.iter().map(|(_, setup)| setup.secrets().len()).sum();
         (self.services.len(), identities)
+    }
+
+    /// What the holder of one key can take of the sessions of each service, where others have keys too.
+    pub fn one_key(&self) -> impl Iterator<Item = (&str, OneKey)> {
+        let seats = Budget::of(process::descriptor_limit()).sessions;
+        let sharers = self.services.iter().filter(|(config, _)| config.limits.max_sessions.is_none());
+        let sharers = sharers.map(|(_, setup)| setup.competitors()).sum();
+        self.services.iter().filter_map(move |(config, setup)| {
+            let one = OneKey::of(config, setup.competitors(), (seats, sharers))?;
+            Some((config.name.value.as_str(), one))
+        })
     }
 
     /// Takes every address. A busy one is tried again for 2 s.

@@ -23,6 +23,11 @@ impl Seats {
         self.limit.load(Ordering::Relaxed)
     }
 
+    /// How many are taken.
+    pub(super) fn taken(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
+    }
+
     /// Open sessions keep their seats, also above a lower limit.
     pub(super) fn set_limit(&self, limit: usize) {
         self.limit.store(limit, Ordering::Relaxed);

@@ -3,6 +3,7 @@
 mod admission;
 mod crowd;
 mod ending;
+mod fair_share;
 mod policy;
 mod relay;
 mod respawn;
@@ -11,6 +12,7 @@ mod service;
 mod session;
 mod setup;
 
+pub use fair_share::OneKey;
 pub use respawn::Respawn;
 pub use roster::{Info, Reached};
 pub use service::{Failure, Limits, Phase, Service, Shared, Use};

@@ -1,11 +1,12 @@
 //! Who may come, from where, how often and to which backend: what the configuration says of a service
 //! and of single identities.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::fair_share::FairShare;
 use crate::config::model::{
     Decided, IpRange, OnRevocation, Origin, ServiceConfig, Target, WhenFull as When,
 };
@@ -55,12 +56,15 @@ impl Policy {
 }
 
 /// The most sessions at once: of the service if it has a limit of its own, of one source, and of one
-/// identity.
+/// identity; and how the last seats are shared where an identity has no limit.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Shares {
     pub(super) service: Option<usize>,
     pub(super) source: Option<usize>,
     pub(super) identity: Option<usize>,
+    pub(super) fair: Option<FairShare>,
+    /// How many of the seats that `fair` is about are taken.
+    pub(super) taken: usize,
 }
 
 /// A moment by this machine's clock; none while it shows a time before this program was built, as a
@@ -135,9 +139,26 @@ impl Policies {
         self.of(wire).and_then(|policy| policy.dialer.as_ref())
     }
 
-    pub(super) fn shares(&self, wire: &Identity, service: Option<usize>) -> Shares {
+    /// The limits for the owner of that name. `fair` holds where it has no limit of its own.
+    pub(super) fn shares(
+        &self,
+        wire: &Identity,
+        service: Option<usize>,
+        fair: Option<FairShare>,
+        taken: usize,
+    ) -> Shares {
         let own = self.of(wire).and_then(|policy| policy.max_sessions);
-        Shares { service, source: self.per_source, identity: own.or(self.per_identity) }
+        let identity = own.or(self.per_identity);
+        let fair = fair.filter(|_| identity.is_none());
+        Shares { service, source: self.per_source, identity, fair, taken }
+    }
+
+    /// How many identities the names on the wire belong to.
+    pub(super) fn count_owners(&self, secrets: &SecretSet) -> usize {
+        if self.by_wire.is_empty() {
+            return secrets.len();
+        }
+        secrets.places().map(|(wire, ..)| self.who(wire)).collect::<HashSet<_>>().len()
     }
 
     /// Whether connections from there begin with a PROXY header.
@@ -282,15 +303,32 @@ mod tests {
         );
         for wire in ["a1", "a2"] {
             assert_eq!(rules.who(&name(wire)), name("alice"));
-            let Shares { service, source, identity } = rules.shares(&name(wire), Some(9));
+            let Shares { service, source, identity, fair, .. } =
+                rules.shares(&name(wire), Some(9), FairShare::new(90, 9), 0);
+            assert_eq!(fair, None, "it has a limit of its own");
             assert_eq!((service, source, identity), (Some(9), Some(4), Some(7)));
             assert!(rules.dialer(&name(wire)).is_none());
         }
         assert_eq!(rules.who(&name("carol")), name("carol"));
-        let Shares { service, source, identity } = rules.shares(&name("bob"), None);
+        let Shares { service, source, identity, .. } = rules.shares(&name("bob"), None, None, 0);
         assert_eq!((service, source, identity), (None, Some(4), Some(2)));
         assert!(rules.dialer(&name("bob")).is_some() && rules.dialer(&name("carol")).is_none());
         assert!(!rules.may_object && !rules.expires);
+    }
+
+    #[test]
+    fn the_last_seats_are_shared_among_owners_of_names_who_have_no_limit() {
+        let rules = policies(
+            "[services.s.identities]\nalice = { wire = [\"a1\", \"a2\"] }\n\
+             bob = { max-sessions = 5 }",
+        );
+        let key = b"a key of sixteen bytes or more";
+        let keys = SecretSet::of(&[(b"a1", key), (b"a2", key), (b"bob", key), (b"carol", key)]);
+        assert_eq!(rules.count_owners(&keys), 3);
+        assert_eq!(policies("").count_owners(&keys), 4);
+        let fair = FairShare::new(90, 3);
+        let of = |who| rules.shares(&name(who), None, fair, 7).fair;
+        assert_eq!([of("a1"), of("carol"), of("bob")], [fair, fair, None]);
     }
 
     #[test]

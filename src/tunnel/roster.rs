@@ -151,6 +151,8 @@ pub(super) enum Limit {
     Source,
     /// Those of one identity.
     Identity,
+    /// The seats that are there for any identity.
+    Unreserved,
 }
 
 impl Limit {
@@ -159,6 +161,9 @@ impl Limit {
             Self::Service => "the most sessions of this service",
             Self::Source => "the most sessions from one address",
             Self::Identity => "the most sessions of one identity",
+            Self::Unreserved => {
+                "all sessions but the last tenth, which is kept for identities with few of them,"
+            }
         }
     }
 }
@@ -221,6 +226,12 @@ impl Roster {
         {
             return Err(Full { limit: Limit::Service, most });
         }
+        if let Some(fair) = shares.fair {
+            let taken = shares.taken.max(inside.sessions.len()) + promised(&|w| w.who == *who);
+            if fair.excludes(taken, inside.of_identity.get(who).copied().unwrap_or_default()) {
+                return Err(Full { limit: Limit::Unreserved, most: fair.unreserved() });
+            }
+        }
         let seat = seat().map_err(|most| Full { limit: Limit::Service, most })?;
         let info = Arc::new(Info {
             peer: peer.clone(),
@@ -263,7 +274,7 @@ impl Roster {
                 _ if own && info.who != *newcomer.who => false,
                 Limit::Service => true,
                 Limit::Source => source(info.peer.ip()) == from,
-                Limit::Identity => info.who == *newcomer.who,
+                Limit::Identity | Limit::Unreserved => info.who == *newcomer.who,
             };
             match info.order.get().filter(|_| counts) {
                 Some(Order::TakenOver(by)) if *by == newcomer.number => {
@@ -378,6 +389,7 @@ fn less<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, of: &K) {
 #[cfg(test)]
 mod tests {
     use super::super::admission::Seats;
+    use super::super::fair_share::FairShare;
     use super::*;
 
     struct Door {
@@ -389,7 +401,7 @@ mod tests {
     impl Door {
         fn new(sessions: usize, source: Option<usize>, identity: Option<usize>) -> Self {
             let roster = Arc::new(Roster::default());
-            let shares = Shares { service: None, source, identity };
+            let shares = Shares { service: None, source, identity, fair: None, taken: 0 };
             Self { roster, seats: Seats::new(sessions), shares }
         }
 
@@ -397,7 +409,8 @@ mod tests {
             let (peer, who) = someone(from, who);
             let newcomer = Newcomer { number, peer: &peer, who: &who, wire: &who };
             let seat = || self.seats.take().ok_or(self.seats.limit());
-            self.roster.admit(&newcomer, self.shares, seat).map_err(|full| full.limit)
+            let shares = Shares { taken: self.seats.taken(), ..self.shares };
+            self.roster.admit(&newcomer, shares, seat).map_err(|full| full.limit)
         }
 
         fn make_way(&self, number: u64, from: u8, who: &str, limit: Limit, own: bool) -> bool {
@@ -577,6 +590,7 @@ mod tests {
             (Limit::Service, "this service"),
             (Limit::Source, "one address"),
             (Limit::Identity, "one identity"),
+            (Limit::Unreserved, "the last tenth"),
         ] {
             assert!(limit.words().contains(word), "{limit:?}");
         }
@@ -605,6 +619,38 @@ mod tests {
         assert_eq!(door.admit(3, 1, "b").unwrap_err(), Limit::Source);
         assert!(door.admit(4, 2, "b").is_ok(), "another address has a place of its own");
         assert!(door.admit(2, 1, "a").is_ok());
+    }
+
+    #[test]
+    fn one_key_takes_all_seats_but_the_last_tenth_and_the_others_get_those() {
+        let mut door = Door::new(100, None, None);
+        door.shares.fair = FairShare::new(100, 10);
+        let many: Vec<_> = (0..90).map(|number| door.admit(number, 1, "a").unwrap()).collect();
+        assert_eq!(door.admit(90, 1, "a").unwrap_err(), Limit::Unreserved);
+        let others: Vec<_> = (91..=100).map(|number| door.admit(number, 1, "b").unwrap()).collect();
+        // All are taken now, whoever asks.
+        assert_eq!(door.admit(101, 1, "c").unwrap_err(), Limit::Service);
+        assert_eq!(door.admit(102, 1, "a").unwrap_err(), Limit::Unreserved);
+        drop(others);
+        // An identity with a tenth of all is no longer one with few.
+        let some: Vec<_> = (110..119).map(|number| door.admit(number, 1, "b").unwrap()).collect();
+        assert_eq!((many.len(), some.len()), (90, 9));
+        assert!(door.admit(119, 1, "b").is_ok(), "the tenth of b");
+    }
+
+    #[test]
+    fn who_has_taken_the_most_makes_way_for_its_own_newcomers_and_takes_nobody_elses_seat() {
+        let mut door = Door::new(20, None, None);
+        door.shares.fair = FairShare::new(20, 2);
+        let other = door.admit(1, 1, "b").unwrap();
+        let mut mine: Vec<_> = (2..19).map(|number| door.admit(number, 1, "a").unwrap()).collect();
+        assert_eq!(door.admit(30, 1, "a").unwrap_err(), Limit::Unreserved);
+        let _queue = door.roster.queue(30);
+        assert!(door.make_way(30, 1, "a", Limit::Unreserved, false));
+        assert_eq!((order(&other), order(&mine[0])), (None, Some(Order::TakenOver(30))));
+        drop(mine.remove(0));
+        assert_eq!(door.admit(31, 1, "a").unwrap_err(), Limit::Unreserved, "it is promised");
+        assert!(door.admit(30, 1, "a").is_ok());
     }
 
     #[test]

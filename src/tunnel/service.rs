@@ -12,10 +12,12 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::admission::{Handshakes, Seats};
 use super::crowd::Crowd;
+use super::fair_share::FairShare;
+use super::policy::Shares;
 use super::roster::{Info, Roster};
 use super::session::Session;
 use super::setup::{Role, Setup};
-use crate::config::model::{Level, OnRevocation};
+use crate::config::model::{Level, Mode, OnRevocation};
 use crate::net::{self, Acceptable, Peer, Socket};
 use crate::observe::event::{Event, Scope};
 use crate::observe::limit::Limiter;
@@ -56,6 +58,8 @@ pub struct Shared {
     /// What services use up together that have no limits of their own: descriptors and memory are
     /// the process's.
     capacity: Capacity,
+    /// How many identities there are for the seats in there.
+    competitors: AtomicUsize,
     crowd: Arc<Crowd>,
 }
 
@@ -71,6 +75,7 @@ impl Shared {
                 own: None,
                 handshakes: Handshakes::new(handshakes),
             },
+            competitors: AtomicUsize::new(0),
             crowd: Arc::default(),
         })
     }
@@ -96,6 +101,7 @@ pub struct Service {
     pub(super) name: Arc<str>,
     current: watch::Sender<Arc<Setup>>,
     capacity: Mutex<Capacity>,
+    competitors: Mutex<Competitors>,
     /// What it has seen so far.
     pub counters: Counters,
     pub(super) shared: Arc<Shared>,
@@ -171,12 +177,34 @@ impl Capacity {
     }
 }
 
+/// The identities of a service among those for whom the shared seats are; taken back on drop.
+#[derive(Debug)]
+struct Competitors {
+    shared: Arc<Shared>,
+    count: usize,
+}
+
+impl Competitors {
+    fn of(setup: &Setup, limits: Limits, shared: &Arc<Shared>) -> Self {
+        let count = if limits.sessions.is_none() { setup.competitors } else { 0 };
+        shared.competitors.fetch_add(count, Ordering::Relaxed);
+        Self { shared: shared.clone(), count }
+    }
+}
+
+impl Drop for Competitors {
+    fn drop(&mut self) {
+        self.shared.competitors.fetch_sub(self.count, Ordering::Relaxed);
+    }
+}
+
 impl Service {
     /// A service that does not listen yet.
     pub fn new(name: &str, setup: Setup, limits: Limits, shared: Arc<Shared>) -> Arc<Self> {
         let mut capacity = shared.capacity.clone();
         capacity.follow(limits, &shared.capacity);
         Arc::new(Self {
+            competitors: Mutex::new(Competitors::of(&setup, limits, &shared)),
             name: name.into(),
             current: watch::Sender::new(Arc::new(setup)),
             capacity: Mutex::new(capacity),
@@ -297,6 +325,18 @@ impl Service {
         self.capacity.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The limits that hold for a newcomer now, and the seats that it can have one of.
+    pub(super) fn shares(&self, setup: &Setup, wire: &Identity) -> (Shares, Arc<Seats>) {
+        let Capacity { seats, own, .. } = self.capacity();
+        let competitors = match (setup.mode(), own) {
+            (Mode::Client, _) => 0,
+            (Mode::Server, Some(_)) => setup.competitors,
+            (Mode::Server, None) => self.shared.competitors.load(Ordering::Relaxed),
+        };
+        let fair = FairShare::new(seats.limit(), competitors);
+        (setup.policies.shares(wire, own, fair, seats.taken()), seats)
+    }
+
     /// Its name in the configuration.
     pub fn name(&self) -> &str {
         &self.name
@@ -322,6 +362,8 @@ impl Service {
         let mut capacity = self.capacity.lock().unwrap_or_else(PoisonError::into_inner);
         capacity.follow(limits, &self.shared.capacity);
         drop(capacity);
+        *self.competitors.lock().unwrap_or_else(PoisonError::into_inner) =
+            Competitors::of(&setup, limits, &self.shared);
         let mut uses = self.uses.lock().unwrap_or_else(PoisonError::into_inner);
         uses.retain(|wire, _| setup.secrets.find(wire.as_bytes()).is_some());
         drop(uses);

@@ -27,7 +27,7 @@ use streams::Streams;
 use super::ending::{Cut, End};
 use super::relay::Meter;
 use super::roster::{Full, Member, Newcomer};
-use super::service::{Capacity, Phase, Service};
+use super::service::{Phase, Service};
 use super::setup::{Clocks, Role, Setup};
 use crate::config::model::{Mode, WhenFull};
 use crate::net::{self, Peer, Proxied, Refused, Socket};
@@ -206,8 +206,7 @@ impl Session {
             let mut left = std::pin::pin!(roster.left());
             // From here on nobody's leaving is missed.
             left.as_mut().enable();
-            let Capacity { seats, own, .. } = self.service.capacity();
-            let shares = setup.policies.shares(wire, own);
+            let (shares, seats) = self.service.shares(setup, wire);
             let seat = || seats.take().ok_or_else(|| seats.limit());
             let full = match roster.admit(&newcomer, shares, seat) {
                 Ok(member) => return Some(member),

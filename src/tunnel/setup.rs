@@ -23,6 +23,8 @@ pub struct Setup {
     pub(super) role: Role,
     pub(super) dialer: Dialer,
     pub(super) policies: Policies,
+    /// For how many identities it has seats; none at a client end, where nobody presents one.
+    pub(super) competitors: usize,
     pub(super) clocks: Clocks,
     pub(super) reset: Option<bool>,
     pub(super) preface: Option<ProxyHeader>,
@@ -152,8 +154,13 @@ impl Setup {
         };
         let policies = Policies::new(config, dialer);
         findings.extend(policies.warnings(&secrets).into_iter().map(warning));
+        let competitors = match config.mode.value {
+            Mode::Server => policies.count_owners(&secrets),
+            Mode::Client => 0,
+        };
         Ok(Self {
             secrets,
+            competitors,
             role,
             dialer: dialer(config.target.clone()),
             policies,
@@ -233,6 +240,11 @@ impl Setup {
     /// When the key under a name stops to be taken, and whether that moment has come.
     pub fn expiry(&self, wire: &Identity) -> Option<(jiff::Timestamp, bool)> {
         self.policies.expiry(wire, Now::read())
+    }
+
+    /// For how many identities it has seats; none at a client end, where nobody presents one.
+    pub fn competitors(&self) -> usize {
+        self.competitors
     }
 
     /// What is to be said of keys whose time is over or nearly so, and the like.

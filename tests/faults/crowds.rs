@@ -46,6 +46,14 @@ pub const FAULTS: &[Fault] = &[
         stunnel: false,
         run: at_its_limit,
     },
+    Fault {
+        id: "S16",
+        name: "one-key-takes-all",
+        about: "the holder of one key opens all the sessions that it can, and then fifty others come",
+        quick: true,
+        stunnel: false,
+        run: one_key_takes_all,
+    },
 ];
 
 /// The beginning of a ClientHello, and then whatever.
@@ -249,5 +257,51 @@ fn at_its_limit(maker: Maker, size: Size) -> Vec<Measure> {
             tally.p99(),
         ),
         measure("its connections that failed", "", Bar::Exactly(0.0), tally.failed as f64),
+    ]
+}
+
+fn one_key_takes_all(maker: Maker, size: Size) -> Vec<Measure> {
+    const OTHERS: usize = 50;
+    let seats = size.pick(300, 2000);
+    let good = size.pick(200, 1000);
+    let backend = Backend::echo();
+    let names: Vec<String> = (0..OTHERS).map(|n| format!("plc-{n}")).collect();
+    let keys = names.iter().fold(secret(IDENTITY, KEY), |all, name| all + &secret(name, OTHER_KEY));
+    let server = Order::server(maker, backend.address())
+        .secrets(&keys)
+        .lines(&format!("max-sessions = {seats}"), "")
+        .start();
+    let to = server.address();
+    let open = |identity: &str, key: &str| {
+        let stream = tls_as(identity, key, to, Ipv4Addr::LOCALHOST);
+        stream.and_then(|mut stream| echo(&mut stream).map(|()| stream))
+    };
+    // Many clients that share one key on purpose, as the users of one IDE do.
+    let clients: Vec<_> = (0..good).map_while(|_| open(IDENTITY, KEY).ok()).collect();
+    let served = clients.len();
+    let more: Vec<_> = (served..seats).map_while(|_| open(IDENTITY, KEY).ok()).collect();
+    let others: Vec<_> = names.iter().filter_map(|name| open(name, OTHER_KEY).ok()).collect();
+    let kept = seats / 10;
+    let got = others.len();
+    vec![
+        measure("sessions of the service", "", Bar::Told, seats as f64),
+        measure(
+            "clients that share one key and come while there is room: served, of each hundred",
+            "",
+            Bar::Exactly(100.0),
+            served as f64 * 100.0 / good as f64,
+        ),
+        measure(
+            "sessions that one key could take",
+            "",
+            Bar::Exactly((seats - kept) as f64),
+            (served + more.len()) as f64,
+        ),
+        measure(
+            "others with a key of their own who came after it and got a session, of 50",
+            "",
+            Bar::Exactly(OTHERS.min(kept) as f64),
+            got as f64,
+        ),
     ]
 }

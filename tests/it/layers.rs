@@ -170,3 +170,17 @@ fn the_inventory_of_unsafe_code_names_exactly_the_files_that_have_some() {
     );
     assert!(found.len() > 5, "is this test still reading the sources? {found:?}");
 }
+
+/// Read from the source, because no test runs this on Windows: without both flags whoever has made a pipe of
+/// that name could act as the user who asks.
+#[test]
+fn the_control_pipe_of_windows_is_opened_for_identification_only() {
+    let (_, code) = files()
+        .into_iter()
+        .find(|(path, _)| path.ends_with("daemon/control/client.rs"))
+        .expect("the file that opens the pipe");
+    let opened = code.split_once("File::options()").expect("where the pipe is opened").1;
+    let before_it_is_open = opened.split_once(".open(path)").expect("it is opened").0;
+    let flags = ".security_qos_flags(SECURITY_SQOS_PRESENT | SECURITY_IDENTIFICATION)";
+    assert!(before_it_is_open.contains(flags), "{before_it_is_open}");
+}

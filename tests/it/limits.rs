@@ -4,8 +4,10 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::time::Duration;
 
+use crate::harness::process::pskgate;
 use crate::harness::{
-    Backend, Ending, Gate, PATIENCE, Plain, Pskgate, Stopwatch, client_toml, server_toml, until,
+    Backend, Ending, Gate, IDENTITY, KEY, OTHER_KEY, PATIENCE, Plain, Pskgate, Stopwatch,
+    client_toml, secret, server_toml, until,
 };
 
 fn client(server: &Pskgate) -> Pskgate {
@@ -87,6 +89,65 @@ fn a_service_that_is_full_refuses_the_next_one_and_has_room_again_when_one_leave
     let line = server.wait_logged("stopped after");
     // What each session and each refusal came to is told in the end.
     assert!(line.contains("complete ") && line.contains("full "), "{line}");
+}
+
+/// A client end that presents another identity than [`client`]'s.
+fn other_client(server: &Pskgate, service: &str) -> Pskgate {
+    let toml = client_toml(server.address(service), "").replace(IDENTITY, "other");
+    Gate::new().file("psk.txt", &secret("other", OTHER_KEY)).toml(&toml).start()
+}
+
+/// Opens sessions until one is refused.
+fn take_all(client: &Pskgate, at_most: usize) -> Vec<Plain> {
+    let mut held = Vec::new();
+    while held.len() < at_most {
+        let plain = Plain::connect(client.address("plain"));
+        let mut one = [0; 1];
+        let served = (&plain.0).write_all(b"x").is_ok()
+            && std::io::Read::read_exact(&mut &plain.0, &mut one).is_ok();
+        if !served {
+            break;
+        }
+        held.push(plain);
+    }
+    held
+}
+
+#[test]
+fn the_holder_of_one_key_cannot_take_every_seat() {
+    let backend = Backend::echo();
+    let keys = secret(IDENTITY, KEY) + &secret("other", OTHER_KEY);
+    let toml = server_toml(backend.address(), "max-sessions = 20");
+    let server = Gate::new().file("psk.txt", &keys).toml(&toml).start();
+    for command in ["check", "doctor"] {
+        let said = pskgate(server.folder(), &[command, "pskgate.toml"]);
+        assert!(said.out.contains("one key can take 18 of 20 sessions"), "{}{}", said.out, said.err);
+    }
+    let (first, other) = (client(&server), other_client(&server, "tls"));
+    let mine = take_all(&first, 20);
+    assert_eq!(mine.len(), 18);
+    server.wait_logged("all sessions but the last tenth");
+    let theirs = take_all(&other, 20);
+    assert_eq!(theirs.len(), 2, "the last seats");
+    mine[0].echo(b"who is in stays in");
+    // A limit that somebody has set holds alone.
+    let toml = server_toml(backend.address(), "max-sessions = 20\nmax-sessions-per-identity = 20");
+    let server = Gate::new().file("psk.txt", &keys).toml(&toml).start();
+    assert_eq!(take_all(&client(&server), 20).len(), 20);
+}
+
+#[test]
+fn one_key_cannot_take_the_seats_that_services_share() {
+    let backend = Backend::echo();
+    let first = server_toml(backend.address(), "");
+    let second = first.replace("services.tls", "services.more").replace("psk.txt", "more.txt");
+    let gate = Gate::new().file("more.txt", &secret("other", OTHER_KEY));
+    let server = gate.toml(&(first + &second)).descriptors(200).start();
+    let (first, other) = (client(&server), other_client(&server, "more"));
+    let mine = take_all(&first, 100);
+    server.wait_logged("all sessions but the last tenth");
+    let theirs = take_all(&other, 2);
+    assert_eq!(theirs.len(), 2, "beside {} of the other service's", mine.len());
 }
 
 #[test]
