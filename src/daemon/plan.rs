@@ -149,7 +149,8 @@ impl Plan {
     /// What the holder of one key can take of the sessions of each service, where others have keys too.
     pub fn one_key(&self) -> impl Iterator<Item = (&str, OneKey)> {
         let seats = Budget::of(process::descriptor_limit()).sessions;
-        let sharers = self.services.iter().filter(|(config, _)| config.limits.max_sessions.is_none());
+        let sharers =
+            self.services.iter().filter(|(config, _)| config.limits.max_sessions.is_none());
         let sharers = sharers.map(|(_, setup)| setup.competitors()).sum();
         self.services.iter().filter_map(move |(config, setup)| {
             let one = OneKey::of(config, setup.competitors(), (seats, sharers))?;

@@ -447,7 +447,11 @@ mod tests {
             assert_eq!(foreign_owner(&bytes, &user), Ok(Some(name.into())));
             assert_eq!(loose(&bytes), Ok(None), "its list of rights is sound");
             for length in 0..bytes.len() {
-                assert_eq!(foreign_owner(&bytes[..length], &user), Err(Malformed), "{length} bytes");
+                assert_eq!(
+                    foreign_owner(&bytes[..length], &user),
+                    Err(Malformed),
+                    "{length} bytes"
+                );
             }
         }
         assert_eq!(foreign_owner(&owned_by(SOMEBODY), &[]).map(|owner| owner.is_some()), Ok(true));

@@ -121,7 +121,12 @@ fn the_holder_of_one_key_cannot_take_every_seat() {
     let server = Gate::new().file("psk.txt", &keys).toml(&toml).start();
     for command in ["check", "doctor"] {
         let said = pskgate(server.folder(), &[command, "pskgate.toml"]);
-        assert!(said.out.contains("one key can take 18 of 20 sessions"), "{}{}", said.out, said.err);
+        assert!(
+            said.out.contains("one key can take 18 of 20 sessions"),
+            "{}{}",
+            said.out,
+            said.err
+        );
     }
     let (first, other) = (client(&server), other_client(&server, "tls"));
     let mine = take_all(&first, 20);

@@ -32,11 +32,19 @@ fn the_page_is_made_from_the_raw_results() {
     assert!(is == report::page(), "it is not: scripts/faults --report writes it");
 }
 
+/// The rows of the second look, each of which comes with what it is about.
+fn second_look_ids() -> BTreeSet<String> {
+    (1..=21).map(|number| format!("S{number}")).collect()
+}
+
 #[test]
 fn every_requirement_has_its_row_and_no_row_is_of_another() {
     let rows: Vec<String> = report::requirements().into_iter().map(|one| one.id).collect();
-    assert_eq!(rows.len(), ids().len(), "an id twice or missing: {rows:?}");
-    assert_eq!(rows.into_iter().collect::<BTreeSet<_>>(), ids());
+    let known: BTreeSet<String> = rows.iter().cloned().collect();
+    assert_eq!(rows.len(), known.len(), "an id twice: {rows:?}");
+    let second: BTreeSet<_> = known.difference(&ids()).cloned().collect();
+    assert!(second.is_subset(&second_look_ids()), "{second:?}");
+    assert!(known.is_superset(&ids()), "an id is missing: {rows:?}");
 }
 
 #[test]
