@@ -376,9 +376,9 @@ async fn serve(bound: Bound, load: &Load, life: Life) -> Result<Ended, Failure> 
 /// come back with that turn (measured: 2 MB).
 const SETTLED: Duration = Duration::from_millis(200);
 
-/// Names that are looked up at once. A thread each, and one whose server is dead holds its thread
-/// for half a minute.
-const LOOKUPS: usize = 32;
+/// Threads for calls that block, such as those of files. Names of sessions are not looked up there, but in
+/// `net`: one that is never answered would hold such a thread.
+const MAX_BLOCKING_THREADS: usize = 32;
 
 /// Several, for who has cores to spare.
 fn runtime_of(threads: usize) -> io::Result<tokio::runtime::Runtime> {
@@ -387,7 +387,7 @@ fn runtime_of(threads: usize) -> io::Result<tokio::runtime::Runtime> {
         .thread_name("tunnel")
         .event_interval(EVENTS)
         .enable_all()
-        .max_blocking_threads(LOOKUPS)
+        .max_blocking_threads(MAX_BLOCKING_THREADS)
         .build()
 }
 
@@ -400,6 +400,6 @@ pub(super) fn runtime() -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .event_interval(EVENTS)
-        .max_blocking_threads(LOOKUPS)
+        .max_blocking_threads(MAX_BLOCKING_THREADS)
         .build()
 }

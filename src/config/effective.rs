@@ -272,6 +272,10 @@ impl Page<'_> {
             Dialect::Stunnel => Opt::Protocol,
         };
         self.show(opt, said, word);
+        if matches!(service.target, Target::Asked) {
+            let own = self.yes(service.socks_allow_own.value);
+            self.show(Opt::SocksAllowOwn, &service.socks_allow_own, own);
+        }
         let Some(HttpConnect { host, credentials, headers }) = connect else { return };
         let who = "in the file";
         self.line(Opt::ProtocolHost.name(self.dialect()), host, who);

@@ -114,7 +114,7 @@ impl Opt {
                 "A port alone is IPv4 only, as it is there in practice. `[v6]:port` is understood as well as `v6:port`. A port beyond 65535 is an error; an address that is taken is one even if the service has another."
             }
             Opt::Connect => {
-                "Names are looked up at each connection. A target that nobody could ever reach is an error."
+                "Names are looked up at each connection. If an answer takes longer than a second, or nobody answers, the last good answer is used for up to 24 hours, with a warning in the log. A target that nobody could ever reach is an error."
             }
             Opt::PskSecrets => "See [the key file](#the-key-file).",
             Opt::PskIdentity => "A server ignores it with a notice.",
@@ -156,7 +156,7 @@ impl Opt {
                 "The keys of each service are derived from both: AES-256 and HMAC-SHA256, whatever their length. A client ignores them with a notice."
             }
             Opt::Protocol => {
-                "`proxy` (version 1) in a server, `connect` in a client and `socks` in both work (the last two are `protocol` in a native file); the others are refused. A `socks` server answers when the target has, where stunnel does before it tries, and lets nobody ask for this machine's loopback in any spelling."
+                "`proxy` (version 1) in a server, `connect` in a client and `socks` in both work (the last two are `protocol` in a native file); the others are refused. A `socks` server answers when the target has, where stunnel does before it tries, and lets nobody ask for this machine's loopback in any spelling, for an address with a scope, or for a name that has such an address. Other addresses of this machine are connected to with a warning; a native file refuses them unless it says `socks-allow-own`."
             }
             Opt::ProtocolPassword => "Neither logged nor shown; stunnel logs it at level 7.",
             Opt::ProtocolHost => {

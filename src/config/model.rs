@@ -456,6 +456,8 @@ pub struct ServiceConfig {
     pub transparent: Decided<Transparent>,
     /// What is spoken around TLS.
     pub negotiation: Option<Decided<Negotiation>>,
+    /// Whether a SOCKS peer is connected to addresses of this machine's interfaces, too.
+    pub socks_allow_own: Decided<bool>,
     /// What is said to the backend before the data. Never set for a client.
     pub preface: Option<Decided<ProxyHeader>>,
     /// The least important level that is logged of it; the process's if unset.

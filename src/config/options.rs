@@ -497,6 +497,8 @@ table! {
         "What a server says to its backend before the data: where the connection came from and went to, in version 1 of the PROXY protocol; in version 2, who it is and what TLS came to as well.";
     Negotiation [Service "protocol"] [] Service One Kind::Negotiation, Works, "" "",
         "What is spoken around TLS: with connect, a client asks the HTTP proxy that it connects to for the way to protocol-host; with socks, a server is told by its peer where to connect, and a client tells its server where its own peer's connection was meant to go.";
+    SocksAllowOwn [Service "socks-allow-own"] [] Service One Bool, Works, "false" "",
+        "Whether a SOCKS peer is connected to addresses of this machine's interfaces, too, though never to its loopback.";
     ProtocolAuthentication [] ["protocolAuthentication"] Service One Raw, Never(&["basic"], "only basic is spoken, and what NTLM sends lets whoever listens try passwords at leisure"), "" "basic",
         "How that protocol authenticates.";
     ProtocolDomain [] ["protocolDomain"] Service One Raw, Harmless("only NTLM knows domains"), "" "",

@@ -256,6 +256,10 @@ impl Checker<'_> {
             }),
             transparent,
             negotiation,
+            socks_allow_own: scope
+                .said(Opt::SocksAllowOwn, boolean)
+                // stunnel connects there.
+                .unwrap_or(Decided::default(!self.native(), dialect)),
             preface,
             // What a stunnel.conf says before its sections is said of the process.
             log_level: match dialect {
@@ -373,6 +377,7 @@ impl Checker<'_> {
     ) {
         let connects = matches!(source, Some(Source::Program { .. }));
         let program = connects || matches!(target, Some(Target::Exec(_)));
+        let told = target.is_none_or(|target| matches!(target, Target::Asked));
         // What went wrong about a proxy has been told.
         let proxy = scope.mentions(Opt::Negotiation)
             && !matches!(negotiation, Some(Decided { value: Negotiation::Socks, .. }));
@@ -385,6 +390,7 @@ impl Checker<'_> {
             (Opt::ProtocolUsername, proxy, UNASKED),
             (Opt::ProtocolPassword, proxy, UNASKED),
             (Opt::ProtocolHeader, proxy, UNASKED),
+            (Opt::SocksAllowOwn, told, "only a peer of a socks server says where to connect"),
         ] {
             let Some(said) = scope.own.last(opt).filter(|said| !of_use && asks(said)) else {
                 continue;

@@ -1,8 +1,8 @@
-//! Connecting: names resolved each time, addresses tried one after the other.
+//! Connecting: names looked up each time, addresses tried one after the other.
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use tokio::net::TcpSocket;
 
 #[cfg(unix)]
 use super::program::{self, Child, Started};
+use super::resolve::{self, Asker};
 use super::{Peer, Socket, options};
 use crate::config::model::{
     Decided, Endpoint, Failover, Host, Keepalive, Level, Program, SocketOption, Target,
@@ -171,7 +172,7 @@ impl Dialer {
         if self.failover == Failover::RoundRobin {
             let mut places = Vec::new();
             for target in targets {
-                places.extend(self.places(target, caller, &mut failed).await);
+                places.extend(self.places(target, Asker::Configuration, caller, &mut failed).await);
             }
             let again = again.and_then(|at| places.iter().position(|place| place.address() == at));
             let next = || self.turn.fetch_add(1, Ordering::Relaxed) % places.len().max(1);
@@ -184,7 +185,7 @@ impl Dialer {
             }
         } else {
             for target in targets {
-                for place in self.places(target, caller, &mut failed).await {
+                for place in self.places(target, Asker::Configuration, caller, &mut failed).await {
                     if let Some(reached) = self.reach(place, caller, &mut failed).await {
                         return Ok(reached);
                     }
@@ -194,29 +195,30 @@ impl Dialer {
         Err(DialError(failed))
     }
 
-    /// Connects to a target that was named by the peer, at one of those addresses that `may` be asked for.
+    /// Connects to a target that was named by the peer, unless `may` has a reason against one of its addresses:
+    /// then the whole name is refused, as stunnel does.
     ///
     /// # Errors
-    /// There is no such address, or none answered.
+    /// There is no such address, it may not be asked for, or none answered.
     pub async fn dial_to(
         &self,
         target: &Endpoint,
-        may: impl Fn(IpAddr) -> bool,
+        may: impl Fn(SocketAddr) -> Result<(), &'static str>,
         caller: &Caller<'_>,
     ) -> Result<Reached, (Refused, DialError)> {
         let mut failed = Vec::new();
         let mut refused = Refused::Unknown;
-        for place in self.places(target, caller, &mut failed).await {
-            if let Place::Tcp(_, address) = &place
-                && !may(address.ip())
-            {
-                let error = io::Error::new(io::ErrorKind::PermissionDenied, "not to be asked for");
-                failed.push((address.to_string(), error));
-                if refused == Refused::Unknown {
-                    refused = Refused::Forbidden;
-                }
-                continue;
-            }
+        let places = self.places(target, Asker::Peer(caller.who), caller, &mut failed).await;
+        let forbidden = places.iter().find_map(|place| match place {
+            Place::Tcp(_, address) => may(*address).err().map(|reason| (*address, reason)),
+            Place::Unix(_) => None,
+        });
+        if let Some((address, reason)) = forbidden {
+            let error = io::Error::new(io::ErrorKind::PermissionDenied, reason);
+            failed.push((address.to_string(), error));
+            return Err((Refused::Forbidden, DialError(failed)));
+        }
+        for place in places {
             if let Some(reached) = self.reach(place, caller, &mut failed).await {
                 return Ok(reached);
             }
@@ -255,13 +257,14 @@ impl Dialer {
     async fn places<'a>(
         &self,
         target: &'a Endpoint,
+        asker: Asker<'_>,
         caller: &Caller<'_>,
         failed: &mut Vec<(String, io::Error)>,
     ) -> Vec<Place<'a>> {
         let Endpoint::Tcp { host, port } = target else {
             return vec![Place::Unix(target)];
         };
-        match resolve(host, *port, self.limit).await {
+        match resolve::addresses(host, *port, self.limit, asker, caller.scope).await {
             Ok(addresses) => {
                 addresses.into_iter().map(|address| Place::Tcp(target, address)).collect()
             }
@@ -327,7 +330,9 @@ impl Dialer {
             bind_as(&socket, caller.peer, address, keeps_port)?;
         } else if let Some(local) = &self.local {
             let same_family = |from: &SocketAddr| from.is_ipv4() == address.is_ipv4();
-            match resolve(local, 0, self.limit).await?.into_iter().find(same_family) {
+            let (limit, asker) = (self.limit, Asker::Configuration);
+            let found = resolve::addresses(local, 0, limit, asker, caller.scope).await?;
+            match found.into_iter().find(same_family) {
                 Some(from) => socket.bind(&from.into())?,
                 None => {
                     let message = "the local address is of another family";
@@ -393,20 +398,6 @@ async fn unix(endpoint: &Endpoint) -> io::Result<Socket> {
 #[cfg(not(unix))]
 async fn unix(_: &Endpoint) -> io::Result<Socket> {
     Err(io::ErrorKind::Unsupported.into())
-}
-
-async fn resolve(host: &Host, port: u16, limit: Duration) -> io::Result<Vec<SocketAddr>> {
-    match host {
-        // As getaddrinfo answers for no host: ::1 first.
-        Host::Unspecified => {
-            Ok(vec![(Ipv6Addr::LOCALHOST, port).into(), (Ipv4Addr::LOCALHOST, port).into()])
-        }
-        Host::Ip(ip) => Ok(vec![(*ip, port).into()]),
-        Host::Name(name) => {
-            let lookup = tokio::net::lookup_host((name.as_str(), port));
-            Ok(within(limit, lookup).await?.collect())
-        }
-    }
 }
 
 async fn within<T>(limit: Duration, attempt: impl Future<Output = io::Result<T>>) -> io::Result<T> {

@@ -14,6 +14,7 @@ mod proxied;
 mod proxy_header;
 #[cfg(unix)]
 mod pty;
+mod resolve;
 pub mod socks;
 #[cfg(unix)]
 mod stdio;

@@ -1,6 +1,8 @@
 //! SOCKS inside the tunnel: a server end that is told where to connect (versions 4, 4a and 5), and a client
 //! end that tells it (version 5, RFC 1928).
 
+mod reach;
+
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -9,6 +11,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::Refused;
 use crate::config::endpoint::is_host_name;
 use crate::config::model::{Endpoint, Host};
+
+pub use reach::{OwnAddresses, Owner};
 
 /// The longest name of a user and of a host in version 4, which have no length of their own; in version 5
 /// a host has at most as many.
@@ -197,17 +201,6 @@ async fn answer<S: AsyncWrite + Unpin>(
 async fn say<S: AsyncWrite + Unpin>(peer: &mut S, bytes: &[u8]) -> io::Result<()> {
     peer.write_all(bytes).await?;
     peer.flush().await
-}
-
-/// Whether somebody from afar may be connected there. This machine's own services are behind its
-/// loopback, and often trust whoever comes from there.
-pub fn may_be_asked_for(ip: IpAddr) -> bool {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => {
-            !(ip.is_loopback() || ip.octets()[0] == 0 || ip.is_multicast() || ip.is_broadcast())
-        }
-        IpAddr::V6(ip) => !(ip.is_loopback() || ip.is_unspecified() || ip.is_multicast()),
-    }
 }
 
 /// Asks a server end to connect there, and reads its answer to the last byte. The caller keeps the time.

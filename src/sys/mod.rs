@@ -20,8 +20,10 @@ pub mod folder_lock;
 pub mod holder;
 #[cfg(target_os = "linux")]
 pub mod inotify;
+pub mod interfaces;
 pub mod manager;
 pub mod memory;
+pub mod names;
 pub mod openssl;
 #[cfg(unix)]
 pub mod pid_file;

@@ -30,6 +30,8 @@ pub struct Setup {
     pub(super) preface: Option<ProxyHeader>,
     /// What is spoken around TLS.
     pub(super) negotiation: Option<Negotiation>,
+    /// What becomes of a SOCKS peer that asks for an address of this machine.
+    pub(super) own_addresses: ToOwnAddresses,
     /// Connections go where they were meant to go before they were redirected here.
     pub(super) to_original: bool,
     /// The service whose clients come here when they send such a name.
@@ -47,6 +49,25 @@ pub struct Setup {
     pub(super) single: bool,
     /// Whether a resumed session of a server end goes where the one before went.
     pub(super) sticks: bool,
+}
+
+/// What becomes of a SOCKS peer that asks for an address of this machine's interfaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ToOwnAddresses {
+    Refuse,
+    Allow,
+    /// A stunnel.conf cannot say what it wants, and stunnel connects.
+    Warn,
+}
+
+impl ToOwnAddresses {
+    fn of(allowed: &Decided<bool>) -> Self {
+        match allowed {
+            Decided { value: false, .. } => Self::Refuse,
+            Decided { origin: Origin::Default(_), .. } => Self::Warn,
+            Decided { origin: Origin::Said(_), .. } => Self::Allow,
+        }
+    }
 }
 
 /// Which side wears TLS.
@@ -171,6 +192,7 @@ impl Setup {
             },
             reset: config.reset.as_ref().map(|reset| reset.value),
             negotiation: config.negotiation.as_ref().map(|said| said.value.clone()),
+            own_addresses: ToOwnAddresses::of(&config.socks_allow_own),
             to_original: matches!(config.target, Target::Original),
             preface: config.preface.as_ref().map(|preface| preface.value),
             asked_at: match &config.source {

@@ -29,6 +29,7 @@ mod killed;
 mod limits;
 mod line;
 mod logs;
+mod lookups;
 mod memory_limit;
 mod reload;
 mod report;
@@ -71,6 +72,7 @@ fn faults() -> impl Iterator<Item = &'static Fault> {
         backends::FAULTS,
         garbage::FAULTS,
         logs::FAULTS,
+        lookups::FAULTS,
         stop::FAULTS,
         clock::FAULTS,
         herds::FAULTS,
@@ -86,6 +88,8 @@ fn faults() -> impl Iterator<Item = &'static Fault> {
 const BRIEF: &[&str] = &[
     "flood",
     "one-at-its-limit",
+    "one-key-takes-all",
+    "silent-name-server",
     "descriptors",
     "econnaborted",
     "frozen-line",

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::harness::cable::ADDRESSES;
+use crate::harness::cable::{ADDRESSES, echo_on, on_host};
 use crate::harness::{
     Backend, Cable, Ending, Gate, PATIENCE, Plain, Process, Pskgate, Stopwatch, Stunnel,
     client_toml, free_port, local, server_toml, until,
@@ -272,19 +272,6 @@ fn who_asks_for_nothing_has_the_time_of_a_handshake() {
     gate.wait_logged("does not answer");
 }
 
-/// Runs this on a host of its own.
-fn on<T: Send>(host: &str, what: impl FnOnce() -> T + Send) -> T {
-    let file = std::fs::File::open(format!("/var/run/netns/{host}")).expect("a host");
-    std::thread::scope(|scope| {
-        let there = scope.spawn(|| {
-            rustix::thread::move_into_link_name_space(std::os::fd::AsFd::as_fd(&file), None)
-                .expect("root may go there");
-            what()
-        });
-        there.join().unwrap()
-    })
-}
-
 /// What comes from the other host for port 8080 of this one ends at port 4444.
 fn redirect(host: &str) {
     let rules = "table ip here {\n chain aside {\n  type nat hook prerouting priority -100;\n  \
@@ -297,20 +284,6 @@ fn redirect(host: &str) {
         .output()
         .expect("the Debian package nftables");
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-}
-
-/// An echo at port 8080 of a host.
-fn echo_on(host: &str) {
-    let listener = on(host, || TcpListener::bind((ADDRESSES[0], 8080)).unwrap());
-    std::thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            std::thread::spawn(move || {
-                let mut back = stream.try_clone().unwrap();
-                let _ = std::io::copy(&mut &stream, &mut back);
-                let _ = stream.shutdown(Shutdown::Write);
-            });
-        }
-    });
 }
 
 /// stunnel on a host, with these sections.
@@ -341,7 +314,7 @@ fn a_redirected_connection_goes_where_it_was_meant_to_go() {
         let cable = Cable::new();
         let [here, there] = &cable.hosts;
         redirect(here);
-        echo_on(here);
+        echo_on(here, ADDRESSES[0]);
         let folder = Gate::new();
         let gate = ours.then(|| pskgate_on(here, sections));
         let _stunnel = (!ours).then(|| stunnel_on(here, &folder, sections));
@@ -376,7 +349,7 @@ fn a_socks_client_tells_its_server_where_a_redirected_connection_was_meant_to_go
         let cable = Cable::new();
         let [here, there] = &cable.hosts;
         redirect(here);
-        echo_on(here);
+        echo_on(here, ADDRESSES[0]);
         let folders = [Gate::new(), Gate::new()];
         let mut ours = Vec::new();
         let mut theirs = Vec::new();
@@ -389,7 +362,7 @@ fn a_socks_client_tells_its_server_where_a_redirected_connection_was_meant_to_go
                 theirs.push(stunnel_on(here, folder, sections));
             }
         }
-        let mut plain = on(there, || TcpStream::connect((ADDRESSES[0], 8080)).unwrap());
+        let mut plain = on_host(there, || TcpStream::connect((ADDRESSES[0], 8080)).unwrap());
         plain.set_read_timeout(Some(PATIENCE)).unwrap();
         plain.write_all(b"there and back").unwrap();
         let mut back = [0; 14];
@@ -430,7 +403,7 @@ fn a_backend_sees_the_peer_s_own_address() {
         if whose == "source" {
             keep_answers(here);
         }
-        let backend = on(here, || TcpListener::bind((ADDRESSES[0], 8080)).unwrap());
+        let backend = on_host(here, || TcpListener::bind((ADDRESSES[0], 8080)).unwrap());
         let (_gate, _stunnel);
         let folder = Gate::new();
         if ours {
@@ -462,7 +435,7 @@ fn a_redirected_connection_goes_where_it_was_meant_to_go_from_its_own_address() 
         let [here, there] = &cable.hosts;
         redirect(here);
         keep_answers(here);
-        let backend = on(here, || TcpListener::bind((ADDRESSES[0], 8080)).unwrap());
+        let backend = on_host(here, || TcpListener::bind((ADDRESSES[0], 8080)).unwrap());
         let gate = pskgate_on(here, &format!("[s]\naccept = 4444\ntransparent = {whose}\n"));
         let toml = client_toml(format!("{}:8080", ADDRESSES[0]), "")
             .replace("127.0.0.1:0", "unix:door.sock");

@@ -6,7 +6,7 @@ use super::{anchored, comment, stunnel_name};
 use crate::config::diagnostic::{Diagnostic, Place, Report};
 use crate::config::draft::{Draft, DraftPart, Side, Spanned, Value, Values};
 use crate::config::endpoint::{Endpoint, Host};
-use crate::config::model::{Dialect, Keepalive, Mode, ProxyHeader, SocketOption};
+use crate::config::model::{Dialect, Keepalive, Mode, ProxyHeader, SocketOption, Spoken};
 use crate::config::options::{Arity, Opt, Row, Scope, TABLE, Table, Treatment};
 use crate::config::validate::speaks_of_keepalive;
 use crate::config::value;
@@ -44,6 +44,7 @@ const BARS: &[Opt] = &[
     Opt::IdentityAllowFrom,
     Opt::IdentityConnect,
     Opt::IdentityExpires,
+    Opt::SocksAllowOwn,
 ];
 
 struct Writer<'a> {
@@ -223,7 +224,20 @@ impl Writer<'_> {
         for opt in EACH.iter().filter(|opt| !done.contains(opt)) {
             self.each(*opt, own, mode);
         }
+        self.own_addresses(own, mode);
         self.identities(own, "");
+    }
+
+    /// A stunnel.conf has no way to keep SOCKS peers from this machine's own addresses.
+    fn own_addresses(&mut self, own: &Values, mode: Mode) {
+        let socks = Value::Negotiation(Spoken::Socks);
+        let is_said = self.last(own, Opt::SocksAllowOwn).is_some();
+        let spoken = self.last(own, Opt::Negotiation).filter(|said| said.value == socks);
+        if let Some(spoken) = spoken.filter(|_| mode == Mode::Server && !is_said) {
+            let message =
+                "a stunnel.conf connects SOCKS peers to this machine's own addresses, too";
+            self.lost(spoken.place, message.to_owned(), "a warning in the log tells of each");
+        }
     }
 
     fn each(&mut self, opt: Opt, own: &Values, mode: Mode) {
@@ -455,7 +469,10 @@ impl Writer<'_> {
     fn without(&mut self, row: &Row, said: &Spanned<Value>) {
         let name = row.name(Dialect::Native);
         let there = value::read(row.kind, Dialect::Stunnel, row.stunnel_default).ok();
-        let same = !row.stunnel_default.is_empty() && there.as_ref() == Some(&said.value);
+        let same = match row.opt {
+            Opt::SocksAllowOwn => said.value == Value::Bool(true),
+            _ => !row.stunnel_default.is_empty() && there.as_ref() == Some(&said.value),
+        };
         let shown = self.shown(row, said);
         if same {
             self.line(&format!("# {shown}  # as it is in a stunnel.conf anyway"));

@@ -11,7 +11,7 @@ use super::{anchored, comment, finding, original, stunnel_name};
 use crate::config::diagnostic::{Diagnostic, Place, Report, Severity};
 use crate::config::draft::{Draft, DraftPart, Side, Spanned, Statement, Value, Values};
 use crate::config::endpoint::{Endpoint, Host};
-use crate::config::model::{Dialect, Foreground, Mode};
+use crate::config::model::{Dialect, Foreground, Mode, Spoken};
 use crate::config::options::{Arity, Kind, Opt, Row, TABLE, Table, Treatment};
 use crate::config::validate::{speaks_of_keepalive, switch};
 use crate::config::value;
@@ -324,6 +324,11 @@ impl Writer<'_> {
         }
         self.moved_here(values);
         self.socket_owner(values);
+        let socks = self.said(values, Opt::Negotiation).map(|said| &said.value);
+        if socks == Some(&Value::Negotiation(Spoken::Socks)) && mode == Some(Mode::Server) {
+            let note = "as a stunnel.conf does, with a warning each time";
+            self.key("socks-allow-own", &true.into(), Some(note));
+        }
         if mode.is_some_and(|mode| self.speaks_of_keepalive(values, mode)) {
             let note = "as the socket options say, and nothing beside them";
             self.key("keepalive", &false.into(), Some(note));

@@ -2,15 +2,18 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::OnceLock;
 
 use tokio::io::AsyncWriteExt;
 
 use super::Session;
-use crate::config::model::{Endpoint, Host, ProxyHeader};
+use crate::config::model::{Endpoint, Host, Level, ProxyHeader};
+use crate::net::socks::{OwnAddresses, Owner};
 use crate::net::{self, Caller, Reached, Refused};
+use crate::observe::event::Event;
 use crate::secrets::Identity;
 use crate::tls;
-use crate::tunnel::setup::Setup;
+use crate::tunnel::setup::{Setup, ToOwnAddresses};
 
 /// Where a connection is to go.
 pub(super) enum Destination<'a> {
@@ -45,7 +48,7 @@ impl Session {
         if setup.single && known.is_some() {
             Box::pin(self.service.settled()).await;
         }
-        let any = |_| true;
+        let any = |_| Ok(());
         let dialed = match to {
             Destination::Configured(again) => {
                 let dialer = own.unwrap_or(&setup.dialer);
@@ -56,7 +59,13 @@ impl Session {
                 setup.dialer.dial_to(&to, any, &caller).await
             }
             Destination::Asked(to) => {
-                setup.dialer.dial_to(to, net::socks::may_be_asked_for, &caller).await
+                // Once the name is looked up, and once for all of its addresses.
+                let own = OnceLock::new();
+                let may = |address| {
+                    let owner = own.get_or_init(OwnAddresses::read).owner_of(address);
+                    self.may_be_asked_for(setup, address, owner)
+                };
+                setup.dialer.dial_to(to, may, &caller).await
             }
         };
         let mut reached = match dialed {
@@ -85,6 +94,32 @@ impl Session {
             self.or_unreachable(reached.socket.write_all(&header).await)?;
         }
         Ok(reached)
+    }
+}
+
+impl Session {
+    /// Whether a SOCKS peer is connected to that address, or why not.
+    fn may_be_asked_for(
+        &self,
+        setup: &Setup,
+        address: SocketAddr,
+        owner: Owner,
+    ) -> Result<(), &'static str> {
+        match (owner, setup.own_addresses) {
+            (Owner::Nobody, _) => Err("not to be asked for"),
+            (Owner::ThisMachine, ToOwnAddresses::Refuse) => {
+                Err("an address of this machine, and socks-allow-own is not set")
+            }
+            (Owner::ThisMachine, ToOwnAddresses::Warn) => {
+                let text = format!(
+                    "{} has a connection made to {address}, an address of this machine",
+                    self.peer
+                );
+                self.log_stranger(&Event::Finding { level: Level::Warning, text: &text });
+                Ok(())
+            }
+            (Owner::Other, _) | (Owner::ThisMachine, ToOwnAddresses::Allow) => Ok(()),
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Two hosts and a cable that can be cut: network namespaces of this test's own.
 
+use std::net::{Shutdown, TcpListener};
+use std::os::fd::AsFd;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -13,7 +15,35 @@ pub struct Cable {
     pub hosts: [String; 2],
 }
 
-fn ip(arguments: &[&str]) {
+/// Runs this on one of the hosts.
+pub fn on_host<T: Send>(host: &str, what: impl FnOnce() -> T + Send) -> T {
+    let file = std::fs::File::open(format!("/var/run/netns/{host}")).expect("a host");
+    std::thread::scope(|scope| {
+        let there = scope.spawn(|| {
+            rustix::thread::move_into_link_name_space(file.as_fd(), None)
+                .expect("root may go there");
+            what()
+        });
+        there.join().expect("what runs there succeeds")
+    })
+}
+
+/// An echo at port 8080 of that address of a host.
+pub fn echo_on(host: &str, address: &str) {
+    let listener = on_host(host, || TcpListener::bind((address, 8080)).expect("a free port"));
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            std::thread::spawn(move || {
+                let mut back = stream.try_clone().expect("a second handle");
+                let _ = std::io::copy(&mut &stream, &mut back);
+                let _ = stream.shutdown(Shutdown::Write);
+            });
+        }
+    });
+}
+
+/// Has iproute2 do this.
+pub fn ip(arguments: &[&str]) {
     let done = Command::new("ip").args(arguments).output().expect("the Debian package iproute2");
     let said = String::from_utf8_lossy(&done.stderr);
     assert!(done.status.success(), "ip {}: {said}", arguments.join(" "));

@@ -10,6 +10,7 @@ pub mod cable;
 pub mod data;
 pub mod gate;
 pub mod hello;
+pub mod names;
 pub mod openssl;
 pub mod process;
 mod self_test;

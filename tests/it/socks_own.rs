@@ -1,0 +1,138 @@
+//! A SOCKS server and the addresses of its own machine.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::unix::net::UnixStream;
+
+use crate::harness::cable::{ADDRESSES, echo_on, ip};
+use crate::harness::names::Names;
+use crate::harness::{Gate, PATIENCE, Pskgate, client_toml};
+
+/// A SOCKS server on the first of two hosts, and an echo on both; the names lead to each of them.
+struct Plant {
+    names: Names,
+    client: Pskgate,
+    server: Pskgate,
+}
+
+const GRANTED: u8 = 0;
+const NOT_ALLOWED: u8 = 2;
+
+impl Plant {
+    fn new(ready: &str, server: impl Fn(Gate) -> Gate) -> Self {
+        let [own, other] = ADDRESSES;
+        let hosts = format!(
+            "{own} me.plant\n{other} other.plant\n{other} mixed.plant\n127.0.0.1 mixed.plant\n"
+        );
+        let names = Names::new(&hosts, "timeout:1 attempts:1");
+        let [here, there] = names.cable.hosts.each_ref();
+        echo_on(here, own);
+        echo_on(there, other);
+        let server = server(Gate::new()).on(here).launch();
+        server.wait_logged(ready);
+        let toml = client_toml(server.address("s"), "").replace("127.0.0.1:0", "unix:door.sock");
+        let client = Gate::new().toml(&toml).on(here).start();
+        Self { names, client, server }
+    }
+
+    /// The code with which a request for port 8080 there is answered.
+    fn ask(&self, to: &To) -> u8 {
+        let mut stream = UnixStream::connect(self.client.folder().join("door.sock")).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(&[5, 1, 0]).unwrap();
+        stream.read_exact(&mut [0; 2]).unwrap();
+        let place = match to {
+            To::V4(v4) => [&[1][..], &v4.parse::<Ipv4Addr>().unwrap().octets()].concat(),
+            To::V6(v6) => [&[4][..], &v6.parse::<Ipv6Addr>().unwrap().octets()].concat(),
+            To::Name(name) => [&[3, name.len() as u8], name.as_bytes()].concat(),
+        };
+        let request = [&[5, 1, 0], &place[..], &8080_u16.to_be_bytes()].concat();
+        stream.write_all(&request).unwrap();
+        let mut answer = [0; 2];
+        stream.read_exact(&mut answer).unwrap();
+        answer[1]
+    }
+
+    fn expect(&self, code: u8, all: &[To]) {
+        for to in all {
+            assert_eq!(self.ask(to), code, "{to:?}");
+        }
+    }
+}
+
+#[derive(Debug)]
+enum To {
+    V4(&'static str),
+    V6(&'static str),
+    Name(&'static str),
+}
+use To::{Name, V4, V6};
+
+/// This machine, however it is written; and a name that leads there among others.
+const NEVER: &[To] = &[
+    V4("127.0.0.1"),
+    V4("127.9.9.9"),
+    V4("0.0.0.0"),
+    V6("::1"),
+    V6("::"),
+    V6("::ffff:127.0.0.1"),
+    V6("::ffff:0.0.0.0"),
+    V6("::127.0.0.1"),
+    Name("localhost"),
+    Name("0"),
+    Name("::ffff:7f00:1"),
+    Name("mixed.plant"),
+];
+
+const OWN: &[To] = &[V4(ADDRESSES[0]), V6("::ffff:10.99.0.1"), Name("me.plant")];
+
+const OTHERS: &[To] = &[V4(ADDRESSES[1]), Name("other.plant")];
+
+fn native(more: &'static str) -> impl Fn(Gate) -> Gate {
+    move |gate| {
+        gate.toml(&format!(
+            "[services.s]\nmode = \"server\"\naccept = \"127.0.0.1:0\"\nprotocol = \"socks\"\n\
+             psk-secrets = \"psk.txt\"\n{more}\n"
+        ))
+    }
+}
+
+#[test]
+fn addresses_of_the_server_s_own_machine_are_refused_as_they_are_at_each_request() {
+    let plant = Plant::new("listening on", native(""));
+    plant.expect(GRANTED, OTHERS);
+    plant.expect(NOT_ALLOWED, NEVER);
+    plant.expect(NOT_ALLOWED, OWN);
+    plant.server.wait_logged("an address of this machine, and socks-allow-own is not set");
+    // What the machine did not have when the program started.
+    let late = V4("10.99.0.77");
+    assert_ne!(plant.ask(&late), NOT_ALLOWED);
+    let host = plant.names.host();
+    ip(&["-n", host, "addr", "add", "10.99.0.77/24", "dev", "cable"]);
+    ip(&["-n", host, "route", "add", "local", "10.50.0.0/16", "dev", "lo"]);
+    plant.expect(NOT_ALLOWED, &[late, V4("10.50.1.2")]);
+}
+
+#[test]
+fn who_wants_the_own_addresses_to_be_asked_for_gets_them_and_not_loopback() {
+    let plant = Plant::new("listening on", native("socks-allow-own = true"));
+    plant.expect(GRANTED, OTHERS);
+    plant.expect(GRANTED, OWN);
+    plant.expect(NOT_ALLOWED, NEVER);
+    assert!(!plant.server.log().contains("an address of this machine"), "{}", plant.server.log());
+}
+
+#[test]
+fn a_stunnel_conf_refuses_what_stunnel_refuses_and_warns_of_the_rest() {
+    let port = crate::harness::free_port();
+    let conf = format!(
+        "debug = info\nforeground = yes\n[s]\naccept = 127.0.0.1:{port}\nprotocol = socks\n\
+         PSKsecrets = psk.txt\n"
+    );
+    let plant = Plant::new("Accepting new connections", |gate| gate.conf("x.conf", &conf, None));
+    plant.expect(NOT_ALLOWED, NEVER);
+    plant.expect(GRANTED, OTHERS);
+    assert!(!plant.server.log().contains("an address of this machine"), "{}", plant.server.log());
+    plant.expect(GRANTED, OWN);
+    plant.server.wait_logged("10.99.0.1:8080, an address of this machine");
+}
