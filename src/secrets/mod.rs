@@ -416,6 +416,11 @@ impl Answer {
         self.known.then_some(&self.claim)
     }
 
+    /// The same, had nobody the name.
+    pub(crate) fn into_unknown(self) -> Self {
+        Self { known: false, ..self }
+    }
+
     /// The key to go on with.
     pub(crate) fn key<'a>(&'a self, keys: &'a Keys) -> Option<&'a [u8]> {
         let (key, _) = keys.set.find(self.claim.who.as_bytes())?;

@@ -92,6 +92,7 @@ unsafe extern "C" {
     ) -> c_int;
     fn SSL_set_options(ssl: *mut ffi::SSL, options: SslOptionsRepr) -> SslOptionsRepr;
     fn SSL_clear_options(ssl: *mut ffi::SSL, options: SslOptionsRepr) -> SslOptionsRepr;
+    fn SSL_get_options(ssl: *const ffi::SSL) -> SslOptionsRepr;
     fn SSL_CTX_get_ciphers(ctx: *const ffi::SSL_CTX) -> *mut ffi::stack_st_SSL_CIPHER;
     fn SSL_CTX_set_tlsext_ticket_key_evp_cb(ctx: *mut ffi::SSL_CTX, cb: Option<TicketKey>)
     -> c_int;
@@ -510,6 +511,27 @@ pub fn replace_options(ssl: &mut SslRef, options: SslOptions) {
         SSL_clear_options(ssl.as_ptr(), !options.bits());
         SSL_set_options(ssl.as_ptr(), options.bits());
     }
+}
+
+/// Switches tickets off or on for one handshake; off, what looks like one is not even tried.
+pub fn allow_tickets(ssl: &mut SslRef, allow: bool) {
+    let bit = SslOptions::NO_TICKET.bits();
+    // SAFETY: a live SSL, borrowed alone; one bit of its options is cleared or set.
+    unsafe {
+        match allow {
+            true => SSL_clear_options(ssl.as_ptr(), bit),
+            false => SSL_set_options(ssl.as_ptr(), bit),
+        }
+    };
+}
+
+/// Whether this handshake may still end as one of 1.3, as far as this end goes.
+pub fn allows_tls13(ssl: &SslRef) -> bool {
+    // SAFETY: a getter of a live SSL.
+    let options = unsafe { SSL_get_options(ssl.as_ptr()) };
+    // SAFETY: as above, by a control command that changes nothing. 0 is "no limit".
+    let newest = unsafe { ffi::SSL_get_max_proto_version(ssl.as_ptr()) };
+    options & SslOptions::NO_TLSV1_3.bits() == 0 && matches!(newest, 0 | ffi::TLS1_3_VERSION)
 }
 
 /// Whether the peer ended its direction with close_notify. A FIN without one reads as an end of

@@ -31,6 +31,8 @@ pub enum Cause {
     NoCommonSuite,
     /// Server end: the keys that it offered in 1.3 have another hash than this end's, which is this one.
     OtherHash(PskHash),
+    /// Server end: it offered so many keys in 1.3 that none was looked at.
+    TooManyOffers(usize),
     /// Server end: it would do without (EC)DHE in 1.3.
     NoForwardSecrecy,
     /// Either end: the peers' version ranges do not meet.
@@ -77,6 +79,7 @@ impl Cause {
             Self::NoPsk => "no-psk",
             Self::NoCommonSuite => "no-common-suite",
             Self::OtherHash(_) => "other-hash",
+            Self::TooManyOffers(_) => "too-many-offers",
             Self::NoForwardSecrecy => "psk-ke-only",
             Self::NoCommonVersion => "no-common-version",
             Self::NoCommonGroup => "no-common-group",
@@ -129,6 +132,10 @@ impl fmt::Display for Cause {
                 "no key that the client offered has this end's hash in TLS 1.3, {} \
                  (tls13-psk-hash)",
                 ours.name()
+            ),
+            Self::TooManyOffers(count) => write!(
+                f,
+                "the client offered {count} keys at once, and no list of more than 8 is looked at"
             ),
             Self::NoForwardSecrecy => f.write_str(
                 "the client offered its key without a Diffie-Hellman exchange beside it (psk_ke)",
@@ -284,6 +291,9 @@ pub(super) fn of_client(error: ssl::Error, ssl: &SslRef) -> Cause {
     let key_failed =
         any(&[BINDER_DOES_NOT_VERIFY, DECRYPTION_FAILED_OR_BAD_RECORD_MAC, DIGEST_CHECK_FAILED])
             || reasons.iter().any(|r| matches!(alert(*r), Some((20 | 47 | 51, _))));
+    if let Some(count) = seen.and_then(|seen| seen.too_many).filter(|_| is_tls13(ssl)) {
+        return Cause::TooManyOffers(count);
+    }
     if let Some(who) = seen.and_then(|seen| seen.stale.as_ref()) {
         return Cause::StaleTicket(who.as_bytes().to_vec());
     }

@@ -31,6 +31,7 @@ mod line;
 mod logs;
 mod lookups;
 mod memory_limit;
+mod offers;
 mod reload;
 mod report;
 mod results;
@@ -69,6 +70,7 @@ fn faults() -> impl Iterator<Item = &'static Fault> {
         reload::FAULTS,
         slow::FAULTS,
         killed::FAULTS,
+        offers::FAULTS,
         backends::FAULTS,
         garbage::FAULTS,
         logs::FAULTS,

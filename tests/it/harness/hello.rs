@@ -94,14 +94,8 @@ impl Stranger for super::Tls {
         match self {
             super::Tls::V12 => claim_12(to, identity),
             super::Tls::V13 => {
-                let hello = hello_13(&[1], &[identity], &[&[0; 32]]);
-                let mut stream = connect(to);
-                let start = Instant::now();
-                stream.write_all(&hello).expect("sent");
-                let mut first = [0];
-                stream.read_exact(&mut first).expect("an answer");
-                let lasted = start.elapsed();
-                ([&first[..], &rest(stream)].concat(), lasted)
+                let (mut answers, lasted) = claim_lists(to, &[&[identity]]);
+                (answers.remove(0), lasted)
             }
         }
     }
@@ -111,6 +105,27 @@ impl Stranger for super::Tls {
 pub fn hello_12() -> Vec<u8> {
     let extensions = [extension(10, &vector(2, &[0, 0x1d])), extension(11, &vector(1, &[0]))];
     client_hello(&[0xcc, 0xac], &extensions.concat())
+}
+
+/// Strangers at once, each with a list of identities for TLS 1.3 and without a key. What each of them is
+/// answered, and how long it took from the first list to the first byte of the last answer.
+pub fn claim_lists(to: SocketAddr, lists: &[&[&[u8]]]) -> (Vec<Vec<u8>>, Duration) {
+    let hello = |list: &&[&[u8]]| hello_13(&[1], list, &vec![&[0; 32][..]; list.len()]);
+    let hellos: Vec<_> = lists.iter().map(hello).collect();
+    let mut streams: Vec<_> = lists.iter().map(|_| connect(to)).collect();
+    let start = Instant::now();
+    for (stream, hello) in streams.iter_mut().zip(&hellos) {
+        stream.write_all(hello).expect("sent");
+    }
+    let mut first = [0];
+    let mut begun = Vec::new();
+    for stream in &mut streams {
+        stream.read_exact(&mut first).expect("an answer");
+        begun.push(first);
+    }
+    let lasted = start.elapsed();
+    let whole = |(first, stream): ([u8; 1], TcpStream)| [&first[..], &rest(stream)].concat();
+    (begun.into_iter().zip(streams).map(whole).collect(), lasted)
 }
 
 /// ECDHE-PSK-CHACHA20-POLY1305 up to a Finished that nobody can read.

@@ -9,6 +9,7 @@ pub mod browser;
 pub mod cable;
 pub mod data;
 pub mod gate;
+pub mod guess;
 pub mod hello;
 pub mod names;
 pub mod openssl;
