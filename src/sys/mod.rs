@@ -21,6 +21,7 @@ pub mod holder;
 #[cfg(target_os = "linux")]
 pub mod inotify;
 pub mod interfaces;
+pub mod key_update;
 pub mod manager;
 pub mod memory;
 pub mod names;

@@ -541,6 +541,12 @@ pub fn received_close_notify(ssl: &SslRef) -> bool {
     unsafe { ffi::SSL_get_shutdown(ssl.as_ptr()) & ffi::SSL_RECEIVED_SHUTDOWN != 0 }
 }
 
+/// Whether a part of a record that was decrypted has not been read yet.
+pub fn has_pending(ssl: &SslRef) -> bool {
+    // SAFETY: a getter of a live SSL.
+    unsafe { ffi::SSL_pending(ssl.as_ptr()) > 0 }
+}
+
 /// The version of the handshake so far, readable inside callbacks.
 pub fn is_tls13(ssl: &SslRef) -> bool {
     ssl.version2() == Some(SslVersion::TLS1_3)

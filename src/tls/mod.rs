@@ -8,6 +8,7 @@ mod context;
 mod error;
 #[cfg(all(unix, any(test, fuzzing)))]
 pub(crate) mod fuzzing;
+mod key_usage;
 mod psk;
 #[cfg(test)]
 mod tests;
@@ -16,7 +17,9 @@ mod wire;
 
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use std::{fmt, io};
 
 use cache::{Cache, For};
@@ -24,14 +27,18 @@ pub use error::Cause;
 use openssl::pkey::{Id, PKey, Public};
 use openssl::ssl::{Ssl, SslContext, SslVersion};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
 
 use crate::config::diagnostic::Diagnostic;
 use crate::config::model::{Mode, NamePattern, PskHash, TlsConfig, TlsSwitch};
 use crate::observe::event::Terms;
 use crate::secrets::{Grant, Identity, Keys, SecretSet};
 use crate::sys::cpu::has_aes;
+use crate::sys::key_update::{self, Traffic};
 use crate::sys::openssl as sys;
 use context::Built;
+pub use key_usage::KeyUpdateFlood;
+use key_usage::KeyUsage;
 use psk::{Handshake, Resuming};
 use ticket::Tickets;
 use wire::Wire;
@@ -349,6 +356,11 @@ fn finish<S: AsyncRead + AsyncWrite + Unpin>(mut tls: Inner<S>) -> Result<Secure
         Handshake::failed(tls.ssl());
         return Err(Failure { cause: Cause::NotProven, stream: unwrap(tls), named });
     };
+    let traffic = tls.get_ref().traffic().clone();
+    if let Err(error) = key_update::count_messages(sys::ssl_mut(&mut tls), traffic.clone()) {
+        let cause = Cause::Protocol(error.to_string());
+        return Err(Failure { cause, stream: unwrap(tls), named });
+    }
     let ssl = tls.ssl();
     let suite = ssl.current_cipher();
     let facts = Facts {
@@ -357,7 +369,7 @@ fn finish<S: AsyncRead + AsyncWrite + Unpin>(mut tls: Inner<S>) -> Result<Secure
         bits: suite.map_or(0, |suite| suite.bits().secret),
         group: ssl.peer_tmp_key().ok().and_then(|key| group(&key)),
     };
-    let stream = Stream { tls, met: None, ended: false };
+    let stream = Stream { tls, met: None, ended: false, keys: KeyUsage::new(traffic) };
     Ok(Secured { stream, grant, facts, named, resumed })
 }
 
@@ -383,6 +395,10 @@ fn unwrap<S: AsyncRead + AsyncWrite + Unpin>(mut tls: Inner<S>) -> Option<S> {
 
 /// A record's plain text at most (RFC 8446, 5.1).
 const RECORD: usize = 16 * 1024;
+/// For how long one session decrypts before others have a turn, and after how many records it looks at the
+/// clock: a receive brings eight whole records, or five thousand of one byte each.
+const MAX_TURN: Duration = Duration::from_millis(2);
+const RECORDS_PER_LOOK: u32 = 64;
 
 /// A session's TLS side.
 #[derive(Debug)]
@@ -392,6 +408,7 @@ pub struct Stream<S> {
     met: Option<io::Result<()>>,
     /// close_notify was said.
     ended: bool,
+    keys: KeyUsage,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
@@ -411,6 +428,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
         self.tls.get_ref().backlog()
     }
 
+    /// What has passed over it.
+    pub fn traffic(&self) -> &Arc<Traffic> {
+        self.keys.traffic()
+    }
+
+    /// Whether the last read ended because it had taken long enough: others should have a turn before the next.
+    pub fn is_spent(&self) -> bool {
+        self.tls.get_ref().is_spent()
+    }
+
     /// Ends TLS without a word to the peer and gives the socket back.
     pub fn into_socket(self) -> Option<S> {
         unwrap(self.tls)
@@ -423,9 +450,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<Option<io::Result<()>>> {
+        let (mut records, mut look) = (0_u32, None);
         loop {
             let before = buf.filled().len();
-            match Pin::new(&mut self.tls).poll_read(cx, buf) {
+            let polled = Pin::new(&mut self.tls).poll_read(cx, buf);
+            if self.keys.has_messages()
+                && let Err(flood) = self.keys.note_messages(Instant::now())
+            {
+                return Poll::Ready(Some(Err(io::Error::other(flood))));
+            }
+            match polled {
                 // The end of the stream all the same; `ended_cleanly` tells which.
                 Poll::Ready(Err(error)) if error::is_unexpected_eof(&error) => {
                     return Poll::Ready(Some(Ok(())));
@@ -434,11 +468,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
                 Poll::Ready(Ok(())) if buf.filled().len() == before => {
                     return Poll::Ready(Some(Ok(())));
                 }
-                Poll::Ready(Ok(())) if buf.remaining() == 0 || !self.tls.get_ref().has_more() => {
-                    return Poll::Ready(None);
-                }
-                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Ok(())) => self.keys.record_read(),
                 Poll::Pending => return Poll::Pending,
+            }
+            if buf.remaining() == 0 {
+                if sys::has_pending(self.tls.ssl()) {
+                    self.keys.record_not_whole();
+                }
+                return Poll::Ready(None);
+            }
+            if !self.tls.get_ref().has_more() {
+                return Poll::Ready(None);
+            }
+            records += 1;
+            if records.is_multiple_of(RECORDS_PER_LOOK)
+                && look.get_or_insert_with(Instant::now).elapsed() >= MAX_TURN
+            {
+                self.tls.get_mut().spend();
+                return Poll::Ready(None);
             }
         }
     }
@@ -458,6 +505,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Stream<S> {
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
+        this.traffic().begin_turn();
         loop {
             // Plain text is shorter than what it came in, but for a record that had begun before.
             let room = buf.remaining().saturating_sub(RECORD).max(RECORD);
@@ -466,6 +514,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Stream<S> {
             // An answer of OpenSSL's own that the peer cannot be told is no reason not to read on.
             let _ = this.tls.get_mut().give_back(cx);
             let got = buf.filled().len() > before;
+            this.keys.publish();
             match polled {
                 Poll::Ready(Some(met)) if got => {
                     this.met = Some(met);
@@ -474,6 +523,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Stream<S> {
                 Poll::Ready(Some(met)) => return Poll::Ready(met),
                 Poll::Ready(None) => return Poll::Ready(Ok(())),
                 Poll::Pending if got => return Poll::Ready(Ok(())),
+                // Behind all who are ready; the wire has asked nobody to wake this up.
+                Poll::Pending if this.is_spent() => {
+                    let _ = std::pin::pin!(tokio::task::yield_now()).poll(cx);
+                    return Poll::Pending;
+                }
                 Poll::Pending if this.tls.get_ref().starved() => {}
                 Poll::Pending => return Poll::Pending,
             }
@@ -496,10 +550,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
         while said < buf.len() {
             met = Pin::new(&mut this.tls).poll_write(cx, &buf[said..]);
             match &met {
-                Poll::Ready(Ok(n)) if *n > 0 => said += n,
+                Poll::Ready(Ok(n)) if *n > 0 => {
+                    said += n;
+                    this.keys.record_written();
+                }
                 _ => break,
             }
         }
+        this.keys.publish();
         this.tls.get_mut().give_back(cx)?;
         if said == 0 && this.tls.get_ref().starved() {
             cx.waker().wake_by_ref();

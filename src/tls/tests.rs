@@ -1199,3 +1199,135 @@ fn a_suite_that_is_not_taken_any_more_is_not_resumed_either() {
         }
     });
 }
+
+/// Has a peer send key updates, as it can at any time in 1.3.
+async fn update_keys(peer: &mut Stream<DuplexStream>, count: usize) {
+    for _ in 0..count {
+        key_update::key_update(sys::ssl_mut(&mut peer.tls), false).unwrap();
+        poll_fn(|cx| {
+            peer.tls.get_mut().borrow(0);
+            let written = Pin::new(&mut peer.tls).poll_do_handshake(cx);
+            peer.tls.get_mut().give_back(cx).unwrap();
+            written
+        })
+        .await
+        .unwrap();
+    }
+    peer.flush().await.unwrap();
+}
+
+/// Whether a session that has nothing to read goes on; what it was sent is dealt with.
+async fn lives_on(stream: &mut Stream<DuplexStream>) -> bool {
+    for _ in 0..100 {
+        let mut buf = [0];
+        let mut buf = ReadBuf::new(&mut buf);
+        let polled =
+            poll_fn(|cx| Poll::Ready(Pin::new(&mut *stream).poll_read(cx, &mut buf))).await;
+        match polled {
+            Poll::Ready(Err(error)) => {
+                assert!(KeyUpdateFlood::is_cause_of(&error), "{error}");
+                return false;
+            }
+            Poll::Ready(Ok(())) => panic!("it has read something"),
+            Poll::Pending => tokio::task::yield_now().await,
+        }
+    }
+    true
+}
+
+/// The clock is tokio's, which stands still unless a test moves it.
+fn with_a_clock_at_hand<T>(test: impl Future<Output = T>) -> T {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_time().start_paused(true).build().unwrap().block_on(test)
+}
+
+#[test]
+fn a_peer_that_changes_keys_once_a_minute_lives_on_and_one_that_does_nothing_else_does_not() {
+    use tokio::time::advance;
+    let seconds = std::time::Duration::from_secs;
+    with_a_clock_at_hand(async {
+        let (server, client) = opened("1.3").await;
+        let (mut one, mut two) = (server.stream, client.stream);
+        for minute in 0..1000 {
+            update_keys(&mut two, 1).await;
+            assert!(lives_on(&mut one).await, "minute {minute}");
+            advance(seconds(60)).await;
+        }
+        // 32 within any ten seconds are not too many.
+        for _ in 0..3 {
+            update_keys(&mut two, 32).await;
+            assert!(lives_on(&mut one).await);
+            advance(seconds(11)).await;
+        }
+        // Nor are more, with data in between, in either direction.
+        for turn in 0..10 {
+            update_keys(&mut two, 32).await;
+            assert!(lives_on(&mut one).await);
+            let (from, to) =
+                if turn % 2 == 0 { (&mut one, &mut two) } else { (&mut two, &mut one) };
+            from.write_all(b"x").await.unwrap();
+            assert_eq!(to.read_u8().await.unwrap(), b'x');
+        }
+        update_keys(&mut two, 32).await;
+        assert!(lives_on(&mut one).await);
+        advance(seconds(9)).await;
+        update_keys(&mut two, 1).await;
+        assert!(!lives_on(&mut one).await, "33 within ten seconds");
+    });
+}
+
+#[test]
+fn a_session_deals_with_few_key_updates_in_one_turn() {
+    block(async {
+        let (server, client) = opened("1.3").await;
+        let (mut one, mut two) = (server.stream, client.stream);
+        const PAIRS: usize = 500;
+        for _ in 0..PAIRS {
+            update_keys(&mut two, 1).await;
+            two.write_all(b"x").await.unwrap();
+        }
+        let (mut heard, mut turns, mut seen) = (0, 0, 0);
+        while heard < PAIRS {
+            let mut buf = [0; 4096];
+            let mut buf = ReadBuf::new(&mut buf);
+            let cx = &mut Context::from_waker(std::task::Waker::noop());
+            let _ = Pin::new(&mut one).poll_read(cx, &mut buf);
+            let all = one.traffic().read.key_updates();
+            assert!(all - seen <= 16, "{} in one turn", all - seen);
+            assert!(all == seen || all == PAIRS as u64 || one.is_spent(), "who has more says so");
+            (heard, turns, seen) = (heard + buf.filled().len(), turns + 1, all);
+        }
+        assert!(turns >= PAIRS / 16 && seen == PAIRS as u64, "{turns} turns");
+        assert_eq!(one.traffic().read.records.load(Ordering::Relaxed), PAIRS as u64);
+    });
+}
+
+/// As many as one receive brings of the smallest.
+#[test]
+fn a_session_decrypts_for_two_milliseconds_before_others_have_a_turn() {
+    block(async {
+        let set = SecretSet::of(&[(b"alice", KEY)]);
+        let (near, far) = duplex(1 << 20);
+        let (server, client) = (acceptor(""), connector(""));
+        let (one, two) = tokio::join!(
+            server.accept(set.clone(), Vec::new(), far),
+            client.connect(set.clone(), set.first().clone(), None, near)
+        );
+        let (mut one, mut two) = (one.ok().unwrap().stream, two.ok().unwrap().stream);
+        const RECORDS: usize = 20_000;
+        for _ in 0..RECORDS {
+            two.write_all(b"x").await.unwrap();
+        }
+        let (mut heard, mut turns, mut spent) = (0, 0, 0);
+        while heard < RECORDS {
+            let mut buf = vec![0; 65_536];
+            let mut buf = ReadBuf::new(&mut buf);
+            poll_fn(|cx| Pin::new(&mut one).poll_read(cx, &mut buf)).await.unwrap();
+            heard += buf.filled().len();
+            (turns, spent) = (turns + 1, spent + usize::from(one.is_spent()));
+        }
+        // Each receive brings five thousand, and they take longer than that.
+        assert!(spent >= 4 && turns > spent, "{turns} turns, {spent} of them cut short");
+        assert_eq!(one.traffic().read.records.load(Ordering::Relaxed), RECORDS as u64);
+    });
+}

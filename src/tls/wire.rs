@@ -8,15 +8,22 @@
 use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::sys::key_update::Traffic;
 
 /// What one receive takes at most.
 const RECEIVE: usize = 128 * 1024;
 /// What may wait for the socket before OpenSSL has to: a peer that asks for answers and reads none, by
 /// asking for new keys over and over, would fill the memory otherwise (RFC 8446, 4.6.3).
 const BACKLOG: usize = 512 * 1024;
+
+/// OpenSSL reads on until it has data, however many handshake messages come before: after so many in one turn
+/// it gets nothing more to read. A key update takes 20 to 60 µs.
+const MAX_MESSAGES_IN_TURN: u32 = 16;
 
 struct Buffers {
     inbox: Box<[u8]>,
@@ -76,6 +83,9 @@ pub(super) struct Wire<S> {
     room: usize,
     /// OpenSSL asked for more than this loan may receive.
     starved: bool,
+    /// This session has had its turn, and more of it would keep others waiting.
+    spent: bool,
+    traffic: Arc<Traffic>,
     /// Received, and not taken by OpenSSL.
     rest: Rest,
     /// Said by OpenSSL, and not taken by the socket.
@@ -101,12 +111,29 @@ impl<S> Wire<S> {
             loan: None,
             room: 0,
             starved: false,
+            spent: false,
+            traffic: Arc::default(),
             rest: Rest::default(),
             out: Rest::default(),
             blocked: false,
             handshake: true,
             hold: false,
         }
+    }
+
+    /// What is counted of this session.
+    pub(super) fn traffic(&self) -> &Arc<Traffic> {
+        &self.traffic
+    }
+
+    /// Whether others should have a turn before this session reads on.
+    pub(super) fn is_spent(&self) -> bool {
+        self.spent
+    }
+
+    /// It has taken long enough.
+    pub(super) fn spend(&mut self) {
+        self.spent = true;
     }
 
     pub(super) fn socket(&self) -> Option<&S> {
@@ -150,7 +177,7 @@ impl<S> Wire<S> {
     pub(super) fn borrow(&mut self, room: usize) {
         self.loan = Some(Buffers::borrow());
         self.room = room.min(RECEIVE);
-        (self.starved, self.hold) = (false, false);
+        (self.starved, self.spent, self.hold) = (false, false, false);
     }
 }
 
@@ -243,6 +270,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.traffic.in_turn() >= MAX_MESSAGES_IN_TURN {
+            this.spent = true;
+            return Poll::Pending;
+        }
         if !this.rest.is_empty() {
             let n = this.rest.left().len().min(buf.remaining());
             buf.put_slice(&this.rest.left()[..n]);

@@ -7,6 +7,7 @@ use super::relay::{Fault, Outcome};
 use super::roster::Order;
 use crate::config::model::{Level, Mode};
 use crate::observe::event::Manner;
+use crate::tls::KeyUpdateFlood;
 
 /// Why a session ended. It alone picks the log level, the counter, and what the two sides see.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub(super) enum Cut {
     Ordered(Order),
     Draining,
     DrainExpired,
+    /// The TLS peer changes its keys over and over, and says nothing.
+    KeyUpdates(KeyUpdateFlood),
 }
 
 impl End {
@@ -47,13 +50,19 @@ impl End {
             (Outcome::Downstream(fault), Mode::Client)
             | (Outcome::Upstream(fault), Mode::Server) => Self::Plain(fault),
             (Outcome::Downstream(fault), Mode::Server)
-            | (Outcome::Upstream(fault), Mode::Client) => Self::Tls(fault),
+            | (Outcome::Upstream(fault), Mode::Client) => match fault {
+                Fault::Failed(error) if KeyUpdateFlood::is_cause_of(&error) => {
+                    Self::Cut(Cut::KeyUpdates(KeyUpdateFlood))
+                }
+                fault => Self::Tls(fault),
+            },
         }
     }
 
     pub(super) fn level(&self, mode: Mode) -> Level {
         match (self, mode) {
-            (Self::Tls(_), Mode::Client) | (Self::Cut(Cut::DrainExpired), _) => Level::Warning,
+            (Self::Tls(_), Mode::Client) => Level::Warning,
+            (Self::Cut(Cut::DrainExpired | Cut::KeyUpdates(_)), _) => Level::Warning,
             (Self::Cut(Cut::Revoked | Cut::Ordered(_)), _) => Level::Notice,
             _ => Level::Info,
         }
@@ -107,6 +116,7 @@ impl End {
             Self::Cut(Cut::Ordered(Order::TakenOver(_))) => "taken-over",
             Self::Cut(Cut::Draining) => "draining",
             Self::Cut(Cut::DrainExpired) => "drain-expired",
+            Self::Cut(Cut::KeyUpdates(_)) => "key-update-flood",
         }
     }
 }
@@ -132,6 +142,7 @@ impl fmt::Display for End {
             }
             Self::Cut(Cut::Draining) => f.write_str("stopping, and the session was silent"),
             Self::Cut(Cut::DrainExpired) => f.write_str("stopping, and the drain-timeout is over"),
+            Self::Cut(Cut::KeyUpdates(flood)) => flood.fmt(f),
         }
     }
 }
@@ -162,6 +173,9 @@ mod tests {
         assert_eq!(name(Outcome::Downstream(failed()), Server), "tls-side");
         assert_eq!(name(Outcome::Downstream(Fault::Truncated), Server), "truncated");
         assert_eq!(name(Outcome::Upstream(failed()), Server), "plain-side");
+        let flood = || Fault::Failed(io::Error::other(KeyUpdateFlood));
+        assert_eq!(name(Outcome::Upstream(flood()), Client), "key-update-flood");
+        assert_eq!(name(Outcome::Downstream(flood()), Server), "key-update-flood");
     }
 
     #[test]
@@ -220,6 +234,13 @@ mod tests {
                 [LocalReset, Closed],
                 false,
             ),
+            (
+                End::Cut(Cut::KeyUpdates(KeyUpdateFlood)),
+                "key-update-flood",
+                [Warning, Warning],
+                [LocalReset, Closed],
+                false,
+            ),
         ];
         let mut words = Vec::new();
         for (end, name, levels, manners, good) in table {
@@ -235,7 +256,7 @@ mod tests {
         assert!(words.iter().all(|words| words.len() >= 8), "{words:?}");
         let alike = words.iter().filter(|words| words.starts_with("close-timeout")).count();
         words.dedup();
-        assert_eq!((alike, words.len()), (2, 11), "two of them say the same");
+        assert_eq!((alike, words.len()), (2, 12), "two of them say the same");
     }
 
     #[test]

@@ -49,6 +49,11 @@ pub(super) trait Side: AsyncRead + AsyncWrite + Unpin {
         false
     }
 
+    /// Whether others should have a turn before the next read.
+    fn is_spent(&self) -> bool {
+        false
+    }
+
     /// Bytes that it has taken and not yet handed to the system.
     fn backlog(&self) -> usize {
         0
@@ -448,6 +453,7 @@ impl Direction {
                     self.eof = true;
                     break;
                 }
+                Poll::Ready(Ok(())) if reader.is_spent() => break,
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => {
                     failed = Some(error);

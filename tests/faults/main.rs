@@ -25,6 +25,7 @@ mod floods;
 mod fuzzed;
 mod garbage;
 mod herds;
+mod key_updates;
 mod killed;
 mod limits;
 mod line;
@@ -69,6 +70,7 @@ fn faults() -> impl Iterator<Item = &'static Fault> {
         dead::FAULTS,
         reload::FAULTS,
         slow::FAULTS,
+        key_updates::FAULTS,
         killed::FAULTS,
         offers::FAULTS,
         backends::FAULTS,

@@ -26,6 +26,7 @@ mod hashes;
 mod hostile;
 mod http;
 mod inetd;
+mod key_updates;
 mod keyfile;
 mod keys;
 mod layers;

@@ -32,6 +32,10 @@ impl Side for tls::Stream<Socket> {
         true
     }
 
+    fn is_spent(&self) -> bool {
+        tls::Stream::is_spent(self)
+    }
+
     fn fault(&self) -> Option<std::io::Error> {
         self.socket().and_then(Socket::fault)
     }

@@ -18,6 +18,7 @@ mod self_test;
 pub mod stage;
 pub mod stopwatch;
 pub mod stunnel;
+pub mod updates;
 pub mod web;
 pub mod wire;
 
