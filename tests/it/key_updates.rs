@@ -10,7 +10,7 @@ const FLOOD: &str = "more than 32 key updates";
 
 #[test]
 fn a_client_that_only_changes_keys_is_cut_and_its_backend_sees_a_fin() {
-    let backend = Backend::recorder();
+    let backend = Backend::sink();
     let gate = Gate::new().toml(&server_toml(backend.address(), "")).start();
     let mut peer = Updater::connect(gate.address("tls"));
     peer.write(b"before");
