@@ -55,12 +55,12 @@ pub(super) struct KeyUsage {
     records_then: u64,
     /// When the peer's unasked messages came, behind the last record of data. Never more than [`MAX_UNASKED`],
     /// and of nearly all sessions none.
-    recent: Option<Box<VecDeque<Instant>>>,
+    recent: VecDeque<Instant>,
 }
 
 impl KeyUsage {
     pub(super) fn new(traffic: Arc<Traffic>) -> Self {
-        Self { traffic, read: 0, written: 0, noted: 0, records_then: 0, recent: None }
+        Self { traffic, read: 0, written: 0, noted: 0, records_then: 0, recent: VecDeque::new() }
     }
 
     pub(super) fn traffic(&self) -> &Arc<Traffic> {
@@ -100,7 +100,7 @@ impl KeyUsage {
         let new = unasked.wrapping_sub(self.noted);
         self.noted = unasked;
         let records = self.read + self.written;
-        let recent = self.recent.get_or_insert_default();
+        let recent = &mut self.recent;
         if std::mem::replace(&mut self.records_then, records) != records {
             recent.clear();
         }
