@@ -1,6 +1,6 @@
 //! What is wrong, where, and what to do about it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
 use std::ops::Range;
 use std::path::Path;
@@ -12,7 +12,7 @@ use serde::ser::{Serialize, SerializeStruct, Serializer};
 use super::options::TABLE;
 
 /// A spot in a file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Place {
     /// The file as its reader named it.
     pub file: Arc<Path>,
@@ -25,7 +25,7 @@ pub struct Place {
 }
 
 /// How bad it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
     /// Nothing starts, or a reload changes nothing.
     Error,
@@ -47,7 +47,7 @@ impl Severity {
 }
 
 /// One finding.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Diagnostic {
     /// How bad.
     pub severity: Severity,
@@ -118,6 +118,16 @@ impl Report {
     /// Adds one finding.
     pub fn push(&mut self, diagnostic: Diagnostic) {
         self.diagnostics.push(diagnostic);
+    }
+
+    /// Adds those findings that are not among them yet, each once. In time linear in their number: a key
+    /// file may have a remark on each of 100,000 lines.
+    pub fn add_new(&mut self, findings: Vec<Diagnostic>) {
+        let mut known: HashSet<&Diagnostic> = self.diagnostics.iter().collect();
+        let is_new: Vec<bool> = findings.iter().map(|finding| known.insert(finding)).collect();
+        let new =
+            findings.into_iter().zip(is_new).filter_map(|(finding, new)| new.then_some(finding));
+        self.diagnostics.extend(new);
     }
 
     /// Adds what another run found, and its texts.

@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 use super::key::{Identity, Key, MAX_IDENTITY, MAX_KEY, MIN_KEY, escape};
 use crate::sys::file::open_regular;
 
+use super::folder::{begins_as_json, no_key_file};
 use super::{Entry, IdentityRule, Known, OnDuplicate, Rules};
 
 /// The largest key file that is read: room for 100,000 identities with 64-byte keys.
@@ -21,7 +22,7 @@ pub(super) const MAX_FILE: u64 = 16 * 1024 * 1024;
 const ADVISED_KEY: usize = 32;
 
 /// What a problem leads to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Gravity {
     /// The set is not used.
     Refuses,
@@ -32,7 +33,7 @@ pub enum Gravity {
 }
 
 /// Something about a key file. Never holds a key's text.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Problem {
     /// What it leads to.
     pub gravity: Gravity,
@@ -49,17 +50,22 @@ pub struct Problem {
 }
 
 impl Problem {
-    fn new(gravity: Gravity, code: &'static str, file: &Path, message: impl Into<String>) -> Self {
+    pub(super) fn new(
+        gravity: Gravity,
+        code: &'static str,
+        file: &Path,
+        message: impl Into<String>,
+    ) -> Self {
         let file = Some(file.to_owned());
         Self { gravity, code, file, line: None, message: message.into(), help: None }
     }
 
-    fn line(mut self, line: u32) -> Self {
+    pub(super) fn line(mut self, line: u32) -> Self {
         self.line = Some(line);
         self
     }
 
-    fn help(mut self, help: impl Into<String>) -> Self {
+    pub(super) fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
     }
@@ -121,34 +127,7 @@ fn begins_as_hex(text: &[u8], bytes: &[u8]) -> bool {
         .all(|byte| digit().zip(digit()) == Some((u32::from(byte >> 4), u32::from(byte & 15))))
 }
 
-/// The files that a `psk-secrets` path means: itself, or, of a directory, its regular files (after
-/// symlinks) in C order, without those that editors and package managers leave behind.
-pub fn files_of(path: &Path, problems: &mut Vec<Problem>) -> Vec<PathBuf> {
-    if !path.is_dir() {
-        return vec![path.to_owned()];
-    }
-    let listed = fs::read_dir(path)
-        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>());
-    let mut files = match listed {
-        Ok(files) => files,
-        Err(error) => {
-            problems.push(unreadable(path, &error));
-            return Vec::new();
-        }
-    };
-    files.retain(|file| {
-        let name = file.file_name().unwrap_or_default().as_encoded_bytes();
-        !name.starts_with(b".")
-            && !name.ends_with(b"~")
-            && !name.ends_with(b".bak")
-            && !name.windows(6).any(|part| part == b".dpkg-")
-            && !file.is_dir()
-    });
-    files.sort_by(|a, b| a.as_os_str().as_encoded_bytes().cmp(b.as_os_str().as_encoded_bytes()));
-    files
-}
-
-fn unreadable(path: &Path, error: &io::Error) -> Problem {
+pub(super) fn unreadable(path: &Path, error: &io::Error) -> Problem {
     let (code, help) = match error.kind() {
         io::ErrorKind::NotFound => {
             ("no-such-file", "write it with `pskgate keygen NAME --output FILE`, or mend the path")
@@ -162,8 +141,14 @@ fn unreadable(path: &Path, error: &io::Error) -> Problem {
     Problem::new(Gravity::Refuses, code, path, message).help(help)
 }
 
-/// Opens a file once, judges the open descriptor, reads it once and parses it from memory.
-pub(super) fn read(path: &Path, rules: Rules, problems: &mut Vec<Problem>) -> Vec<Entry> {
+/// Opens a file once, judges the open descriptor, reads it once and parses it from memory. A file that
+/// `in_folder` says was found in a folder of keys may not begin as JSON does.
+pub(super) fn read(
+    path: &Path,
+    in_folder: bool,
+    rules: Rules,
+    problems: &mut Vec<Problem>,
+) -> Vec<Entry> {
     let text = match open(path, rules, problems) {
         Ok(text) => text,
         Err(error) => {
@@ -171,6 +156,10 @@ pub(super) fn read(path: &Path, rules: Rules, problems: &mut Vec<Problem>) -> Ve
             return Vec::new();
         }
     };
+    if in_folder && begins_as_json(&text) {
+        problems.push(no_key_file(path));
+        return Vec::new();
+    }
     parse(&text, path, rules, problems)
 }
 

@@ -7,6 +7,7 @@
 pub mod edit;
 mod file;
 mod fingerprint;
+mod folder;
 #[cfg(all(unix, any(test, fuzzing)))]
 pub(crate) mod fuzzing;
 mod key;
@@ -20,8 +21,9 @@ use std::sync::Arc;
 
 use openssl::error::ErrorStack;
 
-pub use file::{Gravity, Problem, files_of, parse};
+pub use file::{Gravity, Problem, parse};
 pub use fingerprint::Fingerprint;
+pub use folder::files_of;
 pub use key::{Escaped, Identity, Key, MAX_IDENTITY, MAX_KEY, MIN_KEY, Serial, TicketKey, escape};
 pub use password::Password;
 use zeroize::Zeroizing;
@@ -113,8 +115,9 @@ impl Entry {
 pub fn entries(paths: &[PathBuf], rules: Rules, problems: &mut Vec<Problem>) -> Vec<Entry> {
     let mut entries = Vec::new();
     for path in paths {
-        for file in files_of(path, problems) {
-            entries.extend(file::read(&file, rules, problems));
+        let in_folder = path.is_dir();
+        for file in files_of(path, rules, problems) {
+            entries.extend(file::read(&file, in_folder, rules, problems));
         }
     }
     entries
@@ -215,7 +218,7 @@ impl SecretSet {
             }
             Some(_) => Err(problems),
             None => {
-                if problems.is_empty() {
+                if !problems.iter().any(|problem| problem.gravity == Gravity::Refuses) {
                     problems.push(Problem::nothing());
                 }
                 Err(problems)

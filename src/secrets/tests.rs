@@ -459,32 +459,132 @@ fn a_file_of_a_third_user_is_refused_natively() {
     assert_eq!(codes(&problems), [(Gravity::Warns, "foreign-owner")]);
 }
 
+/// What other programs leave in a folder of keys: hidden files, editors' copies, package managers' ones,
+/// texts for people, and what the Beremiz IDE keeps beside its keys.
+const LEFT_BEHIND: &[&str] = &[
+    ".hidden",
+    ".b.swp",
+    "b~",
+    "b.swp",
+    "b.swo",
+    "#b#",
+    "b.bak",
+    "b.orig",
+    "b.rej",
+    "b.save",
+    "b.rpmnew",
+    "b.rpmsave",
+    "b.dpkg-old",
+    "b.dpkg-new.1",
+    "README",
+    "README.txt",
+    "notes.md",
+    "management.json",
+];
+
 #[test]
-fn a_directory_means_its_files_in_c_order_without_what_editors_leave() {
+fn a_directory_means_its_files_in_c_order_without_what_others_leave() {
     let files = Files::new();
-    for name in ["b", "B", "a.psk", "é", "10", "9"] {
+    for name in ["b", "B", "a.psk", "é", "10", "9", "#c", "b.swan"] {
         files.put(&format!("psk.d/{name}"), format!("{name}:{TEXT} {name}\n"));
     }
-    for name in [".hidden", "b~", "b.bak", "b.dpkg-old", "b.dpkg-new.1", ".b.swp", "sub/inside"] {
-        files.put(&format!("psk.d/{name}"), "no key file at all");
+    for name in LEFT_BEHIND {
+        files.put(&format!("psk.d/{name}"), "a-stranger:whose key is long enough to be taken\n");
     }
+    files.put("psk.d/sub/inside", "no key file at all");
+    // vim's, for the moment in which it tries the folder.
+    files.put("psk.d/4913", "");
     let directory = files.path("psk.d");
     let mut problems = Vec::new();
-    let found: Vec<_> = files_of(&directory, &mut problems)
+    let found: Vec<_> = files_of(&directory, NATIVE, &mut problems)
         .iter()
         .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
         .collect();
-    assert_eq!(found, ["10", "9", "B", "a.psk", "b", "é"]);
-    assert_eq!(problems, []);
-    let (set, problems) = load(std::slice::from_ref(&directory), NATIVE).unwrap();
-    assert_eq!((set.len(), problems.len()), (6, 0));
-    assert_eq!(set.first().as_bytes(), b"10");
+    assert_eq!(found, ["#c", "10", "9", "B", "a.psk", "b", "b.swan", "é"]);
+    let mut passed_over: Vec<_> = LEFT_BEHIND.iter().chain(&["4913"]).collect();
+    passed_over.sort();
+    let told: Vec<_> = problems.iter().map(|problem| problem.file.as_ref().unwrap()).collect();
+    assert_eq!(
+        told,
+        passed_over
+            .iter()
+            .map(|name| directory.join(name))
+            .collect::<Vec<_>>()
+            .iter()
+            .collect::<Vec<_>>()
+    );
+    assert!(codes(&problems).iter().all(|one| *one == (Gravity::Remarks, "passed-over")));
+    for rules in BOTH {
+        let (set, problems) = load(std::slice::from_ref(&directory), rules).unwrap();
+        assert_eq!(set.len(), 8, "{problems:?}");
+        assert!(set.find(b"a-stranger").is_none());
+    }
 
     // All or nothing.
     let bad = files.put("psk.d/m", "m:short\n");
     let problems = why(load(&[directory], NATIVE));
-    assert_eq!(codes(&problems), [(Gravity::Refuses, "short-key")]);
-    assert_eq!(problems[0].file, Some(bad));
+    let refuses: Vec<_> = problems.iter().filter(|p| p.gravity == Gravity::Refuses).collect();
+    assert_eq!((refuses.len(), refuses[0].code), (1, "short-key"));
+    assert_eq!(refuses[0].file, Some(bad));
+}
+
+/// What a Beremiz project keeps of its PLCs: its first line is an identity, and what follows a key.
+const MANAGEMENT: &str = "[[\"plc1\", \"ERPC:\\/\\/192.168.0.7:3000#and so on for a while\"]]\n";
+
+#[test]
+fn what_stands_in_a_folder_of_keys_and_is_no_key_file_is_refused_with_its_name() {
+    for (name, text, code) in [
+        ("keys.json", "a:correct horse battery staple", "not-a-key-file"),
+        ("KEYS.JSON", "", "not-a-key-file"),
+        ("list", MANAGEMENT, "not-a-key-file"),
+        ("table", "{\"a\": \"correct horse battery staple\"}\n", "not-a-key-file"),
+        ("indented", "\n  {\"a\": \"correct horse battery staple\"}\n", "not-a-key-file"),
+        ("marked", "\u{feff}[\"a:correct horse battery staple\"]\n", "not-a-key-file"),
+        ("4913", "no key", "not-identity-key"),
+        ("empty", "", "no-keys"),
+        ("Makefile", "# of keys\nall:\n", "not-identity-key"),
+    ] {
+        for rules in BOTH {
+            let files = Files::new();
+            files.put("psk.d/good", format!("good:{TEXT}\n"));
+            let bad = files.put(&format!("psk.d/{name}"), text);
+            let problems = why(load(&[files.path("psk.d")], rules));
+            let refuses = problems.iter().find(|one| one.gravity == Gravity::Refuses).unwrap();
+            assert_eq!((refuses.code, refuses.file.as_ref()), (code, Some(&bad)), "{name}");
+            assert!(!refuses.message.contains("battery"), "{}", refuses.message);
+        }
+    }
+    // Who names a file means it.
+    let files = Files::new();
+    let named = files.put("keys.json", format!("[a]:{TEXT}\n"));
+    assert!(load(&[named], NATIVE).unwrap().0.find(b"[a]").is_some());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_directory_that_others_can_write_to_is_refused_natively_and_warned_of_elsewhere() {
+    let files = Files::new();
+    files.put("psk.d/good", format!("good:{TEXT}\n"));
+    let directory = files.path("psk.d");
+    let said = |rules| match load(std::slice::from_ref(&directory), rules) {
+        Ok((_, problems)) | Err(problems) => codes(&problems),
+    };
+    for (bits, native, stunnel) in [
+        (0o755, None, None),
+        (0o2750, None, None),
+        (0o777, Some(Gravity::Refuses), Some(Gravity::Warns)),
+        (0o1777, Some(Gravity::Refuses), Some(Gravity::Warns)),
+        (0o703, Some(Gravity::Refuses), Some(Gravity::Warns)),
+        // Which may be the user's own group.
+        (0o775, Some(Gravity::Warns), Some(Gravity::Warns)),
+    ] {
+        mode(&directory, bits);
+        let expected = |gravity: Option<Gravity>| {
+            gravity.map(|gravity| (gravity, "loose-folder")).into_iter().collect::<Vec<_>>()
+        };
+        assert_eq!(said(NATIVE), expected(native), "{bits:o}");
+        assert_eq!(said(STUNNEL), expected(stunnel), "{bits:o}");
+    }
 }
 
 #[test]
@@ -493,7 +593,8 @@ fn a_directory_without_a_key_file_is_refused() {
     files.put("psk.d/.keep", "");
     for rules in BOTH {
         let problems = why(load(&[files.path("psk.d")], rules));
-        assert_eq!(codes(&problems), [(Gravity::Refuses, "no-keys")]);
+        let told = [(Gravity::Remarks, "passed-over"), (Gravity::Refuses, "no-keys")];
+        assert_eq!(codes(&problems), told);
     }
 }
 

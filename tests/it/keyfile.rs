@@ -6,9 +6,10 @@ use std::path::Path;
 use tempfile::TempDir;
 
 use crate::harness::process::pskgate;
+use crate::harness::stage::need_root;
 use crate::harness::{
-    Backend, Gate, IDENTITY, KEY, OpensslClient, Plain, Stunnel, Tls, client_toml, free_port,
-    openssl, secret, server_toml,
+    Backend, Gate, IDENTITY, KEY, OpensslClient, PATIENCE, Plain, Stunnel, Tls, client_toml,
+    free_port, openssl, secret, server_toml, write_private,
 };
 
 fn folder() -> TempDir {
@@ -206,6 +207,84 @@ fn several_files_and_a_folder_of_files_open_one_service() {
         OpensslClient::start(gate.address("tls"), openssl::psk_of(identity, KEY)).echo("come in");
         gate.wait_logged(&format!("identity \"{identity}\""));
     }
+}
+
+/// What a Beremiz project keeps of its PLCs: a line of it would be an identity and its key.
+const MANAGEMENT: &str =
+    "[[\"plc1\", \"ERPC://192.168.0.7:3000#and so on, for long enough to be a key\"]]\n";
+
+#[test]
+fn a_folder_of_keys_is_read_without_what_other_programs_leave_there_and_no_json_is_a_key() {
+    let backend = Backend::echo();
+    let gate = Gate::new();
+    let folder = gate.folder().join("psk.d");
+    std::fs::create_dir(&folder).unwrap();
+    set_mode(&folder, 0o755);
+    write_private(&folder.join("good"), &secret(IDENTITY, KEY));
+    for name in ["management.json", "#psk.txt#", ".psk.txt.swp", "psk.rpmnew", "README"] {
+        write_private(&folder.join(name), &secret("stranger", KEY));
+    }
+    let text = server_toml(backend.address(), "").replace("\"psk.txt\"", "\"psk.d\"");
+    let gate = gate.toml(&text);
+    let done = pskgate(gate.folder(), &["check", "pskgate.toml"]);
+    assert_eq!(done.code, Some(0), "{}", done.err);
+    assert_eq!(done.err.matches("passed-over").count(), 5, "{}", done.err);
+    let gate = gate.start();
+    OpensslClient::start(gate.address("tls"), openssl::psk()).echo("come in");
+    assert!(
+        OpensslClient::start(gate.address("tls"), openssl::psk_of("stranger", KEY))
+            .alert()
+            .is_some()
+    );
+
+    // What vim does before it writes is no change that counts.
+    let (vims, lines) = (folder.join("4913"), gate.log().lines().count());
+    write_private(&vims, "");
+    std::fs::remove_file(&vims).unwrap();
+    // One that is, refused with its name.
+    write_private(&folder.join("plcs"), MANAGEMENT);
+    gate.wait_logged("not reloaded");
+    let log = gate.log();
+    let told: Vec<_> = log.lines().skip(lines).filter(|line| line.contains(" error ")).collect();
+    assert!(told.len() == 2 && told[0].contains("psk.d/plcs is JSON"), "{told:?}");
+    OpensslClient::start(gate.address("tls"), openssl::psk()).echo("still in");
+    assert!(
+        OpensslClient::start(gate.address("tls"), openssl::psk_of("[[\"plc1\", \"ERPC", KEY))
+            .alert()
+            .is_some()
+    );
+}
+
+/// Kubernetes mounts secrets with mode 1777, and read-only.
+#[test]
+fn a_folder_of_keys_that_all_may_write_to_is_refused_unless_nobody_can() {
+    need_root();
+    let backend = Backend::echo();
+    let text = server_toml(backend.address(), "").replace("\"psk.txt\"", "\"psk.d\"");
+    let conf = format!(
+        "[tls]\naccept = {}\nconnect = {}\nPSKsecrets = psk.d\n",
+        free_port(),
+        backend.address()
+    );
+    let make = |gate: Gate| {
+        let folder = gate.folder().join("psk.d");
+        std::fs::create_dir(&folder).unwrap();
+        set_mode(&folder, 0o777);
+        write_private(&folder.join("good"), &secret(IDENTITY, KEY));
+        gate
+    };
+    let mut refused = make(Gate::new().toml(&text)).launch();
+    assert_eq!(refused.exit_code(PATIENCE), Some(78), "{}", refused.log());
+    assert!(refused.log().contains("loose-folder"), "{}", refused.log());
+    let warned = make(Gate::new().conf("x.conf", &conf, None)).start();
+    warned.wait_logged("place and remove files");
+
+    let mounted = "mount -t tmpfs -o mode=1777 tmpfs psk.d && (umask 077; cp psk.txt psk.d/good) && \
+                   mount -o remount,ro,mode=1777 psk.d && exec \"$@\"";
+    let gate = make(Gate::new().toml(&text))
+        .shell(&format!("exec unshare --mount sh -c '{mounted}' sh \"$@\""))
+        .start();
+    OpensslClient::start(gate.address("tls"), openssl::psk()).echo("come in");
 }
 
 /// What Beremiz 1.2 wrote: 256 characters of BinHex' alphabet, no newline, readable by all.

@@ -1,12 +1,13 @@
 //! Key files: what is in them, whose they are, and who can read them once rights are dropped.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::findings::{Findings, Kind};
 use super::of;
-use crate::config::diagnostic::Diagnostic;
 use crate::config::model::{Authentication, Config, PskConfig, ServiceConfig};
+use crate::secrets::edit::LENIENT;
 use crate::secrets::{Gravity, Identity, Problem, SecretSet, escape, files_of};
 #[cfg(unix)]
 use crate::{
@@ -63,22 +64,21 @@ pub(super) fn one(
     Some((secrets, identity))
 }
 
-/// Whether a finding of `check`'s is about a key file, of which more is said here.
-pub(super) fn tells(keys: &[Keys], found: &Diagnostic) -> bool {
-    let mut problems = keys.iter().flat_map(|keys| &keys.problems);
-    problems.any(|problem| problem.code == found.code && problem.message == found.message)
+/// Code and message of what is said here of key files: of `check`'s findings these are left out.
+pub(super) fn told(keys: &[Keys]) -> HashSet<(&str, &str)> {
+    let problems = keys.iter().flat_map(|keys| &keys.problems);
+    problems.map(|problem| (problem.code, problem.message.as_str())).collect()
 }
 
 /// A line for each problem, and for each path that has none.
 pub(super) fn tell(config: &Config, keys: &[Keys], findings: &mut Findings) {
-    let mut told: Vec<&Problem> = Vec::new();
+    let mut told: HashSet<&Problem> = HashSet::new();
     let mut seen: Vec<&Path> = Vec::new();
     for (service, keys) in config.services.iter().zip(keys) {
         let suffix = of(config, &service.name.value);
         for problem in &keys.problems {
             // Two services may read one file.
-            if !told.contains(&problem) {
-                told.push(problem);
+            if told.insert(problem) {
                 say(problem, findings);
             }
         }
@@ -117,7 +117,7 @@ fn say(problem: &Problem, findings: &mut Findings) {
 
 /// What a path that is well looks like.
 fn describe(path: &Path) -> String {
-    let files = files_of(path, &mut Vec::new());
+    let files = files_of(path, LENIENT, &mut Vec::new());
     let what = match (path.is_dir(), files.len()) {
         (false, _) => "a file".into(),
         (true, 1) => "a folder with 1 file".into(),
@@ -145,7 +145,7 @@ fn after_the_drop(config: &Config, path: &Path, findings: &mut Findings) {
     }
     const KEPT: &str =
         "the start reads it, but a reload cannot: a key that is removed later stays in force";
-    let mut paths = files_of(path, &mut Vec::new());
+    let mut paths = files_of(path, LENIENT, &mut Vec::new());
     if path.is_dir() {
         paths.insert(0, path.to_owned());
     }
