@@ -153,13 +153,20 @@ impl Outside {
 
     /// Takes every address that is not held already. The control socket is the last of all: a program
     /// that has left its ports to this one is on its way out, and leaves its socket, too.
-    pub(super) fn bind(self, held: &Held, errors: &mut Vec<BindError>) -> Bound {
+    pub(super) fn bind(
+        self,
+        held: &Held,
+        errors: &mut Vec<BindError>,
+        absent: &mut Vec<String>,
+    ) -> Bound {
         let mut fresh = Vec::new();
         let is_new = |place: &Place| !held.places.contains(place);
         for (place, at) in self.places.iter().filter(|(place, _)| is_new(place)) {
             let listen = Listen { at: at.clone(), optional: false };
-            match net::bind(&listen, &[], &[]) {
+            let mut left_out = Vec::new();
+            match net::bind(&listen, &[], &[], &mut left_out) {
                 Ok(listeners) => {
+                    absent.extend(left_out.iter().map(|one| format!("[http]: {one}")));
                     let named = |l| (vec![place.clone()], New::Http(l));
                     fresh.extend(listeners.into_iter().map(named));
                 }

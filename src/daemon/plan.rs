@@ -19,7 +19,8 @@ use super::supervisor::Supervisor;
 use super::watcher::{self, Files};
 use crate::config::diagnostic::{Diagnostic, Report, Severity};
 use crate::config::model::{
-    Authentication, Config, Decided, Dialect, Endpoint, Host, Mode, Origin, ServiceConfig, Source,
+    Authentication, Config, Decided, Dialect, Endpoint, Host, Level, Mode, Origin, ServiceConfig,
+    Source,
 };
 use crate::net::{self, Listener};
 use crate::observe::event::{Event, Scope};
@@ -47,6 +48,8 @@ pub struct Bound {
     pub(super) files: Files,
     pub(super) outside: outside::Bound,
     pub(super) services: Vec<Prepared>,
+    /// Addresses of names that this machine does not have, in words.
+    absent: Vec<String>,
 }
 
 /// The addresses that a running program has already.
@@ -123,11 +126,7 @@ impl Plan {
         }
         findings.extend(selfies(&services));
         // Two services may read one key file: its findings are said once.
-        for finding in findings {
-            if !report.diagnostics.contains(&finding) {
-                report.diagnostics.push(finding);
-            }
-        }
+        report.add_new(findings);
         if report.has_errors() {
             return None;
         }
@@ -184,6 +183,7 @@ impl Plan {
         let mut inherited = inherited.into_iter();
         let mut services = Vec::new();
         let mut errors = Vec::new();
+        let mut absent = Vec::new();
         let (held, seen) = (&held.services, &held.outside);
         for (config, setup) in self.services {
             let mut listeners = Vec::new();
@@ -197,8 +197,11 @@ impl Plan {
             }
             for listen in config.accept().iter().filter(|listen| !held.contains(&listen.at)) {
                 let at = &listen.at.value;
-                match net::bind(listen, config.accept(), &config.sockets.accept) {
+                let mut left_out = Vec::new();
+                match net::bind(listen, config.accept(), &config.sockets.accept, &mut left_out) {
                     Ok(bound) => {
+                        let name = &config.name.value;
+                        absent.extend(left_out.iter().map(|one| format!("service {name}: {one}")));
                         #[cfg(unix)]
                         errors.extend(give_away(at, &config));
                         listeners.extend(bound.into_iter().map(|l| (vec![at.clone()], l)));
@@ -226,10 +229,10 @@ impl Plan {
             }
             services.push(Prepared { config, setup, listeners });
         }
-        let outside = self.outside.bind(seen, &mut errors);
+        let outside = self.outside.bind(seen, &mut errors, &mut absent);
         if errors.is_empty() {
             let Self { file, drain, files, .. } = self;
-            Ok(Bound { file, drain, files, outside, services })
+            Ok(Bound { file, drain, files, outside, services, absent })
         } else {
             Err(errors)
         }
@@ -386,6 +389,14 @@ impl Bound {
         Report { diagnostics: found.collect(), ..Report::default() }
     }
 
+    /// Logs which addresses are left out. They are not worth a warning: on a machine without IPv6 every
+    /// `localhost` has one.
+    pub(super) fn tell_absent(&self) {
+        for text in &self.absent {
+            Event::Finding { level: Level::Notice, text }.log(Scope::PROGRAM);
+        }
+    }
+
     /// The address of every listener, with its service.
     pub fn addresses(&self) -> Vec<(String, String)> {
         let mut all = Vec::new();
@@ -403,6 +414,7 @@ impl Bound {
     /// The runtime has no room for a listener.
     pub fn start(self) -> std::io::Result<Running> {
         let (alive, all_gone) = mpsc::channel(1);
+        self.tell_absent();
         let shared = shared();
         let mut live = Vec::new();
         let mut only = None;

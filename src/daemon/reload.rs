@@ -274,6 +274,7 @@ type Fresh = (Vec<Endpoint>, String, Acceptable);
 impl Next {
     fn of(bound: Bound) -> std::io::Result<Self> {
         let mut services = Vec::new();
+        bound.tell_absent();
         for Prepared { config, setup, listeners } in bound.services {
             let listeners = listeners.into_iter().map(|(at, listener)| {
                 let address = listener.address().to_owned();

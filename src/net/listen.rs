@@ -52,7 +52,9 @@ impl Drop for Unlink {
     }
 }
 
-/// Binds one `accept` line: every address that its host resolves to.
+/// Binds one `accept` line: every address that its host resolves to. Of a name's addresses those that
+/// this machine cannot have go to `absent`, in words, as long as another one listens: `localhost` is
+/// `127.0.0.1` and `::1` in /etc/hosts, also where IPv6 is switched off.
 ///
 /// # Errors
 /// The system's, with the address in its text.
@@ -60,21 +62,34 @@ pub fn bind(
     listen: &Listen,
     siblings: &[Listen],
     options: &[Decided<SocketOption>],
+    absent: &mut Vec<String>,
 ) -> io::Result<Vec<Listener>> {
     match &listen.at.value {
         Endpoint::Tcp { host, port } => {
+            let is_name = matches!(host, Host::Name(_));
+            let mut left_out = Vec::new();
             let mut bound = Vec::new();
             for address in resolve(host, *port)? {
                 let alone = address.is_ipv6() && has_ipv4_wildcard(siblings, *port);
                 match patiently(|| bind_tcp(address, alone, options)) {
                     Ok(listener) => bound.push(listener),
                     // A kernel without IPv6 is no mistake where nobody wrote an IPv6 address.
-                    Err(error) if listen.optional && lacks_family(&error) => {}
+                    Err(error) if listen.optional && is_absent(&error) => {}
                     Err(error) => {
-                        return Err(io::Error::new(error.kind(), format!("{address}: {error}")));
+                        let told = io::Error::new(error.kind(), format!("{address}: {error}"));
+                        if !(is_name && is_absent(&error)) {
+                            return Err(told);
+                        }
+                        left_out.push(told);
                     }
                 }
             }
+            if bound.is_empty()
+                && let Some(error) = left_out.pop()
+            {
+                return Err(error);
+            }
+            absent.extend(left_out.iter().map(|error| format!("does not listen on {error}")));
             Ok(bound)
         }
         #[cfg(unix)]
@@ -114,7 +129,8 @@ fn resolve(host: &Host, port: u16) -> io::Result<Vec<SocketAddr>> {
     }
 }
 
-fn lacks_family(error: &io::Error) -> bool {
+/// Whether an error says that this machine does not have an address, or no address of its kind.
+pub fn is_absent(error: &io::Error) -> bool {
     #[cfg(unix)]
     return matches!(
         error.raw_os_error(),
@@ -231,7 +247,7 @@ pub fn could_bind(
             for address in addresses {
                 let alone = address.is_ipv6() && has_ipv4_wildcard(siblings, *port);
                 match take(address, alone, options) {
-                    Err(error) if listen.optional && lacks_family(&error) => {}
+                    Err(error) if listen.optional && is_absent(&error) => {}
                     taken => all.push((Some(address), taken.map(drop))),
                 }
             }

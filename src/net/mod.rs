@@ -37,7 +37,7 @@ pub use dial::{Caller, DialError, Dialer, Reached, Refused};
 #[cfg(unix)]
 pub use guarded::{Name, bind_guarded, make_folder};
 pub use http_connect::http_connect;
-pub use listen::{Acceptable, Listener, bind, could_bind};
+pub use listen::{Acceptable, Listener, bind, could_bind, is_absent};
 pub use options::{apply, keepalive, not_set};
 #[cfg(unix)]
 pub use program::{Child, Started, start as start_program};

@@ -4,7 +4,7 @@ use std::io;
 
 use super::findings::{Findings, Kind};
 use super::of;
-use crate::config::model::{Config, Endpoint};
+use crate::config::model::{Config, Endpoint, Host};
 use crate::net;
 use crate::sys::holder::{self, Holder};
 
@@ -16,14 +16,21 @@ pub(super) fn tell(config: &Config, findings: &mut Findings) {
                 findings.note("port", format!("{}{suffix}: the system chooses one", *listen.at));
                 continue;
             }
-            for (address, taken) in
-                net::could_bind(listen, service.accept(), &service.sockets.accept)
-            {
+            let all = net::could_bind(listen, service.accept(), &service.sockets.accept);
+            let absent = |taken: &io::Result<()>| taken.as_ref().is_err_and(net::is_absent);
+            let is_name = matches!(listen.at.value, Endpoint::Tcp { host: Host::Name(_), .. });
+            let may_lack = is_name && all.iter().any(|(_, taken)| !absent(taken));
+            for (address, taken) in all {
                 let shown = address.map_or(listen.at.to_string(), |address| address.to_string());
                 let Err(error) = taken else {
                     findings.ok("port", format!("{shown}{suffix} is free"));
                     continue;
                 };
+                if may_lack && net::is_absent(&error) {
+                    let text = format!("{shown}{suffix} is left out: {error}");
+                    findings.note("port", text);
+                    continue;
+                }
                 if error.kind() != io::ErrorKind::AddrInUse {
                     let text = format!("{shown}{suffix} cannot be taken: {error}");
                     findings.coded("port", Kind::Unavailable, text, help(&error), "cannot-listen");

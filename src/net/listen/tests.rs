@@ -8,6 +8,17 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use super::*;
 use crate::config::model::Dialect;
 
+fn bind(
+    listen: &Listen,
+    siblings: &[Listen],
+    options: &[Decided<SocketOption>],
+) -> io::Result<Vec<Listener>> {
+    let mut absent = Vec::new();
+    let bound = super::bind(listen, siblings, options, &mut absent);
+    assert_eq!(absent, [""; 0]);
+    bound
+}
+
 fn listen(at: Endpoint) -> Listen {
     Listen { at: Decided::default(at, Dialect::Native), optional: false }
 }

@@ -1,0 +1,59 @@
+//! Very many identities: what is remarked on each of them costs time that grows with their number alone.
+
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use crate::harness::process::pskgate;
+use crate::harness::{Gate, PATIENCE, server_toml};
+
+const MANY: usize = 100_000;
+const FEW: usize = 10_000;
+
+/// Keys of 16 characters are remarked on, those of 32 are not.
+fn keys(number: usize, width: usize) -> String {
+    (0..number).fold(String::new(), |mut text, n| {
+        let _ = writeln!(text, "plc-{n:06}:k{n:0>0$}", width - 1);
+        text
+    })
+}
+
+/// How long `check` takes, at best of three times.
+fn check(gate: &Gate) -> Duration {
+    let once = || {
+        let start = Instant::now();
+        let done = pskgate(gate.folder(), &["check", "pskgate.toml"]);
+        assert_eq!(done.code, Some(0), "{}", done.out);
+        start.elapsed()
+    };
+    (0..3).map(|_| once()).min().expect("three")
+}
+
+fn gate(number: usize, width: usize) -> Gate {
+    Gate::new().file("psk.txt", &keys(number, width)).toml(&server_toml("127.0.0.1:9", ""))
+}
+
+#[test]
+fn a_remark_on_each_of_very_many_identities_takes_time_in_proportion() {
+    let ratio = |width| {
+        let (few, many) = (check(&gate(FEW, width)), check(&gate(MANY, width)));
+        (many.as_secs_f64() / few.as_secs_f64(), many)
+    };
+    let ((control, _), (remarked, took)) = (ratio(32), ratio(16));
+    // Ten times as many, or fewer where a start is most of the time. Quadratic would be a hundred.
+    assert!(remarked < 2.5 * control.max(10.0), "{remarked} beside {control}: {took:?}");
+}
+
+#[test]
+fn a_start_with_a_remark_on_each_of_very_many_identities_takes_no_longer() {
+    let start = |width| {
+        let gate = gate(MANY, width);
+        let start = Instant::now();
+        let running = gate.launch();
+        // A debug build beside others takes its time without remarks, too.
+        running.wait_for("[tls] listening on ", 6 * PATIENCE);
+        assert!(!running.log().contains("weak-key"), "remarks are for `check`");
+        start.elapsed()
+    };
+    let (control, remarked) = (start(32), start(16));
+    assert!(remarked < control * 3 + Duration::from_secs(1), "{remarked:?} beside {control:?}");
+}
