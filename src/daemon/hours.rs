@@ -1,4 +1,5 @@
-//! The passing of time, for what depends on the date: keys that expire.
+//! The passing of time, for what happens also while nobody connects: keys expire, and ticket keys are
+//! replaced.
 
 use std::time::Duration;
 
@@ -7,8 +8,8 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use super::{Running, warn};
 use crate::config::diagnostic::Report;
 
-/// How often it is looked whether the time of a key is over. By the clock on the wall: a timer would
-/// miss that this one was set.
+/// How often it is looked whether the time of a key or of ticket keys is over. By the clock on the wall for
+/// the former: a timer would miss that this one was set.
 const TICK: Duration = Duration::from_secs(15);
 /// How often it is warned of keys whose time is nearly over.
 const DAY: Duration = Duration::from_secs(86_400);
@@ -40,8 +41,10 @@ impl Hours {
 
 impl Running {
     pub(super) fn keep_time(&self, day: bool) {
+        let now = std::time::Instant::now();
         for service in self.services() {
             service.reconsider();
+            service.setup().rotate_ticket_keys(now);
             if day {
                 let diagnostics = service.setup().warnings();
                 warn(&Report { diagnostics, ..Report::default() });

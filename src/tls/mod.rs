@@ -170,6 +170,14 @@ impl Acceptor {
         Ok(self)
     }
 
+    /// Replaces ticket keys whose time is over. To be called now and then: while nobody connects, nothing
+    /// else does it.
+    pub fn rotate_ticket_keys(&self, now: std::time::Instant) {
+        if let Some(tickets) = &self.tickets {
+            tickets.rotate(now);
+        }
+    }
+
     /// Performs the server's side of the handshake. Must be under a clock: a peer may say nothing.
     /// A client that asks for one of `named`, the first of which it says the name, is that service's:
     /// only what that one demands counts.

@@ -21,10 +21,6 @@ use crate::config::model::{Resumption, TicketSecret};
 use crate::secrets::{Claim, Keys};
 use crate::sys::openssl as sys;
 
-/// How long random keys seal new tickets, unless tickets live longer: who gets at the memory later can
-/// open recorded sessions of 1.2 no further back than twice this.
-const ROTATION: Duration = Duration::from_secs(3600);
-
 /// No ticket lives longer (RFC 8446, 4.6.1).
 pub(super) const LONGEST: Duration = Duration::from_secs(7 * 86_400);
 
@@ -47,7 +43,8 @@ type Half = Zeroizing<[u8; 32]>;
 
 /// The keys of one generation of tickets.
 pub(super) struct Generation {
-    name: [u8; NAME],
+    /// Wiped as well, so that memory without it shows that the rest is gone.
+    name: Zeroizing<[u8; NAME]>,
     cipher: Half,
     mac: Half,
 }
@@ -69,7 +66,7 @@ impl sys::TicketKeys for Arc<Generation> {
 impl Generation {
     /// From a secret; the same again from the same.
     fn derived(secret: &[u8], label: &[u8]) -> Result<Self, ErrorStack> {
-        let mut name = [0; NAME];
+        let mut name = Zeroizing::new([0; NAME]);
         name.copy_from_slice(&hmac(secret, &[b"name\0", label])?[..NAME]);
         let cipher = hmac(secret, &[b"cipher\0", label])?;
         Ok(Self { name, cipher, mac: hmac(secret, &[b"mac\0", label])? })
@@ -87,6 +84,33 @@ struct Ring {
     current: Arc<Generation>,
     previous: Option<Arc<Generation>>,
     since: Instant,
+}
+
+impl Ring {
+    /// Random keys seal for as long as a ticket lives, and are gone once the last ticket that they sealed
+    /// is too old: who gets at the memory later can open recorded sessions of 1.2 no further back than
+    /// twice that time.
+    fn rotate(
+        &mut self,
+        shared: &Shared,
+        lifetime: Duration,
+        now: Instant,
+    ) -> Result<(), ErrorStack> {
+        let age = now.saturating_duration_since(self.since);
+        if age < lifetime {
+            return Ok(());
+        }
+        // Also if there are no random numbers below.
+        self.previous = None;
+        if !shared.given {
+            let fresh = Arc::new(Generation::random(&shared.label)?);
+            let old = std::mem::replace(&mut self.current, fresh);
+            // What it sealed last is too old as well when nobody came for as long again.
+            self.previous = (age < lifetime * 2).then_some(old);
+            self.since = now;
+        }
+        Ok(())
+    }
 }
 
 struct Shared {
@@ -148,28 +172,27 @@ impl Tickets {
         Ok(Self { shared: Arc::new(shared), lifetime })
     }
 
+    /// Replaces keys whose time is over. To be called now and then, also while nobody connects.
+    pub(super) fn rotate(&self, now: Instant) {
+        let mut ring = self.shared.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        // Without random numbers no new ticket is given either; the next call tries again.
+        let _ = ring.rotate(&self.shared, self.lifetime, now);
+    }
+
     /// The keys for a new ticket.
     pub(super) fn sealing(&self) -> Result<Arc<Generation>, ErrorStack> {
         let mut ring = self.shared.ring.lock().unwrap_or_else(PoisonError::into_inner);
-        if !self.shared.given && ring.since.elapsed() >= self.lifetime.max(ROTATION) {
-            let fresh = Arc::new(Generation::random(&self.shared.label)?);
-            ring.previous = Some(std::mem::replace(&mut ring.current, fresh));
-            ring.since = Instant::now();
-        }
+        ring.rotate(&self.shared, self.lifetime, Instant::now())?;
         Ok(ring.current.clone())
     }
 
     /// The keys of a ticket that begins so, and whether they are the latest.
     pub(super) fn opening(&self, name: &[u8]) -> Option<(Arc<Generation>, bool)> {
-        let mut ring = self.shared.ring.lock().unwrap_or_else(PoisonError::into_inner);
-        if ring.since.elapsed() > self.lifetime {
-            // Nothing that they sealed is good any more.
-            ring.previous = None;
-        }
-        if ring.current.name == *name {
+        let ring = self.shared.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        if *ring.current.name == *name {
             return Some((ring.current.clone(), true));
         }
-        let previous = ring.previous.as_ref().filter(|previous| previous.name == *name)?;
+        let previous = ring.previous.as_ref().filter(|previous| *previous.name == *name)?;
         Some((previous.clone(), false))
     }
 
@@ -334,7 +357,7 @@ mod tests {
 
     #[test]
     fn random_keys_stay_over_a_reload_and_given_ones_are_what_the_file_says() {
-        let name = |tickets: &Tickets| tickets.sealing().unwrap().name;
+        let name = |tickets: &Tickets| *tickets.sealing().unwrap().name;
         let first = Tickets::new(&how(300, None), b"plc", None).unwrap();
         let reloaded = Tickets::new(&how(60, None), b"plc", Some(&first)).unwrap();
         assert_eq!(name(&first), name(&reloaded));
@@ -354,22 +377,49 @@ mod tests {
     }
 
     #[test]
-    fn random_keys_are_replaced_in_time_and_the_old_ones_open_what_is_still_good() {
+    fn random_keys_are_replaced_in_time_without_a_client_and_the_old_ones_open_what_is_still_good()
+    {
         let tickets = Tickets::new(&how(300, None), b"plc", None).unwrap();
-        let age = |by: Duration| {
-            let mut ring = tickets.shared.ring.lock().unwrap();
-            ring.since = ring.since.checked_sub(by).unwrap();
-        };
-        let first = tickets.sealing().unwrap().name;
-        age(ROTATION);
-        let second = tickets.sealing().unwrap().name;
+        let start = Instant::now();
+        let at = |seconds| tickets.rotate(start + Duration::from_secs(seconds));
+        let current = || *tickets.shared.ring.lock().unwrap().current.name;
+        let first = current();
+        at(299);
+        assert_eq!(current(), first);
+        at(301);
+        let second = current();
         assert_ne!(first, second);
         assert!(tickets.opening(&second).unwrap().1);
         assert!(!tickets.opening(&first).unwrap().1, "is to be renewed");
-        age(Duration::from_secs(301));
+        at(599);
+        assert_eq!(current(), second);
+        assert!(tickets.opening(&first).is_some());
+        at(602);
         assert!(tickets.opening(&first).is_none());
-        assert!(tickets.shared.ring.lock().unwrap().previous.is_none(), "wiped");
         assert!(tickets.opening(&second).is_some());
+        // A machine that slept, or a clock that nobody looked at: what is older than two lifetimes is gone.
+        at(9000);
+        assert!(tickets.opening(&second).is_none());
+        assert!(tickets.shared.ring.lock().unwrap().previous.is_none(), "wiped");
+    }
+
+    #[test]
+    fn given_keys_stay_whatever_the_time() {
+        let tickets = Tickets::new(&how(300, GIVEN), b"plc", None).unwrap();
+        let first = *tickets.sealing().unwrap().name;
+        tickets.rotate(Instant::now() + Duration::from_secs(9000));
+        assert_eq!(*tickets.sealing().unwrap().name, first);
+    }
+
+    #[test]
+    fn a_new_ticket_is_sealed_with_keys_whose_time_is_not_over() {
+        let tickets = Tickets::new(&how(300, None), b"plc", None).unwrap();
+        let first = *tickets.sealing().unwrap().name;
+        {
+            let mut ring = tickets.shared.ring.lock().unwrap();
+            ring.since = ring.since.checked_sub(Duration::from_secs(300)).unwrap();
+        }
+        assert_ne!(*tickets.sealing().unwrap().name, first);
     }
 
     #[test]

@@ -274,6 +274,13 @@ impl Setup {
         self.policies.warnings(&self.secrets).into_iter().map(warning).collect()
     }
 
+    /// Replaces ticket keys whose time is over.
+    pub fn rotate_ticket_keys(&self, now: std::time::Instant) {
+        if let Role::Server(acceptor) = &self.role {
+            acceptor.rotate_ticket_keys(now);
+        }
+    }
+
     /// Which side wears TLS.
     pub fn mode(&self) -> Mode {
         match self.role {

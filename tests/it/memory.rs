@@ -3,7 +3,7 @@
 //! that none of it can end in a core file.
 
 use std::fs;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 
@@ -11,6 +11,7 @@ use data_encoding::{BASE64, HEXLOWER};
 use rustix::process::Signal;
 
 use crate::harness::openssl::psk_of;
+use crate::harness::ram::{count, memory};
 use crate::harness::stage::need_root;
 use crate::harness::{
     Backend, Gate, OTHER_KEY, OpensslClient, PATIENCE, Plain, Pskgate, Tls, client_toml, replace,
@@ -18,7 +19,6 @@ use crate::harness::{
 };
 
 const SESSIONS: usize = 3;
-const PAGE: usize = 4096;
 
 /// A key that stands nowhere else, not even in this test's binary: its text, and its bytes.
 struct Fresh {
@@ -54,8 +54,11 @@ impl Fresh {
     fn copies(&self, gate: &Pskgate) -> (usize, usize) {
         let memory = memory(gate.id());
         let most = |whole: &[u8]| {
-            let count = |part: &[u8]| memory.iter().map(|area| memchr(area, part)).sum::<usize>();
-            Self::parts(whole).into_iter().map(count).max().unwrap_or_default()
+            Self::parts(whole)
+                .into_iter()
+                .map(|part| count(&memory, part))
+                .max()
+                .unwrap_or_default()
         };
         let text = if self.is_hex { most(self.text.as_bytes()) } else { 0 };
         (text, most(&self.bytes))
@@ -78,45 +81,6 @@ impl Fresh {
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
     }
-}
-
-/// How often `part` is in `area`, by its first byte.
-fn memchr(area: &[u8], part: &[u8]) -> usize {
-    let mut rest = area;
-    let mut found = 0;
-    while let Some(at) = rest.iter().position(|byte| *byte == part[0]) {
-        rest = &rest[at..];
-        found += usize::from(rest.starts_with(part));
-        rest = &rest[1..];
-    }
-    found
-}
-
-/// Everything that a process can write to: heap, stacks, data. All of it or nothing: what was left out
-/// could hold the key.
-fn memory(pid: u32) -> Vec<Vec<u8>> {
-    until("a look at memory of which nothing goes meanwhile", PATIENCE, || snapshot(pid))
-}
-
-fn snapshot(pid: u32) -> Option<Vec<Vec<u8>>> {
-    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("its maps, by root");
-    let mut memory = fs::File::open(format!("/proc/{pid}/mem")).expect("its memory, by root");
-    let mut areas = Vec::new();
-    for line in maps.lines().filter(|line| line.split(' ').nth(1).unwrap().starts_with("rw")) {
-        let (start, end) = line.split_once(' ').unwrap().0.split_once('-').unwrap();
-        let address = |hex| u64::from_str_radix(hex, 16).unwrap();
-        let length = usize::try_from(address(end) - address(start)).unwrap();
-        let mut area = vec![0; length];
-        memory.seek(SeekFrom::Start(address(start))).unwrap();
-        memory.read_exact(&mut area).ok()?;
-        // Most of it was never used. Empty pages part what is searched.
-        let used = area.chunks(PAGE).map(|page| page != [0; PAGE]).collect::<Vec<_>>();
-        let runs = area.chunks(PAGE).zip(used).collect::<Vec<_>>();
-        let runs = runs.split(|(_, used)| !used).filter(|run| !run.is_empty());
-        areas.extend(runs.map(|run| run.iter().flat_map(|(page, _)| *page).copied().collect()));
-    }
-    assert!(areas.len() > 5, "is this all of its memory?");
-    Some(areas)
 }
 
 fn reloaded(gate: &Pskgate, keys: &str, wanted: &str) {

@@ -11,6 +11,8 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::harness::hello::{answer, hello_13};
+use crate::harness::ram::{count, memory};
+use crate::harness::stage::need_root;
 use crate::harness::{
     Backend, Ending, Gate, IDENTITY, KEY, OTHER_KEY, OpensslClient, PATIENCE, Plain, Process,
     Pskgate, Stopwatch, Stunnel, Tls, client_toml, free_port, local, openssl, replace, secret,
@@ -596,4 +598,22 @@ fn a_resumed_session_goes_back_to_its_backend_where_stunnel_s_takes_turns() {
         assert_eq!(turns(true, tls, "no"), [2, 2], "{tls:?}");
         assert_eq!(turns(false, tls, "yes"), [2, 2], "{tls:?}: stunnel's");
     }
+}
+
+/// By the name that a ticket begins with: it is wiped with the keys.
+#[test]
+fn ticket_keys_are_gone_in_time_while_nobody_connects() {
+    need_root();
+    let backend = Backend::echo();
+    let lines = "resumption = true\nresumption-timeout = \"2s\"";
+    let gate = Gate::new().toml(&server_toml(backend.address(), lines)).start();
+    let folder = ticket_of(&gate, Tls::V13);
+    let (der, ticket) = saved(folder.path());
+    let name = &der[ticket][..16];
+    assert!(count(&memory(gate.id()), name) > 0);
+    // Two lifetimes, and the 15 s after which it is looked again.
+    until("the keys to be wiped", 2 * PATIENCE, || {
+        (count(&memory(gate.id()), name) == 0).then_some(())
+    });
+    come_back(folder.path(), (&gate, "tls"), Tls::V13, &openssl::psk()).echo("with the key");
 }

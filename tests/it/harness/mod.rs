@@ -14,6 +14,7 @@ pub mod hello;
 pub mod names;
 pub mod openssl;
 pub mod process;
+pub mod ram;
 mod self_test;
 pub mod stage;
 pub mod stopwatch;
