@@ -349,6 +349,8 @@ async fn serve(bound: Bound, load: &Load, life: Life) -> Result<Ended, Failure> 
     // Signals first: none may end the program before it can drain.
     let stops = signals::listen(&sender)?;
     #[cfg(unix)]
+    signals::reap_orphans()?;
+    #[cfg(unix)]
     if let Some(path) = &life.pid_file {
         pid_file::create(path, &stops).map_err(|error| {
             let text = format!("cannot write the pid file {}: {error}", path.display());
@@ -372,7 +374,7 @@ async fn serve(bound: Bound, load: &Load, life: Life) -> Result<Ended, Failure> 
     Ok(running.serve(load, requests).await)
 }
 
-/// After its start everything has had its first turn by then, and waits. Code that is let go of before would
+/// After its start everything has had its first turn by then, and waits. Code that is taken back before would
 /// come back with that turn (measured: 2 MB).
 const SETTLED: Duration = Duration::from_millis(200);
 

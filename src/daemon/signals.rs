@@ -42,6 +42,33 @@ pub fn listen(sender: &mpsc::Sender<Request>) -> io::Result<Vec<i32>> {
     Ok(numbers)
 }
 
+/// Waits for processes that this one inherits as the first of its PID namespace, a container's: programs of
+/// `exec` leave some behind, and each would stay a zombie.
+///
+/// # Errors
+/// The system does not let the process listen.
+#[cfg(unix)]
+pub fn reap_orphans() -> io::Result<()> {
+    use crate::sys::children;
+    use tokio::signal::unix::{SignalKind, signal};
+    /// The pause while a program of ours that has ended stands before others.
+    const RETRY_INTERVAL: std::time::Duration = std::time::Duration::from_millis(100);
+    if !children::is_init() {
+        return Ok(());
+    }
+    let mut ended = signal(SignalKind::child())?;
+    tokio::spawn(async move {
+        loop {
+            if children::reap_orphans() {
+                tokio::time::sleep(RETRY_INTERVAL).await;
+            } else if ended.recv().await.is_none() {
+                return;
+            }
+        }
+    });
+    Ok(())
+}
+
 /// Sends on Ctrl-C, Ctrl-Break and the closing of the console, and what the service manager orders.
 ///
 /// # Errors

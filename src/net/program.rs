@@ -14,6 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::pty::Pty;
 use super::{Caller, Peer, Socket};
 use crate::config::model::{Program, Variable};
+use crate::sys::children::{self, Awaited};
 use crate::sys::process;
 
 /// A program that was started. It is not killed when this is dropped.
@@ -22,6 +23,8 @@ pub struct Child {
     /// Its number.
     pub pid: u32,
     child: tokio::process::Child,
+    /// Behind `child`, which is to be gone before.
+    _status: Awaited,
 }
 
 impl Child {
@@ -97,9 +100,13 @@ pub async fn start(program: &Program, caller: Option<&Caller<'_>>) -> io::Result
     drop(theirs);
     // Whoever started us may have left descriptors of its own behind.
     process::close_on_exec();
-    let child = tokio::process::Command::from(command).spawn()?;
+    let (child, status) = children::start(|| {
+        let child = tokio::process::Command::from(command).spawn()?;
+        let pid = child.id().unwrap_or_default();
+        Ok((child, pid))
+    })?;
     let pid = child.id().unwrap_or_default();
-    Ok(Started { socket, peer, child: Child { pid, child } })
+    Ok(Started { socket, peer, child: Child { pid, child, _status: status } })
 }
 
 /// The environment is ours with what the operator sets, and says besides who is connected.

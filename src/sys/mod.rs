@@ -7,6 +7,8 @@ pub mod access;
 #[cfg(unix)]
 pub mod account;
 pub mod acl;
+#[cfg(unix)]
+pub mod children;
 pub mod clock;
 pub mod cpu;
 #[cfg(unix)]

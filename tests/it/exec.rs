@@ -1,6 +1,8 @@
 //! A program in place of a backend: `exec` and `execArgs`.
 
 use crate::harness::openssl::{psk, psk_of};
+use crate::harness::process::children_of;
+use crate::harness::stage::need_root;
 use crate::harness::{
     Backend, Ending, Gate, IDENTITY, OTHER_KEY, OpensslClient, PATIENCE, Plain, Pskgate, Stream,
     Stunnel, Tls, free_port, until,
@@ -450,4 +452,33 @@ fn a_terminal_is_hung_up_with_its_session_and_the_end_of_the_data_is_an_end_of_i
     client.kill();
     until("the hangup", PATIENCE, || gate.folder().join("hup").exists().then_some(()));
     gate.wait_logged("Child process");
+}
+
+/// As first process of its PID namespace, which a container's is.
+#[test]
+fn pid_1_waits_for_orphans_and_leaves_its_own_programs_their_exit_status() {
+    const SESSIONS: usize = 24;
+    need_root();
+    // What each leaves behind ends at once, in a moment, and while it still runs itself.
+    let script = "(exit 3) & (sleep 0.2; exit 4) & (sleep 0.4 &) & sleep 0.1; echo done; exit 7";
+    let gate = Gate::new()
+        .shell("exec unshare --pid --fork --mount-proc --kill-child \"$@\"")
+        .toml(&shell(script, ""))
+        .start();
+    let init =
+        until("the program in its namespace", PATIENCE, || Some(children_of(gate.id()).first()?.0));
+    let client = Stunnel::client(gate.address("tls"), "");
+    let sessions: Vec<_> = (0..SESSIONS).map(|_| Plain::connect(client.address())).collect();
+    for session in sessions {
+        session.shut();
+        let (bytes, ending) = session.rest();
+        assert_eq!((bytes.as_slice(), ending), (&b"done\n"[..], Ending::Fin));
+    }
+    until(&format!("the end of each program in {}", gate.log()), PATIENCE, || {
+        (gate.log().matches("finished with code 7").count() == SESSIONS).then_some(())
+    });
+    until(&format!("no child to be left of {:?}", children_of(init)), PATIENCE, || {
+        children_of(init).is_empty().then_some(())
+    });
+    assert!(!gate.log().contains("lost sight of"), "{}", gate.log());
 }

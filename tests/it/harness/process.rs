@@ -213,6 +213,7 @@ impl Process {
     /// Resident memory in bytes, without what only the start needs.
     #[allow(dead_code, reason = "tests of the binaries and of a fleet have a use for it")]
     pub fn resident(&self) -> u64 {
+        std::thread::sleep(SETTLED.saturating_sub(self.since.elapsed()));
         self.memory("VmRSS:")
     }
 
@@ -222,7 +223,6 @@ impl Process {
     }
 
     fn memory(&self, kind: &str) -> u64 {
-        std::thread::sleep(SETTLED.saturating_sub(self.since.elapsed()));
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()))
             .expect("/proc can be read");
         let line = status.lines().find(|line| line.starts_with(kind)).expect("it is alive");
@@ -317,4 +317,18 @@ fn collect(
             }
         }
     });
+}
+
+/// The children of a process, and whether each is a zombie.
+pub fn children_of(parent: u32) -> Vec<(u32, bool)> {
+    let stat = |entry: std::fs::DirEntry| {
+        let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+        let text = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+        // A name may have blanks and parentheses.
+        let (_, rest) = text.rsplit_once(')')?;
+        let mut fields = rest.split_whitespace();
+        let state = fields.next()?;
+        (fields.next()?.parse() == Ok(parent)).then_some((pid, state == "Z"))
+    };
+    std::fs::read_dir("/proc").expect("/proc").flatten().filter_map(stat).collect()
 }
