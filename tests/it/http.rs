@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::harness::web::{get, request, request_unix};
+use crate::harness::web::{Flood, Habit, get, request, request_unix, scrape};
 use crate::harness::{
     Backend, Gate, IDENTITY, KEY, OTHER_KEY, OpensslClient, PATIENCE, Page, Plain, Process,
     Pskgate, Stopwatch, client_toml, free_port, local, openssl, python, replace, root, secret,
@@ -201,6 +201,45 @@ fn a_crowd_at_the_window_keeps_neither_who_looks_nor_a_member_waiting() {
         assert!(!matches!(stream.read(&mut [0]), Ok(1..)), "a silent one was answered");
     }
     all.expect_within(Duration::from_secs(12));
+}
+
+/// So many connections a second from this machine kept most scrapes out.
+#[test]
+fn a_local_flood_keeps_no_scrape_out() {
+    const RATE: u32 = 290;
+    const SCRAPES: usize = 64;
+    let backend = Backend::echo();
+    let seen = Seen::new(&backend);
+    for habit in Habit::ALL {
+        let flood = Flood::start(seen.at, RATE, habit);
+        until("the flood to have come", PATIENCE, || (flood.made() > 100).then_some(()));
+        let results: Vec<_> =
+            (0..SCRAPES).map(|_| scrape(seen.at, Duration::from_secs(5))).collect();
+        let failed: Vec<_> = results.iter().filter_map(|result| result.as_ref().err()).collect();
+        assert_eq!(failed.len(), 0, "{habit:?}: {failed:?}");
+        // It went on to the end.
+        let before = flood.made();
+        until("more of the flood", PATIENCE, || (flood.made() > before).then_some(()));
+    }
+}
+
+/// A reader who takes its time gets the whole answer, also while others come and go.
+#[test]
+fn a_slow_reader_gets_the_whole_answer_beside_others_who_ask() {
+    let backend = Backend::echo();
+    let seen = Seen::new(&backend);
+    let mut slow = TcpStream::connect(seen.at).expect("a connection");
+    slow.set_read_timeout(Some(PATIENCE)).unwrap();
+    slow.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    let mut first = [0; 1];
+    slow.read_exact(&mut first).expect("it begins");
+    for _ in 0..40 {
+        scrape(seen.at, PATIENCE).expect("a scrape");
+    }
+    let mut rest = Vec::new();
+    slow.read_to_end(&mut rest).expect("the rest");
+    let text = String::from_utf8(rest).expect("UTF-8");
+    assert!(text.ends_with("</html>\n"), "{} bytes", text.len());
 }
 
 #[test]

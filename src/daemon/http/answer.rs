@@ -38,7 +38,6 @@ pub(super) async fn answer<B>(
     request: &Request<B>,
     door: Door,
 ) -> Response<Full<Bytes>> {
-    desk.turn().await;
     let words = if door == Door::Tcp && !is_for_us(request) {
         short(
             StatusCode::MISDIRECTED_REQUEST,

@@ -21,8 +21,11 @@ const FRESH: Duration = Duration::from_millis(200);
 /// And so many times as old as it took to make: with a hundred thousand identities that is half a second
 /// of one core, of which a neighbour on this machine gets a tenth at most.
 const SHARE: u32 = 10;
-/// The least time between two answers of one window.
+/// The least time between two answers to connections that had one before.
 const PACE: Duration = Duration::from_millis(10);
+/// The pause after a first answer of so many bytes is a millisecond, and with more up to [`PACE`]. How often
+/// there is a first answer is limited by how often a connection is accepted.
+const BYTES_PER_MS: u64 = 64 * 1024;
 
 /// A form that a status is given in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +41,7 @@ pub(super) struct Desk {
     labels: watch::Receiver<usize>,
     kept: Mutex<Option<Kept>>,
     next: Mutex<Instant>,
+    next_first: Mutex<Instant>,
 }
 
 /// The last status, and the forms that somebody has wanted of it.
@@ -52,7 +56,8 @@ struct Kept {
 
 impl Desk {
     pub(super) fn new(requests: mpsc::Sender<Request>, labels: watch::Receiver<usize>) -> Self {
-        Self { requests, labels, kept: Mutex::new(None), next: Mutex::new(Instant::now()) }
+        let (next, next_first) = (Mutex::new(Instant::now()), Mutex::new(Instant::now()));
+        Self { requests, labels, kept: Mutex::new(None), next, next_first }
     }
 
     /// Waits until it is one's turn: the queue is as long as there are connections.
@@ -60,6 +65,20 @@ impl Desk {
         let mut next = self.next.lock().await;
         sleep_until(*next).await;
         *next = Instant::now() + PACE;
+    }
+
+    /// The same for the first request of a connection, which does not wait behind those that others go on to
+    /// ask: a scrape is one.
+    pub(super) async fn first_turn(&self) {
+        let next = self.next_first.lock().await;
+        sleep_until(*next).await;
+    }
+
+    /// Takes note of a first answer's size.
+    pub(super) async fn gave_first(&self, bytes: u64) {
+        let pause = Duration::from_millis(bytes / BYTES_PER_MS).min(PACE);
+        let mut next = self.next_first.lock().await;
+        *next = (*next).max(Instant::now()) + pause;
     }
 
     /// Whether the main loop answers, and in which phase it is. Not behind a status that is being made,
