@@ -12,23 +12,23 @@ fn trim() {
 #[cfg(all(target_os = "linux", not(target_env = "gnu")))]
 fn trim() {}
 
-/// Gives back what is free, and lets go of code that is not in use: after the start readers of files and
-/// options, and OpenSSL's tables of names; after a crowd has left, what let it in. Code stays in the page
-/// cache for as long as there is room, and what is needed again comes from there; but a board that is
-/// short of memory need not think that a process is using it. What was written to since it was mapped stays.
+/// Gives back what is free, and has the kernel take back code that is not in use: after the start readers of
+/// files and options, and OpenSSL's tables of names; after a crowd has left, what let it in. What is needed
+/// again is read from its file. Pages that other processes have mapped as well stay, and so does everything
+/// if the file belongs to another user (Linux 5.18 and later): then the kernel takes it when memory is short.
 #[cfg(target_os = "linux")]
 pub fn shrink() {
     trim();
     let Ok(maps) = std::fs::read_to_string("/proc/self/smaps") else { return };
     for (start, end) in unwritten(&maps) {
-        // SAFETY: a private mapping of a file that this process cannot write to and has not written to:
-        // every page of it is the file's, and is the same when it is read in again. A library that is
-        // unmapped in between would make it an error, and nothing unloads libraries here.
+        // SAFETY: both pieces of advice keep the contents of memory, whatever is mapped there by now: a
+        // library may be loaded or unloaded in between, and its loader writes to what was a file's. A page
+        // that was written to is kept or goes to swap space. MADV_DONTNEED would discard it.
         // In pages of their own: one of 2 MB would bring all of it back at the first touch.
         unsafe {
             let start = start as *mut libc::c_void;
             libc::madvise(start, end - start as usize, libc::MADV_NOHUGEPAGE);
-            libc::madvise(start, end - start as usize, libc::MADV_DONTNEED);
+            libc::madvise(start, end - start as usize, libc::MADV_PAGEOUT);
         }
     }
 }
@@ -37,8 +37,8 @@ pub fn shrink() {
 #[cfg(not(target_os = "linux"))]
 pub fn shrink() {}
 
-/// Where files are mapped, read-only and privately, of which no page has been changed: relocated tables
-/// are read-only too by now, and are the process's own.
+/// Where files are mapped, read-only and privately, of which no page has been changed: only those are worth
+/// reading in again. Relocated tables are read-only too by now, and are the process's own.
 #[cfg(target_os = "linux")]
 fn unwritten(smaps: &str) -> Vec<(usize, usize)> {
     let mut found = Vec::new();
@@ -70,6 +70,7 @@ fn unwritten(smaps: &str) -> Vec<(usize, usize)> {
 }
 
 #[cfg(all(test, target_os = "linux"))]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -108,5 +109,55 @@ VmFlags: rd mr
         assert!(!unwritten(&before).is_empty());
         shrink();
         assert_eq!(unwritten(MAPS).len(), 1);
+    }
+
+    #[cfg(target_env = "gnu")]
+    mod loading {
+        use std::ffi::CStr;
+        use std::process::Command;
+
+        use super::super::*;
+
+        /// Says that this is the process that may crash.
+        const INSIDE: &str = "PSKGATE_TEST_LOADS_LIBRARIES";
+        /// Comes with the C library, and nothing here has loaded it.
+        const LIBRARY: &CStr = c"libc_malloc_debug.so.0";
+        const TIMES: u32 = 1000;
+
+        /// The mappings of a library that is being loaded are written to by the loader: they are never to be
+        /// touched by a thread that gives memory back.
+        #[test]
+        fn libraries_can_be_loaded_while_memory_is_given_back() {
+            if std::env::var_os(INSIDE).is_some() {
+                return load_beside_trimming();
+            }
+            let name =
+                "sys::memory::tests::loading::libraries_can_be_loaded_while_memory_is_given_back";
+            let mut again = Command::new(std::env::current_exe().unwrap());
+            let done = again.args(["--exact", name]).env(INSIDE, "1").output().unwrap();
+            let said = String::from_utf8_lossy(&done.stdout);
+            assert!(done.status.success() && said.contains("1 passed"), "{}: {said}", done.status);
+        }
+
+        fn load_beside_trimming() {
+            use std::sync::atomic::{AtomicBool, Ordering};
+            static OVER: AtomicBool = AtomicBool::new(false);
+            let trimming = std::thread::spawn(|| {
+                while !OVER.load(Ordering::Relaxed) {
+                    shrink();
+                }
+            });
+            for _ in 0..TIMES {
+                // SAFETY: the name ends with NUL; loading it and letting go of it runs the C library's own code
+                // alone, and nothing of it is called.
+                unsafe {
+                    let handle = libc::dlopen(LIBRARY.as_ptr(), libc::RTLD_NOW);
+                    assert!(!handle.is_null());
+                    libc::dlclose(handle);
+                }
+            }
+            OVER.store(true, Ordering::Relaxed);
+            trimming.join().unwrap();
+        }
     }
 }
