@@ -41,6 +41,7 @@ mod slow;
 mod stop;
 mod strangers;
 mod tested;
+mod upkeep;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
@@ -83,6 +84,7 @@ fn faults() -> impl Iterator<Item = &'static Fault> {
         floods::FAULTS,
         limits::FAULTS,
         costs::FAULTS,
+        upkeep::FAULTS,
     ]
     .into_iter()
     .flatten()
