@@ -660,7 +660,7 @@ fn what_is_no_plain_file_is_refused_without_waiting_for_it() {
         }
     });
     for _ in 0..3 {
-        let codes = wait.recv_timeout(std::time::Duration::from_secs(10));
+        let codes = wait.recv_timeout(std::time::Duration::from_secs(60));
         assert_eq!(codes.expect("it hangs"), [(Gravity::Refuses, "not-readable")]);
     }
 }

@@ -51,7 +51,7 @@ fn only(version: &str) -> String {
 
 fn block<T>(test: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
-        let limit = std::time::Duration::from_secs(60);
+        let limit = std::time::Duration::from_secs(300);
         tokio::time::timeout(limit, test).await.expect("it hangs")
     })
 }

@@ -278,7 +278,7 @@ fn connections_end_alike() {
             if dies {
                 SockRef::from(stream).set_linger(Some(Duration::ZERO)).unwrap();
             } else {
-                std::thread::sleep(Duration::from_secs(4));
+                std::thread::sleep(Duration::from_secs(60));
             }
             None
         });

@@ -435,7 +435,7 @@ fn the_close_timeout_cuts_a_half_closed_session_at_either_end() {
             stream.write_all(&said).ok()?;
             let end = read_to_end(stream);
             // It never ends its own direction.
-            std::thread::sleep(Duration::from_secs(15));
+            std::thread::sleep(Duration::from_secs(60));
             Some(end)
         });
         let pair = Pair::with(&backend, server, client);

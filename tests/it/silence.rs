@@ -8,7 +8,6 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
 
 use data_encoding::{BASE64, HEXLOWER, HEXUPPER};
 use pskgate::secrets::{
@@ -186,7 +185,7 @@ fn everything(format: &str) {
     silent("a client end with a wrong key", client.text().as_bytes());
     let mut stream = TcpStream::connect(local(tls)).unwrap();
     stream.write_all(format!("GET /{WRONG} HTTP/1.0\r\n\r\n").as_bytes()).unwrap();
-    let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
+    let _ = stream.set_read_timeout(Some(PATIENCE));
     let _ = stream.read_to_end(&mut Vec::new());
 
     // Reloads: key files with every mistake that has a key on its line, and good ones.

@@ -130,7 +130,7 @@ fn the_limit_is_for_each_address_and_the_next_is_tried_after_it() {
         let start = Instant::now();
         let by_priority = |targets: &[SocketAddr]| dialer(targets, Failover::Priority);
         assert_eq!(reached(&by_priority(&[one.2, two.2, address])).await, address.to_string());
-        assert!((LIMIT * 2..LIMIT * 10).contains(&start.elapsed()));
+        assert!((LIMIT * 2..LIMIT * 50).contains(&start.elapsed()));
 
         let error = dial(&by_priority(&[one.2, two.2])).await.unwrap_err();
         let (a, b) = (one.2, two.2);

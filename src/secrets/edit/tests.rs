@@ -191,7 +191,8 @@ fn a_hundred_thousand_identities_are_edited_in_a_moment() {
     let gone = remove(&path, b"identity-050000", Emptied::Refuse).unwrap();
     let took = start.elapsed();
     assert_eq!((added.line, gone.lines[0].0), (100_001, 50_001));
-    let bound = Duration::from_secs(if cfg!(debug_assertions) { 20 } else { 2 });
+    // One that looks at every other line for each line would take hours without optimization.
+    let bound = Duration::from_secs(if cfg!(debug_assertions) { 300 } else { 2 });
     assert!(took < bound, "two edits took {took:?}");
     let after = fs::read_to_string(&path).unwrap();
     let line = format!("identity-050000:key number {:053}\n", 50_000);

@@ -15,6 +15,7 @@ use openssl::ssl::{Ssl, SslContext, SslMethod, SslOptions, SslSessionCacheMode, 
 use tempfile::TempDir;
 
 use super::corpus::{Case, bytes};
+use crate::harness::process::computes;
 use crate::harness::{
     IDENTITY, KEY, OTHER_KEY, PATIENCE as HUNG, Stopwatch, free_port, secret, write_private,
 };
@@ -340,12 +341,12 @@ impl Running {
                     changed = Instant::now();
                 }
                 last = (sockets, found);
-            } else if self.computes() {
+            } else if computes(self.worker) {
                 changed = Instant::now();
             } else if changed.elapsed() > if case.late { SILENCE } else { SETTLED } {
                 return Some(last.1);
             }
-            if last.1.is_empty() && !watch.is_within(SILENCE) && !self.computes() {
+            if last.1.is_empty() && !watch.is_within(SILENCE) && !computes(self.worker) {
                 return Some(last.1);
             }
             std::thread::sleep(Duration::from_millis(8));
@@ -422,15 +423,6 @@ impl Running {
             let line = std::fs::read(entry.path().join("cmdline")).ok()?;
             let is_it = line.split(|byte| *byte == 0).any(|argument| argument == conf);
             (is_it && id != self.child.id()).then_some(id)
-        })
-    }
-
-    /// Whether one of its threads computes, or waits for a processor or a disk.
-    fn computes(&self) -> bool {
-        let threads = std::fs::read_dir(format!("/proc/{}/task", self.worker));
-        threads.into_iter().flatten().flatten().any(|thread| {
-            let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
-            stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['R', 'D']))
         })
     }
 

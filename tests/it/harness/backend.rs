@@ -120,8 +120,8 @@ impl Backend {
                 }
                 let Ok(stream) = stream else { continue };
                 stream.set_nodelay(true).unwrap();
-                stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-                stream.set_write_timeout(Some(Duration::from_secs(60))).unwrap();
+                stream.set_read_timeout(Some(5 * PATIENCE)).unwrap();
+                stream.set_write_timeout(Some(5 * PATIENCE)).unwrap();
                 let number = {
                     let mut seen = in_thread.seen.lock().unwrap();
                     seen.push(Seen::default());

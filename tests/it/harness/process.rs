@@ -257,7 +257,7 @@ impl Process {
         let mut last = (0, Instant::now());
         until("the number of descriptors to settle", super::PATIENCE, || {
             let now = self.descriptors();
-            if now != last.0 {
+            if now != last.0 || computes(self.id()) {
                 last = (now, Instant::now());
             }
             (last.1.elapsed() > Duration::from_millis(500)).then_some(now)
@@ -276,6 +276,15 @@ impl Drop for Process {
             eprintln!("--- {} said\n{}\n---", self.name, self.text());
         }
     }
+}
+
+/// Whether one of a process's threads computes, or waits for a processor or a disk.
+pub fn computes(id: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{id}/task"));
+    threads.into_iter().flatten().flatten().any(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['R', 'D']))
+    })
 }
 
 /// What a command that ran to its end said.
