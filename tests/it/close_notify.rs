@@ -86,7 +86,8 @@ fn a_cut_says_nothing_and_the_other_end_misses_it() {
     assert_eq!(plain.end(), Ending::Rst, "half an answer does not look whole");
     let line = tunnel.client.wait_logged("session closed");
     assert!(line.contains(" warning ") && line.contains("left without close_notify"), "{line}");
-    assert_eq!(tunnel.alerts(), (0, 0));
+    // What the end that misses it says in its last alert is the library's.
+    assert_eq!(tunnel.alerts().1, 0, "the end that cuts says nothing");
     assert_eq!(tunnel.client.terminate(), Some(0));
     tunnel.client.wait_logged("(truncated 1)");
 }

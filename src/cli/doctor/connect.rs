@@ -76,7 +76,7 @@ enum Farewell {
     /// It cut the connection, which it cannot have done because of us.
     Cut,
     /// It had not ended when nobody waited any longer.
-    Open,
+    Open(Duration),
 }
 
 /// Who is asked, and with which key.
@@ -189,14 +189,19 @@ async fn handshake(ours: &Ours, socket: Socket) -> Outcome {
             // The peer's backend has the time to end as well, so that nothing is reset.
             let farewell = async {
                 let mut sink = [0; 4096];
+                // One whose backend does not answer cuts the session: it has as long for that as the
+                // handshake took, or the two ends would cross.
+                let _ = timeout(took, stream.read(&mut sink)).await;
                 stream.shutdown().await?;
                 while stream.read(&mut sink).await? > 0 {}
                 Ok::<_, io::Error>(())
             };
-            let end = match timeout(MANNERS, farewell).await {
+            // Where a handshake takes its time, so does this.
+            let limit = MANNERS + took * 4;
+            let end = match timeout(limit, farewell).await {
                 Ok(Ok(())) if stream.ended_cleanly() => Farewell::Clean,
                 Ok(_) => Farewell::Cut,
-                Err(_) => Farewell::Open,
+                Err(_) => Farewell::Open(limit),
             };
             if let Some(socket) = stream.into_socket() {
                 socket.into_inner().close_gently(MANNERS).await;
@@ -264,8 +269,8 @@ impl Session {
                             has opened a connection to its backend for it";
         match end {
             Farewell::Clean => findings.note("session", DONE.into()),
-            Farewell::Open => {
-                let text = format!("{DONE}, which had not ended {MANNERS:?} later");
+            Farewell::Open(limit) => {
+                let text = format!("{DONE}, which had not ended {limit:.1?} later");
                 findings.note("session", text);
             }
             Farewell::Cut => findings.warn(

@@ -98,8 +98,12 @@ fn a_dead_name_is_looked_up_once_at_a_time_and_keeps_no_other_waiting() {
         assert_eq!(lab.server.begun.load(Ordering::SeqCst), 1);
         assert_eq!(lab.configured("good", LONG).await.unwrap().len(), 1);
         // Who asked while it was under way gets its answer.
-        let waits = lab.configured("dead", LONG);
-        lab.server.answer(Some(true));
+        let mut waits = std::pin::pin!(lab.configured("dead", LONG));
+        tokio::select! {
+            biased;
+            done = &mut waits => panic!("{done:?}"),
+            () = std::future::ready(()) => lab.server.answer(Some(true)),
+        }
         assert_eq!(waits.await.unwrap().len(), 1);
         assert_eq!(lab.server.begun.load(Ordering::SeqCst), 2);
     });
@@ -146,7 +150,14 @@ fn names_of_peers_have_sixteen_threads_and_two_an_identity_and_none_of_the_other
 fn who_has_left_leaves_no_look_up_behind_that_had_not_begun() {
     block(async {
         let lab = Lab::new(1);
-        for n in 0..10 {
+        for n in 0..2 {
+            let name = format!("dead-{n}");
+            tokio::select! {
+                done = lab.asked(&name, "one", LONG) => panic!("{done:?}"),
+                () = lab.begun(n + 1) => {}
+            }
+        }
+        for n in 2..10 {
             assert!(lab.asked(&format!("dead-{n}"), "one", LIMIT / 10).await.is_err());
         }
         lab.server.answer(Some(true));

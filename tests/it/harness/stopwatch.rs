@@ -70,6 +70,11 @@ impl Stopwatch {
         );
     }
 
+    /// Whether the control has lost much of the time: to promise anything the machine has too much to do.
+    pub fn is_machine_busy(&self) -> bool {
+        self.lost() * 10 > self.lasted()
+    }
+
     fn lost(&self) -> Duration {
         Duration::from_micros(LOST.load(Ordering::Acquire) - self.lost_before)
     }
