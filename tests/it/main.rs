@@ -47,6 +47,7 @@ mod policy;
 mod proxied;
 mod proxy;
 mod pyro;
+mod rehearsal;
 mod relay;
 mod reliability;
 mod reload;

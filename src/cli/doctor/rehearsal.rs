@@ -55,9 +55,13 @@ async fn rehearse(service: &ServiceConfig, secrets: Arc<SecretSet>) -> Result<Fa
     let Authentication::Psk(psk) = &service.auth;
     let mut ignored = Vec::new();
     let acceptor = Acceptor::new(&service.tls, psk.hash.value, &mut ignored);
-    let acceptor = acceptor.map_err(Failure::Settings)?;
+    // A context that issues tickets fails the handshake when nobody has given it keys for them.
+    let acceptor = acceptor
+        .map_err(Failure::Settings)?
+        .resuming(&service.tls, &service.name.value, None)
+        .map_err(|error| Failure::Cause(Cause::Protocol(error.to_string())))?;
     let connector = Connector::new(&service.tls, psk.hash.value, &mut ignored);
-    let connector = connector.map_err(Failure::Settings)?;
+    let connector = connector.map_err(Failure::Settings)?.resuming(&service.tls, &secrets, None);
     let identity = match &psk.identity {
         Some(said) => secrets.find(&said.value).map(|(_, claim)| claim.who().clone()),
         None => None,

@@ -36,6 +36,13 @@ pub enum Outcome {
     Accepted(Vec<String>),
 }
 
+impl Outcome {
+    /// Whether a peer with the key got through to whoever is behind the tunnel.
+    pub fn carried_a_tunnel(&self) -> bool {
+        matches!(self, Self::Accepted(facts) if facts.iter().any(|fact| fact.contains(" -> ")))
+    }
+}
+
 /// Beyond this nothing more is expected to happen, on a machine with nothing else to do.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// When no more listeners come for so long, and it does not compute meanwhile, it has them all.
@@ -52,11 +59,15 @@ pub struct Certificate {
 
 /// Runs a case, and what the program said about it.
 pub fn run(case: &Case, program: Program, certificate: &Certificate) -> (Outcome, String) {
-    let place = Place::new(case, certificate, Targets::AreHere);
-    let mut running = Running::start(case, program, &place);
-    let outcome = if case.inetd { running.talk(case, &place) } else { running.look(case, &place) };
+    run_in(&Place::new(case, certificate, Targets::AreHere), case, program)
+}
+
+/// Runs a case in a place that stays, with its files and ports, after the program has ended.
+pub fn run_in(place: &Place, case: &Case, program: Program) -> (Outcome, String) {
+    let mut running = Running::start(case, program, place);
+    let outcome = if case.inetd { running.talk(case, place) } else { running.look(case, place) };
     running.end();
-    let said = std::fs::read(place.folder.path().join("said")).unwrap_or_default();
+    let said = std::fs::read(place.folder().join("said")).unwrap_or_default();
     (outcome, String::from_utf8_lossy(&said).into_owned())
 }
 
@@ -214,6 +225,11 @@ impl Place {
             self.peers.push((format!("{name} at {host}"), Door::Tcp(door)));
         }
         self.ports.insert(name.to_owned(), port);
+    }
+
+    /// Where the case's files are.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Where the TLS servers have to listen that somebody else starts, as `accept` has it.
