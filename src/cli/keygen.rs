@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use super::client_kit::{self, Kit};
 use super::key_line::{self, KeyLine, Shape};
+use super::keys::refuse_second_key;
 use super::private_file::Made;
 use super::refusal::Refusal;
-use super::{complain, exit};
+use super::{complain, exit, shell};
 use crate::secrets::{edit, escape};
 
 #[derive(Debug, clap::Args)]
@@ -23,6 +24,10 @@ pub(super) struct Arguments {
     /// Write both sides at once: add the line to the server's key file, and a folder for the client
     #[arg(long, value_name = "FILE", requires = "client")]
     server: Option<PathBuf>,
+    /// The configuration that reads the key file, in which the identity must not have another key [default:
+    /// this machine's, and those beside the key file]
+    #[arg(long, value_name = "FILE", conflicts_with = "output")]
+    config: Option<PathBuf>,
     #[command(flatten)]
     order: client_kit::Order,
     #[command(flatten)]
@@ -41,9 +46,12 @@ pub(super) fn main(arguments: &Arguments) -> u8 {
 
 /// Makes and writes the key; the last line about it.
 fn make(arguments: &Arguments) -> Result<String, Refusal> {
-    let Arguments { identity, output, append, server, order, shape } = arguments;
+    let Arguments { identity, output, append, server, config, order, shape } = arguments;
     let key = key_line::fresh(identity, shape)?;
     let kit = order.kit(identity)?;
+    if let Some(file) = append.as_ref().or(server.as_ref()) {
+        refuse_second_key(file, identity, config.as_deref())?;
+    }
     match (kit, append.as_ref().or(server.as_ref()), output) {
         (Some(kit), Some(file), _) => both(&kit, file, &key, identity)?,
         (Some(_), None, _) => {
@@ -96,9 +104,10 @@ fn create(path: &Path, key: &KeyLine, identity: &str) -> Result<(), Refusal> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(Refusal::new(
             exit::CANNOT_CREATE,
             format!(
-                "{0} exists already and is left as it is; name another file, or add to it with \
-                 `pskgate keygen IDENTITY --append {0}`",
-                path.display()
+                "{} exists already and is left as it is; name another file, or add to it with `pskgate keygen \
+                 IDENTITY --append {}`",
+                path.display(),
+                shell::path(path)
             ),
         )),
         Err(error) => {

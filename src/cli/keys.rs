@@ -2,14 +2,17 @@
 
 mod declaration;
 mod list;
+mod locations;
 mod remove;
 mod rotate;
+mod second_key;
 mod site;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use super::{FormatName, client_kit, key_line};
+pub(super) use second_key::refuse_second_key;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -23,7 +26,7 @@ pub(super) enum Command {
     },
     /// Give an identity a second key under a new name, beside the one that it has
     Rotate(Rotate),
-    /// Take an identity out of every key file that holds it
+    /// Take an identity out of every key file that holds it, or out of one
     Remove {
         /// The name before the colon
         identity: OsString,
@@ -41,9 +44,12 @@ pub(super) struct Place {
     /// The language of the configuration; auto takes .toml for TOML and anything else for a stunnel.conf
     #[arg(long, value_enum, default_value_t)]
     format: FormatName,
-    /// One key file, without a configuration
-    #[arg(long = "file", value_name = "KEYFILE", conflicts_with_all = ["config", "format"])]
+    /// Only this key file: of the configuration, if one is named; otherwise by itself
+    #[arg(long = "file", value_name = "KEYFILE")]
     key_file: Option<PathBuf>,
+    /// Only the key files of this service of the configuration
+    #[arg(long, value_name = "NAME", conflicts_with = "key_file")]
+    service: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]

@@ -21,6 +21,7 @@ mod run;
 #[cfg(windows)]
 mod service;
 mod sessions;
+mod shell;
 mod status;
 mod stunnel;
 mod table;

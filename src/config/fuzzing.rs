@@ -95,9 +95,9 @@ pub fn native_file(bytes: &[u8]) {
         assert_eq!(declare(&declared).as_deref(), Ok(&*declared), "declared twice");
         let (again, _) = survey(declared.as_bytes(), Format::Toml);
         assert!(again.is_some(), "no file any more:\n{declared}");
-        let retracted = wires::retract(&declared, "plc-01~2");
+        let retracted = wires::retract(&declared, "plc-01~2", |_| true);
         let Ok(Some(retracted)) = retracted else { panic!("{retracted:?}:\n{declared}") };
-        assert_eq!(wires::retract(&retracted, "plc-01~2"), Ok(None), "{retracted}");
+        assert_eq!(wires::retract(&retracted, "plc-01~2", |_| true), Ok(None), "{retracted}");
         assert!(survey(retracted.as_bytes(), Format::Toml).0.is_some(), "{retracted}");
     }
 }

@@ -72,17 +72,23 @@ pub fn declare(
     Ok(written(text, mark, &document))
 }
 
-/// The text in which nobody owns the name `gone`; `None` if nobody does. An identity whose last name that
-/// was is left out, unless more is said about it.
+/// The text in which the name `gone` has no owner in the places where `loses` says so: it is asked with the
+/// name of each service, and with none for `[defaults]`. `None` if nothing changes. An identity whose last
+/// name that was is left out, unless more is said about it.
 ///
 /// # Errors
 /// The text is no TOML.
-pub fn retract(text: &str, gone: &str) -> Result<Option<String>, NotEdited> {
+pub fn retract(
+    text: &str,
+    gone: &str,
+    loses: impl Fn(Option<&str>) -> bool,
+) -> Result<Option<String>, NotEdited> {
     let (mark, mut document) = parse(text)?;
-    let mut changed = document.get_mut(DEFAULTS).is_some_and(|table| retract_from(table, gone));
+    let defaults = document.get_mut(DEFAULTS).filter(|_| loses(None));
+    let mut changed = defaults.is_some_and(|table| retract_from(table, gone));
     if let Some(services) = document.get_mut(SERVICES).and_then(Item::as_table_like_mut) {
-        for (_, service) in services.iter_mut() {
-            changed |= retract_from(service, gone);
+        for (name, service) in services.iter_mut() {
+            changed |= loses(Some(name.get())) && retract_from(service, gone);
         }
     }
     Ok(changed.then(|| written(text, mark, &document)))
@@ -247,6 +253,10 @@ mod tests {
         found
     }
 
+    fn everywhere(_: Option<&str>) -> bool {
+        true
+    }
+
     fn names(list: &str) -> String {
         format!("[services.a]\nidentities.plc.wire = {list}\n")
     }
@@ -282,11 +292,11 @@ mod tests {
             let found: Vec<_> = owned(&text).into_iter().map(|(_, _, name)| name).collect();
             assert_eq!(found.last().map(String::as_str), Some("new"), "{text}");
             assert_eq!(text, names(after));
-            let without: Vec<_> = owned(&retract(&text, "new").unwrap().unwrap());
+            let without: Vec<_> = owned(&retract(&text, "new", everywhere).unwrap().unwrap());
             assert_eq!(without, owned(&names(before)));
         }
         let two = names("[\n  \"plc\", # one\n  \"two\", # two\n]");
-        let one = retract(&two, "plc").unwrap().unwrap();
+        let one = retract(&two, "plc", everywhere).unwrap().unwrap();
         assert!(one.contains("# two") && one.contains("\n  \"two\""), "{one}");
     }
 
@@ -301,7 +311,8 @@ mod tests {
             let after = declare(text, "a", "plc 1", "plc 1", "plc 1~2").unwrap();
             assert_eq!(owned(&after).len(), 2, "{after}");
             assert_eq!(after.contains("10.0.0.0/8"), text.contains("10.0.0.0/8"));
-            let back = retract(&retract(&after, "plc 1").unwrap().unwrap(), "plc 1~2").unwrap();
+            let back = retract(&retract(&after, "plc 1").unwrap().unwrap(), "plc 1~2", everywhere)
+                .unwrap();
             let back = back.unwrap();
             assert_eq!(owned(&back), []);
             assert_eq!(back.contains("10.0.0.0/8"), text.contains("10.0.0.0/8"), "{back}");
@@ -311,10 +322,10 @@ mod tests {
     #[test]
     fn what_was_declared_and_retracted_leaves_the_text_as_it_was() {
         let text = declare(PLAIN, "b", "plc", "plc", "plc~2").unwrap();
-        let one = retract(&text, "plc").unwrap().unwrap();
+        let one = retract(&text, "plc", everywhere).unwrap().unwrap();
         assert_eq!(owned(&one).len(), 1);
-        assert_eq!(retract(&one, "plc~2").unwrap().unwrap(), PLAIN);
-        assert_eq!(retract(PLAIN, "plc").unwrap(), None);
+        assert_eq!(retract(&one, "plc~2", everywhere).unwrap().unwrap(), PLAIN);
+        assert_eq!(retract(PLAIN, "plc", everywhere).unwrap(), None);
     }
 
     #[test]
@@ -324,7 +335,7 @@ mod tests {
         let after = declare(&text, "a", "plc", "plc", "plc~2").unwrap();
         assert_eq!(after, text.replace(rules, &format!("{rules}wire = [\"plc\", \"plc~2\"]\n")));
         assert_eq!(declare(&after, "b", "plc", "plc", "plc~2").unwrap(), after, "for both");
-        let back = retract(&retract(&after, "plc~2").unwrap().unwrap(), "plc").unwrap();
+        let back = retract(&retract(&after, "plc~2").unwrap().unwrap(), "plc", everywhere).unwrap();
         assert_eq!(back.unwrap(), text);
         let own = format!("{text}identities.plc.wire = 'plc'\n");
         let after = declare(&own, "b", "plc", "plc", "plc~2").unwrap();
@@ -348,6 +359,20 @@ mod tests {
         for list in ["3", "{ a = 1 }"] {
             assert!(declare(&names(list), "a", "plc", "plc", "new").is_err());
         }
-        assert!(retract(key, "b").is_err());
+        assert!(retract(key, "b", everywhere).is_err());
+    }
+
+    #[test]
+    fn a_name_stays_where_a_service_still_has_its_key() {
+        let of =
+            |service: &str| format!("[{service}.identities.plc]\nwire = [\"plc\", \"plc~2\"]\n");
+        let (a, b, defaults) = (of("services.a"), of("services.b"), of("defaults"));
+        let text = format!("{defaults}{a}{b}");
+        let without = |part: &str| part.replace("\"plc\", ", "");
+        let only_a = retract(&text, "plc", |place| place == Some("a")).unwrap().unwrap();
+        assert_eq!(only_a, format!("{defaults}{}{b}", without(&a)));
+        let only_defaults = retract(&text, "plc", |place| place.is_none()).unwrap().unwrap();
+        assert_eq!(only_defaults, format!("{}{a}{b}", without(&defaults)));
+        assert_eq!(retract(&text, "plc", |_| false).unwrap(), None);
     }
 }

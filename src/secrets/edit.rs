@@ -46,12 +46,14 @@ pub struct Removed {
     pub loose: Option<u32>,
 }
 
-/// What becomes of a file whose last key goes. An empty one is refused wherever it is read.
+/// What becomes of a file whose last key goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Emptied {
-    /// It keeps that key, and the edit fails.
+    /// It keeps that key, and the edit fails: right where it is not known who reads it.
     Refuse,
-    /// It is deleted: right for a file of a folder, whose others go on.
+    /// It stays, without a key: right for a file that a service names, and that has keys elsewhere.
+    Keep,
+    /// It is deleted: right for a file of a folder with others.
     Delete,
 }
 
@@ -106,8 +108,8 @@ impl fmt::Display for EditError {
             Self::Absent(file) => write!(f, "there is no such identity in {}", file.display()),
             Self::LastKey(file) => write!(
                 f,
-                "it is the last key in {}, and a key file without any is refused; add another first, \
-                 or take the file out of the configuration",
+                "it is the last key in {}, and a service that reads no other file would be left without \
+                 any; name the configuration that reads the file, add another key first, or say --last",
                 file.display()
             ),
         }
@@ -177,7 +179,7 @@ pub fn remove(path: &Path, identity: &[u8], emptied: Emptied) -> Result<Removed,
             open.edit.unlink().map_err(|error| EditError::Io(open.file(), error))?;
             None
         }
-        (false, _) => {
+        (false, _) | (true, Emptied::Keep) => {
             let mut pieces = Vec::with_capacity(gone.len() + 1);
             let (mut from, mut at) = (0, 0);
             let mut lines = gone.iter().map(|entry| entry.line).peekable();

@@ -120,6 +120,10 @@ pub fn entries(paths: &[PathBuf], rules: Rules, problems: &mut Vec<Problem>) -> 
             entries.extend(file::read(&file, in_folder, rules, problems));
         }
     }
+    if !entries.is_empty() {
+        // `keys remove` leaves a file that a service names empty when its last key goes.
+        problems.iter_mut().for_each(Problem::tolerate_empty_file);
+    }
     entries
 }
 

@@ -624,22 +624,35 @@ fn symlinks_are_followed_judged_by_their_target_and_not_left_dangling() {
 }
 
 #[test]
-fn a_file_that_is_missing_empty_or_too_large_is_refused() {
+fn a_file_that_is_missing_or_too_large_is_refused() {
     let files = Files::new();
     let good = files.put("good", format!("a:{TEXT}\n"));
     let large = files.put("large", "");
     fs::File::options().write(true).open(&large).unwrap().set_len((16 << 20) + 1).unwrap();
-    for (path, code) in [
-        (files.path("missing"), "no-such-file"),
-        (files.put("empty", ""), "no-keys"),
-        (files.put("lines", "\n\r\n\n"), "no-keys"),
-        (large, "not-readable"),
-    ] {
+    for (path, code) in [(files.path("missing"), "no-such-file"), (large, "not-readable")] {
         for rules in BOTH {
             let problems = why(load(&[good.clone(), path.clone()], rules));
             assert_eq!(codes(&problems), [(Gravity::Refuses, code)]);
             assert_eq!(problems[0].file.as_ref(), Some(&path));
             assert!(problems[0].message.contains(path.to_str().unwrap()));
+        }
+    }
+}
+
+#[test]
+fn a_file_without_a_key_is_refused_alone_and_warned_about_beside_others() {
+    let files = Files::new();
+    let good = files.put("good", format!("a:{TEXT}\n"));
+    for empty in [files.put("empty", ""), files.put("lines", "\n\r\n\n")] {
+        for rules in BOTH {
+            for paths in [[good.clone(), empty.clone()], [empty.clone(), good.clone()]] {
+                let (set, problems) = load(&paths, rules).unwrap();
+                assert_eq!(set.len(), 1);
+                assert_eq!(codes(&problems), [(Gravity::Warns, "no-keys")]);
+                assert_eq!(problems[0].file.as_ref(), Some(&empty));
+            }
+            let problems = why(load(&[empty.clone()], rules));
+            assert_eq!(codes(&problems), [(Gravity::Refuses, "no-keys")]);
         }
     }
 }

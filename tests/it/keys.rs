@@ -403,16 +403,6 @@ fn what_becomes_of_live_sessions_is_told_as_the_services_have_it() {
 }
 
 #[test]
-fn a_file_named_in_the_configuration_keeps_its_last_key_beside_others() {
-    let gate = Gate::new().file("more.txt", &secret("client2", OTHER_KEY));
-    let text = server_toml("127.0.0.1:9", "").replace("\"psk.txt\"", "[\"psk.txt\", \"more.txt\"]");
-    let gate = gate.toml(&text);
-    let said = refused(gate.folder(), &["keys", "remove", "client2", "pskgate.toml"]);
-    assert!(said.contains("more.txt") && said.contains("configuration"), "{said}");
-    well(gate.folder(), &["check", "pskgate.toml"]);
-}
-
-#[test]
 fn an_identity_goes_from_every_file_that_holds_it() {
     let gate =
         Gate::new().file("more.txt", &(secret(IDENTITY, OTHER_KEY) + &secret("b", OTHER_KEY)));

@@ -29,6 +29,7 @@ mod inetd;
 mod key_updates;
 mod keyfile;
 mod keys;
+mod keys_everywhere;
 mod layers;
 mod lifecycle;
 mod limits;

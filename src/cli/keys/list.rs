@@ -68,7 +68,7 @@ fn rows(site: &Site, status: Option<&Status>) -> Vec<Row> {
     let mut places: BTreeMap<(&Path, u32), usize> = BTreeMap::new();
     for holder in &site.holders {
         let service = holder.service.as_deref();
-        for entry in &holder.entries {
+        for entry in holder.entries.iter().filter(|entry| site.scope.has(holder, entry)) {
             // Services that read one file share its lines.
             let index = *places.entry((entry.file(), entry.line())).or_insert_with(|| {
                 let identity = shown(entry.identity());
@@ -166,7 +166,8 @@ mod tests {
         let file = folder.path().join("psk.txt");
         let key = |n: u32| format!("key number {n} of more than thirty-two bytes");
         std::fs::write(&file, format!("plc:{}\nplc~2:{}\n", key(1), key(2))).unwrap();
-        let place = Place { config: None, format: Default::default(), key_file: Some(file) };
+        let place =
+            Place { config: None, format: Default::default(), key_file: Some(file), service: None };
         let mut site = Site::look(&place).unwrap();
         let style = |size| Style { size, unicode: true, color: false };
         let said = lines(&rows(&site, None), &style(None));

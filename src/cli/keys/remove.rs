@@ -2,54 +2,59 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::Place;
 use super::declaration::change;
-use super::site::{Holder, Site};
+use super::locations::{Location, Locations, services};
+use super::site::{Holder, Site, resolved};
 use crate::cli::refusal::Refusal;
-use crate::cli::{complain, exit, keygen, say, units};
+use crate::cli::{complain, exit, keygen, say, shell, units};
 use crate::config::model::OnRevocation;
 use crate::config::wires;
 use crate::secrets::edit::{self, Emptied};
-use crate::secrets::escape;
+use crate::secrets::{Entry, escape, files_of};
 
 pub(super) fn main(identity: &OsStr, place: &Place) -> Result<u8, Refusal> {
     let site = Site::look(place)?;
     site.sound()?;
     let name = identity.as_encoded_bytes();
-    let (files, fates) = (files(&site, name)?, fates(&site, name));
+    let removal = Removal::plan(&site, name)?;
+    let fates = removal.fates();
     let mut code = exit::OK;
     let mut done = false;
-    for (file, emptied) in files {
-        let removed = edit::remove(&file, name, emptied).map_err(|error| {
+    for location in removal.files.iter() {
+        let file = &location.file;
+        let removed = edit::remove(file, name, removal.emptied(location)).map_err(|error| {
             let so_far = "what is said above was removed, the rest was not";
             let refusal = Refusal::from(error);
             if done { refusal.and(so_far) } else { refusal }
         })?;
         done = true;
+        let readers = match services(&location.readers) {
+            readers if site.holders.len() < 2 || readers.is_empty() => String::new(),
+            readers => format!(", which {readers} read"),
+        };
         for (line, fingerprint) in removed.lines {
             let (name, file) = (escape(name), file.display());
-            let text = format!("removed {name} (fingerprint {fingerprint}) from {file}:{line}");
+            let text =
+                format!("removed {name} (fingerprint {fingerprint}) from {file}:{line}{readers}");
             code = code.max(say(&text));
         }
-        keygen::tell_tightened(&file, removed.loose);
+        keygen::tell_tightened(file, removed.loose);
     }
     // After the key, so that it never counts for a stranger's.
-    if let (Some(config), Ok(name)) = (&site.native, std::str::from_utf8(name))
-        && change(config, |text| wires::retract(text, name)).map_err(|refusal| {
+    if let (Some(config), Ok(text_of_name)) = (&site.native, std::str::from_utf8(name))
+        && change(config, |text| wires::retract(text, text_of_name, |place| removal.loses(place)))
+            .map_err(|refusal| {
             refusal.and("the key was removed; its name is still among the `wire` names there")
         })?
     {
-        complain(&format!(
-            "took {} out of the `wire` names in {}",
-            escape(name.as_bytes()),
-            config.display()
-        ));
+        complain(&format!("took {} out of the `wire` names in {}", escape(name), config.display()));
     }
-    match place.key_file {
-        None => fates.iter().for_each(|fate| complain(fate)),
-        Some(_) => complain(
+    match site.file {
+        Some(_) => fates.iter().for_each(|fate| complain(fate)),
+        None => complain(
             "a running program that reads this file takes that up by itself: live sessions of this key \
              end as `on-revocation` says, within a second if it is not set",
         ),
@@ -57,85 +62,148 @@ pub(super) fn main(identity: &OsStr, place: &Place) -> Result<u8, Refusal> {
     Ok(code)
 }
 
-/// What becomes of the live sessions of a name, a line for each way in which services end them.
-fn fates(site: &Site, name: &[u8]) -> Vec<String> {
-    let mut by_words: BTreeMap<String, Vec<&str>> = BTreeMap::new();
-    for holder in &site.holders {
-        if !holder.entries.iter().any(|entry| entry.identity().as_bytes() == name) {
-            continue;
-        }
-        let words = match holder.on_revocation {
-            Some(OnRevocation::Keep) => {
-                "stay open (on-revocation = \"keep\"); `pskgate kick` ends them".to_owned()
-            }
-            Some(OnRevocation::Grace(grace)) => {
-                format!(
-                    "end after the grace of {} (on-revocation)",
-                    units::time(grace.as_secs_f64())
-                )
-            }
-            Some(OnRevocation::Cut) | None => "end within a second".to_owned(),
-        };
-        by_words.entry(words).or_default().extend(holder.service.as_deref());
-    }
-    let one_way = by_words.len() == 1;
-    let line = |(words, services): (String, Vec<&str>)| match one_way {
-        true => {
-            format!("a running program takes that up by itself: live sessions of this key {words}")
-        }
-        false => format!("live sessions of this key in [{}] {words}", services.join("], [")),
-    };
-    by_words.into_iter().map(line).collect()
+/// What is going to be removed, decided before anything is changed.
+struct Removal<'a> {
+    site: &'a Site,
+    name: &'a [u8],
+    files: Locations<'a>,
+    /// Everybody who reads one of the files.
+    readers: Vec<&'a Holder>,
 }
 
-/// The files that hold a name, and what becomes of each whose last key it is. Refuses before anything is
-/// changed what would leave a service without a key.
-fn files(site: &Site, name: &[u8]) -> Result<Vec<(PathBuf, Emptied)>, Refusal> {
-    let is_it = |entry: &crate::secrets::Entry| entry.identity().as_bytes() == name;
-    let concerned: Vec<&Holder> =
-        site.holders.iter().filter(|holder| holder.entries.iter().any(is_it)).collect();
-    if concerned.is_empty() {
-        return Err(Refusal::new(exit::USAGE, nobody(site, name)));
+impl<'a> Removal<'a> {
+    /// Refuses what would leave a service without a key, and what would take the name from a service that
+    /// was not meant.
+    fn plan(site: &'a Site, name: &'a [u8]) -> Result<Self, Refusal> {
+        let everywhere = Locations::of(site, name, |_, _| true);
+        if everywhere.is_empty() {
+            return Err(Refusal::new(exit::USAGE, nobody(site, name)));
+        }
+        let files = Locations::of(site, name, |holder, entry| site.scope.has(holder, entry));
+        if files.is_empty() {
+            let words = format!(
+                "{} does not stand there; it stands in\n  {}",
+                escape(name),
+                everywhere.describe()
+            );
+            return Err(Refusal::new(exit::USAGE, words));
+        }
+        let readers = files.readers(site);
+        let removal = Self { site, name, files, readers };
+        removal.check_scope()?;
+        removal.check_rest()?;
+        Ok(removal)
     }
-    for holder in &concerned {
-        let service = holder.service.as_deref().unwrap_or_default();
-        let refuse = |words: &str| {
-            let words = format!("nothing was removed: {words}");
-            Err(Refusal::new(exit::CONFIG, words))
+
+    /// A file of the service that was named may be another's as well.
+    fn check_scope(&self) -> Result<(), Refusal> {
+        let Some(service) = self.site.scope.service() else { return Ok(()) };
+        let is_shared = |location: &&Location<'_>| {
+            location.readers.iter().any(|reader| reader.service.as_deref() != Some(service))
         };
-        if holder.service.is_some() && holder.entries.iter().all(is_it) {
-            return refuse(&format!(
-                "[{service}] would be left without any key; add another first, or take the service out \
-                 of the configuration"
-            ));
-        }
-        if holder.presents.as_deref() == Some(name) {
-            return refuse(&format!(
-                "it is what [{service}] presents; give its psk-identity another name first"
-            ));
-        }
+        let Some(shared) = self.files.iter().find(is_shared) else { return Ok(()) };
+        Err(refused(&format!(
+            "{file} is read by {}, and each of them would lose {}; `--file {}` removes it for all of them",
+            services(&shared.readers),
+            escape(self.name),
+            shell::path(&shared.file),
+            file = shared.file.display(),
+        )))
     }
-    let mut files: BTreeMap<PathBuf, (PathBuf, Emptied)> = BTreeMap::new();
-    for holder in &concerned {
-        for entry in holder.entries.iter().filter(|entry| is_it(entry)) {
-            let file = entry.file();
-            let same = file.canonicalize().unwrap_or_else(|_| file.to_owned());
-            let emptied = if holder.names(file) { Emptied::Refuse } else { Emptied::Delete };
-            let known = files.entry(same).or_insert_with(|| (file.to_owned(), emptied));
-            // Of a folder here, but named by itself elsewhere.
-            if emptied == Emptied::Refuse {
-                known.1 = emptied;
+
+    fn check_rest(&self) -> Result<(), Refusal> {
+        for holder in &self.readers {
+            let Some(service) = holder.service.as_deref() else { continue };
+            if !holder.entries.iter().any(|entry| !self.takes(entry)) {
+                return Err(refused(&format!(
+                    "[{service}] would be left without any key, and nobody could connect; add another \
+                     first, take the service out of the configuration, or say --last",
+                )));
+            }
+            if holder.presents.as_deref() == Some(self.name) && !self.keeps(holder) {
+                return Err(refused(&format!(
+                    "it is what [{service}] presents; give its psk-identity another name first, or say \
+                     with --service or --file where else it is to be removed",
+                )));
             }
         }
+        Ok(())
     }
-    let is_last = |file: &Path| {
-        let mut lines = concerned.iter().flat_map(|holder| &holder.entries);
-        lines.all(|entry| entry.file() != file || is_it(entry))
-    };
-    match files.values().find(|(file, emptied)| *emptied == Emptied::Refuse && is_last(file)) {
-        Some((file, _)) => Err(edit::EditError::LastKey(file.clone()).into()),
-        None => Ok(files.into_values().collect()),
+
+    /// Whether this line goes.
+    fn takes(&self, entry: &Entry) -> bool {
+        entry.identity().as_bytes() == self.name && self.files.has(entry.file())
     }
+
+    /// Whether a service still has a key of this name afterwards.
+    fn keeps(&self, holder: &Holder) -> bool {
+        holder.lines_of(self.name).any(|entry| !self.takes(entry))
+    }
+
+    /// Whether the name has no owner any more in a service, or in the defaults. Where a service still has
+    /// the key, its holder would become a stranger without the rules of the owner.
+    fn loses(&self, service: Option<&str>) -> bool {
+        let is_it = |holder: &&Holder| service.is_none() || holder.service.as_deref() == service;
+        let mut concerned = self.site.holders.iter().filter(is_it);
+        let is_named = !self.site.scope.is_narrow()
+            || service.is_none()
+            || self.readers.iter().any(|holder| holder.service.as_deref() == service);
+        is_named && !concerned.any(|holder| self.keeps(holder))
+    }
+
+    /// What becomes of a file if this was its last key. A file that a service names stays, because a missing
+    /// one would be a mistake; so does the last file of a folder.
+    fn emptied(&self, location: &Location<'_>) -> Emptied {
+        let mut entries = location.readers.iter().flat_map(|holder| {
+            let is_here = |entry: &&Entry| resolved(entry.file()) == resolved(&location.file);
+            holder.entries.iter().filter(is_here).map(move |entry| (*holder, entry))
+        });
+        if entries.clone().any(|(holder, _)| holder.service.is_none()) {
+            return Emptied::Refuse;
+        }
+        let is_named = entries.any(|(holder, entry)| holder.names(entry.file()));
+        let folder = location.file.parent().unwrap_or(Path::new("."));
+        let has_others =
+            || files_of(folder, &mut Vec::new()).iter().any(|file| !self.files.has(file));
+        match is_named || location.file.is_symlink() || !has_others() {
+            true => Emptied::Keep,
+            false => Emptied::Delete,
+        }
+    }
+
+    /// What becomes of the live sessions of a name, a line for each way in which services end them.
+    fn fates(&self) -> Vec<String> {
+        let mut by_words: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+        for holder in &self.readers {
+            let words = match holder.on_revocation {
+                Some(OnRevocation::Keep) => {
+                    "stay open (on-revocation = \"keep\"); `pskgate kick` ends them".to_owned()
+                }
+                Some(OnRevocation::Grace(grace)) => {
+                    format!(
+                        "end after the grace of {} (on-revocation)",
+                        units::time(grace.as_secs_f64())
+                    )
+                }
+                Some(OnRevocation::Cut) | None => "end within a second".to_owned(),
+            };
+            by_words.entry(words).or_default().extend(holder.service.as_deref());
+        }
+        let one_way = by_words.len() == 1;
+        let line = |(words, services): (String, Vec<&str>)| match one_way {
+            true => {
+                format!(
+                    "a running program takes that up by itself: live sessions of this key {words}"
+                )
+            }
+            false => format!("live sessions of this key in [{}] {words}", services.join("], [")),
+        };
+        by_words.into_iter().map(line).collect()
+    }
+}
+
+fn refused(words: &str) -> Refusal {
+    Refusal::new(exit::CONFIG, format!("nothing was removed: {words}"))
 }
 
 fn nobody(site: &Site, name: &[u8]) -> String {

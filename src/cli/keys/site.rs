@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use clap::ValueEnum;
+
 use crate::cli::refusal::Refusal;
-use crate::cli::{exit, failed, paths, show};
+use crate::cli::{FormatName, exit, failed, paths, show};
 use crate::config;
 use crate::config::diagnostic::{Report, Severity};
 use crate::config::model::{Authentication, Config, Dialect, Mode, OnRevocation, ServiceConfig};
@@ -36,6 +38,53 @@ impl Holder {
     pub(super) fn names(&self, file: &Path) -> bool {
         self.paths.iter().any(|path| path == file)
     }
+
+    /// Whether it names this file or its folder. The file need not exist.
+    pub(super) fn reads(&self, file: &Path) -> bool {
+        let same = resolved(file);
+        let folder = match file.parent() {
+            Some(folder) if folder.as_os_str().is_empty() => resolved(Path::new(".")),
+            folder => folder.map(resolved).unwrap_or_default(),
+        };
+        self.paths.iter().map(|path| resolved(path)).any(|path| path == same || path == folder)
+    }
+
+    /// The lines of a name, in the order in which they are read.
+    pub(super) fn lines_of<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = &'a Entry> {
+        self.entries.iter().filter(move |entry| entry.identity().as_bytes() == name)
+    }
+}
+
+/// What of a configuration a command is about.
+#[derive(Debug, Default)]
+pub(super) struct Scope {
+    /// The key files of this service alone.
+    service: Option<String>,
+    /// This key file alone, after links.
+    file: Option<PathBuf>,
+}
+
+impl Scope {
+    /// Whether a line is meant, by who reads it and where it stands.
+    pub(super) fn has(&self, holder: &Holder, entry: &Entry) -> bool {
+        (self.service.is_none() || self.service == holder.service)
+            && self.file.as_ref().is_none_or(|file| *file == resolved(entry.file()))
+    }
+
+    /// The service, if one was named.
+    pub(super) fn service(&self) -> Option<&str> {
+        self.service.as_deref()
+    }
+
+    /// Whether it leaves something out.
+    pub(super) fn is_narrow(&self) -> bool {
+        self.service.is_some() || self.file.is_some()
+    }
+}
+
+/// A path after links, by which two names of one file are told to be one.
+pub(super) fn resolved(file: &Path) -> PathBuf {
+    file.canonicalize().unwrap_or_else(|_| file.to_owned())
 }
 
 /// One name on the wire and whose it is.
@@ -56,10 +105,14 @@ pub(super) struct Site {
     pub(super) file: Option<PathBuf>,
     /// The configuration, if it is a native one.
     pub(super) native: Option<PathBuf>,
+    /// What `--format` says, unless that is what the name of the file says.
+    pub(super) format: Option<String>,
     /// In the order of the file; at least one.
     pub(super) holders: Vec<Holder>,
     /// What the configuration says of names on the wire, the defaults among it.
     pub(super) wires: Vec<Wire>,
+    /// What of all this is meant.
+    pub(super) scope: Scope,
     /// What is wrong, errors alone: warnings are for `check`.
     findings: Report,
 }
@@ -67,7 +120,7 @@ pub(super) struct Site {
 impl Site {
     /// Reads everything that can be read.
     pub(super) fn look(place: &Place) -> Result<Self, Refusal> {
-        if let Some(file) = &place.key_file {
+        if let (Some(file), None) = (&place.key_file, &place.config) {
             return of_key_file(file);
         }
         let file = place.config.clone().unwrap_or_else(paths::default_config);
@@ -90,7 +143,34 @@ impl Site {
         let holders: Vec<_> = holders(&config);
         let native = (config.dialect == Dialect::Native).then(|| config.file.clone());
         let wires = wires(&config);
-        Ok(Self { file: Some(file), native, holders, wires, findings })
+        let scope =
+            Scope { service: place.service.clone(), file: place.key_file.as_deref().map(resolved) };
+        let format = match place.format {
+            FormatName::Auto => None,
+            said => said.to_possible_value().map(|value| value.get_name().to_owned()),
+        };
+        let site = Self { file: Some(file), native, format, holders, wires, scope, findings };
+        site.check_scope(place).map(|()| site)
+    }
+
+    /// Refuses a service that there is not, and a key file that no service reads.
+    fn check_scope(&self, place: &Place) -> Result<(), Refusal> {
+        let config = self.file.as_deref().unwrap_or(Path::new("")).display();
+        let services = self.holders.iter().filter_map(|holder| holder.service.as_deref());
+        let words = match (&place.service, &place.key_file) {
+            (Some(name), _) if services.clone().all(|service| service != name) => format!(
+                "{config} has no service {}; it has [{}]",
+                secrets::escape(name.as_bytes()),
+                services.collect::<Vec<_>>().join("], [")
+            ),
+            (_, Some(file)) if !self.holders.iter().any(|holder| holder.reads(file)) => {
+                format!("no service of {config} reads {}", file.display())
+            }
+            _ => return Ok(()),
+        };
+        // What is wrong may be the reason.
+        show(&self.findings);
+        Err(Refusal::new(exit::USAGE, words))
     }
 
     /// Says what is wrong; whether anything was.
@@ -151,11 +231,12 @@ fn of_key_file(file: &Path) -> Result<Site, Refusal> {
         entries,
     };
     let findings = Report::default();
-    let (file, native, wires) = (None, None, Vec::new());
-    Ok(Site { file, native, holders: vec![holder], wires, findings })
+    let (wires, scope) = (Vec::new(), Scope::default());
+    let (file, native, format) = (None, None, None);
+    Ok(Site { file, native, format, holders: vec![holder], wires, scope, findings })
 }
 
-fn holders(config: &Config) -> Vec<Holder> {
+pub(super) fn holders(config: &Config) -> Vec<Holder> {
     let of = |service: &ServiceConfig| {
         let Authentication::Psk(psk) = &service.auth;
         let paths: Vec<_> = psk.secrets.iter().map(|path| path.value.clone()).collect();
