@@ -114,7 +114,7 @@ fn start(
     let Some(plan) = Plan::with_secrets(&config, key, &mut report) else {
         return Err(Failure::Report(report));
     };
-    let bound = plan.bind().map_err(|errors| {
+    let bound = plan.bind(&mut complain).map_err(|errors| {
         let words: Vec<_> = errors.into_iter().map(|error| error.diagnostic.message).collect();
         Failure::Other(words.join("; "))
     })?;

@@ -128,6 +128,14 @@ impl Habits {
         }
     }
 
+    /// What is said before the log is open, and is no failure yet.
+    fn remark(self, text: &str) {
+        match self {
+            Self::Native => complain(&format!("pskgate: {}", escape(text))),
+            Self::Stunnel => complain(&format!("[.] {}", escape(text))),
+        }
+    }
+
     fn give_up(self, code: u8, text: &str) -> u8 {
         match self {
             Self::Native => {
@@ -201,12 +209,12 @@ pub(super) fn start(source: Source, habits: Habits) -> u8 {
     let (syslog, journal) = (Syslog::open(&config.log), Journal::open(&config.log));
     #[cfg(unix)]
     let bound = match activation::assign(manager.sockets, &config) {
-        Ok(listeners) => plan.bind_inherited(listeners),
+        Ok(listeners) => plan.bind_inherited(listeners, &mut |text| habits.remark(text)),
         // Another start would be given the same.
         Err(error) => return habits.give_up(exit::CONFIG, &error.to_string()),
     };
     #[cfg(not(unix))]
-    let bound = plan.bind();
+    let bound = plan.bind(&mut |text| habits.remark(text));
     #[cfg_attr(not(unix), allow(unused_mut))]
     let mut bound = match bound {
         Ok(bound) => bound,

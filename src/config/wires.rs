@@ -311,8 +311,12 @@ mod tests {
             let after = declare(text, "a", "plc 1", "plc 1", "plc 1~2").unwrap();
             assert_eq!(owned(&after).len(), 2, "{after}");
             assert_eq!(after.contains("10.0.0.0/8"), text.contains("10.0.0.0/8"));
-            let back = retract(&retract(&after, "plc 1").unwrap().unwrap(), "plc 1~2", everywhere)
-                .unwrap();
+            let back = retract(
+                &retract(&after, "plc 1", everywhere).unwrap().unwrap(),
+                "plc 1~2",
+                everywhere,
+            )
+            .unwrap();
             let back = back.unwrap();
             assert_eq!(owned(&back), []);
             assert_eq!(back.contains("10.0.0.0/8"), text.contains("10.0.0.0/8"), "{back}");
@@ -335,7 +339,9 @@ mod tests {
         let after = declare(&text, "a", "plc", "plc", "plc~2").unwrap();
         assert_eq!(after, text.replace(rules, &format!("{rules}wire = [\"plc\", \"plc~2\"]\n")));
         assert_eq!(declare(&after, "b", "plc", "plc", "plc~2").unwrap(), after, "for both");
-        let back = retract(&retract(&after, "plc~2").unwrap().unwrap(), "plc", everywhere).unwrap();
+        let back =
+            retract(&retract(&after, "plc~2", everywhere).unwrap().unwrap(), "plc", everywhere)
+                .unwrap();
         assert_eq!(back.unwrap(), text);
         let own = format!("{text}identities.plc.wire = 'plc'\n");
         let after = declare(&own, "b", "plc", "plc", "plc~2").unwrap();

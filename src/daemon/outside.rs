@@ -12,7 +12,7 @@ use super::control::{Access, Crowd, Fresh, Guard, Ready, paths};
 use super::{BindError, Request, inside};
 use crate::config::diagnostic::{Diagnostic, Severity};
 use crate::config::model::{Config, ControlConfig, Decided, Dialect, Endpoint, Level, Listen};
-use crate::net::{self, Acceptable, Listener};
+use crate::net::{self, Acceptable, Busy, Listener};
 use crate::observe::event::{Event, Scope};
 
 /// What a configuration wants to be seen through.
@@ -158,13 +158,14 @@ impl Outside {
         held: &Held,
         errors: &mut Vec<BindError>,
         absent: &mut Vec<String>,
+        busy: &mut Busy<'_>,
     ) -> Bound {
         let mut fresh = Vec::new();
         let is_new = |place: &Place| !held.places.contains(place);
         for (place, at) in self.places.iter().filter(|(place, _)| is_new(place)) {
             let listen = Listen { at: at.clone(), optional: false };
             let mut left_out = Vec::new();
-            match net::bind(&listen, &[], &[], &mut left_out) {
+            match net::bind(&listen, &[], &[], &mut left_out, busy) {
                 Ok(listeners) => {
                     absent.extend(left_out.iter().map(|one| format!("[http]: {one}")));
                     let named = |l| (vec![place.clone()], New::Http(l));

@@ -22,7 +22,7 @@ use crate::config::model::{
     Authentication, Config, Decided, Dialect, Endpoint, Host, Level, Mode, Origin, ServiceConfig,
     Source,
 };
-use crate::net::{self, Listener};
+use crate::net::{self, Busy, Listener};
 use crate::observe::event::{Event, Scope};
 use crate::secrets::SecretSet;
 #[cfg(unix)]
@@ -161,8 +161,8 @@ impl Plan {
     ///
     /// # Errors
     /// Every address that could not be taken; those that could are given back.
-    pub fn bind(self) -> Result<Bound, Vec<BindError>> {
-        self.bind_beside(&Held::default(), Vec::new())
+    pub fn bind(self, tell: &mut dyn FnMut(&str)) -> Result<Bound, Vec<BindError>> {
+        self.bind_beside(&Held::default(), Vec::new(), tell)
     }
 
     /// The same where the service manager has opened sockets already: those at a service's position
@@ -170,8 +170,12 @@ impl Plan {
     ///
     /// # Errors
     /// As above.
-    pub fn bind_inherited(self, sockets: Vec<Vec<Listener>>) -> Result<Bound, Vec<BindError>> {
-        self.bind_beside(&Held::default(), sockets)
+    pub fn bind_inherited(
+        self,
+        sockets: Vec<Vec<Listener>>,
+        tell: &mut dyn FnMut(&str),
+    ) -> Result<Bound, Vec<BindError>> {
+        self.bind_beside(&Held::default(), sockets, tell)
     }
 
     /// The same, but for addresses that are `held` already.
@@ -179,7 +183,9 @@ impl Plan {
         self,
         held: &Held,
         inherited: Vec<Vec<Listener>>,
+        tell: &mut dyn FnMut(&str),
     ) -> Result<Bound, Vec<BindError>> {
+        let mut busy = Busy::new(tell);
         let mut inherited = inherited.into_iter();
         let mut services = Vec::new();
         let mut errors = Vec::new();
@@ -198,7 +204,8 @@ impl Plan {
             for listen in config.accept().iter().filter(|listen| !held.contains(&listen.at)) {
                 let at = &listen.at.value;
                 let mut left_out = Vec::new();
-                match net::bind(listen, config.accept(), &config.sockets.accept, &mut left_out) {
+                let options = &config.sockets.accept;
+                match net::bind(listen, config.accept(), options, &mut left_out, &mut busy) {
                     Ok(bound) => {
                         let name = &config.name.value;
                         absent.extend(left_out.iter().map(|one| format!("service {name}: {one}")));
@@ -229,7 +236,7 @@ impl Plan {
             }
             services.push(Prepared { config, setup, listeners });
         }
-        let outside = self.outside.bind(seen, &mut errors, &mut absent);
+        let outside = self.outside.bind(seen, &mut errors, &mut absent, &mut busy);
         if errors.is_empty() {
             let Self { file, drain, files, .. } = self;
             Ok(Bound { file, drain, files, outside, services, absent })

@@ -12,7 +12,7 @@ use super::plan::{Bound, Held, Plan, Prepared, files as files_of, limits};
 use super::watcher::Files;
 use super::{Load, Running, one_line, outside, warn};
 use crate::config::diagnostic::{Diagnostic, Report, Severity};
-use crate::config::model::{Config, Endpoint, ServiceConfig, Source};
+use crate::config::model::{Config, Endpoint, Level, ServiceConfig, Source};
 use crate::net::Acceptable;
 use crate::observe::event::{Event, Scope};
 use crate::observe::log;
@@ -327,7 +327,10 @@ fn prepare(
     let Some(plan) = Plan::replacing(&config, current, &mut report) else {
         return refused(report, files);
     };
-    match plan.bind_beside(held, Vec::new()) {
+    let mut tell = |text: &str| {
+        Event::Finding { level: Level::Warning, text: &text }.log(Scope::PROGRAM);
+    };
+    match plan.bind_beside(held, Vec::new(), &mut tell) {
         Ok(bound) => Ok(Box::new((config, bound, report))),
         Err(errors) => {
             report.diagnostics.extend(errors.into_iter().map(|error| error.diagnostic));

@@ -8,8 +8,9 @@ use zeroize::Zeroizing;
 
 use crate::config::model::HttpConnect;
 
-/// The longest head of an answer. Proxies add a few headers, and none of them is of use here.
-const MOST: usize = 16 * 1024;
+/// The most bytes that are read until the final answer has come, with interim answers before it. Proxies add a
+/// few headers, and none of them is of use here.
+const MAX_ANSWER: usize = 16 * 1024;
 
 /// Asks for a way to the server, and reads the answer to its last byte: what comes then is the
 /// server's. The caller keeps the time.
@@ -22,9 +23,8 @@ where
 {
     proxy.write_all(&request(ask)).await?;
     proxy.flush().await?;
-    let head = read_head(proxy).await?;
     let said = |text: String| Err(io::Error::other(text));
-    match status(&head) {
+    match read_status(proxy).await? {
         Some(200..=299) => Ok(()),
         Some(407) => said(
             "the proxy asks for a user name and a password (407), or does not take these".into(),
@@ -66,24 +66,35 @@ fn request(ask: &HttpConnect) -> Zeroizing<Vec<u8>> {
     text
 }
 
-/// The head of the answer. A server that is reached through a proxy speaks TLS and waits to be spoken to,
-/// so nothing may follow.
-async fn read_head<S: AsyncRead + Unpin>(proxy: &mut S) -> io::Result<Vec<u8>> {
-    let mut head = Vec::with_capacity(512);
+/// The status of the final answer; none if what answers is no HTTP. A client reads past interim answers
+/// (RFC 9110, 15.2). A server that is reached through a proxy speaks TLS and waits to be spoken to, so nothing
+/// may follow a good answer.
+async fn read_status<S: AsyncRead + Unpin>(proxy: &mut S) -> io::Result<Option<u16>> {
+    let mut answer = Vec::with_capacity(512);
+    let mut start = 0;
     // What was looked through already: one that comes byte by byte costs no more than one that does not.
     let mut seen = 0;
     loop {
-        if let Some(end) = end_of_head(&head, seen) {
-            if end < head.len() {
-                return Err(io::Error::other("the proxy says more than its answer"));
+        let head = answer.get(start..).unwrap_or_default();
+        if let Some(end) = end_of_head(head, seen) {
+            match status(head) {
+                // 101 is final: this end has not asked for another protocol.
+                Some(100 | 102..=199) => {
+                    (start, seen) = (start + end, 0);
+                    continue;
+                }
+                Some(200..=299) if end < head.len() => {
+                    return Err(io::Error::other("the proxy says more than its answer"));
+                }
+                status => return Ok(status),
             }
-            return Ok(head);
         }
-        if head.len() >= MOST {
-            return Err(io::Error::other(format!("the proxy's answer has more than {MOST} bytes")));
+        if answer.len() >= MAX_ANSWER {
+            let words = format!("the proxy's answer has more than {MAX_ANSWER} bytes");
+            return Err(io::Error::other(words));
         }
         seen = head.len();
-        if proxy.read_buf(&mut head).await? == 0 {
+        if proxy.read_buf(&mut answer).await? == 0 {
             let kind = io::ErrorKind::UnexpectedEof;
             return Err(io::Error::new(kind, "the proxy ends the connection without an answer"));
         }
@@ -160,6 +171,11 @@ mod tests {
             ("HTTP/1.1 200 OK\r\n", "without an answer"),
             ("", "without an answer"),
             ("HTTP/1.1 200 OK\r\n\r\n\x16\x03", "more than its answer"),
+            ("HTTP/1.1 503 No\r\n\r\nsorry", "503"),
+            ("HTTP/1.1 101 Switching\r\n\r\n", "101"),
+            ("HTTP/1.1 100 Continue\r\n\r\n", "without an answer"),
+            ("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 503 No\r\n\r\n", "503"),
+            ("HTTP/1.1 100 Continue\r\n\r\nSSH-2.0-x\r\n\r\n", "no HTTP proxy"),
         ] {
             let said = answered(&[bad.as_bytes()]).unwrap_err().to_string();
             assert!(said.contains(why), "{bad:?}: {said}");
@@ -178,6 +194,19 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn an_interim_answer_is_no_refusal_and_the_final_one_is_read_on_to() {
+        let whole = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early\r\nA: b\r\n\r\nHTTP/1.1 200 OK\r\n\r\n";
+        answered(&[whole]).unwrap();
+        let bytes: Vec<&[u8]> = whole.chunks(1).collect();
+        answered(&bytes).unwrap();
+        let said = answered(&[&whole[..], b"x"]).unwrap_err().to_string();
+        assert!(said.contains("more than its answer"), "{said}");
+        let endless = b"HTTP/1.1 100 Continue\r\n\r\n".repeat(1000);
+        let said = answered(&[&endless]).unwrap_err().to_string();
+        assert!(said.contains("16384 bytes"), "{said}");
     }
 
     #[test]

@@ -3,18 +3,21 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 #[cfg(unix)]
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Type};
 
+#[cfg(unix)]
+use super::socket_name::Name;
 use super::{Peer, Socket, options};
 use crate::config::model::{Decided, Endpoint, Host, Listen, SocketOption};
+use crate::sys::holder::{self, Holder};
 
 #[cfg(test)]
 mod tests;
 
-/// How long a busy address is tried again, so that an immediate restart finds its port while the
+/// How long busy addresses are tried again, so that an immediate restart finds its ports while the
 /// process before it is still going.
 const BUSY: Duration = Duration::from_secs(2);
 /// The pause between two such tries.
@@ -35,20 +38,27 @@ enum Kind {
     #[cfg(unix)]
     /// The path goes before the listener does: a successor that found it refusing connections would
     /// take it for stale, and lose its own socket to our unlinking.
-    Unix(Unlink, std::os::unix::net::UnixListener),
+    /// A socket that the service manager opened keeps its name.
+    Unix(Option<Name>, std::os::unix::net::UnixListener),
 }
 
-/// The path of a Unix listener; removed when the listener goes.
-#[cfg(unix)]
-#[derive(Debug)]
-pub struct Unlink(Option<PathBuf>);
+/// The patience with which all addresses of a start are bound.
+pub struct Busy<'a> {
+    /// One clock for all of them: a second program of the same configuration finds every address busy.
+    since: Instant,
+    tell: &'a mut dyn FnMut(&str),
+}
 
-#[cfg(unix)]
-impl Drop for Unlink {
-    fn drop(&mut self) {
-        if let Some(path) = &self.0 {
-            let _ = std::fs::remove_file(path);
-        }
+impl<'a> Busy<'a> {
+    /// `tell` gets a sentence for each address that is busy when it is first tried.
+    pub fn new(tell: &'a mut dyn FnMut(&str)) -> Self {
+        Self { since: Instant::now(), tell }
+    }
+}
+
+impl std::fmt::Debug for Busy<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Busy").field("since", &self.since).finish_non_exhaustive()
     }
 }
 
@@ -63,6 +73,7 @@ pub fn bind(
     siblings: &[Listen],
     options: &[Decided<SocketOption>],
     absent: &mut Vec<String>,
+    busy: &mut Busy<'_>,
 ) -> io::Result<Vec<Listener>> {
     match &listen.at.value {
         Endpoint::Tcp { host, port } => {
@@ -71,7 +82,8 @@ pub fn bind(
             let mut bound = Vec::new();
             for address in resolve(host, *port)? {
                 let alone = address.is_ipv6() && has_ipv4_wildcard(siblings, *port);
-                match patiently(|| bind_tcp(address, alone, options)) {
+                let who = || in_use(&address.to_string(), holder::of_tcp(address));
+                match patiently(busy, who, || bind_tcp(address, alone, options)) {
                     Ok(listener) => bound.push(listener),
                     // A kernel without IPv6 is no mistake where nobody wrote an IPv6 address.
                     Err(error) if listen.optional && is_absent(&error) => {}
@@ -93,10 +105,15 @@ pub fn bind(
             Ok(bound)
         }
         #[cfg(unix)]
-        Endpoint::Unix(path) => match patiently(|| bind_unix(path)) {
-            Ok(listener) => Ok(vec![listener]),
-            Err(error) => Err(io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
-        },
+        Endpoint::Unix(path) => {
+            let who = || in_use(&path.display().to_string(), holder::of_unix(path));
+            match patiently(busy, who, || bind_unix(path)) {
+                Ok(listener) => Ok(vec![listener]),
+                Err(error) => {
+                    Err(io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+                }
+            }
+        }
         #[cfg(not(unix))]
         Endpoint::Unix(_) => Err(io::Error::new(
             io::ErrorKind::Unsupported,
@@ -140,15 +157,38 @@ pub fn is_absent(error: &io::Error) -> bool {
     return error.kind() == io::ErrorKind::AddrNotAvailable;
 }
 
-fn patiently(mut attempt: impl FnMut() -> io::Result<Listener>) -> io::Result<Listener> {
-    let start = Instant::now();
+fn patiently(
+    busy: &mut Busy<'_>,
+    who: impl Fn() -> String,
+    mut attempt: impl FnMut() -> io::Result<Listener>,
+) -> io::Result<Listener> {
+    let mut told = false;
     loop {
         match attempt() {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && start.elapsed() < BUSY => {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                let left = BUSY.saturating_sub(busy.since.elapsed());
+                if !told {
+                    told = true;
+                    let words = match left.is_zero() {
+                        true => who(),
+                        false => format!("{}: trying again for {:.1} s", who(), left.as_secs_f64()),
+                    };
+                    (busy.tell)(&words);
+                }
+                if left.is_zero() {
+                    return Err(error);
+                }
                 std::thread::sleep(BUSY_PAUSE);
             }
             done => return done,
         }
+    }
+}
+
+fn in_use(address: &str, holder: Option<Holder>) -> String {
+    match holder {
+        Some(holder) => format!("{address} is in use by {holder}"),
+        None => format!("{address} is in use"),
     }
 }
 
@@ -192,7 +232,8 @@ fn bind_unix(path: &Path) -> io::Result<Listener> {
     let listener = in_place_of_stale(path, || false, || UnixListener::bind(path))?;
     listener.set_nonblocking(true)?;
     let address = path.display().to_string();
-    Ok(Listener { kind: Kind::Unix(Unlink(Some(path.to_owned())), listener), address })
+    let name = Name::of(path)?;
+    Ok(Listener { kind: Kind::Unix(Some(name), listener), address })
 }
 
 /// Binds a path. One that nobody listens on is what a crash left behind: it is replaced, and so is one
@@ -292,7 +333,7 @@ impl Listener {
             Some(address) => (Kind::Tcp(socket.into()), address.to_string()),
             None => {
                 let path = address.as_pathname().map(|path| path.display().to_string());
-                (Kind::Unix(Unlink(None), socket.into()), path.unwrap_or("unix socket".into()))
+                (Kind::Unix(None, socket.into()), path.unwrap_or("unix socket".into()))
             }
         };
         Ok(Self { kind, address })
@@ -311,8 +352,8 @@ impl Listener {
         Ok(match self.kind {
             Kind::Tcp(listener) => Acceptable::Tcp(tokio::net::TcpListener::from_std(listener)?),
             #[cfg(unix)]
-            Kind::Unix(unlink, listener) => {
-                Acceptable::Unix(unlink, tokio::net::UnixListener::from_std(listener)?)
+            Kind::Unix(name, listener) => {
+                Acceptable::Unix(name, tokio::net::UnixListener::from_std(listener)?)
             }
         })
     }
@@ -323,9 +364,9 @@ impl Listener {
 pub enum Acceptable {
     /// TCP.
     Tcp(tokio::net::TcpListener),
-    /// A Unix socket's path, and the socket.
+    /// A Unix socket's name, if this program made it, and the socket.
     #[cfg(unix)]
-    Unix(Unlink, tokio::net::UnixListener),
+    Unix(Option<Name>, tokio::net::UnixListener),
 }
 
 impl Acceptable {

@@ -15,6 +15,8 @@ mod proxy_header;
 #[cfg(unix)]
 mod pty;
 mod resolve;
+#[cfg(unix)]
+mod socket_name;
 pub mod socks;
 #[cfg(unix)]
 mod stdio;
@@ -35,9 +37,9 @@ use tokio::net::UnixStream;
 
 pub use dial::{Caller, DialError, Dialer, Reached, Refused};
 #[cfg(unix)]
-pub use guarded::{Name, bind_guarded, make_folder};
+pub use guarded::{bind_guarded, make_folder};
 pub use http_connect::http_connect;
-pub use listen::{Acceptable, Listener, bind, could_bind, is_absent};
+pub use listen::{Acceptable, Busy, Listener, bind, could_bind, is_absent};
 pub use options::{apply, keepalive, not_set};
 #[cfg(unix)]
 pub use program::{Child, Started, start as start_program};
@@ -45,6 +47,8 @@ pub use proxied::{BadHeader, Proxied, read_proxy_header};
 pub use proxy_header::{Told, proxy_header, proxy_header_v2};
 #[cfg(unix)]
 pub use pty::Pty;
+#[cfg(unix)]
+pub use socket_name::Name;
 #[cfg(unix)]
 pub use stdio::{Stdio, inherited};
 

@@ -15,7 +15,7 @@ use super::pty::Pty;
 use super::{Caller, Peer, Socket};
 use crate::config::model::{Program, Variable};
 use crate::sys::children::{self, Awaited};
-use crate::sys::process;
+use crate::sys::{manager, process};
 
 /// A program that was started. It is not killed when this is dropped.
 #[derive(Debug)]
@@ -117,6 +117,9 @@ fn command(program: &Program, caller: Option<&Caller<'_>>) -> Command {
         command.arg0(name);
     }
     command.args(words);
+    for name in manager::VARIABLES {
+        command.env_remove(name);
+    }
     let mut set = |name: &str, value: Option<OsString>| match value {
         Some(value) => drop(command.env(name, value)),
         // What is left of somebody else's connection must not pass for this one's.

@@ -13,7 +13,9 @@ use crate::config::model::LogConfig;
 
 /// Where it listens.
 const SOCKET: &str = "/run/systemd/journal/socket";
-/// Names another socket, for tests, which cannot take the machine's.
+/// Names another socket, for tests, which cannot take the machine's. A release build does not read it: whoever
+/// can set a variable for the program would lead its log elsewhere.
+#[cfg(debug_assertions)]
 const SOCKET_VARIABLE: &str = "PSKGATE_JOURNAL_SOCKET";
 /// Device and inode of the stream that the service manager has connected (systemd.exec(5)).
 const STREAM_VARIABLE: &str = "JOURNAL_STREAM";
@@ -24,6 +26,14 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// What is left of a message that fits in no datagram, in bytes: any system's socket takes it. The
 /// protocol's way for such is a file in memory, but nobody reads a line of 200 kB.
 const CUT: usize = 8192;
+
+fn socket_path() -> OsString {
+    #[cfg(debug_assertions)]
+    if let Some(path) = std::env::var_os(SOCKET_VARIABLE) {
+        return path;
+    }
+    SOCKET.into()
+}
 
 /// A connection to it.
 #[derive(Debug)]
@@ -44,7 +54,7 @@ impl Journal {
             // Somebody has led it elsewhere since.
             return None;
         }
-        let path = std::env::var_os(SOCKET_VARIABLE).unwrap_or_else(|| SOCKET.into());
+        let path = socket_path();
         let ident = config.ident.value.clone();
         let mut journal = Self { socket: None, tried: Instant::now(), path, ident };
         journal.connect();

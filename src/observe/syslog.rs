@@ -1,5 +1,6 @@
 //! The machine's own log, spoken to as the C library does: RFC 3164 in datagrams to `/dev/log`.
 
+use std::ffi::OsString;
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
@@ -7,12 +8,22 @@ use crate::config::model::LogConfig;
 
 /// Where every syslog of a Unix listens.
 const SOCKET: &str = "/dev/log";
-/// Names another socket, for tests, which cannot take the machine's.
+/// Names another socket, for tests, which cannot take the machine's. A release build does not read it: whoever
+/// can set a variable for the program would lead its log elsewhere.
+#[cfg(debug_assertions)]
 const SOCKET_VARIABLE: &str = "PSKGATE_SYSLOG_SOCKET";
 /// How soon a syslog that is not there is looked for again.
 const PAUSE: Duration = Duration::from_secs(1);
 /// What every implementation takes in one piece (RFC 5424, 6.1, says 2048 at least should be).
 const LONGEST: usize = 2048;
+
+fn socket_path() -> OsString {
+    #[cfg(debug_assertions)]
+    if let Some(path) = std::env::var_os(SOCKET_VARIABLE) {
+        return path;
+    }
+    SOCKET.into()
+}
 
 /// A connection to it. There need not be one: what cannot be sent is dropped, and nothing waits.
 #[derive(Debug)]
@@ -51,7 +62,7 @@ impl Syslog {
             return;
         }
         self.tried = Some(Instant::now());
-        let path = std::env::var_os(SOCKET_VARIABLE).unwrap_or_else(|| SOCKET.into());
+        let path = socket_path();
         let connected = UnixDatagram::unbound().and_then(|socket| {
             socket.set_nonblocking(true)?;
             socket.connect(path)?;

@@ -21,9 +21,6 @@ pub(super) const MAX_FILE: u64 = 16 * 1024 * 1024;
 /// which text rarely has in 16 characters).
 const ADVISED_KEY: usize = 32;
 
-/// The code of a file, or of a service, without a key.
-const NO_KEYS: &str = "no-keys";
-
 /// What a problem leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Gravity {
@@ -75,7 +72,7 @@ impl Problem {
 
     /// For a file without a key beside others that have some.
     pub(super) fn tolerate_empty_file(&mut self) {
-        if self.code == NO_KEYS && self.gravity == Gravity::Refuses {
+        if self.code == "no-keys" && self.gravity == Gravity::Refuses {
             self.gravity = Gravity::Warns;
             self.help = Some("if that is not meant, write the file anew; otherwise leave it out of `psk-secrets`".into());
         }
@@ -84,7 +81,7 @@ impl Problem {
     pub(super) fn nothing() -> Self {
         Self {
             gravity: Gravity::Refuses,
-            code: NO_KEYS,
+            code: "no-keys",
             file: None,
             line: None,
             message: "there is not one key in the service's key files".into(),
@@ -273,7 +270,7 @@ pub fn parse(text: &[u8], path: &Path, rules: Rules, problems: &mut Vec<Problem>
     if entries.is_empty() && !problems.iter().any(|p| p.gravity == Gravity::Refuses) {
         let message = format!("the key file {} holds no key", path.display());
         let help = "write one with `pskgate keygen NAME --output FILE`";
-        problems.push(Problem::new(Gravity::Refuses, NO_KEYS, path, message).help(help));
+        problems.push(Problem::new(Gravity::Refuses, "no-keys", path, message).help(help));
     }
     entries
 }

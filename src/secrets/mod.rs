@@ -452,7 +452,8 @@ impl Claim {
         self.serial
     }
 
-    /// Only the `tls` layer calls this, after it has seen that the finished handshake used the key.
+    /// Called by the `tls` layer alone (tests/it/layers.rs holds it to that), after it has seen that the
+    /// finished handshake used the key.
     pub(crate) fn proven(self, proof: Proof) -> Grant {
         Grant { who: self.who, serial: self.serial, proof }
     }

@@ -541,7 +541,6 @@ fn what_stands_in_a_folder_of_keys_and_is_no_key_file_is_refused_with_its_name()
         ("indented", "\n  {\"a\": \"correct horse battery staple\"}\n", "not-a-key-file"),
         ("marked", "\u{feff}[\"a:correct horse battery staple\"]\n", "not-a-key-file"),
         ("4913", "no key", "not-identity-key"),
-        ("empty", "", "no-keys"),
         ("Makefile", "# of keys\nall:\n", "not-identity-key"),
     ] {
         for rules in BOTH {
@@ -645,13 +644,18 @@ fn a_file_without_a_key_is_refused_alone_and_warned_about_beside_others() {
     let good = files.put("good", format!("a:{TEXT}\n"));
     for empty in [files.put("empty", ""), files.put("lines", "\n\r\n\n")] {
         for rules in BOTH {
+            let folder = Files::new();
+            folder.put("psk.d/good", format!("a:{TEXT}\n"));
+            folder.put("psk.d/none", fs::read(&empty).unwrap());
+            let (_, problems) = load(&[folder.path("psk.d")], rules).unwrap();
+            assert_eq!(codes(&problems), [(Gravity::Warns, "no-keys")], "in a folder");
             for paths in [[good.clone(), empty.clone()], [empty.clone(), good.clone()]] {
                 let (set, problems) = load(&paths, rules).unwrap();
                 assert_eq!(set.len(), 1);
                 assert_eq!(codes(&problems), [(Gravity::Warns, "no-keys")]);
                 assert_eq!(problems[0].file.as_ref(), Some(&empty));
             }
-            let problems = why(load(&[empty.clone()], rules));
+            let problems = why(load(std::slice::from_ref(&empty), rules));
             assert_eq!(codes(&problems), [(Gravity::Refuses, "no-keys")]);
         }
     }

@@ -1,5 +1,6 @@
 //! Who listens at an address, as Linux tells it in /proc; elsewhere nobody knows.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -15,6 +16,27 @@ pub struct Holder {
     pub user: Option<u32>,
     /// Whether it was seen to have the socket; otherwise it merely is a likely one.
     pub sure: bool,
+}
+
+/// Such as `pskgate (pid 12)`, or less where less is known.
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let named = match (self.pid, &self.program) {
+            (Some(pid), Some(program)) => Some(format!("{program} (pid {pid})")),
+            (Some(pid), None) => Some(format!("pid {pid}")),
+            (None, Some(program)) => Some(program.clone()),
+            (None, None) => None,
+        };
+        match (named, self.user) {
+            (Some(named), _) if self.sure => f.write_str(&named),
+            (Some(named), Some(user)) => {
+                write!(f, "a program of user {user}, by the look of it {named}")
+            }
+            (Some(named), None) => write!(f, "a program, perhaps {named}"),
+            (None, Some(user)) => write!(f, "a program of user {user}"),
+            (None, None) => f.write_str("a program"),
+        }
+    }
 }
 
 /// Who listens where a listener on `address` would be in the way.

@@ -14,7 +14,7 @@ use std::{
     os::unix::net::UnixDatagram,
 };
 
-/// What there was. Programs that this one starts find no trace of it.
+/// What there was.
 #[derive(Debug, Default)]
 pub struct Manager {
     /// The sockets in their order, each with the name that it was given, which may be empty.
@@ -40,10 +40,21 @@ pub struct Notify {
 #[cfg(unix)]
 const FIRST: RawFd = 3;
 
-/// Takes all of it over. Called once, first thing, while there is one thread.
+/// What it leaves in the environment. Programs that this one starts must not take it for theirs. The variables
+/// stay in this process' own environment, because nobody can tell whether another thread is reading it.
+pub const VARIABLES: [&str; 6] = [
+    "LISTEN_PID",
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+];
+
+/// Takes all of it over: the sockets once, the rest as often as it is called.
 ///
 /// # Errors
-/// A socket that was announced is not there.
+/// A socket that was announced is not there, or was taken already.
 #[cfg(unix)]
 pub fn take() -> io::Result<Manager> {
     let text = |name: &str| std::env::var_os(name);
@@ -56,17 +67,6 @@ pub fn take() -> io::Result<Manager> {
     // Where no process is named, whoever has the variables is meant (sd_watchdog_enabled(3)).
     let watched = text("WATCHDOG_PID").is_none() || number("WATCHDOG_PID") == Some(own);
     let watchdog = number("WATCHDOG_USEC").filter(|limit| watched && *limit > 0);
-    for name in [
-        "LISTEN_PID",
-        "LISTEN_FDS",
-        "LISTEN_FDNAMES",
-        "NOTIFY_SOCKET",
-        "WATCHDOG_PID",
-        "WATCHDOG_USEC",
-    ] {
-        // SAFETY: the only thread there is cannot be reading the environment.
-        unsafe { std::env::remove_var(name) };
-    }
     let mut names = names.split(':');
     let count = RawFd::try_from(count).unwrap_or(RawFd::MAX - FIRST);
     let sockets = (FIRST..FIRST.saturating_add(count))

@@ -75,6 +75,7 @@ const CHECKS: &[Check] = &[
     ("a wrong key is refused", wrong_key),
     ("a changed key file is noticed, and its sessions end", changed_key),
     ("an openssl.cnf counts with the system's OpenSSL alone", openssl_cnf),
+    ("variables that are there for the tests are not read", test_variables),
 ];
 
 /// What needs a Unix; [`windows::CHECKS`] are what Windows has instead.
@@ -244,6 +245,17 @@ fn forget(file: &Path) {
     let file = std::fs::File::open(file).expect("the binary");
     file.sync_all().expect("it is written");
     rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).expect("it is let go of");
+}
+
+/// Whoever could set them would lead the log elsewhere.
+fn test_variables() {
+    let words = program();
+    let binary = std::fs::read(words.last().expect("a program")).expect("the binary");
+    let has = |text: &str| binary.windows(text.len()).any(|part| part == text.as_bytes());
+    assert!(has("NOTIFY_SOCKET") || cfg!(windows), "is this test still reading the binary?");
+    for name in ["PSKGATE_SYSLOG_SOCKET", "PSKGATE_JOURNAL_SOCKET"] {
+        assert!(!has(name), "{name} is in the binary");
+    }
 }
 
 /// The median of what is in memory when a start has come to rest, in bytes.

@@ -1,6 +1,6 @@
 //! The house's own rule, read from the source.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::harness::root;
@@ -145,7 +145,10 @@ fn the_reader_of_imports_sees_every_form() {
 #[test]
 fn the_inventory_of_unsafe_code_names_exactly_the_files_that_have_some() {
     let security = std::fs::read_to_string(root().join("SECURITY.md")).expect("SECURITY.md");
-    let table = security.split_once("| file | blocks | why |").expect("the inventory's table").1;
+    let table = security
+        .split_once("| file | blocks | foreign functions | why |")
+        .expect("the inventory's table")
+        .1;
     let listed: Vec<&str> = table
         .lines()
         .skip(1)
@@ -183,4 +186,106 @@ fn the_control_pipe_of_windows_is_opened_for_identification_only() {
     let before_it_is_open = opened.split_once(".open(path)").expect("it is opened").0;
     let flags = ".security_qos_flags(SECURITY_SQOS_PRESENT | SECURITY_IDENTIFICATION)";
     assert!(before_it_is_open.contains(flags), "{before_it_is_open}");
+}
+
+/// Foreign functions that a file calls: of `libc` and of `openssl-sys` by their paths, others by their names as C
+/// or Windows writes them.
+fn foreign_calls(code: &str) -> BTreeSet<String> {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    let mut found = BTreeSet::new();
+    for (at, _) in code.match_indices('(') {
+        let path = code[..at].trim_end_matches(|c| is_word(c) || c == ':');
+        let path = &code[path.len()..at];
+        let name = path.rsplit("::").next().unwrap_or_default();
+        let before = code[..at - path.len()].trim_end();
+        let is_declared = before.ends_with("fn") || before.ends_with('.');
+        let is_of_libc =
+            ["libc::", "ffi::"].iter().any(|start| path.strip_prefix(start) == Some(name));
+        // `SSL_CTX_set_..`, and `RegisterEventSourceW` as `windows-sys` has it.
+        let is_of_openssl =
+            ["SSL_", "EVP_", "OPENSSL_"].iter().any(|start| name.starts_with(start));
+        let is_of_windows = path == name
+            && name.starts_with(char::is_uppercase)
+            && code.contains("windows_sys::")
+            && imported_from_windows(code).contains(name);
+        let is_function = name.contains(char::is_lowercase) || is_of_openssl;
+        if !is_declared && is_function && (is_of_libc || is_of_openssl || is_of_windows) {
+            found.insert(name.to_owned());
+        }
+    }
+    found
+}
+
+/// The names in the `use windows_sys::...;` lines of a file.
+fn imported_from_windows(code: &str) -> BTreeSet<&str> {
+    let uses = code.split("use windows_sys::").skip(1);
+    let uses = uses.filter_map(|rest| rest.split(';').next());
+    let names =
+        uses.flat_map(|list| list.split(|c: char| !c.is_alphanumeric() && !"_:".contains(c)));
+    names.filter_map(|path| path.rsplit("::").next()).collect()
+}
+
+#[test]
+fn the_inventory_of_unsafe_code_names_every_foreign_function_that_is_called() {
+    let security = std::fs::read_to_string(root().join("SECURITY.md")).expect("SECURITY.md");
+    let (mut calls, mut wrong) = (0, Vec::new());
+    for (path, code) in files().into_iter().filter(|(path, _)| layer_of(path) == "sys") {
+        let head = format!("| `src/{}` |", path.display());
+        let row = security.lines().find(|line| line.starts_with(&head)).unwrap_or_default();
+        let cell = row.split('|').nth(3).unwrap_or_default();
+        let named: BTreeSet<String> =
+            cell.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+        // What a file's tests call is no part of the program.
+        let code = code.split("\nmod tests {").next().unwrap_or_default();
+        let called = foreign_calls(code);
+        calls += called.len();
+        if named != called {
+            let list: Vec<_> = called.iter().map(|name| format!("`{name}`")).collect();
+            wrong.push(format!("src/{} calls {}", path.display(), list.join(", ")));
+        }
+    }
+    assert!(wrong.is_empty(), "SECURITY.md's table says otherwise:\n{}", wrong.join("\n"));
+    assert!(calls >= 40, "only {calls} calls were found");
+}
+
+#[test]
+fn the_reader_of_foreign_calls_sees_every_form() {
+    let code = "use windows_sys::Win32::{A, LocalFree};\nlibc::getsockopt(1); x.set(2); LocalFree(p);\n\
+                fn SSL_new(); ffi::SSL_ctrl(3); SSL_peek(libc::c_int::from(4)); Some(5); Other(6)";
+    let found: Vec<_> = foreign_calls(code).into_iter().collect();
+    assert_eq!(found, ["LocalFree", "SSL_ctrl", "SSL_peek", "getsockopt"]);
+}
+
+/// A session without a `Grant` cannot be, and this is where one comes from.
+#[test]
+fn only_tls_makes_a_grant_of_a_claim() {
+    let (mut in_tls, mut wrong) = (0, Vec::new());
+    for (path, code) in files() {
+        let uses = code.matches(".proven(").count() + code.matches("Claim::proven").count();
+        match layer_of(&path).as_str() {
+            "tls" => in_tls += uses,
+            "secrets" if path.ends_with("tests.rs") => {}
+            _ if uses > 0 => wrong.push(format!("src/{}", path.display())),
+            _ => {}
+        }
+    }
+    assert!(wrong.is_empty(), "a grant is made outside src/tls: {wrong:?}");
+    assert_eq!(in_tls, 1, "one place, after the handshake");
+}
+
+/// A release build must not read what is there for the tests.
+#[test]
+fn variables_for_tests_are_compiled_into_debug_builds_alone() {
+    let mut found = 0;
+    for (path, code) in files() {
+        let lines: Vec<_> = code.lines().collect();
+        for (at, line) in lines.iter().enumerate() {
+            if line.contains("\"PSKGATE_") && line.contains("_SOCKET\"") {
+                found += 1;
+                let before = at.checked_sub(1).map_or("", |before| lines[before].trim());
+                assert_eq!(before, "#[cfg(debug_assertions)]", "src/{}: {line}", path.display());
+            }
+        }
+    }
+    assert_eq!(found, 2, "the variables of syslog and journal");
 }

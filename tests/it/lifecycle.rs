@@ -2,14 +2,15 @@
 
 use std::io::Read;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
 use crate::harness::backend::read_to_end;
 use crate::harness::{
-    Backend, Ending, Gate, OpensslClient, PATIENCE, Plain, Pskgate, Stopwatch, Stream, client_toml,
-    free_port, openssl, server_toml, until,
+    Backend, Ending, Gate, OpensslClient, PATIENCE, Plain, Process, Pskgate, Stopwatch, Stream,
+    client_toml, free_port, openssl, server_toml, until,
 };
 
 const TOTAL: u64 = 30_000_000;
@@ -237,4 +238,27 @@ fn a_hangup_during_the_drain_changes_nothing() {
     let reader = read_in_background(plain);
     assert_eq!(gates[0].exit_code(PATIENCE), Some(0));
     assert_eq!(reader.join().unwrap(), Ending::Rst);
+}
+
+#[test]
+fn a_second_start_says_at_once_who_has_the_port_and_takes_it_when_it_is_free() {
+    let text = server_toml("127.0.0.1:9", "")
+        .replace("127.0.0.1:0", &format!("127.0.0.1:{}", free_port()));
+    let first = Gate::new().toml(&text).start();
+    let told = format!("in use by pskgate (pid {})", first.id());
+    let gate = Gate::new().toml(&text);
+    let start = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pskgate"));
+        command.args(["run", "pskgate.toml"]).current_dir(gate.folder());
+        Process::spawn("the second program", "cargo", &mut command)
+    };
+    let mut second = start();
+    second.wait_for(&told, PATIENCE);
+    let ended = second.wait(PATIENCE);
+    assert_eq!(ended.code(), Some(69), "{}", second.text());
+
+    let third = start();
+    third.wait_for(&told, PATIENCE);
+    first.signal(Signal::KILL);
+    third.wait_for("listening on", PATIENCE);
 }

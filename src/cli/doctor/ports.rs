@@ -59,25 +59,12 @@ fn help(error: &io::Error) -> &'static str {
 }
 
 fn in_use(address: &str, holder: Option<Holder>, findings: &mut Findings) {
-    let Some(Holder { pid, program, user, sure }) = holder else {
+    let Some(who) = holder else {
         let text = format!("{address} is in use");
         let help = "stop the program that has it, or choose another address";
         return findings.coded("port", Kind::Unavailable, text, help, "cannot-listen");
     };
-    let named = match (pid, &program) {
-        (Some(pid), Some(program)) => Some(format!("{program} (pid {pid})")),
-        (Some(pid), None) => Some(format!("pid {pid}")),
-        (None, Some(program)) => Some(program.clone()),
-        _ => None,
-    };
-    let who = match (named, user) {
-        (Some(named), _) if sure => named,
-        (Some(named), Some(user)) => format!("a program of user {user}, by the look of it {named}"),
-        (Some(named), None) => format!("a program, perhaps {named}"),
-        (None, Some(user)) => format!("a program of user {user}"),
-        (None, None) => "a program".into(),
-    };
-    match program.as_deref() {
+    match who.program.as_deref() {
         Some("pskgate") => findings.ok(
             "port",
             format!("{address} is in use by {who}: this service may well be running already"),
@@ -94,7 +81,7 @@ fn in_use(address: &str, holder: Option<Holder>, findings: &mut Findings) {
             "cannot-listen",
         ),
         _ => {
-            let help = match sure {
+            let help = match who.sure {
                 true => "stop it, or choose another address",
                 false => "ask again as root to see which, and stop it, or choose another address",
             };

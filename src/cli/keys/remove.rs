@@ -163,8 +163,11 @@ impl<'a> Removal<'a> {
         }
         let is_named = entries.any(|(holder, entry)| holder.names(entry.file()));
         let folder = location.file.parent().unwrap_or(Path::new("."));
-        let has_others =
-            || files_of(folder, &mut Vec::new()).iter().any(|file| !self.files.has(file));
+        let has_others = || {
+            files_of(folder, edit::LENIENT, &mut Vec::new())
+                .iter()
+                .any(|file| !self.files.has(file))
+        };
         match is_named || location.file.is_symlink() || !has_others() {
             true => Emptied::Keep,
             false => Emptied::Delete,

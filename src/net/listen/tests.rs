@@ -14,7 +14,7 @@ fn bind(
     options: &[Decided<SocketOption>],
 ) -> io::Result<Vec<Listener>> {
     let mut absent = Vec::new();
-    let bound = super::bind(listen, siblings, options, &mut absent);
+    let bound = super::bind(listen, siblings, options, &mut absent, &mut Busy::new(&mut |_| {}));
     assert_eq!(absent, [""; 0]);
     bound
 }
@@ -158,4 +158,45 @@ fn a_file_that_is_no_socket_is_left_alone() {
     std::fs::write(&path, "important").unwrap();
     bind(&listen(Endpoint::Unix(path.clone())), &[], &[]).unwrap_err();
     assert_eq!(std::fs::read(&path).unwrap(), b"important");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_unix_socket_is_unlinked_unless_another_program_has_put_its_own_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    let ours = bind(&listen(Endpoint::Unix(path.clone())), &[], &[]).unwrap();
+    drop(ours);
+    assert!(!path.exists());
+    let ours = bind(&listen(Endpoint::Unix(path.clone())), &[], &[]).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let theirs = UnixListener::bind(&path).unwrap();
+    drop(ours);
+    let _caller = UnixStream::connect(&path).expect("theirs is still there");
+    assert!(theirs.accept().is_ok());
+}
+
+#[test]
+fn who_has_a_busy_port_is_told_at_once_and_all_addresses_wait_on_one_clock() {
+    let holders =
+        [TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap()];
+    let start = Instant::now();
+    let mut told = Vec::new();
+    let mut tell = |text: &str| told.push((start.elapsed(), text.to_owned()));
+    let mut busy = Busy::new(&mut tell);
+    for holder in &holders {
+        let at = tcp("127.0.0.1", holder.local_addr().unwrap().port());
+        let error = super::bind(&at, &[], &[], &mut Vec::new(), &mut busy).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    }
+    let took = start.elapsed();
+    assert!(took >= BUSY && took < 2 * BUSY, "{took:?}");
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[0].0 < BUSY, "at once: {told:?}");
+    for ((_, words), holder) in told.iter().zip(&holders) {
+        assert!(words.contains(&holder.local_addr().unwrap().to_string()), "{words}");
+        if cfg!(target_os = "linux") {
+            assert!(words.contains(&format!("pid {}", std::process::id())), "{words}");
+        }
+    }
 }
