@@ -298,7 +298,7 @@ fn tls12_suites(
 
 /// Whether a list has nothing but suites that hide nothing. Some builds of OpenSSL do not know their names;
 /// a file that has them is the same mistake with each.
-fn is_null_alone(list: &str) -> bool {
+pub(super) fn is_null_alone(list: &str) -> bool {
     let names = list.split([':', ',', ';', ' ']).filter(|name| !name.is_empty());
     let mut names = names.filter(|name| !name.starts_with('@')).peekable();
     let is_null = |name: &str| matches!(name, "eNULL" | "NULL") || name.contains("PSK-NULL-SHA");

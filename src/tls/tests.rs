@@ -646,6 +646,16 @@ async fn agreed(server_has_aes: bool, client_has_aes: bool) -> String {
 }
 
 #[test]
+fn a_list_of_null_suites_is_known_by_its_words_where_the_library_has_none() {
+    for list in ["eNULL", "PSK-NULL-SHA256", "DHE-PSK-NULL-SHA:ECDHE-PSK-NULL-SHA384 @SECLEVEL=0"] {
+        assert!(context::is_null_alone(list), "{list}");
+    }
+    for list in ["", "@SECLEVEL=0", "NOSUCHSUITE", "PSK-NULL-SHA:NOSUCHSUITE", "eNULL:PSK"] {
+        assert!(!context::is_null_alone(list), "{list}");
+    }
+}
+
+#[test]
 fn aes_is_preferred_where_the_cpu_has_instructions_for_it_and_a_server_without_them_insists() {
     block(async {
         assert_eq!(agreed(true, true).await, "TLS_AES_128_GCM_SHA256");
