@@ -20,15 +20,21 @@ fn trim() {}
 pub fn shrink() {
     trim();
     let Ok(maps) = std::fs::read_to_string("/proc/self/smaps") else { return };
-    for (start, end) in unwritten(&maps) {
+    take_back(&unwritten(&maps));
+}
+
+/// Has the kernel take back the pages of these ranges that it can read in again.
+#[cfg(target_os = "linux")]
+fn take_back(ranges: &[(usize, usize)]) {
+    for (start, end) in ranges {
         // SAFETY: both pieces of advice keep the contents of memory, whatever is mapped there by now: a
         // library may be loaded or unloaded in between, and its loader writes to what was a file's. A page
         // that was written to is kept or goes to swap space. MADV_DONTNEED would discard it.
         // In pages of their own: one of 2 MB would bring all of it back at the first touch.
         unsafe {
-            let start = start as *mut libc::c_void;
-            libc::madvise(start, end - start as usize, libc::MADV_NOHUGEPAGE);
-            libc::madvise(start, end - start as usize, libc::MADV_PAGEOUT);
+            let (start, length) = (*start as *mut libc::c_void, end - start);
+            libc::madvise(start, length, libc::MADV_NOHUGEPAGE);
+            libc::madvise(start, length, libc::MADV_PAGEOUT);
         }
     }
 }
@@ -111,53 +117,36 @@ VmFlags: rd mr
         assert_eq!(unwritten(MAPS).len(), 1);
     }
 
-    #[cfg(target_env = "gnu")]
-    mod loading {
-        use std::ffi::CStr;
-        use std::process::Command;
+    /// As the loader of a library does, which maps a file and then writes its relocations there.
+    #[test]
+    fn what_was_written_after_the_look_at_the_mappings_stays() {
+        use std::io::Write;
+        use std::os::fd::AsRawFd;
 
-        use super::super::*;
-
-        /// Says that this is the process that may crash.
-        const INSIDE: &str = "PSKGATE_TEST_LOADS_LIBRARIES";
-        /// Comes with the C library, and nothing here has loaded it.
-        const LIBRARY: &CStr = c"libc_malloc_debug.so.0";
-        const TIMES: u32 = 1000;
-
-        /// The mappings of a library that is being loaded are written to by the loader: they are never to be
-        /// touched by a thread that gives memory back.
-        #[test]
-        fn libraries_can_be_loaded_while_memory_is_given_back() {
-            if std::env::var_os(INSIDE).is_some() {
-                return load_beside_trimming();
-            }
-            let name =
-                "sys::memory::tests::loading::libraries_can_be_loaded_while_memory_is_given_back";
-            let mut again = Command::new(std::env::current_exe().unwrap());
-            let done = again.args(["--exact", name]).env(INSIDE, "1").output().unwrap();
-            let said = String::from_utf8_lossy(&done.stdout);
-            assert!(done.status.success() && said.contains("1 passed"), "{}: {said}", done.status);
-        }
-
-        fn load_beside_trimming() {
-            use std::sync::atomic::{AtomicBool, Ordering};
-            static OVER: AtomicBool = AtomicBool::new(false);
-            let trimming = std::thread::spawn(|| {
-                while !OVER.load(Ordering::Relaxed) {
-                    shrink();
-                }
-            });
-            for _ in 0..TIMES {
-                // SAFETY: the name ends with NUL; loading it and letting go of it runs the C library's own code
-                // alone, and nothing of it is called.
-                unsafe {
-                    let handle = libc::dlopen(LIBRARY.as_ptr(), libc::RTLD_NOW);
-                    assert!(!handle.is_null());
-                    libc::dlclose(handle);
-                }
-            }
-            OVER.store(true, Ordering::Relaxed);
-            trimming.join().unwrap();
+        const LENGTH: usize = 4096;
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[b'f'; LENGTH]).unwrap();
+        // SAFETY: a new mapping of a file that is as long, which nobody else has; it is read and written to
+        // within its length, and neither after it was unmapped.
+        unsafe {
+            let at = libc::mmap(
+                std::ptr::null_mut(),
+                LENGTH,
+                libc::PROT_READ,
+                libc::MAP_PRIVATE,
+                file.as_raw_fd(),
+                0,
+            );
+            assert_ne!(at, libc::MAP_FAILED);
+            let bytes = at.cast::<u8>();
+            assert_eq!(bytes.read_volatile(), b'f');
+            let ranges = [(at as usize, at as usize + LENGTH)];
+            assert_eq!(libc::mprotect(at, LENGTH, libc::PROT_READ | libc::PROT_WRITE), 0);
+            bytes.write_volatile(b'r');
+            take_back(&ranges);
+            assert_eq!(bytes.read_volatile(), b'r');
+            assert_eq!(bytes.add(1).read_volatile(), b'f');
+            libc::munmap(at, LENGTH);
         }
     }
 }

@@ -223,25 +223,6 @@ fn a_local_flood_keeps_no_scrape_out() {
     }
 }
 
-/// A reader who takes its time gets the whole answer, also while others come and go.
-#[test]
-fn a_slow_reader_gets_the_whole_answer_beside_others_who_ask() {
-    let backend = Backend::echo();
-    let seen = Seen::new(&backend);
-    let mut slow = TcpStream::connect(seen.at).expect("a connection");
-    slow.set_read_timeout(Some(PATIENCE)).unwrap();
-    slow.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
-    let mut first = [0; 1];
-    slow.read_exact(&mut first).expect("it begins");
-    for _ in 0..40 {
-        scrape(seen.at, PATIENCE).expect("a scrape");
-    }
-    let mut rest = Vec::new();
-    slow.read_to_end(&mut rest).expect("the rest");
-    let text = String::from_utf8(rest).expect("UTF-8");
-    assert!(text.ends_with("</html>\n"), "{} bytes", text.len());
-}
-
 #[test]
 fn whoever_asks_without_pause_leaves_the_tunnel_its_processor() {
     let backend = Backend::echo();
