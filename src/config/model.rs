@@ -293,9 +293,11 @@ impl NamePattern {
 
     /// Whether this name, as a client sent it, is meant.
     pub fn matches(&self, name: &[u8]) -> bool {
-        let name = name.to_ascii_lowercase();
         let text = self.text.as_bytes();
-        if self.any_beginning { name.ends_with(text) } else { name == text }
+        let start = name.len().checked_sub(text.len());
+        let end = start.and_then(|start| name.get(start..));
+        let fits = self.any_beginning || start == Some(0);
+        fits && end.is_some_and(|end| end.eq_ignore_ascii_case(text))
     }
 }
 

@@ -458,7 +458,7 @@ table! {
     MaxSessions [Service "max-sessions"] [] Service One Count { min: 1, max: 1_000_000 }, Works, "" "",
         "Sessions at once; derived from the limit on open files if unset.";
     MaxHandshakes [Service "max-handshakes"] [] Service One Count { min: 1, max: 1_000_000 }, Works, "" "",
-        "Handshakes at once; derived from the limit on open files if unset.";
+        "Handshakes at once, of this service alone; further clients wait for a place. Derived from the memory and the limit on open files if unset.";
     MaxPerSource [Service "max-sessions-per-source"] [] Service One Count { min: 1, max: 1_000_000 }, Works, "" "",
         "Sessions at once from one IPv4 address or one IPv6 network of 64 bits.";
     MaxPerIdentity [Service "max-sessions-per-identity"] [] Service One Count { min: 1, max: 1_000_000 }, Works, "" "",

@@ -27,8 +27,9 @@ use crate::observe::event::{Event, Scope};
 use crate::secrets::SecretSet;
 #[cfg(unix)]
 use crate::sys::account;
+use crate::sys::cgroup::memory_limit;
 use crate::sys::process;
-use crate::tunnel::{Limits, OneKey, Respawn, Service, Setup, Shared};
+use crate::tunnel::{Limits, OneKey, Respawn, Room, Service, Setup, Shared};
 
 /// A configuration with everything that it needs read and built, and nothing begun.
 #[derive(Debug)]
@@ -147,7 +148,7 @@ impl Plan {
 
     /// What the holder of one key can take of the sessions of each service, where others have keys too.
     pub fn one_key(&self) -> impl Iterator<Item = (&str, OneKey)> {
-        let seats = Budget::of(process::descriptor_limit()).sessions;
+        let seats = Budget::of(process::descriptor_limit(), memory_limit()).sessions;
         let sharers =
             self.services.iter().filter(|(config, _)| config.limits.max_sessions.is_none());
         let sharers = sharers.map(|(_, setup)| setup.competitors()).sum();
@@ -356,10 +357,11 @@ fn selfies(services: &[(ServiceConfig, Setup)]) -> Vec<Diagnostic> {
     findings
 }
 
-/// What the limit of descriptors leaves for sessions and for handshakes.
+/// What the limit of descriptors and the memory leave for sessions, and for connections without one.
 fn shared() -> Arc<Shared> {
-    let Budget { sessions, handshakes } = Budget::of(process::raise_descriptor_limit());
-    Shared::new(sessions, handshakes)
+    let descriptors = process::raise_descriptor_limit();
+    let Budget { sessions, connections, handshakes } = Budget::of(descriptors, memory_limit());
+    Shared::new(Room { sessions, connections, handshakes })
 }
 
 pub(super) fn limits(config: &ServiceConfig) -> Limits {

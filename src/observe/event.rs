@@ -265,10 +265,17 @@ pub enum Event<'a> {
         /// The downstream peer, who is now turned away.
         peer: &'a dyn Display,
     },
-    /// Handshakes are cut short because more are under way than there may be.
+    /// A connection without a proven key had to make room for others.
     Crowded {
-        /// The peer whose handshake made room.
+        /// The peer that was put out.
         peer: &'a dyn Display,
+    },
+    /// How many of those there were.
+    PutOut {
+        /// Since the line before, or since the start.
+        count: u64,
+        /// Since when; nothing if there was no line before.
+        within: Duration,
     },
     /// Accepting fails for want of descriptors or memory; said once.
     AcceptTrouble {
@@ -442,6 +449,7 @@ impl Event<'_> {
             Self::Full { .. } => "service-full",
             Self::NotAllowed { .. } => "not-allowed-from",
             Self::Crowded { .. } => "handshakes-crowded",
+            Self::PutOut { .. } => "put-out",
             Self::AcceptTrouble { .. } => "accept-trouble",
             Self::AcceptRecovered { .. } => "accept-recovered",
             Self::Withheld { .. } => "lines-withheld",
@@ -502,7 +510,7 @@ impl Event<'_> {
             | Self::HandshakeFailed { .. }
             | Self::Unprepared { .. }
             | Self::Unreachable { .. } => Level::Warning,
-            Self::Full { .. } | Self::AcceptRecovered { .. } => Level::Notice,
+            Self::Full { .. } | Self::PutOut { .. } | Self::AcceptRecovered { .. } => Level::Notice,
             Self::Reloaded { .. }
             | Self::KeysChanged { .. }
             | Self::Draining { .. }
@@ -514,7 +522,6 @@ impl Event<'_> {
             | Self::Respawning { .. }
             | Self::ChildStarted { .. }
             | Self::ChildEnded { .. }
-            | Self::Crowded { .. }
             | Self::Withheld { .. } => Level::Info,
             Self::Listening { still: true, .. }
             | Self::Begun { .. }
@@ -530,6 +537,7 @@ impl Event<'_> {
             | Self::Connecting { .. }
             | Self::Connected { .. }
             | Self::ConnectFailed { .. }
+            | Self::Crowded { .. }
             | Self::Unresolved { .. } => Level::Debug,
         }
     }
@@ -683,6 +691,7 @@ impl Event<'_> {
             | Self::ChildStarted { .. }
             | Self::ChildEnded { .. }
             | Self::Crowded { .. }
+            | Self::PutOut { .. }
             | Self::AcceptTrouble { .. }
             | Self::AcceptRecovered { .. }
             | Self::Withheld { .. }
@@ -764,8 +773,20 @@ impl Display for Event<'_> {
                 write!(f, "turned {peer} away: allow-from has not this address")
             }
             Self::Crowded { peer } => {
-                write!(f, "cut the handshake of {peer} to make room for newer ones")
+                write!(f, "put {peer} out before it had proven a key, to make room for others")
             }
+            Self::PutOut { count, within } if within.is_zero() => {
+                write!(
+                    f,
+                    "put {count} out without a proven key, to make room for others (crowded-out)"
+                )
+            }
+            Self::PutOut { count, within } => write!(
+                f,
+                "put {count} out without a proven key within {:.0} s, to make room for others \
+                 (crowded-out)",
+                within.as_secs_f64()
+            ),
             Self::AcceptTrouble { error } => {
                 write!(f, "cannot accept connections, and tries again ten times a second: {error}")
             }

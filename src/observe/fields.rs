@@ -156,6 +156,10 @@ impl Event<'_> {
                 field("lines", Number(*lines));
                 field("within-ms", millis(*within));
             }
+            Self::PutOut { count, within } => {
+                field("connections", Number(*count));
+                field("within-ms", millis(*within));
+            }
             Self::KeysChanged { changes } => field("keys", Text(changes)),
             Self::Reloaded { who, services } => {
                 field("by", Text(who));

@@ -7,6 +7,7 @@ pub mod access;
 #[cfg(unix)]
 pub mod account;
 pub mod acl;
+pub mod cgroup;
 #[cfg(unix)]
 pub mod children;
 pub mod clock;

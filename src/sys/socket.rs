@@ -24,40 +24,65 @@ pub struct Unanswered {
     pub silence: std::time::Duration,
 }
 
+/// What the kernel tells of a TCP connection: `struct tcp_info` of <linux/tcp.h>, whose beginning is the
+/// same on every machine: eight bytes, then 32-bit numbers.
+#[cfg(target_os = "linux")]
+struct TcpInfo([u8; Self::LENGTH]);
+
+#[cfg(target_os = "linux")]
+impl TcpInfo {
+    /// Up to `tcpi_rtt`; kernels have told more since 2.6.
+    const LENGTH: usize = 72;
+
+    fn of(socket: &impl std::os::fd::AsRawFd) -> Option<Self> {
+        let mut info = [0u8; Self::LENGTH];
+        let mut length = Self::LENGTH as libc::socklen_t;
+        // SAFETY: the descriptor is open as long as the borrow; the kernel writes at most the length
+        // that is passed.
+        let done = unsafe {
+            libc::getsockopt(
+                socket.as_raw_fd(),
+                libc::IPPROTO_TCP,
+                libc::TCP_INFO,
+                info.as_mut_ptr().cast(),
+                &raw mut length,
+            )
+        };
+        (done == 0 && (length as usize) >= Self::LENGTH).then_some(Self(info))
+    }
+
+    fn number(&self, at: usize) -> u32 {
+        let bytes = self.0.get(at..).and_then(<[u8]>::first_chunk);
+        bytes.map_or(0, |bytes| u32::from_ne_bytes(*bytes))
+    }
+}
+
 /// What the peer of a connection owes an acknowledgement for; none if it owes nothing, or the system
 /// does not tell.
 #[cfg(target_os = "linux")]
 pub fn unanswered(socket: &impl std::os::fd::AsRawFd) -> Option<Unanswered> {
-    // struct tcp_info of <linux/tcp.h>, whose beginning is the same on every machine: eight bytes,
-    // then 32-bit numbers.
-    const LENGTH: usize = 60;
-    let mut info = [0u8; LENGTH];
-    let mut length = LENGTH as libc::socklen_t;
-    // SAFETY: the descriptor is open as long as the borrow; the kernel writes at most the length
-    // that is passed.
-    let done = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_INFO,
-            info.as_mut_ptr().cast(),
-            &raw mut length,
-        )
-    };
-    if done != 0 || (length as usize) < LENGTH {
-        return None;
-    }
-    let [.., retransmits, probes] = info.first_chunk::<4>()?;
-    let number = |at: usize| {
-        info.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u32::from_ne_bytes(*bytes))
-    };
-    let (unacked, last_ack_recv) = (number(24), number(56));
+    let info = TcpInfo::of(socket)?;
+    let [.., retransmits, probes] = info.0.first_chunk::<4>()?;
+    let (unacked, last_ack_recv) = (info.number(24), info.number(56));
     let tries = match unacked {
         0 => *probes,
         _ => *retransmits,
     };
     let silence = std::time::Duration::from_millis(last_ack_recv.into());
     (unacked > 0 || *probes > 0).then_some(Unanswered { tries, silence })
+}
+
+/// The round trip time of a connection as the kernel has measured it, if it tells. The peer can make it
+/// longer than it is.
+#[cfg(target_os = "linux")]
+pub fn round_trip(socket: &impl std::os::fd::AsRawFd) -> Option<std::time::Duration> {
+    TcpInfo::of(socket).map(|info| std::time::Duration::from_micros(info.number(68).into()))
+}
+
+/// The system is not asked here.
+#[cfg(not(target_os = "linux"))]
+pub fn round_trip<S>(_: &S) -> Option<std::time::Duration> {
+    None
 }
 
 /// The system is not asked here.

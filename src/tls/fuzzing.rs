@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::psk::{host_name, offers, offers_psk_suite};
 use super::*;
-use crate::config::model::Authentication;
+use crate::config::model::{Authentication, NamePattern};
 use crate::config::{Format, load_text};
 use crate::fuzzing::{Canned, Parts, assert_plain, finished};
 use crate::observe::event::{Event, Scope};
@@ -108,6 +108,15 @@ fn refused(shaken: Shaken<'_>) {
     }
 }
 
+struct OneName;
+
+impl ServerNames for OneName {
+    fn choose(&self, name: &[u8]) -> Option<Named> {
+        let is_meant = NamePattern::new("*.plc.example").matches(name);
+        is_meant.then(|| Named { acceptor: acceptor().clone(), secrets: secrets().into() })
+    }
+}
+
 /// What a client says to a server end: any bytes, or, with an even first byte, a ClientHello with any
 /// bytes in the parts that this program reads itself, and any bytes behind it.
 pub fn client_hello(data: &[u8]) {
@@ -115,13 +124,13 @@ pub fn client_hello(data: &[u8]) {
     let kind = parts.byte();
     let piece = if kind & 2 == 0 { usize::MAX } else { usize::from(kind / 4) + 1 };
     let flight = if kind & 1 == 1 { parts.0.to_vec() } else { hello(&mut parts, kind) };
-    let named = Named {
-        pattern: NamePattern::new("*.plc.example"),
-        acceptor: acceptor().clone(),
-        secrets: secrets().into(),
-    };
-    let peer = Canned { says: &flight, piece, heard: Vec::new() };
-    refused(finished(acceptor().accept(secrets(), vec![named], peer)));
+    // A server end reads the beginning itself, as far as it looks like a ClientHello.
+    let whole = (0..=flight.len()).find(|n| inspect(&flight[..*n]) != Opening::Incomplete);
+    let (opening, flight) = flight.split_at(whole.unwrap_or_default());
+    assert!(opening.len() <= MAX_OPENING_SIZE);
+    let peer = Canned { says: flight, piece, heard: Vec::new() };
+    let incoming = Incoming { names: Some(Arc::new(OneName)), opening: opening.to_vec() };
+    refused(finished(acceptor().accept_with(secrets(), incoming, peer, |_| {})));
 }
 
 /// What a server says to a client end.

@@ -8,6 +8,7 @@ mod context;
 mod error;
 #[cfg(all(unix, any(test, fuzzing)))]
 pub(crate) mod fuzzing;
+mod hello;
 mod key_usage;
 mod psk;
 #[cfg(test)]
@@ -24,13 +25,14 @@ use std::{fmt, io};
 
 use cache::{Cache, For};
 pub use error::Cause;
+pub use hello::{MAX_OPENING_SIZE, Opening, inspect};
 use openssl::pkey::{Id, PKey, Public};
 use openssl::ssl::{Ssl, SslContext, SslVersion};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use crate::config::diagnostic::Diagnostic;
-use crate::config::model::{Mode, NamePattern, PskHash, TlsConfig, TlsSwitch};
+use crate::config::model::{Mode, PskHash, TlsConfig, TlsSwitch};
 use crate::observe::event::Terms;
 use crate::secrets::{Grant, Identity, Keys, SecretSet};
 use crate::sys::cpu::has_aes;
@@ -39,6 +41,7 @@ use crate::sys::openssl as sys;
 use context::Built;
 pub use key_usage::KeyUpdateFlood;
 use key_usage::KeyUsage;
+pub use psk::Binder;
 use psk::{Handshake, Resuming};
 use ticket::Tickets;
 use wire::Wire;
@@ -51,15 +54,43 @@ pub struct Acceptor {
     tickets: Option<Tickets>,
 }
 
-/// A service that the clients of another one reach by sending a name like this.
+/// A service that the clients of another one reach by sending a name.
 #[derive(Debug)]
 pub struct Named {
-    /// The names.
-    pub pattern: NamePattern,
     /// The service's own TLS settings.
     pub acceptor: Acceptor,
     /// The service's own keys, which are the only ones that count then.
     pub secrets: Keys,
+}
+
+/// The services that clients can ask for by a name.
+pub trait ServerNames: Send + Sync {
+    /// The one that a client asks for with this name. Called once in a handshake at most, by its first
+    /// ClientHello.
+    fn choose(&self, name: &[u8]) -> Option<Named>;
+}
+
+/// What a server end's handshake begins with.
+#[derive(Default)]
+pub struct Incoming {
+    /// The services that the client can ask for.
+    pub names: Option<Arc<dyn ServerNames>>,
+    /// What was read of the connection already.
+    pub opening: Vec<u8>,
+}
+
+/// How far a server end's handshake has come when it waits for the client.
+#[derive(Debug)]
+pub enum Progress {
+    /// The ClientHello is not whole yet.
+    Reading,
+    /// Nothing is proven.
+    Unproven,
+    /// The client has to say its ClientHello once more (HelloRetryRequest), at any length.
+    Retried,
+    /// In 1.3, the ClientHello's binder was made with the key of that identity: by the client, or by
+    /// somebody whose ClientHello was recorded.
+    Shown(Identity, Binder),
 }
 
 /// The client end's side of a handshake.
@@ -115,8 +146,6 @@ pub struct Secured<S> {
     pub grant: Grant,
     /// What was negotiated.
     pub facts: Facts,
-    /// Which of the named services was asked for, by its place in their list.
-    pub named: Option<usize>,
     /// Whether an earlier session was resumed.
     pub resumed: bool,
 }
@@ -128,8 +157,6 @@ pub struct Failure<S> {
     pub cause: Cause,
     /// The connection, over which an alert may still be on its way to the peer.
     pub stream: Option<S>,
-    /// As in [`Secured`].
-    pub named: Option<usize>,
 }
 
 impl Acceptor {
@@ -179,41 +206,57 @@ impl Acceptor {
     }
 
     /// Performs the server's side of the handshake. Must be under a clock: a peer may say nothing.
-    /// A client that asks for one of `named`, the first of which it says the name, is that service's:
-    /// only what that one demands counts.
     ///
     /// # Errors
     /// The peer did not prove one of the keys, in time and in a way that this end accepts.
     pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         keys: impl Into<Keys>,
-        named: Vec<Named>,
         stream: S,
+    ) -> Result<Secured<S>, Failure<S>> {
+        self.accept_with(keys, Incoming::default(), stream, |_| {}).await
+    }
+
+    /// The same of a connection of which a part was read. A client that asks for a named service is that
+    /// service's: only what that one demands counts. `watch` is told each time the handshake waits.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn accept_with<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        keys: impl Into<Keys>,
+        Incoming { names, opening }: Incoming,
+        stream: S,
+        mut watch: impl FnMut(Progress),
     ) -> Result<Secured<S>, Failure<S>> {
         let mut ssl = match Ssl::new(&self.built.context) {
             Ok(ssl) => ssl,
             Err(error) => return Err(cannot_begin(&error, stream)),
         };
-        if let Err(error) =
-            Handshake::server(&mut ssl, keys.into(), self.hash, self.tickets.clone(), named)
-        {
+        let tickets = self.tickets.clone();
+        if let Err(error) = Handshake::server(&mut ssl, keys.into(), self.hash, tickets, names) {
             return Err(cannot_begin(&error, stream));
         }
-        let mut tls = wrap(ssl, stream)?;
-        match shake(&mut tls, Inner::poll_accept).await {
+        let mut tls = wrap(ssl, Wire::opened(stream, opening))?;
+        let step = |mut tls: Pin<&mut Inner<S>>, cx: &mut Context<'_>| {
+            let polled = tls.as_mut().poll_accept(cx);
+            if polled.is_pending() {
+                watch(Handshake::progress(tls.ssl()));
+            }
+            polled
+        };
+        match shake(&mut tls, step).await {
             Ok(()) => {
                 // In 1.2 this end has the last word, and the client waits for it.
                 let sent = poll_fn(|cx| tls.get_mut().poll_drain(cx)).await;
                 if let Err(error) = sent {
-                    let named = Handshake::named(tls.ssl());
-                    return Err(Failure { cause: Cause::Io(error), stream: unwrap(tls), named });
+                    return Err(Failure { cause: Cause::Io(error), stream: unwrap(tls) });
                 }
                 finish(tls)
             }
             Err(error) => {
-                let named = Handshake::named(tls.ssl());
                 let cause = error::of_client(error, tls.ssl());
-                Err(Failure { cause, stream: unwrap(tls), named })
+                Err(Failure { cause, stream: unwrap(tls) })
             }
         }
     }
@@ -269,7 +312,7 @@ impl Connector {
             Ok(()) => Ok(secured),
             Err(error) => {
                 let stream = secured.stream.into_socket();
-                Err(Failure { cause: Cause::Io(error), stream, named: None })
+                Err(Failure { cause: Cause::Io(error), stream })
             }
         }
     }
@@ -313,36 +356,36 @@ impl Connector {
         {
             return Err(cannot_begin(&error, stream));
         }
-        let mut tls = wrap(ssl, stream)?;
+        let mut tls = wrap(ssl, Wire::new(stream))?;
         match shake(&mut tls, Inner::poll_connect).await {
             Ok(()) => finish(tls),
             Err(error) => {
                 Handshake::failed(tls.ssl());
                 let cause = error::of_server(error, identity.as_bytes());
-                Err(Failure { cause, stream: unwrap(tls), named: None })
+                Err(Failure { cause, stream: unwrap(tls) })
             }
         }
     }
 }
 
 fn cannot_begin<S>(error: &openssl::error::ErrorStack, stream: S) -> Failure<S> {
-    Failure { cause: Cause::Protocol(error.to_string()), stream: Some(stream), named: None }
+    Failure { cause: Cause::Protocol(error.to_string()), stream: Some(stream) }
 }
 
 type Inner<S> = tokio_openssl::SslStream<Wire<S>>;
 
-fn wrap<S: AsyncRead + AsyncWrite + Unpin>(ssl: Ssl, stream: S) -> Result<Inner<S>, Failure<S>> {
-    Inner::new(ssl, Wire::new(stream)).map_err(|error| Failure {
-        cause: Cause::Protocol(error.to_string()),
-        stream: None,
-        named: None,
-    })
+fn wrap<S: AsyncRead + AsyncWrite + Unpin>(
+    ssl: Ssl,
+    wire: Wire<S>,
+) -> Result<Inner<S>, Failure<S>> {
+    Inner::new(ssl, wire)
+        .map_err(|error| Failure { cause: Cause::Protocol(error.to_string()), stream: None })
 }
 
 /// Runs a handshake to its end, and sends an alert if it ended with one.
 async fn shake<S: AsyncRead + AsyncWrite + Unpin>(
     tls: &mut Inner<S>,
-    step: impl Fn(Pin<&mut Inner<S>>, &mut Context<'_>) -> Poll<Result<(), openssl::ssl::Error>>,
+    mut step: impl FnMut(Pin<&mut Inner<S>>, &mut Context<'_>) -> Poll<Result<(), openssl::ssl::Error>>,
 ) -> Result<(), openssl::ssl::Error> {
     poll_fn(|cx| {
         tls.get_mut().borrow(usize::MAX);
@@ -359,15 +402,14 @@ async fn shake<S: AsyncRead + AsyncWrite + Unpin>(
 
 /// The one gate between a handshake and application data.
 fn finish<S: AsyncRead + AsyncWrite + Unpin>(mut tls: Inner<S>) -> Result<Secured<S>, Failure<S>> {
-    let named = Handshake::named(tls.ssl());
     let Some((grant, resumed)) = Handshake::granted(sys::ssl_mut(&mut tls)) else {
         Handshake::failed(tls.ssl());
-        return Err(Failure { cause: Cause::NotProven, stream: unwrap(tls), named });
+        return Err(Failure { cause: Cause::NotProven, stream: unwrap(tls) });
     };
     let traffic = tls.get_ref().traffic().clone();
     if let Err(error) = key_update::count_messages(sys::ssl_mut(&mut tls), traffic.clone()) {
         let cause = Cause::Protocol(error.to_string());
-        return Err(Failure { cause, stream: unwrap(tls), named });
+        return Err(Failure { cause, stream: unwrap(tls) });
     }
     let ssl = tls.ssl();
     let suite = ssl.current_cipher();
@@ -378,7 +420,7 @@ fn finish<S: AsyncRead + AsyncWrite + Unpin>(mut tls: Inner<S>) -> Result<Secure
         group: ssl.peer_tmp_key().ok().and_then(|key| group(&key)),
     };
     let stream = Stream { tls, met: None, ended: false, keys: KeyUsage::new(traffic) };
-    Ok(Secured { stream, grant, facts, named, resumed })
+    Ok(Secured { stream, grant, facts, resumed })
 }
 
 fn group(key: &PKey<Public>) -> Option<Group> {

@@ -7,7 +7,7 @@
 //! resumed, in either, the session again, which carries whose it was and an HMAC of the key that it had.
 //! [`Handshake::granted`] is the one place where a claim becomes a Grant, and [`proven`] what it asks.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use openssl::error::ErrorStack;
@@ -19,9 +19,9 @@ use openssl::ssl::{
 };
 use zeroize::Zeroizing;
 
-use super::Named;
 use super::cache::{Cache, For};
 use super::ticket::{self, Generation, Tickets};
+use super::{Named, Progress, ServerNames};
 use crate::config::model::PskHash;
 use crate::secrets::{self, Claim, Grant, Identity, Keys, Proof};
 use crate::sys::openssl as sys;
@@ -54,11 +54,14 @@ pub(super) struct Handshake {
     secrets: Option<Keys>,
     hash: PskHash,
     role: Role,
-    /// The services that the client can ask for; empty once the handshake is over.
-    named: Vec<Named>,
-    /// The one that it did ask for. Settled by the first ClientHello, before any key is looked for.
-    chosen: Option<Option<usize>>,
+    /// The services that the client can ask for. Taken by its first ClientHello, before any key is looked
+    /// for.
+    names: Option<Arc<dyn ServerNames>>,
 }
+
+/// The beginning of a binder (RFC 8446, 4.2.11.2): an HMAC over the ClientHello, of which no two are the
+/// same.
+pub type Binder = [u8; 32];
 
 enum Role {
     Server(Seen),
@@ -110,6 +113,8 @@ pub(super) struct Seen {
     tickets_withheld: bool,
     /// The identity that decides, and how.
     answer: Option<Answer>,
+    /// The binder of the offer that decides.
+    binder: Option<Binder>,
     /// The ticket that decides in its place, and is the only one that is opened in 1.3.
     ticket: Option<Ticket>,
     /// Whose the ticket was that decides and is worth nothing any more.
@@ -179,10 +184,10 @@ impl Handshake {
         secrets: Keys,
         hash: PskHash,
         tickets: Option<Tickets>,
-        named: Vec<Named>,
+        names: Option<Arc<dyn ServerNames>>,
     ) -> Result<(), ErrorStack> {
         let role = Role::Server(Seen { tickets, ..Seen::default() });
-        ssl.set_ex_data(slot()?, Self { secrets: Some(secrets), hash, role, named, chosen: None });
+        ssl.set_ex_data(slot()?, Self { secrets: Some(secrets), hash, role, names });
         Ok(())
     }
 
@@ -198,8 +203,7 @@ impl Handshake {
             sys::resume(ssl, session)?;
         }
         let role = Role::Client(Presented { identity, resumption });
-        let (secrets, named) = (Some(secrets), Vec::new());
-        ssl.set_ex_data(slot()?, Self { secrets, hash, role, named, chosen: None });
+        ssl.set_ex_data(slot()?, Self { secrets: Some(secrets), hash, role, names: None });
         Ok(())
     }
 
@@ -214,9 +218,20 @@ impl Handshake {
         }
     }
 
-    /// Which of the named services the client asked for.
-    pub(super) fn named(ssl: &SslRef) -> Option<usize> {
-        ssl.ex_data(slot().ok()?)?.chosen.flatten()
+    /// How far a server end's handshake has come that waits for its client.
+    pub(super) fn progress(ssl: &SslRef) -> Progress {
+        let Some(seen) = Self::seen(ssl).filter(|seen| seen.hello) else {
+            return Progress::Reading;
+        };
+        if !sys::is_tls13(ssl) {
+            return Progress::Unproven;
+        }
+        // OpenSSL has verified the binder of whatever it goes on with; a decoy's never is.
+        match (ssl.session_reused(), seen.identity(), seen.binder) {
+            (true, Some((who, true)), Some(binder)) => Progress::Shown(Identity::new(who), binder),
+            (true, ..) => Progress::Unproven,
+            (false, ..) => Progress::Retried,
+        }
     }
 
     /// What a server end saw, for the words of a refusal.
@@ -232,7 +247,7 @@ impl Handshake {
     pub(super) fn granted(ssl: &mut SslRef) -> Option<(Grant, bool)> {
         let proven = proven(ssl);
         let this = handshake(ssl)?;
-        this.named.clear();
+        this.names = None;
         this.secrets = None;
         if let Role::Server(seen) = &mut this.role {
             (seen.answer, seen.tickets) = (None, None);
@@ -410,21 +425,16 @@ fn choose_service(ssl: &mut SslRef) -> Result<(), ErrorStack> {
     let name =
         sys::client_hello_extension(ssl, SERVER_NAME).and_then(host_name).map(<[u8]>::to_vec);
     let Some(this) = handshake(ssl) else { return Ok(()) };
-    if this.chosen.is_some() {
-        return Ok(());
-    }
-    let asked = |name: Vec<u8>| this.named.iter().position(|named| named.pattern.matches(&name));
-    let chosen = name.and_then(asked);
-    this.chosen = Some(chosen);
-    let Some(named) = chosen.and_then(|chosen| this.named.get(chosen)) else {
+    let Some(names) = this.names.take() else { return Ok(()) };
+    let Some(Named { acceptor, secrets }) = name.and_then(|name| names.choose(&name)) else {
         return Ok(());
     };
-    this.secrets = Some(named.secrets.clone());
-    this.hash = named.acceptor.hash;
+    this.secrets = Some(secrets);
+    this.hash = acceptor.hash;
     if let Role::Server(seen) = &mut this.role {
-        seen.tickets.clone_from(&named.acceptor.tickets);
+        seen.tickets = acceptor.tickets;
     }
-    let built = named.acceptor.built.clone();
+    let built = acceptor.built;
     // This moves suites, the security level and DH parameters, and nothing of the rest.
     ssl.set_ssl_context(&built.context)?;
     ssl.set_min_proto_version(Some(built.range.0))?;
@@ -467,7 +477,8 @@ fn read_hello(ssl: &mut SslRef) {
     seen.hello = true;
     seen.offered = body.is_some() || suites;
     seen.unfit = without_dhe.then_some(Unfit::Mode);
-    (seen.answer, seen.ticket, seen.stale, seen.too_many) = (None, None, None, None);
+    (seen.answer, seen.ticket, seen.stale, seen.binder) = (None, None, None, None);
+    seen.too_many = None;
     let (Some(secrets), Some(body)) = (&this.secrets, body) else { return };
     let Some(offers) = offers(&body) else { return };
     choose_offer(seen, secrets, this.hash, &offers);
@@ -491,13 +502,14 @@ fn choose_offer(seen: &mut Seen, secrets: &Keys, hash: PskHash, offers: &[Offer<
     let mut decides = None;
     let mut known = false;
     let mut opened = 0;
-    for Offer { identity, .. } in offers.iter().filter(ours) {
+    for Offer { identity, binder } in offers.iter().filter(ours) {
         if known {
             // As much is looked up behind a known name as behind one that nobody has.
             std::hint::black_box(secrets.knows(identity));
             continue;
         }
         (decides, seen.stale) = (Some(*identity), None);
+        seen.binder = binder.first_chunk().copied();
         let tickets = seen.tickets.as_ref().filter(|tickets| tickets.seems_ours(identity));
         opened += usize::from(tickets.is_some());
         if let Some(tickets) = tickets.filter(|_| opened <= ticket::MOST)

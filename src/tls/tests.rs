@@ -12,10 +12,10 @@ use openssl::ssl::{SslContextBuilder, SslMethod, SslSessionCacheMode, SslVerifyM
 use openssl::x509::{X509, X509NameBuilder};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::*;
-use crate::config::model::Authentication;
+use crate::config::model::{Authentication, NamePattern};
 use crate::config::{Format, load_text};
 use crate::secrets::SecretSet;
 
@@ -68,7 +68,7 @@ async fn shake(
     let (near, far) = duplex(1 << 16);
     let who = theirs.first().clone();
     // A side that fails closes, as a session does, behind the alert that it has sent.
-    let accept = async { server.accept(ours.clone(), Vec::new(), far).await.map_err(|f| f.cause) };
+    let accept = async { server.accept(ours.clone(), far).await.map_err(|f| f.cause) };
     let connect = async {
         let name = Some("plc.example");
         let shaken = client.connect(theirs.clone(), who, name, near).await;
@@ -264,7 +264,7 @@ fn the_table_of_secrets_is_off_the_ssl_object_after_the_handshake() {
             let wrong = SecretSet::of(&[(b"alice", OTHER)]);
             let (near, far) = duplex(1 << 16);
             let (one, two) = tokio::join!(
-                server.accept(wrong.clone(), Vec::new(), far),
+                server.accept(wrong.clone(), far),
                 client.connect(theirs.clone(), theirs.first().clone(), None, near)
             );
             let (one, two) = (one.unwrap_err(), two.unwrap_err());
@@ -395,7 +395,7 @@ fn much_data_through_a_narrow_pipe_arrives_whole() {
             let (server, client) = (acceptor(&lines), connector(&lines));
             let (near, far) = duplex(777);
             let (one, two) = tokio::join!(
-                server.accept(set.clone(), Vec::new(), far),
+                server.accept(set.clone(), far),
                 client.connect(set.clone(), set.first().clone(), None, near)
             );
             let (mut one, mut two) = (one.unwrap().stream, two.unwrap().stream);
@@ -441,7 +441,7 @@ async fn visit(
     let (near, far) = duplex(1 << 16);
     let ssl = Ssl::new(&context.build()).unwrap();
     let mut tls = tokio_openssl::SslStream::new(ssl, near).unwrap();
-    tokio::join!(async { server.accept(set, Vec::new(), far).await.map_err(|f| f.cause) }, async {
+    tokio::join!(async { server.accept(set, far).await.map_err(|f| f.cause) }, async {
         Pin::new(&mut tls).connect().await?;
         Ok(tls)
     })
@@ -593,7 +593,7 @@ fn what_is_no_tls_is_told_as_such_at_both_ends() {
             let (mut near, far) = duplex(1 << 16);
             near.write_all(text).await.unwrap();
             drop(near);
-            let cause = server.accept(set.clone(), Vec::new(), far).await.unwrap_err().cause;
+            let cause = server.accept(set.clone(), far).await.unwrap_err().cause;
             assert!(expected(&cause), "{text:?}: {cause:?}");
         }
         let client = connector("");
@@ -676,20 +676,42 @@ fn a_client_whose_only_suite_is_not_ours_did_offer_a_key() {
     });
 }
 
+/// Services by name, and which of them was asked for.
+struct Names {
+    services: Vec<(&'static str, Acceptor, Arc<SecretSet>)>,
+    chosen: OnceLock<usize>,
+}
+
+impl Names {
+    fn of(services: Vec<(&'static str, Acceptor, Arc<SecretSet>)>) -> Incoming {
+        let names = Self { services, chosen: OnceLock::new() };
+        Incoming { names: Some(Arc::new(names)), ..Incoming::default() }
+    }
+}
+
+impl ServerNames for Names {
+    fn choose(&self, name: &[u8]) -> Option<Named> {
+        let is_meant = |(pattern, ..): &(&str, _, _)| NamePattern::new(pattern).matches(name);
+        let which = self.services.iter().position(is_meant)?;
+        self.chosen.set(which).expect("it is asked once");
+        let (_, acceptor, secrets) = &self.services[which];
+        Some(Named { acceptor: acceptor.clone(), secrets: secrets.clone().into() })
+    }
+}
+
 /// Who meets a server with the keys of `door` and two named services with those of `inside`, by the name
 /// plc.example: which of the two it was, and whose grant, if anybody's.
 async fn ask(
     version: &str,
-    patterns: [&str; 2],
+    patterns: [&'static str; 2],
     door: &[u8],
     inside: &[u8],
 ) -> (Option<usize>, Option<Vec<u8>>) {
     let lines = only(version);
     let (door, inside) = (SecretSet::of(&[(b"alice", door)]), SecretSet::of(&[(b"alice", inside)]));
-    let named = patterns.map(|pattern| Named {
-        pattern: NamePattern::new(pattern),
-        acceptor: acceptor(&lines),
-        secrets: inside.clone().into(),
+    let names = Arc::new(Names {
+        services: patterns.map(|pattern| (pattern, acceptor(&lines), inside.clone())).into(),
+        chosen: OnceLock::new(),
     });
     let theirs = SecretSet::of(&[(b"alice", KEY)]);
     let (near, far) = duplex(1 << 16);
@@ -697,10 +719,10 @@ async fn ask(
     // Its own end of the pipe goes with the first to fail.
     let (one, _) = tokio::join!(
         async {
-            match server.accept(door, named.into(), far).await {
-                Ok(secured) => (secured.named, Some(secured.grant.who().as_bytes().to_vec())),
-                Err(failure) => (failure.named, None),
-            }
+            let incoming = Incoming { names: Some(names.clone()), ..Incoming::default() };
+            let done = server.accept_with(door, incoming, far, |_| {}).await;
+            let who = done.ok().map(|secured| secured.grant.who().as_bytes().to_vec());
+            (names.chosen.get().copied(), who)
         },
         async { client.connect(theirs, who, Some("plc.example"), near).await.map(drop) }
     );
@@ -735,14 +757,11 @@ fn the_groups_of_the_service_that_is_asked_for_are_those_of_the_handshake() {
             // The client would rather have the first.
             let client = connector(&(only(version) + "groups = \"X25519:P-384\""));
             let door = acceptor(&(only(version) + "groups = \"X25519\""));
-            let named = Named {
-                pattern: NamePattern::new("plc.example"),
-                acceptor: acceptor(&(only(version) + "groups = \"P-384\"")),
-                secrets: set.clone().into(),
-            };
+            let its_own = acceptor(&(only(version) + "groups = \"P-384\""));
+            let incoming = Names::of(vec![("plc.example", its_own, set.clone())]);
             let (near, far) = duplex(1 << 16);
             let (one, two) = tokio::join!(
-                door.accept(set.clone(), vec![named], far),
+                door.accept_with(set.clone(), incoming, far, |_| {}),
                 client.connect(set.clone(), set.first().clone(), Some("plc.example"), near)
             );
             assert_eq!(two.unwrap().facts.group.unwrap().name, "P-384", "{version}");
@@ -878,7 +897,7 @@ fn a_client_sends_twice_up_to_its_first_data_and_receives_once() {
         let (near, far) = Counted::pair();
         let (sends, receives) = (near.sends.clone(), near.receives.clone());
         let accept = async {
-            let mut stream = server.accept(set.clone(), Vec::new(), far).await.unwrap().stream;
+            let mut stream = server.accept(set.clone(), far).await.unwrap().stream;
             let mut heard = [0; 8];
             stream.read_exact(&mut heard).await.unwrap();
             heard
@@ -907,7 +926,7 @@ fn a_client_with_nothing_to_say_is_proven_at_a_flush() {
         let (server, client) = (acceptor(&lines), connector(&lines));
         let (near, far) = duplex(1 << 16);
         let accept = async {
-            let mut stream = server.accept(set.clone(), Vec::new(), far).await.unwrap().stream;
+            let mut stream = server.accept(set.clone(), far).await.unwrap().stream;
             stream.write_all(b"the server speaks first").await.unwrap();
             stream
         };
@@ -936,7 +955,7 @@ fn a_batch_of_records_is_one_send_and_one_receive_and_comes_before_the_end_behin
             let (sends, receives) = (near.sends.clone(), near.receives.clone());
             let who = set.first().clone();
             let (accepted, connected) = tokio::join!(
-                server.accept(set.clone(), Vec::new(), far),
+                server.accept(set.clone(), far),
                 client.connect(set.clone(), who, None, near)
             );
             let mut peer = accepted.map_err(|f| f.cause).unwrap().stream;
@@ -993,13 +1012,16 @@ fn taker(lines: &str, set: &SecretSet, previous: Option<&Connector>) -> Connecto
 /// resumption, as both ends see it.
 async fn call(
     server: (&Acceptor, &Arc<SecretSet>),
-    named: Vec<Named>,
+    names: Incoming,
     client: (&Connector, &Arc<SecretSet>),
     name: &str,
 ) -> Result<(String, bool), (Cause, Cause)> {
     let (near, far) = duplex(1 << 16);
     let who = client.1.first().clone();
-    let accept = async { server.0.accept(server.1.clone(), named, far).await.map_err(|f| f.cause) };
+    let accept = async {
+        let accepted = server.0.accept_with(server.1.clone(), names, far, |_| {}).await;
+        accepted.map_err(|f| f.cause)
+    };
     let connect = async {
         let keys = client.1.clone();
         let shaken = client.0.connect_unflushed(keys, who, Some(name), Some("plc:1"), near).await;
@@ -1034,7 +1056,8 @@ fn a_session_is_resumed_while_its_key_stands_and_not_a_moment_longer() {
             let visit = |server, ours| {
                 let client = (&client, &set);
                 async move {
-                    let went = call((server, ours), Vec::new(), client, "plc.example").await;
+                    let went =
+                        call((server, ours), Incoming::default(), client, "plc.example").await;
                     went.map_err(|(cause, _)| cause.name())
                 }
             };
@@ -1074,7 +1097,9 @@ fn a_ticket_is_for_services_that_ask_for_the_same_kind_of_master_secret() {
             let client = taker(&only("1.2"), &set, None);
             for (lines, resumed) in [(one, false), (one, true), (other, false)] {
                 let server = giver("plc", lines, None);
-                let went = call((&server, &set), Vec::new(), (&client, &set), "plc.example").await;
+                let went =
+                    call((&server, &set), Incoming::default(), (&client, &set), "plc.example")
+                        .await;
                 let went = went.map_err(|(cause, _)| cause.name());
                 assert_eq!(went, Ok(("alice".into(), resumed)), "{lines}");
             }
@@ -1092,7 +1117,7 @@ fn a_client_keeps_what_it_can_resume_with_and_nothing_else() {
                 let server = if gives { giver("plc", &lines, None) } else { acceptor(&lines) };
                 let client = taker(&lines, &set, None);
                 let ends = ((&server, &set), (&client, &set));
-                let went = call(ends.0, Vec::new(), ends.1, "plc.example").await;
+                let went = call(ends.0, Incoming::default(), ends.1, "plc.example").await;
                 assert_eq!(went.map_err(|(cause, _)| cause.name()), Ok(("alice".into(), false)));
                 let (_, claim) = crate::secrets::Keys::from(set.clone()).find(b"alice").unwrap();
                 let kept =
@@ -1112,16 +1137,16 @@ fn a_client_with_a_new_key_offers_nothing_that_it_got_with_the_old_one() {
             let server = giver("plc", &lines, None);
             let client = taker(&lines, &old, None);
             for resumed in [false, true] {
-                let went = call((&server, &old), Vec::new(), (&client, &old), "plc").await;
+                let went = call((&server, &old), Incoming::default(), (&client, &old), "plc").await;
                 assert_eq!(went.unwrap(), ("alice".into(), resumed), "{version}");
             }
             // The name is part of what was agreed on.
-            let went = call((&server, &old), Vec::new(), (&client, &old), "plc2").await;
+            let went = call((&server, &old), Incoming::default(), (&client, &old), "plc2").await;
             assert_eq!(went.unwrap(), ("alice".into(), false), "{version}");
             let new = SecretSet::of(&[(b"alice", OTHER)]);
             let client = taker(&lines, &new, Some(&client));
             for resumed in [false, true] {
-                let went = call((&server, &new), Vec::new(), (&client, &new), "plc").await;
+                let went = call((&server, &new), Incoming::default(), (&client, &new), "plc").await;
                 assert_eq!(went.unwrap(), ("alice".into(), resumed), "{version}");
             }
         }
@@ -1138,30 +1163,22 @@ fn a_service_that_was_asked_for_by_name_has_tickets_of_its_own() {
             for door in [giver("door", &lines, None), off] {
                 let behind = giver("behind", &lines, None);
                 let client = taker(&only(version), &set, None);
-                let named = || {
-                    vec![Named {
-                        pattern: NamePattern::new("*.example"),
-                        acceptor: behind.clone(),
-                        secrets: Keys::all(set.clone()),
-                    }]
-                };
+                let named = || Names::of(vec![("*.example", behind.clone(), set.clone())]);
                 for resumed in [false, true, true] {
                     let to = (&door, &set);
                     let went = call(to, named(), (&client, &set), "plc.example").await;
                     assert_eq!(went.unwrap(), ("alice".into(), resumed), "{version}");
                 }
                 // The same ticket at the door itself.
-                let went = call((&door, &set), Vec::new(), (&client, &set), "plc.example").await;
+                let went =
+                    call((&door, &set), Incoming::default(), (&client, &set), "plc.example").await;
                 assert_eq!(went.unwrap(), ("alice".into(), false), "{version}");
             }
             // What is off behind the door is off, whatever the door does.
             let (door, client) = (giver("door", &lines, None), taker(&only(version), &set, None));
             for _ in 0..2 {
-                let named = vec![Named {
-                    pattern: NamePattern::new("*.example"),
-                    acceptor: acceptor(&only(version)),
-                    secrets: Keys::all(set.clone()),
-                }];
+                let its_own = acceptor(&only(version));
+                let named = Names::of(vec![("*.example", its_own, set.clone())]);
                 let went = call((&door, &set), named, (&client, &set), "plc.example").await;
                 assert_eq!(went.unwrap(), ("alice".into(), false), "{version}");
             }
@@ -1176,12 +1193,11 @@ fn an_identity_that_is_hidden_from_a_peer_does_not_get_in_with_a_ticket_either()
             let set = SecretSet::of(&[(b"alice", KEY)]);
             let (server, client) =
                 (giver("plc", &only(version), None), taker(&only(version), &set, None));
-            let went = call((&server, &set), Vec::new(), (&client, &set), "plc").await;
+            let went = call((&server, &set), Incoming::default(), (&client, &set), "plc").await;
             assert_eq!(went.unwrap(), ("alice".into(), false));
             let (near, far) = duplex(1 << 16);
             let hidden = Keys::without(set.clone(), |_| true);
-            let accept =
-                async { server.accept(hidden, Vec::new(), far).await.map_err(|f| f.cause) };
+            let accept = async { server.accept(hidden, far).await.map_err(|f| f.cause) };
             let who = set.first().clone();
             let connect = async {
                 let keys = set.clone();
@@ -1204,7 +1220,7 @@ fn a_suite_that_is_not_taken_any_more_is_not_resumed_either() {
         let before = giver("plc", &with("ECDHE-PSK-CHACHA20-POLY1305"), None);
         let after = giver("plc", &with("DHE-PSK-AES256-GCM-SHA384"), None);
         for (server, resumed) in [(&before, false), (&before, true), (&after, false)] {
-            let went = call((server, &set), Vec::new(), (&client, &set), "plc").await;
+            let went = call((server, &set), Incoming::default(), (&client, &set), "plc").await;
             assert_eq!(went.unwrap(), ("alice".into(), resumed));
         }
     });
@@ -1320,7 +1336,7 @@ fn a_session_decrypts_for_two_milliseconds_before_others_have_a_turn() {
         let (near, far) = duplex(1 << 20);
         let (server, client) = (acceptor(""), connector(""));
         let (one, two) = tokio::join!(
-            server.accept(set.clone(), Vec::new(), far),
+            server.accept(set.clone(), far),
             client.connect(set.clone(), set.first().clone(), None, near)
         );
         let (mut one, mut two) = (one.ok().unwrap().stream, two.ok().unwrap().stream);

@@ -136,6 +136,11 @@ impl<S> Wire<S> {
         self.spent = true;
     }
 
+    /// A socket of which this was read already.
+    pub(super) fn opened(socket: S, bytes: Vec<u8>) -> Self {
+        Self { rest: Rest { bytes, at: 0 }, ..Self::new(socket) }
+    }
+
     pub(super) fn socket(&self) -> Option<&S> {
         self.socket.as_ref()
     }

@@ -1,240 +1,267 @@
-//! Who may enter: seats for sessions, and room for handshakes that strangers cannot fill up.
+//! Who may enter: four stages that a connection to a server end goes through before it has a seat, so that
+//! strangers crowd out only each other, and a burst of clients with keys waits where a flood is thinned
+//! out.
+//!
+//! 1. *Arrivals*: the ClientHello is not whole yet. About a kilobyte each, and no SSL object.
+//! 2. *Waiting*: it is whole, and handshakes are begun by turns, one of each network.
+//! 3. *Unproven*: in the handshake; bounded by memory.
+//! 4. *Shown*: TLS 1.3, the ClientHello's binder verified, the client's Finished missing.
+//!
+//! The policy is in [`stages`] and what it is made of, and knows neither sockets nor clocks. Here are the
+//! handles by which connections go through it.
 
-use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, Ipv6Addr};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+mod arrivals;
+mod groups;
+mod handshakes;
+mod network;
+mod replays;
+mod seats;
+mod signal;
+mod stages;
+mod trend;
+mod turns;
+
+use std::future::poll_fn;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until, timeout};
 
-/// The sessions that a service may have at once. Survives every reload.
+use crate::secrets::Identity;
+use crate::tls::Binder;
+use network::networks_of;
+pub(super) use network::{Source, source};
+pub(super) use seats::{Seat, Seats};
+use signal::Signal;
+use stages::{Bounds, Stages};
+
+/// A connection, and a set of handshakes that share a limit.
+type Id = u64;
+type PoolId = u64;
+
+/// How long somebody waits for a turn. It does not count as time of the handshake.
+const MAX_WAIT: Duration = Duration::from_secs(30);
+
+/// The room of all services together.
 #[derive(Debug)]
-pub(super) struct Seats {
-    limit: AtomicUsize,
-    taken: AtomicUsize,
-}
-
-impl Seats {
-    pub(super) fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { limit: AtomicUsize::new(limit), taken: AtomicUsize::new(0) })
-    }
-
-    pub(super) fn limit(&self) -> usize {
-        self.limit.load(Ordering::Relaxed)
-    }
-
-    /// How many are taken.
-    pub(super) fn taken(&self) -> usize {
-        self.taken.load(Ordering::Relaxed)
-    }
-
-    /// Open sessions keep their seats, also above a lower limit.
-    pub(super) fn set_limit(&self, limit: usize) {
-        self.limit.store(limit, Ordering::Relaxed);
-    }
-
-    /// A seat, given back on drop; none when all are taken.
-    pub(super) fn take(self: &Arc<Self>) -> Option<Seat> {
-        let limit = self.limit();
-        self.taken
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < limit).then_some(n + 1))
-            .ok()
-            .map(|_| Seat(self.clone()))
-    }
+pub(super) struct Admission {
+    stages: Mutex<Table>,
+    /// Somebody has left.
+    left: Notify,
 }
 
 #[derive(Debug)]
-pub(super) struct Seat(Arc<Seats>);
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.0.taken.fetch_sub(1, Ordering::AcqRel);
-    }
+struct Table {
+    stages: Stages,
+    /// When turns are given next without anybody leaving, if somebody sees to that.
+    alarm: Option<Instant>,
 }
 
-/// The handshakes that may be under way at once.
-///
-/// A newcomer always gets in: when all places are taken, the oldest handshake of the source with the
-/// most of them is cut short. One that means it is done in a few round trips, long before it is the
-/// oldest, so that silent or slow peers crowd out only each other, wherever they come from.
-#[derive(Debug)]
-pub(super) struct Handshakes {
-    limit: AtomicUsize,
-    room: Mutex<Room>,
-}
-
-#[derive(Debug, Default)]
-struct Room {
-    next: u64,
-    /// By age: the first is the oldest.
-    inside: BTreeMap<u64, (Source, Arc<Notify>)>,
-    share: HashMap<Source, usize>,
-}
-
-/// An IPv4 address, an IPv6 /64 (what one host gets), or this machine's own Unix sockets.
-pub(super) type Source = Option<IpAddr>;
-
-pub(super) fn source(ip: Option<IpAddr>) -> Source {
-    ip.map(|ip| match ip {
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-        v4 => v4,
-    })
-}
-
-impl Handshakes {
-    pub(super) fn new(limit: usize) -> Arc<Self> {
-        let handshakes = Self { limit: AtomicUsize::new(limit.max(1)), room: Mutex::default() };
-        Arc::new(handshakes)
+impl Admission {
+    /// For so many connections without a seat. So many first flights are worked on at the same time.
+    pub(super) fn new(connections: usize, turns: usize) -> Arc<Self> {
+        let bounds = Bounds { connections: connections.max(1), turns: turns.max(1) };
+        let table = Table { stages: Stages::new(bounds), alarm: None };
+        Arc::new(Self { stages: Mutex::new(table), left: Notify::new() })
     }
 
-    pub(super) fn set_limit(&self, limit: usize) {
-        self.limit.store(limit.max(1), Ordering::Relaxed);
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.stages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place, given back on drop.
-    pub(super) fn enter(self: &Arc<Self>, ip: Option<IpAddr>) -> Place {
-        let source = source(ip);
-        let crowded = Arc::new(Notify::new());
-        let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
-        while room.inside.len() >= self.limit.load(Ordering::Relaxed) {
-            room.evict();
-        }
-        let number = room.next;
-        room.next += 1;
-        room.inside.insert(number, (source, crowded.clone()));
-        *room.share.entry(source).or_default() += 1;
-        drop(room);
-        Place { handshakes: self.clone(), number, crowded }
-    }
-}
-
-impl Room {
-    fn evict(&mut self) {
-        let Some(most) = self.share.values().max().copied() else {
-            return;
-        };
-        let oldest = self
-            .inside
-            .iter()
-            .find(|(_, (source, _))| self.share.get(source) == Some(&most))
-            .map(|(number, _)| *number);
-        if let Some(number) = oldest
-            && let Some((source, crowded)) = self.inside.remove(&number)
-        {
-            crowded.notify_one();
-            self.leave(source);
-        }
+    /// A set of handshakes with a limit of its own.
+    pub(super) fn pool(self: &Arc<Self>, limit: usize) -> Arc<Pool> {
+        let id = self.lock().stages.add_pool(limit);
+        Arc::new(Pool { admission: self.clone(), id })
     }
 
-    fn leave(&mut self, source: Source) {
-        if let Some(count) = self.share.get_mut(&source) {
-            *count -= 1;
-            if *count == 0 {
-                self.share.remove(&source);
+    /// Waits for room for a connection from there; a trusted proxy that has not said yet for whom it
+    /// connects is from nowhere. Cancel safe.
+    pub(super) async fn arrive(
+        self: &Arc<Self>,
+        origin: Origin,
+        round_trip: Option<Duration>,
+    ) -> Visitor {
+        let protection = arrivals::protection(round_trip);
+        loop {
+            let mut left = std::pin::pin!(self.left.notified());
+            // From here on nobody's leaving is missed.
+            left.as_mut().enable();
+            let arrived = self.lock().stages.arrive(origin.networks(), protection, Instant::now());
+            match arrived {
+                Ok((id, signal)) => return Visitor { admission: self.clone(), id, signal },
+                Err(until) => tokio::select! {
+                    () = left => {}
+                    () = sleep_until(until) => {}
+                },
             }
         }
     }
-}
 
-#[derive(Debug)]
-pub(super) struct Place {
-    handshakes: Arc<Handshakes>,
-    number: u64,
-    crowded: Arc<Notify>,
-}
+    /// Has one of those go who have proven nothing, because the system has no more descriptors. Whether
+    /// there was one.
+    pub(super) fn shed(self: &Arc<Self>) -> bool {
+        self.change(Stages::shed)
+    }
 
-impl Place {
-    /// Returns when the place is needed for a newer handshake.
-    pub(super) async fn crowded_out(&self) {
-        self.crowded.notified().await;
+    /// How many were put out since this was asked last.
+    pub(super) fn take_put_out(&self) -> u64 {
+        self.lock().stages.take_put_out()
+    }
+
+    /// Changes the table, and gives the turns that come of it.
+    fn change<T>(self: &Arc<Self>, change: impl FnOnce(&mut Stages, Instant) -> T) -> T {
+        let now = Instant::now();
+        let mut table = self.lock();
+        let changed = change(&mut table.stages, now);
+        self.give_turns(&mut table, now);
+        changed
+    }
+
+    fn give_turns(self: &Arc<Self>, table: &mut Table, now: Instant) {
+        let Some(next) = table.stages.give_turns(now) else { return };
+        if table.alarm.is_some_and(|alarm| alarm <= next) {
+            return;
+        }
+        // Without a runtime the process is at its end.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        table.alarm = Some(next);
+        let admission = Arc::downgrade(self);
+        runtime.spawn(async move {
+            sleep_until(next).await;
+            let Some(admission) = admission.upgrade() else { return };
+            let mut table = admission.lock();
+            if table.alarm == Some(next) {
+                table.alarm = None;
+                admission.give_turns(&mut table, Instant::now());
+            }
+        });
     }
 }
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut room = self.handshakes.room.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((source, _)) = room.inside.remove(&self.number) {
-            room.leave(source);
+/// Where a connection comes from.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Origin {
+    /// An address, or this machine's own Unix sockets.
+    Peer(Option<IpAddr>),
+    /// A trusted proxy that has not said yet for whom it connects.
+    Proxy,
+}
+
+impl Origin {
+    fn networks(self) -> Vec<network::Network> {
+        match self {
+            Self::Peer(ip) => networks_of(ip),
+            Self::Proxy => vec![network::Network::Unnamed],
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Handshakes that share a limit, for as long as anybody has it.
+#[derive(Debug)]
+pub(super) struct Pool {
+    admission: Arc<Admission>,
+    id: PoolId,
+}
 
-    fn ip(last: u8) -> Option<IpAddr> {
-        Some([127, 0, 0, last].into())
+impl Pool {
+    pub(super) fn set_limit(&self, limit: usize) {
+        self.admission.change(|stages, _| stages.set_pool_limit(self.id, limit));
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.admission.lock().stages.remove_pool(self.id);
+    }
+}
+
+/// A connection on its way through the stages; it leaves them when this is dropped.
+#[derive(Debug)]
+pub(super) struct Visitor {
+    admission: Arc<Admission>,
+    id: Id,
+    signal: Arc<Signal>,
+}
+
+/// How waiting for a turn ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Waited {
+    /// Its handshake may begin. The turn lasts until [`Visitor::end_turn`].
+    Turn,
+    /// It has to go.
+    PutOut,
+}
+
+impl Visitor {
+    /// Returns when its place is needed for somebody else.
+    pub(super) async fn put_out(&self) {
+        poll_fn(|cx| self.signal.poll_until(cx, Signal::is_put_out)).await;
     }
 
-    fn is_out(place: &Place) -> bool {
-        let room = place.handshakes.room.lock().unwrap();
-        !room.inside.contains_key(&place.number)
+    /// It has nothing to prove: it waits for a seat at most.
+    pub(super) fn vouch(&self) {
+        self.admission.change(|stages, _| stages.vouch(self.id));
     }
 
-    #[test]
-    fn a_seat_comes_back() {
-        let seats = Seats::new(2);
-        let first = seats.take();
-        let second = seats.take();
-        assert!(first.is_some() && second.is_some() && seats.take().is_none());
-        drop(first);
-        assert!(seats.take().is_some());
+    /// A proxy has said for whom it connects.
+    pub(super) fn rename(&self, ip: Option<IpAddr>) {
+        self.admission.change(|stages, now| stages.rename(self.id, networks_of(ip), now));
+        // Whoever waits for room may have it now.
+        self.admission.left.notify_waiters();
     }
 
-    #[test]
-    fn a_limit_that_changes_counts_for_newcomers_only() {
-        let seats = Seats::new(2);
-        assert_eq!(seats.limit(), 2);
-        let there: Vec<_> = (0..2).filter_map(|_| seats.take()).collect();
-        seats.set_limit(1);
-        assert_eq!((seats.limit(), there.len()), (1, 2));
-        assert!(seats.take().is_none());
-        seats.set_limit(3);
-        assert!(seats.take().is_some());
-
-        let handshakes = Handshakes::new(1);
-        handshakes.set_limit(2);
-        let two = [handshakes.enter(ip(1)), handshakes.enter(ip(1))];
-        assert_eq!(two.each_ref().map(is_out), [false, false]);
-        // None at all would keep everybody out.
-        handshakes.set_limit(0);
-        let last = handshakes.enter(ip(1));
-        assert_eq!(two.each_ref().map(is_out), [true, true]);
-        assert!(!is_out(&last));
+    /// Says how much of the room it takes.
+    pub(super) fn weigh(&self, weight: usize) {
+        self.admission.change(|stages, now| stages.weigh(self.id, weight, now));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn who_is_put_out_hears_of_it_and_nobody_else() {
-        let handshakes = Handshakes::new(1);
-        let first = handshakes.enter(ip(1));
-        let waits = std::time::Duration::from_secs(1);
-        assert!(tokio::time::timeout(waits, first.crowded_out()).await.is_err());
-        let second = handshakes.enter(ip(2));
-        assert!(tokio::time::timeout(waits, first.crowded_out()).await.is_ok());
-        assert!(tokio::time::timeout(waits, second.crowded_out()).await.is_err());
+    /// Waits for a turn in that pool, which must stay as long as this.
+    pub(super) async fn wait_turn(&self, pool: &Pool, weight: usize) -> Waited {
+        self.admission.change(|stages, now| stages.wait(self.id, pool.id, weight, now));
+        let told = |signal: &Signal| signal.has_turn() || signal.is_put_out();
+        let waited = timeout(MAX_WAIT, poll_fn(|cx| self.signal.poll_until(cx, told))).await;
+        match waited {
+            Ok(()) if !self.signal.is_put_out() => Waited::Turn,
+            Ok(()) => Waited::PutOut,
+            Err(_) => {
+                self.admission.change(|stages, now| stages.put_out(self.id, now));
+                Waited::PutOut
+            }
+        }
     }
 
-    #[test]
-    fn a_newcomer_puts_out_the_oldest_of_the_most_crowded_source() {
-        let handshakes = Handshakes::new(4);
-        let lone = handshakes.enter(ip(1));
-        let many: Vec<_> = (0..3).map(|_| handshakes.enter(ip(2))).collect();
-        let newcomer = handshakes.enter(ip(3));
-        assert!(!is_out(&lone) && !is_out(&newcomer));
-        assert_eq!(many.iter().map(is_out).collect::<Vec<_>>(), [true, false, false]);
-        drop((lone, many, newcomer));
-        let room = handshakes.room.lock().unwrap();
-        assert!(room.inside.is_empty() && room.share.is_empty());
+    /// Its first flight has been worked on.
+    pub(super) fn end_turn(&self) {
+        self.admission.change(|stages, _| stages.end_turn(self.id));
     }
 
-    #[test]
-    fn one_ipv6_network_is_one_source() {
-        let of = |text: &str| source(Some(text.parse().unwrap()));
-        assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:2"));
-        assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
+    /// It begins again with a ClientHello of any length.
+    pub(super) fn set_handshake_weight(&self, weight: usize) {
+        self.admission.change(|stages, _| stages.set_handshake_weight(self.id, weight));
+    }
+
+    /// The binder of its ClientHello was verified, with the key of that identity.
+    pub(super) fn show(&self, who: Identity, binder: Binder) {
+        self.admission.change(|stages, now| stages.show(self.id, who, binder, now));
+    }
+
+    /// Its key is proven.
+    pub(super) fn prove(&self) {
+        self.admission.change(|stages, now| stages.prove(self.id, now));
+    }
+
+    /// It was refused, and may read why.
+    pub(super) fn linger(&self) {
+        self.admission.change(|stages, now| stages.linger(self.id, now));
+    }
+}
+
+impl Drop for Visitor {
+    fn drop(&mut self) {
+        self.admission.change(|stages, now| stages.leave(self.id, now));
+        self.admission.left.notify_waiters();
     }
 }

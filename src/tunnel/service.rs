@@ -10,9 +10,10 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::admission::{Handshakes, Seats};
+use super::admission::{Admission, Origin, Pool, Seats, Visitor};
 use super::crowd::Crowd;
 use super::fair_share::FairShare;
+use super::names::{NameLookup, NameTable};
 use super::policy::Shares;
 use super::roster::{Info, Roster};
 use super::session::Session;
@@ -60,30 +61,80 @@ pub struct Shared {
     capacity: Capacity,
     /// How many identities there are for the seats in there.
     competitors: AtomicUsize,
+    /// The room of all connections that have proven nothing yet.
+    admission: Arc<Admission>,
+    /// How many were put out of it, for the log.
+    put_out: Mutex<PutOut>,
     crowd: Arc<Crowd>,
 }
 
+/// Connections that were put out to make room, and not told yet.
+#[derive(Debug, Default)]
+struct PutOut {
+    count: u64,
+    /// When the last line of them was written.
+    told: Option<Instant>,
+}
+
+/// How often at most there is a line of connections that were put out.
+const PUT_OUT_INTERVAL: Duration = Duration::from_secs(10);
+/// Handshakes whose first flight is worked on at the same time, for each processor: one, and one that is
+/// ready when it is done.
+const TURNS_PER_PROCESSOR: usize = 2;
+
+/// What all services of a process have room for together.
+#[derive(Debug, Clone, Copy)]
+pub struct Room {
+    /// Sessions, of services without a limit of their own.
+    pub sessions: usize,
+    /// Connections without a session.
+    pub connections: usize,
+    /// Of them, those in a handshake, of services without a limit of their own.
+    pub handshakes: usize,
+}
+
 impl Shared {
-    /// `sessions` and `handshakes` at once, over all services without limits of their own.
-    pub fn new(sessions: usize, handshakes: usize) -> Arc<Self> {
+    /// Room for all services.
+    pub fn new(room: Room) -> Arc<Self> {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let admission = Admission::new(room.connections, processors * TURNS_PER_PROCESSOR);
         Arc::new(Self {
             numbers: AtomicU64::new(0),
             limiter: Limiter::default(),
             arrivals: Limiter::new(200, Duration::from_millis(20)),
             capacity: Capacity {
-                seats: Seats::new(sessions),
+                seats: Seats::new(room.sessions),
                 own: None,
-                handshakes: Handshakes::new(handshakes),
+                handshakes: admission.pool(room.handshakes),
             },
             competitors: AtomicUsize::new(0),
+            admission,
+            put_out: Mutex::default(),
             crowd: Arc::default(),
         })
+    }
+
+    /// Has those who were put out counted in the log: the first at once, and then all of some seconds in
+    /// one line.
+    pub(super) fn report_put_out(&self) {
+        let mut put_out = self.put_out.lock().unwrap_or_else(PoisonError::into_inner);
+        put_out.count += self.admission.take_put_out();
+        let now = Instant::now();
+        let since = put_out.told.map_or(Duration::ZERO, |told| now.duration_since(told));
+        if put_out.count == 0 || put_out.told.is_some() && since < PUT_OUT_INTERVAL {
+            return;
+        }
+        let count = std::mem::take(&mut put_out.count);
+        put_out.told = Some(now);
+        drop(put_out);
+        Event::PutOut { count, within: since }.log(Scope::PROGRAM);
     }
 
     /// Says what was withheld and not yet said.
     pub fn settle_now(&self) {
         self.limiter.settle();
         self.arrivals.settle();
+        self.report_put_out();
     }
 
     /// Has withheld lines counted in the log, now and then, until the process ends.
@@ -107,7 +158,7 @@ pub struct Service {
     pub(super) shared: Arc<Shared>,
     phase: watch::Sender<Phase>,
     /// The services that clients reach by sending a name here.
-    named: watch::Sender<Arc<[Arc<Service>]>>,
+    named: watch::Sender<Arc<NameTable>>,
     pub(super) roster: Arc<Roster>,
     /// By the name on the wire. Only who has proven a key is here: never more than there are keys.
     uses: Mutex<HashMap<Identity, Use>>,
@@ -153,12 +204,12 @@ pub(super) struct Capacity {
     /// The service's own limit of sessions. It counts every session of the service, those too that
     /// took their seats before there was one.
     pub(super) own: Option<usize>,
-    pub(super) handshakes: Arc<Handshakes>,
+    pub(super) handshakes: Arc<Pool>,
 }
 
 impl Capacity {
     /// Follows the limits. A service that keeps one keeps its count as well.
-    fn follow(&mut self, limits: Limits, shared: &Capacity) {
+    fn follow(&mut self, limits: Limits, shared: &Capacity, admission: &Arc<Admission>) {
         self.own = limits.sessions;
         match limits.sessions {
             None => self.seats = shared.seats.clone(),
@@ -170,7 +221,7 @@ impl Capacity {
         match limits.handshakes {
             None => self.handshakes = shared.handshakes.clone(),
             Some(limit) if Arc::ptr_eq(&self.handshakes, &shared.handshakes) => {
-                self.handshakes = Handshakes::new(limit);
+                self.handshakes = admission.pool(limit);
             }
             Some(limit) => self.handshakes.set_limit(limit),
         }
@@ -202,7 +253,7 @@ impl Service {
     /// A service that does not listen yet.
     pub fn new(name: &str, setup: Setup, limits: Limits, shared: Arc<Shared>) -> Arc<Self> {
         let mut capacity = shared.capacity.clone();
-        capacity.follow(limits, &shared.capacity);
+        capacity.follow(limits, &shared.capacity, &shared.admission);
         Arc::new(Self {
             competitors: Mutex::new(Competitors::of(&setup, limits, &shared)),
             name: name.into(),
@@ -360,7 +411,7 @@ impl Service {
     /// the new keys do not have end.
     pub fn replace(&self, setup: Setup, limits: Limits) {
         let mut capacity = self.capacity.lock().unwrap_or_else(PoisonError::into_inner);
-        capacity.follow(limits, &self.shared.capacity);
+        capacity.follow(limits, &self.shared.capacity, &self.shared.admission);
         drop(capacity);
         *self.competitors.lock().unwrap_or_else(PoisonError::into_inner) =
             Competitors::of(&setup, limits, &self.shared);
@@ -379,11 +430,19 @@ impl Service {
 
     /// Tells which services clients can ask for here, in the order in which they are asked.
     pub fn introduce(&self, named: Vec<Arc<Service>>) {
-        self.named.send_replace(named.into());
+        self.named.send_replace(Arc::new(NameTable::of(named)));
     }
 
-    pub(super) fn named(&self) -> Arc<[Arc<Service>]> {
-        self.named.borrow().clone()
+    /// The services that a client at that address can ask for by a name; none if there are none.
+    pub(super) fn names_for(&self, ip: Option<IpAddr>) -> Option<Arc<NameLookup>> {
+        let table = self.named.borrow().clone();
+        (!table.is_empty()).then(|| NameLookup::new(table, ip))
+    }
+
+    /// Waits for room for a connection that is there.
+    pub(super) async fn arrive(&self, origin: Origin, socket: &Socket) -> Visitor {
+        let round_trip = socket.as_tcp().and_then(crate::sys::socket::round_trip);
+        self.shared.admission.arrive(origin, round_trip).await
     }
 
     /// Serves one connection that is there already. Says whether it went well.
@@ -519,6 +578,7 @@ impl Service {
     ) -> Acceptable {
         let mut phase = self.phase();
         let mut trouble = Trouble::default();
+        let mut stopped = false;
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -532,20 +592,30 @@ impl Service {
             };
             match accepted {
                 Ok((socket, peer)) => {
-                    let number = self.next_number();
-                    let accepted = Instant::now();
-                    let session = Session::new(self.clone(), number, peer, accepted);
+                    let mut session =
+                        Session::new(self.clone(), self.next_number(), peer, Instant::now());
+                    // Where there is none yet, accepting pauses; or else the session waits by itself.
+                    tokio::select! {
+                        biased;
+                        () = session.find_room(&socket) => {}
+                        _ = phase.wait_for(|phase| *phase != Phase::Running) => {}
+                        _ = &mut stop => stopped = true,
+                    }
                     let there = (alive.clone(), self.shared.crowd.enter());
                     tokio::spawn(async move {
                         let _ = session.run(socket).await;
                         drop(there);
                     });
+                    if stopped {
+                        return listener;
+                    }
                 }
                 Err(error) if is_the_peers(&error) => self.counters.refused("aborted"),
                 Err(error) => {
                     if trouble.count() {
                         Event::AcceptTrouble { error: &error }.log(self.scope(None));
                     }
+                    self.shared.admission.shed();
                     tokio::select! {
                         () = sleep(PAUSE) => {}
                         _ = phase.wait_for(|phase| *phase != Phase::Running) => return listener,

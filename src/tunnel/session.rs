@@ -5,6 +5,7 @@
 //! things race: the relay, "my Grant is gone", and "the phase says stop". One [`End`] comes of it,
 //! one log line, one counter.
 
+mod arrival;
 mod client;
 mod server;
 mod streams;
@@ -21,16 +22,18 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use arrival::Arrived;
 use client::Credentials;
 use streams::Streams;
 
+use super::admission::Visitor;
 use super::ending::{Cut, End};
 use super::relay::Meter;
-use super::roster::{Full, Member, Newcomer};
-use super::service::{Phase, Service};
+use super::roster::{Full, Limit, Member, Newcomer};
+use super::service::{Capacity, Phase, Service};
 use super::setup::{Clocks, Role, Setup};
 use crate::config::model::{Mode, WhenFull};
-use crate::net::{self, Peer, Proxied, Refused, Socket};
+use crate::net::{Peer, Refused, Socket};
 use crate::observe::event::{Event, Scope};
 use crate::secrets::{Grant, Identity};
 use crate::tls::{self, Cause};
@@ -56,102 +59,75 @@ pub(super) struct Session {
     accepted: Instant,
     /// Where it came in, when the client asked for another service.
     door: Option<Arc<Service>>,
+    /// Its room, from before its task has begun until it has arrived.
+    visitor: Option<Visitor>,
 }
+
+/// An open session, and what of its Setup it still needs.
+type Established = (Open, Clocks, Option<bool>, bool);
 
 impl Session {
     pub(super) fn new(service: Arc<Service>, number: u64, peer: Peer, accepted: Instant) -> Self {
-        Self { service, number, peer, destination: None, accepted, door: None }
+        Self { service, number, peer, destination: None, accepted, door: None, visitor: None }
     }
 
     /// The whole life of a connection. Says whether it went well.
     pub(super) async fn run(mut self, mut socket: Socket) -> bool {
-        let mut setup = self.service.setup();
         let mut phase = self.service.phase();
-        let introduced = tokio::select! {
-            introduced = self.read_proxy_header(&setup, &mut socket) => introduced,
-            _ = phase.wait_for(|phase| *phase != Phase::Running) => false,
-        };
-        if !introduced {
-            return false;
-        }
-        self.service.shared.arrivals.log(&Event::Accepted { peer: &self.peer }, self.scope());
-        if !setup.policies.accepts(self.peer.ip()) {
-            self.service.counters.refused("not-allowed-from");
-            self.log_stranger(&Event::NotAllowed { peer: &self.peer });
-            return false;
-        }
-        if let Err(error) = self.service.prepare(&setup, &socket, self.number) {
-            self.service.counters.refused("socket-options");
-            self.log_stranger(&Event::Unprepared { peer: &self.peer, error: &error });
-            return false;
-        }
-        // Boxed: an open session does not need the room that its handshake took.
-        let established = tokio::select! {
-            established = Box::pin(self.establish(&mut setup, socket)) => established,
+        let arrived = tokio::select! {
+            arrived = self.arrive(&mut socket) => arrived,
             _ = phase.wait_for(|phase| *phase != Phase::Running) => None,
         };
-        let Some(open) = established else {
-            return false;
-        };
-        // The keys are needed no more: a set that a reload replaces is wiped when the last
-        // handshake that uses it is over.
-        let (clocks, reset, single) = (setup.clocks, setup.reset, setup.single);
-        drop(setup);
-        // Of the service that the client asked for.
-        let phase = self.service.phase();
-        self.converse(open, clocks, reset, single, phase).await
+        drop(phase);
+        match arrived {
+            // Boxed: an arrival needs little room, and there may be thousands.
+            Some(arrived) => Box::pin(self.begin(arrived, socket)).await,
+            None => false,
+        }
     }
 
-    /// Preface in: a proxy that is trusted says for whom it connects, before anything else, and what it says
-    /// counts from here on. Whoever else sends a header has sent something that is not TLS.
-    async fn read_proxy_header(&mut self, setup: &Setup, socket: &mut Socket) -> bool {
-        let ip = self.peer.ip();
-        if !setup.policies.is_proxy(ip) {
-            return true;
+    /// From its first bytes to its end.
+    async fn begin(mut self, arrived: Arrived, socket: Socket) -> bool {
+        let mut phase = self.service.phase();
+        // Boxed: an open session does not need the room that its handshake took.
+        let established = tokio::select! {
+            established = Box::pin(self.establish(arrived, socket)) => established,
+            _ = phase.wait_for(|phase| *phase != Phase::Running) => None,
+        };
+        match established {
+            Some((open, clocks, reset, single)) => {
+                // Of the service that the client asked for.
+                let phase = self.service.phase();
+                self.converse(open, clocks, reset, single, phase).await
+            }
+            None => false,
         }
-        // Of the proxy's share: its clients have none of their own before they are known.
-        let place = self.service.capacity().handshakes.enter(ip);
-        let limit = self.accepted + setup.clocks.handshake;
-        let speaks_first = setup.mode() == Mode::Server;
-        let read = tokio::select! {
-            read = Box::pin(timeout_at(limit, net::read_proxy_header(socket, speaks_first))) => read,
-            () = place.crowded_out() => {
-                self.service.counters.refused("crowded-out");
-                self.log_stranger(&Event::Crowded { peer: &self.peer });
-                return false;
-            }
-        };
-        let error: &dyn fmt::Display = match &read {
-            Ok(Ok(Proxied::For { from, to })) => {
-                let peer = Peer::Tcp(*from);
-                let proxy = std::mem::replace(&mut self.peer, peer);
-                self.destination = Some(*to);
-                let event = Event::Introduced { peer: &self.peer, proxy: &proxy };
-                self.service.shared.arrivals.log(&event, self.scope());
-                return true;
-            }
-            Ok(Ok(Proxied::Own)) => return true,
-            Ok(Ok(Proxied::Probe)) => {
-                self.service.shared.arrivals.log(&Event::Probed { peer: &self.peer }, self.scope());
-                return false;
-            }
-            Ok(Err(error)) => error,
-            Err(_) => &"it sent no PROXY header in time",
-        };
-        self.service.counters.refused("bad-proxy-header");
-        self.log_stranger(&Event::NotIntroduced { peer: &self.peer, error });
-        false
     }
 
-    async fn establish(&mut self, setup: &mut Arc<Setup>, socket: Socket) -> Option<Open> {
-        let at_door = setup.clone();
-        match &at_door.role {
-            Role::Server(acceptor) => self.establish_server(setup, acceptor, socket).await,
-            Role::Client { connector, identity, name } => {
-                let credentials = Credentials { connector, identity, name };
-                self.establish_client(setup, &credentials, socket).await
-            }
+    /// Sets what the socket needs; a line says so if that cannot be done.
+    fn prepare(&self, setup: &Setup, socket: &Socket) -> Option<()> {
+        let prepared = self.service.prepare(setup, socket, self.number);
+        if let Err(error) = &prepared {
+            self.service.counters.refused("socket-options");
+            self.log_stranger(&Event::Unprepared { peer: &self.peer, error });
         }
+        prepared.ok()
+    }
+
+    /// Up to where both sides are connected. The keys are needed no more then: a set that a reload
+    /// replaces is wiped when the last handshake that uses it is over.
+    async fn establish(&mut self, arrived: Arrived, socket: Socket) -> Option<Established> {
+        let Arrived { visitor, opening, weight, counted } = arrived;
+        if let Some(opening) = opening {
+            let pending = server::Pending { visitor, opening, weight, counted };
+            return self.establish_server(pending, socket).await;
+        }
+        let setup = self.service.setup();
+        self.prepare(&setup, &socket)?;
+        let Role::Client { connector, identity, name } = &setup.role else { return None };
+        let credentials = Credentials { connector, identity, name };
+        let open = self.establish_client(&setup, &credentials, visitor, socket).await?;
+        Some((open, setup.clocks, setup.reset, setup.single))
     }
 
     /// Returns when the service at whose door it came in has no room for its address any more.
@@ -206,9 +182,7 @@ impl Session {
             let mut left = std::pin::pin!(roster.left());
             // From here on nobody's leaving is missed.
             left.as_mut().enable();
-            let (shares, seats) = self.service.shares(setup, wire);
-            let seat = || seats.take().ok_or_else(|| seats.limit());
-            let full = match roster.admit(&newcomer, shares, seat) {
+            let full = match self.ask_for_seat(setup, &newcomer) {
                 Ok(member) => return Some(member),
                 Err(full) => full,
             };
@@ -223,10 +197,36 @@ impl Session {
                 break full;
             }
         };
+        if let Some(member) = self.wait_for_seat(setup, &newcomer, full.limit).await {
+            return Some(member);
+        }
         let Full { limit, most } = full;
         self.log_stranger(&Event::Full { peer: &self.peer, who: &who, what: limit.words(), most });
         self.service.counters.refused("full");
         None
+    }
+
+    fn ask_for_seat(&self, setup: &Setup, newcomer: &Newcomer<'_>) -> Result<Member, Full> {
+        let (shares, seats) = self.service.shares(setup, newcomer.wire);
+        let seat = || seats.take().ok_or_else(|| seats.limit());
+        self.service.roster.admit(newcomer, shares, seat)
+    }
+
+    /// Where all services together have no seat left, one that is given back soon. A limit that somebody
+    /// wrote is not waited for.
+    async fn wait_for_seat(
+        &self,
+        setup: &Setup,
+        newcomer: &Newcomer<'_>,
+        limit: Limit,
+    ) -> Option<Member> {
+        let Capacity { seats, own, .. } = self.service.capacity();
+        if own.is_some() || !matches!(limit, Limit::Service | Limit::Unreserved) {
+            return None;
+        }
+        // Boxed: few come to this.
+        let queue = seats.queue()?;
+        Box::pin(queue.seat(|| self.ask_for_seat(setup, newcomer).ok())).await
     }
 
     fn opened(&self, member: &Member, facts: tls::Facts, target: String) {
@@ -306,9 +306,6 @@ impl Session {
         end.is_good()
     }
 }
-
-/// A service that the client may ask for, as it was when the session began.
-type NamedService = (Arc<Service>, Arc<Setup>);
 
 /// A session that was let in.
 struct Open {

@@ -217,12 +217,11 @@ impl Setup {
     /// What a handshake with a peer at that address has to know of this service, at whose door it is
     /// not.
     pub(super) fn named(self: &Arc<Self>, ip: Option<IpAddr>) -> Option<Named> {
-        let (_, pattern) = self.asked_at.as_ref()?;
+        self.asked_at.as_ref()?;
         let Role::Server(acceptor) = &self.role else {
             return None;
         };
-        let (pattern, acceptor) = (pattern.clone(), acceptor.clone());
-        Some(Named { pattern, acceptor, secrets: self.keys(ip) })
+        Some(Named { acceptor: acceptor.clone(), secrets: self.keys(ip) })
     }
 
     /// The keys that a peer at that address can use now.

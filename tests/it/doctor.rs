@@ -203,7 +203,7 @@ fn a_file_with_both_ends_is_rehearsed_end_by_end_with_its_own_versions() {
 fn more_sessions_than_there_are_descriptors_for_are_told() {
     let gate = Gate::new().toml(&on_port(free_port(), "max-sessions = 1000000"));
     let done = doctor(&gate, &["pskgate.toml"]);
-    has(&done, "warn", "open files", &["1000000", "LimitNOFILE=2000200"]);
+    has(&done, "warn", "open files", &["1000000", "LimitNOFILE=2016488"]);
 }
 
 #[test]

@@ -69,9 +69,8 @@ async fn rehearse(service: &ServiceConfig, secrets: Arc<SecretSet>) -> Result<Fa
     let identity = identity.unwrap_or_else(|| secrets.first().clone());
     let (near, far) = tokio::io::duplex(PIPE);
     // An end that fails lets go of the pipe, or the other would wait for it.
-    let server = async {
-        acceptor.accept(secrets.clone(), Vec::new(), far).await.map_err(|failure| failure.cause)
-    };
+    let server =
+        async { acceptor.accept(secrets.clone(), far).await.map_err(|failure| failure.cause) };
     let client = async {
         let secured = connector.connect(secrets.clone(), identity, None, near).await;
         secured.map_err(|failure| failure.cause)

@@ -9,6 +9,7 @@ use crate::config::diagnostic::Report;
 use crate::config::model::Config;
 use crate::daemon;
 use crate::daemon::budget::Budget;
+use crate::sys::cgroup::memory_limit;
 use crate::sys::{clock, process};
 
 /// The day on which the OpenSSL project's own support of a line ends
@@ -80,13 +81,13 @@ pub(super) fn limits(config: &Config, findings: &mut Findings) {
     if limit == usize::MAX {
         return findings.ok("open files", "there is no limit on this system".into());
     }
-    let budget = Budget::of(limit);
+    let budget = Budget::of(limit, memory_limit());
     let said = config.services.iter().filter_map(|service| service.limits.max_sessions.as_ref());
     let wanted: usize = said.map(|limit| limit.value as usize).sum();
     let needed = Budget::needed(wanted);
     let text = format!(
-        "the limit is {limit} here (hard), which is good for {} sessions and {} handshakes at once",
-        budget.sessions, budget.handshakes
+        "the limit is {limit} here (hard), which is good for {} sessions and {} connections without one",
+        budget.sessions, budget.connections
     );
     if wanted > budget.sessions {
         let text = format!("{text}; the file's max-sessions come to {wanted}");

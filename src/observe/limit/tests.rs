@@ -4,7 +4,7 @@ use super::super::log::tests::logged;
 use super::*;
 
 fn strangers(limiter: &Limiter, n: usize) -> Vec<String> {
-    let event = Event::Crowded { peer: &"somebody" };
+    let event = Event::NotAllowed { peer: &"somebody" };
     let lines = logged(|| (0..n).for_each(|_| limiter.log(&event, Scope::PROGRAM)));
     lines.into_iter().map(|(event, _)| event).collect()
 }
@@ -19,13 +19,13 @@ fn pass(limiter: &Limiter, seconds: u64) {
 #[test]
 fn a_burst_is_written_whole_and_the_rest_is_counted() {
     let limiter = Limiter::default();
-    assert_eq!(strangers(&limiter, 1000), vec!["handshakes-crowded"; 20]);
+    assert_eq!(strangers(&limiter, 1000), vec!["not-allowed-from"; 20]);
     pass(&limiter, 5);
-    let lines = logged(|| limiter.log(&Event::Crowded { peer: &"x" }, Scope::PROGRAM));
+    let lines = logged(|| limiter.log(&Event::NotAllowed { peer: &"x" }, Scope::PROGRAM));
     let [(first, words), (second, _)] = &lines[..] else {
         panic!("{lines:?}");
     };
-    assert_eq!((&first[..], &second[..]), ("lines-withheld", "handshakes-crowded"));
+    assert_eq!((&first[..], &second[..]), ("lines-withheld", "not-allowed-from"));
     assert!(words.starts_with("980 more lines") && words.ends_with("5 s"), "{words}");
 }
 
@@ -36,11 +36,11 @@ fn afterwards_a_second_earns_a_line_and_a_long_silence_no_more_than_a_burst() {
     for _ in 0..3 {
         pass(&limiter, 1);
         let lines = strangers(&limiter, 10);
-        assert_eq!(lines.iter().filter(|line| *line == "handshakes-crowded").count(), 1);
+        assert_eq!(lines.iter().filter(|line| *line == "not-allowed-from").count(), 1);
     }
     pass(&limiter, 3600);
     let lines = strangers(&limiter, 100);
-    assert_eq!(lines.iter().filter(|line| *line == "handshakes-crowded").count(), 20);
+    assert_eq!(lines.iter().filter(|line| *line == "not-allowed-from").count(), 20);
 }
 
 #[test]

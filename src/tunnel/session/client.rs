@@ -12,6 +12,7 @@ use crate::net::{self, Reached, Socket};
 use crate::observe::event::Event;
 use crate::secrets::Identity;
 use crate::tls::{Cause, Connector, Failure, Secured};
+use crate::tunnel::admission::Visitor;
 use crate::tunnel::ending::{Cut, End};
 use crate::tunnel::setup::{ServerName, Setup};
 
@@ -35,9 +36,12 @@ impl Session {
         &self,
         setup: &Setup,
         credentials: &Credentials<'_>,
+        visitor: Visitor,
         downstream: Socket,
     ) -> Option<Open> {
         let member = self.admit(setup, credentials.identity).await?;
+        // It counts as a session from here on.
+        drop(visitor);
         let attempt = tokio::select! {
             biased;
             order = member.info.ordered() => {

@@ -3,38 +3,67 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::arrival::MAX_HANDSHAKE_WEIGHT;
 use super::streams::Streams;
 use super::upstream::{Destination, VerifiedPeer, late};
-use super::{ALERT, NamedService, Open, Session};
+use super::{ALERT, Established, Open, Session};
 use crate::config::model::{Mode, Negotiation};
 use crate::net::{self, Reached, Socket};
-use crate::observe::event::Event;
 use crate::secrets::Grant;
-use crate::tls::{self, Acceptor, Cause, Failure, Secured};
+use crate::tls::{self, Cause, Failure, Incoming, Progress, Secured, ServerNames};
+use crate::tunnel::admission::{Visitor, Waited};
 use crate::tunnel::ending::{Cut, End};
+use crate::tunnel::names::NamedService;
 use crate::tunnel::roster::Member;
-use crate::tunnel::setup::Setup;
+use crate::tunnel::service::Handshaking;
+use crate::tunnel::setup::{Role, Setup};
+
+/// A handshake whose turn has not come.
+pub(super) struct Pending {
+    pub(super) visitor: Visitor,
+    /// What the client has said already.
+    pub(super) opening: Vec<u8>,
+    /// As how many handshakes it counts.
+    pub(super) weight: usize,
+    /// It counts as a handshake under way.
+    pub(super) counted: Option<Handshaking>,
+}
 
 impl Session {
-    /// From an accepted socket to a session whose backend has answered.
+    /// From the first bytes to a session whose backend has answered.
     pub(super) async fn establish_server(
         &mut self,
-        setup: &mut Arc<Setup>,
-        acceptor: &Acceptor,
+        pending: Pending,
         socket: Socket,
-    ) -> Option<Open> {
-        let secured = self.accept_tls(setup, acceptor, socket).await?;
+    ) -> Option<Established> {
+        // Held until it is over, as its visitor asks.
+        let pool = self.service.capacity().handshakes;
+        let waiting = Instant::now();
+        if pending.visitor.wait_turn(&pool, pending.weight).await == Waited::PutOut {
+            self.put_out();
+            return None;
+        }
+        let waited = waiting.elapsed();
+        let mut setup = self.service.setup();
+        if !self.is_allowed(&setup) {
+            return None;
+        }
+        self.prepare(&setup, &socket)?;
+        let (secured, visitor) = self.accept_tls(&mut setup, pending, waited, socket).await?;
         let Secured { mut stream, grant, facts, resumed, .. } = secured;
         self.secured(Mode::Server, &grant, &facts, resumed);
-        let member = self.admit(setup, grant.who()).await?;
+        let member = self.admit(&setup, grant.who()).await?;
+        // It counts as a session from here on.
+        drop((visitor, pool));
         let local = stream.socket().and_then(Socket::local_address);
         let local = self.destination.or(local);
         let peer = VerifiedPeer { wire: grant.who(), facts: &facts, local, resumed };
-        let connected = self.connect_backend(setup, &grant, &member, &peer, &mut stream).await;
+        let connected = self.connect_backend(&setup, &grant, &member, &peer, &mut stream).await;
         let reached = match connected {
             Ok(reached) => reached,
             Err(peer_was_told) => {
@@ -45,47 +74,49 @@ impl Session {
         self.opened(&member, facts, reached.address);
         let (downstream, upstream) = (Box::new(stream), reached.socket);
         let streams = Streams::Server { downstream, upstream };
-        Some(Open { streams, grant, member })
+        let open = Open { streams, grant, member };
+        Some((open, setup.clocks, setup.reset, setup.single))
     }
 
-    /// The TLS handshake, in a handshake place. The session belongs to the service that the client asked
-    /// for from then on.
+    /// The TLS handshake. The session belongs to the service that the client asked for from then on.
     async fn accept_tls(
         &mut self,
         setup: &mut Arc<Setup>,
-        acceptor: &Acceptor,
+        Pending { visitor, opening, counted: _counted, .. }: Pending,
+        waited: Duration,
         socket: Socket,
-    ) -> Option<Secured<Socket>> {
+    ) -> Option<(Secured<Socket>, Visitor)> {
+        let at_door = setup.clone();
+        // A reload may have made a client end of it meanwhile.
+        let Role::Server(acceptor) = &at_door.role else { return None };
         let ip = self.peer.ip();
-        let place = self.service.capacity().handshakes.enter(ip);
-        let _counted = self.service.handshaking();
-        let keys = setup.keys(ip);
-        let asked: Vec<NamedService> =
-            self.service.named().iter().map(|s| (s.clone(), s.setup())).collect();
-        let named = asked.iter().filter_map(|(_, setup)| setup.named(ip)).collect();
-        let handshake = acceptor.accept(keys, named, socket);
-        let limit = self.accepted + setup.clocks.handshake;
-        let handshake = tokio::select! {
+        let names = self.service.names_for(ip);
+        let lookup = names.clone().map(|names| names as Arc<dyn ServerNames>);
+        let incoming = Incoming { names: lookup, opening };
+        let watch = |progress| follow(&visitor, progress);
+        let handshake = acceptor.accept_with(setup.keys(ip), incoming, socket, watch);
+        let limit = self.accepted + waited + setup.clocks.handshake;
+        let done = tokio::select! {
             done = timeout_at(limit, handshake) => done,
-            () = place.crowded_out() => {
-                self.service.counters.refused("crowded-out");
-                self.log_stranger(&Event::Crowded { peer: &self.peer });
+            () = visitor.put_out() => {
+                self.put_out();
                 return None;
             }
         };
-        match handshake {
+        self.belong_to(names.and_then(|names| names.take_chosen()), setup);
+        match done {
             Ok(Ok(secured)) => {
-                self.belong_to(secured.named.and_then(|n| asked.get(n)), setup);
-                Some(secured)
+                visitor.prove();
+                Some((secured, visitor))
             }
-            Ok(Err(Failure { cause, stream, named })) => {
-                self.belong_to(named.and_then(|n| asked.get(n)), setup);
+            Ok(Err(Failure { cause, stream })) => {
+                visitor.linger();
                 self.refused(&setup.truth(cause, ip));
-                // Lingering is bounded like the handshake itself: in time, and by the place.
+                // Lingering is bounded in time, and by the room.
                 if let Some(socket) = stream {
                     tokio::select! {
                         () = socket.close_gently(ALERT) => {}
-                        () = place.crowded_out() => {}
+                        () = visitor.put_out() => {}
                     }
                 }
                 None
@@ -98,10 +129,10 @@ impl Session {
     }
 
     /// From here on the session belongs to the service that the client asked for, if it did.
-    fn belong_to(&mut self, asked: Option<&NamedService>, setup: &mut Arc<Setup>) {
+    fn belong_to(&mut self, asked: Option<NamedService>, setup: &mut Arc<Setup>) {
         if let Some((service, its)) = asked {
-            self.door = Some(std::mem::replace(&mut self.service, service.clone()));
-            *setup = its.clone();
+            self.door = Some(std::mem::replace(&mut self.service, service));
+            *setup = its;
         }
     }
 
@@ -175,6 +206,16 @@ impl Session {
         let reached = reached.ok()?;
         self.or_unreachable(told).ok()?;
         Some(reached)
+    }
+}
+
+/// Moves a connection on through the stages as its handshake goes.
+fn follow(visitor: &Visitor, progress: Progress) {
+    visitor.end_turn();
+    match progress {
+        Progress::Reading | Progress::Unproven => {}
+        Progress::Retried => visitor.set_handshake_weight(MAX_HANDSHAKE_WEIGHT),
+        Progress::Shown(who, binder) => visitor.show(who, binder),
     }
 }
 

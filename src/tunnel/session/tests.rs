@@ -8,6 +8,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::config::model::Keepalive;
+use crate::net;
 use crate::tls::fuzzing::{acceptor, connector, secrets};
 use crate::tunnel::relay::Side;
 
@@ -29,7 +30,7 @@ async fn secured() -> (tls::Stream<Socket>, tls::Stream<Socket>) {
     let who = secrets().first().clone();
     let (near, far) = tokio::join!(
         connector().connect(secrets(), who, None, near),
-        acceptor().accept(secrets(), Vec::new(), far),
+        acceptor().accept(secrets(), far),
     );
     let (Ok(near), Ok(far)) = (near, far) else { panic!("they have the same key") };
     (near.stream, far.stream)

@@ -1,0 +1,390 @@
+//! The four stages in one table: who is in which, and what one who comes, moves on or leaves means for
+//! the others. Nothing here waits, reads a clock or touches a socket.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::arrivals::{Room, Verdict};
+use super::handshakes::{Handshakes, Opening};
+use super::network::Network;
+use super::replays::Replays;
+use super::signal::Signal;
+use super::trend::Trend;
+use super::{Id, PoolId};
+use crate::secrets::Identity;
+use crate::tls::Binder;
+
+/// What there is room for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    /// Connections without a seat, in all stages.
+    pub(super) connections: usize,
+    /// Handshakes whose first flight is worked on at the same time. More would make everybody wait who
+    /// needs the processor, sessions too.
+    pub(super) turns: usize,
+}
+
+/// Where a connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Its ClientHello is not whole yet.
+    Arrived,
+    /// It is, and its turn has not come.
+    Waiting,
+    /// In its handshake.
+    Unproven,
+    /// The same, and the binder of its ClientHello was verified.
+    Shown,
+    /// Its key is proven: it waits for a seat at most.
+    Proven,
+    /// Refused; it may read why.
+    Lingering,
+    /// Somebody else needs its place.
+    PutOut,
+}
+
+#[derive(Debug)]
+struct Connection {
+    stage: Stage,
+    networks: Vec<Network>,
+    /// How long it is protected in each stage.
+    protection: Duration,
+    /// How much of the room it takes, and of the places of handshakes.
+    room_weight: usize,
+    pool: Option<(PoolId, usize)>,
+    /// Its first flight is worked on.
+    has_turn: bool,
+    binder: Option<Binder>,
+    signal: Arc<Signal>,
+}
+
+#[derive(Debug)]
+pub(super) struct Stages {
+    bounds: Bounds,
+    room: Room,
+    pools: BTreeMap<PoolId, Handshakes>,
+    connections: HashMap<Id, Connection>,
+    replays: Replays,
+    trend: Trend,
+    /// How many have a turn.
+    turns: usize,
+    next_id: Id,
+    next_pool: PoolId,
+    /// How many were put out and not reported yet.
+    put_out: u64,
+}
+
+impl Stages {
+    pub(super) fn new(bounds: Bounds) -> Self {
+        Self {
+            bounds,
+            room: Room::new(bounds.connections),
+            pools: BTreeMap::new(),
+            connections: HashMap::new(),
+            replays: Replays::default(),
+            trend: Trend::default(),
+            turns: 0,
+            next_id: 0,
+            next_pool: 0,
+            put_out: 0,
+        }
+    }
+
+    /// Half of the room at most is for handshakes, or nobody could arrive any more.
+    pub(super) fn add_pool(&mut self, limit: usize) -> PoolId {
+        let id = self.next_pool;
+        self.next_pool += 1;
+        self.pools.insert(id, Handshakes::new(0));
+        self.set_pool_limit(id, limit);
+        id
+    }
+
+    pub(super) fn set_pool_limit(&mut self, id: PoolId, limit: usize) {
+        let most = self.bounds.connections.div_ceil(2);
+        if let Some(pool) = self.pools.get_mut(&id) {
+            pool.limit = limit.clamp(1, most.max(1));
+        }
+    }
+
+    /// Nobody is in there any more: each of its connections keeps it.
+    pub(super) fn remove_pool(&mut self, id: PoolId) {
+        self.pools.remove(&id);
+    }
+
+    /// A connection from there, none of whose bytes were read. An error says when to ask again; if
+    /// somebody leaves before, then.
+    pub(super) fn arrive(
+        &mut self,
+        networks: Vec<Network>,
+        protection: Duration,
+        now: Instant,
+    ) -> Result<(Id, Arc<Signal>), Instant> {
+        loop {
+            match self.room.verdict(now, &self.trend) {
+                Verdict::Free => break,
+                Verdict::PutOut(id) => self.put_out(id, now),
+                Verdict::Wait(until) => return Err(until),
+            }
+        }
+        let id = self.next_id;
+        self.next_id += 1;
+        self.room.enter(id, &networks, 1, now + protection);
+        let signal = Arc::<Signal>::default();
+        let connection = Connection {
+            stage: Stage::Arrived,
+            networks,
+            protection,
+            room_weight: 1,
+            pool: None,
+            has_turn: false,
+            binder: None,
+            signal: signal.clone(),
+        };
+        self.connections.insert(id, connection);
+        Ok((id, signal))
+    }
+
+    /// Puts out one of the fullest network, because the system has no more descriptors than there are
+    /// connections. Whether there was anybody.
+    pub(super) fn shed(&mut self, now: Instant) -> bool {
+        let someone = self.room.any_surplus(now);
+        if let Some(id) = someone {
+            self.put_out(id, now);
+        }
+        someone.is_some()
+    }
+
+    /// A proxy has said for whom it connects.
+    pub(super) fn rename(&mut self, id: Id, networks: Vec<Network>, now: Instant) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        if connection.stage == Stage::Arrived {
+            let until = now + connection.protection;
+            self.room.rename(id, &networks, connection.room_weight, until);
+            connection.networks = networks;
+        }
+    }
+
+    /// Nobody puts it out any more: it has nothing to prove.
+    pub(super) fn vouch(&mut self, id: Id) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        if connection.stage == Stage::Arrived {
+            connection.stage = Stage::Proven;
+            self.room.leave(id);
+            self.room.beyond += 1;
+        }
+    }
+
+    /// How much of the room an arrival takes now.
+    pub(super) fn weigh(&mut self, id: Id, weight: usize, now: Instant) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        if connection.stage != Stage::Arrived || connection.room_weight == weight {
+            return;
+        }
+        connection.room_weight = weight;
+        self.room.set_weight(id, weight);
+        while self.room.is_overfull()
+            && let Some(id) = self.room.any_surplus(now)
+        {
+            self.put_out(id, now);
+        }
+    }
+
+    /// Its first bytes are there. It waits for its turn in that pool, where its handshake will have that
+    /// weight.
+    pub(super) fn wait(&mut self, id: Id, pool: PoolId, weight: usize, now: Instant) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some(handshakes) = self.pools.get_mut(&pool) else { return };
+        if connection.stage != Stage::Arrived {
+            return;
+        }
+        connection.stage = Stage::Waiting;
+        connection.pool = Some((pool, weight.min(handshakes.limit)));
+        self.room.set_young(id, now + self.trend.protection(connection.protection));
+        handshakes.turns.join(id, connection.networks.clone());
+    }
+
+    /// Gives turns as long as there are places and turns. Says when to ask again, if somebody waits for a
+    /// place whose owner is young.
+    pub(super) fn give_turns(&mut self, now: Instant) -> Option<Instant> {
+        let pools: Vec<PoolId> = self.pools.keys().copied().collect();
+        let mut later: Option<Instant> = None;
+        loop {
+            let mut progress = false;
+            for pool in &pools {
+                match self.give_turn(*pool, now) {
+                    Some(Ok(())) => progress = true,
+                    Some(Err(until)) => later = Some(later.map_or(until, |other| other.min(until))),
+                    None => {}
+                }
+            }
+            if !progress {
+                return later;
+            }
+        }
+    }
+
+    /// One turn of one pool. Nothing if nobody waits there or all turns are given; an error says when
+    /// there may be a place.
+    fn give_turn(&mut self, pool: PoolId, now: Instant) -> Option<Result<(), Instant>> {
+        if self.turns >= self.bounds.turns {
+            return None;
+        }
+        let (id, weight) = loop {
+            let handshakes = self.pools.get_mut(&pool)?;
+            let id = handshakes.turns.first()?;
+            let (_, weight) = self.connections.get(&id)?.pool?;
+            match handshakes.opening(weight, now) {
+                Opening::Free => break (id, weight),
+                Opening::PutOut(other) => self.put_out(other, now),
+                Opening::Later => return handshakes.next_ripe().map(Err),
+            }
+        };
+        let handshakes = self.pools.get_mut(&pool)?;
+        let connection = self.connections.get_mut(&id)?;
+        handshakes.turns.take_first();
+        self.room.leave(id);
+        self.room.beyond += 1;
+        let young_until = now + self.trend.protection(connection.protection);
+        handshakes.unproven.insert(id, connection.networks.clone(), weight, young_until);
+        (connection.stage, connection.has_turn) = (Stage::Unproven, true);
+        self.turns += 1;
+        connection.signal.give_turn();
+        Some(Ok(()))
+    }
+
+    /// Its first flight has been worked on.
+    pub(super) fn end_turn(&mut self, id: Id) {
+        if let Some(connection) = self.connections.get_mut(&id)
+            && std::mem::take(&mut connection.has_turn)
+        {
+            self.turns -= 1;
+        }
+    }
+
+    /// It has to begin once more with a ClientHello, which may be as long as it likes.
+    pub(super) fn set_handshake_weight(&mut self, id: Id, weight: usize) {
+        if let Some(connection) = self.connections.get_mut(&id)
+            && connection.stage == Stage::Unproven
+            && let Some((pool, own)) = &mut connection.pool
+            && let Some(handshakes) = self.pools.get_mut(pool)
+        {
+            *own = weight.min(handshakes.limit);
+            handshakes.unproven.set_weight(id, *own);
+        }
+    }
+
+    /// The binder of its ClientHello was verified, with the key of that identity.
+    pub(super) fn show(&mut self, id: Id, who: Identity, binder: Binder, now: Instant) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some((pool, weight)) = connection.pool else { return };
+        if connection.stage != Stage::Unproven || connection.binder.is_some() {
+            return;
+        }
+        connection.binder = Some(binder);
+        let protection = connection.protection;
+        let Some(handshakes) = self.pools.get_mut(&pool) else { return };
+        if !self.replays.begin(binder, now) {
+            return;
+        }
+        match handshakes.opening_for_shown(now) {
+            Opening::Free => {}
+            Opening::PutOut(other) => self.put_out(other, now),
+            Opening::Later => return,
+        }
+        let until = now + self.trend.protection(protection);
+        if let Some(handshakes) = self.pools.get_mut(&pool)
+            && let Some(connection) = self.connections.get_mut(&id)
+        {
+            connection.stage = Stage::Shown;
+            handshakes.unproven.remove(id);
+            handshakes.shown.insert(id, vec![who], weight, until);
+        }
+    }
+
+    /// Its key is proven: nobody puts it out any more.
+    pub(super) fn prove(&mut self, id: Id, now: Instant) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        if matches!(connection.stage, Stage::Unproven | Stage::Shown) {
+            connection.stage = Stage::Proven;
+            self.trend.note_proof(now);
+            self.leave_pool(id, now);
+        }
+    }
+
+    /// It was refused, and may read why; whoever needs the place puts it out at once.
+    pub(super) fn linger(&mut self, id: Id, now: Instant) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        if matches!(connection.stage, Stage::Unproven | Stage::Shown) {
+            connection.stage = Stage::Lingering;
+            self.room.beyond -= 1;
+            self.room.enter(id, &connection.networks, 1, now);
+            self.trend.note_departure();
+            self.leave_pool(id, now);
+        }
+    }
+
+    /// Its socket is closed, or belongs to a session from now on.
+    pub(super) fn leave(&mut self, id: Id, now: Instant) {
+        self.leave_pool(id, now);
+        let Some(connection) = self.connections.remove(&id) else { return };
+        match connection.stage {
+            Stage::Arrived | Stage::Waiting | Stage::Lingering => {
+                self.room.leave(id);
+            }
+            Stage::Unproven | Stage::Shown | Stage::Proven => self.room.beyond -= 1,
+            Stage::PutOut => self.room.closing -= 1,
+        }
+        if matches!(
+            connection.stage,
+            Stage::Arrived | Stage::Waiting | Stage::Unproven | Stage::Shown
+        ) {
+            self.trend.note_departure();
+        }
+    }
+
+    pub(super) fn put_out(&mut self, id: Id, now: Instant) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let before = std::mem::replace(&mut connection.stage, Stage::PutOut);
+        connection.signal.put_out();
+        match before {
+            Stage::Arrived | Stage::Waiting | Stage::Lingering => {
+                self.room.leave(id);
+            }
+            Stage::Unproven | Stage::Shown | Stage::Proven => self.room.beyond -= 1,
+            Stage::PutOut => return,
+        }
+        self.room.closing += 1;
+        if before != Stage::Lingering {
+            self.put_out += 1;
+            self.trend.note_departure();
+        }
+        self.leave_pool(id, now);
+    }
+
+    /// Gives back what it has of its pool: a place in the queue or in a handshake, and a turn.
+    fn leave_pool(&mut self, id: Id, now: Instant) {
+        self.end_turn(id);
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        if let Some((pool, _)) = connection.pool.take()
+            && let Some(handshakes) = self.pools.get_mut(&pool)
+        {
+            handshakes.turns.remove(id);
+            handshakes.unproven.remove(id);
+            handshakes.shown.remove(id);
+        }
+        if let Some(binder) = connection.binder.take() {
+            self.replays.end(&binder, now);
+        }
+    }
+
+    /// How many were put out since this was asked last.
+    pub(super) fn take_put_out(&mut self) -> u64 {
+        std::mem::take(&mut self.put_out)
+    }
+}
+
+#[cfg(test)]
+mod tests;

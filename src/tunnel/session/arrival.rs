@@ -1,0 +1,195 @@
+//! A connection before anything is built for it: its room, whom a trusted proxy connects for, and its
+//! first bytes.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Poll, ready};
+
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::time::{Instant, timeout_at};
+
+use super::Session;
+use crate::config::model::Mode;
+use crate::net::{self, Proxied, Socket};
+use crate::observe::event::Event;
+use crate::tls::{Cause, MAX_OPENING_SIZE, Opening, inspect};
+use crate::tunnel::admission::{Origin, Visitor};
+use crate::tunnel::service::Handshaking;
+use crate::tunnel::setup::Setup;
+
+/// What one read of a ClientHello takes.
+const READ_SIZE: usize = 2048;
+/// The part of its first bytes that an arrival has room for; each part more counts as an arrival.
+const ARRIVAL_SIZE: usize = 1024;
+/// The memory of a handshake: 25 kB for its SSL object. A ClientHello that announces more makes OpenSSL
+/// reserve what it announces, up to [`MAX_ANNOUNCED_SIZE`], and counts as more handshakes.
+const HANDSHAKE_SIZE: usize = 32 * 1024;
+const MAX_ANNOUNCED_SIZE: usize = 131_396;
+/// The most that one handshake counts as.
+pub(super) const MAX_HANDSHAKE_WEIGHT: usize = 1 + MAX_ANNOUNCED_SIZE.div_ceil(HANDSHAKE_SIZE);
+
+/// A connection that can begin its session.
+pub(super) struct Arrived {
+    pub(super) visitor: Visitor,
+    /// What it has said; nothing at a client end, where it has nothing to prove.
+    pub(super) opening: Option<Vec<u8>>,
+    /// As how many handshakes it counts.
+    pub(super) weight: usize,
+    /// It counts as a handshake under way.
+    pub(super) counted: Option<Handshaking>,
+}
+
+impl Session {
+    /// Waits for room for the connection, unless it has some. Cancel safe.
+    pub(in crate::tunnel) async fn find_room(&mut self, socket: &Socket) {
+        if self.visitor.is_some() {
+            return;
+        }
+        let ip = self.peer.ip();
+        let setup = self.service.setup();
+        let (is_proxy, mode) = (setup.policies.is_proxy(ip), setup.mode());
+        drop(setup);
+        let origin = if is_proxy { Origin::Proxy } else { Origin::Peer(ip) };
+        let visitor = self.service.arrive(origin, socket).await;
+        if mode == Mode::Client && !is_proxy {
+            visitor.vouch();
+        }
+        self.visitor = Some(visitor);
+    }
+
+    /// Takes an accepted connection to where its session can begin: at a server end its first bytes have
+    /// come. Nothing is returned of one that was turned away.
+    pub(super) async fn arrive(&mut self, socket: &mut Socket) -> Option<Arrived> {
+        self.find_room(socket).await;
+        let visitor = self.visitor.take()?;
+        // Not kept: whoever is silent must not keep keys that a reload takes away.
+        let setup = self.service.setup();
+        let limit = self.accepted + setup.clocks.handshake;
+        let (mode, is_proxy) = (setup.mode(), setup.policies.is_proxy(self.peer.ip()));
+        let handshake_timeout = setup.clocks.handshake;
+        drop(setup);
+        if is_proxy {
+            let introduced = self.read_proxy_header(&visitor, mode, limit, socket);
+            if !Box::pin(introduced).await {
+                return None;
+            }
+            visitor.rename(self.peer.ip());
+        }
+        self.service.shared.arrivals.log(&Event::Accepted { peer: &self.peer }, self.scope());
+        if !self.is_allowed(&self.service.setup()) {
+            return None;
+        }
+        if mode == Mode::Client {
+            visitor.vouch();
+            return Some(Arrived { visitor, opening: None, weight: 1, counted: None });
+        }
+        let counted = Some(self.service.handshaking());
+        let read = tokio::select! {
+            read = timeout_at(limit, read_opening(&visitor, socket)) => read,
+            () = visitor.put_out() => {
+                self.put_out();
+                return None;
+            }
+        };
+        let cause = match read {
+            Ok(Ok((opening, weight))) => {
+                return Some(Arrived { visitor, opening: Some(opening), weight, counted });
+            }
+            Ok(Err(error)) => match error.kind() {
+                io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => Cause::ClosedEarly,
+                _ => Cause::Io(error),
+            },
+            Err(_) => Cause::Timeout(handshake_timeout),
+        };
+        self.refused(&cause);
+        None
+    }
+
+    /// Whether connections from its address are taken at all; a line says so if not.
+    pub(super) fn is_allowed(&self, setup: &Setup) -> bool {
+        let is_allowed = setup.policies.accepts(self.peer.ip());
+        if !is_allowed {
+            self.service.counters.refused("not-allowed-from");
+            self.log_stranger(&Event::NotAllowed { peer: &self.peer });
+        }
+        is_allowed
+    }
+
+    /// Its place was needed for somebody else.
+    pub(super) fn put_out(&self) {
+        self.service.counters.refused("crowded-out");
+        self.log_stranger(&Event::Crowded { peer: &self.peer });
+        self.service.shared.report_put_out();
+    }
+
+    /// Preface in: a proxy that is trusted says for whom it connects, before anything else, and what it says
+    /// counts from here on. Whoever else sends a header has sent something that is not TLS.
+    async fn read_proxy_header(
+        &mut self,
+        visitor: &Visitor,
+        mode: Mode,
+        limit: Instant,
+        socket: &mut Socket,
+    ) -> bool {
+        let speaks_first = mode == Mode::Server;
+        let read = tokio::select! {
+            read = timeout_at(limit, net::read_proxy_header(socket, speaks_first)) => read,
+            () = visitor.put_out() => {
+                self.put_out();
+                return false;
+            }
+        };
+        let error: &dyn std::fmt::Display = match &read {
+            Ok(Ok(Proxied::For { from, to })) => {
+                let peer = net::Peer::Tcp(*from);
+                let proxy = std::mem::replace(&mut self.peer, peer);
+                self.destination = Some(*to);
+                let event = Event::Introduced { peer: &self.peer, proxy: &proxy };
+                self.service.shared.arrivals.log(&event, self.scope());
+                return true;
+            }
+            Ok(Ok(Proxied::Own)) => return true,
+            Ok(Ok(Proxied::Probe)) => {
+                self.service.shared.arrivals.log(&Event::Probed { peer: &self.peer }, self.scope());
+                return false;
+            }
+            Ok(Err(error)) => error,
+            Err(_) => &"it sent no PROXY header in time",
+        };
+        self.service.counters.refused("bad-proxy-header");
+        self.log_stranger(&Event::NotIntroduced { peer: &self.peer, error });
+        false
+    }
+}
+
+/// Reads until it is known what the connection begins with: a whole ClientHello, or something that only
+/// OpenSSL can tell more of. And says as how many handshakes it counts.
+async fn read_opening(visitor: &Visitor, socket: &mut Socket) -> io::Result<(Vec<u8>, usize)> {
+    let mut bytes = Vec::new();
+    loop {
+        // On the stack within one poll: whoever is silent has no buffer.
+        poll_fn(|cx| {
+            let mut chunk = [0; READ_SIZE];
+            let room = READ_SIZE.min(MAX_OPENING_SIZE - bytes.len());
+            let mut buffer = ReadBuf::new(chunk.get_mut(..room).unwrap_or_default());
+            ready!(Pin::new(&mut *socket).poll_read(cx, &mut buffer))?;
+            if buffer.filled().is_empty() {
+                return Poll::Ready(Err(io::Error::from(io::ErrorKind::UnexpectedEof)));
+            }
+            bytes.reserve_exact(buffer.filled().len());
+            bytes.extend_from_slice(buffer.filled());
+            Poll::Ready(Ok(()))
+        })
+        .await?;
+        match inspect(&bytes) {
+            Opening::Incomplete => visitor.weigh(1 + bytes.len() / ARRIVAL_SIZE),
+            Opening::Whole => return Ok((bytes, 1)),
+            Opening::Unusual { announced } => {
+                let more = announced.min(MAX_ANNOUNCED_SIZE).div_ceil(HANDSHAKE_SIZE);
+                let is_large = announced > MAX_OPENING_SIZE;
+                return Ok((bytes, 1 + if is_large { more } else { 0 }));
+            }
+        }
+    }
+}
