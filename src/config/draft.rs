@@ -9,7 +9,8 @@ use super::diagnostic::Place;
 use super::endpoint::{Endpoint, Host};
 use super::model::{
     Dialect, Failover, Foreground, IpRange, Keepalive, Level, LogFormat, LogId, Mode, OnRevocation,
-    ProxyHeader, PskHash, SocketOption, Spoken, TlsVersion, Transparent, Variable, WhenFull,
+    ProxyHeader, PskHash, RekeyAfter, SocketOption, Spoken, TlsVersion, Transparent, Variable,
+    WhenFull,
 };
 use super::options::Opt;
 use crate::secrets::{Password, TicketKey};
@@ -81,6 +82,8 @@ pub enum Value {
     WhenFull(WhenFull),
     /// What becomes of a session whose key is gone.
     OnRevocation(OnRevocation),
+    /// `rekey-after`
+    RekeyAfter(RekeyAfter),
     /// Addresses.
     Range(IpRange),
     /// The first moment that is too late.

@@ -414,6 +414,13 @@ impl Page<'_> {
             let length = self.time(clock.value);
             self.show(opt, clock, length);
         }
+        if self.dialect() == Dialect::Native {
+            let lifetime = clocks.lifetime.as_ref();
+            let length = lifetime.map(|lifetime| self.time(lifetime.value)).unwrap_or_default();
+            self.maybe(Opt::SessionLifetime, lifetime, "no end", |_| length.clone());
+            let rekey_after = &service.tls.rekey_after;
+            self.show(Opt::RekeyAfter, rekey_after, value::rekey_after(rekey_after.value));
+        }
         let limits = &service.limits;
         let derived = "from the limit on open files";
         self.maybe(Opt::MaxSessions, limits.max_sessions.as_ref(), derived, u32::to_string);

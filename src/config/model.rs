@@ -622,6 +622,30 @@ pub struct TlsConfig {
     pub server_name: Option<Decided<String>>,
     /// Whether and how sessions are resumed.
     pub resumption: Resumption,
+    /// After how much of a direction its keys are changed, in TLS 1.3.
+    pub rekey_after: Decided<RekeyAfter>,
+}
+
+/// How much is protected with one key: records or bytes, whichever is reached first. AES-GCM's bound is
+/// 2^24.5 records (RFC 9846, 5.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RekeyAfter {
+    /// Records of application data.
+    pub records: u32,
+    /// Their plain text.
+    pub bytes: u64,
+}
+
+impl RekeyAfter {
+    /// The most that can be configured, and the default: a third of the bound in records, and as much as so many
+    /// whole records hold (128 GiB). A peer that does not change its keys by itself is asked after twice as many.
+    pub const MAX: Self = Self { records: 1 << 23, bytes: 1 << 37 };
+}
+
+impl Default for RekeyAfter {
+    fn default() -> Self {
+        Self::MAX
+    }
 }
 
 /// How sessions are resumed without the pre-shared key being used again (RFC 8446, 2.2; RFC 5077).
@@ -657,7 +681,7 @@ impl TlsConfig {
     }
 }
 
-/// The four clocks of a session, and none of them counts wall time.
+/// The clocks of a session, and none of them counts wall time.
 #[derive(Debug, Clone)]
 pub struct Timeouts {
     /// From accept to the end of the handshake, in total.
@@ -668,6 +692,8 @@ pub struct Timeouts {
     pub idle: Decided<Duration>,
     /// Silence after one direction has ended.
     pub close: Decided<Duration>,
+    /// How long a session may last before it is ended at a quiet moment; for ever if unset.
+    pub lifetime: Option<Decided<Duration>>,
 }
 
 /// What strangers and members may use up.

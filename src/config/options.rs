@@ -115,6 +115,8 @@ pub enum Kind {
     FileMode,
     /// An amount of bytes, with a unit: `1MB`.
     Size,
+    /// `8000000 records, 100GB`, or one of both.
+    RekeyAfter,
     /// A key for session tickets, in hexadecimal digits.
     TicketKey,
     /// A variable of the environment, `NAME=VALUE`.
@@ -443,6 +445,8 @@ table! {
         "Half of the secret that a server makes its ticket keys from: 16 or 32 bytes in hexadecimal digits; with ticketMacSecret. Random if unset.";
     TicketMacSecret [Service "ticket-mac-secret"] ["ticketMacSecret"] Service One Kind::TicketKey, Works, "" "",
         "The other half of that secret, of the same form.";
+    RekeyAfter [Service "rekey-after"] [] Service One Kind::RekeyAfter, Works, "8388608 records, 128GiB" "8388608 records, 128GiB",
+        "After how many records or bytes of a direction its keys are changed, whichever comes first. TLS 1.2 cannot change keys: a warning is logged after twice as many records.";
 
     // Time and amounts.
     HandshakeTimeout [Service "handshake-timeout"] ["TIMEOUTbusy"] Service One Duration { zero: false }, Works, "10s" "10",
@@ -453,6 +457,8 @@ table! {
         "Silence of both directions while both are open.";
     CloseTimeout [Service "close-timeout"] ["TIMEOUTclose"] Service One Duration { zero: true }, Works, "60s" "60",
         "Silence after one direction has ended.";
+    SessionLifetime [Service "session-lifetime"] [] Service One Duration { zero: false }, Works, "" "",
+        "How long a session may last; then it is ended at the next second of silence, within 30 s at most. For ever if unset.";
     OcspTimeout [] ["TIMEOUTocsp"] Service One Raw, Harmless("no certificate is ever checked"), "" "5",
         "How long an OCSP answer may take.";
     MaxSessions [Service "max-sessions"] [] Service One Count { min: 1, max: 1_000_000 }, Works, "" "",

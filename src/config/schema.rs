@@ -197,6 +197,9 @@ fn kind(kind: Kind) -> Value {
             json!({ "anyOf": [{ "const": false }, { "const": "off" }, duration(false)] })
         }
         Kind::Password => plain(),
+        Kind::RekeyAfter => {
+            pattern(r"\s*\d+\s*([A-Za-z]+|records?)\s*(,\s*\d+\s*([A-Za-z]+|records?)\s*)?")
+        }
         Kind::Size => pattern(r"\s*\d+(\.\d+)?\s*[A-Za-z]+\s*"),
         Kind::Mode
         | Kind::Failover

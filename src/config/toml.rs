@@ -437,6 +437,7 @@ fn wrong_type(row: &Row, item: &DeValue<'_>) -> Wrong {
         }
         Kind::Moment => "write a day such as 2027-01-31".into(),
         Kind::Size => "write a text with a unit, such as \"1MB\"".into(),
+        Kind::RekeyAfter => "write a text such as \"1000000 records, 10GB\"".into(),
         Kind::FileMode => "write it in quotes, such as \"0660\"".into(),
         _ if !words.is_empty() => format!(
             "write one of: {}",

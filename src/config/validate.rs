@@ -289,6 +289,7 @@ impl Checker<'_> {
                 connect: scope.decide(Opt::ConnectTimeout, duration)?,
                 idle: scope.decide(Opt::IdleTimeout, duration)?,
                 close: scope.decide(Opt::CloseTimeout, duration)?,
+                lifetime: scope.said(Opt::SessionLifetime, duration),
             },
             limits: Limits {
                 max_sessions: scope.said(Opt::MaxSessions, count),

@@ -8,12 +8,12 @@ use super::draft::Value;
 use super::endpoint::{Endpoint, Host, Role, parse_host, parse_native, parse_stunnel};
 use super::model::{
     Dialect, Failover, Foreground, IpRange, Keepalive, Level, LogFormat, LogId, Mode, OnRevocation,
-    ProxyHeader, PskHash, Spoken, TlsVersion, Transparent, Variable, WhenFull,
+    ProxyHeader, PskHash, RekeyAfter, Spoken, TlsVersion, Transparent, Variable, WhenFull,
 };
 use super::options::{Kind, nearest};
 use crate::secrets::{Password, TicketKey};
 pub(super) use socket::SOCKET_OPTIONS;
-pub(super) use write::{native, probes, socket_option, stunnel, with_prefix};
+pub(super) use write::{native, probes, rekey_after, socket_option, stunnel, with_prefix};
 
 mod socket;
 mod write;
@@ -263,6 +263,7 @@ pub(super) fn read(kind: Kind, dialect: Dialect, text: &str) -> Result<Value, Wr
         Kind::Moment => Value::Moment(moment(text)?),
         Kind::FileMode => Value::Count(file_mode(text)?),
         Kind::Size => Value::Size(size(text)?),
+        Kind::RekeyAfter => Value::RekeyAfter(read_rekey_after(text)?),
         Kind::TicketKey => Value::TicketKey(ticket_key(text)?),
         Kind::Variable => Value::Variable(variable(text)?),
         Kind::Retry => Value::Retry(if native { pause(text)? } else { stunnel_pause(text)? }),
@@ -814,6 +815,44 @@ fn size(text: &str) -> Result<u64, Wrong> {
         return Err(Wrong::new("bad-size", message, "write at least \"10kB\""));
     }
     Ok(bytes)
+}
+
+/// `8000000 records, 100GB`, or one of both; the other one is the default then.
+fn read_rekey_after(text: &str) -> Result<RekeyAfter, Wrong> {
+    const UNIT: &str = "records";
+    const MIN_RECORDS: u32 = 100;
+    let bad = |message: String, help: &str| Wrong::new("bad-rekey-after", message, help);
+    let help =
+        "write records, bytes or both, such as \"1000000 records\" or \"1000000 records, 10GB\"";
+    let mut limit = RekeyAfter::default();
+    let mut said = [false; 2];
+    for part in text.split(',') {
+        let number = part.trim().strip_suffix(UNIT).or_else(|| part.trim().strip_suffix("record"));
+        let twice = std::mem::replace(&mut said[usize::from(number.is_some())], true);
+        if twice {
+            return Err(bad(format!("{} says the same thing twice", quoted(text)), help));
+        }
+        let Some(number) = number else {
+            let bytes = size(part).map_err(|_| {
+                bad(
+                    format!("{} is neither records nor an amount of bytes", quoted(part.trim())),
+                    help,
+                )
+            })?;
+            limit.bytes = bytes.min(RekeyAfter::MAX.bytes);
+            continue;
+        };
+        let most = RekeyAfter::MAX.records;
+        limit.records = count(number.trim(), MIN_RECORDS, most).map_err(|_| {
+            bad(
+                format!("{} is not a number of records", quoted(part.trim())),
+                &format!(
+                    "write a number from {MIN_RECORDS} to {most}, such as \"1000000 records\""
+                ),
+            )
+        })?;
+    }
+    Ok(limit)
 }
 
 /// `15s/5s/3`, or `off`.

@@ -236,7 +236,7 @@ fn list<'a>(services: impl Iterator<Item = &'a Arc<Service>>) {
     let mut count = 0;
     for service in services {
         for (number, info) in service.sessions() {
-            let Some(Reached { facts, target }) = info.reached() else { continue };
+            let Some(Reached { facts, target, .. }) = info.reached() else { continue };
             count += 1;
             let (up, down) = info.bytes();
             let Info { who, peer, since, .. } = &*info;

@@ -129,7 +129,7 @@ impl Seen {
         let sessions = service.sessions();
         let mut counted = service.counters.read();
         for (_, info) in sessions.iter().filter(|(_, info)| !info.is_over()) {
-            let (up, down) = info.bytes();
+            let (up, down) = info.carried();
             counted.up += up;
             counted.down += down;
         }
@@ -181,8 +181,12 @@ fn service_status(seen: Seen) -> ServiceStatus {
         max_sessions: service.most_sessions(),
         handshakes: service.handshakes(),
         opened: counted.opened,
-        bytes_up: counted.up,
-        bytes_down: counted.down,
+        bytes_up: counted.up.bytes,
+        bytes_down: counted.down.bytes,
+        records_up: counted.up.records,
+        records_down: counted.down.records,
+        key_updates_up: counted.up.key_updates,
+        key_updates_down: counted.down.key_updates,
         refused: counted.refused,
         ended: counted.ended,
         last_failure: service
@@ -195,7 +199,7 @@ fn service_status(seen: Seen) -> ServiceStatus {
 
 fn session(number: u64, info: &Info) -> Option<SessionStatus> {
     let reached = info.reached()?;
-    let ((bytes_up, bytes_down), (rate_up, rate_down)) = (info.bytes(), info.rates());
+    let ((up, down), (rate_up, rate_down)) = (info.carried(), info.rates());
     Some(SessionStatus {
         number,
         identity: info.who.plain(),
@@ -207,8 +211,12 @@ fn session(number: u64, info: &Info) -> Option<SessionStatus> {
         group: reached.facts.group.as_ref().map(|group| group.name.clone()),
         age: info.since.elapsed().as_secs_f64(),
         idle: info.touched().elapsed().as_secs_f64(),
-        bytes_up,
-        bytes_down,
+        bytes_up: up.bytes,
+        bytes_down: down.bytes,
+        records_up: up.records,
+        records_down: down.records,
+        key_updates_up: up.key_updates,
+        key_updates_down: down.key_updates,
         rate_up,
         rate_down,
     })

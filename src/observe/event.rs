@@ -157,6 +157,17 @@ pub enum Event<'a> {
         /// The upstream address.
         target: &'a dyn Display,
     },
+    /// More is protected with one key than should be.
+    KeyOverused {
+        /// The downstream peer.
+        peer: &'a dyn Display,
+        /// Whose session it is.
+        who: &'a dyn Display,
+        /// The version of TLS, such as `TLSv1.2`.
+        version: &'a str,
+        /// Records in the direction that has more of them.
+        records: u64,
+    },
     /// A session is over.
     Closed {
         /// How important its end is.
@@ -436,6 +447,7 @@ impl Event<'_> {
             Self::ConnectFailed { .. } => "connect-failed",
             Self::Unresolved { .. } => "unresolved",
             Self::Opened { .. } => "session-opened",
+            Self::KeyOverused { .. } => "key-overused",
             Self::Closed { .. } => "session-closed",
             Self::Refused { .. } => "handshake-refused",
             Self::HandshakeFailed { .. } => "handshake-failed",
@@ -508,6 +520,7 @@ impl Event<'_> {
             Self::AcceptTrouble { .. }
             | Self::NotIntroduced { .. }
             | Self::HandshakeFailed { .. }
+            | Self::KeyOverused { .. }
             | Self::Unprepared { .. }
             | Self::Unreachable { .. } => Level::Warning,
             Self::Full { .. } | Self::PutOut { .. } | Self::AcceptRecovered { .. } => Level::Notice,
@@ -625,6 +638,7 @@ impl Event<'_> {
                 line(Notice, format_args!("Connection reset: {NOTHING}"));
             }
             Self::Opened { .. } => {}
+            Self::KeyOverused { .. } => line(Warning, format_args!("{self}")),
             Self::Closed { complete, end, mode, manner, up, down, .. } => {
                 if !complete {
                     line(Notice, format_args!("{end}"));
@@ -736,6 +750,19 @@ impl Display for Event<'_> {
             Self::Unresolved { target, error } => write!(f, "cannot look up {target}: {error}"),
             Self::Opened { peer, who, terms, target } => {
                 write!(f, "session opened: {peer}, identity {who}, {terms}, to {target}")
+            }
+            Self::KeyOverused { peer, who, version, records } => {
+                write!(
+                    f,
+                    "{records} records are protected with one key in the session of {who} at {peer}; "
+                )?;
+                match *version {
+                    "TLSv1.3" => f.write_str("the peer was asked for a new key and sends none"),
+                    _ => write!(
+                        f,
+                        "{version} cannot change keys: use TLS 1.3, or set session-lifetime"
+                    ),
+                }
             }
             Self::Closed { end, who, up, down, age, .. } => {
                 let seconds = age.as_secs_f64();

@@ -112,6 +112,12 @@ impl Event<'_> {
                 terms(settled, field);
                 field("target", Text(target));
             }
+            Self::KeyOverused { peer, who, version, records } => {
+                field("peer", Text(peer));
+                field("identity", Text(who));
+                field("version", Text(version));
+                field("records", Number(*records));
+            }
             Self::Closed { peer, who, target, name, up, down, age, .. } => {
                 field("peer", Text(peer));
                 field("identity", Text(who));

@@ -10,10 +10,52 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Counters {
     opened: AtomicU64,
     /// Of sessions that have ended.
-    up: AtomicU64,
-    down: AtomicU64,
+    up: Sums,
+    down: Sums,
     refused: Mutex<BTreeMap<&'static str, u64>>,
     ended: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+/// What was carried in one direction.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Carried {
+    /// Bytes of payload.
+    pub bytes: u64,
+    /// Records of TLS that they were in.
+    pub records: u64,
+    /// How often the keys for them were changed.
+    pub key_updates: u64,
+}
+
+impl std::ops::AddAssign for Carried {
+    fn add_assign(&mut self, more: Self) {
+        self.bytes += more.bytes;
+        self.records += more.records;
+        self.key_updates += more.key_updates;
+    }
+}
+
+#[derive(Debug, Default)]
+struct Sums {
+    bytes: AtomicU64,
+    records: AtomicU64,
+    key_updates: AtomicU64,
+}
+
+impl Sums {
+    fn add(&self, more: Carried) {
+        self.bytes.fetch_add(more.bytes, Ordering::Relaxed);
+        self.records.fetch_add(more.records, Ordering::Relaxed);
+        self.key_updates.fetch_add(more.key_updates, Ordering::Relaxed);
+    }
+
+    fn read(&self) -> Carried {
+        Carried {
+            bytes: self.bytes.load(Ordering::Relaxed),
+            records: self.records.load(Ordering::Relaxed),
+            key_updates: self.key_updates.load(Ordering::Relaxed),
+        }
+    }
 }
 
 impl Counters {
@@ -27,10 +69,10 @@ impl Counters {
         bump(&self.refused, cause);
     }
 
-    /// Counts the end of a session by its kind, and the bytes that it moved in either direction.
-    pub fn ended(&self, end: &'static str, up: u64, down: u64) {
-        self.up.fetch_add(up, Ordering::Relaxed);
-        self.down.fetch_add(down, Ordering::Relaxed);
+    /// Counts the end of a session by its kind, and what it carried in either direction.
+    pub fn ended(&self, end: &'static str, up: Carried, down: Carried) {
+        self.up.add(up);
+        self.down.add(down);
         bump(&self.ended, end);
     }
 
@@ -42,8 +84,8 @@ impl Counters {
         };
         Counted {
             opened: self.opened.load(Ordering::Relaxed),
-            up: self.up.load(Ordering::Relaxed),
-            down: self.down.load(Ordering::Relaxed),
+            up: self.up.read(),
+            down: self.down.read(),
             refused: names(&self.refused),
             ended: names(&self.ended),
         }
@@ -65,10 +107,10 @@ impl Counters {
 pub struct Counted {
     /// Sessions that were opened.
     pub opened: u64,
-    /// Bytes of ended sessions from downstream to upstream.
-    pub up: u64,
+    /// Of ended sessions, from downstream to upstream.
+    pub up: Carried,
     /// And from upstream to downstream.
-    pub down: u64,
+    pub down: Carried,
     /// Connections that became no session, by cause.
     pub refused: BTreeMap<String, u64>,
     /// Ended sessions, by kind.

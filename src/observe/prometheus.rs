@@ -197,6 +197,9 @@ fn services(services: &[ServiceStatus]) -> Vec<Family> {
         "pskgate_bytes",
         "Payload carried: up is from downstream to upstream, down the other way",
     );
+    let mut records = Family::counter("pskgate_records", "Records of TLS that it was carried in");
+    let mut updates =
+        Family::counter("pskgate_key_updates", "How often a session's keys of TLS were changed");
     let mut handshakes = Family::gauge("pskgate_handshakes_in_progress", "Handshakes under way");
     let mut keys = Family::gauge("pskgate_keys", "Identities that the key files hold");
     for service in services {
@@ -213,10 +216,14 @@ fn services(services: &[ServiceStatus]) -> Vec<Family> {
         }
         bytes.add(with("direction", "up"), service.bytes_up);
         bytes.add(with("direction", "down"), service.bytes_down);
+        records.add(with("direction", "up"), service.records_up);
+        records.add(with("direction", "down"), service.records_down);
+        updates.add(with("direction", "up"), service.key_updates_up);
+        updates.add(with("direction", "down"), service.key_updates_down);
         handshakes.add(of(), service.handshakes as u64);
         keys.add(of(), service.keys as u64);
     }
-    vec![sessions, limit, opened, ended, refused, bytes, handshakes, keys]
+    vec![sessions, limit, opened, ended, refused, bytes, records, updates, handshakes, keys]
 }
 
 fn identities(services: &[ServiceStatus], most: usize) -> Vec<Family> {

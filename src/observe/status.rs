@@ -100,6 +100,14 @@ pub struct ServiceStatus {
     pub bytes_up: u64,
     /// And from upstream to downstream.
     pub bytes_down: u64,
+    /// Records of TLS from downstream to upstream, over the same sessions.
+    pub records_up: u64,
+    /// Records of TLS from upstream to downstream.
+    pub records_down: u64,
+    /// How often the keys of TLS were changed from downstream to upstream.
+    pub key_updates_up: u64,
+    /// How often they were changed from upstream to downstream.
+    pub key_updates_down: u64,
     /// Connections that became no session, by cause.
     pub refused: BTreeMap<String, u64>,
     /// Sessions that have ended, by the kind of their end.
@@ -151,6 +159,14 @@ pub struct SessionStatus {
     pub bytes_up: u64,
     /// Bytes from upstream to downstream.
     pub bytes_down: u64,
+    /// Records of TLS from downstream to upstream.
+    pub records_up: u64,
+    /// Records of TLS from upstream to downstream.
+    pub records_down: u64,
+    /// How often the keys of TLS were changed from downstream to upstream.
+    pub key_updates_up: u64,
+    /// How often they were changed from upstream to downstream.
+    pub key_updates_down: u64,
     /// Bytes a second over the last second or so.
     pub rate_up: u64,
     /// The same of the other direction.

@@ -50,6 +50,8 @@ pub struct Traffic {
     in_turn: AtomicU32,
     /// A key update was asked for and has not come.
     awaits_update: AtomicBool,
+    /// More is protected with one key than should be. The layer that counts records says so.
+    pub key_overused: AtomicBool,
 }
 
 /// One direction.

@@ -32,7 +32,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use crate::config::diagnostic::Diagnostic;
-use crate::config::model::{Mode, PskHash, TlsConfig, TlsSwitch};
+use crate::config::model::{Mode, PskHash, RekeyAfter, TlsConfig, TlsSwitch};
 use crate::observe::event::Terms;
 use crate::secrets::{Grant, Identity, Keys, SecretSet};
 use crate::sys::cpu::has_aes;
@@ -419,7 +419,8 @@ fn finish<S: AsyncRead + AsyncWrite + Unpin>(mut tls: Inner<S>) -> Result<Secure
         bits: suite.map_or(0, |suite| suite.bits().secret),
         group: ssl.peer_tmp_key().ok().and_then(|key| group(&key)),
     };
-    let stream = Stream { tls, met: None, ended: false, keys: KeyUsage::new(traffic) };
+    let keys = KeyUsage::new(traffic, sys::is_tls13(ssl));
+    let stream = Stream { tls, met: None, ended: false, keys };
     Ok(Secured { stream, grant, facts, resumed })
 }
 
@@ -476,6 +477,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
     /// Bytes, of TLS, that were written and that the socket has not taken yet.
     pub fn backlog(&self) -> usize {
         self.tls.get_ref().backlog()
+    }
+
+    /// Changes keys after so much; without a call, after as much as can be configured.
+    pub fn rekey_after(&mut self, limit: RekeyAfter) {
+        self.keys.limit(limit);
+    }
+
+    /// Has OpenSSL begin its next write with a key update.
+    fn announce_update(&mut self, request: bool) {
+        let taken = key_update::key_update(sys::ssl_mut(&mut self.tls), request);
+        self.keys.announce(taken.is_ok());
     }
 
     /// What has passed over it.
@@ -556,6 +568,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Stream<S> {
         }
         let before = buf.filled().len();
         this.traffic().begin_turn();
+        this.keys.note_updates();
+        // Reading writes it. What waits for the socket goes first: OpenSSL must not wait with it.
+        if this.keys.request_is_due() && !this.ended && this.backlog() == 0 {
+            this.announce_update(true);
+        }
         loop {
             // Plain text is shorter than what it came in, but for a record that had begun before.
             let room = buf.remaining().saturating_sub(RECORD).max(RECORD);
@@ -563,8 +580,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Stream<S> {
             let polled = this.batch(cx, buf);
             // An answer of OpenSSL's own that the peer cannot be told is no reason not to read on.
             let _ = this.tls.get_mut().give_back(cx);
-            let got = buf.filled().len() > before;
-            this.keys.publish();
+            let bytes = buf.filled().len() - before;
+            this.keys.read_ended(bytes);
+            let got = bytes > 0;
             match polled {
                 Poll::Ready(Some(met)) if got => {
                     this.met = Some(met);
@@ -595,6 +613,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         ready!(this.tls.get_mut().poll_ready(cx))?;
+        this.keys.note_updates();
+        if this.keys.update_is_due() {
+            this.announce_update(this.keys.request_is_due());
+        }
         this.tls.get_mut().borrow(usize::MAX);
         let (mut said, mut met) = (0, Poll::Pending);
         while said < buf.len() {
@@ -607,7 +629,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
                 _ => break,
             }
         }
-        this.keys.publish();
+        this.keys.write_ended(said, said < buf.len() && met.is_pending());
         this.tls.get_mut().give_back(cx)?;
         if said == 0 && this.tls.get_ref().starved() {
             cx.waker().wake_by_ref();
@@ -625,6 +647,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
     /// Sends close_notify and leaves the other direction open.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        this.keys.note_updates();
+        if !this.ended && this.keys.is_announced() {
+            // OpenSSL refuses to shut down before it is written.
+            this.tls.get_mut().borrow(0);
+            let written = Pin::new(&mut this.tls).poll_do_handshake(cx);
+            this.tls.get_mut().give_back(cx)?;
+            if let Err(error) = ready!(written) {
+                return Poll::Ready(Err(error.into_io_error().unwrap_or_else(io::Error::other)));
+            }
+        }
         if !this.ended {
             // A second time it would wait for the peer's.
             this.ended = true;

@@ -1357,3 +1357,130 @@ fn a_session_decrypts_for_two_milliseconds_before_others_have_a_turn() {
         assert_eq!(one.traffic().read.records.load(Ordering::Relaxed), RECORDS as u64);
     });
 }
+
+fn limit_records(stream: &mut Stream<DuplexStream>, records: u32) {
+    stream.rekey_after(RekeyAfter { records, bytes: 1 << 40 });
+}
+
+fn updates(stream: &Stream<DuplexStream>) -> (u64, u64) {
+    let Traffic { read, written, .. } = &**stream.traffic();
+    (read.key_updates(), written.key_updates())
+}
+
+/// Writes more at once than the wire takes while nobody reads, so that OpenSSL waits with a write.
+async fn send_and_receive(stream: Stream<DuplexStream>, total: usize) -> Stream<DuplexStream> {
+    let pattern: Vec<u8> = (0..total).map(|n| (n % 251) as u8).collect();
+    let (mut from, mut to) = tokio::io::split(stream);
+    let send = async {
+        for piece in pattern.chunks(2_000_000) {
+            to.write_all(piece).await.unwrap();
+            to.flush().await.unwrap();
+        }
+        to.shutdown().await.unwrap();
+    };
+    let receive = async {
+        let mut heard = Vec::new();
+        from.read_to_end(&mut heard).await.unwrap();
+        assert!(heard == pattern, "{} of {total} bytes, or others", heard.len());
+    };
+    tokio::join!(send, receive);
+    from.unsplit(to)
+}
+
+#[test]
+fn both_directions_change_keys_while_they_are_full_and_no_byte_is_lost() {
+    const TOTAL: usize = 20_000_000;
+    block(async {
+        let (server, client) = opened("1.3").await;
+        let (mut one, mut two) = (server.stream, client.stream);
+        limit_records(&mut one, 100);
+        two.rekey_after(RekeyAfter { records: 1 << 23, bytes: 1_000_000 });
+        let (one, two) = tokio::join!(send_and_receive(one, TOTAL), send_and_receive(two, TOTAL));
+        assert!(one.ended_cleanly() && two.ended_cleanly());
+        let ((from_two, by_one), (from_one, by_two)) = (updates(&one), updates(&two));
+        assert_eq!((from_one, from_two), (by_one, by_two), "each was read by the other side");
+        // 1,220 records; 20 times a million bytes, of which a piece of two millions is one turn.
+        assert!((8..=13).contains(&by_one) && (9..=21).contains(&by_two), "{by_one} {by_two}");
+    });
+}
+
+#[test]
+fn a_peer_that_changes_no_keys_is_asked_once_its_own_are_used_twice_as_much() {
+    block(async {
+        let (server, client) = opened("1.3").await;
+        let (mut one, mut two) = (server.stream, client.stream);
+        limit_records(&mut one, 100);
+        for record in 1..=1000_u64 {
+            two.write_all(b"x").await.unwrap();
+            two.flush().await.unwrap();
+            assert_eq!(one.read_u8().await.unwrap(), b'x');
+            // The first read behind the 200th record asks; the peer answers with its next record.
+            let asked = (record - 1) / 200;
+            assert!(updates(&one).1 >= asked.saturating_sub(1), "{record}: {:?}", updates(&one));
+            // And the peer has to read what it was asked.
+            let mut buf = [0];
+            let mut buf = ReadBuf::new(&mut buf);
+            let cx = &mut Context::from_waker(std::task::Waker::noop());
+            assert!(Pin::new(&mut two).poll_read(cx, &mut buf).is_pending());
+        }
+        let (read, written) = updates(&one);
+        assert!((3..=4).contains(&written) && read.abs_diff(written) <= 1, "{read} {written}");
+        assert!(!one.traffic().key_overused.load(Ordering::Relaxed));
+        // What it was asked for is nobody's flood.
+        assert_eq!(one.traffic().unasked(), 0);
+    });
+}
+
+#[test]
+fn a_peer_that_does_not_answer_is_asked_once_and_told_of() {
+    block(async {
+        let (server, client) = opened("1.3").await;
+        let (mut one, mut two) = (server.stream, client.stream);
+        limit_records(&mut one, 100);
+        for record in 1..=300 {
+            // It never reads, and so never hears what it is asked.
+            two.write_all(b"x").await.unwrap();
+            two.flush().await.unwrap();
+            assert_eq!(one.read_u8().await.unwrap(), b'x');
+            let overused = one.traffic().key_overused.load(Ordering::Relaxed);
+            assert_eq!(overused, record >= 250, "{record}");
+        }
+        assert_eq!(updates(&one), (0, 1));
+    });
+}
+
+#[test]
+fn an_update_that_waits_to_be_written_goes_before_the_end() {
+    block(async {
+        let (server, client) = opened("1.3").await;
+        let (mut one, mut two) = (server.stream, client.stream);
+        one.announce_update(false);
+        // OpenSSL takes no second one, and is not asked to.
+        assert!(key_update::key_update(sys::ssl_mut(&mut one.tls), false).is_err());
+        one.shutdown().await.unwrap();
+        assert_eq!(two.read(&mut [0; 8]).await.unwrap(), 0);
+        assert!(two.ended_cleanly());
+        assert_eq!((updates(&one), updates(&two)), ((0, 1), (1, 0)));
+        // The other direction goes on.
+        two.write_all(b"x").await.unwrap();
+        assert_eq!(one.read_u8().await.unwrap(), b'x');
+    });
+}
+
+#[test]
+fn a_key_of_1_2_is_told_of_when_it_is_used_twice_as_much() {
+    block(async {
+        let (server, client) = opened("1.2").await;
+        let (mut one, mut two) = (server.stream, client.stream);
+        limit_records(&mut one, 100);
+        for record in 1..=300 {
+            one.write_all(b"x").await.unwrap();
+            one.flush().await.unwrap();
+            assert_eq!(two.read_u8().await.unwrap(), b'x');
+            let overused = one.traffic().key_overused.load(Ordering::Relaxed);
+            assert_eq!(overused, record >= 200, "{record}");
+        }
+        assert_eq!((updates(&one), updates(&two)), ((0, 0), (0, 0)));
+        assert!(!two.traffic().key_overused.load(Ordering::Relaxed), "its limit is another");
+    });
+}

@@ -34,6 +34,8 @@ pub(super) enum Cut {
     Ordered(Order),
     Draining,
     DrainExpired,
+    /// It has lasted for `session-lifetime`.
+    LifetimeOver,
     /// The TLS peer changes its keys over and over, and says nothing.
     KeyUpdates(KeyUpdateFlood),
 }
@@ -116,6 +118,7 @@ impl End {
             Self::Cut(Cut::Ordered(Order::TakenOver(_))) => "taken-over",
             Self::Cut(Cut::Draining) => "draining",
             Self::Cut(Cut::DrainExpired) => "drain-expired",
+            Self::Cut(Cut::LifetimeOver) => "session-lifetime",
             Self::Cut(Cut::KeyUpdates(_)) => "key-update-flood",
         }
     }
@@ -142,6 +145,9 @@ impl fmt::Display for End {
             }
             Self::Cut(Cut::Draining) => f.write_str("stopping, and the session was silent"),
             Self::Cut(Cut::DrainExpired) => f.write_str("stopping, and the drain-timeout is over"),
+            Self::Cut(Cut::LifetimeOver) => {
+                f.write_str("it has lasted for session-lifetime, and the peers can connect again")
+            }
             Self::Cut(Cut::KeyUpdates(flood)) => flood.fmt(f),
         }
     }
@@ -235,6 +241,13 @@ mod tests {
                 false,
             ),
             (
+                End::Cut(Cut::LifetimeOver),
+                "session-lifetime",
+                [Info, Info],
+                [LocalReset, Closed],
+                false,
+            ),
+            (
                 End::Cut(Cut::KeyUpdates(KeyUpdateFlood)),
                 "key-update-flood",
                 [Warning, Warning],
@@ -256,7 +269,7 @@ mod tests {
         assert!(words.iter().all(|words| words.len() >= 8), "{words:?}");
         let alike = words.iter().filter(|words| words.starts_with("close-timeout")).count();
         words.dedup();
-        assert_eq!((alike, words.len()), (2, 12), "two of them say the same");
+        assert_eq!((alike, words.len()), (2, 13), "two of them say the same");
     }
 
     #[test]

@@ -12,8 +12,11 @@ use tokio::time::Instant;
 use super::admission::{Seat, Source, source};
 use super::policy::Shares;
 use super::relay::Meter;
+use crate::config::model::Mode;
 use crate::net::Peer;
+use crate::observe::metrics::Carried;
 use crate::secrets::Identity;
+use crate::sys::key_update::{Passed, Traffic};
 use crate::tls::Facts;
 
 /// A session, for whoever asks who is in.
@@ -41,6 +44,10 @@ pub struct Reached {
     pub facts: Facts,
     /// The upstream address.
     pub target: String,
+    /// What has passed over its TLS side, which is the one of this mode.
+    pub traffic: Arc<Traffic>,
+    /// Which of its sides that is.
+    pub mode: Mode,
 }
 
 /// Why a session has to go although its key is good.
@@ -56,6 +63,24 @@ impl Info {
     /// Bytes so far: from downstream to upstream, and back.
     pub fn bytes(&self) -> (u64, u64) {
         (self.meter.up(), self.meter.down())
+    }
+
+    /// What was carried so far: from downstream to upstream, and back.
+    pub fn carried(&self) -> (Carried, Carried) {
+        let (up, down) = self.bytes();
+        let Some(Reached { traffic, mode, .. }) = self.reached() else {
+            let bytes = |bytes| Carried { bytes, ..Carried::default() };
+            return (bytes(up), bytes(down));
+        };
+        let of = |bytes, passed: &Passed| {
+            let records = passed.records.load(Ordering::Relaxed);
+            Carried { bytes, records, key_updates: passed.key_updates() }
+        };
+        let Traffic { read, written, .. } = &**traffic;
+        match mode {
+            Mode::Server => (of(up, read), of(down, written)),
+            Mode::Client => (of(up, written), of(down, read)),
+        }
     }
 
     /// Bytes a second of late: from downstream to upstream, and back.
@@ -357,9 +382,9 @@ impl Drop for Waiting<'_> {
 
 impl Member {
     /// Notes what is known once the target has answered.
-    pub(super) fn reached(&self, facts: Facts, target: String) {
+    pub(super) fn reached(&self, reached: Reached) {
         // Once a session.
-        let _ = self.info.reached.set(Reached { facts, target });
+        let _ = self.info.reached.set(reached);
     }
 }
 
@@ -578,7 +603,12 @@ mod tests {
         tokio::time::sleep(std::time::Duration::from_secs(1)).await;
         assert_eq!(a.info.rates(), (50, 70));
         let facts = Facts { version: "TLSv1.3", suite: "a suite".into(), bits: 128, group: None };
-        a.reached(facts, "a target".into());
+        let traffic = Arc::<Traffic>::default();
+        traffic.read.records.store(5, Ordering::Relaxed);
+        let target = "a target".to_owned();
+        a.reached(Reached { facts, target, traffic, mode: Mode::Server });
+        let (up, down) = a.info.carried();
+        assert_eq!((up.records, down.records, up.key_updates), (5, 0, 0));
         assert_eq!(a.info.reached().unwrap().target, "a target");
         a.info.ended();
         assert!(a.info.is_over());

@@ -14,9 +14,12 @@ mod tests;
 mod upstream;
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -29,17 +32,20 @@ use streams::Streams;
 use super::admission::Visitor;
 use super::ending::{Cut, End};
 use super::relay::Meter;
-use super::roster::{Full, Limit, Member, Newcomer};
+use super::roster::{Full, Info, Limit, Member, Newcomer, Reached};
 use super::service::{Capacity, Phase, Service};
 use super::setup::{Clocks, Role, Setup};
 use crate::config::model::{Mode, WhenFull};
 use crate::net::{Peer, Refused, Socket};
 use crate::observe::event::{Event, Scope};
 use crate::secrets::{Grant, Identity};
+use crate::sys::key_update::Traffic;
 use crate::tls::{self, Cause};
 
 /// A session that has been silent for this long at a drain has nothing under way.
 const QUIET: Duration = Duration::from_secs(1);
+/// How long a session that has lasted its time may go on without a moment of silence.
+const LIFETIME_GRACE: Duration = Duration::from_secs(30);
 /// How long a backend may take to close after our FIN before it is left alone.
 const LINGER: Duration = Duration::from_secs(5);
 /// How long a refused peer may take to read its alert.
@@ -229,12 +235,37 @@ impl Session {
         Box::pin(queue.seat(|| self.ask_for_seat(setup, newcomer).ok())).await
     }
 
-    fn opened(&self, member: &Member, facts: tls::Facts, target: String) {
+    fn opened(
+        &self,
+        member: &Member,
+        facts: tls::Facts,
+        target: String,
+        traffic: Arc<Traffic>,
+        mode: Mode,
+    ) {
         self.service.counters.opened();
         let terms = facts.terms();
         Event::Opened { peer: &self.peer, who: &member.info.who, terms, target: &target }
             .log(self.scope());
-        member.reached(facts, target);
+        member.reached(Reached { facts, target, traffic, mode });
+    }
+
+    /// Never returns. A key can become overused only in a turn in which data moves, and this has its turns with
+    /// those.
+    async fn warn_of_overused_key(&self, info: &Info) -> std::convert::Infallible {
+        let mut warned = false;
+        poll_fn(|_| {
+            let Some(Reached { facts, traffic, .. }) = info.reached() else { return Poll::Pending };
+            if !warned && traffic.key_overused.load(Ordering::Relaxed) {
+                warned = true;
+                let (up, down) = info.carried();
+                let (peer, who, version) = (&info.peer, &info.who, facts.version);
+                let records = up.records.max(down.records);
+                Event::KeyOverused { peer, who, version, records }.log(self.scope());
+            }
+            Poll::Pending
+        })
+        .await
     }
 
     /// The end of a session whose target had not answered yet.
@@ -271,10 +302,14 @@ impl Session {
             () = self.access_revoked() => End::Cut(Cut::Revoked),
             order = info.ordered() => End::Cut(Cut::Ordered(order)),
             cut = stopped(&mut phase, meter, single) => End::Cut(cut),
+            () = lifetime_over(clocks.lifetime, info.since, meter) => End::Cut(Cut::LifetimeOver),
+            never = self.warn_of_overused_key(&info) => match never {},
         };
-        let (up, down, age) = (meter.up(), meter.down(), self.accepted.elapsed());
+        let age = self.accepted.elapsed();
+        let (up, down) = info.carried();
         self.service.counters.ended(end.name(), up, down);
         info.ended();
+        let (up, down) = (up.bytes, down.bytes);
         if let (Mode::Client, End::Tls(_)) = (mode, &end) {
             self.service.failed(format!("{end}; the log of the server's end may have the reason"));
         }
@@ -304,6 +339,29 @@ impl Session {
             self.service.let_go();
         }
         end.is_good()
+    }
+}
+
+/// Returns when a session has lasted its time and is silent, or is not silent for too long after that.
+async fn lifetime_over(lifetime: Option<Duration>, since: Instant, meter: &Meter) {
+    match lifetime {
+        // Boxed: few sessions have one, and all would pay for it.
+        Some(lifetime) => Box::pin(until_lifetime_over(lifetime, since, meter)).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn until_lifetime_over(lifetime: Duration, since: Instant, meter: &Meter) {
+    let Some(over) = since.checked_add(lifetime) else { return std::future::pending().await };
+    sleep_until(over).await;
+    let last = Instant::now() + LIFETIME_GRACE;
+    loop {
+        let now = Instant::now();
+        let quiet = meter.touched() + QUIET;
+        if quiet <= now || last <= now {
+            return;
+        }
+        sleep_until(quiet.min(last)).await;
     }
 }
 

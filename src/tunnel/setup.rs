@@ -9,8 +9,8 @@ use super::policy::{Now, Policies, Warning};
 use crate::config::diagnostic::{Diagnostic, Place, Severity};
 use crate::config::model::{
     Authentication, Decided, Endpoint, Failover, Host, Keepalive, Level, LogId, Mode, NamePattern,
-    Negotiation, Origin, Program, ProxyHeader, PskConfig, ServiceConfig, SocketOption, Source,
-    Target,
+    Negotiation, Origin, Program, ProxyHeader, PskConfig, RekeyAfter, ServiceConfig, SocketOption,
+    Source, Target,
 };
 use crate::net::Dialer;
 use crate::secrets::{Grant, Gravity, Identity, Keys, Problem, SecretSet, escape};
@@ -26,6 +26,7 @@ pub struct Setup {
     /// For how many identities it has seats; none at a client end, where nobody presents one.
     pub(super) competitors: usize,
     pub(super) clocks: Clocks,
+    pub(super) rekey_after: RekeyAfter,
     pub(super) reset: Option<bool>,
     pub(super) preface: Option<ProxyHeader>,
     /// What is spoken around TLS.
@@ -101,6 +102,7 @@ pub(super) struct Clocks {
     pub(super) handshake: Duration,
     pub(super) idle: Duration,
     pub(super) close: Duration,
+    pub(super) lifetime: Option<Duration>,
 }
 
 impl Setup {
@@ -189,7 +191,9 @@ impl Setup {
                 handshake: config.timeouts.handshake.value,
                 idle: config.timeouts.idle.value,
                 close: config.timeouts.close.value,
+                lifetime: config.timeouts.lifetime.as_ref().map(|lifetime| lifetime.value),
             },
+            rekey_after: config.tls.rekey_after.value,
             reset: config.reset.as_ref().map(|reset| reset.value),
             negotiation: config.negotiation.as_ref().map(|said| said.value.clone()),
             own_addresses: ToOwnAddresses::of(&config.socks_allow_own),

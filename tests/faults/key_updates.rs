@@ -10,7 +10,7 @@ use crate::Fault;
 use crate::ends::{Maker, Order, echo, tls};
 use crate::figure::Bar;
 use crate::harness::updates::Updater;
-use crate::harness::{Backend, until};
+use crate::harness::{Backend, Plain, Stream};
 use crate::results::{Measure, Size, measure};
 
 pub const FAULTS: &[Fault] = &[
@@ -29,6 +29,14 @@ pub const FAULTS: &[Fault] = &[
         quick: true,
         stunnel: true,
         run: |maker, size| beside_peers(maker, size, Kind::UpdatesAndData),
+    },
+    Fault {
+        id: "S5",
+        name: "bulk-over-key-updates",
+        about: "gigabytes both ways while both ends change keys every thousand records",
+        quick: true,
+        stunnel: false,
+        run: bulk_over_updates,
     },
 ];
 
@@ -164,4 +172,40 @@ fn beside_peers(maker: Maker, size: Size, kind: Kind) -> Vec<Measure> {
             p99(&beside_one),
         ),
     ]
+}
+
+/// The keys are changed every thousand records, so that many changes fall into little data.
+const OFTEN: &str = "rekey-after = \"1000 records, 16MiB\"";
+
+/// Both ends with keys that are changed often, and data in both directions at once.
+fn bulk_over_updates(maker: Maker, size: Size) -> Vec<Measure> {
+    const GB: u64 = 1_000_000_000;
+    let total = size.pick(GB / 5, 4 * GB);
+    let backend = Backend::echo();
+    let server = Order::server(maker, backend.address()).lines(OFTEN, "").start();
+    let client = Order::client(maker, server.address()).lines(OFTEN, "").start();
+    let plain = Plain::connect(client.address());
+    let stream = Stream::new(11);
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        scope.spawn(|| stream.send(&plain.0, total).expect("it takes the data"));
+        stream.receive(&plain.0, total);
+    });
+    let seconds = start.elapsed().as_secs_f64();
+    let updates = key_updates(&server.ask("{\"command\":\"status\"}"));
+    let least = total as f64 / 16_777_216.0 / 1.5;
+    vec![
+        measure("carried each way, every byte compared", "GB", Bar::Told, total as f64 / 1e9),
+        measure("key updates from the client", "", Bar::AtLeast(least), updates[0]),
+        measure("key updates to the client", "", Bar::AtLeast(least), updates[1]),
+        measure("each way and second", "MB", Bar::Told, total as f64 / 1e6 / seconds),
+    ]
+}
+
+/// Up and down, out of an answer of the control socket.
+fn key_updates(status: &str) -> [f64; 2] {
+    let answer: serde_json::Value = serde_json::from_str(status).expect("JSON");
+    let service = &answer["status"]["services"][0];
+    ["key-updates-up", "key-updates-down"]
+        .map(|name| service[name].as_f64().unwrap_or_else(|| panic!("no {name}: {status}")))
 }

@@ -46,7 +46,7 @@ impl Rates {
 }
 
 /// The columns, and in which order they go.
-const COLUMNS: [Column; 14] = [
+const COLUMNS: [Column; 16] = [
     ("#", Side::Right, 0),
     ("service", Side::Left, 5),
     ("identity", Side::Left, 0),
@@ -61,6 +61,8 @@ const COLUMNS: [Column; 14] = [
     ("TLS", Side::Left, 9),
     ("suite", Side::Left, 10),
     ("group", Side::Left, 11),
+    ("records", Side::Left, 12),
+    ("key updates", Side::Left, 13),
 ];
 
 /// Cells of a session's bar.
@@ -99,6 +101,8 @@ pub(in crate::cli) fn sessions(
             escape(&session.version),
             escape(&session.suite),
             escape(session.group.as_deref().unwrap_or("-")),
+            format!("{} up, {} down", session.records_up, session.records_down),
+            format!("{} up, {} down", session.key_updates_up, session.key_updates_down),
         ]
     };
     let hidden = COLUMNS.map(|(title, ..)| match title {

@@ -49,6 +49,10 @@ impl Checker<'_> {
             switches,
             server_name,
             resumption: self.resumption(scope, mode)?,
+            rekey_after: scope.decide(Opt::RekeyAfter, |value| match value {
+                Value::RekeyAfter(limit) => Some(*limit),
+                _ => None,
+            })?,
         })
     }
 

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::config::draft::{Side, Value};
 use crate::config::endpoint::{Endpoint, Host};
-use crate::config::model::{Dialect, Keepalive, OnRevocation, SocketOption, Variable};
+use crate::config::model::{Dialect, Keepalive, OnRevocation, RekeyAfter, SocketOption, Variable};
 use crate::config::options::Kind;
 
 /// A value as it stands in a native file; none for what no native file can say: other bytes than
@@ -67,6 +67,7 @@ fn native_text(kind: Kind, value: &Value) -> Option<String> {
         Value::OnRevocation(OnRevocation::Cut) => named("cut"),
         Value::OnRevocation(OnRevocation::Keep) => named("keep"),
         Value::OnRevocation(OnRevocation::Grace(grace)) => Some(with_unit(*grace)),
+        Value::RekeyAfter(limit) => Some(rekey_after(*limit)),
         Value::Range(range) => Some(range.to_string()),
         Value::Moment(moment) => Some(moment.to_string()),
         Value::TicketKey(key) => Some(key.to_hex()),
@@ -127,6 +128,7 @@ pub(in crate::config) fn stunnel(kind: Kind, value: &Value) -> Option<String> {
         | Value::Foreground(_)
         | Value::WhenFull(_)
         | Value::OnRevocation(_)
+        | Value::RekeyAfter(_)
         | Value::Range(_)
         | Value::Moment(_) => None,
     }?;
@@ -178,6 +180,11 @@ fn with_unit(length: Duration) -> String {
 pub(in crate::config) fn probes(keepalive: Keepalive) -> String {
     let Keepalive { idle, interval, count } = keepalive;
     format!("{}s/{}s/{count}", idle.as_secs(), interval.as_secs())
+}
+
+/// A limit of what one key protects, as it is written.
+pub(in crate::config) fn rekey_after(limit: RekeyAfter) -> String {
+    format!("{} records, {}", limit.records, with_prefix(limit.bytes))
 }
 
 fn host_text(host: &Host) -> String {

@@ -34,6 +34,8 @@ fn every_figure_of_a_service_becomes_a_sample() {
     one.handshakes = 2;
     one.bytes_up = (1 << 60) + 1;
     one.bytes_down = 5;
+    (one.records_up, one.records_down) = (70, 80);
+    (one.key_updates_up, one.key_updates_down) = (3, 4);
     one.refused = [("wrong-key".to_owned(), 4)].into();
     one.ended = [("complete".to_owned(), 6)].into();
     let text = lines(vec![one], 10);
@@ -45,6 +47,10 @@ fn every_figure_of_a_service_becomes_a_sample() {
         "pskgate_connections_refused_total{service=\"tls\",cause=\"wrong-key\"} 4",
         "pskgate_bytes_total{service=\"tls\",direction=\"up\"} 1152921504606846977",
         "pskgate_bytes_total{service=\"tls\",direction=\"down\"} 5",
+        "pskgate_records_total{service=\"tls\",direction=\"up\"} 70",
+        "pskgate_records_total{service=\"tls\",direction=\"down\"} 80",
+        "pskgate_key_updates_total{service=\"tls\",direction=\"up\"} 3",
+        "pskgate_key_updates_total{service=\"tls\",direction=\"down\"} 4",
         "pskgate_handshakes_in_progress{service=\"tls\"} 2",
         "pskgate_keys{service=\"tls\"} 0",
         "pskgate_start_time_seconds 1767323045",

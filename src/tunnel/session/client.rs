@@ -54,9 +54,11 @@ impl Session {
         };
         let Attempt { done, address } = attempt;
         let (cause, stream) = match done {
-            Ok(Ok(Secured { stream, grant, facts, resumed, .. })) => {
+            Ok(Ok(Secured { mut stream, grant, facts, resumed, .. })) => {
                 self.secured(Mode::Client, &grant, &facts, resumed);
-                self.opened(&member, facts, address);
+                stream.rekey_after(setup.rekey_after);
+                let traffic = stream.traffic().clone();
+                self.opened(&member, facts, address, traffic, Mode::Client);
                 let streams = Streams::Client { downstream, upstream: Box::new(stream) };
                 return Some(Open { streams, grant, member });
             }

@@ -71,7 +71,9 @@ impl Session {
                 return None;
             }
         };
-        self.opened(&member, facts, reached.address);
+        stream.rekey_after(setup.rekey_after);
+        let traffic = stream.traffic().clone();
+        self.opened(&member, facts, reached.address, traffic, Mode::Server);
         let (downstream, upstream) = (Box::new(stream), reached.socket);
         let streams = Streams::Server { downstream, upstream };
         let open = Open { streams, grant, member };

@@ -64,6 +64,8 @@ const SESSION = [
   ["Age", "n", s => span(s.age), s => s.idle >= 10 ? "idle " + span(s.idle) : ""],
   ["Up", "n", s => bytes(s["bytes-up"]), s => rate(s["rate-up"])],
   ["Down", "n", s => bytes(s["bytes-down"]), s => rate(s["rate-down"])],
+  ["Records", "n", s => count(s["records-up"]) + " up", s => count(s["records-down"]) + " down"],
+  ["Key updates", "n", s => count(s["key-updates-up"]) + " up", s => count(s["key-updates-down"]) + " down"],
   ["Negotiated", "", s => s.version + (s.group ? ", " + s.group : ""), s => s.suite],
 ];
 const IDENTITY = [
