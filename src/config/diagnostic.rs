@@ -1,15 +1,16 @@
 //! What is wrong, where, and what to do about it.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt::Write as _;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use annotate_snippets::{AnnotationKind, Element, Group, Level, Origin, Renderer, Snippet};
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
 use super::options::TABLE;
+use crate::sys::content::Digest;
 
 /// A spot in a file.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -112,6 +113,11 @@ pub struct Report {
     pub sources: BTreeMap<Arc<Path>, Arc<str>>,
     /// An included file → the line that included it.
     pub included: BTreeMap<Arc<Path>, Place>,
+    /// A file of the configuration, by the name under which it was opened → what was read of it; none if
+    /// it could not be read.
+    pub read: BTreeMap<PathBuf, Option<Digest>>,
+    /// The directories of included files, by the names under which they were opened.
+    pub folders: BTreeSet<PathBuf>,
 }
 
 impl Report {
@@ -135,6 +141,8 @@ impl Report {
         self.diagnostics.extend(other.diagnostics);
         self.sources.extend(other.sources);
         self.included.extend(other.included);
+        self.read.extend(other.read);
+        self.folders.extend(other.folders);
     }
 
     /// Puts the findings in the order of the text: an operator reads from the top. What has no place

@@ -7,7 +7,7 @@ use super::diagnostic::{Diagnostic, Place, Report};
 use super::draft::Draft;
 use super::model::{Config, Dialect};
 use super::{stunnel, toml, validate};
-use crate::sys::file::read_regular;
+use crate::sys::content;
 
 /// How to tell which language a file is written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -55,11 +55,13 @@ pub fn survey(path: &Path, format: Format) -> (Option<Config>, Report) {
 
 /// The same for a process that may have gone elsewhere since it was started in `here`.
 pub fn survey_from(here: &Path, path: &Path, format: Format) -> (Option<Config>, Report) {
-    let bytes = match read_regular(&here.join(path)) {
-        Ok(bytes) => bytes,
+    let opened = here.join(path);
+    let (bytes, digest) = match content::read(&opened) {
+        Ok(read) => read,
         Err(e) => {
             let shown = path.display();
             let mut report = Report::default();
+            report.read.insert(opened, None);
             report.push(
                 Diagnostic::error("unreadable-file", format!("cannot read {shown}: {e}"))
                     .help("name a configuration file that exists and that this user may read"),
@@ -71,7 +73,9 @@ pub fn survey_from(here: &Path, path: &Path, format: Format) -> (Option<Config>,
         Dialect::Stunnel => here.to_path_buf(),
         Dialect::Native => here.join(path).parent().map(Path::to_path_buf).unwrap_or_default(),
     };
-    survey_text(&bytes, path, &base, format)
+    let (config, mut report) = survey_text(&bytes, path, &base, format);
+    report.read.insert(opened, Some(digest));
+    (config, report)
 }
 
 /// Reads and checks a text that is in memory already: from a file descriptor, or in a test. `name` is

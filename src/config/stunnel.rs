@@ -13,7 +13,7 @@ use super::draft::{Draft, DraftPart, Spanned, Value, Values};
 use super::model::Dialect;
 use super::options::{self, Kind, Opt, Row, Scope};
 use super::value;
-use crate::sys::file::read_regular;
+use crate::sys::content;
 
 mod command;
 use command::Meaning;
@@ -313,6 +313,7 @@ impl Reader<'_> {
             return;
         }
         let path = self.draft.base.join(dir);
+        self.report.folders.insert(path.clone());
         let mut files: Vec<PathBuf> = match std::fs::read_dir(&path) {
             Ok(entries) => entries.filter_map(|e| e.ok().map(|e| e.path())).collect(),
             Err(e) => {
@@ -346,8 +347,9 @@ impl Reader<'_> {
                 Some(name) => dir.join(name),
                 None => file.clone(),
             };
-            match read_regular(&file) {
-                Ok(bytes) => {
+            match content::read(&file) {
+                Ok((bytes, digest)) => {
+                    self.report.read.insert(file, Some(digest));
                     let shown: Arc<Path> = Arc::from(shown);
                     self.report.included.insert(shown.clone(), at.clone());
                     self.remarks.push(format!("# from {}:", shown.display()));
@@ -355,6 +357,7 @@ impl Reader<'_> {
                 }
                 Err(e) => {
                     self.draft.incomplete = true;
+                    self.report.read.insert(file, None);
                     fail(
                         self.report,
                         format!("cannot read {}: {e}", shown.display()),

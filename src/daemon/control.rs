@@ -14,6 +14,8 @@ mod pipe;
 #[cfg(unix)]
 mod socket;
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use crate::observe::status::{Reload, Status};
@@ -43,6 +45,12 @@ pub enum Command {
     Status,
     /// Read configuration and keys again, and say what came of it.
     Reload,
+    /// The last key of a service was taken out of this file on purpose: read configuration and keys again,
+    /// and let the service be without a key.
+    RemoveLast {
+        /// The key file, which holds no key any more.
+        file: PathBuf,
+    },
     /// End sessions.
     Kick(Kick),
 }
@@ -63,7 +71,7 @@ pub enum Kick {
 pub enum Answer {
     /// To [`Command::Status`].
     Status(Box<Status>),
-    /// To [`Command::Reload`].
+    /// To [`Command::Reload`] and [`Command::RemoveLast`].
     Reloaded(Reload),
     /// To [`Command::Kick`]: how many sessions end now.
     Kicked(usize),
@@ -78,7 +86,7 @@ impl Command {
     pub fn right(&self) -> Right {
         match self {
             Self::Status => Right::Read,
-            Self::Reload | Self::Kick(_) => Right::Command,
+            Self::Reload | Self::RemoveLast { .. } | Self::Kick(_) => Right::Command,
         }
     }
 
@@ -87,6 +95,7 @@ impl Command {
         match self {
             Self::Status => "status",
             Self::Reload => "reload",
+            Self::RemoveLast { .. } => "remove-last",
             Self::Kick(_) => "kick",
         }
     }

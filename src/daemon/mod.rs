@@ -7,21 +7,28 @@
 pub mod activation;
 pub mod budget;
 pub mod control;
+mod files;
 mod hours;
 mod http;
+mod live;
 mod outside;
 mod plan;
 #[cfg(unix)]
 pub mod privileges;
 mod reload;
+mod renewal;
+mod retry;
 mod running;
 #[cfg(target_os = "linux")]
 pub mod sandbox;
+mod selfie;
 pub mod signals;
+mod start;
 mod status;
 pub mod supervisor;
 pub mod watcher;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -44,6 +51,13 @@ pub type Load = Arc<dyn Fn() -> (Option<Config>, Report) + Send + Sync>;
 pub enum Request {
     /// Read the configuration and the keys again. With the name of who asks.
     Reload(&'static str),
+    /// The same because files have changed, and without those that somebody is writing.
+    Changed {
+        /// The files that differ from what was read.
+        files: Vec<PathBuf>,
+        /// Files that were written to and not closed.
+        unfinished: BTreeSet<PathBuf>,
+    },
     /// Open the log's file anew.
     ReopenLog,
     /// Write the open sessions to the log.

@@ -212,7 +212,8 @@ fn access_of(config: &ControlConfig, held: Option<&Access>) -> Result<Access, Bo
         let diagnostic = Diagnostic::error("no-such-account", format!("[control] {error}"))
             .at(name.place().cloned())
             .help("write the name or number of a user or a group of this machine");
-        Box::new(BindError { diagnostic, kind: error.kind(), service: "control".into() })
+        let (kind, service) = (error.kind(), "control".into());
+        Box::new(BindError { diagnostic, kind, service, is_own: false })
     })
 }
 
@@ -248,7 +249,7 @@ fn cannot_bind<T>(at: &Decided<T>, table: &str, error: &io::Error) -> BindError 
         label: None,
         help: Some("another program has it, or this user may not: write another address".into()),
     };
-    BindError { diagnostic, kind: error.kind(), service: table.into() }
+    BindError { diagnostic, kind: error.kind(), service: table.into(), is_own: false }
 }
 
 impl Bound {

@@ -1,35 +1,29 @@
 //! Build everything, then bind everything: what the start, `check` and a reload have in common.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
-
 use super::budget::Budget;
+use super::files::Files;
 use super::inside;
 use super::outside::{self, Outside};
 #[cfg(unix)]
 use super::privileges;
-use super::reload::{self, Current, Door, Live};
-use super::running::{Running, serve_stdio};
-use super::status::Record;
-use super::supervisor::Supervisor;
-use super::watcher::{self, Files};
+use super::renewal::InForce;
+use super::selfie;
+use super::watcher;
 use crate::config::diagnostic::{Diagnostic, Report, Severity};
-use crate::config::model::{
-    Authentication, Config, Decided, Dialect, Endpoint, Host, Level, Mode, Origin, ServiceConfig,
-    Source,
-};
+use crate::config::model::{Authentication, Config, Decided, Endpoint, Host, Level, ServiceConfig};
 use crate::net::{self, Busy, Listener};
 use crate::observe::event::{Event, Scope};
-use crate::secrets::SecretSet;
+use crate::secrets::{Reader, SecretSet};
 #[cfg(unix)]
 use crate::sys::account;
 use crate::sys::cgroup::memory_limit;
 use crate::sys::process;
-use crate::tunnel::{Limits, OneKey, Respawn, Room, Service, Setup, Shared};
+use crate::tunnel::{Limits, OneKey, Previous, Setup};
 
 /// A configuration with everything that it needs read and built, and nothing begun.
 #[derive(Debug)]
@@ -79,25 +73,42 @@ pub struct BindError {
     pub kind: std::io::ErrorKind,
     /// The service that wanted it.
     pub service: String,
+    /// This program itself has it, and no waiting helps.
+    pub is_own: bool,
 }
+
+/// The services of a running program by name, in their order: a stunnel.conf may have two sections of one
+/// name.
+pub(super) type Current = HashMap<String, VecDeque<(InForce, Arc<SecretSet>)>>;
 
 impl Plan {
     /// Builds every service. Everything that is wrong with any of them goes to `report`; with an
     /// error there, of whatever origin, there is no plan.
     pub fn build(config: &Config, report: &mut Report) -> Option<Self> {
-        Self::replacing(config, Current::new(), report)
+        Self::replacing(config, Current::new(), &[], &mut Reader::default(), report)
     }
 
-    /// The same for a program that runs already: keys that did not change keep their sessions.
+    /// The same for a program that runs already: keys that did not change keep their sessions, and so do
+    /// those of a key file that cannot be used now. Such a file is an error in the report, and no reason
+    /// against the plan.
     pub(super) fn replacing(
         config: &Config,
         mut current: Current,
+        last: &[PathBuf],
+        reader: &mut Reader,
         report: &mut Report,
     ) -> Option<Self> {
-        Self::with(config, report, |service, findings| {
-            let previous = current.get_mut(&service.name.value).and_then(VecDeque::pop_front);
-            Setup::build(service, previous.as_deref(), findings)
-        })
+        let mut plan = Self::with(config, report, |service, findings| {
+            let old = current.get_mut(&service.name.value).and_then(VecDeque::pop_front);
+            let paths = old.as_ref().map(|(old, _)| key_paths(&old.config)).unwrap_or_default();
+            let previous = old.as_ref().map(|(old, renewed)| {
+                let setup = &*old.setup;
+                Previous { setup, renewed, paths: &paths, last }
+            });
+            Setup::build(service, reader, previous.as_ref(), findings)
+        })?;
+        plan.files = Files::read(Some(config), report, reader);
+        Some(plan)
     }
 
     /// The same with keys that come from elsewhere, for all services alike.
@@ -116,25 +127,31 @@ impl Plan {
         report: &mut Report,
         mut build: impl FnMut(&ServiceConfig, &mut Vec<Diagnostic>) -> Result<Setup, Vec<Diagnostic>>,
     ) -> Option<Self> {
-        let files = Files::look(files(config, report));
+        let mut is_refused = report.has_errors();
         let mut services = Vec::new();
         let mut findings = Vec::new();
         for service in &config.services {
             match build(service, &mut findings) {
                 Ok(setup) => services.push((service.clone(), setup)),
-                Err(errors) => findings.extend(errors),
+                Err(errors) => {
+                    is_refused = true;
+                    findings.extend(errors);
+                }
             }
         }
-        findings.extend(selfies(&services));
+        for shared in selfie::find(services.iter().map(|(config, setup)| (config, setup))) {
+            is_refused |= shared.finding.severity == Severity::Error;
+            findings.push(shared.finding);
+        }
         // Two services may read one key file: its findings are said once.
         report.add_new(findings);
-        if report.has_errors() {
+        if is_refused {
             return None;
         }
         Some(Self {
             file: config.file.clone(),
             drain: config.drain_timeout.value,
-            files,
+            files: Files::default(),
             outside: Outside::of(config),
             services,
         })
@@ -163,7 +180,7 @@ impl Plan {
     /// # Errors
     /// Every address that could not be taken; those that could are given back.
     pub fn bind(self, tell: &mut dyn FnMut(&str)) -> Result<Bound, Vec<BindError>> {
-        self.bind_beside(&Held::default(), Vec::new(), tell)
+        self.bind_beside(&Held::default(), Vec::new(), tell, &|| false)
     }
 
     /// The same where the service manager has opened sockets already: those at a service's position
@@ -176,15 +193,16 @@ impl Plan {
         sockets: Vec<Vec<Listener>>,
         tell: &mut dyn FnMut(&str),
     ) -> Result<Bound, Vec<BindError>> {
-        self.bind_beside(&Held::default(), sockets, tell)
+        self.bind_beside(&Held::default(), sockets, tell, &|| false)
     }
 
-    /// The same, but for addresses that are `held` already.
+    /// The same, but for addresses that are `held` already. Once nobody waits any more it gives up.
     pub(super) fn bind_beside(
         self,
         held: &Held,
         inherited: Vec<Vec<Listener>>,
         tell: &mut dyn FnMut(&str),
+        is_cancelled: &dyn Fn() -> bool,
     ) -> Result<Bound, Vec<BindError>> {
         let mut busy = Busy::new(tell);
         let mut inherited = inherited.into_iter();
@@ -203,6 +221,9 @@ impl Plan {
                 continue;
             }
             for listen in config.accept().iter().filter(|listen| !held.contains(&listen.at)) {
+                if is_cancelled() {
+                    return Err(errors);
+                }
                 let at = &listen.at.value;
                 let mut left_out = Vec::new();
                 let options = &config.sockets.accept;
@@ -219,6 +240,7 @@ impl Plan {
                         if error.kind() == std::io::ErrorKind::AddrInUse
                             && let Some(own) = held.iter().find(|own| in_the_way(own, at))
                         {
+                            refused.is_own = true;
                             refused.diagnostic.help = Some(format!(
                                 "this program itself listens on {own} and keeps that through a reload: \
                                  restart it"
@@ -247,26 +269,16 @@ impl Plan {
     }
 }
 
-/// Everything on disk that the configuration was made of.
-pub(super) fn files(config: &Config, report: &Report) -> Vec<PathBuf> {
-    let mut all = vec![config.file.clone()];
-    all.extend(report.sources.keys().map(|file| config.base.join(file)));
-    // Of an included directory, what comes next is of interest too.
-    let folders = report.included.keys().filter_map(|file| file.parent());
-    all.extend(folders.map(|folder| config.base.join(folder)));
-    for service in &config.services {
-        let Authentication::Psk(psk) = &service.auth;
-        all.extend(psk.secrets.iter().map(|path| path.value.clone()));
-    }
-    all.sort();
-    all.dedup();
-    all
+/// The key files and folders of a service.
+fn key_paths(config: &ServiceConfig) -> Vec<PathBuf> {
+    let Authentication::Psk(psk) = &config.auth;
+    psk.secrets.iter().map(|path| path.value.clone()).collect()
 }
 
 /// How many folders are watched on behalf of a configuration.
 pub fn watched(config: &Config, report: &Report) -> usize {
-    let files = files(config, report);
-    let folders = files.iter().flat_map(|file| watcher::folders(file));
+    let files = Files::read(Some(config), report, &Reader::default());
+    let folders = files.paths().flat_map(watcher::folders);
     folders.collect::<std::collections::BTreeSet<_>>().len()
 }
 
@@ -314,56 +326,11 @@ fn cannot_bind<T>(config: &ServiceConfig, at: &Decided<T>, error: &std::io::Erro
         label: None,
         help: Some(help.into()),
     };
-    BindError { diagnostic, kind: error.kind(), service: config.name.value.clone() }
+    let (kind, service) = (error.kind(), config.name.value.clone());
+    BindError { diagnostic, kind, service, is_own: false }
 }
 
-/// RFC 9257, 4.1 ("Selfie"): with the same identity and key on a client and on a server end of this
-/// program, a peer can be made to talk to itself.
-fn selfies(services: &[(ServiceConfig, Setup)]) -> Vec<Diagnostic> {
-    let of = |mode| services.iter().filter(move |(config, _)| config.mode.value == mode);
-    let mut findings = Vec::new();
-    for (client, presented) in of(Mode::Client) {
-        for (server, accepted) in of(Mode::Server) {
-            let Authentication::Psk(psk) = &server.auth;
-            let severity = match (&psk.allow_shared_keys.value, &psk.allow_shared_keys.origin) {
-                (false, _) => Severity::Error,
-                (true, Origin::Default(Dialect::Stunnel)) => Severity::Warning,
-                (true, _) => continue,
-            };
-            // What counts is the identity that the client end presents.
-            let shared = presented.identity().filter(|identity| {
-                accepted.secrets().shared_with(presented.secrets()).any(|other| other == *identity)
-            });
-            if let Some(identity) = shared {
-                findings.push(Diagnostic {
-                    severity,
-                    code: "shared-with-client",
-                    place: server.name.place().cloned(),
-                    message: format!(
-                        "the client service {} and the server service {} have the identity \
-                         {identity} and its key in common",
-                        client.name.value, server.name.value
-                    ),
-                    label: None,
-                    help: Some(
-                        "give each direction a key of its own: with one, a peer can be made to \
-                         talk to itself (or say allow-shared-keys = true)"
-                            .into(),
-                    ),
-                });
-            }
-        }
-    }
-    findings
-}
-
-/// What the limit of descriptors and the memory leave for sessions, and for connections without one.
-fn shared() -> Arc<Shared> {
-    let descriptors = process::raise_descriptor_limit();
-    let Budget { sessions, connections, handshakes } = Budget::of(descriptors, memory_limit());
-    Shared::new(Room { sessions, connections, handshakes })
-}
-
+/// The limits of its own that a service has.
 pub(super) fn limits(config: &ServiceConfig) -> Limits {
     let said = |limit: &Option<Decided<u32>>| limit.as_ref().map(|n| n.value as usize);
     Limits {
@@ -378,6 +345,13 @@ impl Bound {
         self.files.settle(|file| root.map_or_else(|| file.to_owned(), |root| inside(root, file)));
         if let Some(root) = root {
             self.outside.settle(root);
+            for Prepared { config, setup, .. } in &mut self.services {
+                let Authentication::Psk(psk) = &mut config.auth;
+                for path in &mut psk.secrets {
+                    path.value = inside(root, &path.value);
+                }
+                setup.rename_key_files(|file| inside(root, file));
+            }
         }
         self
     }
@@ -415,57 +389,5 @@ impl Bound {
             }
         }
         all
-    }
-
-    /// Starts every service inside the current runtime.
-    ///
-    /// # Errors
-    /// The runtime has no room for a listener.
-    pub fn start(self) -> std::io::Result<Running> {
-        let (alive, all_gone) = mpsc::channel(1);
-        self.tell_absent();
-        let shared = shared();
-        let mut live = Vec::new();
-        let mut only = None;
-        for Prepared { config, setup, listeners } in self.services {
-            let name = config.name.value.as_str();
-            let service = Service::new(name, setup, limits(&config), shared.clone());
-            let mut doors = Vec::new();
-            for (at, listener) in listeners {
-                let address = listener.address().to_owned();
-                let door = Door::open(&service, at, address, listener.into_async()?, &alive);
-                door.announce(&service, false);
-                doors.push(door);
-            }
-            if matches!(config.source, Source::Stdio) {
-                only = Some(serve_stdio(&service, &alive)?);
-            }
-            live.push(Live { service, doors, program: None });
-        }
-        reload::introduce(&live);
-        Event::Accepting.log(Scope::PROGRAM);
-        for Live { service, program, .. } in &mut live {
-            *program = Respawn::of(service, &alive);
-        }
-        let settling = shared.clone();
-        tokio::spawn(async move { settling.settle().await });
-        let files = watch::Sender::new(self.files);
-        let inetd = only.is_some();
-        let windows = self.outside.open()?;
-        let record = Record::new(self.file);
-        Ok(Running {
-            live,
-            only,
-            inetd,
-            drain: self.drain,
-            files,
-            shared,
-            windows,
-            record,
-            alive,
-            all_gone,
-            supervisor: Supervisor::default(),
-            trouble: None,
-        })
     }
 }

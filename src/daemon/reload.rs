@@ -1,199 +1,412 @@
-//! Reload: build everything, bind what is new, then commit. A failure at any step changes nothing.
+//! Reload: the keys of services at work are read and take effect file by file, whatever else is wrong. The
+//! rest is built whole and bound, then committed; a failure at any step of that changes nothing else.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep_until};
 
-use super::plan::{Bound, Held, Plan, Prepared, files as files_of, limits};
-use super::watcher::Files;
+use super::control::{Answer, Command};
+use super::live::{self, Door, Live};
+use super::plan::{Bound, Held, Prepared, limits};
+use super::renewal::{InForce, Renewal};
+use super::retry::{self, Attempt, Retry, Texts};
 use super::{Load, Running, one_line, outside, warn};
 use crate::config::diagnostic::{Diagnostic, Report, Severity};
-use crate::config::model::{Config, Endpoint, Level, ServiceConfig, Source};
+use crate::config::model::{Endpoint, LogConfig, ServiceConfig};
 use crate::net::Acceptable;
 use crate::observe::event::{Event, Scope};
 use crate::observe::log;
-use crate::observe::status;
 use crate::tunnel::{Phase, Respawn, Service, Setup};
 
-/// A listener at work, under the address that the file names it by.
-#[derive(Debug)]
-pub(super) struct Door {
-    pub(super) at: Vec<Endpoint>,
-    address: String,
-    descriptor: i64,
-    stop: oneshot::Sender<()>,
-    task: JoinHandle<Acceptable>,
+mod read;
+#[cfg(test)]
+mod tests;
+use read::{Read, Refusal};
+
+/// How long keys that were read wait for the rest of their reload: an identity that moves from one key file
+/// to another, with both named in the new configuration, is not cut off in between.
+const KEYS_WAIT: Duration = Duration::from_millis(100);
+
+/// Somebody's wish for a reload.
+#[derive(Debug, Default)]
+pub(super) struct Ask {
+    /// Who asks.
+    pub(super) who: &'static str,
+    /// The files whose change it is about, where the watcher asks.
+    pub(super) changed: Vec<PathBuf>,
+    /// Files that somebody is writing: they are left alone.
+    pub(super) unfinished: BTreeSet<PathBuf>,
+    /// Key files whose last key may go.
+    pub(super) last: Vec<PathBuf>,
+    /// Who waits for an answer.
+    pub(super) waiting: Vec<oneshot::Sender<Answer>>,
 }
 
-impl Door {
-    /// Has a service accept from a listener. Every session holds a clone of `alive`.
-    pub(super) fn open(
-        service: &Arc<Service>,
-        at: Vec<Endpoint>,
-        address: String,
-        listener: Acceptable,
-        alive: &mpsc::Sender<()>,
-    ) -> Self {
-        let descriptor = listener.descriptor();
-        let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(service.clone().listen(listener, stopped, alive.clone()));
-        Self { at, address, descriptor, stop, task }
-    }
-
-    /// Says where it is; `still`, when it was there before a reload.
-    pub(super) fn announce(&self, service: &Service, still: bool) {
-        let (address, descriptor) = (&self.address, self.descriptor);
-        Event::Listening { address, descriptor, still }.log(service.scope(None));
-    }
-
-    /// Takes the listener from its service without closing it. Connections go on queueing in the
-    /// kernel.
-    async fn release(self) -> Option<Acceptable> {
-        drop(self.stop);
-        self.task.await.ok()
-    }
-}
-
-/// A service and its listeners.
-#[derive(Debug)]
-pub(super) struct Live {
-    pub(super) service: Arc<Service>,
-    pub(super) doors: Vec<Door>,
-    /// What takes their place, where a program connects.
-    pub(super) program: Option<Respawn>,
-}
-
-impl Live {
-    /// Where it listens.
-    pub(super) fn addresses(&self) -> Vec<String> {
-        self.doors.iter().map(|door| door.address.clone()).collect()
-    }
-
-    /// Whether it listens anywhere.
-    pub(super) fn listens(&self) -> bool {
-        !self.doors.is_empty()
-    }
-}
-
-/// Tells each service which others are reached through it by a name.
-pub(super) fn introduce(live: &[Live]) {
-    let mut first = HashSet::new();
-    for Live { service, .. } in live {
-        // Of two sections with one name the first is meant.
-        let named = if first.insert(service.name()) {
-            reached_at(live, service.name())
-        } else {
-            Vec::new()
+impl Ask {
+    /// What an order over the control socket asks for, if that is a reload.
+    pub(super) fn of(
+        command: Command,
+        asked: oneshot::Sender<Answer>,
+    ) -> Result<Self, (Command, oneshot::Sender<Answer>)> {
+        let last = match command {
+            Command::Reload => Vec::new(),
+            Command::RemoveLast { file } => vec![file],
+            other => return Err((other, asked)),
         };
-        service.introduce(named);
+        Ok(Self { who: "the control socket", last, waiting: vec![asked], ..Self::default() })
+    }
+
+    fn join(&mut self, other: Self) {
+        self.changed.extend(other.changed);
+        self.unfinished.retain(|path| other.unfinished.contains(path));
+        self.last.extend(other.last);
+        self.waiting.extend(other.waiting);
+    }
+
+    /// The files that changed, in words; there may be thousands.
+    fn words(&self) -> String {
+        const SHOWN: usize = 3;
+        let names: Vec<_> =
+            self.changed.iter().take(SHOWN).map(|path| path.display().to_string()).collect();
+        match self.changed.len().saturating_sub(SHOWN) {
+            0 => names.join(", "),
+            more => format!("{} and {more} more", names.join(", ")),
+        }
     }
 }
 
-fn reached_at(live: &[Live], name: &str) -> Vec<Arc<Service>> {
-    let is_reached =
-        |service: &Arc<Service>| service.setup().asked_at().is_some_and(|(door, _)| door == name);
-    live.iter().map(|live| &live.service).filter(|service| is_reached(service)).cloned().collect()
+/// A reload under way. Dropped, it changes nothing more.
+struct Reload {
+    ask: Ask,
+    /// What is tried again, if this is not a new reload.
+    retry: Option<Retry>,
+    began: jiff::Timestamp,
+    keys: Keys,
+    rest: Pin<Box<dyn Future<Output = Option<Box<Read>>> + Send>>,
+    cancelled: Arc<AtomicBool>,
 }
 
-/// The Setups at work by name, in their order: a stunnel.conf may have two sections of one name.
-pub(super) type Current = HashMap<String, VecDeque<Arc<Setup>>>;
+impl Drop for Reload {
+    fn drop(&mut self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The keys of a reload.
+enum Keys {
+    Expected(oneshot::Receiver<Renewal>),
+    /// Read, and to be applied at that time if the rest does not come before.
+    Here(Renewal, Instant),
+    /// Applied, or never to come.
+    Gone,
+}
+
+impl Keys {
+    fn take(&mut self) -> Option<Renewal> {
+        match std::mem::replace(self, Self::Gone) {
+            Self::Expected(mut receiver) => receiver.try_recv().ok(),
+            Self::Here(renewal, _) => Some(renewal),
+            Self::Gone => None,
+        }
+    }
+}
+
+impl Reload {
+    /// Waits for the next thing to do. Cancel safe; not to be called again after [`Step::Ended`].
+    async fn step(&mut self) -> Step {
+        loop {
+            match &mut self.keys {
+                Keys::Expected(receiver) => tokio::select! {
+                    biased;
+                    read = &mut self.rest => return Step::Ended(read),
+                    renewal = receiver => {
+                        let until = Instant::now() + KEYS_WAIT;
+                        self.keys = renewal.map_or(Keys::Gone, |keys| Keys::Here(keys, until));
+                    }
+                },
+                Keys::Here(_, until) => tokio::select! {
+                    biased;
+                    read = &mut self.rest => return Step::Ended(read),
+                    () = sleep_until(*until) => return Step::Keys,
+                },
+                Keys::Gone => return Step::Ended((&mut self.rest).await),
+            }
+        }
+    }
+}
 
 /// What a reload has come to.
-pub(super) type Prepare = Result<Box<(Config, Bound, Report)>, Box<Refused>>;
-
-/// A reload that is being prepared. Dropped, it has changed nothing.
-pub(super) struct Reload {
-    who: &'static str,
-    work: Pin<Box<dyn Future<Output = Option<Prepare>> + Send>>,
+pub(super) enum Step {
+    /// The keys can be applied.
+    Keys,
+    /// All was read. None when the thread for it panicked or could not be had.
+    Ended(Option<Box<Read>>),
+    /// Something can be tried again.
+    Retry,
 }
 
-/// Waits for a reload to be prepared, where there is one.
-pub(super) async fn prepared(
-    reload: &mut Option<Reload>,
-) -> Option<(&'static str, Option<Prepare>)> {
-    let reload = reload.as_mut()?;
-    Some((reload.who, (&mut reload.work).await))
+/// The reload under way, the one after it, and what is tried again.
+pub(super) struct Reloads {
+    load: Load,
+    current: Option<Reload>,
+    queued: Option<Ask>,
+    retry: Option<Retry>,
+}
+
+impl Reloads {
+    pub(super) fn new(load: Load) -> Self {
+        Self { load, current: None, queued: None, retry: None }
+    }
+
+    /// Waits for the next thing to do. Cancel safe.
+    pub(super) async fn step(&mut self) -> Step {
+        match &mut self.current {
+            Some(reload) => reload.step().await,
+            None => {
+                retry::due(self.retry.as_ref()).await;
+                Step::Retry
+            }
+        }
+    }
+
+    /// Who waits for an answer.
+    pub(super) fn into_waiting(self) -> Vec<oneshot::Sender<Answer>> {
+        let current = self.current.map(|mut reload| std::mem::take(&mut reload.ask));
+        current.into_iter().chain(self.queued).flat_map(|ask| ask.waiting).collect()
+    }
 }
 
 impl Running {
-    /// Begins to read the configuration and the keys again, and to bind what is new.
-    pub(super) fn begin_reload(&mut self, load: &Load, who: &'static str) -> Reload {
-        self.supervisor.reloading();
-        let mut current: Current = HashMap::new();
-        for live in &self.live {
-            let setups = current.entry(live.service.name().to_owned()).or_default();
-            setups.push_back(live.service.setup());
+    /// Begins a reload, or has it begin after the one under way, which may have read already. One that
+    /// only waits for an address is begun anew: its keys are in force, and those of today must not wait.
+    pub(super) fn ask(&mut self, reloads: &mut Reloads, ask: Ask) {
+        match &mut reloads.queued {
+            Some(queued) => queued.join(ask),
+            None => reloads.queued = Some(ask),
         }
+        self.begin_queued(reloads);
+    }
+
+    fn begin_queued(&mut self, reloads: &mut Reloads) {
+        if reloads.current.as_ref().is_some_and(|reload| !matches!(reload.keys, Keys::Gone)) {
+            return;
+        }
+        let Some(mut ask) = reloads.queued.take() else { return };
+        if let Some(mut old) = reloads.current.take() {
+            reloads.retry = old.retry.take().or(reloads.retry.take());
+            let old = std::mem::take(&mut old.ask);
+            ask.waiting.extend(old.waiting);
+            ask.last.extend(old.last);
+        }
+        self.announce(&ask);
+        self.supervisor.reloading();
+        self.begin(reloads, ask, None);
+    }
+
+    /// Begins to read the keys and the configuration, and to bind what is new, on a thread of its own.
+    fn begin(&mut self, reloads: &mut Reloads, ask: Ask, retry: Option<Retry>) {
         let doors = self.live.iter().flat_map(|live| &live.doors);
         let held = Held {
             services: doors.flat_map(|door| door.at.clone()).collect(),
             outside: self.windows.held(),
         };
-        let inetd = self.inetd;
-        let load = load.clone();
-        let files = self.files.borrow().clone();
-        let work = super::apart(move || prepare(&load, current, &held, &files, inetd));
-        Reload { who, work: Box::pin(work) }
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let (send_keys, keys) = oneshot::channel();
+        let job = read::Job {
+            load: reloads.load.clone(),
+            in_force: self.live.iter().map(InForce::of).collect(),
+            held,
+            files: self.files.borrow().clone(),
+            inetd: self.inetd,
+            unfinished: ask.unfinished.clone(),
+            last: ask.last.clone(),
+            is_retry: retry.is_some(),
+            cancelled: cancelled.clone(),
+        };
+        let rest = Box::pin(super::apart(move || job.run(send_keys)));
+        let (began, keys) = (jiff::Timestamp::now(), Keys::Expected(keys));
+        reloads.current = Some(Reload { ask, retry, began, keys, rest, cancelled });
     }
 
-    /// Commits what was prepared, or keeps what there is. What came of it is in the log, in the
-    /// status and in the answer to whoever asked.
-    pub(super) async fn finish_reload(
-        &mut self,
-        who: &str,
-        prepared: Option<Prepare>,
-    ) -> status::Reload {
-        let (outcome, report) = match prepared {
-            Some(Ok(prepared)) => {
-                let (config, bound, report) = *prepared;
-                let outcome = match Next::of(bound) {
-                    Err(error) => Err(error.to_string()),
-                    // The last step that can fail.
-                    Ok(next) => match log::change(&config.log) {
-                        Err(error) => Err(format!("cannot open the log: {error}")),
-                        Ok(()) => {
-                            self.commit(next).await;
-                            Ok(())
-                        }
-                    },
-                };
-                (outcome, report)
-            }
-            Some(Err(refused)) => {
-                if let Some(files) = refused.files {
-                    self.files.send_replace(files);
+    /// Does what a reload has come to.
+    pub(super) async fn proceed(&mut self, reloads: &mut Reloads, step: Step) {
+        match step {
+            Step::Keys => {
+                let keys = reloads.current.as_mut().and_then(|reload| reload.keys.take());
+                if let Some(keys) = keys {
+                    keys.apply();
                 }
-                (Err("what was running goes on unchanged".to_owned()), refused.report)
             }
-            None => {
-                let error = "reading the configuration has panicked, or there is no thread for it";
-                (Err(error.to_owned()), Report::default())
+            Step::Ended(read) => {
+                if let Some(reload) = reloads.current.take() {
+                    let before = reloads.retry.take();
+                    reloads.retry = self.finish(reload, read, before).await;
+                }
             }
+            Step::Retry => match reloads.retry.take() {
+                Some(retry) if matches!(retry.what, Attempt::Log(_)) => {
+                    reloads.retry = self.change_log_again(&retry);
+                }
+                Some(retry) => {
+                    let ask = Ask { who: "another attempt", ..Ask::default() };
+                    self.begin(reloads, ask, Some(retry));
+                }
+                None => {}
+            },
+        }
+        self.begin_queued(reloads);
+    }
+
+    fn change_log_again(&mut self, retry: &Retry) -> Option<Retry> {
+        let Attempt::Log(config) = &retry.what else { return None };
+        if log::change(config).is_err() {
+            return Some(retry.again(retry.what.clone()));
+        }
+        Event::LogReopened.log(Scope::PROGRAM);
+        self.record.is_in_force();
+        None
+    }
+
+    /// Commits what was read, or keeps what there is. What came of it is in the log, in the status and in
+    /// the answer to whoever asked. What is to be tried again is returned.
+    async fn finish(
+        &mut self,
+        mut reload: Reload,
+        read: Option<Box<Read>>,
+        before: Option<Retry>,
+    ) -> Option<Retry> {
+        let keys = reload.keys.take();
+        let outcome = match read {
+            Some(read) => self.settle(*read, keys).await,
+            None => Outcome::of_nothing(keys),
         };
-        warn(&report);
-        match &outcome {
-            Ok(()) => {
+        let is_retry = reload.retry.is_some();
+        let retried = reload.retry.take().filter(|retry| outcome.is_of(&retry.what));
+        if is_retry && retried.is_none() {
+            // With other bytes it is a reload like any other.
+            reload.ask.who = "changed files";
+            self.announce(&reload.ask);
+        }
+        if retried.as_ref().is_none_or(|retry| outcome.reason() != retry.what.reason()) {
+            self.tell(&mut reload, &outcome);
+        }
+        if outcome.is_of_keys {
+            return before;
+        }
+        outcome.attempt.map(|attempt| match &retried {
+            Some(retried) => retried.again(attempt),
+            None => Retry::new(attempt),
+        })
+    }
+
+    /// Says that a reload begins, and who asked for it.
+    fn announce(&self, ask: &Ask) {
+        let (file, changed) = (self.record.file().display(), ask.words());
+        Event::ReloadBegun { who: ask.who, file: &file, changed: &changed }.log(Scope::PROGRAM);
+    }
+
+    /// Says how a reload ended.
+    fn tell(&mut self, reload: &mut Reload, outcome: &Outcome) {
+        let Outcome { report, error, .. } = outcome;
+        let who = reload.ask.who;
+        warn(report);
+        match error {
+            None => {
+                if outcome.is_of_keys {
+                    Event::Configured.log(Scope::PROGRAM);
+                }
                 let services = self.live.len();
                 Event::Reloaded { who, services }.log(Scope::PROGRAM);
             }
-            Err(error) => Event::ReloadFailed { who, error }.log(Scope::PROGRAM),
+            Some(error) => Event::ReloadFailed { who, error }.log(Scope::PROGRAM),
         }
-        // The first error says more to whoever has one line.
-        self.trouble =
-            outcome.as_ref().err().map(|kept| first_error(&report).unwrap_or(kept.clone()));
+        if !outcome.is_whole() {
+            self.record.differs(reload.began);
+        } else if !outcome.is_of_keys {
+            self.record.is_in_force();
+        }
+        if error.is_some() || !outcome.is_of_keys {
+            // The first error says more to whoever has one line.
+            let first = first_error(report);
+            self.trouble = error.as_ref().map(|error| first.unwrap_or_else(|| error.clone()));
+        }
         let findings = report.diagnostics.iter().map(one_line).collect();
-        self.record.reloaded(who, outcome.err(), findings)
+        let told = self.record.reloaded(who, error.clone(), findings);
+        let words = self.words();
+        self.supervisor.reloaded(&words);
+        for asked in reload.ask.waiting.drain(..) {
+            // Who asked may have gone.
+            let _ = asked.send(Answer::Reloaded(told.clone()));
+        }
+    }
+
+    /// Puts in force what was read, as far as it can be.
+    async fn settle(&mut self, read: Read, keys: Option<Renewal>) -> Outcome {
+        let Read { mut report, files, config, result } = read;
+        let outcome = match result {
+            Ok(whole) => {
+                let (log, bound) = *whole;
+                bound.tell_absent();
+                match Next::of(bound) {
+                    Ok(next) => self.put_in_force(next, &log, report, config).await,
+                    Err(error) => {
+                        let words = goes_on(keys.is_some_and(Renewal::apply));
+                        Outcome::of_obstacle(format!("{error}; {words}"), report, Some(config))
+                    }
+                }
+            }
+            Err(refusal) => {
+                let is_renewed = keys.is_some_and(|keys| {
+                    report.add_new(keys.findings.clone());
+                    keys.apply()
+                });
+                let words = goes_on(is_renewed);
+                match refusal {
+                    Refusal::Unfinished => Outcome::of_keys(report),
+                    Refusal::Mistake => Outcome::of_mistake(words.to_owned(), report, config),
+                    Refusal::Obstacle => {
+                        let words =
+                            format!("{words}; it is tried again while the files stay as they are");
+                        Outcome::of_obstacle(words, report, Some(config))
+                    }
+                }
+            }
+        };
+        self.files.send_replace(files);
+        outcome
+    }
+
+    async fn put_in_force(
+        &mut self,
+        next: Next,
+        log: &LogConfig,
+        mut report: Report,
+        config: Texts,
+    ) -> Outcome {
+        // The log never stands in the way: the one that is open goes on.
+        let attempt = log::change(log).err().map(|error| {
+            let message = format!("cannot change the log, and the one before goes on: {error}");
+            let help = "it is tried again until it works or the files change";
+            report.push(Diagnostic::warning("log-not-changed", message).help(help));
+            Attempt::Log(Box::new(log.clone()))
+        });
+        if !report.has_errors() {
+            Event::Configured.log(Scope::PROGRAM);
+        }
+        self.commit(next).await;
+        Outcome { error: kept(&report), report, attempt, config: Some(config), is_of_keys: false }
     }
 
     async fn commit(&mut self, next: Next) {
-        let Next { drain, files, windows, services: next } = next;
+        let Next { drain, windows, services: next } = next;
         self.windows.replace(windows);
         self.drain = drain;
-        self.files.send_replace(files);
         let mut old: Vec<Live> = std::mem::take(&mut self.live);
         let mut doors: Vec<(String, Door)> = Vec::new();
         for live in &mut old {
@@ -239,9 +452,9 @@ impl Running {
                 door.announce(&service, false);
                 own.push(door);
             }
-            self.live.push(Live { service, doors: own, program });
+            self.live.push(Live { service, config: Arc::new(config), doors: own, program });
         }
-        introduce(&self.live);
+        live::introduce(&self.live);
         // What nobody wants any more: the listener closes with its last owner.
         drop(doors);
         for gone in old {
@@ -263,7 +476,6 @@ impl Running {
 /// What was bound, in the runtime: from here on nothing can fail.
 struct Next {
     drain: Duration,
-    files: Files,
     windows: outside::Settled,
     services: Vec<(ServiceConfig, Setup, Vec<Fresh>)>,
 }
@@ -283,8 +495,89 @@ impl Next {
             services.push((config, setup, listeners.collect::<std::io::Result<_>>()?));
         }
         let windows = bound.outside.hand_over()?;
-        Ok(Self { drain: bound.drain, files: bound.files, windows, services })
+        Ok(Self { drain: bound.drain, windows, services })
     }
+}
+
+/// What a reload has come to.
+struct Outcome {
+    report: Report,
+    /// Why not all of it is in force. A log that cannot be changed stands in the report alone.
+    error: Option<String>,
+    /// What is to be tried again.
+    attempt: Option<Attempt>,
+    /// What was read of the configuration; none if it did not come to that.
+    config: Option<Texts>,
+    /// Whether the keys alone were read.
+    is_of_keys: bool,
+}
+
+impl Outcome {
+    fn of_keys(report: Report) -> Self {
+        Self { error: kept(&report), report, attempt: None, config: None, is_of_keys: true }
+    }
+
+    /// Of a reload whose thread panicked or could not be had.
+    fn of_nothing(keys: Option<Renewal>) -> Self {
+        let words = goes_on(keys.is_some_and(Renewal::apply));
+        let error = format!(
+            "reading the configuration has panicked, or there is no thread for it; {words}"
+        );
+        Self::of_obstacle(error, Report::default(), None)
+    }
+
+    fn of_mistake(error: String, report: Report, config: Texts) -> Self {
+        Self { report, error: Some(error), attempt: None, config: Some(config), is_of_keys: false }
+    }
+
+    fn of_obstacle(error: String, report: Report, config: Option<Texts>) -> Self {
+        let error = Some(error);
+        let mut outcome = Self { report, error, attempt: None, config, is_of_keys: false };
+        let (read, reason) = (outcome.config.clone(), outcome.reason());
+        outcome.attempt = Some(Attempt::Reload { read, reason });
+        outcome
+    }
+
+    /// Whether it is of the bytes that were tried before.
+    fn is_of(&self, attempt: &Attempt) -> bool {
+        match (attempt, &self.config) {
+            (Attempt::Reload { read: Some(before), .. }, Some(now)) => before == now,
+            _ => true,
+        }
+    }
+
+    /// Whether all that was asked for is in force.
+    fn is_whole(&self) -> bool {
+        self.error.is_none() && self.attempt.is_none()
+    }
+
+    /// Why not all of it is in force, in full; empty if it is.
+    fn reason(&self) -> String {
+        let Some(error) = &self.error else { return String::new() };
+        let errors = self.report.diagnostics.iter().filter(|one| one.severity == Severity::Error);
+        errors
+            .map(|one| one.message.as_str())
+            .chain([error.as_str()])
+            .collect::<Vec<_>>()
+            .join("; ")
+    }
+}
+
+/// What goes on when a configuration is refused.
+fn goes_on(is_renewed: bool) -> &'static str {
+    match is_renewed {
+        false => "what was running goes on unchanged",
+        true => {
+            "the configuration that was running goes on, with the keys of the files that are sound"
+        }
+    }
+}
+
+/// What is to be said of key files with an error, if there is one.
+fn kept(report: &Report) -> Option<String> {
+    report.has_errors().then(|| {
+        "the keys of a file with an error stay as they were; all else is in force".to_owned()
+    })
 }
 
 /// The first of a report's errors, with its place.
@@ -293,48 +586,4 @@ fn first_error(report: &Report) -> Option<String> {
     let first = report.diagnostics.iter().find(is_error)?;
     let at = first.place.as_ref().map(|at| format!("{}:{}: ", at.file.display(), at.line));
     Some(at.unwrap_or_default() + &first.message)
-}
-
-/// A reload that came to nothing.
-#[derive(Debug)]
-pub(super) struct Refused {
-    report: Report,
-    /// What was in force and what was refused, as it was when it was read: once any of it changes, it
-    /// is worth another try.
-    files: Option<Files>,
-}
-
-fn prepare(
-    load: &Load,
-    current: Current,
-    held: &Held,
-    files: &Files,
-    inetd: bool,
-) -> Result<Box<(Config, Bound, Report)>, Box<Refused>> {
-    let (config, mut report) = load();
-    let refused = |report, files| Err(Box::new(Refused { report, files }));
-    let Some(config) = config else { return refused(report, None) };
-    let files = Some(files.and(files_of(&config, &report)));
-    let stdio = |service: &ServiceConfig| matches!(service.source, Source::Stdio);
-    if config.services.iter().any(stdio) != inetd {
-        // Its connection is there from the start, or never.
-        report.push(
-            Diagnostic::error("inetd-mode", "sections cannot come or go as a whole")
-                .help("start the program anew with this file"),
-        );
-        return refused(report, files);
-    }
-    let Some(plan) = Plan::replacing(&config, current, &mut report) else {
-        return refused(report, files);
-    };
-    let mut tell = |text: &str| {
-        Event::Finding { level: Level::Warning, text: &text }.log(Scope::PROGRAM);
-    };
-    match plan.bind_beside(held, Vec::new(), &mut tell) {
-        Ok(bound) => Ok(Box::new((config, bound, report))),
-        Err(errors) => {
-            report.diagnostics.extend(errors.into_iter().map(|error| error.diagnostic));
-            refused(report, files)
-        }
-    }
 }

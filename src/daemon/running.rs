@@ -3,20 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use super::control::{Answer, Command};
+use super::control::Answer;
+use super::files::Files;
 use super::hours::Hours;
+use super::live::Live;
 use super::outside::Windows;
-use super::reload::{Live, Reload, prepared};
+use super::reload::{Ask, Reloads};
 use super::status::{self, Record};
 use super::supervisor::{self, Supervisor};
-use super::watcher::Files;
 use super::{Ended, Load, Pulse, Request};
 use crate::config::model::Level;
-#[cfg(unix)]
-use crate::net;
 use crate::observe::event::{Event, Scope};
 use crate::observe::log;
 use crate::observe::metrics::Totals;
@@ -51,7 +50,7 @@ impl Running {
     }
 
     /// How it is, in a line.
-    fn words(&self) -> String {
+    pub(super) fn words(&self) -> String {
         let sessions = self.services().map(|service| service.count()).sum();
         supervisor::words(self.live.len(), sessions, self.trouble.as_deref())
     }
@@ -75,10 +74,7 @@ impl Running {
     pub async fn serve(mut self, load: &Load, mut requests: mpsc::Receiver<Request>) -> Ended {
         let mut only = self.only.take();
         // Reading and binding may take seconds. Sessions go on meanwhile, and a signal to stop is heard.
-        let mut reload: Option<Reload> = None;
-        // Who asked while one was under way: what it reads may be older than the question.
-        let mut again: Option<(&str, Vec<oneshot::Sender<Answer>>)> = None;
-        let mut waiting: Vec<oneshot::Sender<Answer>> = Vec::new();
+        let mut reloads = Reloads::new(load.clone());
         let mut hours = Hours::new();
         let who = loop {
             let request = tokio::select! {
@@ -86,17 +82,8 @@ impl Running {
                 Some(went_well) = finished(&mut only) => {
                     return if went_well { Ended::Drained } else { Ended::Failed };
                 }
-                Some((who, prepared)) = prepared(&mut reload) => {
-                    let outcome = self.finish_reload(who, prepared).await;
-                    let words = self.words();
-                    self.supervisor.reloaded(&words);
-                    for asked in waiting.drain(..) {
-                        let _ = asked.send(Answer::Reloaded(outcome.clone()));
-                    }
-                    reload = again.take().map(|(who, asked)| {
-                        waiting = asked;
-                        self.begin_reload(load, who)
-                    });
+                step = reloads.step() => {
+                    self.proceed(&mut reloads, step).await;
                     continue;
                 }
                 day = hours.pass() => {
@@ -109,25 +96,22 @@ impl Running {
                     continue;
                 }
             };
-            let (request, asked) = match request {
-                Some(Request::Ask(Command::Reload, asked)) => {
-                    (Some(Request::Reload("the control socket")), Some(asked))
-                }
-                other => (other, None),
-            };
             match request {
-                Some(Request::Reload(who)) if reload.is_some() => {
-                    again.get_or_insert((who, Vec::new())).1.extend(asked);
-                }
                 Some(Request::Reload(who)) => {
-                    waiting.extend(asked);
-                    reload = Some(self.begin_reload(load, who));
+                    self.ask(&mut reloads, Ask { who, ..Ask::default() });
                 }
-                Some(Request::Ask(command, asked)) => {
-                    let services: Vec<_> = self.services().collect();
-                    let view = status::View { phase: Phase::Running, live: &self.live };
-                    status::answer(&command, &self.record, &services, &view, asked);
+                Some(Request::Changed { files: changed, unfinished }) => {
+                    let who = "changed files";
+                    self.ask(&mut reloads, Ask { who, changed, unfinished, ..Ask::default() });
                 }
+                Some(Request::Ask(command, asked)) => match Ask::of(command, asked) {
+                    Ok(ask) => self.ask(&mut reloads, ask),
+                    Err((command, asked)) => {
+                        let services: Vec<_> = self.services().collect();
+                        let view = status::View { phase: Phase::Running, live: &self.live };
+                        status::answer(&command, &self.record, &services, &view, asked);
+                    }
+                },
                 Some(Request::Pulse(asked)) => {
                     let listens = self.live.iter().any(Live::listens);
                     // Who asked may have gone.
@@ -140,8 +124,7 @@ impl Running {
                 None => break "end of input",
             }
         };
-        drop(reload);
-        for asked in waiting.into_iter().chain(again.into_iter().flat_map(|(_, asked)| asked)) {
+        for asked in reloads.into_waiting() {
             let _ = asked.send(Answer::Refused("the program is stopping".into()));
         }
         // The windows stay open to the end: whoever waits for the drain wants to see who is left.
@@ -162,7 +145,7 @@ impl Running {
                 match requests.recv().await {
                     Some(Request::Stop(_)) => return,
                     // A reload now would change nothing that is of use.
-                    Some(Request::Reload(_)) => {}
+                    Some(Request::Reload(_) | Request::Changed { .. }) => {}
                     Some(Request::ReopenLog) => reopen_log(),
                     Some(Request::List) => list(services.iter()),
                     Some(Request::Ask(command, asked)) => {
@@ -190,30 +173,6 @@ impl Running {
         Event::Stopped { totals: &totals }.log(Scope::PROGRAM);
         ended
     }
-}
-
-/// Begins the session whose connection this program was started with.
-#[cfg(unix)]
-pub(super) fn serve_stdio(
-    service: &Arc<Service>,
-    alive: &mpsc::Sender<()>,
-) -> std::io::Result<JoinHandle<bool>> {
-    let (socket, peer) = net::inherited()?;
-    let (service, alive) = (service.clone(), alive.clone());
-    Ok(tokio::spawn(async move {
-        let went_well = service.serve(socket, peer).await;
-        drop(alive);
-        went_well
-    }))
-}
-
-/// There is no such thing here.
-#[cfg(not(unix))]
-pub(super) fn serve_stdio(
-    _: &Arc<Service>,
-    _: &mpsc::Sender<()>,
-) -> std::io::Result<JoinHandle<bool>> {
-    Err(std::io::ErrorKind::Unsupported.into())
 }
 
 /// Waits for the one session, where there is one.

@@ -11,7 +11,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 
 use super::control::{Answer, Command, Kick};
-use super::reload::Live;
+use super::live::Live;
 use crate::config::model::Mode;
 use crate::observe::log;
 use crate::observe::metrics::Counted;
@@ -38,6 +38,21 @@ impl Record {
             since: Instant::now(),
             reloads: Reloads::default(),
         }
+    }
+
+    /// The configuration's file.
+    pub(super) fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// Notes that all that is on disk is in force.
+    pub(super) fn is_in_force(&mut self) {
+        self.reloads.differs_since = None;
+    }
+
+    /// Notes that something on disk is not in force, if that is not known yet.
+    pub(super) fn differs(&mut self, since: jiff::Timestamp) {
+        self.reloads.differs_since.get_or_insert_with(|| shown(since));
     }
 
     /// Notes how a reload has ended.
@@ -91,7 +106,9 @@ pub(super) fn answer(
             }
             Answer::Status(Box::new(status(&record, phase, services)))
         }
-        Command::Reload => Answer::Refused("the program is stopping".into()),
+        Command::Reload | Command::RemoveLast { .. } => {
+            Answer::Refused("the program is stopping".into())
+        }
         Command::Kick(Kick::Number(number)) => {
             Answer::Kicked(services.iter().map(|service| service.kick(*number)).sum())
         }
@@ -232,7 +249,8 @@ fn identities(
     for (_, info) in sessions {
         *open.entry(&info.wire).or_default() += 1;
     }
-    let mut places: Vec<_> = setup.secrets().places().collect();
+    let secrets = setup.secrets();
+    let mut places: Vec<_> = secrets.places().collect();
     places.sort_by_key(|(_, file, line)| (*file, *line));
     let of = |(wire, file, line): (&Identity, &Path, u32)| {
         let (used, expiry) = (uses.get(wire), setup.expiry(wire));

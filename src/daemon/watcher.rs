@@ -5,86 +5,33 @@
 //! and a poll now and then catches what no watch reports: network file systems, and symlinks further
 //! up that were turned.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
-use openssl::sha::Sha256;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::Request;
+use super::files::{Content, Files};
 use crate::config::model::Level;
 use crate::observe::event::{Event, Scope};
-use crate::secrets;
-use crate::sys::file::open_regular;
+use crate::secrets::Reader;
 
 /// A change is taken when nothing has happened for this long: a writer that copies several files is
 /// done with all of them.
 const QUIET: Duration = Duration::from_millis(300);
-/// A file that is being written is waited for, until its writer closes it, but not for ever.
+/// A change does not wait longer for others to come to rest: in a folder of keys there may be no rest.
+const LONGEST_WAIT: Duration = Duration::from_millis(500);
+/// A file that is being written is waited for, until its writer closes it or has written nothing for this
+/// long. Other files do not wait for it.
 const WRITING: Duration = Duration::from_secs(5);
 /// How often everything is looked at without being told.
 pub const POLL: Duration = Duration::from_secs(30);
-/// A larger file is no configuration and no key file; its size and its beginning tell changes well enough.
-const HASHED: u64 = 16 * 1024 * 1024;
-
-/// Content by file; a file that is not there counts as such.
-type Fingerprint = BTreeMap<PathBuf, Option<[u8; 32]>>;
-
-/// What a configuration was made of.
-#[derive(Debug, Clone)]
-pub struct Files {
-    paths: Vec<PathBuf>,
-    content: Fingerprint,
-}
-
-impl Files {
-    /// Files, and directories of key files. To be called *before* their keys are read: a change
-    /// that comes meanwhile must look like one, or a revocation could be missed.
-    pub(super) fn look(paths: Vec<PathBuf>) -> Self {
-        let content = fingerprint(&paths);
-        Self { paths, content }
-    }
-
-    /// These and more files, as all of them are now.
-    pub(super) fn and(&self, mut more: Vec<PathBuf>) -> Self {
-        more.extend_from_slice(&self.paths);
-        more.sort();
-        more.dedup();
-        Self::look(more)
-    }
-
-    /// Follows a process that has other rights now, and other names for its files. What it cannot
-    /// read any more is no change; what has changed since it was read still is.
-    pub(super) fn settle(&mut self, rename: impl Fn(&Path) -> PathBuf) {
-        for path in &mut self.paths {
-            *path = rename(path);
-        }
-        let before = std::mem::take(&mut self.content);
-        for (file, old) in before {
-            let file = rename(&file);
-            let old = hash(&file).and(old);
-            self.content.insert(file, old);
-        }
-    }
-
-    /// What could not be read again now, and why: a reload would be refused for it.
-    pub(super) fn out_of_reach(&self) -> Vec<(&Path, std::io::Error)> {
-        let error = |path: &Path| match path.is_dir() {
-            true => std::fs::read_dir(path).err(),
-            false => open_regular(path).err(),
-        };
-        let inner = self.content.keys().map(PathBuf::as_path);
-        let all: BTreeSet<&Path> = self.paths.iter().map(PathBuf::as_path).chain(inner).collect();
-        all.into_iter().filter_map(|path| Some((path, error(path)?))).collect()
-    }
-}
 
 /// Watches the files of the configuration in force, until the receiver of requests is gone.
 pub async fn watch(mut files: watch::Receiver<Files>, requests: mpsc::Sender<Request>) {
@@ -96,7 +43,7 @@ pub async fn watch(mut files: watch::Receiver<Files>, requests: mpsc::Sender<Req
         // the sessions' own need not.
         if matters(&event, &heard.lock().unwrap_or_else(PoisonError::into_inner)) {
             // The receiver is gone only when the program ends.
-            let _ = sender.send(event);
+            let _ = sender.send(Change::of(event));
         }
     });
     // No inotify instances are left, say: the poll still sees every change, but whoever takes a key
@@ -112,82 +59,126 @@ pub async fn watch(mut files: watch::Receiver<Files>, requests: mpsc::Sender<Req
         })
         .ok();
     let mut watched = BTreeSet::new();
-    let Files { mut paths, content: mut known } = files.borrow_and_update().clone();
+    let mut known = files.borrow_and_update().clone();
+    let mut writers = Writers::default();
+    // What was asked for last: what has not come of it by then does not come of asking again.
+    let mut asked: Option<Content> = None;
+    let mut is_told = false;
     loop {
-        *names.lock().unwrap_or_else(PoisonError::into_inner) = Names::of(&paths);
+        *names.lock().unwrap_or_else(PoisonError::into_inner) = Names::of(&known);
         // Watched first and looked at then: what changes in between makes an event.
-        follow(watcher.as_mut(), &paths, &mut watched);
+        follow(watcher.as_mut(), &known, &mut watched);
+        let unfinished = writers.unfinished();
         // Without a thread to look with nothing is known, least of all that the files are gone.
-        if let Some(now) = look(&paths).await
-            && now != known
-            && stable(&paths, &now).await
+        if let Some(look) = look(&known, &unfinished).await
+            && !look.changed.is_empty()
+            && asked.as_ref() != Some(&look.now)
+            // What a poll came upon may be in the middle of a write that nobody tells of.
+            && (is_told || is_at_rest(&known, &look).await)
         {
-            known = now;
-            if requests.send(Request::Reload("changed files")).await.is_err() {
+            asked = Some(look.now);
+            let request = Request::Changed { files: look.changed, unfinished };
+            if requests.send(request).await.is_err() {
                 return;
             }
         }
+        is_told = false;
         tokio::select! {
-            () = change(&mut events) => {}
+            () = change(&mut events, &mut writers) => is_told = true,
             () = sleep(POLL) => {}
             () = requests.closed() => return,
             changed = files.changed() => {
                 if changed.is_err() {
                     return;
                 }
-                Files { paths, content: known } = files.borrow_and_update().clone();
+                known = files.borrow_and_update().clone();
             }
         }
     }
 }
 
-/// Returns when something has happened and has come to rest. Whether it changed anything, the content
-/// decides.
-async fn change(events: &mut mpsc::UnboundedReceiver<notify::Result<notify::Event>>) {
-    while let Some(event) = events.recv().await {
-        if !is_write(&event) {
-            return settle(events, event).await;
-        }
-    }
-    std::future::pending().await
+/// What happened, as far as it is of use.
+#[derive(Debug, PartialEq, Eq)]
+enum Change {
+    /// Files that are being written and were not closed yet.
+    Begun(Vec<PathBuf>),
+    /// Files that were closed, moved or removed; none, if it is not known which.
+    Done(Vec<PathBuf>),
 }
 
-/// Waits for silence, and for writers to close what they write.
-async fn settle(
-    events: &mut mpsc::UnboundedReceiver<notify::Result<notify::Event>>,
-    first: notify::Result<notify::Event>,
-) {
-    let mut writing = HashMap::new();
-    note(&mut writing, &first);
-    let mut quiet = Instant::now() + QUIET;
-    loop {
-        writing.retain(|_, since: &mut Instant| since.elapsed() < WRITING);
-        match timeout_at(quiet, events.recv()).await {
-            Ok(Some(event)) => {
-                note(&mut writing, &event);
-                quiet = Instant::now() + QUIET;
-            }
-            Ok(None) => return,
-            Err(_) if writing.is_empty() => return,
-            Err(_) => quiet = Instant::now() + QUIET,
-        }
-    }
-}
-
-/// Keeps account of files that were written to and not closed since.
-fn note(writing: &mut HashMap<PathBuf, Instant>, event: &notify::Result<notify::Event>) {
-    let Ok(event) = event else { return };
-    for path in &event.paths {
+impl Change {
+    fn of(event: notify::Result<notify::Event>) -> Self {
+        // An overflown queue: look.
+        let Ok(event) = event else { return Self::Done(Vec::new()) };
+        // A link has all that it will have; a new file is empty until something is written to it.
+        let is_new = |path: &PathBuf| {
+            path.symlink_metadata().is_ok_and(|meta| meta.is_file() && meta.len() == 0)
+        };
         match event.kind {
-            EventKind::Modify(ModifyKind::Data(_)) => {
-                writing.insert(path.clone(), Instant::now());
+            EventKind::Modify(ModifyKind::Data(_)) => Self::Begun(event.paths),
+            EventKind::Create(_) if event.paths.iter().all(is_new) => Self::Begun(event.paths),
+            _ => Self::Done(event.paths),
+        }
+    }
+}
+
+/// Files that are being written, and when they were written to last.
+#[derive(Debug, Default)]
+struct Writers {
+    since: HashMap<PathBuf, Instant>,
+}
+
+impl Writers {
+    /// Takes note of a change. Whether something is complete by it.
+    fn note(&mut self, change: Change) -> bool {
+        match change {
+            Change::Begun(paths) => {
+                let now = Instant::now();
+                self.since.extend(paths.into_iter().map(|path| (path, now)));
+                false
             }
-            EventKind::Access(AccessKind::Close(AccessMode::Write))
-            | EventKind::Modify(ModifyKind::Name(_))
-            | EventKind::Remove(_) => {
-                writing.remove(path);
+            Change::Done(paths) => {
+                self.since.retain(|path, _| !paths.contains(path));
+                true
             }
-            _ => {}
+        }
+    }
+
+    /// The files that are waited for.
+    fn unfinished(&mut self) -> BTreeSet<PathBuf> {
+        self.since.retain(|_, since| since.elapsed() < WRITING);
+        self.since.keys().cloned().collect()
+    }
+
+    /// When the first of them is not waited for any more.
+    fn first_end(&self) -> Option<Instant> {
+        self.since.values().min().map(|since| *since + WRITING)
+    }
+}
+
+/// Returns when something was completed and has come to rest, or a file is not waited for any more. Whether
+/// it changed anything, the content decides.
+async fn change(events: &mut mpsc::UnboundedReceiver<Change>, writers: &mut Writers) {
+    loop {
+        let next = match writers.first_end() {
+            Some(end) => timeout_at(end, events.recv()).await,
+            None => Ok(events.recv().await),
+        };
+        match next {
+            Ok(Some(change)) => {
+                if writers.note(change) {
+                    break;
+                }
+            }
+            Ok(None) => std::future::pending().await,
+            Err(_) => return,
+        }
+    }
+    let latest = Instant::now() + LONGEST_WAIT;
+    let mut quiet = Instant::now() + QUIET;
+    while let Ok(Some(change)) = timeout_at(quiet.min(latest), events.recv()).await {
+        if writers.note(change) {
+            quiet = Instant::now() + QUIET;
         }
     }
 }
@@ -204,10 +195,10 @@ struct Names {
 }
 
 impl Names {
-    fn of(paths: &[PathBuf]) -> Self {
+    fn of(known: &Files) -> Self {
         let (mut files, mut folders) = (HashSet::new(), BTreeSet::new());
-        for path in paths {
-            let mut step = path.clone();
+        for path in known.paths() {
+            let mut step = path.to_owned();
             // As in `folders`.
             for _ in 0..8 {
                 if step.is_dir() {
@@ -241,12 +232,6 @@ impl Names {
     }
 }
 
-/// A change that has begun, and is none before the writer closes.
-fn is_write(event: &notify::Result<notify::Event>) -> bool {
-    let kind = event.as_ref().map(|event| event.kind);
-    matches!(kind, Ok(EventKind::Modify(ModifyKind::Data(_))))
-}
-
 /// Opening and reading, our own among it, is no news.
 fn matters(event: &notify::Result<notify::Event>, names: &Names) -> bool {
     match event {
@@ -261,27 +246,41 @@ fn matters(event: &notify::Result<notify::Event>, names: &Names) -> bool {
     }
 }
 
-/// Whether a change that a poll came upon, perhaps in mid-write, has come to rest.
-async fn stable(paths: &[PathBuf], seen: &Fingerprint) -> bool {
-    sleep(QUIET).await;
-    look(paths).await.as_ref() == Some(seen)
+/// What there is now.
+#[derive(Debug)]
+struct Look {
+    now: Content,
+    /// What differs from what was read, but for files that somebody is writing.
+    changed: Vec<PathBuf>,
 }
 
 /// Reads everything on a thread of its own: a file system in the network may take its time, and the
 /// runtime's threads may all be waiting for names. None if there is no thread to be had.
-async fn look(paths: &[PathBuf]) -> Option<Fingerprint> {
-    let paths = paths.to_vec();
-    super::apart(move || fingerprint(&paths)).await
+async fn look(known: &Files, unfinished: &BTreeSet<PathBuf>) -> Option<Look> {
+    let (known, reader) = (known.clone(), Reader::without(unfinished));
+    super::apart(move || {
+        let now = known.look();
+        let changed = known.changed_in(&now).filter(|path| !reader.is_unfinished(path));
+        let changed = changed.map(Path::to_owned).collect();
+        Look { now, changed }
+    })
+    .await
+}
+
+/// Whether a change that a poll came upon, perhaps in mid-write, has come to rest.
+async fn is_at_rest(known: &Files, seen: &Look) -> bool {
+    sleep(QUIET).await;
+    look(known, &BTreeSet::new()).await.is_some_and(|look| look.now == seen.now)
 }
 
 /// Watches the folders of all files, as they are now.
 fn follow(
     watcher: Option<&mut RecommendedWatcher>,
-    paths: &[PathBuf],
+    known: &Files,
     watched: &mut BTreeSet<PathBuf>,
 ) {
     let Some(watcher) = watcher else { return };
-    let wanted: BTreeSet<PathBuf> = paths.iter().flat_map(|path| folders(path)).collect();
+    let wanted: BTreeSet<PathBuf> = known.paths().flat_map(folders).collect();
     for gone in watched.difference(&wanted) {
         let _ = watcher.unwatch(gone);
     }
@@ -321,38 +320,4 @@ pub(super) fn folders(path: &Path) -> BTreeSet<PathBuf> {
     }
     all.retain(|folder| !folder.as_os_str().is_empty());
     all
-}
-
-fn fingerprint(paths: &[PathBuf]) -> Fingerprint {
-    let mut all = Fingerprint::new();
-    for path in paths {
-        // What is unreadable in a folder is a change of its own, and its words come at the reload.
-        for file in secrets::files_of(path, secrets::edit::LENIENT, &mut Vec::new()) {
-            let hash = hash(&file);
-            all.insert(file, hash);
-        }
-    }
-    all
-}
-
-fn hash(path: &Path) -> Option<[u8; 32]> {
-    let (file, meta) = open_regular(path).ok()?;
-    let mut sha = Sha256::new();
-    sha.update(&meta.len().to_ne_bytes());
-    // Modes and owners decide whether a key file is taken.
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt;
-        sha.update(&meta.mode().to_ne_bytes());
-        sha.update(&meta.uid().to_ne_bytes());
-    }
-    let mut part = zeroize::Zeroizing::new([0; 16 * 1024]);
-    let mut rest = file.take(HASHED);
-    loop {
-        match rest.read(&mut part[..]) {
-            Ok(0) => return Some(sha.finish()),
-            Ok(n) => sha.update(&part[..n]),
-            Err(_) => return None,
-        }
-    }
 }

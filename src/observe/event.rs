@@ -305,6 +305,15 @@ pub enum Event<'a> {
         /// Since when.
         within: Duration,
     },
+    /// Configuration and keys are about to be read again.
+    ReloadBegun {
+        /// Who asked.
+        who: &'a str,
+        /// The configuration's file.
+        file: &'a dyn Display,
+        /// The files that changed, where that is why; empty otherwise.
+        changed: &'a str,
+    },
     /// A new configuration is in force.
     Reloaded {
         /// Who asked.
@@ -465,6 +474,7 @@ impl Event<'_> {
             Self::AcceptTrouble { .. } => "accept-trouble",
             Self::AcceptRecovered { .. } => "accept-recovered",
             Self::Withheld { .. } => "lines-withheld",
+            Self::ReloadBegun { .. } => "reload-begun",
             Self::Reloaded { .. } => "reloaded",
             Self::KeysChanged { .. } => "keys-changed",
             Self::ReloadFailed { .. } => "reload-failed",
@@ -524,7 +534,8 @@ impl Event<'_> {
             | Self::Unprepared { .. }
             | Self::Unreachable { .. } => Level::Warning,
             Self::Full { .. } | Self::PutOut { .. } | Self::AcceptRecovered { .. } => Level::Notice,
-            Self::Reloaded { .. }
+            Self::ReloadBegun { .. }
+            | Self::Reloaded { .. }
             | Self::KeysChanged { .. }
             | Self::Draining { .. }
             | Self::Stopped { .. } => Level::Notice,
@@ -668,7 +679,15 @@ impl Event<'_> {
                 let many = format_args!("Connection rejected: too many clients (>={limit})");
                 line(Warning, many);
             }
-            Self::Reloaded { .. } => line(Notice, format_args!("Configuration successful")),
+            Self::ReloadBegun { who, file, changed: "" } => {
+                line(Notice, format_args!("Reading configuration from file {file} ({who})"));
+            }
+            Self::ReloadBegun { who, file, changed } => {
+                let why = format_args!("Reading configuration from file {file} ({who}: {changed})");
+                line(Notice, why);
+            }
+            // "Configuration successful" stands before the lines of the listeners.
+            Self::Reloaded { .. } => {}
             Self::KeysChanged { changes } => {
                 line(Notice, format_args!("Service [{service}] keys: {changes}"));
             }
@@ -826,6 +845,10 @@ impl Display for Event<'_> {
                 within.as_secs_f64()
             ),
             Self::KeysChanged { changes } => write!(f, "keys: {changes}"),
+            Self::ReloadBegun { who, changed: "", .. } => write!(f, "{who}: reload begins"),
+            Self::ReloadBegun { who, changed, .. } => {
+                write!(f, "{who}: reload begins: {changed}")
+            }
             Self::Reloaded { who, services } => {
                 write!(f, "{who}: reloaded; services running: {services}")
             }

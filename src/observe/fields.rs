@@ -167,6 +167,13 @@ impl Event<'_> {
                 field("within-ms", millis(*within));
             }
             Self::KeysChanged { changes } => field("keys", Text(changes)),
+            Self::ReloadBegun { who, file, changed } => {
+                field("by", Text(who));
+                field("file", Text(file));
+                if !changed.is_empty() {
+                    field("changed", Text(changed));
+                }
+            }
             Self::Reloaded { who, services } => {
                 field("by", Text(who));
                 field("services", count(*services));

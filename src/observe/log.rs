@@ -51,9 +51,11 @@ static SINK: OnceLock<Sink> = OnceLock::new();
 struct Sink {
     /// Held by the writing thread, for as long as a slow log takes.
     output: Mutex<Output>,
-    /// The file's name, for whoever asks for another.
-    path: Mutex<Option<PathBuf>>,
+    /// What was asked for, to compare with what is asked for next.
+    asked: Mutex<Asked>,
     queue: OnceLock<SyncSender<Message>>,
+    /// Done by the writing thread as soon as it gets on: the queue was full.
+    late: Mutex<Option<Change>>,
     /// Lines that could not be written and were not told of yet.
     lost: AtomicU64,
     lost_in_all: AtomicU64,
@@ -89,10 +91,34 @@ struct Line {
     fields: Vec<u8>,
 }
 
+/// What to write to from here on, made outside: only the writing thread waits for a slow log.
+type Change = Box<dyn FnOnce(&mut Output) + Send>;
+
+/// The part of a configuration that the writing thread follows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Asked {
+    path: Option<PathBuf>,
+    max_size: Option<u64>,
+    syslog: bool,
+    facility: u32,
+    ident: String,
+}
+
+impl Asked {
+    fn of(config: &LogConfig) -> Self {
+        Self {
+            path: config.output.as_ref().map(|path| path.value.clone()),
+            max_size: bound(config),
+            syslog: config.syslog.value,
+            facility: config.facility.value,
+            ident: config.ident.value.clone(),
+        }
+    }
+}
+
 enum Message {
     Line(Line),
-    /// What to write to from here on, made outside: only the writing thread waits for a slow log.
-    Change(Box<dyn FnOnce(&mut Output) + Send>),
+    Change(Change),
     Flush(SyncSender<()>),
 }
 
@@ -106,8 +132,8 @@ pub fn init(
     syslog: Option<Syslog>,
     journal: Option<Journal>,
 ) -> io::Result<()> {
-    let path = config.output.as_ref().map(|path| path.value.clone());
-    let file = opened(config, path.as_deref())?;
+    let asked = Asked::of(config);
+    let file = opened(config, asked.path.as_deref())?;
     LEVEL.store(config.level.value as u8, Ordering::Relaxed);
     FORMAT.store(config.format.value as u8, Ordering::Relaxed);
     OVERWRITE.store(config.overwrite.value, Ordering::Relaxed);
@@ -115,8 +141,8 @@ pub fn init(
     output.note_journal();
     let output = Mutex::new(output);
     let (lost, lost_in_all) = (AtomicU64::new(0), AtomicU64::new(0));
-    let (path, queue) = (Mutex::new(path), OnceLock::new());
-    let sink = Sink { output, path, queue, lost, lost_in_all };
+    let (asked, queue, late) = (Mutex::new(asked), OnceLock::new(), Mutex::default());
+    let sink = Sink { output, asked, queue, late, lost, lost_in_all };
     if SINK.set(sink).is_ok() {
         let subscriber = tracing_subscriber::registry().with(Render);
         // Only a second call in one process finds a subscriber set; the first log goes on.
@@ -125,28 +151,31 @@ pub fn init(
     Ok(())
 }
 
-/// Follows a new configuration: level, format, file and syslog. Nothing changes on failure.
+/// Follows a new configuration: level and format at once; file and syslog if they can be had, else those
+/// that are open go on.
 ///
 /// A file that keeps its name is opened anew, because it may have been moved away; not if that would
 /// empty it.
 ///
 /// # Errors
-/// The file cannot be opened.
+/// The file cannot be opened, or the log is stuck and its queue full.
 pub fn change(config: &LogConfig) -> io::Result<()> {
     let Some(sink) = SINK.get() else { return Ok(()) };
-    let path = config.output.as_ref().map(|path| path.value.clone());
+    LEVEL.store(config.level.value as u8, Ordering::Relaxed);
+    FORMAT.store(config.format.value as u8, Ordering::Relaxed);
+    let asked = Asked::of(config);
     let overwrite = config.overwrite.value;
-    let mut known = sink.path.lock().unwrap_or_else(PoisonError::into_inner);
-    let file = if *known != path {
-        Some(opened(config, path.as_deref())?)
+    let mut known = sink.asked.lock().unwrap_or_else(PoisonError::into_inner);
+    let file = if known.path != asked.path {
+        Some(opened(config, asked.path.as_deref())?)
     } else if overwrite {
         None
     } else {
-        // What is open still works: no reason to refuse a configuration.
-        anew(path.as_deref(), false).ok().flatten().map(Some)
+        // What is open still works.
+        anew(asked.path.as_deref(), false).ok().flatten().map(Some)
     };
     let config_now = config.clone();
-    sink.change(Box::new(move |output| {
+    let change: Change = Box::new(move |output| {
         if let Some(file) = file {
             output.file = file;
         }
@@ -161,12 +190,21 @@ pub fn change(config: &LogConfig) -> io::Result<()> {
             journal.rename(&config_now);
         }
         output.note_journal();
-    }))?;
-    *known = path;
-    LEVEL.store(config.level.value as u8, Ordering::Relaxed);
-    FORMAT.store(config.format.value as u8, Ordering::Relaxed);
+    });
+    if let Err(change) = sink.change(change) {
+        if *known != asked {
+            return Err(stuck());
+        }
+        // Nothing else was asked for: the file is opened anew when the log gets on.
+        *sink.late.lock().unwrap_or_else(PoisonError::into_inner) = Some(change);
+    }
+    *known = asked;
     OVERWRITE.store(overwrite, Ordering::Relaxed);
     Ok(())
+}
+
+fn stuck() -> io::Error {
+    io::Error::other("the log takes nothing, and its queue is full")
 }
 
 /// Opens the log's file again under its name, after somebody has moved it away. Nothing changes on
@@ -176,13 +214,16 @@ pub fn change(config: &LogConfig) -> io::Result<()> {
 /// The file cannot be opened.
 pub fn reopen() -> io::Result<()> {
     let Some(sink) = SINK.get() else { return Ok(()) };
-    let known = sink.path.lock().unwrap_or_else(PoisonError::into_inner);
-    match anew(known.as_deref(), OVERWRITE.load(Ordering::Relaxed))? {
+    let known = sink.asked.lock().unwrap_or_else(PoisonError::into_inner);
+    match anew(known.path.as_deref(), OVERWRITE.load(Ordering::Relaxed))? {
         None => Ok(()),
-        Some(mut file) => sink.change(Box::new(move |output| {
-            file.bound(output.file.as_ref().and_then(LogFile::most));
-            output.file = Some(file);
-        })),
+        Some(mut file) => {
+            let change: Change = Box::new(move |output| {
+                file.bound(output.file.as_ref().and_then(LogFile::most));
+                output.file = Some(file);
+            });
+            sink.change(change).map_err(|_| stuck())
+        }
     }
 }
 
@@ -321,6 +362,9 @@ fn drain(sink: &Sink, queue: &Receiver<Message>) {
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => return,
         };
+        if let Some(late) = sink.late.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            late(&mut sink.output.lock().unwrap_or_else(PoisonError::into_inner));
+        }
         let lost = sink.lost.swap(0, Ordering::Relaxed);
         if lost > 0 {
             let level = Level::Warning as u8;
@@ -353,15 +397,20 @@ impl Sink {
         }
     }
 
-    /// Behind the lines that wait already.
-    fn change(&self, change: Box<dyn FnOnce(&mut Output) + Send>) -> io::Result<()> {
+    /// Behind the lines that wait already. A change for which the queue has no room comes back.
+    fn change(&self, change: Change) -> Result<(), Change> {
         let Some(queue) = self.queue.get() else {
             change(&mut self.output.lock().unwrap_or_else(PoisonError::into_inner));
             return Ok(());
         };
-        queue
-            .try_send(Message::Change(change))
-            .map_err(|_| io::Error::other("the log takes nothing, and its queue is full"))
+        queue.try_send(Message::Change(change)).map_err(|refused| {
+            match refused {
+                TrySendError::Full(Message::Change(change))
+                | TrySendError::Disconnected(Message::Change(change)) => change,
+                // What comes back is what was sent.
+                _ => Box::new(|_: &mut Output| {}),
+            }
+        })
     }
 
     fn put(&self, line: &Line) {

@@ -178,6 +178,11 @@ fn program(status: &Status) -> Vec<Family> {
             "When the last reload ended, whatever its outcome",
         )
         .is(last.and_then(|last| second(&last.time)).map(Value::Count)),
+        Family::gauge(
+            "pskgate_unapplied_change_timestamp_seconds",
+            "Since when something on disk differs from what is in force; 0 if nothing does",
+        )
+        .is(Value::Count(status.reloads.differs_since.as_deref().and_then(second).unwrap_or(0))),
         Family::counter("pskgate_log_lines_lost", "Log lines that could not be written")
             .is(Value::Count(status.log_lines_lost)),
     ]

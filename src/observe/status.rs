@@ -57,6 +57,9 @@ pub struct Reloads {
     pub failed: u64,
     /// The last one.
     pub last: Option<Reload>,
+    /// Since when something on disk differs from what is in force (RFC 3339, UTC); none if nothing does.
+    #[serde(default)]
+    pub differs_since: Option<String>,
 }
 
 /// One reload.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use super::key::{Identity, Key, MAX_IDENTITY, MAX_KEY, MIN_KEY, escape};
+use crate::sys::content::Digest;
 use crate::sys::file::open_regular;
 
 use super::folder::{begins_as_json, no_key_file};
@@ -19,13 +20,15 @@ pub(super) const MAX_FILE: u64 = 16 * 1024 * 1024;
 
 /// Keys shorter than this many bytes are remarked on (RFC 9257, 4.2 speaks of 128 bits of entropy,
 /// which text rarely has in 16 characters).
-const ADVISED_KEY: usize = 32;
+pub(super) const ADVISED_KEY: usize = 32;
 
 /// What a problem leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Gravity {
     /// The set is not used.
     Refuses,
+    /// The file is not used, and what a running program read from it before stays in force.
+    Keeps,
     /// The set is used.
     Warns,
     /// Shown by `check` alone.
@@ -87,6 +90,23 @@ impl Problem {
             message: "there is not one key in the service's key files".into(),
             help: Some("write one with `pskgate keygen NAME --output FILE`".into()),
         }
+    }
+
+    /// A key file, or a folder of them, that has no key.
+    pub(super) fn without_key(gravity: Gravity, path: &Path) -> Self {
+        let message = format!("the key file {} holds no key", path.display());
+        let help = "write one with `pskgate keygen NAME --output FILE`";
+        Self::new(gravity, "no-keys", path, message).help(help)
+    }
+
+    /// A folder that has not one key file, while keys from it are in force.
+    pub(super) fn without_file(folder: &Path) -> Self {
+        let message = format!(
+            "there is not one key in the service's key files under {}, where it had keys before",
+            folder.display()
+        );
+        let help = "put the key files back; to take away the last key, use `pskgate keys remove NAME --last`";
+        Self::new(Gravity::Keeps, "no-keys", folder, message).help(help)
     }
 
     pub(super) fn cut(entry: &Entry) -> Self {
@@ -177,22 +197,71 @@ pub(super) fn open(
     rules: Rules,
     problems: &mut Vec<Problem>,
 ) -> io::Result<Zeroizing<Vec<u8>>> {
-    let (mut file, meta) = open_regular(path)?;
-    if meta.len() > MAX_FILE {
-        return Err(io::Error::other(format!("it is larger than {} MiB", MAX_FILE >> 20)));
-    }
-    #[cfg(unix)]
-    permissions(path, &meta, rules, problems);
+    let text = Text::read(path)?;
+    text.judge(path, rules, problems);
+    Ok(text.bytes)
+}
+
+/// The text of a key file, and what the open descriptor told of the file. Not `Debug`: it holds keys.
+pub(super) struct Text {
+    pub(super) bytes: Zeroizing<Vec<u8>>,
+    meta: fs::Metadata,
     #[cfg(windows)]
-    permissions(path, &file, rules, problems)?;
-    // One allocation of the final size: a growing vector would leave unwiped copies behind.
-    let mut text = Zeroizing::new(Vec::with_capacity(meta.len() as usize + 1));
-    let capacity = text.capacity() as u64;
-    (&mut file).take(capacity).read_to_end(&mut text)?;
-    if text.len() as u64 == capacity {
-        return Err(io::Error::other("it grew while it was read"));
+    loose: Option<crate::sys::acl::Loose>,
+    /// Another user whose file it is.
+    #[cfg(windows)]
+    owner: Option<String>,
+}
+
+impl Text {
+    /// Opens a file and reads it whole into one buffer that is wiped.
+    ///
+    /// # Errors
+    /// The system's; a file that is too large, or that grew meanwhile.
+    pub(super) fn read(path: &Path) -> io::Result<Self> {
+        let (mut file, meta) = open_regular(path)?;
+        if meta.len() > MAX_FILE {
+            return Err(io::Error::other(format!("it is larger than {} MiB", MAX_FILE >> 20)));
+        }
+        #[cfg(windows)]
+        let (loose, owner) = {
+            use crate::sys::acl::{descriptor, foreign_owner, loose, own_user};
+            let (bytes, user) = (descriptor(&file)?, own_user()?);
+            let loose = loose(&bytes).map_err(io::Error::other)?;
+            (loose, foreign_owner(&bytes, &user).map_err(io::Error::other)?)
+        };
+        // One allocation of the final size: a growing vector would leave unwiped copies behind.
+        let mut bytes = Zeroizing::new(Vec::with_capacity(meta.len() as usize + 1));
+        let capacity = bytes.capacity() as u64;
+        (&mut file).take(capacity).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 == capacity {
+            return Err(io::Error::other("it grew while it was read"));
+        }
+        Ok(Self {
+            bytes,
+            meta,
+            #[cfg(windows)]
+            loose,
+            #[cfg(windows)]
+            owner,
+        })
     }
-    Ok(text)
+
+    /// Of the bytes that were read.
+    pub(super) fn digest(&self) -> Digest {
+        Digest::of(&self.meta, &self.bytes)
+    }
+
+    /// Says what is wrong with the permissions of the file.
+    pub(super) fn judge(&self, path: &Path, rules: Rules, problems: &mut Vec<Problem>) {
+        #[cfg(unix)]
+        permissions(path, &self.meta, rules, problems);
+        #[cfg(windows)]
+        {
+            problems.extend(self.loose.map(|loose| open_to(path, loose, rules)));
+            problems.extend(self.owner.as_ref().map(|owner| owned_by(path, owner, rules)));
+        }
+    }
 }
 
 #[cfg(unix)]
@@ -217,22 +286,6 @@ fn permissions(path: &Path, meta: &fs::Metadata, rules: Rules, problems: &mut Ve
         let help = "it should belong to root or to the user that pskgate runs as";
         problems.push(Problem::new(gravity, "foreign-owner", path, message).help(help));
     }
-}
-
-#[cfg(windows)]
-fn permissions(
-    path: &Path,
-    file: &fs::File,
-    rules: Rules,
-    problems: &mut Vec<Problem>,
-) -> io::Result<()> {
-    use crate::sys::acl::{descriptor, foreign_owner, loose, own_user};
-    let (bytes, user) = (descriptor(file)?, own_user()?);
-    let loose = loose(&bytes).map_err(io::Error::other)?;
-    problems.extend(loose.map(|loose| open_to(path, loose, rules)));
-    let owner = foreign_owner(&bytes, &user).map_err(io::Error::other)?;
-    problems.extend(owner.map(|owner| owned_by(path, &owner, rules)));
-    Ok(())
 }
 
 /// What is said of a file of Windows whose owner is another user.
@@ -268,9 +321,7 @@ pub(super) fn open_to(path: &Path, loose: crate::sys::acl::Loose, rules: Rules) 
 pub fn parse(text: &[u8], path: &Path, rules: Rules, problems: &mut Vec<Problem>) -> Vec<Entry> {
     let entries = lines(text, path, rules, problems);
     if entries.is_empty() && !problems.iter().any(|p| p.gravity == Gravity::Refuses) {
-        let message = format!("the key file {} holds no key", path.display());
-        let help = "write one with `pskgate keygen NAME --output FILE`";
-        problems.push(Problem::new(Gravity::Refuses, "no-keys", path, message).help(help));
+        problems.push(Problem::without_key(Gravity::Refuses, path));
     }
     entries
 }
@@ -295,7 +346,13 @@ pub(super) fn lines(
         }
         let before = problems.len();
         if let Some((identity, key)) = entry(line, number, &file, rules, problems) {
-            entries.push(Entry { identity, key, file: file.clone(), line: number, ended });
+            entries.push(Entry {
+                identity,
+                key: Arc::new(key),
+                file: file.clone(),
+                line: number,
+                ended,
+            });
         }
         for problem in &mut problems[before..] {
             problem.line = Some(number);

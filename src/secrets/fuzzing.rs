@@ -10,9 +10,7 @@ const FILE: &str = "keys";
 type Read = Result<(SecretSet, Vec<Problem>), Vec<Problem>>;
 
 fn read(text: &[u8], rules: Rules, previous: Option<&SecretSet>) -> Read {
-    let mut problems = Vec::new();
-    let entries = parse(text, Path::new(FILE), rules, &mut problems);
-    SecretSet::from_entries(entries, rules, previous, problems)
+    SecretSet::parsed(text, Path::new(FILE), rules, previous)
 }
 
 fn problems(read: &Read) -> &[Problem] {
@@ -49,7 +47,9 @@ fn told(read: &Read) {
 }
 
 fn taken(set: &SecretSet, rules: Rules) {
-    assert!(!set.is_empty() && set.find(set.first().as_bytes()).is_some());
+    assert!(
+        !set.is_empty() && set.first().is_some_and(|first| set.find(first.as_bytes()).is_some())
+    );
     for (who, known) in &set.known {
         let name = who.as_bytes();
         assert!(name.len() <= MAX_IDENTITY, "{who}");

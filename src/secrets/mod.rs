@@ -12,6 +12,8 @@ mod folder;
 pub(crate) mod fuzzing;
 mod key;
 mod password;
+mod reader;
+mod renew;
 #[cfg(test)]
 mod tests;
 
@@ -21,15 +23,18 @@ use std::sync::Arc;
 
 use openssl::error::ErrorStack;
 
+use file::ADVISED_KEY;
 pub use file::{Gravity, Problem, parse};
 pub use fingerprint::Fingerprint;
 pub use folder::files_of;
 pub use key::{Escaped, Identity, Key, MAX_IDENTITY, MAX_KEY, MIN_KEY, Serial, TicketKey, escape};
 pub use password::Password;
+pub use reader::Reader;
+pub use renew::{InForce, Renewed, renew};
 use zeroize::Zeroizing;
 
 /// How strictly key files are read. The two dialects differ in these three points.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Rules {
     /// An identity that stands on two lines.
     pub duplicates: OnDuplicate,
@@ -42,7 +47,7 @@ pub struct Rules {
 }
 
 /// What an identity that stands on two lines leads to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum OnDuplicate {
     /// The file is refused, both lines named.
     Refuse,
@@ -51,7 +56,7 @@ pub enum OnDuplicate {
 }
 
 /// What an identity may consist of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum IdentityRule {
     /// UTF-8 without control characters, not empty.
     Utf8,
@@ -60,7 +65,7 @@ pub enum IdentityRule {
 }
 
 /// What a file with loose permissions leads to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum OnLoosePermissions {
     /// The file is refused.
     Refuse,
@@ -81,7 +86,7 @@ impl OnLoosePermissions {
 #[derive(Debug)]
 pub struct Entry {
     identity: Identity,
-    key: Key,
+    key: Arc<Key>,
     file: Arc<Path>,
     line: u32,
     /// Whether a line feed stands behind it.
@@ -130,7 +135,8 @@ pub fn entries(paths: &[PathBuf], rules: Rules, problems: &mut Vec<Problem>) -> 
 #[derive(Debug)]
 struct Known {
     serial: Serial,
-    key: Key,
+    /// Shared with the sets before and after this one, as far as it did not change.
+    key: Arc<Key>,
     file: Arc<Path>,
     line: u32,
 }
@@ -139,27 +145,13 @@ struct Known {
 #[derive(Debug)]
 pub struct SecretSet {
     known: HashMap<Identity, Known>,
-    first: Identity,
+    /// None when there is not one key.
+    first: Option<Identity>,
     /// Every identity once more, to pick one by number.
     names: Box<[Identity]>,
 }
 
 impl SecretSet {
-    /// Reads every file, each once, all or nothing. `previous` is the set that this one replaces:
-    /// an identity whose key did not change keeps its serial, so that its sessions live on.
-    ///
-    /// # Errors
-    /// Every [`Problem`] of every file, when at least one of them refuses the set.
-    pub fn load(
-        paths: &[PathBuf],
-        rules: Rules,
-        previous: Option<&SecretSet>,
-    ) -> Result<(Self, Vec<Problem>), Vec<Problem>> {
-        let mut problems = Vec::new();
-        let entries = entries(paths, rules, &mut problems);
-        Self::from_entries(entries, rules, previous, problems)
-    }
-
     /// A set of one fresh random key, known to this process alone: what `demo` runs on.
     ///
     /// # Errors
@@ -169,8 +161,9 @@ impl SecretSet {
         getrandom::fill(&mut bytes)?;
         let identity = Identity::new(identity.as_bytes());
         let file = Path::new("").into();
-        let known = Known { serial: Serial::next(), key: Key::new(bytes), file, line: 0 };
-        Ok(Self::new(HashMap::from([(identity.clone(), known)]), identity))
+        let key = Arc::new(Key::new(bytes));
+        let known = Known { serial: Serial::next(), key, file, line: 0 };
+        Ok(Self::new(HashMap::from([(identity.clone(), known)]), Some(identity)))
     }
 
     /// What a test says, without the rules for files.
@@ -178,55 +171,29 @@ impl SecretSet {
     pub(crate) fn of(pairs: &[(&[u8], &[u8])]) -> Arc<Self> {
         let known = |key: &[u8]| Known {
             serial: Serial::next(),
-            key: Key::new(Zeroizing::new(key.into())),
+            key: Arc::new(Key::new(Zeroizing::new(key.into()))),
             file: Path::new("").into(),
             line: 0,
         };
         Arc::new(Self::new(
             pairs.iter().map(|(who, key)| (Identity::new(who), known(key))).collect(),
-            Identity::new(pairs[0].0),
+            pairs.first().map(|(who, _)| Identity::new(who)),
         ))
     }
 
-    fn new(known: HashMap<Identity, Known>, first: Identity) -> Self {
+    fn new(known: HashMap<Identity, Known>, first: Option<Identity>) -> Self {
         let names = known.keys().cloned().collect();
         Self { known, first, names }
     }
 
-    fn from_entries(
-        entries: Vec<Entry>,
-        rules: Rules,
-        previous: Option<&SecretSet>,
-        mut problems: Vec<Problem>,
-    ) -> Result<(Self, Vec<Problem>), Vec<Problem>> {
-        let first = entries.first().map(|entry| entry.identity.clone());
-        let mut known: HashMap<Identity, Known> = HashMap::with_capacity(entries.len());
-        for entry in entries {
-            if let Some(twin) = known.get(&entry.identity) {
-                problems.push(Problem::duplicate(&entry, &twin.file, twin.line, rules.duplicates));
-            }
-            let old = previous.and_then(|set| set.known.get(&entry.identity));
-            if old.is_some_and(|old| !entry.ended && file::is_cut(&entry.key, &old.key)) {
-                problems.push(Problem::cut(&entry));
-            }
-            let serial = old
-                .filter(|old| old.key.same_as(&entry.key))
-                .map_or_else(Serial::next, |old| old.serial);
-            let Entry { identity, key, file, line, .. } = entry;
-            known.insert(identity, Known { serial, key, file, line });
-        }
-        problems.extend(file::shared_keys(&known));
-        match first {
-            Some(first) if !problems.iter().any(|p| p.gravity == Gravity::Refuses) => {
-                Ok((Self::new(known, first), problems))
-            }
-            Some(_) => Err(problems),
-            None => {
-                if !problems.iter().any(|problem| problem.gravity == Gravity::Refuses) {
-                    problems.push(Problem::nothing());
-                }
-                Err(problems)
-            }
+    /// Follows key files to the names that they have from now on, as inside another root directory.
+    pub fn rename_files(&mut self, rename: impl Fn(&Path) -> PathBuf) {
+        // One name for all of a file's keys, as before.
+        let mut names: HashMap<Arc<Path>, Arc<Path>> = HashMap::new();
+        for known in self.known.values_mut() {
+            let name =
+                names.entry(known.file.clone()).or_insert_with(|| rename(&known.file).into());
+            known.file = name.clone();
         }
     }
 
@@ -235,15 +202,15 @@ impl SecretSet {
         self.known.len()
     }
 
-    /// Never true: an empty set is refused.
+    /// Whether there is not one: an empty set comes only of an order to take away the last key.
     pub fn is_empty(&self) -> bool {
         self.known.is_empty()
     }
 
     /// The identity of the first line of the first file: what a client presents when nothing was
-    /// said.
-    pub fn first(&self) -> &Identity {
-        &self.first
+    /// said. None if there is not one key.
+    pub fn first(&self) -> Option<&Identity> {
+        self.first.as_ref()
     }
 
     /// The key of an identity, and what its proof would be worth.
@@ -361,7 +328,8 @@ impl Keys {
 
     /// Whether there is a key for an identity that a stranger names. Takes as long if there is none.
     pub(crate) fn knows(&self, identity: &[u8]) -> bool {
-        self.look_up(identity, &self.set.first).is_some_and(|(_, known)| known)
+        let first = self.set.first.as_ref();
+        first.and_then(|first| self.look_up(identity, first)).is_some_and(|(_, known)| known)
     }
 
     /// What an identity that a stranger names is answered with, be it known or not.
@@ -375,11 +343,15 @@ impl Keys {
         let names = &self.set.names;
         let stand_in = names.get((number % names.len().max(1) as u64) as usize);
         let found = stand_in.and_then(|stand_in| self.look_up(identity, stand_in));
-        let Some((claim, known)) = found else { return Ok(None) };
-        let len = self.set.known.get(&claim.who).map_or(0, |known| known.key.len());
+        let len = match &found {
+            Some((claim, _)) => self.set.known.get(&claim.who).map_or(0, |known| known.key.len()),
+            // Nobody has a key here: every name is answered as a wrong key is.
+            None => ADVISED_KEY,
+        };
         let mut decoy = Zeroizing::new(vec![0; len]);
         decoy.iter_mut().zip(seed.iter().cycle()).for_each(|(to, from)| *to = *from);
-        Ok(Some(Answer { claim, known, decoy }))
+        let known = found.as_ref().is_some_and(|(_, known)| *known);
+        Ok(Some(Answer { claim: found.map(|(claim, _)| claim), known, decoy }))
     }
 
     /// The claim of an identity, or else that of `stand_in`, which is of the set; and whether it is the
@@ -411,8 +383,8 @@ impl From<Arc<SecretSet>> for Keys {
 /// What an identity is answered with: its key, or in place of one that there is not, a [`decoy`] of the
 /// length of somebody's key.
 pub(crate) struct Answer {
-    /// Somebody else's if `known` is false.
-    claim: Claim,
+    /// Somebody else's if `known` is false; none where nobody has a key.
+    claim: Option<Claim>,
     known: bool,
     decoy: Zeroizing<Vec<u8>>,
 }
@@ -420,7 +392,7 @@ pub(crate) struct Answer {
 impl Answer {
     /// What a proof of the key would be worth; none if nobody has the name.
     pub(crate) fn claim(&self) -> Option<&Claim> {
-        self.known.then_some(&self.claim)
+        self.claim.as_ref().filter(|_| self.known)
     }
 
     /// The same, had nobody the name.
@@ -430,8 +402,12 @@ impl Answer {
 
     /// The key to go on with.
     pub(crate) fn key<'a>(&'a self, keys: &'a Keys) -> Option<&'a [u8]> {
-        let (key, _) = keys.set.find(self.claim.who.as_bytes())?;
-        Some(if self.known { key.expose() } else { &self.decoy })
+        // Looked up in either case: both take the same time.
+        let found = match &self.claim {
+            Some(claim) => Some(keys.set.find(claim.who.as_bytes())?.0),
+            None => None,
+        };
+        Some(found.filter(|_| self.known).map_or(&self.decoy, Key::expose))
     }
 }
 

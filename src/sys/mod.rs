@@ -11,6 +11,7 @@ pub mod cgroup;
 #[cfg(unix)]
 pub mod children;
 pub mod clock;
+pub mod content;
 pub mod cpu;
 #[cfg(unix)]
 pub mod daemon;

@@ -139,7 +139,7 @@ pub fn server_flight(data: &[u8]) {
     let piece = if *first == 0 { usize::MAX } else { usize::from(*first) };
     let peer = Canned { says, piece, heard: Vec::new() };
     let secrets = secrets();
-    let who = secrets.first().clone();
+    let Some(who) = secrets.first().cloned() else { return };
     refused(finished(connector().connect(secrets, who, Some("a.plc.example"), peer)));
 }
 

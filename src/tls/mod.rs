@@ -94,7 +94,7 @@ pub enum Progress {
 }
 
 /// The client end's side of a handshake.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Connector {
     context: SslContext,
     hash: PskHash,
@@ -292,6 +292,13 @@ impl Connector {
             self.cache = Some(cache);
         }
         self
+    }
+
+    /// Drops sessions that were got with keys that are not in this set.
+    pub fn forget_sessions_of_others(&self, secrets: &SecretSet) {
+        if let Some(cache) = &self.cache {
+            cache.retain(secrets);
+        }
     }
 
     /// Performs the client's side of the handshake, under `identity`, with `name` in SNI. Must be

@@ -66,7 +66,7 @@ async fn shake(
     theirs: &Arc<SecretSet>,
 ) -> (Shaken, Shaken) {
     let (near, far) = duplex(1 << 16);
-    let who = theirs.first().clone();
+    let who = theirs.first().unwrap().clone();
     // A side that fails closes, as a session does, behind the alert that it has sent.
     let accept = async { server.accept(ours.clone(), far).await.map_err(|f| f.cause) };
     let connect = async {
@@ -265,7 +265,7 @@ fn the_table_of_secrets_is_off_the_ssl_object_after_the_handshake() {
             let (near, far) = duplex(1 << 16);
             let (one, two) = tokio::join!(
                 server.accept(wrong.clone(), far),
-                client.connect(theirs.clone(), theirs.first().clone(), None, near)
+                client.connect(theirs.clone(), theirs.first().unwrap().clone(), None, near)
             );
             let (one, two) = (one.unwrap_err(), two.unwrap_err());
             assert!(one.stream.is_some() && two.stream.is_some());
@@ -396,7 +396,7 @@ fn much_data_through_a_narrow_pipe_arrives_whole() {
             let (near, far) = duplex(777);
             let (one, two) = tokio::join!(
                 server.accept(set.clone(), far),
-                client.connect(set.clone(), set.first().clone(), None, near)
+                client.connect(set.clone(), set.first().unwrap().clone(), None, near)
             );
             let (mut one, mut two) = (one.unwrap().stream, two.unwrap().stream);
             let sent: Vec<u8> = (0..300_000_u32).map(|n| (n % 251) as u8).collect();
@@ -560,7 +560,7 @@ fn a_server_that_shows_a_certificate_in_place_of_the_key_is_refused() {
                         drop(impostor);
                         assert!(accepted.is_err());
                     },
-                    client.connect(set.clone(), set.first().clone(), None, near)
+                    client.connect(set.clone(), set.first().unwrap().clone(), None, near)
                 );
                 let cause = refused.unwrap_err().cause;
                 match version {
@@ -601,7 +601,7 @@ fn what_is_no_tls_is_told_as_such_at_both_ends() {
             let (near, mut far) = duplex(1 << 16);
             far.write_all(text).await.unwrap();
             far.shutdown().await.unwrap();
-            let who = set.first().clone();
+            let who = set.first().unwrap().clone();
             let failed = client.connect(set.clone(), who, None, near).await;
             let cause = failed.unwrap_err().cause;
             let told = matches!(cause, Cause::NotTls);
@@ -715,7 +715,8 @@ async fn ask(
     });
     let theirs = SecretSet::of(&[(b"alice", KEY)]);
     let (near, far) = duplex(1 << 16);
-    let (server, client, who) = (acceptor(&lines), connector(&lines), theirs.first().clone());
+    let (server, client, who) =
+        (acceptor(&lines), connector(&lines), theirs.first().unwrap().clone());
     // Its own end of the pipe goes with the first to fail.
     let (one, _) = tokio::join!(
         async {
@@ -762,7 +763,12 @@ fn the_groups_of_the_service_that_is_asked_for_are_those_of_the_handshake() {
             let (near, far) = duplex(1 << 16);
             let (one, two) = tokio::join!(
                 door.accept_with(set.clone(), incoming, far, |_| {}),
-                client.connect(set.clone(), set.first().clone(), Some("plc.example"), near)
+                client.connect(
+                    set.clone(),
+                    set.first().unwrap().clone(),
+                    Some("plc.example"),
+                    near
+                )
             );
             assert_eq!(two.unwrap().facts.group.unwrap().name, "P-384", "{version}");
             one.unwrap();
@@ -824,7 +830,7 @@ fn a_panic_in_a_callback_ends_the_handshake_and_nothing_else() {
         let ssl = Ssl::new(&context.build()).unwrap();
         let mut server = tokio_openssl::SslStream::new(ssl, far).unwrap();
         let client = connector(&only("1.3"));
-        let who = set.first().clone();
+        let who = set.first().unwrap().clone();
         let (one, two) = tokio::join!(
             async {
                 let shaken = std::pin::Pin::new(&mut server).accept().await;
@@ -903,7 +909,7 @@ fn a_client_sends_twice_up_to_its_first_data_and_receives_once() {
             heard
         };
         let connect = async {
-            let who = set.first().clone();
+            let who = set.first().unwrap().clone();
             let shaken = client.connect_unflushed(set.clone(), who, None, None, near).await;
             let mut stream = shaken.map_err(|f| f.cause).unwrap().stream;
             stream.write_all(b"question").await.unwrap();
@@ -931,7 +937,7 @@ fn a_client_with_nothing_to_say_is_proven_at_a_flush() {
             stream
         };
         let connect = async {
-            let who = set.first().clone();
+            let who = set.first().unwrap().clone();
             let shaken = client.connect_unflushed(set.clone(), who, None, None, near).await;
             let mut stream = shaken.map_err(|f| f.cause).unwrap().stream;
             stream.flush().await.unwrap();
@@ -953,7 +959,7 @@ fn a_batch_of_records_is_one_send_and_one_receive_and_comes_before_the_end_behin
             let (server, client) = (acceptor(&lines), connector(&lines));
             let (near, far) = Counted::pair();
             let (sends, receives) = (near.sends.clone(), near.receives.clone());
-            let who = set.first().clone();
+            let who = set.first().unwrap().clone();
             let (accepted, connected) = tokio::join!(
                 server.accept(set.clone(), far),
                 client.connect(set.clone(), who, None, near)
@@ -1017,7 +1023,7 @@ async fn call(
     name: &str,
 ) -> Result<(String, bool), (Cause, Cause)> {
     let (near, far) = duplex(1 << 16);
-    let who = client.1.first().clone();
+    let who = client.1.first().unwrap().clone();
     let accept = async {
         let accepted = server.0.accept_with(server.1.clone(), names, far, |_| {}).await;
         accepted.map_err(|f| f.cause)
@@ -1198,7 +1204,7 @@ fn an_identity_that_is_hidden_from_a_peer_does_not_get_in_with_a_ticket_either()
             let (near, far) = duplex(1 << 16);
             let hidden = Keys::without(set.clone(), |_| true);
             let accept = async { server.accept(hidden, far).await.map_err(|f| f.cause) };
-            let who = set.first().clone();
+            let who = set.first().unwrap().clone();
             let connect = async {
                 let keys = set.clone();
                 client.connect_unflushed(keys, who, Some("plc"), Some("plc:1"), near).await.is_ok()
@@ -1337,7 +1343,7 @@ fn a_session_decrypts_for_two_milliseconds_before_others_have_a_turn() {
         let (server, client) = (acceptor(""), connector(""));
         let (one, two) = tokio::join!(
             server.accept(set.clone(), far),
-            client.connect(set.clone(), set.first().clone(), None, near)
+            client.connect(set.clone(), set.first().unwrap().clone(), None, near)
         );
         let (mut one, mut two) = (one.ok().unwrap().stream, two.ok().unwrap().stream);
         const RECORDS: usize = 20_000;

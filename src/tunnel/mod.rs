@@ -17,4 +17,4 @@ pub use fair_share::OneKey;
 pub use respawn::Respawn;
 pub use roster::{Info, Reached};
 pub use service::{Failure, Limits, Phase, Room, Service, Shared, Use};
-pub use setup::Setup;
+pub use setup::{Previous, Setup};

@@ -413,6 +413,21 @@ impl Service {
         let mut capacity = self.capacity.lock().unwrap_or_else(PoisonError::into_inner);
         capacity.follow(limits, &self.shared.capacity, &self.shared.admission);
         drop(capacity);
+        self.put(setup, limits);
+    }
+
+    /// Puts other keys in place and nothing else: open sessions whose Grant they do not have end. Whether
+    /// there was a change.
+    pub fn renew(&self, setup: Setup) -> bool {
+        let is_changed = setup.secrets.since(&self.setup().secrets).is_some();
+        if is_changed {
+            let limits = Limits { sessions: self.capacity().own, handshakes: None };
+            self.put(setup, limits);
+        }
+        is_changed
+    }
+
+    fn put(&self, setup: Setup, limits: Limits) {
         *self.competitors.lock().unwrap_or_else(PoisonError::into_inner) =
             Competitors::of(&setup, limits, &self.shared);
         let mut uses = self.uses.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,7 +1,8 @@
 //! One service ready to work: everything that its configuration asked for, built or refused whole.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,16 +14,18 @@ use crate::config::model::{
     Source, Target,
 };
 use crate::net::Dialer;
-use crate::secrets::{Grant, Gravity, Identity, Keys, Problem, SecretSet, escape};
+use crate::secrets::{
+    Grant, Gravity, Identity, InForce, Keys, Problem, Reader, Renewed, SecretSet, escape, renew,
+};
 use crate::tls::{Acceptor, Cause, Connector, Named};
 
 /// A service's configuration, keys, TLS context and dialer. Immutable, shared, replaced as a whole.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Setup {
     pub(super) secrets: Arc<SecretSet>,
     pub(super) role: Role,
-    pub(super) dialer: Dialer,
-    pub(super) policies: Policies,
+    pub(super) dialer: Arc<Dialer>,
+    pub(super) policies: Arc<Policies>,
     /// For how many identities it has seats; none at a client end, where nobody presents one.
     pub(super) competitors: usize,
     pub(super) clocks: Clocks,
@@ -48,6 +51,8 @@ pub struct Setup {
     pub(super) program: Option<(Program, Option<Duration>)>,
     /// At most one session: its backend may bear no second one, not even during a restart.
     pub(super) single: bool,
+    /// A client end presents the first identity of its key files, because none is named.
+    presents_first: bool,
     /// Whether a resumed session of a server end goes where the one before went.
     pub(super) sticks: bool,
 }
@@ -72,14 +77,14 @@ impl ToOwnAddresses {
 }
 
 /// Which side wears TLS.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Role {
     Server(Acceptor),
     Client { connector: Connector, identity: Identity, name: ServerName },
 }
 
 /// What a client says in SNI.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum ServerName {
     /// The host it connects to, where that is a name: RFC 6066, 3 allows no addresses.
     OfTarget,
@@ -105,33 +110,102 @@ pub(super) struct Clocks {
     pub(super) lifetime: Option<Duration>,
 }
 
+/// The service that a new Setup is to replace.
+#[derive(Debug, Clone, Copy)]
+pub struct Previous<'a> {
+    /// What it runs with.
+    pub setup: &'a Setup,
+    /// Its keys, read again as its own configuration names them.
+    pub renewed: &'a SecretSet,
+    /// The files and folders that this configuration names.
+    pub paths: &'a [PathBuf],
+    /// Files whose last key may go.
+    pub last: &'a [PathBuf],
+}
+
 impl Setup {
-    /// Reads the keys and builds the rest. `previous` lets unchanged keys keep their sessions.
-    /// Warnings are added to `findings`.
+    /// Reads the keys and builds the rest. `previous` lets unchanged keys keep their sessions, and keys of
+    /// files that cannot be used now stay in force. Warnings are added to `findings`, and so is what is
+    /// wrong with such files, at the severity of an error.
     ///
     /// # Errors
     /// Every reason why this service cannot work.
     pub fn build(
         config: &ServiceConfig,
-        previous: Option<&Setup>,
+        reader: &mut Reader,
+        previous: Option<&Previous<'_>>,
         findings: &mut Vec<Diagnostic>,
     ) -> Result<Self, Vec<Diagnostic>> {
         let Authentication::Psk(psk) = &config.auth;
-        let paths: Vec<PathBuf> = psk.secrets.iter().map(|path| path.value.clone()).collect();
-        match SecretSet::load(&paths, psk.rules, previous.map(|old| &*old.secrets)) {
-            Ok((secrets, problems)) => {
+        let paths = key_paths(psk);
+        let (hold, sets) = (HashSet::new(), previous.map(|old| [old.renewed, &*old.setup.secrets]));
+        let in_force = previous.zip(sets.as_ref()).map(|(old, sets)| InForce {
+            sets,
+            paths: old.paths,
+            hold: &hold,
+            last: old.last,
+        });
+        match renew(&paths, psk.rules, reader, in_force.as_ref()) {
+            Ok(Renewed { set, problems }) => {
                 findings.extend(problems.into_iter().map(|problem| of_file(problem, psk)));
-                Self::with_keys(config, Arc::new(secrets), previous, findings)
+                Self::with_keys(config, Arc::new(set), previous.map(|old| old.setup), findings)
             }
             Err(problems) => {
                 let mut all: Vec<_> =
                     problems.into_iter().map(|problem| of_file(problem, psk)).collect();
-                // What else is wrong should not wait for the keys to be mended.
+                // What else is wrong should not wait for the keys to be corrected.
                 if let Err(more) = tls_end(config, psk, None, None, findings) {
                     all.extend(more);
                 }
                 Err(all)
             }
+        }
+    }
+
+    /// The same service with its key files read again, file by file. What is wrong with a file, whose keys
+    /// stay then, is added to `findings`. Identities in `hold` keep the key that they have.
+    #[must_use]
+    pub fn renew_keys(
+        &self,
+        config: &ServiceConfig,
+        reader: &mut Reader,
+        hold: &HashSet<Identity>,
+        last: &[PathBuf],
+        findings: &mut Vec<Diagnostic>,
+    ) -> Self {
+        let Authentication::Psk(psk) = &config.auth;
+        let paths = key_paths(psk);
+        let in_force = InForce { sets: &[&*self.secrets], paths: &paths, hold, last };
+        let problems = match renew(&paths, psk.rules, reader, Some(&in_force)) {
+            Ok(Renewed { set, problems }) => {
+                findings.extend(problems.into_iter().map(|problem| of_file(problem, psk)));
+                return self.with_changed_keys(Arc::new(set));
+            }
+            Err(problems) => problems,
+        };
+        findings.extend(problems.into_iter().map(|problem| of_file(problem, psk)));
+        self.clone()
+    }
+
+    fn with_changed_keys(&self, secrets: Arc<SecretSet>) -> Self {
+        let mut setup = self.clone();
+        if let Role::Client { connector, identity, .. } = &mut setup.role {
+            connector.forget_sessions_of_others(&secrets);
+            if let Some(first) = secrets.first().filter(|_| self.presents_first) {
+                *identity = first.clone();
+            }
+        }
+        if let Role::Server(_) = setup.role {
+            setup.competitors = setup.policies.count_owners(&secrets);
+        }
+        setup.secrets = secrets;
+        setup
+    }
+
+    /// Follows key files to the names that they have from now on. Only before the keys are shared.
+    pub fn rename_key_files(&mut self, rename: impl Fn(&Path) -> PathBuf) {
+        if let Some(secrets) = Arc::get_mut(&mut self.secrets) {
+            secrets.rename_files(rename);
         }
     }
 
@@ -175,7 +249,7 @@ impl Setup {
             )
             .from_peer(config.transparent.value.source())
         };
-        let policies = Policies::new(config, dialer);
+        let policies = Arc::new(Policies::new(config, dialer));
         findings.extend(policies.warnings(&secrets).into_iter().map(warning));
         let competitors = match config.mode.value {
             Mode::Server => policies.count_owners(&secrets),
@@ -185,7 +259,7 @@ impl Setup {
             secrets,
             competitors,
             role,
-            dialer: dialer(config.target.clone()),
+            dialer: Arc::new(dialer(config.target.clone())),
             policies,
             clocks: Clocks {
                 handshake: config.timeouts.handshake.value,
@@ -214,6 +288,7 @@ impl Setup {
             sticks: config.failover.value == Failover::RoundRobin
                 && config.mode.value == Mode::Server
                 && config.tls.resumes(Mode::Server),
+            presents_first: psk.identity.is_none(),
             single: config.limits.max_sessions.as_ref().is_some_and(|limit| limit.value == 1),
         })
     }
@@ -298,7 +373,7 @@ impl Setup {
     }
 
     /// The keys.
-    pub fn secrets(&self) -> &SecretSet {
+    pub fn secrets(&self) -> &Arc<SecretSet> {
         &self.secrets
     }
 
@@ -360,7 +435,10 @@ fn tls_end(
                 Some(name) => ServerName::Fixed(name.to_owned()),
             };
             let identity = match &psk.identity {
-                None => secrets.first().clone(),
+                None => match secrets.first() {
+                    Some(first) => first.clone(),
+                    None => return Err(vec![no_key_to_present(config)]),
+                },
                 Some(wanted) => match secrets.find(&wanted.value) {
                     Some((_, claim)) => claim.who().clone(),
                     None => return Err(vec![no_such_identity(wanted)]),
@@ -390,6 +468,11 @@ fn no_ticket_keys(error: &dyn std::fmt::Display) -> Diagnostic {
         .help("switch resumption off, or see why the system has no random numbers")
 }
 
+fn no_key_to_present(config: &ServiceConfig) -> Diagnostic {
+    let message = format!("[{}] has no key that it could present", config.name.value);
+    Diagnostic::error("no-keys", message).help("write the key of its peer into its key file")
+}
+
 fn no_such_identity(wanted: &Decided<Vec<u8>>) -> Diagnostic {
     Diagnostic {
         severity: Severity::Error,
@@ -401,10 +484,14 @@ fn no_such_identity(wanted: &Decided<Vec<u8>>) -> Diagnostic {
     }
 }
 
+fn key_paths(psk: &PskConfig) -> Vec<PathBuf> {
+    psk.secrets.iter().map(|path| path.value.clone()).collect()
+}
+
 /// A problem of a key file, at its line; or, where it has none, where the file was named.
 fn of_file(problem: Problem, psk: &PskConfig) -> Diagnostic {
     let severity = match problem.gravity {
-        Gravity::Refuses => Severity::Error,
+        Gravity::Refuses | Gravity::Keeps => Severity::Error,
         Gravity::Warns => Severity::Warning,
         Gravity::Remarks => Severity::Notice,
     };

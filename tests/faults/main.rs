@@ -36,6 +36,7 @@ mod offers;
 mod reload;
 mod report;
 mod results;
+mod revocation;
 mod shortage;
 mod slow;
 mod stop;
@@ -70,6 +71,7 @@ fn faults() -> impl Iterator<Item = &'static Fault> {
         shortage::FAULTS,
         dead::FAULTS,
         reload::FAULTS,
+        revocation::FAULTS,
         slow::FAULTS,
         key_updates::FAULTS,
         killed::FAULTS,
@@ -101,6 +103,8 @@ const BRIEF: &[&str] = &[
     "frozen-line",
     "bad-line",
     "reloads",
+    "revoked-beside-busy-ports",
+    "revoked-beside-a-full-queue",
     "slow-readers",
     "client-end-killed",
     "server-end-killed",

@@ -57,6 +57,7 @@ mod reliability;
 mod reload;
 mod resumption;
 mod revocation;
+mod revocation_obstacles;
 mod safer;
 mod sandbox;
 mod schema;

@@ -50,7 +50,8 @@ pub(super) fn one(
     problems.iter().for_each(|problem| say(problem, findings));
     let secrets = secrets?;
     let identity = match &psk.identity {
-        None => secrets.first().clone(),
+        // A set that was read from files has a key.
+        None => secrets.first()?.clone(),
         Some(wanted) => match secrets.find(&wanted.value) {
             Some((_, claim)) => claim.who().clone(),
             None => {
@@ -109,7 +110,9 @@ fn say(problem: &Problem, findings: &mut Findings) {
     let text = format!("{place}{}", problem.message);
     let help = problem.help.as_deref().unwrap_or("see `pskgate check`");
     match problem.gravity {
-        Gravity::Refuses => findings.coded("key file", Kind::Config, text, help, problem.code),
+        Gravity::Refuses | Gravity::Keeps => {
+            findings.coded("key file", Kind::Config, text, help, problem.code)
+        }
         Gravity::Warns => findings.warn("key file", text, help),
         Gravity::Remarks => findings.note("key file", format!("{text}; {help}")),
     }

@@ -8,7 +8,7 @@ use super::findings::{Findings, Kind};
 use super::{STEP, of};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::model::{Authentication, Config, ServiceConfig};
-use crate::secrets::SecretSet;
+use crate::secrets::{Identity, SecretSet};
 use crate::tls::{Acceptor, Cause, Connector, Facts};
 
 /// Room for any flight of a handshake.
@@ -66,7 +66,9 @@ async fn rehearse(service: &ServiceConfig, secrets: Arc<SecretSet>) -> Result<Fa
         Some(said) => secrets.find(&said.value).map(|(_, claim)| claim.who().clone()),
         None => None,
     };
-    let identity = identity.unwrap_or_else(|| secrets.first().clone());
+    // A set that was read from files has a key.
+    let first = || secrets.first().cloned().unwrap_or_else(|| Identity::new(b""));
+    let identity = identity.unwrap_or_else(first);
     let (near, far) = tokio::io::duplex(PIPE);
     // An end that fails lets go of the pipe, or the other would wait for it.
     let server =

@@ -52,6 +52,10 @@ fn program(status: &Status, style: &Style) -> String {
             let _ = writeln!(text, "           {}", escape(finding));
         }
     }
+    if let Some(since) = &reloads.differs_since {
+        let words = format!("differs from what is in force since {}", escape(since));
+        let _ = writeln!(text, "  on disk  {}", style.alert(&words));
+    }
     if status.log_lines_lost > 0 {
         let lost = units::count(status.log_lines_lost, "line was", "lines were");
         let _ = writeln!(text, "  log      {}", style.alert(&format!("{lost} lost")));

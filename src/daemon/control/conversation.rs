@@ -149,6 +149,10 @@ impl fmt::Display for Named<'_> {
             Command::Kick(Kick::Identity(identity)) => {
                 write!(f, "kick identity {}", escape(identity.as_bytes()))
             }
+            Command::RemoveLast { file } => {
+                let name = file.as_os_str().as_encoded_bytes();
+                write!(f, "remove-last, the last key of {}", escape(name))
+            }
             other => f.write_str(other.word()),
         }
     }
@@ -158,7 +162,7 @@ impl fmt::Display for Named<'_> {
 fn understand(line: &[u8]) -> Result<Command, &'static str> {
     serde_json::from_slice(line).map_err(|error| match error.classify() {
         serde_json::error::Category::Data => {
-            "this is no request that is known here: `status`, `reload` and `kick` are"
+            "this is no request that is known here: `status`, `reload`, `remove-last` and `kick` are"
         }
         _ => "a request is one JSON object on a line",
     })

@@ -156,6 +156,7 @@ pub fn log_lines(data: &[u8]) {
         20 => Event::ChildEnded { pid: numbers.into(), end: first },
         21 => Event::Controlled { path: first },
         22 => Event::NotAllowed { peer: first },
+        23 => Event::ReloadBegun { who: &one, file: second, changed: &two },
         _ => Event::Stopped { totals: first },
     };
     check(&event, scope);

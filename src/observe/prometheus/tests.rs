@@ -118,13 +118,21 @@ fn quotes_and_backslashes_in_names_cannot_make_a_label() {
 #[test]
 fn a_reload_that_failed_can_be_alerted_on() {
     let last = Reload { time: "2026-01-02T03:04:05Z".into(), ..Reload::default() };
-    let reloads = Reloads { done: 1, failed: 2, last: Some(last) };
+    let differs_since = Some("2026-01-02T03:04:05Z".into());
+    let reloads = Reloads { done: 1, failed: 2, last: Some(last), differs_since };
     let status = Status { reloads, ..Status::default() };
     let text = text(&status, &Usage::default(), 1, Format::Text).expect("text");
     assert_has(&text, "pskgate_last_reload_success 0");
     assert_has(&text, "pskgate_last_reload_timestamp_seconds 1767323045");
     assert_has(&text, "pskgate_reloads_total{outcome=\"done\"} 1");
     assert_has(&text, "pskgate_reloads_total{outcome=\"failed\"} 2");
+    assert_has(&text, "pskgate_unapplied_change_timestamp_seconds 1767323045");
+}
+
+#[test]
+fn without_a_change_that_waits_its_time_is_zero() {
+    let text = text(&Status::default(), &Usage::default(), 1, Format::Text).expect("text");
+    assert_has(&text, "pskgate_unapplied_change_timestamp_seconds 0");
 }
 
 #[test]

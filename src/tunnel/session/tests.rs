@@ -27,7 +27,7 @@ async fn connected() -> (Socket, Socket) {
 
 async fn secured() -> (tls::Stream<Socket>, tls::Stream<Socket>) {
     let (near, far) = connected().await;
-    let who = secrets().first().clone();
+    let who = secrets().first().unwrap().clone();
     let (near, far) = tokio::join!(
         connector().connect(secrets(), who, None, near),
         acceptor().accept(secrets(), far),

@@ -273,6 +273,9 @@ const show = status => {
   put($("f-reload"), reload ? reload.done ? "✓ done" : "✕ refused" : "none yet");
   dress($("f-reload"), reload && !reload.done ? "words bad-words" : "words");
   put($("f-reload-when"), reload ? (ago(reload.time) || day(reload.time)) + "; " + count(done) + " done, " + count(failed) + " refused" : "as it was started");
+  const since = status.reloads["differs-since"];
+  $("f-differs").hidden = !since;
+  put($("f-differs"), since ? "⚠ a change on disk is not in force, found " + (ago(since) || day(since)) : "");
   const findings = reload ? [...(reload.error ? [reload.error] : []), ...reload.findings.filter(f => f !== reload.error)] : [];
   $("reload").hidden = findings.length === 0;
   keyed($("findings"), findings, f => f, () => make("li"), put);

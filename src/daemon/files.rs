@@ -1,0 +1,133 @@
+//! What a configuration was made of, as it was when it was read: with that the watcher compares.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use crate::config::diagnostic::Report;
+use crate::config::model::{Authentication, Config};
+use crate::secrets::{self, Reader};
+use crate::sys::content::Digest;
+use crate::sys::file::open_regular;
+
+/// Content by file; a file that is not there counts as such.
+pub(super) type Content = BTreeMap<PathBuf, Option<Digest>>;
+
+/// What a configuration was made of.
+#[derive(Debug, Clone, Default)]
+pub struct Files {
+    /// Key files and folders of them, as the configuration names them.
+    keys: BTreeSet<PathBuf>,
+    /// The configuration and the files that it includes.
+    config: BTreeSet<PathBuf>,
+    /// Folders of included files, in which the next one may appear.
+    folders: BTreeSet<PathBuf>,
+    /// The digest of the bytes that were parsed, and of nothing that was looked at before or after: a
+    /// change in between must look like one, or a revocation could be missed.
+    content: Content,
+}
+
+impl Files {
+    /// What was read of a configuration and of its key files.
+    pub(super) fn read(config: Option<&Config>, report: &Report, reader: &Reader) -> Self {
+        let mut keys = BTreeSet::new();
+        for service in config.iter().flat_map(|config| &config.services) {
+            let Authentication::Psk(psk) = &service.auth;
+            keys.extend(psk.secrets.iter().map(|path| path.value.clone()));
+        }
+        let mut content: Content =
+            reader.digests().map(|(path, digest)| (path.to_owned(), digest)).collect();
+        content.extend(report.read.iter().map(|(path, digest)| (path.clone(), *digest)));
+        let config = report.read.keys().cloned().collect();
+        Self { keys, config, folders: report.folders.clone(), content }
+    }
+
+    /// These and the files in force, while those are refused: of either a change is worth another try.
+    pub(super) fn beside(mut self, in_force: &Self) -> Self {
+        self.keys.extend(in_force.keys.iter().cloned());
+        self.folders.extend(in_force.folders.iter().cloned());
+        for path in &in_force.config {
+            // One that was not read this time is as it was.
+            if self.config.insert(path.clone())
+                && let Some(digest) = in_force.content.get(path)
+            {
+                self.content.insert(path.clone(), *digest);
+            }
+        }
+        self
+    }
+
+    /// The same for files that were left alone because somebody is writing them: as they were before.
+    pub(super) fn leave(mut self, unfinished: impl Fn(&Path) -> bool, before: &Self) -> Self {
+        let left = before.content.iter().filter(|(path, _)| unfinished(path));
+        self.content.extend(left.map(|(path, digest)| (path.clone(), *digest)));
+        self
+    }
+
+    /// Every name that counts.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
+        let all = self.keys.iter().chain(&self.config).chain(&self.folders);
+        all.map(PathBuf::as_path)
+    }
+
+    /// The files of the configuration, with what was read of them.
+    pub(super) fn config(&self) -> impl Iterator<Item = &Path> {
+        self.config.iter().map(PathBuf::as_path)
+    }
+
+    /// The content of all of it now. Reads every file: not for a thread on which sessions wait.
+    pub(super) fn look(&self) -> Content {
+        let mut all = Content::new();
+        for path in &self.keys {
+            // What is unreadable in a folder is a change of its own, and its words come at the reload.
+            let files = secrets::files_of(path, secrets::edit::LENIENT, &mut Vec::new());
+            all.extend(files.into_iter().map(|file| (Digest::look(&file), file)).map(swap));
+        }
+        let included = self.folders.iter().flat_map(|folder| regular_files(folder));
+        for file in included.chain(self.config.iter().cloned()) {
+            all.entry(file).or_insert_with_key(|file| Digest::look(file));
+        }
+        all
+    }
+
+    /// The files of which one differs from what was read.
+    pub(super) fn changed_in<'a>(&'a self, now: &'a Content) -> impl Iterator<Item = &'a Path> {
+        let gone = self.content.keys().filter(|path| !now.contains_key(*path));
+        let other = now.iter().filter(|(path, digest)| self.content.get(*path) != Some(digest));
+        gone.chain(other.map(|(path, _)| path)).map(PathBuf::as_path)
+    }
+
+    /// Follows a process that has other rights now, and other names for its files. What it cannot
+    /// read any more is no change; what has changed since it was read still is.
+    pub(super) fn settle(&mut self, rename: impl Fn(&Path) -> PathBuf) {
+        for names in [&mut self.keys, &mut self.config, &mut self.folders] {
+            *names = names.iter().map(|name| rename(name)).collect();
+        }
+        for (file, before) in std::mem::take(&mut self.content) {
+            let file = rename(&file);
+            let before = Digest::look(&file).and(before);
+            self.content.insert(file, before);
+        }
+    }
+
+    /// What could not be read again now, and why: a reload would be refused for it.
+    pub(super) fn out_of_reach(&self) -> Vec<(&Path, std::io::Error)> {
+        let error = |path: &Path| match path.is_dir() {
+            true => std::fs::read_dir(path).err(),
+            false => open_regular(path).err(),
+        };
+        let all: BTreeSet<&Path> =
+            self.paths().chain(self.content.keys().map(PathBuf::as_path)).collect();
+        all.into_iter().filter_map(|path| Some((path, error(path)?))).collect()
+    }
+}
+
+fn swap<A, B>((a, b): (A, B)) -> (B, A) {
+    (b, a)
+}
+
+/// As a stunnel.conf includes them.
+fn regular_files(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let paths = entries.filter_map(|entry| entry.ok().map(|entry| entry.path()));
+    paths.filter(|path| path.is_file()).collect()
+}

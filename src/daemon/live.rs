@@ -1,0 +1,94 @@
+//! Services at work and their listeners: what a start begins, a reload changes and `status` shows.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use crate::config::model::{Endpoint, ServiceConfig};
+use crate::net::Acceptable;
+use crate::observe::event::Event;
+use crate::tunnel::{Respawn, Service};
+
+/// A listener at work, under the address that the file names it by.
+#[derive(Debug)]
+pub(super) struct Door {
+    pub(super) at: Vec<Endpoint>,
+    pub(super) address: String,
+    descriptor: i64,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<Acceptable>,
+}
+
+impl Door {
+    /// Has a service accept from a listener. Every session holds a clone of `alive`.
+    pub(super) fn open(
+        service: &Arc<Service>,
+        at: Vec<Endpoint>,
+        address: String,
+        listener: Acceptable,
+        alive: &mpsc::Sender<()>,
+    ) -> Self {
+        let descriptor = listener.descriptor();
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(service.clone().listen(listener, stopped, alive.clone()));
+        Self { at, address, descriptor, stop, task }
+    }
+
+    /// Says where it is; `still`, when it was there before a reload.
+    pub(super) fn announce(&self, service: &Service, still: bool) {
+        let (address, descriptor) = (&self.address, self.descriptor);
+        Event::Listening { address, descriptor, still }.log(service.scope(None));
+    }
+
+    /// Takes the listener from its service without closing it. Connections go on queueing in the
+    /// kernel.
+    pub(super) async fn release(self) -> Option<Acceptable> {
+        drop(self.stop);
+        self.task.await.ok()
+    }
+}
+
+/// A service and its listeners.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) service: Arc<Service>,
+    /// What its Setup was made of.
+    pub(super) config: Arc<ServiceConfig>,
+    pub(super) doors: Vec<Door>,
+    /// What takes their place, where a program connects.
+    pub(super) program: Option<Respawn>,
+}
+
+impl Live {
+    /// Where it listens.
+    pub(super) fn addresses(&self) -> Vec<String> {
+        self.doors.iter().map(|door| door.address.clone()).collect()
+    }
+
+    /// Whether it listens anywhere.
+    pub(super) fn listens(&self) -> bool {
+        !self.doors.is_empty()
+    }
+}
+
+/// Tells each service which others are reached through it by a name.
+pub(super) fn introduce(live: &[Live]) {
+    let mut first = HashSet::new();
+    for Live { service, .. } in live {
+        // Of two sections with one name the first is meant.
+        let named = if first.insert(service.name()) {
+            reached_at(live, service.name())
+        } else {
+            Vec::new()
+        };
+        service.introduce(named);
+    }
+}
+
+fn reached_at(live: &[Live], name: &str) -> Vec<Arc<Service>> {
+    let is_reached =
+        |service: &Arc<Service>| service.setup().asked_at().is_some_and(|(door, _)| door == name);
+    live.iter().map(|live| &live.service).filter(|service| is_reached(service)).cloned().collect()
+}

@@ -1,0 +1,83 @@
+//! The keys of services at work, read again as the configuration in force names them. This is the part of a
+//! reload that nothing else that is wrong can hold up.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::live::Live;
+use super::selfie;
+use crate::config::diagnostic::{Diagnostic, Report, Severity};
+use crate::config::model::ServiceConfig;
+use crate::secrets::{Identity, Reader, SecretSet};
+use crate::tunnel::{Service, Setup};
+
+/// A service at work, as a reload finds it.
+#[derive(Debug, Clone)]
+pub(super) struct InForce {
+    pub(super) service: Arc<Service>,
+    pub(super) config: Arc<ServiceConfig>,
+    pub(super) setup: Arc<Setup>,
+}
+
+impl InForce {
+    pub(super) fn of(live: &Live) -> Self {
+        let Live { service, config, .. } = live;
+        Self { service: service.clone(), config: config.clone(), setup: service.setup() }
+    }
+}
+
+/// Every service's keys, read again.
+#[derive(Debug)]
+pub(super) struct Renewal {
+    setups: Vec<(Arc<Service>, Setup)>,
+    /// What was found; an error is one of a key file whose keys stay as they were.
+    pub(super) findings: Vec<Diagnostic>,
+}
+
+impl Renewal {
+    /// Reads the key files of every service. The last key of a service may go where its file is one of
+    /// `last`.
+    pub(super) fn read(in_force: &[InForce], reader: &mut Reader, last: &[PathBuf]) -> Self {
+        let mut hold: Vec<HashSet<Identity>> = vec![HashSet::new(); in_force.len()];
+        let mut held = Vec::new();
+        loop {
+            // Two services may read one key file: its findings are said once.
+            let mut report = Report { diagnostics: held.clone(), ..Report::default() };
+            let mut setups = Vec::new();
+            for (one, hold) in in_force.iter().zip(&hold) {
+                let mut found = Vec::new();
+                let setup = one.setup.renew_keys(&one.config, reader, hold, last, &mut found);
+                setups.push((one.service.clone(), setup));
+                report.add_new(found);
+            }
+            let both = in_force.iter().zip(&setups).map(|(one, (_, setup))| (&*one.config, setup));
+            let mut is_new = false;
+            for shared in selfie::find(both) {
+                if shared.finding.severity == Severity::Error {
+                    // Neither end takes the key that would be the other's, too.
+                    for end in [shared.client, shared.server] {
+                        is_new |= hold[end].insert(shared.identity.clone());
+                    }
+                    held.push(shared.finding.clone());
+                }
+                report.push(shared.finding);
+            }
+            if !is_new {
+                return Self { setups, findings: report.diagnostics };
+            }
+        }
+    }
+
+    /// The keys of each service, in the order of the services.
+    pub(super) fn sets(&self) -> Vec<Arc<SecretSet>> {
+        self.setups.iter().map(|(_, setup)| setup.secrets().clone()).collect()
+    }
+
+    /// Puts them in force. Whether that changes anything.
+    pub(super) fn apply(self) -> bool {
+        self.setups
+            .into_iter()
+            .fold(false, |changed, (service, setup)| service.renew(setup) || changed)
+    }
+}

@@ -1,0 +1,90 @@
+//! When something is tried again that only an obstacle outside the files stood against.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use crate::config::model::LogConfig;
+use crate::sys::content::Digest;
+
+/// The first pause; each one after it is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// The longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// What was read of the files of a configuration.
+pub(super) type Texts = BTreeMap<PathBuf, Option<Digest>>;
+
+/// The next attempt.
+#[derive(Debug)]
+pub(super) struct Retry {
+    at: Instant,
+    pause: Duration,
+    pub(super) what: Attempt,
+}
+
+/// What is tried again.
+#[derive(Debug, Clone)]
+pub(super) enum Attempt {
+    /// A configuration that was refused.
+    Reload {
+        /// What was read of its files. With other bytes it is another reload. None if it did not come
+        /// to reading.
+        read: Option<Texts>,
+        /// Why it was refused: only another reason is logged.
+        reason: String,
+    },
+    /// A change of the log.
+    Log(Box<LogConfig>),
+}
+
+impl Attempt {
+    /// Why what is tried again came to nothing.
+    pub(super) fn reason(&self) -> &str {
+        match self {
+            Self::Reload { reason, .. } => reason,
+            Self::Log(_) => "",
+        }
+    }
+}
+
+impl Retry {
+    pub(super) fn new(what: Attempt) -> Self {
+        Self { at: Instant::now() + FIRST_PAUSE, pause: FIRST_PAUSE, what }
+    }
+
+    /// The attempt after one that came to nothing.
+    pub(super) fn again(&self, what: Attempt) -> Self {
+        let pause = (2 * self.pause).min(LONGEST_PAUSE);
+        Self { at: Instant::now() + pause, pause, what }
+    }
+}
+
+/// Returns when there is something to try. Cancel safe.
+pub(super) async fn due(retry: Option<&Retry>) {
+    match retry {
+        Some(retry) => sleep_until(retry.at).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn pauses_double_from_one_second_to_sixty() {
+        let what = || Attempt::Reload { read: None, reason: String::new() };
+        let mut retry = Retry::new(what());
+        let mut pauses = Vec::new();
+        for _ in 0..9 {
+            let start = Instant::now();
+            due(Some(&retry)).await;
+            pauses.push(start.elapsed().as_secs_f64().round() as u32);
+            retry = retry.again(what());
+        }
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+    }
+}

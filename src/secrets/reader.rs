@@ -1,0 +1,86 @@
+//! Key files as they are at one moment: each is read once, however many services name it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::file::{Problem, Text};
+use super::{Rules, files_of};
+use crate::sys::content::Digest;
+
+/// Reads key files and keeps their texts until it is dropped, which wipes them. What it says of a file
+/// holds for the bytes that its keys were parsed from.
+#[derive(Default)]
+pub struct Reader {
+    /// What is said of a folder depends on the rules.
+    folders: HashMap<(PathBuf, Rules), Folder>,
+    texts: BTreeMap<PathBuf, (io::Result<Text>, Option<Digest>)>,
+    /// By their real names.
+    unfinished: BTreeSet<PathBuf>,
+}
+
+/// What a folder of key files was found to be.
+struct Folder {
+    files: Vec<PathBuf>,
+    problems: Vec<Problem>,
+}
+
+impl Reader {
+    /// A reader that leaves files alone which somebody is still writing.
+    pub fn without(unfinished: &BTreeSet<PathBuf>) -> Self {
+        let unfinished = unfinished.iter().map(|path| real(path)).collect();
+        Self { unfinished, ..Self::default() }
+    }
+
+    /// Whether somebody is still writing a file.
+    pub fn is_unfinished(&self, path: &Path) -> bool {
+        !self.unfinished.is_empty() && self.unfinished.contains(&real(path))
+    }
+
+    /// The files that a path means; what is wrong with the path itself is added to `problems`.
+    pub(super) fn files(
+        &mut self,
+        path: &Path,
+        rules: Rules,
+        problems: &mut Vec<Problem>,
+    ) -> Vec<PathBuf> {
+        let folder = self.folders.entry((path.to_owned(), rules)).or_insert_with(|| {
+            let mut problems = Vec::new();
+            let files = files_of(path, rules, &mut problems);
+            Folder { files, problems }
+        });
+        problems.extend(folder.problems.iter().cloned());
+        folder.files.clone()
+    }
+
+    /// The text of a file.
+    pub(super) fn text(&mut self, path: &Path) -> &io::Result<Text> {
+        let (text, _) = self.texts.entry(path.to_owned()).or_insert_with(|| {
+            let text = Text::read(path);
+            let digest = match &text {
+                Ok(text) => Some(text.digest()),
+                // One that is too large is watched as well.
+                Err(_) => Digest::look(path),
+            };
+            (text, digest)
+        });
+        text
+    }
+
+    /// Every file that was read, with the digest of its bytes; none if it could not be read.
+    pub fn digests(&self) -> impl Iterator<Item = (&Path, Option<Digest>)> {
+        self.texts.iter().map(|(path, (_, digest))| (path.as_path(), *digest))
+    }
+}
+
+impl fmt::Debug for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reader").field("files", &self.texts.keys()).finish_non_exhaustive()
+    }
+}
+
+/// A name without symbolic links, as far as it can be followed.
+fn real(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
+}
