@@ -9,7 +9,7 @@ use crate::config::{self, Format};
 use crate::daemon::files::Files;
 use crate::daemon::plan::Plan;
 use crate::secrets::Reader;
-use crate::tunnel::Shared;
+use crate::tunnel::{Room, Shared};
 
 const KEY: &str = "client1:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\n";
 
@@ -27,7 +27,7 @@ fn job(folder: &Path, meanwhile: impl Fn() + Send + Sync + 'static) -> Job {
     let file = folder.join("pskgate.toml");
     let (config, mut report) = config::survey(&file, Format::Auto);
     let plan = Plan::build(&config.unwrap(), &mut report).unwrap();
-    let shared = Shared::new(10, 10);
+    let shared = Shared::new(Room { sessions: 10, connections: 10, handshakes: 10 });
     let in_force = plan.services.into_iter().map(|(config, setup)| {
         let service = Service::new(&config.name.value, setup, limits(&config), shared.clone());
         let setup = service.setup();
