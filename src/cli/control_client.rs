@@ -26,8 +26,7 @@ pub(super) struct Which {
 
 /// What the program that runs this configuration tells, if one does and this user may ask.
 pub(super) fn running(file: &Path) -> Option<Status> {
-    let which = Which { file: Some(file.to_owned()), socket: None };
-    which.one().ok()?.status().ok()
+    Which::of(Some(file)).one().ok()?.status().ok()
 }
 
 /// Why nothing came of it.
@@ -47,6 +46,11 @@ pub(super) struct Program {
 }
 
 impl Which {
+    /// The program that runs this configuration, or any program.
+    pub(super) fn of(file: Option<&Path>) -> Self {
+        Self { file: file.map(Path::to_owned), socket: None }
+    }
+
     /// Every program that is meant and answers.
     pub(super) fn all(&self) -> Result<Vec<Program>, Trouble> {
         let (paths, is_sure) = match (&self.socket, &self.file) {
@@ -158,7 +162,8 @@ impl Program {
     /// Asks. What is refused is a trouble as well.
     pub(super) fn ask(&mut self, command: &Command) -> Result<Answer, Trouble> {
         // It may read thousands of keys, and wait for an address that is busy.
-        let patience = (!matches!(command, Command::Reload)).then_some(PATIENCE);
+        let is_reload = matches!(command, Command::Reload | Command::RemoveLast { .. });
+        let patience = (!is_reload).then_some(PATIENCE);
         let mut answer = self.client.ask(command, patience);
         if let (Err(_), Command::Status) = (&answer, command) {
             // Whoever is silent between two questions may be cut to make room for others.

@@ -1,6 +1,7 @@
 //! `keys list`, `keys rotate`, `keys remove`: the keys of a configuration's services, or of one key file.
 
 mod declaration;
+mod last;
 mod list;
 mod locations;
 mod remove;
@@ -32,6 +33,9 @@ pub(super) enum Command {
         identity: OsString,
         #[command(flatten)]
         place: Place,
+        /// Also the last key of a service, which then lets nobody in; tells the running program
+        #[arg(long)]
+        last: bool,
     },
 }
 
@@ -74,7 +78,7 @@ pub(super) fn main(command: &Command) -> u8 {
     let done = match command {
         Command::List { place, json } => list::main(place, *json),
         Command::Rotate(arguments) => rotate::main(arguments),
-        Command::Remove { identity, place } => remove::main(identity, place),
+        Command::Remove { identity, place, last } => remove::main(identity, place, *last),
     };
     done.unwrap_or_else(|refusal| refusal.tell())
 }

@@ -61,7 +61,7 @@ pub async fn watch(mut files: watch::Receiver<Files>, requests: mpsc::Sender<Req
     let mut watched = BTreeSet::new();
     let mut known = files.borrow_and_update().clone();
     let mut writers = Writers::default();
-    // What was asked for last: what has not come of it by then does not come of asking again.
+    // What was asked for last: without an event, asking again would lead to nothing else.
     let mut asked: Option<Content> = None;
     let mut is_told = false;
     loop {
@@ -70,9 +70,10 @@ pub async fn watch(mut files: watch::Receiver<Files>, requests: mpsc::Sender<Req
         follow(watcher.as_mut(), &known, &mut watched);
         let unfinished = writers.unfinished();
         // Without a thread to look with nothing is known, least of all that the files are gone.
-        if let Some(look) = look(&known, &unfinished).await
-            && !look.changed.is_empty()
-            && asked.as_ref() != Some(&look.now)
+        let look = look(&known, &unfinished).await;
+        if let Some(look) = look.filter(|look| !look.changed.is_empty())
+            // What was asked for in vain is asked for again when something happens.
+            && (is_told || asked.as_ref() != Some(&look.now))
             // What a poll came upon may be in the middle of a write that nobody tells of.
             && (is_told || is_at_rest(&known, &look).await)
         {

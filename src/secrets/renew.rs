@@ -240,8 +240,13 @@ impl<'a> Renewal<'a> {
     /// Whether the service has no key already, or its last one was taken away by an order.
     fn may_be_last(&self) -> bool {
         self.in_force.is_some_and(|in_force| {
+            // From inside another root directory the same name has fewer parts.
+            let is_inside = |last: &PathBuf, file: &PathBuf| {
+                file.strip_prefix("/").is_ok_and(|inside| last.ends_with(inside))
+            };
             let is_last = |file: &PathBuf| {
-                in_force.last.iter().any(|last| last == file || is_same_file(last, file))
+                let same = |last: &PathBuf| is_same_file(last, file) || is_inside(last, file);
+                in_force.last.iter().any(same)
             };
             in_force.sets.first().is_none_or(|set| set.is_empty())
                 || self.empty.iter().any(|(file, _)| is_last(file))

@@ -13,8 +13,8 @@ use rustix::process::Signal;
 use crate::harness::process::pskgate;
 use crate::harness::stage::need_root;
 use crate::harness::{
-    Backend, Ending, Gate, IDENTITY, KEY, OTHER_KEY, PATIENCE, Plain, Pskgate, client_toml,
-    free_port, local, replace, secret, server_toml, until, write_private,
+    Backend, Ending, Gate, IDENTITY, KEY, OTHER_KEY, OpensslClient, PATIENCE, Plain, Pskgate,
+    client_toml, free_port, local, replace, secret, server_toml, until, write_private,
 };
 
 /// A second good key, for who stays.
@@ -56,7 +56,11 @@ impl Scene {
         let session = Plain::connect(leaver.address("plain"));
         let beside = Plain::connect(neighbour.address("plain"));
         session.echo(b"before");
-        beside.echo(b"before");
+        // Some tests have the leaver alone.
+        if fs::read_to_string(server.folder().join("psk.txt")).is_ok_and(|text| text.contains(KEY))
+        {
+            beside.echo(b"before");
+        }
         Self { server, leaver, _neighbour: neighbour, session, beside, _backend: backend }
     }
 
@@ -526,4 +530,65 @@ fn in_stunnel_s_format_a_reload_has_stunnel_s_lines_in_their_order() {
     assert!(at("Reading configuration from file ") < at("x.conf:7:"), "{log}");
     assert!(at("x.conf:7:") < at("Configuration failed"), "{log}");
     assert!(at("Configuration failed") < at("Failed to reload the configuration file"), "{log}");
+}
+
+#[test]
+fn the_last_key_goes_when_it_is_ordered_and_then_everybody_is_answered_as_with_a_wrong_key() {
+    let scene = Scene::with(
+        Gate::new().file("psk.txt", &secret("leaver", OTHER_KEY)),
+        "",
+        "",
+        "\"psk.txt\"",
+    );
+    // An empty file alone is refused, whoever wrote it.
+    replace(&scene.path("psk.txt"), "");
+    scene.wait_count(": not reloaded:", 1);
+    scene.session.echo(b"still here");
+    replace(&scene.path("psk.txt"), &secret("leaver", OTHER_KEY));
+    scene.wait_count(": reloaded;", 1);
+    let folder = scene.server.folder();
+    let remove = ["keys", "remove", "leaver", "pskgate.toml"];
+    let done = pskgate(folder, &remove);
+    assert_eq!(done.code, Some(78), "{}", done.err);
+    let start = Instant::now();
+    let done = pskgate(folder, &[&remove[..], &["--last"]].concat());
+    assert_eq!(done.code, Some(0), "{}", done.err);
+    assert_eq!(scene.session.end(), Ending::Rst);
+    assert!(start.elapsed() < 2 * SOON, "it took {:?}", start.elapsed());
+    assert_eq!(Plain::connect(scene.leaver.address("plain")).end(), Ending::Rst);
+    scene.server.wait_logged(" orders: remove-last");
+    // A known name, an unknown one and one with a wrong key hear the same, from a service without a key and
+    // from one that has some.
+    let answers = |server: &Pskgate| {
+        ["leaver", "nobody"].map(|who| {
+            let psk = crate::harness::openssl::psk_of(who, THIRD_KEY);
+            OpensslClient::start(server.address("tls"), psk).alert()
+        })
+    };
+    let backend = Backend::echo();
+    let other =
+        Gate::new().file("psk.txt", &both()).toml(&server_toml(backend.address(), "")).start();
+    let [known, unknown] = answers(&other);
+    assert_eq!(answers(&scene.server), [known, unknown]);
+    // It stays so over other reloads, and ends with the next key.
+    scene.server.signal(Signal::HUP);
+    scene.wait_count("SIGHUP: reloaded;", 1);
+    let done = pskgate(folder, &["check", "pskgate.toml"]);
+    assert_eq!(done.code, Some(78), "a start is refused");
+    replace(&scene.path("psk.txt"), &secret("leaver", OTHER_KEY));
+    scene.wait_count("keys: added \"leaver\"", 1);
+    Plain::connect(scene.leaver.address("plain")).echo(b"let in again");
+}
+
+#[test]
+fn an_order_for_the_last_key_that_did_not_reach_the_program_can_be_given_again() {
+    let gate = Gate::new().file("psk.txt", &secret("leaver", OTHER_KEY));
+    let scene = Scene::with(gate, "", "", "\"psk.txt\"");
+    // As if the file had been emptied while nobody could ask the program.
+    replace(&scene.path("psk.txt"), "");
+    scene.wait_count(": not reloaded:", 1);
+    let remove = ["keys", "remove", "leaver", "pskgate.toml", "--last"];
+    let done = pskgate(scene.server.folder(), &remove);
+    assert_eq!(done.code, Some(0), "{}", done.err);
+    assert_eq!(scene.session.end(), Ending::Rst);
 }

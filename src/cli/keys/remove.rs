@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::Place;
 use super::declaration::change;
+use super::last;
 use super::locations::{Location, Locations, services};
 use super::site::{Holder, Site, resolved};
 use crate::cli::refusal::Refusal;
@@ -15,14 +16,22 @@ use crate::config::wires;
 use crate::secrets::edit::{self, Emptied};
 use crate::secrets::{Entry, escape, files_of};
 
-pub(super) fn main(identity: &OsStr, place: &Place) -> Result<u8, Refusal> {
+pub(super) fn main(identity: &OsStr, place: &Place, last: bool) -> Result<u8, Refusal> {
     let site = Site::look(place)?;
-    site.sound()?;
+    // A running program takes up a key that is gone whatever else is wrong.
+    site.complain();
     let name = identity.as_encoded_bytes();
-    let removal = Removal::plan(&site, name)?;
+    let empty = site.files_without_key();
+    if last && !empty.is_empty() && !site.has(name) {
+        // It went before, and the program may not know that it was meant.
+        empty.iter().try_for_each(|file| last::tell(file, site.file.as_deref()))?;
+        return Ok(exit::OK);
+    }
+    let removal = Removal::plan(&site, name, last)?;
     let fates = removal.fates();
     let mut code = exit::OK;
     let mut done = false;
+    let mut emptied = Vec::new();
     for location in removal.files.iter() {
         let file = &location.file;
         let removed = edit::remove(file, name, removal.emptied(location)).map_err(|error| {
@@ -35,6 +44,9 @@ pub(super) fn main(identity: &OsStr, place: &Place) -> Result<u8, Refusal> {
             readers if site.holders.len() < 2 || readers.is_empty() => String::new(),
             readers => format!(", which {readers} read"),
         };
+        if removal.is_last(location) {
+            emptied.push(file);
+        }
         for (line, fingerprint) in removed.lines {
             let (name, file) = (escape(name), file.display());
             let text =
@@ -51,6 +63,9 @@ pub(super) fn main(identity: &OsStr, place: &Place) -> Result<u8, Refusal> {
         })?
     {
         complain(&format!("took {} out of the `wire` names in {}", escape(name), config.display()));
+    }
+    for file in emptied {
+        last::tell(file, site.file.as_deref())?;
     }
     match site.file {
         Some(_) => fates.iter().for_each(|fate| complain(fate)),
@@ -69,12 +84,14 @@ struct Removal<'a> {
     files: Locations<'a>,
     /// Everybody who reads one of the files.
     readers: Vec<&'a Holder>,
+    /// Whether a service may be left without a key.
+    last: bool,
 }
 
 impl<'a> Removal<'a> {
     /// Refuses what would leave a service without a key, and what would take the name from a service that
     /// was not meant.
-    fn plan(site: &'a Site, name: &'a [u8]) -> Result<Self, Refusal> {
+    fn plan(site: &'a Site, name: &'a [u8], last: bool) -> Result<Self, Refusal> {
         let everywhere = Locations::of(site, name, |_, _| true);
         if everywhere.is_empty() {
             return Err(Refusal::new(exit::USAGE, nobody(site, name)));
@@ -89,7 +106,7 @@ impl<'a> Removal<'a> {
             return Err(Refusal::new(exit::USAGE, words));
         }
         let readers = files.readers(site);
-        let removal = Self { site, name, files, readers };
+        let removal = Self { site, name, files, readers, last };
         removal.check_scope()?;
         removal.check_rest()?;
         Ok(removal)
@@ -114,7 +131,9 @@ impl<'a> Removal<'a> {
     fn check_rest(&self) -> Result<(), Refusal> {
         for holder in &self.readers {
             let Some(service) = holder.service.as_deref() else { continue };
-            if !holder.entries.iter().any(|entry| !self.takes(entry)) {
+            // A client end without a key could not even say why.
+            let may_be_last = self.last && !holder.is_client;
+            if !may_be_last && self.is_left_without(holder) {
                 return Err(refused(&format!(
                     "[{service}] would be left without any key, and nobody could connect; add another \
                      first, take the service out of the configuration, or say --last",
@@ -133,6 +152,16 @@ impl<'a> Removal<'a> {
     /// Whether this line goes.
     fn takes(&self, entry: &Entry) -> bool {
         entry.identity().as_bytes() == self.name && self.files.has(entry.file())
+    }
+
+    /// Whether a service, or a file that was named by itself, has no key afterwards.
+    fn is_left_without(&self, holder: &Holder) -> bool {
+        holder.entries.iter().all(|entry| self.takes(entry))
+    }
+
+    /// Whether a running program keeps the keys of a file unless it is told that its last one is meant to go.
+    fn is_last(&self, location: &Location<'_>) -> bool {
+        self.last && location.readers.iter().any(|holder| self.is_left_without(holder))
     }
 
     /// Whether a service still has a key of this name afterwards.
@@ -158,6 +187,9 @@ impl<'a> Removal<'a> {
             let is_here = |entry: &&Entry| resolved(entry.file()) == resolved(&location.file);
             holder.entries.iter().filter(is_here).map(move |entry| (*holder, entry))
         });
+        if self.is_last(location) {
+            return Emptied::Keep;
+        }
         if entries.clone().any(|(holder, _)| holder.service.is_none()) {
             return Emptied::Refuse;
         }

@@ -173,6 +173,20 @@ impl Site {
         Err(Refusal::new(exit::USAGE, words))
     }
 
+    /// Whether a name stands in any of the files.
+    pub(super) fn has(&self, name: &[u8]) -> bool {
+        self.holders.iter().any(|holder| holder.lines_of(name).next().is_some())
+    }
+
+    /// The files of services without any key.
+    pub(super) fn files_without_key(&self) -> Vec<PathBuf> {
+        let without = self.holders.iter().filter(|holder| holder.entries.is_empty());
+        let paths = without.flat_map(|holder| &holder.paths);
+        let files =
+            paths.flat_map(|path| secrets::files_of(path, secrets::edit::LENIENT, &mut Vec::new()));
+        files.filter(|file| file.is_file()).collect()
+    }
+
     /// Says what is wrong; whether anything was.
     pub(super) fn complain(&self) -> bool {
         show(&self.findings);
