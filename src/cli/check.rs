@@ -14,6 +14,9 @@ pub(super) fn main(file: &File, json: bool, effective: bool) -> u8 {
     #[cfg(unix)]
     let accounts = config.as_mut().and_then(|config| Privileges::of(config, &mut report));
     let described = config.as_ref().filter(|_| effective).map(config::effective::describe);
+    if let Some(config) = config.as_ref().filter(|_| !report.has_errors()) {
+        report.diagnostics.extend(config::advice::advise(config));
+    }
     let plan = config.and_then(|config| Plan::build(&config, &mut report));
     #[cfg(unix)]
     let plan = accounts.and(plan);

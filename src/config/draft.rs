@@ -8,9 +8,9 @@ use std::time::Duration;
 use super::diagnostic::Place;
 use super::endpoint::{Endpoint, Host};
 use super::model::{
-    Dialect, Failover, Foreground, IpRange, Keepalive, Level, LogFormat, LogId, Mode, OnRevocation,
-    ProxyHeader, PskHash, RekeyAfter, SocketOption, Spoken, TlsVersion, Transparent, Variable,
-    WhenFull,
+    CipherOrder, Dialect, Failover, Foreground, IpRange, Keepalive, Level, LogFormat, LogId, Mode,
+    OnRevocation, ProxyHeader, PskHash, RekeyAfter, SocketOption, Spoken, TlsVersion, Transparent,
+    Variable, WhenFull,
 };
 use super::options::Opt;
 use crate::secrets::{Password, TicketKey};
@@ -80,6 +80,8 @@ pub enum Value {
     Preface(ProxyHeader),
     /// What becomes of a newcomer.
     WhenFull(WhenFull),
+    /// Whose order of suites decides.
+    CipherOrder(CipherOrder),
     /// What becomes of a session whose key is gone.
     OnRevocation(OnRevocation),
     /// `rekey-after`

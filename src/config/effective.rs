@@ -362,6 +362,11 @@ impl Page<'_> {
         self.show(Opt::TlsMin, &tls.min, version(self, tls.min.value));
         self.show(Opt::TlsMax, &tls.max, version(self, tls.max.value));
         self.show(Opt::Ciphers, &tls.ciphers, &tls.ciphers.value);
+        if service.mode.value == Mode::Server {
+            let order =
+                self.word(value::CIPHER_ORDERS, value::CIPHER_ORDERS, &tls.cipher_order.value);
+            self.show(Opt::CipherOrder, &tls.cipher_order, order);
+        }
         let suites = "by the key's hash and this processor";
         self.maybe(Opt::Ciphersuites, tls.ciphersuites.as_ref(), suites, Clone::clone);
         self.show(Opt::Groups, &tls.groups, &tls.groups.value);

@@ -5,6 +5,8 @@
 //! [`diagnostic::Report`] with every mistake at once. Nothing here opens a socket, knows OpenSSL or
 //! needs a runtime.
 
+pub mod advice;
+pub mod ciphers;
 pub mod convert;
 pub mod diagnostic;
 pub mod draft;

@@ -442,6 +442,8 @@ pub enum Failover {
 pub struct ServiceConfig {
     /// Its name, shown in logs.
     pub name: Decided<String>,
+    /// The language of its file: advice about options is given in it.
+    pub dialect: Dialect,
     /// Which side wears TLS.
     pub mode: Decided<Mode>,
     /// Where its connections come from.
@@ -531,7 +533,7 @@ pub struct PskConfig {
     pub identity: Option<Decided<Vec<u8>>>,
     /// How strictly the files are read.
     pub rules: Rules,
-    /// The hash that a TLS 1.3 external PSK is bound to (RFC 8446, 4.2.11).
+    /// The hash that a TLS 1.3 external PSK is bound to (RFC 9846, 4.3.11; RFC 8446, 4.2.11).
     pub hash: Decided<PskHash>,
     /// The operator said that a client and a server service of this file may share a key (RFC 9257,
     /// 4.1: otherwise a peer can be made to talk to itself).
@@ -541,7 +543,7 @@ pub struct PskConfig {
 /// The hash of a TLS 1.3 external PSK.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PskHash {
-    /// What every peer assumes (RFC 8446, 4.2.11).
+    /// What every peer assumes (RFC 9846, 4.3.11; RFC 8446, 4.2.11).
     Sha256,
     /// Only by agreement with the peer.
     Sha384,
@@ -609,6 +611,8 @@ pub struct TlsConfig {
     pub max: Decided<TlsVersion>,
     /// OpenSSL list of suites up to 1.2; what is not PSK, and every NULL cipher, is filtered out.
     pub ciphers: Decided<String>,
+    /// Whose order of suites decides at a server.
+    pub cipher_order: Decided<CipherOrder>,
     /// OpenSSL list of 1.3 suites; unset chooses by the PSK's hash and this CPU.
     pub ciphersuites: Option<Decided<String>>,
     /// OpenSSL list of key exchange groups.
@@ -648,7 +652,7 @@ impl Default for RekeyAfter {
     }
 }
 
-/// How sessions are resumed without the pre-shared key being used again (RFC 8446, 2.2; RFC 5077).
+/// How sessions are resumed without the pre-shared key being used again (RFC 9846 and 8446, 2.2; RFC 5077).
 #[derive(Debug, Clone)]
 pub struct Resumption {
     /// Whether they are.
@@ -720,6 +724,15 @@ pub enum WhenFull {
     TakeOver,
     /// The same, if that session is of the newcomer's own identity.
     TakeOverOwn,
+}
+
+/// Whose order of suites decides at a server (RFC 9325, 4.2.1 leaves it to the server).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CipherOrder {
+    /// The server's own.
+    Server,
+    /// The client's, as with OpenSSL and stunnel unless they are told otherwise.
+    Client,
 }
 
 /// What becomes of a session whose key was removed or changed, or which would not be let in from its

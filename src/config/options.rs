@@ -103,6 +103,8 @@ pub enum Kind {
     Arguments,
     /// What is said to a backend before the data; stunnel's `protocol`.
     Preface,
+    /// Whose order of suites decides.
+    CipherOrder,
     /// What becomes of a newcomer when there is no room.
     WhenFull,
     /// What becomes of a session whose key is gone: `cut`, `keep` or a grace.
@@ -402,7 +404,7 @@ table! {
     AllowLoosePermissions [Service "allow-loose-permissions"] [] Service One Bool, Works, "false" "yes",
         "Reads key files that others can read or write.";
     PskHash [Service "tls13-psk-hash"] [] Service One Kind::Hash, Works, "sha256" "",
-        "The hash that a TLS 1.3 key is bound to (RFC 8446, 4.2.11).";
+        "The hash that a TLS 1.3 key is bound to (RFC 9846, 4.3.11; RFC 8446, 4.2.11).";
 
     // TLS.
     TlsVersion [] ["sslVersion"] Service One Kind::Version, Works, "" "all",
@@ -412,9 +414,11 @@ table! {
     TlsMax [Service "tls-max"] ["sslVersionMax"] Service One Kind::Version, Works, "1.3" "TLSv1.3",
         "The newest protocol version that is offered.";
     Ciphers [Service "ciphers"] ["ciphers"] Service One Text { empty: false }, Works,
-        "ECDHE-PSK-CHACHA20-POLY1305:DHE-PSK-AES256-GCM-SHA384:DHE-PSK-AES128-GCM-SHA256:DHE-PSK-CHACHA20-POLY1305"
+        "ECDHE-PSK-CHACHA20-POLY1305"
         "HIGH:!aNULL:!SSLv2:!DH:!kDHEPSK",
-        "OpenSSL's list of suites up to TLS 1.2, of which only those with a pre-shared key and encryption are used.";
+        "OpenSSL's list of suites up to TLS 1.2, of which only those with a pre-shared key and encryption are used. In a native file rfc4279 stands for the default suite followed by DHE-PSK and PSK with AES-GCM and AES-CBC, for old peers.";
+    CipherOrder [Service "cipher-order"] [] Service One Kind::CipherOrder, Works, "server" "client",
+        "Whose order of suites decides at a server: the server's own or the client's.";
     Ciphersuites [Service "ciphersuites"] ["ciphersuites"] Service One Text { empty: false }, Works, ""
         "TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256",
         "OpenSSL's list of TLS 1.3 suites, of which only those of the key's hash are used.";

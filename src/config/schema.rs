@@ -213,6 +213,7 @@ fn kind(kind: Kind) -> Value {
         | Kind::Negotiation
         | Kind::Preface
         | Kind::Transparent
+        | Kind::CipherOrder
         | Kind::WhenFull
         | Kind::Foreground => json!({ "enum": known }),
         Kind::SslOption => {

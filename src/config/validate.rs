@@ -6,15 +6,16 @@ use std::mem::discriminant;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
+use super::ciphers::expand_named_sets;
 use super::diagnostic::{Diagnostic, Place, Report};
 use super::draft::{Draft, DraftPart, Side, Spanned, Value, Values};
 use super::endpoint::is_host_name;
 use super::model::{
-    Account, Authentication, Config, ControlConfig, Decided, Dialect, Endpoint, Foreground, Host,
-    HttpConfig, HttpConnect, IdentityConfig, IpRange, Keepalive, Level, Limits, Listen, LogConfig,
-    LogId, Mode, NamePattern, Negotiation, ProcessConfig, Program, ProxyHeader, PskConfig,
-    Resumption, ServiceConfig, SocketOption, Sockets, Source, Spoken, Target, TicketSecret,
-    Timeouts, TlsConfig, TlsSwitch, TlsVersion, Transparent,
+    Account, Authentication, CipherOrder, Config, ControlConfig, Decided, Dialect, Endpoint,
+    Foreground, Host, HttpConfig, HttpConnect, IdentityConfig, IpRange, Keepalive, Level, Limits,
+    Listen, LogConfig, LogId, Mode, NamePattern, Negotiation, ProcessConfig, Program, ProxyHeader,
+    PskConfig, Resumption, ServiceConfig, SocketOption, Sockets, Source, Spoken, Target,
+    TicketSecret, Timeouts, TlsConfig, TlsSwitch, TlsVersion, Transparent,
 };
 use super::options::{Opt, Treatment};
 use super::value;
@@ -245,6 +246,7 @@ impl Checker<'_> {
             scope.decide(Opt::AllowSharedKeys, boolean).unwrap_or(Decided::default(false, dialect));
         Some(ServiceConfig {
             name,
+            dialect,
             mode: mode?,
             // Where these are missing that is an error by now, and the others should be told too.
             source: source.unwrap_or(Source::Listeners(Vec::new())),

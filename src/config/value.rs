@@ -7,8 +7,9 @@ use super::diagnostic::{looks_like_key_instead_of_file, looks_like_key_line};
 use super::draft::Value;
 use super::endpoint::{Endpoint, Host, Role, parse_host, parse_native, parse_stunnel};
 use super::model::{
-    Dialect, Failover, Foreground, IpRange, Keepalive, Level, LogFormat, LogId, Mode, OnRevocation,
-    ProxyHeader, PskHash, RekeyAfter, Spoken, TlsVersion, Transparent, Variable, WhenFull,
+    CipherOrder, Dialect, Failover, Foreground, IpRange, Keepalive, Level, LogFormat, LogId, Mode,
+    OnRevocation, ProxyHeader, PskHash, RekeyAfter, Spoken, TlsVersion, Transparent, Variable,
+    WhenFull,
 };
 use super::options::{Kind, nearest};
 use crate::secrets::{Password, TicketKey};
@@ -132,6 +133,8 @@ pub(super) const TRANSPARENCIES: &[(&str, Transparent)] = &[
     ("no", Transparent::None),
     ("yes", Transparent::Source),
 ];
+pub(super) const CIPHER_ORDERS: &[(&str, CipherOrder)] =
+    &[("server", CipherOrder::Server), ("client", CipherOrder::Client)];
 pub(super) const WHEN_FULL: &[(&str, WhenFull)] = &[
     ("refuse", WhenFull::Refuse),
     ("take-over", WhenFull::TakeOver),
@@ -257,6 +260,7 @@ pub(super) fn read(kind: Kind, dialect: Dialect, text: &str) -> Result<Value, Wr
             Value::Arguments(words.map(argument).collect::<Result<_, _>>()?)
         }
         Kind::Preface => Value::Preface(preface(text, dialect)?),
+        Kind::CipherOrder => Value::CipherOrder(choice(text, CIPHER_ORDERS, dialect)?),
         Kind::WhenFull => Value::WhenFull(choice(text, WHEN_FULL, dialect)?),
         Kind::OnRevocation => Value::OnRevocation(on_revocation(text)?),
         Kind::Range => Value::Range(range(text)?),
@@ -321,6 +325,7 @@ pub(super) fn words(kind: Kind, dialect: Dialect) -> Vec<&'static str> {
         (Kind::Facility, _) => names(FACILITIES),
         (Kind::Foreground, _) => names(FOREGROUNDS),
         (Kind::SslOption, _) => SSL_OPTIONS.to_vec(),
+        (Kind::CipherOrder, _) => names(CIPHER_ORDERS),
         (Kind::WhenFull, _) => names(WHEN_FULL),
         (Kind::LogId, _) => names(LOG_IDS),
         (Kind::Negotiation, _) => names(NEGOTIATIONS),

@@ -426,7 +426,7 @@ unsafe extern "C" fn decrypt_ticket<T: Tickets>(
         let session = SslSessionRef::from_ptr(session);
         let accepts = catch_unwind(AssertUnwindSafe(|| T::accepts(ssl, session)));
         match accepts {
-            // RFC 8446, C.4: a client should use a ticket of 1.3 once.
+            // RFC 9846 (8446), C.4: a client should use a ticket of 1.3 once.
             Ok(true) if tls13 || status == SUCCESS_RENEW => USE_RENEW,
             Ok(true) => USE,
             Ok(false) | Err(_) => IGNORE_RENEW,

@@ -11,7 +11,7 @@ use openssl::ssl::{
 
 use super::psk;
 use crate::config::diagnostic::{Diagnostic, Severity};
-use crate::config::model::{Decided, Mode, PskHash, TlsConfig, TlsSwitch, TlsVersion};
+use crate::config::model::{CipherOrder, Decided, Mode, PskHash, TlsConfig, TlsSwitch, TlsVersion};
 use crate::sys;
 
 /// OpenSSL's security level, unless the library's own is higher or somebody said another.
@@ -82,7 +82,7 @@ fn assemble(
         Mode::Client if resumes => SslSessionCacheMode::CLIENT | SslSessionCacheMode::NO_INTERNAL,
         _ => SslSessionCacheMode::OFF,
     });
-    // One for each connection is enough for a client that uses each once (RFC 8446, C.4).
+    // One for each connection is enough for a client that uses each once (RFC 9846 and 8446, C.4).
     let tickets = usize::from(resumes && mode == Mode::Server);
     context.set_num_tickets(tickets)?;
     context.set_mode(
@@ -90,9 +90,12 @@ fn assemble(
             | SslMode::ACCEPT_MOVING_WRITE_BUFFER
             | SslMode::RELEASE_BUFFERS,
     );
-    if mode == Mode::Server && !aes {
-        // A client with AES instructions would prefer AES-GCM; this end is the slower of the two.
+    if mode == Mode::Server && tls.cipher_order.value == CipherOrder::Server {
         context.set_options(SslOptions::CIPHER_SERVER_PREFERENCE);
+        if aes {
+            // A client that puts ChaCha20 first has no AES instructions, and is the slower of the two.
+            context.set_options(SslOptions::PRIORITIZE_CHACHA);
+        }
     }
     for (switch, on) in &tls.switches {
         if *on {
@@ -178,7 +181,7 @@ fn assemble(
             if let Some(group) = group {
                 context.set_tmp_dh(&*Dh::params_from_pem(group)?)?;
             }
-            psk::install_server(&mut context)?;
+            psk::install_server(&mut context, tls.groups.value.as_str().into())?;
         }
         Mode::Client => psk::install_client(&mut context)?,
     }

@@ -28,7 +28,12 @@ pub enum Cause {
     /// Server end: a TLS client that knows no key.
     NoPsk,
     /// Server end: it offered keys, but no suite that this end accepts.
-    NoCommonSuite,
+    NoCommonSuite {
+        /// The strongest suite of RFC 4279 and 5487 among those that it offered for TLS 1.2.
+        offered: Option<&'static str>,
+        /// The line of this end's configuration that accepts it.
+        cure: Option<&'static str>,
+    },
     /// Server end: the keys that it offered in 1.3 have another hash than this end's, which is this one.
     OtherHash(PskHash),
     /// Server end: it offered so many keys in 1.3 that none was looked at.
@@ -77,7 +82,7 @@ impl Cause {
             Self::StaleTicket(_) => "stale-ticket",
             Self::WrongKey(_) | Self::ServerKeyDiffers(_) => "wrong-key",
             Self::NoPsk => "no-psk",
-            Self::NoCommonSuite => "no-common-suite",
+            Self::NoCommonSuite { .. } => "no-common-suite",
             Self::OtherHash(_) => "other-hash",
             Self::TooManyOffers(_) => "too-many-offers",
             Self::NoForwardSecrecy => "psk-ke-only",
@@ -126,7 +131,12 @@ impl fmt::Display for Cause {
             ),
             Self::WrongKey(identity) => write!(f, "wrong key for identity {}", escape(identity)),
             Self::NoPsk => f.write_str("the client offered no pre-shared key"),
-            Self::NoCommonSuite => f.write_str("no suite in common"),
+            Self::NoCommonSuite { offered, cure } => {
+                f.write_str("no suite in common")?;
+                let Some(offered) = offered else { return Ok(()) };
+                write!(f, ": in TLS 1.2 the client offers {offered} at best")?;
+                cure.map_or(Ok(()), |cure| write!(f, ", which `{cure}` in this service accepts"))
+            }
             Self::OtherHash(ours) => write!(
                 f,
                 "no key that the client offered has this end's hash in TLS 1.3, {} \
@@ -324,7 +334,11 @@ pub(super) fn of_client(error: ssl::Error, ssl: &SslRef) -> Cause {
             None => {}
         }
         let offered = seen.is_some_and(|seen| seen.offered);
-        return if offered { Cause::NoCommonSuite } else { Cause::NoPsk };
+        let rfc4279 = seen.and_then(|seen| seen.rfc4279_suite).filter(|_| !is_tls13(ssl));
+        return match offered {
+            true => Cause::NoCommonSuite { offered: rfc4279, cure: None },
+            false => Cause::NoPsk,
+        };
     }
     if any(&[NO_SUITABLE_KEY_SHARE, NO_SUITABLE_GROUPS]) {
         return Cause::NoCommonGroup;

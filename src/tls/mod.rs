@@ -451,7 +451,7 @@ fn unwrap<S: AsyncRead + AsyncWrite + Unpin>(mut tls: Inner<S>) -> Option<S> {
     tls.get_mut().take()
 }
 
-/// A record's plain text at most (RFC 8446, 5.1).
+/// A record's plain text at most (RFC 9846 and 8446, 5.1).
 const RECORD: usize = 16 * 1024;
 /// For how long one session decrypts before others have a turn, and after how many records it looks at the
 /// clock: a receive brings eight whole records, or five thousand of one byte each.

@@ -22,17 +22,29 @@ use zeroize::Zeroizing;
 use super::cache::{Cache, For};
 use super::ticket::{self, Generation, Tickets};
 use super::{Named, Progress, ServerNames};
+use crate::config::ciphers::RFC4279_SUITES;
 use crate::config::model::PskHash;
 use crate::secrets::{self, Claim, Grant, Identity, Keys, Proof};
 use crate::sys::openssl as sys;
 
-/// `pre_shared_key` (RFC 8446, 4.2.11).
+/// `pre_shared_key` (RFC 9846, 4.3.11; RFC 8446, 4.2.11).
 const PRE_SHARED_KEY: u16 = 41;
 
-/// `psk_key_exchange_modes` (RFC 8446, 4.2.9), and of them the one with (EC)DHE.
+/// `psk_key_exchange_modes` (RFC 9846, 4.3.9; RFC 8446, 4.2.9), and of them the one with (EC)DHE.
 const PSK_MODES: u16 = 45;
 const PSK_DHE_KE: u8 = 1;
 
+/// `supported_groups` (RFC 8422, 5.1; RFC 9846, 4.3.7).
+const SUPPORTED_GROUPS: u16 = 10;
+/// Groups by OpenSSL's names (RFC 8422, 5.1.1).
+const GROUPS: [(&str, u16); 6] = [
+    ("P-256", 0x0017),
+    ("prime256v1", 0x0017),
+    ("P-384", 0x0018),
+    ("P-521", 0x0019),
+    ("X25519", 0x001d),
+    ("X448", 0x001e),
+];
 /// `supported_versions` (RFC 9846, 4.3.1), and of them 1.3.
 const SUPPORTED_VERSIONS: u16 = 43;
 const TLS_1_3: [u8; 2] = [3, 4];
@@ -105,6 +117,8 @@ pub(super) struct Seen {
     pub(super) hello: bool,
     /// It offered a PSK: an external one or a ticket in 1.3, a PSK suite in 1.2.
     pub(super) offered: bool,
+    /// The strongest suite of RFC 4279 and 5487 that it offered, by OpenSSL's name.
+    pub(super) rfc4279_suite: Option<&'static str>,
     /// Why no key that it offered for 1.3 could have been taken, whosever it was.
     pub(super) unfit: Option<Unfit>,
     /// How many keys it offered for 1.3, if that is more than are looked at.
@@ -370,11 +384,15 @@ fn suite(hash: PskHash) -> [u8; 2] {
 }
 
 /// Makes a context demand the key of whoever connects to it.
-pub(super) fn install_server(context: &mut SslContextBuilder) -> Result<(), ErrorStack> {
+pub(super) fn install_server(
+    context: &mut SslContextBuilder,
+    groups: Arc<str>,
+) -> Result<(), ErrorStack> {
     slot()?;
-    context.set_client_hello_callback(|ssl, _| {
+    context.set_client_hello_callback(move |ssl, _| {
         let read = guarded(|| {
-            choose_service(ssl)?;
+            let chosen = choose_service(ssl)?;
+            follow_clients_groups(ssl, chosen.as_ref().unwrap_or(&groups))?;
             read_hello(ssl);
             Ok(())
         });
@@ -420,14 +438,14 @@ fn guarded<T>(f: impl FnOnce() -> T) -> Option<T> {
 
 /// Settles which service the client wants, and makes its settings those of this handshake. Each
 /// service's own keys decide, in 1.3 too: from here on there are no others. A second ClientHello, after
-/// a HelloRetryRequest, cannot choose again.
-fn choose_service(ssl: &mut SslRef) -> Result<(), ErrorStack> {
+/// a HelloRetryRequest, cannot choose again. Returns the groups of a service that was chosen now.
+fn choose_service(ssl: &mut SslRef) -> Result<Option<Arc<str>>, ErrorStack> {
     let name =
         sys::client_hello_extension(ssl, SERVER_NAME).and_then(host_name).map(<[u8]>::to_vec);
-    let Some(this) = handshake(ssl) else { return Ok(()) };
-    let Some(names) = this.names.take() else { return Ok(()) };
+    let Some(this) = handshake(ssl) else { return Ok(None) };
+    let Some(names) = this.names.take() else { return Ok(None) };
     let Some(Named { acceptor, secrets }) = name.and_then(|name| names.choose(&name)) else {
-        return Ok(());
+        return Ok(None);
     };
     this.secrets = Some(secrets);
     this.hash = acceptor.hash;
@@ -442,7 +460,30 @@ fn choose_service(ssl: &mut SslRef) -> Result<(), ErrorStack> {
     sys::set_groups(ssl, &built.groups)?;
     sys::replace_options(ssl, built.options);
     ssl.set_num_tickets(built.tickets)?;
-    Ok(())
+    Ok(Some(built.groups))
+}
+
+/// Lets the client's order of groups decide up to TLS 1.2, where OpenSSL would follow that of the suites:
+/// wolfSSL 5.5 lists P-256 before X25519, and cannot use X25519 with ECDHE-PSK. In TLS 1.3 the client's key
+/// shares decide.
+fn follow_clients_groups(ssl: &mut SslRef, groups: &str) -> Result<(), ErrorStack> {
+    if sys::client_hello_extension(ssl, SUPPORTED_VERSIONS).is_some() {
+        return Ok(());
+    }
+    let Some(body) = sys::client_hello_extension(ssl, SUPPORTED_GROUPS) else { return Ok(()) };
+    let list = in_clients_order(groups, body.get(2..).unwrap_or_default());
+    sys::set_groups(ssl, &list)
+}
+
+/// A list of groups in the order in which a client names them; those that it does not name come last.
+fn in_clients_order(groups: &str, clients: &[u8]) -> String {
+    let place = |name: &str| {
+        let (_, code) = GROUPS.iter().find(|(known, _)| known.eq_ignore_ascii_case(name))?;
+        clients.chunks_exact(2).position(|pair| pair == code.to_be_bytes())
+    };
+    let mut list: Vec<_> = groups.split(':').collect();
+    list.sort_by_key(|name| place(name).unwrap_or(usize::MAX));
+    list.join(":")
 }
 
 /// The name in `server_name` (RFC 6066, 3): a list of a type, 0 for host names, and a text with its
@@ -469,13 +510,15 @@ fn read_hello(ssl: &mut SslRef) {
     let body = sys::client_hello_extension(ssl, PRE_SHARED_KEY).map(<[u8]>::to_vec);
     let modes = sys::client_hello_extension(ssl, PSK_MODES).and_then(|body| body.split_first());
     let without_dhe = modes.is_some_and(|(_, modes)| !modes.contains(&PSK_DHE_KE));
-    let suites = ssl.client_hello_ciphers().is_some_and(offers_psk_suite);
+    let suites = ssl.client_hello_ciphers().unwrap_or_default();
+    let (has_psk_suite, rfc4279_suite) = (offers_psk_suite(suites), rfc4279_suite(suites));
     let tls13 = sys::allows_tls13(ssl)
         && sys::client_hello_extension(ssl, SUPPORTED_VERSIONS).is_some_and(lists_tls13);
     let Some(this) = handshake(ssl) else { return };
     let Role::Server(seen) = &mut this.role else { return };
     seen.hello = true;
-    seen.offered = body.is_some() || suites;
+    seen.offered = body.is_some() || has_psk_suite;
+    seen.rfc4279_suite = rfc4279_suite;
     seen.unfit = without_dhe.then_some(Unfit::Mode);
     (seen.answer, seen.ticket, seen.stale, seen.binder) = (None, None, None, None);
     seen.too_many = None;
@@ -554,7 +597,7 @@ pub(super) struct Offer<'a> {
     pub(super) binder: &'a [u8],
 }
 
-/// The body of `OfferedPsks` (RFC 8446, 4.2.11): `identities<7..2^16-1>`, each with a ticket age of
+/// The body of `OfferedPsks` (RFC 9846, 4.3.11; RFC 8446, 4.2.11): `identities<7..2^16-1>`, each with a ticket age of
 /// four bytes, then `binders<33..2^16-1>`, one for each identity, and nothing more.
 pub(super) fn offers(body: &[u8]) -> Option<Vec<Offer<'_>>> {
     let (mut identities, rest) = take(body)?;
@@ -595,6 +638,12 @@ pub(super) fn offers_psk_suite(suites: &[u8]) -> bool {
                 | 0xc0a4..=0xc0ab | 0xccab..=0xccae | 0xd001..=0xd005
         )
     })
+}
+
+/// The strongest suite of [`RFC4279_SUITES`] in a ClientHello, so that a refusal can name it.
+fn rfc4279_suite(suites: &[u8]) -> Option<&'static str> {
+    let offers = |code: u16| suites.chunks_exact(2).any(|pair| pair == code.to_be_bytes());
+    RFC4279_SUITES.iter().find(|(code, _)| offers(*code)).map(|(_, name)| *name)
 }
 
 struct Callbacks;
@@ -780,6 +829,15 @@ mod tests {
         ] {
             assert_eq!(offers_psk_suite(suites), wanted, "{suites:02x?}");
         }
+    }
+
+    #[test]
+    fn a_clients_order_of_groups_counts_and_what_it_does_not_name_comes_last() {
+        let wolf = [0, 0x19, 0, 0x17, 0, 0x1d];
+        assert_eq!(in_clients_order("X25519:P-256", &wolf), "P-256:X25519");
+        assert_eq!(in_clients_order("X448:X25519:P-521", &wolf), "P-521:X25519:X448");
+        assert_eq!(in_clients_order("X25519:P-256", &[]), "X25519:P-256");
+        assert_eq!(in_clients_order("X25519:P-256", &[0]), "X25519:P-256");
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::config::model::{Resumption, TicketSecret};
 use crate::secrets::{Claim, Keys};
 use crate::sys::openssl as sys;
 
-/// No ticket lives longer (RFC 8446, 4.6.1).
+/// No ticket lives longer (RFC 9846, 4.7.1; RFC 8446, 4.6.1).
 pub(super) const LONGEST: Duration = Duration::from_secs(7 * 86_400);
 
 /// How far ahead of this clock a ticket may have been made: machines that share ticket keys differ, and

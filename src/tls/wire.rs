@@ -18,7 +18,7 @@ use crate::sys::key_update::Traffic;
 /// What one receive takes at most.
 const RECEIVE: usize = 128 * 1024;
 /// What may wait for the socket before OpenSSL has to: a peer that asks for answers and reads none, by
-/// asking for new keys over and over, would fill the memory otherwise (RFC 8446, 4.6.3).
+/// asking for new keys over and over, would fill the memory otherwise (RFC 9846, 4.7.3; RFC 8446, 4.6.3).
 const BACKLOG: usize = 512 * 1024;
 
 /// OpenSSL reads on until it has data, however many handshake messages come before: after so many in one turn

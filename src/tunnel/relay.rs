@@ -21,7 +21,7 @@ mod tests;
 /// One batch. Belongs to the thread and is borrowed within one poll, so that an idle session holds no
 /// buffer at all. It holds what `tls::wire` receives at once, and a record that had begun before.
 const SCRATCH: usize = 160 * 1024;
-/// A smaller rest is not worth another read: two TLS records (RFC 8446, 5.1).
+/// A smaller rest is not worth another read: two TLS records (RFC 9846 and 8446, 5.1).
 const LEAST: usize = 32 * 1024;
 
 /// How often a session that one side stalls looks whether the other is still there. Nobody reads

@@ -9,9 +9,9 @@ use std::time::Duration;
 use super::policy::{Now, Policies, Warning};
 use crate::config::diagnostic::{Diagnostic, Place, Severity};
 use crate::config::model::{
-    Authentication, Decided, Endpoint, Failover, Host, Keepalive, Level, LogId, Mode, NamePattern,
-    Negotiation, Origin, Program, ProxyHeader, PskConfig, RekeyAfter, ServiceConfig, SocketOption,
-    Source, Target,
+    Authentication, Decided, Dialect, Endpoint, Failover, Host, Keepalive, Level, LogId, Mode,
+    NamePattern, Negotiation, Origin, Program, ProxyHeader, PskConfig, RekeyAfter, ServiceConfig,
+    SocketOption, Source, Target,
 };
 use crate::net::Dialer;
 use crate::secrets::{
@@ -31,6 +31,8 @@ pub struct Setup {
     pub(super) clocks: Clocks,
     pub(super) rekey_after: RekeyAfter,
     pub(super) reset: Option<bool>,
+    /// The line that accepts clients with the suites of RFC 4279 alone, in the dialect of the file.
+    old_suites_line: &'static str,
     pub(super) preface: Option<ProxyHeader>,
     /// What is spoken around TLS.
     pub(super) negotiation: Option<Negotiation>,
@@ -269,6 +271,10 @@ impl Setup {
             },
             rekey_after: config.tls.rekey_after.value,
             reset: config.reset.as_ref().map(|reset| reset.value),
+            old_suites_line: match config.dialect {
+                Dialect::Native => "ciphers = \"rfc4279\"",
+                Dialect::Stunnel => "ciphers = PSK",
+            },
             negotiation: config.negotiation.as_ref().map(|said| said.value.clone()),
             own_addresses: ToOwnAddresses::of(&config.socks_allow_own),
             to_original: matches!(config.target, Target::Original),
@@ -317,7 +323,12 @@ impl Setup {
     /// The true cause, where an identity was only answered as an unknown one.
     pub(super) fn truth(&self, cause: Cause, ip: Option<IpAddr>) -> Cause {
         let (Cause::UnknownIdentity(name) | Cause::StaleTicket(name)) = &cause else {
-            return cause;
+            return match cause {
+                Cause::NoCommonSuite { offered, .. } => {
+                    Cause::NoCommonSuite { offered, cure: Some(self.old_suites_line) }
+                }
+                other => other,
+            };
         };
         let Some((_, claim)) = self.secrets.find(name) else { return cause };
         match self.policies.objection(claim.who(), ip, Now::read()) {

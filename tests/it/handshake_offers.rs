@@ -221,7 +221,7 @@ fn the_first_known_identity_of_a_list_decides_and_what_stands_before_it_locks_no
     assert!(reference.is_some());
     for list in [
         &[stranger][..],
-        // RFC 8446, 4.2.11: a binder that does not validate ends the handshake.
+        // RFC 9846, 4.3.11 (8446, 4.2.11): a binder that does not validate ends the handshake.
         &[wrong, GOOD],
         &[wrong, second],
         &[stranger, short],

@@ -43,6 +43,7 @@ mod many_keys;
 mod members;
 mod memory;
 mod names;
+mod old_peers;
 mod openssl_peer;
 mod options;
 mod page;

@@ -77,7 +77,7 @@ impl Heard {
 
 fn voice(heard: &[u8]) -> Voice {
     /// A record of TLS: a content type from change_cipher_spec to application_data, and a version that
-    /// has had the same first byte since SSL 3 (RFC 8446, 5.1).
+    /// has had the same first byte since SSL 3 (RFC 9846 and 8446, 5.1).
     const TYPES: std::ops::RangeInclusive<u8> = 20..=23;
     const HANDSHAKE: u8 = 22;
     const CLIENT_HELLO: u8 = 1;

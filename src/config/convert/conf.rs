@@ -3,10 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use super::{anchored, comment, stunnel_name};
+use crate::config::ciphers::expand_named_sets;
 use crate::config::diagnostic::{Diagnostic, Place, Report};
 use crate::config::draft::{Draft, DraftPart, Side, Spanned, Value, Values};
 use crate::config::endpoint::{Endpoint, Host};
-use crate::config::model::{Dialect, Keepalive, Mode, ProxyHeader, SocketOption, Spoken};
+use crate::config::model::{
+    CipherOrder, Dialect, Keepalive, Mode, ProxyHeader, SocketOption, Spoken,
+};
 use crate::config::options::{Arity, Opt, Row, Scope, TABLE, Table, Treatment};
 use crate::config::validate::speaks_of_keepalive;
 use crate::config::value;
@@ -29,6 +32,7 @@ const EACH: &[Opt] = &[
     Opt::Protocol,
     Opt::PskSecrets,
     Opt::Socket,
+    Opt::CipherOrder,
     Opt::SslOptions,
     Opt::Keepalive,
     Opt::ServiceLogLevel,
@@ -253,6 +257,14 @@ impl Writer<'_> {
                 }
             }
             Opt::Keepalive => {}
+            Opt::CipherOrder => {
+                let said = self.last(own, opt).map(|said| said.value);
+                let order = said.unwrap_or(Value::CipherOrder(CipherOrder::Server));
+                // stunnel has a switch in place of an option, and its default is the client's order.
+                if mode == Mode::Server && order == Value::CipherOrder(CipherOrder::Server) {
+                    self.option(Opt::SslOptions, "CIPHER_SERVER_PREFERENCE");
+                }
+            }
             Opt::SslOptions => {
                 for said in self.all(own, opt) {
                     self.one(opt, &said);
@@ -424,6 +436,7 @@ impl Writer<'_> {
         }
         let value = match &said.value {
             Value::Path(path) => Value::Path(self.path(opt, path)),
+            Value::Text(list) if opt == Opt::Ciphers => Value::Text(expand_named_sets(list)),
             Value::Endpoint(Endpoint::Unix(path)) => {
                 Value::Endpoint(Endpoint::Unix(self.draft.base.join(path)))
             }

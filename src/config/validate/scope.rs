@@ -30,6 +30,13 @@ pub(super) fn level(value: &Value) -> Option<Level> {
     }
 }
 
+pub(super) fn cipher_order(value: &Value) -> Option<CipherOrder> {
+    match value {
+        Value::CipherOrder(order) => Some(*order),
+        _ => None,
+    }
+}
+
 pub(super) fn text(value: &Value) -> Option<String> {
     match value {
         Value::Text(t) => Some(t.clone()),

@@ -41,7 +41,8 @@ impl Checker<'_> {
         Some(TlsConfig {
             min,
             max,
-            ciphers: scope.decide(Opt::Ciphers, text)?,
+            ciphers: self.ciphers(scope)?,
+            cipher_order: scope.decide(Opt::CipherOrder, super::scope::cipher_order)?,
             ciphersuites: scope.decide(Opt::Ciphersuites, text),
             groups: scope.decide(Opt::Groups, text)?,
             security_level: scope
@@ -54,6 +55,15 @@ impl Checker<'_> {
                 _ => None,
             })?,
         })
+    }
+
+    /// Named sets are this program's own: a stunnel.conf means OpenSSL's words alone.
+    fn ciphers(&self, scope: &Scope<'_>) -> Option<Decided<String>> {
+        let mut list = scope.decide(Opt::Ciphers, text)?;
+        if self.native() {
+            list.value = expand_named_sets(&list.value);
+        }
+        Some(list)
     }
 
     fn resumption(&mut self, scope: &Scope<'_>, mode: Option<Mode>) -> Option<Resumption> {

@@ -4,9 +4,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::{
-    FACILITIES, FAILOVERS, FORMATS, HASHES, LEVELS, LOG_IDS, LOG_MODES, MODES, NEGOTIATIONS,
-    PREFACES, STUNNEL_FAILOVERS, STUNNEL_LEVELS, STUNNEL_MODES, STUNNEL_PREFACES, STUNNEL_VERSIONS,
-    TRANSPARENCIES, VERSIONS, WHEN_FULL, YES_NO, read, read_bytes,
+    CIPHER_ORDERS, FACILITIES, FAILOVERS, FORMATS, HASHES, LEVELS, LOG_IDS, LOG_MODES, MODES,
+    NEGOTIATIONS, PREFACES, STUNNEL_FAILOVERS, STUNNEL_LEVELS, STUNNEL_MODES, STUNNEL_PREFACES,
+    STUNNEL_VERSIONS, TRANSPARENCIES, VERSIONS, WHEN_FULL, YES_NO, read, read_bytes,
 };
 use crate::config::draft::{Side, Value};
 use crate::config::endpoint::{Endpoint, Host};
@@ -63,6 +63,7 @@ fn native_text(kind: Kind, value: &Value) -> Option<String> {
             _ => None,
         },
         Value::Preface(preface) => word(PREFACES, preface),
+        Value::CipherOrder(order) => word(CIPHER_ORDERS, order),
         Value::WhenFull(when) => word(WHEN_FULL, when),
         Value::OnRevocation(OnRevocation::Cut) => named("cut"),
         Value::OnRevocation(OnRevocation::Keep) => named("keep"),
@@ -126,6 +127,7 @@ pub(in crate::config) fn stunnel(kind: Kind, value: &Value) -> Option<String> {
         | Value::Size(_)
         | Value::Keepalive(_)
         | Value::Foreground(_)
+        | Value::CipherOrder(_)
         | Value::WhenFull(_)
         | Value::OnRevocation(_)
         | Value::RekeyAfter(_)

@@ -103,7 +103,13 @@ impl Stranger for super::Tls {
 
 /// A TLS 1.2 ClientHello that offers ECDHE-PSK-CHACHA20-POLY1305.
 pub fn hello_12() -> Vec<u8> {
-    let extensions = [extension(10, &vector(2, &[0, 0x1d])), extension(11, &vector(1, &[0]))];
+    hello_12_with_groups(&[0x001d])
+}
+
+/// The same with these groups, in this order.
+fn hello_12_with_groups(groups: &[u16]) -> Vec<u8> {
+    let list: Vec<u8> = groups.iter().flat_map(|group| group.to_be_bytes()).collect();
+    let extensions = [extension(10, &vector(2, &list)), extension(11, &vector(1, &[0]))];
     client_hello(&[0xcc, 0xac], &extensions.concat())
 }
 
@@ -128,11 +134,11 @@ pub fn claim_lists(to: SocketAddr, lists: &[&[&[u8]]]) -> (Vec<Vec<u8>>, Duratio
     (begun.into_iter().zip(streams).map(whole).collect(), lasted)
 }
 
-/// ECDHE-PSK-CHACHA20-POLY1305 up to a Finished that nobody can read.
-fn claim_12(to: SocketAddr, identity: &[u8]) -> (Vec<u8>, Duration) {
+/// Sends a ClientHello of TLS 1.2 and reads the server's flight.
+fn server_flight_12(to: SocketAddr, hello: &[u8]) -> (TcpStream, Vec<u8>) {
     const SERVER_HELLO_DONE: u8 = 14;
     let mut stream = connect(to);
-    stream.write_all(&hello_12()).expect("sent");
+    stream.write_all(hello).expect("sent");
     let mut heard = Vec::new();
     while !messages(&heard).iter().any(|(kind, _)| *kind == SERVER_HELLO_DONE) {
         let mut piece = [0; 4096];
@@ -140,6 +146,24 @@ fn claim_12(to: SocketAddr, identity: &[u8]) -> (Vec<u8>, Duration) {
         assert!(count > 0, "the server went on to the identity: {heard:02x?}");
         heard.extend_from_slice(&piece[..count]);
     }
+    (stream, heard)
+}
+
+/// The group that a TLS 1.2 server chooses of those that a client names, in this order.
+pub fn chosen_group(to: SocketAddr, groups: &[u16]) -> u16 {
+    const SERVER_KEY_EXCHANGE: u8 = 12;
+    let (_stream, heard) = server_flight_12(to, &hello_12_with_groups(groups));
+    let all = messages(&heard);
+    let (_, body) = all.iter().find(|(kind, _)| *kind == SERVER_KEY_EXCHANGE).expect("an exchange");
+    // An identity hint, the type of a named curve, the curve (RFC 5489, 2; RFC 8422, 5.4).
+    let hint = usize::from(u16::from_be_bytes([body[0], body[1]]));
+    assert_eq!(body[2 + hint], 3);
+    u16::from_be_bytes([body[3 + hint], body[4 + hint]])
+}
+
+/// ECDHE-PSK-CHACHA20-POLY1305 up to a Finished that nobody can read.
+fn claim_12(to: SocketAddr, identity: &[u8]) -> (Vec<u8>, Duration) {
+    let (mut stream, _) = server_flight_12(to, &hello_12());
     let exchange = [vector(2, identity), vector(1, &SHARE)].concat();
     let mut said = records(3, 16, &exchange);
     said.extend([0x14, 3, 3, 0, 1, 1]);

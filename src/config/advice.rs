@@ -1,0 +1,60 @@
+//! What `check` says of a configuration that works and could be stricter. A start says nothing of it.
+
+use super::diagnostic::Diagnostic;
+use super::endpoint::{Endpoint, Host};
+use super::model::{Config, Dialect, Mode, ServiceConfig, TlsVersion};
+
+/// Notices about a sound configuration, each with the RFC that asks for more.
+pub fn advise(config: &Config) -> Vec<Diagnostic> {
+    // Who brings a stunnel.conf has peers that rely on it as it is.
+    let is_asked = |service: &&ServiceConfig| {
+        service.mode.value == Mode::Server && service.dialect == Dialect::Native
+    };
+    let servers = config.services.iter().filter(is_asked);
+    servers.flat_map(|service| [two_versions(service), open_port(service)]).flatten().collect()
+}
+
+/// RFC 9813, 4.1.1 and RFC 9846, F.7: a key for TLS 1.3 is not one for earlier versions as well.
+fn two_versions(service: &ServiceConfig) -> Option<Diagnostic> {
+    let (min, max) = (&service.tls.min, &service.tls.max);
+    if min.value >= TlsVersion::Tls13 || max.value < TlsVersion::Tls13 {
+        return None;
+    }
+    let name = &service.name.value;
+    let found = Diagnostic::notice(
+        "one-key-two-versions",
+        format!(
+            "service {name}: each key serves TLS 1.2 and TLS 1.3 (RFC 9813, 4.1.1 wants a key for each)"
+        ),
+    );
+    let place = min.place().or(max.place()).or(service.name.place()).cloned();
+    Some(found.at(place).help("write `tls-min = \"1.3\"` if every client speaks TLS 1.3"))
+}
+
+/// RFC 9813, 6.2.1: a server filters by address.
+fn open_port(service: &ServiceConfig) -> Option<Diagnostic> {
+    if !service.allow_from.is_empty() {
+        return None;
+    }
+    let reached_by_network = |at: &Endpoint| match at {
+        Endpoint::Tcp { host: Host::Ip(ip), .. } => !ip.is_loopback(),
+        Endpoint::Tcp { host: Host::Name(name), .. } => name != "localhost",
+        Endpoint::Tcp { host: Host::Unspecified, .. } => true,
+        Endpoint::Unix(_) => false,
+    };
+    let open = service.accept().iter().find(|listen| reached_by_network(&listen.at.value))?;
+    let name = &service.name.value;
+    let found = Diagnostic::notice(
+        "open-to-every-address",
+        format!(
+            "service {name}: every address that reaches {} may try keys (RFC 9813, 6.2.1 wants a list of addresses)",
+            open.at.value
+        ),
+    );
+    let place = open.at.place().or(service.name.place()).cloned();
+    Some(
+        found.at(place).help(
+            "add `allow-from`, such as [\"192.168.1.0/24\"], if the clients' networks are known",
+        ),
+    )
+}
