@@ -1331,33 +1331,44 @@ fn a_session_deals_with_few_key_updates_in_one_turn() {
     });
 }
 
-/// As many as one receive brings of the smallest.
+/// Reads `RECORDS` records of one byte and returns in how many turns, and how many of these its time ended.
+async fn turns_to_read_small_records(max_turn: Duration) -> (usize, usize) {
+    const RECORDS: usize = 20_000;
+    let set = SecretSet::of(&[(b"alice", KEY)]);
+    let (near, far) = duplex(1 << 20);
+    let (server, client) = (acceptor(""), connector(""));
+    let (one, two) = tokio::join!(
+        server.accept(set.clone(), far),
+        client.connect(set.clone(), set.first().unwrap().clone(), None, near)
+    );
+    let (mut one, mut two) = (one.ok().unwrap().stream, two.ok().unwrap().stream);
+    one.max_turn = max_turn;
+    for _ in 0..RECORDS {
+        two.write_all(b"x").await.unwrap();
+    }
+    let (mut heard, mut turns, mut spent) = (0, 0, 0);
+    while heard < RECORDS {
+        let mut buf = vec![0; 65_536];
+        let mut buf = ReadBuf::new(&mut buf);
+        poll_fn(|cx| Pin::new(&mut one).poll_read(cx, &mut buf)).await.unwrap();
+        heard += buf.filled().len();
+        (turns, spent) = (turns + 1, spent + usize::from(one.is_spent()));
+    }
+    assert_eq!(one.traffic().read.records.load(Ordering::Relaxed), RECORDS as u64);
+    (turns, spent)
+}
+
 #[test]
-fn a_session_decrypts_for_two_milliseconds_before_others_have_a_turn() {
+fn a_session_that_has_decrypted_for_its_time_lets_others_have_a_turn() {
     block(async {
-        let set = SecretSet::of(&[(b"alice", KEY)]);
-        let (near, far) = duplex(1 << 20);
-        let (server, client) = (acceptor(""), connector(""));
-        let (one, two) = tokio::join!(
-            server.accept(set.clone(), far),
-            client.connect(set.clone(), set.first().unwrap().clone(), None, near)
-        );
-        let (mut one, mut two) = (one.ok().unwrap().stream, two.ok().unwrap().stream);
-        const RECORDS: usize = 20_000;
-        for _ in 0..RECORDS {
-            two.write_all(b"x").await.unwrap();
-        }
-        let (mut heard, mut turns, mut spent) = (0, 0, 0);
-        while heard < RECORDS {
-            let mut buf = vec![0; 65_536];
-            let mut buf = ReadBuf::new(&mut buf);
-            poll_fn(|cx| Pin::new(&mut one).poll_read(cx, &mut buf)).await.unwrap();
-            heard += buf.filled().len();
-            (turns, spent) = (turns + 1, spent + usize::from(one.is_spent()));
-        }
-        // Each receive brings five thousand, and they take longer than that.
-        assert!(spent >= 4 && turns > spent, "{turns} turns, {spent} of them cut short");
-        assert_eq!(one.traffic().read.records.load(Ordering::Relaxed), RECORDS as u64);
+        // No time at all: it ends at each look at the clock.
+        let (turns, spent) = turns_to_read_small_records(Duration::ZERO).await;
+        assert!(spent >= 20_000 / RECORDS_PER_LOOK as usize / 2, "{turns} turns, {spent} over");
+        // Time without end: a turn is what one receive brings.
+        let (turns, spent) = turns_to_read_small_records(Duration::MAX).await;
+        assert!(spent == 0 && turns < 100, "{turns} turns, {spent} over");
+        let (server, _) = opened("1.3").await;
+        assert_eq!(server.stream.max_turn, MAX_TURN);
     });
 }
 
