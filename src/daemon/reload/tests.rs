@@ -139,3 +139,26 @@ fn a_key_that_a_client_end_presents_is_not_taken_by_a_server_end_and_holds_up_no
     assert!(set.find(b"client9").is_none(), "it could be turned against this program");
     assert!(renewal.findings.iter().any(|finding| finding.code == "shared-with-client"));
 }
+
+#[test]
+fn a_mistake_in_the_files_is_one_that_no_waiting_helps_and_a_busy_address_is_an_obstacle() {
+    let folder = scene();
+    let file = folder.path().join("pskgate.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    let outcome = |new: &str| {
+        fs::write(&file, &text).unwrap();
+        let job = job(folder.path(), || {});
+        fs::write(&file, new).unwrap();
+        let (send, _keys) = oneshot::channel();
+        job.run(send).result.err()
+    };
+    assert_eq!(outcome(&text), None);
+    let mistakes =
+        ["not toml at all", &text.replace("mode", "moode"), &text.replace("psk.txt", "no.txt")];
+    for mistake in mistakes {
+        assert_eq!(outcome(mistake), Some(Refusal::Mistake), "{mistake}");
+    }
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let busy = text.replace("127.0.0.1:0", &taken.local_addr().unwrap().to_string());
+    assert_eq!(outcome(&busy), Some(Refusal::Obstacle));
+}
