@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt::Write as _;
+use std::hash::{Hash, Hasher};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use super::options::TABLE;
 use crate::sys::content::Digest;
 
 /// A spot in a file.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     /// The file as its reader named it.
     pub file: Arc<Path>,
@@ -26,7 +27,7 @@ pub struct Place {
 }
 
 /// How bad it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
     /// Nothing starts, or a reload changes nothing.
     Error,
@@ -48,7 +49,7 @@ impl Severity {
 }
 
 /// One finding.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
     /// How bad.
     pub severity: Severity,
@@ -62,6 +63,14 @@ pub struct Diagnostic {
     pub label: Option<String>,
     /// What to do.
     pub help: Option<String>,
+}
+
+/// By what tells nearly all findings apart: to hash a path, its parts are looked at one by one.
+impl Hash for Diagnostic {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.place.as_ref().map(|place| place.line).hash(state);
+        self.message.hash(state);
+    }
 }
 
 impl Diagnostic {
@@ -173,6 +182,12 @@ impl Report {
             self.sources.iter().map(|(file, text)| (&**file, presentable(text))).collect();
         let mut out = String::new();
         for d in &self.diagnostics {
+            if let Some(place) =
+                d.place.as_ref().filter(|place| !color && !sources.contains_key(&*place.file))
+            {
+                render_without_text(d, place, &mut out);
+                continue;
+            }
             let level = match d.severity {
                 Severity::Error => Level::ERROR,
                 Severity::Warning => Level::WARNING,
@@ -268,6 +283,18 @@ impl Report {
             .map(|line| presentable(line).trim().replace('\t', " "))
             .unwrap_or_default()
     }
+}
+
+/// A finding in a file whose text is not shown, in the shape that the renderer gives it. A key file may have
+/// a remark on each of 100,000 lines, for which the renderer takes half a second.
+fn render_without_text(d: &Diagnostic, place: &Place, out: &mut String) {
+    let path = escape(&place.file.to_string_lossy());
+    let _ = writeln!(out, "{}[{}]: {}", d.severity.word(), d.code, escape(&d.message));
+    let _ = writeln!(out, "--> {path}:{}", place.line);
+    if let Some(help) = &d.help {
+        let _ = writeln!(out, " = help: {}", escape(help));
+    }
+    out.push('\n');
 }
 
 fn snippet<'a>(

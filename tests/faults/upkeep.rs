@@ -78,10 +78,10 @@ fn memory_at_start(maker: Maker, _: Size) -> Vec<Measure> {
     ]
 }
 
-/// Keys of 16 characters are remarked on, those of 32 are not.
+/// Keys of 16 characters are remarked on, those of 32 are not. Neither looks like hexadecimal digits.
 fn keys(number: usize, width: usize) -> String {
     (0..number).fold(String::new(), |mut text, n| {
-        let _ = writeln!(text, "plc-{n:06}:k{n:0>0$}", width - 1);
+        let _ = writeln!(text, "plc-{n:06}:zyxw{n:0>0$}", width - 4);
         text
     })
 }

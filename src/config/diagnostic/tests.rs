@@ -147,3 +147,38 @@ fn the_value_of_a_secret_option_is_hidden_on_each_of_its_lines_and_nothing_else_
         assert!(shown.ends_with("\nconnect = 2\n[services.a]"), "{shown}");
     }
 }
+
+#[test]
+fn a_finding_in_a_key_file_has_the_shape_of_the_others() {
+    for severity in [Severity::Error, Severity::Warning, Severity::Notice] {
+        for help in [None, Some("write\tit anew: `x`")] {
+            let mut r = Report::default();
+            let place =
+                Place { file: Path::new("a/psk.txt").into(), line: 100_000, column: 1, span: 0..0 };
+            let mut finding = Diagnostic::error("a-code", "what \u{1b} is é wrong").at(place);
+            (finding.severity, finding.help) = (severity, help.map(str::to_owned));
+            r.push(finding);
+            let plain = r.render(false);
+            // The renderer's, without its colours.
+            let mut rendered = String::new();
+            let styled = r.render(true);
+            let mut parts = styled.split('\u{1b}');
+            rendered += parts.next().unwrap();
+            parts.for_each(|part| rendered += part.split_once('m').unwrap().1);
+            assert_eq!(plain, rendered);
+        }
+    }
+}
+
+#[test]
+fn findings_that_are_there_already_are_not_added_again() {
+    let finding = |line, message: &str| {
+        let place = Place { file: Path::new("psk.txt").into(), line, column: 1, span: 0..0 };
+        Diagnostic::notice("weak-key", message).at(place)
+    };
+    let mut r = Report::default();
+    r.push(finding(1, "one"));
+    let elsewhere = finding(1, "one").at(None);
+    r.add_new(vec![finding(2, "two"), finding(1, "one"), finding(2, "two"), elsewhere.clone()]);
+    assert_eq!(r.diagnostics, [finding(1, "one"), finding(2, "two"), elsewhere]);
+}
