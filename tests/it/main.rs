@@ -54,6 +54,7 @@ mod proxy;
 mod pyro;
 mod rehearsal;
 mod relay;
+mod reference;
 mod reliability;
 mod reload;
 mod resumption;
