@@ -7,7 +7,10 @@ use std::fmt::Write as _;
 use pskgate::config::model::Dialect;
 use pskgate::config::options::{TABLE, Table};
 
-use crate::harness::{Backend, Gate, free_port, program_command, root, server_toml, web};
+use crate::harness::{
+    Backend, Gate, IDENTITY, PATIENCE, Plain, client_toml, free_port, local, program_command,
+    replace, root, server_toml, until, web,
+};
 use crate::manual::between;
 
 /// Compares a page with what is made for its marked parts, or writes it.
@@ -53,11 +56,8 @@ fn the_page_of_options_has_every_option() {
 
 fn help(command: &str) -> String {
     let words: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
-    let done = program_command()
-        .args(words)
-        .env("COLUMNS", "110")
-        .output()
-        .expect("the program runs");
+    let done =
+        program_command().args(words).env("COLUMNS", "110").output().expect("the program runs");
     assert!(done.status.success(), "{command}");
     String::from_utf8(done.stdout).expect("text")
 }
@@ -93,24 +93,71 @@ fn the_page_of_commands_has_every_command() {
     assert!(count >= 20, "only {count} commands");
 }
 
+/// The names of the labels that a metric has.
+fn labels(exposition: &str, metric: &str) -> String {
+    let sample = exposition.lines().find_map(|line| line.strip_prefix(metric)?.strip_prefix('{'));
+    let pairs = sample.and_then(|rest| rest.split_once('}')).map_or("", |(pairs, _)| pairs);
+    let names = pairs.split("\",").filter_map(|pair| pair.split_once("=\""));
+    let names: Vec<String> = names.map(|(name, _)| format!("`{name}`")).collect();
+    names.join(", ")
+}
+
 #[test]
 fn the_page_of_metrics_has_every_metric() {
     let backend = Backend::echo();
-    let at = free_port();
-    let http = format!("[http]\nlisten = \"127.0.0.1:{at}\"\n");
-    let gate = Gate::new().toml(&(http + &server_toml(backend.address(), ""))).start();
-    gate.wait_logged("listening on");
-    let text = web::get(([127, 0, 0, 1], at).into(), "/metrics").body;
-    let mut made = "| metric | type | |\n| --- | --- | --- |\n".to_owned();
+    let at = local(free_port());
+    // A metric without a value is not served: each of these has one.
+    let rules = format!("[services.tls.identities.{IDENTITY}]\nexpires = 2099-12-31\n");
+    let http = format!("[http]\nlisten = \"{at}\"\n");
+    let toml = http + &server_toml(backend.address(), "") + &rules;
+    let gate = Gate::new().toml(&toml).start();
+    let client = Gate::new().toml(&client_toml(gate.address("tls"), "")).start();
+    Plain::connect(client.address("plain")).echo(b"a session that ends");
+    Plain::connect(gate.address("tls")).send(b"no TLS");
+    replace(&gate.folder().join("pskgate.toml"), &toml.replace("2099", "2098"));
+    let expected = [
+        "pskgate_sessions_ended_total",
+        "pskgate_connections_refused_total",
+        "pskgate_last_reload_timestamp_seconds",
+        "pskgate_key_expiry_timestamp_seconds",
+        "pskgate_identity_last_use_timestamp_seconds",
+    ];
+    let text = until("every metric has a value", PATIENCE, || {
+        let text = web::get(at, "/metrics").body;
+        expected.iter().all(|name| text.lines().any(|l| l.starts_with(name))).then_some(text)
+    });
+    let mut made = "| metric | type | labels | |\n| --- | --- | --- | --- |\n".to_owned();
     let mut count = 0;
     for line in text.lines() {
-        let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|l| l.split_once(' ')) else {
+        let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|l| l.split_once(' '))
+        else {
             continue;
         };
         let kind = text.lines().find_map(|line| line.strip_prefix(&format!("# TYPE {name} ")));
-        let _ = writeln!(made, "| `{name}` | {} | {help} |", kind.unwrap_or_default());
+        let (kind, labels) = (kind.unwrap_or_default(), labels(&text, name));
+        let _ = writeln!(made, "| `{name}` | {kind} | {labels} | {help} |");
         count += 1;
     }
     hold("metrics.md", &[("metrics", made)]);
-    assert!(count >= 20, "only {count} metrics");
+    assert!(count >= 28, "only {count} metrics");
+}
+
+#[test]
+fn the_page_of_commands_has_the_exit_codes_and_signals_of_the_manual() {
+    let page = std::fs::read_to_string(root().join("docs/commands.md")).expect("a page");
+    let manual = std::fs::read_to_string(root().join("src/cli/generate/sections.roff"));
+    let manual = manual.expect("the sections of the manual");
+    let mut count = 0;
+    for line in manual.lines().filter(|line| line.starts_with("\\fB")) {
+        for word in line.split("\\fB").filter_map(|rest| rest.split_once("\\fR")).map(|(w, _)| w) {
+            if word.parse::<u8>().is_ok() {
+                assert!(page.contains(&format!("| {word} | ")), "exit code {word}");
+                count += 1;
+            } else if word.starts_with("SIG") && word != "SIGQUIT" {
+                assert!(page.contains(word), "{word}");
+                count += 1;
+            }
+        }
+    }
+    assert!(count >= 14, "only {count} exit codes and signals");
 }

@@ -1,6 +1,6 @@
 //! Where stunnel is unsafe and pskgate is not: each scenario is one stunnel.conf that both run, and
 //! each test says what comes of it with stunnel 5.68 and what with pskgate. When a later stunnel does
-//! better, the test fails, and the table in the README is to be mended.
+//! better, the test fails, and the table in docs/stunnel.md must be corrected.
 //!
 //! The server-name sections, whose keys stunnel mixes up under TLS 1.3, have theirs in `sni.rs`.
 
