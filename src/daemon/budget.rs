@@ -17,15 +17,24 @@ const CONNECTION_SIZE: u64 = 4 * 1024;
 
 /// The part of the memory for handshakes, and for connections before.
 const MEMORY_PART: u64 = 16;
-/// The memory of a handshake: its SSL object (25 kB, measured) and what it is about to send.
-const HANDSHAKE_SIZE: u64 = 32 * 1024;
-const MIN_HANDSHAKES: usize = 512;
+const MIN_CONNECTIONS_BY_MEMORY: usize = 1024;
+/// The memory of a handshake that waits for its peer: OpenSSL's state in TLS 1.2, with its buffer for messages,
+/// and the connection's own (57 kB, measured with 512 of them).
+const HANDSHAKE_SIZE: u64 = 56 * 1024;
+/// With 256 of them, a thousand sessions and the program itself, 64 MB are nearly full.
+const MIN_HANDSHAKES: usize = 256;
 const MAX_HANDSHAKES: usize = 4096;
+
+/// The part of the memory for sessions without a limit of their own: who has one key must not be able to have
+/// the program killed for want of memory.
+const SESSIONS_PART: u64 = 2;
+/// The memory of an idle session: 17 kB of ours, and what the kernel keeps of two sockets (measured).
+const SESSION_SIZE: u64 = 24 * 1024;
 
 /// What all services share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
-    /// Sessions at once, of services without a limit of their own.
+    /// Sessions at once, of all services without a limit of their own together.
     pub sessions: usize,
     /// Connections at once that have no session yet.
     pub connections: usize,
@@ -37,13 +46,15 @@ impl Budget {
     /// What so many descriptors and so many bytes are good for.
     pub fn of(descriptors: usize, memory: u64) -> Self {
         let rest = descriptors.saturating_sub(RESERVED);
-        let part = memory / MEMORY_PART;
-        let fit = |size: u64| usize::try_from(part / size).unwrap_or(usize::MAX);
-        let most = fit(CONNECTION_SIZE).clamp(2 * MIN_HANDSHAKES, MAX_CONNECTIONS);
+        let fit =
+            |part: u64, size: u64| usize::try_from(memory / part / size).unwrap_or(usize::MAX);
+        let most = fit(MEMORY_PART, CONNECTION_SIZE);
+        let most = most.clamp(MIN_CONNECTIONS_BY_MEMORY, MAX_CONNECTIONS);
         let connections = (rest / CONNECTIONS_PART).clamp(MIN_CONNECTIONS, most);
-        let handshakes =
-            fit(HANDSHAKE_SIZE).clamp(MIN_HANDSHAKES, MAX_HANDSHAKES).min(connections / 2);
+        let handshakes = fit(MEMORY_PART, HANDSHAKE_SIZE);
+        let handshakes = handshakes.clamp(MIN_HANDSHAKES, MAX_HANDSHAKES).min(connections / 2);
         let sessions = rest.saturating_sub(connections) / PER_SESSION;
+        let sessions = sessions.min(fit(SESSIONS_PART, SESSION_SIZE));
         Self { sessions, connections, handshakes }
     }
 
@@ -53,6 +64,11 @@ impl Budget {
         let part = of_sessions / (CONNECTIONS_PART - 1) + 1;
         let beside = part.clamp(MIN_CONNECTIONS, MAX_CONNECTIONS);
         of_sessions.saturating_add(RESERVED + beside)
+    }
+
+    /// The memory, in bytes, whose part for sessions holds so many.
+    pub fn memory_needed(sessions: usize) -> u64 {
+        (sessions as u64).saturating_mul(SESSION_SIZE * SESSIONS_PART)
     }
 }
 
@@ -66,26 +82,30 @@ mod tests {
     fn what_is_needed_is_enough_and_not_too_much() {
         for sessions in [400, 1000, 100_000] {
             let needed = Budget::needed(sessions);
-            assert!(Budget::of(needed, GIGABYTE).sessions >= sessions);
-            assert!(Budget::of(needed - 4, GIGABYTE).sessions < sessions);
+            assert!(Budget::of(needed, 16 * GIGABYTE).sessions >= sessions);
+            assert!(Budget::of(needed - 4, 16 * GIGABYTE).sessions < sessions);
+            let memory = Budget::memory_needed(sessions);
+            assert_eq!(Budget::of(needed, memory).sessions, sessions);
         }
         let none = Budget { sessions: 0, connections: MIN_CONNECTIONS, handshakes: 16 };
         assert_eq!(Budget::of(0, GIGABYTE), none);
     }
 
     #[test]
-    fn a_board_with_64_mb_has_room_for_a_flood_and_no_more_memory_in_it_than_it_can_bear() {
-        let Budget { connections, handshakes, .. } = Budget::of(1_048_576, 64 << 20);
-        assert_eq!((connections, handshakes), (1024, 512));
-        let most = connections as u64 * CONNECTION_SIZE + handshakes as u64 * HANDSHAKE_SIZE;
-        assert!(most < 24 << 20, "{most}");
+    fn a_board_with_64_mb_has_room_for_a_flood_beside_a_thousand_sessions() {
+        let Budget { sessions, connections, handshakes } = Budget::of(1_048_576, 64 << 20);
+        assert_eq!((sessions, connections, handshakes), (1365, 1024, 256));
+        let strangers = connections as u64 * CONNECTION_SIZE + handshakes as u64 * HANDSHAKE_SIZE;
+        // 12 MB are the program's own.
+        assert!(strangers + 1000 * SESSION_SIZE < 52 << 20, "{strangers}");
     }
 
     #[test]
-    fn descriptors_and_memory_bound_what_strangers_can_have() {
+    fn descriptors_and_memory_bound_what_strangers_and_holders_of_keys_can_have() {
         let rich = Budget::of(1_048_576, 16 * GIGABYTE);
         assert_eq!((rich.connections, rich.handshakes), (MAX_CONNECTIONS, MAX_HANDSHAKES));
         let few = Budget::of(1024, 16 * GIGABYTE);
         assert_eq!(few, Budget { sessions: 345, connections: 230, handshakes: 115 });
+        assert_eq!(Budget::of(1_048_576, GIGABYTE).sessions, 21_845);
     }
 }

@@ -81,19 +81,27 @@ pub(super) fn limits(config: &Config, findings: &mut Findings) {
     if limit == usize::MAX {
         return findings.ok("open files", "there is no limit on this system".into());
     }
-    let budget = Budget::of(limit, memory_limit());
+    let memory = memory_limit();
+    let budget = Budget::of(limit, memory);
     let said = config.services.iter().filter_map(|service| service.limits.max_sessions.as_ref());
     let wanted: usize = said.map(|limit| limit.value as usize).sum();
     let needed = Budget::needed(wanted);
     let text = format!(
-        "the limit is {limit} here (hard), which is good for {} sessions and {} connections without one",
-        budget.sessions, budget.connections
+        "the limit is {limit} here (hard), which is good, with {} MB of memory, for {} sessions and {} connections without one",
+        memory >> 20,
+        budget.sessions,
+        budget.connections
     );
     if wanted > budget.sessions {
         let text = format!("{text}; the file's max-sessions come to {wanted}");
-        let help = format!(
-            "allow {needed}: LimitNOFILE={needed} in a systemd unit, `ulimit -Hn {needed}` in a script"
-        );
+        let help = if Budget::of(limit, u64::MAX).sessions < wanted {
+            format!(
+                "allow {needed}: LimitNOFILE={needed} in a systemd unit, `ulimit -Hn {needed}` in a script"
+            )
+        } else {
+            let megabytes = Budget::memory_needed(wanted) >> 20;
+            format!("write smaller max-sessions, or have {megabytes} MB of memory for them")
+        };
         findings.warn("open files", text, &help);
     } else if budget.sessions < 16 {
         findings.warn("open files", text, "raise it: `ulimit -Hn 1024` or LimitNOFILE=1024");
