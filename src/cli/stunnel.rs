@@ -195,7 +195,7 @@ fn is_accepted(row: &Row) -> bool {
     match row.treatment {
         Treatment::Works | Treatment::Harmless(_) | Treatment::OwnCertificate => true,
         Treatment::Later(fine) | Treatment::Never(fine, _) => !fine.is_empty(),
-        Treatment::NeedsCertificates(_) => false,
+        Treatment::NeedsCertificates(_) | Treatment::AboutCertificates => false,
     }
 }
 

@@ -47,6 +47,7 @@ impl Opt {
             | O::CaEngine
             | O::CrlFile
             | O::CrlPath
+            | O::CrlCheckChain
             | O::CheckHost
             | O::CheckEmail
             | O::CheckIp
@@ -184,6 +185,13 @@ impl Opt {
                 "CipherString, Ciphersuites, MinProtocol, MaxProtocol, Protocol and Options are read as the options that say the same, and have the last word as there. Groups are noticed, as `curves` sets its own behind them, there too; so are signature algorithms and parameters for Diffie-Hellman. Every other command is refused."
             }
             Opt::LogId => "JSON lines have it as `id`, beside the number of the session.",
+            Opt::CaFile | Opt::CaPath | Opt::CaStore => {
+                "Neither read nor needed beside PSKsecrets. A server that checks certificates as well lets in clients with a certificate and no key in stunnel; here they are turned away, with a warning at the start."
+            }
+            Opt::Redirect => {
+                "stunnel redirects a client with the right key too, since it shows no certificate."
+            }
+            Opt::CrlCheckChain => "Of stunnel 5.80 and later.",
             Opt::Cert | Opt::Key => {
                 "Beside PSKsecrets it is noticed and not read: no certificate is shown, and the key is asked for all the same."
             }
@@ -360,7 +368,9 @@ fn treatment(opt: Opt, treatment: Treatment) -> String {
         }
         Treatment::Later(fine) => format!("refused: not supported yet{}", but(fine)),
         Treatment::Never(fine, why) => format!("refused: {why}{}", but(fine)),
-        Treatment::OwnCertificate => "noticed beside PSKsecrets, refused without".into(),
+        Treatment::OwnCertificate | Treatment::AboutCertificates => {
+            "noticed beside PSKsecrets, refused without".into()
+        }
     }
 }
 

@@ -133,6 +133,8 @@ pub enum Kind {
     Password,
     /// Whose addresses are kept.
     Transparent,
+    /// A switch of stunnel's for OCSP, which is checked and left alone.
+    OcspFlag,
     /// Not read, because the option does not work here; its treatment says the rest.
     Raw,
 }
@@ -144,8 +146,8 @@ pub enum Treatment {
     Works,
     /// Nothing is lost without it: accepted with a notice that says why.
     Harmless(&'static str),
-    /// Needs certificates, and to leave it out would weaken somebody's protection: refused, unless
-    /// the value is one of these, which ask for nothing.
+    /// Needs certificates, beside pre-shared keys too: refused, unless the value is one of these, which
+    /// ask for nothing.
     NeedsCertificates(&'static [&'static str]),
     /// Not supported yet: refused, unless the value is one of these, which ask for nothing.
     Later(&'static [&'static str]),
@@ -153,6 +155,9 @@ pub enum Treatment {
     Never(&'static [&'static str], &'static str),
     /// A certificate of our own: noticed beside pre-shared keys, refused without them.
     OwnCertificate,
+    /// The check of a peer's certificate: noticed beside pre-shared keys, since every peer must prove the
+    /// key; refused without them.
+    AboutCertificates,
 }
 
 /// One option.
@@ -292,7 +297,9 @@ const fn first(native: &[(Table, &'static str)]) -> Option<(Table, &'static str)
 }
 
 use Kind::{Bool, Count, Duration, Path, Raw, Text};
-use Treatment::{Harmless, Later, NeedsCertificates, Never, OwnCertificate, Works};
+use Treatment::{
+    AboutCertificates, Harmless, Later, NeedsCertificates, Never, OwnCertificate, Works,
+};
 
 const RANDOM: &str = "random numbers come from the operating system";
 const WINDOWS: &str = "there is no window to draw it in";
@@ -563,41 +570,43 @@ table! {
         "A certificate of our own.";
     Key [] ["key"] Service One Raw, OwnCertificate, "" "",
         "The private key of that certificate.";
-    Verify [] ["verify"] Service One Raw, NeedsCertificates(&["0"]), "" "",
+    Verify [] ["verify"] Service One Count { min: 0, max: 4 }, AboutCertificates, "" "",
         "How far the peer's certificate is checked, by a number.";
-    VerifyChain [] ["verifyChain"] Service One Raw, NeedsCertificates(NO), "" "no",
+    VerifyChain [] ["verifyChain"] Service One Bool, AboutCertificates, "" "no",
         "Whether the peer's certificate must come from a known authority.";
-    VerifyPeer [] ["verifyPeer"] Service One Raw, NeedsCertificates(NO), "" "no",
+    VerifyPeer [] ["verifyPeer"] Service One Bool, AboutCertificates, "" "no",
         "Whether the peer's certificate must be a known one.";
-    RequireCert [] ["requireCert"] Service One Raw, NeedsCertificates(NO), "" "no",
+    RequireCert [] ["requireCert"] Service One Bool, AboutCertificates, "" "no",
         "Whether a client must show a certificate.";
-    CaFile [] ["CAfile"] Service One Raw, NeedsCertificates(&[]), "" "",
+    CaFile [] ["CAfile"] Service One Raw, AboutCertificates, "" "",
         "A file of authorities.";
-    CaPath [] ["CApath"] Service One Raw, NeedsCertificates(&[]), "" "",
+    CaPath [] ["CApath"] Service One Raw, AboutCertificates, "" "",
         "A directory of authorities.";
-    CaStore [] ["CAstore"] Service One Raw, NeedsCertificates(&[]), "" "",
+    CaStore [] ["CAstore"] Service One Raw, AboutCertificates, "" "",
         "A store of authorities.";
     CaEngine [] ["CAengine"] Service List Raw, NeedsCertificates(&[]), "" "",
         "An authority in an engine.";
-    CrlFile [] ["CRLfile"] Service One Raw, NeedsCertificates(&[]), "" "",
+    CrlFile [] ["CRLfile"] Service One Raw, AboutCertificates, "" "",
         "A file of revoked certificates.";
-    CrlPath [] ["CRLpath"] Service One Raw, NeedsCertificates(&[]), "" "",
+    CrlPath [] ["CRLpath"] Service One Raw, AboutCertificates, "" "",
         "A directory of revoked certificates.";
-    CheckHost [] ["checkHost"] Service List Raw, NeedsCertificates(&[]), "" "",
+    CrlCheckChain [] ["CRLcheckChain"] Service One Bool, AboutCertificates, "" "no",
+        "Whether every certificate of a chain is looked for among the revoked ones.";
+    CheckHost [] ["checkHost"] Service List Raw, AboutCertificates, "" "",
         "The host that the peer's certificate must name.";
-    CheckEmail [] ["checkEmail"] Service List Raw, NeedsCertificates(&[]), "" "",
+    CheckEmail [] ["checkEmail"] Service List Raw, AboutCertificates, "" "",
         "The address that the peer's certificate must name.";
-    CheckIp [] ["checkIP"] Service List Raw, NeedsCertificates(&[]), "" "",
+    CheckIp [] ["checkIP"] Service List Raw, AboutCertificates, "" "",
         "The IP address that the peer's certificate must name.";
     Redirect [] ["redirect"] Service List Raw, NeedsCertificates(&[]), "" "",
         "Where a client goes whose certificate is not good.";
-    Ocsp [] ["OCSP"] Service One Raw, NeedsCertificates(&[]), "" "",
+    Ocsp [] ["OCSP"] Service One Raw, AboutCertificates, "" "",
         "A server that knows about revoked certificates.";
-    OcspAia [] ["OCSPaia"] Service One Raw, NeedsCertificates(NO), "" "no",
+    OcspAia [] ["OCSPaia"] Service One Bool, AboutCertificates, "" "no",
         "Whether to ask the server that a certificate names.";
-    OcspFlag [] ["OCSPflag"] Service List Raw, NeedsCertificates(&[]), "" "",
+    OcspFlag [] ["OCSPflag"] Service List Kind::OcspFlag, AboutCertificates, "" "",
         "A switch for OCSP.";
-    OcspNonce [] ["OCSPnonce"] Service One Raw, NeedsCertificates(NO), "" "no",
+    OcspNonce [] ["OCSPnonce"] Service One Bool, AboutCertificates, "" "no",
         "Whether an OCSP answer must be fresh.";
     OcspRequire [] ["OCSPrequire"] Service One Bool, Harmless("no certificate is ever checked"), "" "yes",
         "Whether an OCSP answer that says nothing is a refusal.";

@@ -220,7 +220,7 @@ fn kind(kind: Kind) -> Value {
             let off = known.iter().map(|name| format!("-{name}"));
             json!({ "enum": known.iter().map(|name| (*name).to_owned()).chain(off).collect::<Vec<_>>() })
         }
-        Kind::Raw => json!({}),
+        Kind::Raw | Kind::OcspFlag => json!({}),
     }
 }
 

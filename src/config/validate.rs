@@ -25,6 +25,7 @@ use crate::secrets::{IdentityRule, OnDuplicate, OnLoosePermissions, Rules, escap
 const UNASKED: &str = "no proxy is asked for the way";
 
 mod around;
+mod certificates;
 mod identities;
 mod places;
 mod program;
@@ -40,10 +41,10 @@ use scope::{Scope, account, boolean, count, duration, level, owner, ranges, text
 pub(super) fn validate(draft: &Draft, report: &mut Report) -> Option<Config> {
     let mut check = Checker { draft, dialect: draft.dialect, report };
     check.treat(&draft.global, false);
-    // What holds for all is judged once, and not again in each service.
-    let psk_everywhere = !draft.defaults.all(Opt::PskSecrets).is_empty()
-        || draft.services.iter().all(|s| !s.values.all(Opt::PskSecrets).is_empty());
-    check.treat(&draft.defaults, psk_everywhere);
+    // What holds for all is judged once, and not again in each service. A section without keys is judged
+    // for itself.
+    let has_psk = check.has_psk_somewhere();
+    check.treat(&draft.defaults, has_psk);
     let process = check.process();
     let log = check.log();
     let control = check.control();
@@ -113,6 +114,20 @@ impl Checker<'_> {
                 {
                     accepted("this is how it is anyway")
                 }
+                Treatment::OwnCertificate | Treatment::AboutCertificates if !has_psk => continue,
+                Treatment::AboutCertificates if certificates::asks_for_nothing(&said.value) => {
+                    accepted("this is how it is anyway")
+                }
+                Treatment::AboutCertificates => accepted(certificates::KEY_IS_DEMANDED),
+                Treatment::OwnCertificate => accepted("with pre-shared keys no certificate is shown"),
+                // Seen in stunnel 5.68: a client that proves a key and has no certificate is redirected.
+                Treatment::NeedsCertificates(_) if opt == Opt::Redirect && has_psk => {
+                    Diagnostic::error(
+                        "needs-certificates",
+                        "`redirect` sends every client without a certificate elsewhere, one with the right key too",
+                    )
+                    .help("remove it to have clients with a key reach `connect`")
+                }
                 Treatment::NeedsCertificates(_) => Diagnostic::error(
                     "needs-certificates",
                     format!("`{name}` is about certificates, and only pre-shared keys are supported"),
@@ -132,14 +147,6 @@ impl Checker<'_> {
                     Diagnostic::error("never-supported", format!("`{name}` is not supported: {why}"))
                         .help("remove it")
                 }
-                Treatment::OwnCertificate if has_psk => {
-                    accepted("with pre-shared keys no certificate is shown")
-                }
-                Treatment::OwnCertificate => Diagnostic::error(
-                    "needs-certificates",
-                    format!("`{name}` without PSKsecrets asks for a certificate tunnel, which is not supported"),
-                )
-                .help("give the service a file of pre-shared keys with PSKsecrets"),
             };
             self.report.push(found.at(said.place.clone()));
         }
@@ -169,7 +176,11 @@ impl Checker<'_> {
             )
             .help("add a [section] with accept, connect and PSKsecrets"),
             (Dialect::Stunnel, false) => {
-                let place = Place { file: draft.file.clone(), line: 1, column: 1, span: 0..0 };
+                // Its end is where stunnel finds that something is missing.
+                let text = self.report.sources.get(&draft.file);
+                let lines = text.map_or(1, |text| text.lines().count().max(1));
+                let line = u32::try_from(lines).unwrap_or(u32::MAX);
+                let place = Place { file: draft.file.clone(), line, column: 1, span: 0..0 };
                 let name = Spanned { value: INETD.to_owned(), place };
                 let (remarks, values) = (Vec::new(), Values::default());
                 return self.service(&DraftPart { name, remarks, values });
@@ -177,6 +188,11 @@ impl Checker<'_> {
         };
         self.report.push(found);
         None
+    }
+
+    /// Where a value of a section is looked for.
+    fn section_scope<'s>(&'s self, section: &'s DraftPart) -> Scope<'s> {
+        Scope { own: &section.values, defaults: Some(&self.draft.defaults), dialect: self.dialect }
     }
 
     fn is_inetd(&self) -> bool {
@@ -188,8 +204,11 @@ impl Checker<'_> {
         let dialect = self.dialect;
         let scope = Scope { own: &service.values, defaults: Some(&draft.defaults), dialect };
         let head = &service.name.place;
+        if self.needs_certificates(service) {
+            return None;
+        }
         let secrets = self.secrets(&scope);
-        self.treat(&service.values, !secrets.is_empty());
+        self.treat(&service.values, scope.mentions(Opt::PskSecrets));
 
         let mode = scope.decide(Opt::Mode, |value| match value {
             Value::Mode(mode) => Some(*mode),
@@ -197,6 +216,7 @@ impl Checker<'_> {
         });
         let role = mode.as_ref().map(|mode| mode.value);
         let name = Decided::said(service.name.value.clone(), head.clone());
+        self.key_or_certificate(service, role);
         self.missing(service, &scope, role);
         let source = self.source(&scope, role);
         let transparent = self.transparent(&scope);
@@ -585,8 +605,7 @@ impl Checker<'_> {
                     }),
             );
         }
-        let lacks = |opt| !scope.mentions(opt);
-        if lacks(Opt::PskSecrets) && lacks(Opt::Cert) {
+        if !scope.mentions(Opt::PskSecrets) {
             self.report.push(
                 Diagnostic::error("missing-option", "the service has no PSKsecrets")
                     .at(head.clone())

@@ -208,6 +208,22 @@ pub(super) const SSL_OPTIONS: &[&str] = &[
     "TLS_ROLLBACK_BUG",
 ];
 
+/// The switches of OCSP that stunnel knows.
+const OCSP_FLAGS: &[(&str, ())] = &[
+    ("NOCERTS", ()),
+    ("NOINTERN", ()),
+    ("NOSIGS", ()),
+    ("NOCHAIN", ()),
+    ("NOVERIFY", ()),
+    ("NOEXPLICIT", ()),
+    ("NOCASIGN", ()),
+    ("NODELEGATED", ()),
+    ("NOCHECKS", ()),
+    ("TRUSTOTHER", ()),
+    ("RESPID_KEY", ()),
+    ("NOTIME", ()),
+];
+
 /// Reads what stands behind an option's name. Native files come here with their strings only; see
 /// the reader of TOML for what other types mean.
 pub(super) fn read(kind: Kind, dialect: Dialect, text: &str) -> Result<Value, Wrong> {
@@ -253,6 +269,10 @@ pub(super) fn read(kind: Kind, dialect: Dialect, text: &str) -> Result<Value, Wr
         }
         Kind::Foreground => Value::Foreground(choice(text, FOREGROUNDS, dialect)?),
         Kind::SslOption => Value::Text(ssl_option(text)?),
+        Kind::OcspFlag => {
+            choice(text, OCSP_FLAGS, dialect)?;
+            Value::Text(text.to_ascii_uppercase())
+        }
         Kind::Host => Value::Host(host(text)?),
         Kind::Arguments if native => Value::Arguments(vec![argument(text)?]),
         Kind::Arguments => {
@@ -325,6 +345,7 @@ pub(super) fn words(kind: Kind, dialect: Dialect) -> Vec<&'static str> {
         (Kind::Facility, _) => names(FACILITIES),
         (Kind::Foreground, _) => names(FOREGROUNDS),
         (Kind::SslOption, _) => SSL_OPTIONS.to_vec(),
+        (Kind::OcspFlag, _) => names(OCSP_FLAGS),
         (Kind::CipherOrder, _) => names(CIPHER_ORDERS),
         (Kind::WhenFull, _) => names(WHEN_FULL),
         (Kind::LogId, _) => names(LOG_IDS),

@@ -133,6 +133,22 @@ fn stunnel_and_pskgate_make_the_same_of_every_file_but_for_what_is_listed() {
     assert!(wrong.is_empty(), "{} cases are wrong\n{}", wrong.len(), wrong.join("\n"));
 }
 
+/// Why `redirect` is refused beside PSKsecrets: with it a key is not enough in stunnel.
+#[test]
+fn stunnel_redirects_a_client_with_the_right_key() {
+    let cases = corpus::all();
+    let case = cases.iter().find(|case| case.name == "redirect: a client with the right key");
+    let compared = compare(std::slice::from_ref(case.unwrap())).remove(0);
+    let Outcome::Accepted(facts) = &compared.stunnel else { panic!("{}", compared.show()) };
+    for version in ["1.3", "1.2"] {
+        let fact = facts.iter().find(|fact| fact.starts_with(&format!("A1, up to {version}: ")));
+        let fact = fact.unwrap_or_else(|| panic!("{}", compared.show()));
+        assert!(fact.contains("PSK") || fact.contains("TLS_AES_128_GCM_SHA256"), "{fact}");
+        assert!(fact.contains("-> B2 "), "{fact}");
+    }
+    assert_eq!(compared.ours, Outcome::Refused);
+}
+
 #[test]
 fn every_listed_difference_is_about_a_case_and_no_case_is_listed_twice() {
     let cases = corpus::all();
@@ -190,6 +206,7 @@ const NOT_IN_568: &[&str] = &[
     "TIMEOUTocsp",
     "OCSPrequire",
     "CAstore",
+    "CRLcheckChain",
     "compression",
     "taskbar",
     "iconActive",
