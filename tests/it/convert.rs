@@ -390,7 +390,7 @@ fn the_exit_code_tells_whether_all_was_kept() {
         (with("foreground = yes", ""), 0, ""),
         (with("foreground = yes", "delay = yes"), 0, "notice[without-effect]"),
         (with("", ""), 1, "warning[different-meaning]"),
-        (with("foreground = yes", "verifyChain = yes"), 1, "error[needs-certificates]"),
+        (with("foreground = yes", "redirect = 80"), 1, "error[needs-certificates]"),
         (with("foreground = yes", "PSKsecrets = twice.txt"), 1, "duplicate-identity"),
         (with("foreground = maybe", ""), 78, "nothing was written"),
         ("connect = 2\nPSKsecrets = psk.txt\n".into(), 78, "error[no-counterpart]"),

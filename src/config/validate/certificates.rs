@@ -96,8 +96,23 @@ impl Checker<'_> {
             Diagnostic::error("missing-option", "the service has no PSKsecrets")
         };
         let found = found.at(part.name.place.clone()).help(help.join("; "));
+        self.withdraw_refusals(part);
         self.report.push(found);
         true
+    }
+
+    /// Takes back what the reader has said of options in a section that only stunnel runs.
+    fn withdraw_refusals(&mut self, part: &DraftPart) {
+        let head = &part.name.place;
+        let later = self.draft.services.iter().map(|other| &other.name.place);
+        let end = later.filter(|place| place.file == head.file && place.line > head.line);
+        let end = end.map(|place| place.line).min().unwrap_or(u32::MAX);
+        let is_own =
+            |place: &Place| place.file == head.file && (head.line..end).contains(&place.line);
+        self.report.diagnostics.retain(|found| {
+            !(matches!(found.code, "not-supported-yet" | "never-supported")
+                && found.place.as_ref().is_some_and(is_own))
+        });
     }
 
     /// What to do with a file that has services of both kinds.

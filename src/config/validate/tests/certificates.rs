@@ -72,7 +72,7 @@ fn a_server_that_also_means_certificates_is_warned_about_and_nobody_else_is() {
 fn a_section_without_keys_is_one_finding_that_says_who_goes_where() {
     let text = format!(
         "CAfile = a\n[plc]\n{KEYS}[web]\naccept = 443\nconnect = 80\ncert = c\nkey = c\n\
-         verifyChain = yes\n[mail]\nclient = yes\naccept = 127.0.0.1:25\nconnect = mail.example:465\n\
+         verifyChain = yes\n[mail]\nclient = yes\naccept = 127.0.0.1:25\nconnect = mail.example:465\nprotocol = smtp\nlibwrap = yes\n\
          [ide]\nclient = yes\naccept = 127.0.0.1:3\nconnect = 127.0.0.1:2\nPSKsecrets = k\n"
     );
     let errors: Vec<_> =
@@ -103,11 +103,9 @@ fn sections_that_cannot_be_parted_name_both_lines() {
     let below = format!("[plc]\n{KEYS}[web]\nsni = plc:*.example\nconnect = 80\ncert = c\n");
     let below = help(&below);
     assert!(below.contains("[web] (line 6) and [plc] (line 1) share `sni`"), "{below}");
-    let above = format!(
-        "[web]\naccept = 443\nconnect = 80\ncert = c\n[plc]\nsni = web:plc.example\nconnect = 2\n\
-         PSKsecrets = k\n"
-    );
-    let above = help(&above);
+    let above = "[web]\naccept = 443\nconnect = 80\ncert = c\n[plc]\nsni = web:plc.example\nconnect = 2\n\
+         PSKsecrets = k\n";
+    let above = help(above);
     assert!(above.contains("[web] (line 1) and [plc] (line 6) share `sni`"), "{above}");
 }
 
