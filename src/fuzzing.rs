@@ -5,7 +5,7 @@
 pub use crate::config::fuzzing::{addresses, native_file, stunnel_conf};
 pub use crate::daemon::control::fuzzing::control_requests;
 pub use crate::net::fuzzing::{preface, proxy_header};
-pub use crate::observe::log::fuzzing::log_lines;
+pub use crate::observe::fuzzing::log_lines;
 pub use crate::secrets::fuzzing::key_file;
 pub use crate::tls::fuzzing::{client_hello, psk_extension, server_flight};
 

@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::sync::OnceLock;
 
-use super::event::Scope;
+use super::scope::Scope;
 use crate::config::model::LogId;
 
 /// The word for the session that a line is about; none where its number is the word.

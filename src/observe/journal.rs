@@ -1,14 +1,15 @@
 //! The journal of systemd, when standard error leads there: the same lines, with what they are about in
 //! fields (systemd's "Native Journal Protocol": datagrams of `NAME=value` lines).
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::log::in_one_line;
+use super::one_line::in_one_line;
 use crate::config::model::LogConfig;
 
 /// Where it listens.
@@ -127,7 +128,7 @@ pub(super) fn encoded(
     event: &str,
     service: Option<&str>,
     session: Option<u64>,
-    fields: &Map<String, Value>,
+    fields: &BTreeMap<&'static str, Value>,
 ) -> Vec<u8> {
     let mut entry = Vec::with_capacity(256);
     if !event.is_empty() {
@@ -139,8 +140,8 @@ pub(super) fn encoded(
     if let Some(session) = session {
         add(&mut entry, "PSKGATE_SESSION", &session.to_string());
     }
-    for (name, value) in fields {
-        let name = match name.as_str() {
+    for (&name, value) in fields {
+        let name = match name {
             "up" => "PSKGATE_BYTES_UP".to_owned(),
             "down" => "PSKGATE_BYTES_DOWN".to_owned(),
             name => format!("PSKGATE_{}", name.to_ascii_uppercase().replace('-', "_")),
@@ -186,10 +187,11 @@ mod tests {
 
     #[test]
     fn a_value_of_two_lines_becomes_one() {
-        let mut fields = Map::new();
-        fields.insert("cause".into(), "a\nPRIORITY=0".into());
-        fields.insert("age-ms".into(), 7.into());
-        fields.insert("up".into(), 8.into());
+        let fields = BTreeMap::from([
+            ("cause", "a\nPRIORITY=0".into()),
+            ("age-ms", 7.into()),
+            ("up", 8.into()),
+        ]);
         let entry = encoded("closed", Some("plc"), Some(3), &fields);
         let wanted = "PSKGATE_EVENT=closed\nPSKGATE_SERVICE=plc\nPSKGATE_SESSION=3\n\
                       PSKGATE_AGE_MS=7\nPSKGATE_CAUSE=a\\nPRIORITY=0\nPSKGATE_BYTES_UP=8\n";

@@ -1,34 +1,26 @@
-//! Log lines: from an event, through `tracing`, to standard error or the journal, a file and syslog.
+//! The log: from `tracing`, through a queue, to standard error or the journal, a file and syslog.
 //!
-//! `tracing` has five levels and syslog eight, so that an event carries its own; the layer here
-//! renders it. Writing never blocks a session: lines go through a bounded queue to a thread of
-//! their own, and what does not fit is counted and said later.
+//! `tracing` has five levels and syslog eight, so that an event carries its own. Writing never blocks a
+//! session: lines go through a bounded queue to a thread of their own, and what does not fit is counted and
+//! said later.
 
-use std::borrow::Cow;
-use std::fmt::{self, Write as _};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use serde_json::{Map, Value};
-use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
-use super::event::{Event, Scope};
-use super::fields::Fields;
-use super::journal;
 pub use super::journal::Journal;
 use super::log_file::{LogFile, stream};
+pub use super::record::in_background;
+use super::record::{Line, Record};
 pub use super::syslog::Syslog;
+pub use super::time_zone::zone;
+use super::verbosity;
 use crate::config::model::{Level, LogConfig, LogFormat};
-
-#[cfg(all(unix, any(test, fuzzing)))]
-pub(crate) mod fuzzing;
-#[cfg(test)]
-pub(super) mod tests;
 
 /// Lines that may wait for a slow disk or terminal; at 200 bytes each, under 1 MB.
 const QUEUE: usize = 4096;
@@ -40,12 +32,7 @@ const BUSY: Duration = Duration::from_millis(5);
 /// and are let wait for each other: to wake a thread for each costs the session more than the line.
 const PAUSE: Duration = Duration::from_millis(2);
 
-static LEVEL: AtomicU8 = AtomicU8::new(Level::Info as u8);
-static FORMAT: AtomicU8 = AtomicU8::new(LogFormat::Human as u8);
-/// Whether lines go to the journal, which wants their fields.
-static JOURNAL: AtomicBool = AtomicBool::new(false);
 static OVERWRITE: AtomicBool = AtomicBool::new(false);
-static BACKGROUND: AtomicBool = AtomicBool::new(false);
 static SINK: OnceLock<Sink> = OnceLock::new();
 
 struct Sink {
@@ -81,14 +68,6 @@ struct Output {
     /// In standard error's place, where that leads there.
     journal: Option<Journal>,
     syslog: Option<Syslog>,
-}
-
-/// What is written, ready for each output.
-struct Line {
-    level: u8,
-    text: String,
-    /// Fields in the journal's form, where it is written to.
-    fields: Vec<u8>,
 }
 
 /// What to write to from here on, made outside: only the writing thread waits for a slow log.
@@ -134,8 +113,7 @@ pub fn init(
 ) -> io::Result<()> {
     let asked = Asked::of(config);
     let file = opened(config, asked.path.as_deref())?;
-    LEVEL.store(config.level.value as u8, Ordering::Relaxed);
-    FORMAT.store(config.format.value as u8, Ordering::Relaxed);
+    verbosity::set(config);
     OVERWRITE.store(config.overwrite.value, Ordering::Relaxed);
     let output = Output { file, trouble: None, stderr, journal, syslog };
     output.note_journal();
@@ -161,8 +139,7 @@ pub fn init(
 /// The file cannot be opened, or the log is stuck and its queue full.
 pub fn change(config: &LogConfig) -> io::Result<()> {
     let Some(sink) = SINK.get() else { return Ok(()) };
-    LEVEL.store(config.level.value as u8, Ordering::Relaxed);
-    FORMAT.store(config.format.value as u8, Ordering::Relaxed);
+    verbosity::set(config);
     let asked = Asked::of(config);
     let overwrite = config.overwrite.value;
     let mut known = sink.asked.lock().unwrap_or_else(PoisonError::into_inner);
@@ -252,7 +229,7 @@ impl Output {
     }
 
     fn note_journal(&self) {
-        JOURNAL.store(self.journal.is_some() && self.to_stderr(), Ordering::Relaxed);
+        verbosity::set_journal(self.journal.is_some() && self.to_stderr());
     }
 
     fn put(&mut self, line: &Line) -> bool {
@@ -267,14 +244,14 @@ impl Output {
         }
         if let Some(syslog) = &mut self.syslog {
             // What syslog cannot take is lost quietly: there may be none on this machine.
-            syslog.put(line.level, text_of(&line.text, format()));
+            syslog.put(line.level, text_of(&line.text, verbosity::format()));
         }
         whole
     }
 
     fn put_stderr(&mut self, line: &Line) -> bool {
         if let Some(journal) = &mut self.journal {
-            match journal.put(line.level, text_of(&line.text, format()), &line.fields) {
+            match journal.put(line.level, text_of(&line.text, verbosity::format()), &line.fields) {
                 Ok(()) => return true,
                 // It is behind, and standard error leads to the same reader.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
@@ -286,7 +263,7 @@ impl Output {
 }
 
 /// What is left of a line without its time and level, which syslog and journal keep by themselves.
-fn text_of(line: &str, format: LogFormat) -> &str {
+pub(super) fn text_of(line: &str, format: LogFormat) -> &str {
     let line = line.trim_end_matches('\n');
     let words = match format {
         LogFormat::Json => 0,
@@ -298,17 +275,6 @@ fn text_of(line: &str, format: LogFormat) -> &str {
 /// Whether a log of this name is one of the standard streams.
 pub fn is_stream(path: &Path) -> bool {
     stream(path).is_some()
-}
-
-/// The machine's time zone, found once: inside another root directory it could not be found any more.
-pub fn zone() -> jiff::tz::TimeZone {
-    static ZONE: OnceLock<jiff::tz::TimeZone> = OnceLock::new();
-    ZONE.get_or_init(jiff::tz::TimeZone::system).clone()
-}
-
-/// Has stunnel's lines name the program's own thread as they do in the background.
-pub fn in_background() {
-    BACKGROUND.store(true, Ordering::Relaxed);
 }
 
 /// Moves writing to a thread. Called once the process is the one that will run: a thread does not
@@ -367,13 +333,8 @@ fn drain(sink: &Sink, queue: &Receiver<Message>) {
         }
         let lost = sink.lost.swap(0, Ordering::Relaxed);
         if lost > 0 {
-            let level = Level::Warning as u8;
-            let record = Record {
-                level: Some(level),
-                event: "lines-lost".into(),
-                message: format!("{lost} log lines were lost: the log was full"),
-                ..Record::default()
-            };
+            let message = format!("{lost} log lines were lost: the log was full");
+            let record = Record::new(Level::Warning, "lines-lost", message);
             if !sink.try_put(&record.line()) {
                 sink.lost.fetch_add(lost, Ordering::Relaxed);
             }
@@ -428,67 +389,9 @@ impl Sink {
         let Ok(mut output) = self.output.lock() else { return false };
         let whole = output.put(line);
         if let Some(message) = output.trouble.take() {
-            let level = Some(Level::Warning as u8);
-            let record =
-                Record { level, event: "log-not-rotated".into(), message, ..Record::default() };
-            output.put(&record.line());
+            output.put(&Record::new(Level::Warning, "log-not-rotated", message).line());
         }
         whole
-    }
-}
-
-fn limit(scope: Scope<'_>) -> u8 {
-    scope.level.map_or_else(|| LEVEL.load(Ordering::Relaxed), |level| level as u8)
-}
-
-/// Whether any of an event's lines is important enough to be written.
-pub(super) fn is_wanted(event: &Event<'_>, scope: Scope<'_>) -> bool {
-    let mut wanted = false;
-    event.lines(format(), scope, &mut |level, _| wanted |= level as u8 <= limit(scope));
-    wanted
-}
-
-/// Hands an event's lines to `tracing`, as far as their levels are logged.
-pub(super) fn write(event: &Event<'_>, scope: Scope<'_>) {
-    let limit = limit(scope);
-    event.lines(format(), scope, &mut |level, text| {
-        if level as u8 <= limit {
-            hand_over(level as u8, event, scope, text);
-        }
-    });
-}
-
-/// Whether anybody reads more of an event than its words.
-fn wants_fields() -> bool {
-    format() == LogFormat::Json || JOURNAL.load(Ordering::Relaxed)
-}
-
-fn hand_over(level: u8, event: &Event<'_>, scope: Scope<'_>, text: fmt::Arguments<'_>) {
-    let Scope { service, session, .. } = scope;
-    let id = super::id::of(scope);
-    let id = id.as_deref();
-    // `tracing` carries no values whose names are found out at run time, but text.
-    let fields = wants_fields().then(|| tracing::field::display(Fields(event)));
-    let event = event.name();
-    macro_rules! emit {
-        ($level:ident) => {
-            tracing::event!(
-                tracing::Level::$level,
-                level,
-                event,
-                service,
-                session,
-                id,
-                fields,
-                message = %text
-            )
-        };
-    }
-    match level {
-        0..=3 => emit!(ERROR),
-        4 => emit!(WARN),
-        5 | 6 => emit!(INFO),
-        _ => emit!(DEBUG),
     }
 }
 
@@ -497,166 +400,9 @@ struct Render;
 impl<S: tracing::Subscriber> Layer<S> for Render {
     fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
         let Some(sink) = SINK.get() else { return };
-        let mut record = Record::default();
-        event.record(&mut record);
-        if record.level.is_none() && *event.metadata().level() > tracing::Level::WARN {
-            // A dependency's chatter; its warnings are of use.
-            return;
-        }
-        sink.line(record.line());
-    }
-}
-
-fn format() -> LogFormat {
-    let now = FORMAT.load(Ordering::Relaxed);
-    let all = [LogFormat::Human, LogFormat::Json, LogFormat::Stunnel];
-    all.into_iter().find(|format| *format as u8 == now).unwrap_or(LogFormat::Human)
-}
-
-#[derive(Default)]
-struct Record {
-    level: Option<u8>,
-    event: String,
-    service: Option<String>,
-    session: Option<u64>,
-    id: Option<String>,
-    fields: Map<String, Value>,
-    message: String,
-}
-
-impl Visit for Record {
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        match field.name() {
-            "level" => self.level = u8::try_from(value).ok(),
-            "session" => self.session = Some(value),
-            _ => {}
-        }
-    }
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        match field.name() {
-            "event" => value.clone_into(&mut self.event),
-            "service" => self.service = Some(value.to_owned()),
-            "id" => self.id = Some(value.to_owned()),
-            _ => {}
-        }
-    }
-
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        match field.name() {
-            "message" => {
-                // Writing to a String does not fail.
-                let _ = write!(self.message, "{value:?}");
-            }
-            // Made above; a dependency's of this name need not be an object.
-            "fields" => {
-                self.fields = serde_json::from_str(&format!("{value:?}")).unwrap_or_default()
-            }
-            _ => {}
-        }
-    }
-}
-
-const NAMES: [&str; 8] =
-    ["emergency", "alert", "critical", "error", "warning", "notice", "info", "debug"];
-
-/// Whether a character ends a line, or steers the terminal that shows it.
-fn breaks_a_line(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
-}
-
-/// A text in one line, whatever it quotes: a second one would be a line that nobody logged.
-fn one_line(text: &str, escape: impl Fn(char) -> String) -> Cow<'_, str> {
-    if !text.contains(breaks_a_line) {
-        return text.into();
-    }
-    let mut line = String::with_capacity(text.len() + 16);
-    for c in text.chars() {
-        if breaks_a_line(c) {
-            line.push_str(&escape(c));
-        } else {
-            line.push(c);
-        }
-    }
-    line.into()
-}
-
-/// The same as people read it.
-pub(super) fn in_one_line(text: &str) -> Cow<'_, str> {
-    one_line(text, |c| c.escape_debug().to_string())
-}
-
-impl Record {
-    fn level(&self) -> u8 {
-        self.level.unwrap_or(Level::Warning as u8)
-    }
-
-    /// What tells the session from another.
-    fn id(&self) -> Option<String> {
-        self.id.clone().or_else(|| self.session.map(|number| number.to_string()))
-    }
-
-    fn line(&self) -> Line {
-        let fields = if JOURNAL.load(Ordering::Relaxed) {
-            journal::encoded(&self.event, self.service.as_deref(), self.session, &self.fields)
-        } else {
-            Vec::new()
-        };
-        Line { level: self.level(), text: self.render(format()), fields }
-    }
-
-    fn render(&self, format: LogFormat) -> String {
-        // What serde_json leaves as it is are DEL and up, all of them of four hex digits.
-        let json = |c: char| format!("\\u{:04x}", u32::from(c));
-        let mut line = match format {
-            LogFormat::Json => one_line(&self.compose(format), json).into_owned(),
-            _ => in_one_line(&self.compose(format)).into_owned(),
-        };
-        line.push('\n');
-        line
-    }
-
-    fn compose(&self, format: LogFormat) -> String {
-        let level = self.level();
-        let name = NAMES.get(usize::from(level)).unwrap_or(&"debug");
-        let now = jiff::Timestamp::now();
-        match format {
-            LogFormat::Human => {
-                let mut line = format!("{} {name} ", now.strftime("%Y-%m-%dT%H:%M:%S%.3fZ"));
-                if let Some(service) = &self.service {
-                    let _ = write!(line, "[{service}] ");
-                }
-                if let Some(session) = self.id() {
-                    let _ = write!(line, "#{session} ");
-                }
-                line.push_str(&self.message);
-                line
-            }
-            LogFormat::Json => {
-                let mut object = serde_json::json!({
-                    "time": now.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string(),
-                    "level": name,
-                    "event": self.event,
-                    "service": self.service,
-                    "session": self.session,
-                    "message": self.message,
-                });
-                if let Some(object) = object.as_object_mut() {
-                    object.extend(self.id.iter().map(|id| ("id".into(), id.as_str().into())));
-                    object.extend(self.fields.iter().map(|(k, v)| (k.clone(), v.clone())));
-                }
-                object.to_string()
-            }
-            LogFormat::Stunnel => {
-                let local = now.to_zoned(zone());
-                let main = if BACKGROUND.load(Ordering::Relaxed) { "main" } else { "ui" };
-                let id = self.id().unwrap_or_else(|| main.to_owned());
-                format!(
-                    "{} LOG{level}[{id}]: {}",
-                    local.strftime("%Y.%m.%d %H:%M:%S"),
-                    self.message
-                )
-            }
+        let with_fields = verbosity::format() == LogFormat::Json || verbosity::has_journal();
+        if let Some(record) = Record::read(event, with_fields) {
+            sink.line(record.line());
         }
     }
 }

@@ -1,7 +1,8 @@
 //! What the operator gets to see: log lines now, counters and a status for later questions.
 
 pub mod event;
-mod fields;
+#[cfg(all(unix, any(test, fuzzing)))]
+pub(crate) mod fuzzing;
 mod id;
 #[cfg(unix)]
 pub mod journal;
@@ -9,7 +10,10 @@ pub mod limit;
 pub mod log;
 mod log_file;
 pub mod metrics;
+mod one_line;
 pub mod prometheus;
+mod record;
+mod scope;
 pub mod status;
 #[cfg(unix)]
 pub mod syslog;
@@ -42,6 +46,8 @@ pub mod syslog {
         }
     }
 }
+mod time_zone;
+mod verbosity;
 #[cfg(windows)]
 pub mod journal {
     //! Only Linux has one.
@@ -69,7 +75,7 @@ pub mod journal {
         _: &str,
         _: Option<&str>,
         _: Option<u64>,
-        _: &serde_json::Map<String, serde_json::Value>,
+        _: &std::collections::BTreeMap<&'static str, serde_json::Value>,
     ) -> Vec<u8> {
         Vec::new()
     }

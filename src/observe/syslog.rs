@@ -92,7 +92,7 @@ impl Syslog {
 /// A line as it is sent. One that is too long is cut, but not within a character: what is no UTF-8 a
 /// reader may drop whole.
 pub(super) fn entry(facility: u32, level: u8, ident: &str, text: &str) -> Vec<u8> {
-    let now = jiff::Timestamp::now().to_zoned(super::log::zone());
+    let now = jiff::Timestamp::now().to_zoned(super::time_zone::zone());
     let time = now.strftime("%b %e %H:%M:%S");
     let mut line = format!("<{}>{time} {ident}: {text}", facility * 8 + u32::from(level));
     let mut end = LONGEST.min(line.len());

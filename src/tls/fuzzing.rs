@@ -9,7 +9,7 @@ use crate::config::model::{Authentication, NamePattern};
 use crate::config::{Format, load_text};
 use crate::fuzzing::{Canned, Parts, assert_plain, finished};
 use crate::observe::event::{Event, Scope};
-use crate::observe::log::fuzzing::check;
+use crate::observe::fuzzing::check;
 use crate::secrets::SecretSet;
 
 /// Nobody who is not told it can finish a handshake.

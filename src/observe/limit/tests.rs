@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use super::super::log::tests::logged;
+use super::super::record::tests::logged;
 use super::*;
 
 fn strangers(limiter: &Limiter, n: usize) -> Vec<String> {

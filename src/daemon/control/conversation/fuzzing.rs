@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::fuzzing::{Canned, assert_plain};
-use crate::observe::log::fuzzing::check;
+use crate::observe::fuzzing::check;
 
 thread_local! {
     static RUNTIME: tokio::runtime::Runtime = tokio::runtime::Builder::new_current_thread()

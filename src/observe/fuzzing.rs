@@ -1,34 +1,50 @@
 //! What must hold of every line that is logged.
 
-use super::*;
-use crate::config::model::{LogId, Mode};
+use std::fmt;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde_json::Value;
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+
+use super::event::{Event, Manner, Scope, Terms};
+use super::log::text_of;
+use super::record::Record;
+use super::{journal, syslog};
+use crate::config::model::{Level, LogFormat, LogId, Mode};
 use crate::fuzzing::{Parts, assert_plain};
-use crate::observe::event::{Manner, Terms};
-use crate::observe::{id, syslog};
 use crate::secrets::escape;
 
 const FORMATS: [LogFormat; 3] = [LogFormat::Human, LogFormat::Json, LogFormat::Stunnel];
 
+struct Collect(Arc<Mutex<Vec<Record>>>);
+
+impl<S: tracing::Subscriber> Layer<S> for Collect {
+    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+        let read = Record::read(event, true);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(read);
+    }
+}
+
 /// An event as each output gets it: one line, which steers nothing, and which says what it is about.
 pub(crate) fn check(event: &Event<'_>, scope: Scope<'_>) {
-    let fields = Fields(event).to_string();
-    let fields: Map<String, Value> = match serde_json::from_str(&fields) {
-        Ok(fields) => fields,
-        Err(error) => panic!("{error}: {fields}"),
-    };
     for format in FORMATS {
-        event.lines(format, scope, &mut |level, text| {
-            let record = Record {
-                level: Some(level as u8),
-                event: event.name().into(),
-                service: scope.service.map(str::to_owned),
-                session: scope.session,
-                id: id::of(scope),
-                fields: fields.clone(),
-                message: text.to_string(),
-            };
-            one(&record, format);
+        let records = Arc::new(Mutex::new(Vec::new()));
+        let subscriber = tracing_subscriber::registry().with(Collect(records.clone()));
+        let mut count = 0;
+        tracing::subscriber::with_default(subscriber, || {
+            event.lines(format, scope, &mut |level, text| {
+                event.emit(level, scope, text);
+                count += 1;
+            });
         });
+        let records = std::mem::take(&mut *records.lock().unwrap_or_else(PoisonError::into_inner));
+        assert_eq!(records.len(), count, "a line did not arrive");
+        for record in records {
+            assert_eq!((record.event, record.session), (event.name(), scope.session));
+            one(&record, format);
+        }
     }
 }
 
@@ -36,6 +52,7 @@ fn one(record: &Record, format: LogFormat) {
     let line = record.render(format);
     let Some(body) = line.strip_suffix('\n') else { panic!("no end: {line:?}") };
     assert_plain(body);
+    let Some(fields) = &record.fields else { panic!("no fields") };
     if format == LogFormat::Json {
         let read: Value = match serde_json::from_str(body) {
             Ok(read) => read,
@@ -43,17 +60,17 @@ fn one(record: &Record, format: LogFormat) {
         };
         assert_eq!(read["message"], *record.message);
         assert_eq!(read["event"], *record.event);
-        for (name, value) in &record.fields {
+        for (name, value) in fields {
             assert_eq!(&read[name], value, "{name}");
         }
         let names = ["time", "level", "event", "service", "session", "id", "message"];
-        let own = record.fields.keys().filter(|name| !names.contains(&name.as_str())).count();
-        assert_eq!(own, record.fields.len(), "an event's value hides one of every line's: {body}");
+        let own = fields.keys().filter(|name| !names.contains(name)).count();
+        assert_eq!(own, fields.len(), "an event's value hides one of every line's: {body}");
     }
     let rest = text_of(&line, format);
     assert!(body.ends_with(rest));
 
-    let sent = syslog::entry(3, record.level(), "gate", rest);
+    let sent = syslog::entry(3, record.level, "gate", rest);
     let text = match std::str::from_utf8(&sent) {
         Ok(text) => text,
         Err(error) => panic!("{error}: {:?}", String::from_utf8_lossy(&sent)),
@@ -62,7 +79,7 @@ fn one(record: &Record, format: LogFormat) {
     assert!(text.starts_with('<') && text.len() <= 2048, "{text}");
 
     let service = record.service.as_deref();
-    let sent = journal::encoded(&record.event, service, record.session, &record.fields);
+    let sent = journal::encoded(record.event, service, record.session, fields);
     let Ok(text) = String::from_utf8(sent) else { panic!("not UTF-8") };
     let mut count = 0;
     for line in text.split_terminator('\n') {
@@ -73,7 +90,7 @@ fn one(record: &Record, format: LogFormat) {
         count += 1;
     }
     let wanted = 1 + usize::from(service.is_some()) + usize::from(record.session.is_some());
-    assert_eq!(count, wanted + record.fields.len(), "{text}");
+    assert_eq!(count, wanted + fields.len(), "{text}");
 }
 
 /// Any event, with any bytes wherever a stranger, the system or the operator has a word in it.

@@ -1,8 +1,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 use super::*;
+use crate::observe::event::{Event, Scope};
+use crate::observe::log::text_of;
+use crate::secrets::escape;
 
 const FORMATS: [LogFormat; 3] = [LogFormat::Human, LogFormat::Json, LogFormat::Stunnel];
 
@@ -10,14 +15,12 @@ struct Collect(Arc<Mutex<Vec<Record>>>);
 
 impl<S: tracing::Subscriber> Layer<S> for Collect {
     fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
-        let mut record = Record::default();
-        event.record(&mut record);
-        self.0.lock().unwrap().push(record);
+        self.0.lock().unwrap().extend(Record::read(event, true));
     }
 }
 
 /// What this thread logs meanwhile.
-fn records(log: impl FnOnce()) -> Vec<Record> {
+pub(in crate::observe) fn records(log: impl FnOnce()) -> Vec<Record> {
     let records = Arc::new(Mutex::new(Vec::new()));
     let subscriber = tracing_subscriber::registry().with(Collect(records.clone()));
     tracing::subscriber::with_default(subscriber, log);
@@ -26,18 +29,14 @@ fn records(log: impl FnOnce()) -> Vec<Record> {
 
 /// The names and messages of what this thread logs meanwhile.
 pub(in crate::observe) fn logged(log: impl FnOnce()) -> Vec<(String, String)> {
-    records(log).into_iter().map(|record| (record.event, record.message)).collect()
+    records(log).into_iter().map(|record| (record.event.to_owned(), record.message)).collect()
 }
 
 fn record(service: Option<&str>, session: Option<u64>, message: &str) -> Record {
-    Record {
-        level: Some(Level::Warning as u8),
-        event: "handshake-failed".into(),
-        service: service.map(str::to_owned),
-        session,
-        message: message.into(),
-        ..Record::default()
-    }
+    let mut record = Record::new(Level::Warning, "handshake-failed", message.into());
+    record.service = service.map(str::to_owned);
+    record.session = session;
+    record
 }
 
 /// A text with every digit as 0.
@@ -119,7 +118,7 @@ fn an_event_reaches_the_renderer_with_its_own_level_service_and_session() {
     let [record] = &records[..] else {
         panic!("{}", records.len());
     };
-    assert_eq!(record.level, Some(Level::Notice as u8));
+    assert_eq!(record.level, Level::Notice as u8);
     assert_eq!(record.event, "service-full");
     assert_eq!((record.service.as_deref(), record.session), (Some("plc"), Some(9)));
     assert_eq!(record.message, "turned a at 192.0.2.1:5 away: sessions are open (3)");
@@ -127,15 +126,9 @@ fn an_event_reaches_the_renderer_with_its_own_level_service_and_session() {
 
 #[test]
 fn syslog_gets_a_line_without_time_and_level() {
-    let record = Record {
-        level: Some(5),
-        service: Some("plc".into()),
-        session: Some(7),
-        message: "the text".into(),
-        ..Record::default()
-    };
+    let record = record(Some("plc"), Some(7), "the text");
     for (format, text) in
-        [(LogFormat::Human, "[plc] #7 the text"), (LogFormat::Stunnel, "LOG5[7]: the text")]
+        [(LogFormat::Human, "[plc] #7 the text"), (LogFormat::Stunnel, "LOG4[7]: the text")]
     {
         assert_eq!(text_of(&record.render(format), format), text);
     }
@@ -146,12 +139,70 @@ fn syslog_gets_a_line_without_time_and_level() {
 #[test]
 fn json_lines_carry_what_an_event_is_about_beside_the_words() {
     let mut full = record(Some("plc"), Some(7), "words");
-    full.fields =
-        serde_json::from_str(r#"{"peer": "192.0.2.1:5", "up": 3, "who": "a\nb"}"#).unwrap();
+    full.fields = Some(BTreeMap::from([
+        ("peer", "192.0.2.1:5".into()),
+        ("up", 3.into()),
+        ("who", "a\nb".into()),
+    ]));
     let line = full.render(LogFormat::Json);
     assert_eq!(line.matches('\n').count(), 1, "{line}");
     let read: serde_json::Value = serde_json::from_str(&line).unwrap();
     assert_eq!((&read["peer"], &read["up"]), (&"192.0.2.1:5".into(), &3.into()));
     assert_eq!((&read["who"], &read["message"]), (&"a\nb".into(), &"words".into()));
     assert_eq!(read.as_object().unwrap().len(), 9, "{read}");
+}
+
+#[test]
+fn the_values_of_an_event_are_typed_and_identities_stand_without_quotes() {
+    let who = escape(b"a\n\x1b\xff\"{");
+    let refused =
+        |who| Event::Refused { peer: &"192.0.2.1:5", who, cause: &"words", name: "wrong-key" };
+    let [Some(some), Some(none)] = [Some(&who as &dyn fmt::Display), None].map(|who| {
+        let mut records = records(|| refused(who).log(Scope::PROGRAM));
+        records.pop().and_then(|record| record.fields)
+    }) else {
+        panic!("no fields");
+    };
+    let wanted = Fields::from([
+        ("peer", "192.0.2.1:5".into()),
+        ("identity", r#"a\u{a}\u{1b}\xff"{"#.into()),
+        ("cause", "wrong-key".into()),
+    ]);
+    assert_eq!(some, wanted);
+    assert!(!none.contains_key("identity"), "{none:?}");
+
+    let event = Event::AcceptRecovered { failures: 7 };
+    let [record] = &records(|| event.log(Scope::PROGRAM))[..] else { panic!("not one line") };
+    assert_eq!(record.fields, Some(Fields::from([("failures", 7.into())])));
+}
+
+#[test]
+fn nothing_is_rendered_that_nobody_reads_and_a_dependency_has_words_only() {
+    struct Unread;
+    impl fmt::Display for Unread {
+        fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+            panic!("it was rendered");
+        }
+    }
+    struct WordsOnly(Arc<Mutex<Vec<Record>>>);
+    impl<S: tracing::Subscriber> Layer<S> for WordsOnly {
+        fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+            self.0.lock().unwrap().extend(Record::read(event, false));
+        }
+    }
+    let read = Arc::new(Mutex::new(Vec::new()));
+    let subscriber = tracing_subscriber::registry().with(WordsOnly(read.clone()));
+    tracing::subscriber::with_default(subscriber, || {
+        let refused = Event::Refused { peer: &"p", who: Some(&Unread), cause: &"c", name: "n" };
+        refused.log(Scope::PROGRAM);
+    });
+    assert!(read.lock().unwrap()[0].fields.is_none());
+
+    let theirs = records(|| {
+        tracing::warn!(level = 0_u64, service = "x", peer = 3, "words");
+        tracing::info!("chatter");
+    });
+    let [record] = &theirs[..] else { panic!("{}", theirs.len()) };
+    assert_eq!((record.level, record.event, &*record.message), (4, "", "words"));
+    assert_eq!((record.service.as_deref(), record.fields.as_ref()), (None, Some(&Fields::new())));
 }

@@ -1,0 +1,22 @@
+//! What a log line is about: the program, a service or one session.
+
+use crate::config::model::{Level, LogId};
+
+/// What a line is about.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Scope<'a> {
+    /// The service.
+    pub service: Option<&'a str>,
+    /// The session's number.
+    pub session: Option<u64>,
+    /// The service's own limit of importance, where it has one.
+    pub level: Option<Level>,
+    /// What tells this session's lines from another's.
+    pub id: LogId,
+}
+
+impl Scope<'_> {
+    /// The program itself.
+    pub const PROGRAM: Scope<'static> =
+        Scope { service: None, session: None, level: None, id: LogId::Sequential };
+}
