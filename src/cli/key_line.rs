@@ -1,12 +1,13 @@
 //! A fresh key as a line of a key file.
 
+use std::io::{self, Write};
 use std::path::Path;
 
 use data_encoding::{BASE64, HEXLOWER};
 use zeroize::{Zeroize, Zeroizing};
 
-use super::exit;
 use super::refusal::Refusal;
+use super::{complain, exit};
 use crate::secrets::{Fingerprint, MAX_IDENTITY, MAX_KEY, MIN_KEY, edit, escape};
 
 /// 48 random bytes are 64 characters of base64 without padding, the founding document's form.
@@ -59,4 +60,22 @@ pub(super) fn fresh(identity: &str, shape: &Shape) -> Result<KeyLine, Refusal> {
     text.push('\n');
     let fingerprint = edit::single(text.trim_end().as_bytes(), Path::new(""))?.fingerprint();
     Ok(KeyLine { text, fingerprint })
+}
+
+/// The line on standard output, for whoever has a place for it.
+pub(super) fn print(key: &KeyLine) -> Result<(), Refusal> {
+    io::stdout()
+        .write_all(key.text.as_bytes())
+        .and_then(|()| io::stdout().flush())
+        .map_err(|error| Refusal::new(exit::IO, format!("cannot write the key: {error}")))
+}
+
+/// Who could read a key file before an edit and cannot any more will ask why.
+pub(super) fn tell_tightened(file: &Path, loose: Option<u32>) {
+    if let Some(mode) = loose {
+        complain(&format!(
+            "{} had mode {mode:04o}; nobody but its owner and its group can read it now",
+            file.display()
+        ));
+    }
 }

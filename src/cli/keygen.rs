@@ -1,10 +1,10 @@
 //! `keygen IDENTITY`: a key that both ends can read.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::client_kit::{self, Kit};
-use super::key_line::{self, KeyLine, Shape};
+use super::key_line::{self, KeyLine, Shape, print, tell_tightened};
 use super::keys::refuse_second_key;
 use super::private_file::Made;
 use super::refusal::Refusal;
@@ -83,16 +83,6 @@ fn added(file: &Path, key: &KeyLine, identity: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Who could read a key file before an edit and cannot any more will ask why.
-pub(super) fn tell_tightened(file: &Path, loose: Option<u32>) {
-    if let Some(mode) = loose {
-        complain(&format!(
-            "{} had mode {mode:04o}; nobody but its owner and its group can read it now",
-            file.display()
-        ));
-    }
-}
-
 fn create(path: &Path, key: &KeyLine, identity: &str) -> Result<(), Refusal> {
     let mut made = Made::default();
     match made.file(path, &key.text) {
@@ -116,12 +106,4 @@ fn create(path: &Path, key: &KeyLine, identity: &str) -> Result<(), Refusal> {
             Err(Refusal::new(exit::CANNOT_CREATE, words))
         }
     }
-}
-
-/// The line on standard output, for whoever has a place for it.
-pub(super) fn print(key: &KeyLine) -> Result<(), Refusal> {
-    io::stdout()
-        .write_all(key.text.as_bytes())
-        .and_then(|()| io::stdout().flush())
-        .map_err(|error| Refusal::new(exit::IO, format!("cannot write the key: {error}")))
 }

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::{File, complain, exit, failed, show, stunnel};
+use super::version::stunnel_banner;
+use super::{File, complain, exit, failed, show};
 use crate::config::diagnostic::{Report, escape};
-use crate::config::model::{Authentication, Config, Decided, Dialect, Foreground, Level, Origin};
+use crate::config::model::{Config, Decided, Dialect, Foreground, Level, Origin};
 use crate::config::{self, Format};
 #[cfg(target_os = "linux")]
 use crate::daemon::sandbox::Sandbox;
@@ -82,7 +83,7 @@ impl Source {
             config.control.enabled.value = false;
         }
         for service in config.iter_mut().flat_map(|config| &mut config.services) {
-            let Authentication::Psk(psk) = &mut service.auth;
+            let psk = &mut service.psk;
             for path in &mut psk.secrets {
                 path.value = inside(&path.value);
             }
@@ -274,7 +275,7 @@ pub(super) fn start(source: Source, habits: Habits) -> u8 {
         let text = format!("cannot open the log {}: {error}", path.unwrap_or_default());
         return habits.give_up(exit::CANNOT_CREATE, &text);
     }
-    Event::Begun { banner: &stunnel::version() }.log(Scope::PROGRAM);
+    Event::Begun { banner: &stunnel_banner() }.log(Scope::PROGRAM);
     daemon::warn(&report);
     #[cfg(unix)]
     if privileges.changes_something() {

@@ -211,7 +211,7 @@ fn describe(service: &Service, config: Option<&Config>) -> io::Result<()> {
 fn files(path: &Path, config: Option<&Config>) -> Vec<PathBuf> {
     let mut files = vec![path.to_owned()];
     for service in config.iter().flat_map(|config| &config.services) {
-        let config::model::Authentication::Psk(psk) = &service.auth;
+        let psk = &service.psk;
         files.extend(psk.secrets.iter().map(|secrets| secrets.value.clone()));
     }
     files.dedup();

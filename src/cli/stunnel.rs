@@ -8,16 +8,15 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::run::{self, Habits, Source};
+use super::version::stunnel_banner;
 use super::{Arguments, complain};
-use crate::config::Format;
 use crate::config::diagnostic::escape;
 use crate::config::model::Dialect;
 use crate::config::options::{self, Kind, Opt, Row, Scope, TABLE, Treatment};
+use crate::config::{self, Format};
 
 /// What is run when nobody says what.
 const DEFAULT: &str = "/etc/stunnel/stunnel.conf";
-/// The version whose behaviour this is: callers compare it.
-const VERSION: &str = "5.75";
 
 /// Whose command line it is.
 #[derive(Debug, PartialEq, Eq)]
@@ -95,10 +94,10 @@ pub(super) fn main(asked: &Command) -> u8 {
     match asked {
         Command::File(path) => file(Path::new(path)),
         Command::Descriptor(number) => descriptor(number.as_deref()),
-        Command::Version => inform(&(version() + "\n" + &defaults())),
-        Command::Help => inform(&(version() + "\n" + &help())),
-        Command::Sockets => inform(&(version() + "\n" + &sockets())),
-        Command::Options => inform(&(version() + "\n" + &ssl_options())),
+        Command::Version => inform(&(stunnel_banner() + "\n" + &defaults())),
+        Command::Help => inform(&(stunnel_banner() + "\n" + &help())),
+        Command::Sockets => inform(&(stunnel_banner() + "\n" + &sockets())),
+        Command::Options => inform(&(stunnel_banner() + "\n" + &ssl_options())),
     }
 }
 
@@ -168,25 +167,6 @@ fn read(number: i32) -> std::io::Result<Vec<u8>> {
 #[cfg(not(unix))]
 fn read(_: i32) -> std::io::Result<Vec<u8>> {
     Err(std::io::ErrorKind::Unsupported.into())
-}
-
-/// stunnel's three lines, whose shape callers know, and whose words say what is here; then our own.
-/// The lines of `-version`, which begin the log as well.
-pub(super) fn version() -> String {
-    let runs = openssl::version::version();
-    let built = env!("PSKGATE_OPENSSL");
-    let same = runs.split(' ').nth(1) == Some(built);
-    let openssl = match same {
-        true => format!("Compiled/running with {runs}"),
-        false => format!("Compiled with OpenSSL {built}\nRunning  with {runs}"),
-    };
-    format!(
-        "stunnel {VERSION} on {} platform\n{openssl}\n\
-         Threading:NONE Sockets:EPOLL,IPv6,SYSTEMD TLS:PSK,SNI\n\
-         pskgate {}, which does stunnel's work with pre-shared keys\n",
-        env!("PSKGATE_TARGET"),
-        env!("CARGO_PKG_VERSION"),
-    )
 }
 
 /// Whether a file may have this option with a value that makes a difference or is noticed. Callers
@@ -266,7 +246,7 @@ fn defaults() -> String {
 fn sockets() -> String {
     let mut text =
         String::from("Socket options, as a:, l: or r:NAME=VALUE, and what is set anyway:\n");
-    for name in options::socket_options() {
+    for name in config::socket_options() {
         let set = match *name {
             "SO_REUSEADDR" => "a:SO_REUSEADDR=1",
             "TCP_NODELAY" => "l:TCP_NODELAY=1 r:TCP_NODELAY=1",

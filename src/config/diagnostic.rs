@@ -10,21 +10,10 @@ use std::sync::Arc;
 use annotate_snippets::{AnnotationKind, Element, Group, Level, Origin, Renderer, Snippet};
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
+use super::key_shape::{MIN_KEY_LENGTH, looks_like_key_line};
+pub use super::location::Place;
 use super::options::TABLE;
 use crate::sys::content::Digest;
-
-/// A spot in a file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    /// The file as its reader named it.
-    pub file: Arc<Path>,
-    /// From 1.
-    pub line: u32,
-    /// From 1, in characters.
-    pub column: u32,
-    /// In bytes of the file's text; empty where only the line is known.
-    pub span: Range<usize>,
-}
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -396,9 +385,6 @@ fn presentable(text: &str) -> String {
     out
 }
 
-/// How long the text after a colon must be to be taken for a key: the shortest key that is allowed.
-const KEY_LENGTH: usize = 16;
-
 /// The bytes of a line that are nobody's to see: the value of an option that is a secret, and what looks
 /// like the key of an `identity:key` line which strayed into a configuration file.
 fn key_in_line(line: &str) -> Option<Range<usize>> {
@@ -463,46 +449,8 @@ fn after_colon(line: &str, start: usize) -> Option<Range<usize>> {
     let colon = start + line.get(start..)?.find(':')?;
     let after = line.get(colon + 1..)?;
     let end = after.trim_end().trim_end_matches([',', ']', ' ', '"', '\'']).len();
-    let is_long = after.get(..end)?.chars().count() >= KEY_LENGTH;
+    let is_long = after.get(..end)?.chars().count() >= MIN_KEY_LENGTH;
     is_long.then(|| colon + 1..colon + 1 + end)
-}
-
-/// Whether a text that should name a file of keys holds a key instead. Here the suspicion is wider:
-/// the name would be repeated by whoever does not find the file. `./` before a name clears it.
-pub(crate) fn looks_like_key_instead_of_file(text: &str) -> bool {
-    text.split_once(':').is_some_and(|(identity, key)| {
-        !identity.is_empty()
-            && !identity.contains(['/', '\\'])
-            && !is_drive(identity, key)
-            && key.chars().count() >= KEY_LENGTH
-    })
-}
-
-/// `C:\keys\psk.txt`
-fn is_drive(letter: &str, rest: &str) -> bool {
-    letter.len() == 1 && rest.starts_with(['/', '\\'])
-}
-
-/// Whether a text looks like an identity and its key.
-pub(crate) fn looks_like_key_line(text: &str) -> bool {
-    text.split_once(':').is_some_and(|(identity, key)| {
-        !identity.is_empty()
-            && !identity.contains(['/', '\\', '='])
-            && key.chars().count() >= KEY_LENGTH
-            && !key.trim_end_matches('=').contains(['=', ':', '.', '\\'])
-    })
-}
-
-impl Serialize for Place {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut s = serializer.serialize_struct("Place", 5)?;
-        s.serialize_field("file", &self.file.to_string_lossy())?;
-        s.serialize_field("line", &self.line)?;
-        s.serialize_field("column", &self.column)?;
-        s.serialize_field("start", &self.span.start)?;
-        s.serialize_field("end", &self.span.end)?;
-        s.end()
-    }
 }
 
 impl Serialize for Severity {

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::diagnostic::Place;
 use super::endpoint::{Endpoint, Host};
+use super::location::Place;
 use super::model::{
     CipherOrder, Dialect, Failover, Foreground, IpRange, Keepalive, Level, LogFormat, LogId, Mode,
     OnRevocation, ProxyHeader, PskHash, RekeyAfter, SocketOption, Spoken, TlsVersion, Transparent,

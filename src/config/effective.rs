@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::diagnostic::{Place, escape};
 use super::model::{
-    Authentication, Config, Decided, Dialect, Endpoint, Host, HttpConnect, IdentityConfig, Listen,
-    Mode, Negotiation, OnRevocation, Origin, Program, ServiceConfig, Source, Spoken, Target,
-    TlsVersion, Variable,
+    Config, Decided, Dialect, Endpoint, Host, HttpConnect, IdentityConfig, Listen, Mode,
+    Negotiation, OnRevocation, Origin, Program, ServiceConfig, Source, Spoken, Target, TlsVersion,
+    Variable,
 };
 use super::options::Opt;
 use super::value;
@@ -338,7 +338,7 @@ impl Page<'_> {
     }
 
     fn keys(&mut self, service: &ServiceConfig) {
-        let Authentication::Psk(psk) = &service.auth;
+        let psk = &service.psk;
         for file in &psk.secrets {
             self.show(Opt::PskSecrets, file, file.value.display());
         }

@@ -157,7 +157,7 @@ mod tests {
 
     use super::*;
     use crate::config::convert::{Order, convert};
-    use crate::config::model::{Authentication, Mode};
+    use crate::config::model::Mode;
 
     fn example(name: &str) -> (Config, Report) {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name);
@@ -168,7 +168,7 @@ mod tests {
     }
 
     fn secrets(config: &Config) -> PathBuf {
-        let Authentication::Psk(psk) = &config.services[0].auth;
+        let psk = &config.services[0].psk;
         psk.secrets[0].value.clone()
     }
 

@@ -14,7 +14,9 @@ pub mod effective;
 pub mod endpoint;
 #[cfg(all(unix, any(test, fuzzing)))]
 pub(crate) mod fuzzing;
+mod key_shape;
 pub mod load;
+pub mod location;
 pub mod manual;
 pub mod model;
 pub mod options;
@@ -28,3 +30,4 @@ mod windows;
 pub mod wires;
 
 pub use load::{Format, load, load_text, survey, survey_from, survey_text};
+pub use value::socket_options;

@@ -7,8 +7,8 @@ use std::ops::Deref;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::diagnostic::Place;
 pub use super::endpoint::{Endpoint, Host};
+use super::location::Place;
 use crate::secrets::{Password, Rules, TicketKey};
 
 /// Which language a file was written in. Only defaults and severities differ; what runs is the same.
@@ -469,7 +469,7 @@ pub struct ServiceConfig {
     /// What tells the log lines of one connection from another's.
     pub log_id: Decided<LogId>,
     /// How the peer proves itself.
-    pub auth: Authentication,
+    pub psk: PskConfig,
     /// Versions, suites and groups.
     pub tls: TlsConfig,
     /// The four clocks of a session.
@@ -514,13 +514,6 @@ impl ServiceConfig {
             Target::Exec(_) | Target::Asked | Target::Original => &[],
         }
     }
-}
-
-/// How the peer proves itself. One kind today; certificates would be another.
-#[derive(Debug, Clone)]
-pub enum Authentication {
-    /// A pre-shared key.
-    Psk(PskConfig),
 }
 
 /// Pre-shared keys of a service.

@@ -197,11 +197,6 @@ impl Row {
         .unwrap_or_default()
     }
 
-    /// The words that are a value of it; empty where any text of its kind may be.
-    pub fn words(&self, dialect: Dialect) -> Vec<&'static str> {
-        super::value::words(self.kind, dialect)
-    }
-
     /// The default of this dialect, as it would be written; empty if there is none.
     pub fn default(&self, dialect: Dialect) -> &'static str {
         match dialect {
@@ -243,11 +238,6 @@ pub fn native(table: Table, key: &str) -> Option<&'static Row> {
 /// The row of an option of stunnel's, whose names know no case.
 pub fn stunnel(name: &str) -> Option<&'static Row> {
     TABLE.iter().find(|row| row.stunnel.iter().any(|n| n.eq_ignore_ascii_case(name)))
-}
-
-/// The socket options that `socket` knows.
-pub fn socket_options() -> &'static [&'static str] {
-    super::value::SOCKET_OPTIONS
 }
 
 /// The name nearest to a misspelt one, if one is near enough to be offered.

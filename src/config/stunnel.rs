@@ -8,8 +8,9 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::diagnostic::{Diagnostic, Place, Report, SourceText, looks_like_key_line};
+use super::diagnostic::{Diagnostic, Place, Report, SourceText};
 use super::draft::{Draft, DraftPart, Spanned, Value, Values};
+use super::key_shape::looks_like_key_line;
 use super::model::Dialect;
 use super::options::{self, Kind, Opt, Row, Scope};
 use super::value;

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use ::toml::Spanned as TomlSpanned;
 use ::toml::de::{DeArray, DeString, DeTable, DeValue};
 
-use super::diagnostic::{Diagnostic, Report, SourceText, looks_like_key_line};
+use super::diagnostic::{Diagnostic, Report, SourceText};
 use super::draft::{Draft, DraftPart, Spanned, Value, Values};
+use super::key_shape::looks_like_key_line;
 use super::model::Dialect;
 use super::options::{self, Arity, Kind, Opt, Row, TABLE, Table};
 use super::value::{self, Wrong};

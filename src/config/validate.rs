@@ -11,11 +11,11 @@ use super::diagnostic::{Diagnostic, Place, Report};
 use super::draft::{Draft, DraftPart, Side, Spanned, Value, Values};
 use super::endpoint::is_host_name;
 use super::model::{
-    Account, Authentication, CipherOrder, Config, ControlConfig, Decided, Dialect, Endpoint,
-    Foreground, Host, HttpConfig, HttpConnect, IdentityConfig, IpRange, Keepalive, Level, Limits,
-    Listen, LogConfig, LogId, Mode, NamePattern, Negotiation, ProcessConfig, Program, ProxyHeader,
-    PskConfig, Resumption, ServiceConfig, SocketOption, Sockets, Source, Spoken, Target,
-    TicketSecret, Timeouts, TlsConfig, TlsSwitch, TlsVersion, Transparent,
+    Account, CipherOrder, Config, ControlConfig, Decided, Dialect, Endpoint, Foreground, Host,
+    HttpConfig, HttpConnect, IdentityConfig, IpRange, Keepalive, Level, Limits, Listen, LogConfig,
+    LogId, Mode, NamePattern, Negotiation, ProcessConfig, Program, ProxyHeader, PskConfig,
+    Resumption, ServiceConfig, SocketOption, Sockets, Source, Spoken, Target, TicketSecret,
+    Timeouts, TlsConfig, TlsSwitch, TlsVersion, Transparent,
 };
 use super::options::{Opt, Treatment};
 use super::value;
@@ -298,13 +298,7 @@ impl Checker<'_> {
                 Value::Failover(failover) => Some(*failover),
                 _ => None,
             })?,
-            auth: Authentication::Psk(PskConfig {
-                secrets,
-                identity,
-                rules,
-                hash,
-                allow_shared_keys,
-            }),
+            psk: PskConfig { secrets, identity, rules, hash, allow_shared_keys },
             tls: tls?,
             timeouts: Timeouts {
                 handshake: scope.decide(Opt::HandshakeTimeout, duration)?,

@@ -3,15 +3,15 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::diagnostic::{looks_like_key_instead_of_file, looks_like_key_line};
 use super::draft::Value;
 use super::endpoint::{Endpoint, Host, Role, parse_host, parse_native, parse_stunnel};
+use super::key_shape::{looks_like_key_instead_of_file, looks_like_key_line};
 use super::model::{
     CipherOrder, Dialect, Failover, Foreground, IpRange, Keepalive, Level, LogFormat, LogId, Mode,
     OnRevocation, ProxyHeader, PskHash, RekeyAfter, Spoken, TlsVersion, Transparent, Variable,
     WhenFull,
 };
-use super::options::{Kind, nearest};
+use super::options::{Kind, Row, nearest};
 use crate::secrets::{Password, TicketKey};
 pub(super) use socket::SOCKET_OPTIONS;
 pub(super) use write::{native, probes, rekey_after, socket_option, stunnel, with_prefix};
@@ -321,6 +321,18 @@ pub(super) fn read_bytes(kind: Kind, bytes: &[u8]) -> Result<Value, Wrong> {
             "save the file as UTF-8, or write this value in ASCII",
         )),
     }
+}
+
+impl Row {
+    /// The words that are a value of it; empty where any text of its kind may be.
+    pub fn words(&self, dialect: Dialect) -> Vec<&'static str> {
+        words(self.kind, dialect)
+    }
+}
+
+/// The socket options that `socket` takes.
+pub fn socket_options() -> &'static [&'static str] {
+    SOCKET_OPTIONS
 }
 
 /// The words that are a value of this kind; empty where any text may be.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::config::diagnostic::Report;
-use crate::config::model::{Authentication, Config};
+use crate::config::model::Config;
 use crate::secrets::{self, Reader};
 use crate::sys::content::Digest;
 use crate::sys::file::open_regular;
@@ -31,7 +31,7 @@ impl Files {
     pub(super) fn read(config: Option<&Config>, report: &Report, reader: &Reader) -> Self {
         let mut keys = BTreeSet::new();
         for service in config.iter().flat_map(|config| &config.services) {
-            let Authentication::Psk(psk) = &service.auth;
+            let psk = &service.psk;
             keys.extend(psk.secrets.iter().map(|path| path.value.clone()));
         }
         let mut content: Content =

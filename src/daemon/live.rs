@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use crate::config::model::{Endpoint, ServiceConfig};
 use crate::net::Acceptable;
 use crate::observe::event::Event;
-use crate::tunnel::{Respawn, Service};
+use crate::tunnel::{Respawn, Service, accept_connections};
 
 /// A listener at work, under the address that the file names it by.
 #[derive(Debug)]
@@ -32,7 +32,8 @@ impl Door {
     ) -> Self {
         let descriptor = listener.descriptor();
         let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(service.clone().listen(listener, stopped, alive.clone()));
+        let task =
+            tokio::spawn(accept_connections(service.clone(), listener, stopped, alive.clone()));
         Self { at, address, descriptor, stop, task }
     }
 

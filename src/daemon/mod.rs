@@ -5,8 +5,10 @@
 
 #[cfg(unix)]
 pub mod activation;
+mod bind_error;
 pub mod budget;
 pub mod control;
+mod drain;
 mod files;
 mod hours;
 mod http;
@@ -22,6 +24,7 @@ mod running;
 #[cfg(target_os = "linux")]
 pub mod sandbox;
 mod selfie;
+mod serve;
 pub mod signals;
 mod start;
 mod status;
@@ -38,8 +41,9 @@ use crate::config::diagnostic::{Diagnostic, Report, Severity};
 use crate::config::model::{Config, Level};
 use crate::observe::event::{Event, Scope};
 use crate::tunnel::Phase;
+pub use bind_error::BindError;
 use control::{Answer, Command};
-pub use plan::{BindError, Bound, Plan, watched};
+pub use plan::{Bound, Plan, watched};
 pub use running::Running;
 
 /// Reads the configuration, at the start and at every reload: what could be decided, and whether it

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
+use super::bind_error::BindError;
 use super::control::{Access, Crowd, Fresh, Guard, Ready, paths};
-use super::{BindError, Request, inside};
+use super::{Request, inside};
 use crate::config::diagnostic::{Diagnostic, Severity};
 use crate::config::model::{Config, ControlConfig, Decided, Dialect, Endpoint, Level, Listen};
 use crate::net::{self, Acceptable, Busy, Listener};

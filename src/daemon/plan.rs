@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::bind_error::BindError;
 use super::budget::Budget;
 use super::files::Files;
 use super::inside;
@@ -15,7 +16,7 @@ use super::renewal::InForce;
 use super::selfie;
 use super::watcher;
 use crate::config::diagnostic::{Diagnostic, Report, Severity};
-use crate::config::model::{Authentication, Config, Decided, Endpoint, Host, Level, ServiceConfig};
+use crate::config::model::{Config, Decided, Endpoint, Host, Level, ServiceConfig};
 use crate::net::{self, Busy, Listener};
 use crate::observe::event::{Event, Scope};
 use crate::secrets::{Reader, SecretSet};
@@ -62,19 +63,6 @@ pub(super) struct Prepared {
     /// Each under the addresses that the file names it by: one, unless it was inherited and stands
     /// for all of its service's.
     pub(super) listeners: Vec<(Vec<Endpoint>, Listener)>,
-}
-
-/// Why an address could not be taken.
-#[derive(Debug)]
-pub struct BindError {
-    /// In words, at the place where the address was written.
-    pub diagnostic: Diagnostic,
-    /// The system's kind.
-    pub kind: std::io::ErrorKind,
-    /// The service that wanted it.
-    pub service: String,
-    /// This program itself has it, and no waiting helps.
-    pub is_own: bool,
 }
 
 /// The services of a running program by name, in their order: a stunnel.conf may have two sections of one
@@ -271,7 +259,7 @@ impl Plan {
 
 /// The key files and folders of a service.
 fn key_paths(config: &ServiceConfig) -> Vec<PathBuf> {
-    let Authentication::Psk(psk) = &config.auth;
+    let psk = &config.psk;
     psk.secrets.iter().map(|path| path.value.clone()).collect()
 }
 
@@ -346,7 +334,7 @@ impl Bound {
         if let Some(root) = root {
             self.outside.settle(root);
             for Prepared { config, setup, .. } in &mut self.services {
-                let Authentication::Psk(psk) = &mut config.auth;
+                let psk = &mut config.psk;
                 for path in &mut psk.secrets {
                     path.value = inside(root, &path.value);
                 }

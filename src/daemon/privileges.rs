@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::config::diagnostic::{Diagnostic, Report};
-use crate::config::model::{Account, Authentication, Config, Decided};
+use crate::config::model::{Account, Config, Decided};
 use crate::sys::{account, daemon, process};
 
 /// A root directory, a user and a group to change to. What can be found out beforehand is known.
@@ -33,7 +33,7 @@ impl Privileges {
             }
         };
         for service in &mut config.services {
-            let Authentication::Psk(psk) = &mut service.auth;
+            let psk = &mut service.psk;
             psk.rules.owner = user;
         }
         let account = &config.process.account;

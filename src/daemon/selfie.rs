@@ -2,7 +2,7 @@
 //! program, a peer can be made to talk to itself.
 
 use crate::config::diagnostic::{Diagnostic, Severity};
-use crate::config::model::{Authentication, Dialect, Mode, Origin, ServiceConfig};
+use crate::config::model::{Dialect, Mode, Origin, ServiceConfig};
 use crate::secrets::Identity;
 use crate::tunnel::Setup;
 
@@ -26,7 +26,7 @@ pub(super) fn find<'a>(
     let mut found = Vec::new();
     for (at_client, (client, presented)) in of(Mode::Client) {
         for (at_server, (server, accepted)) in of(Mode::Server) {
-            let Authentication::Psk(psk) = &server.auth;
+            let psk = &server.psk;
             let severity = match (&psk.allow_shared_keys.value, &psk.allow_shared_keys.origin) {
                 (false, _) => Severity::Error,
                 (true, Origin::Default(Dialect::Stunnel)) => Severity::Warning,

@@ -17,6 +17,8 @@ use crate::net;
 use crate::observe::event::{Event, Scope};
 use crate::sys::cgroup::memory_limit;
 use crate::sys::process;
+#[cfg(unix)]
+use crate::tunnel::serve_connection;
 use crate::tunnel::{Respawn, Room, Service, Shared};
 
 impl Bound {
@@ -89,7 +91,7 @@ fn serve_stdio(
     let (socket, peer) = net::inherited()?;
     let (service, alive) = (service.clone(), alive.clone());
     Ok(tokio::spawn(async move {
-        let went_well = service.serve(socket, peer).await;
+        let went_well = serve_connection(service, socket, peer).await;
         drop(alive);
         went_well
     }))

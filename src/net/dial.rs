@@ -12,12 +12,11 @@ use tokio::net::TcpSocket;
 #[cfg(unix)]
 use super::program::{self, Child, Started};
 use super::resolve::{self, Asker};
-use super::{Peer, Socket, options};
+use super::{DialContext, Peer, Socket, options};
 use crate::config::model::{
     Decided, Endpoint, Failover, Host, Keepalive, Level, Program, SocketOption, Target,
 };
-use crate::observe::event::{Event, Scope};
-use crate::secrets::Identity;
+use crate::observe::event::Event;
 
 #[cfg(test)]
 mod tests;
@@ -34,17 +33,6 @@ pub struct Dialer {
     /// Whether connections are made from the peer's address.
     from_peer: bool,
     turn: AtomicUsize,
-}
-
-/// On whose behalf a connection is made.
-#[derive(Debug)]
-pub struct Caller<'a> {
-    /// The downstream peer.
-    pub peer: &'a Peer,
-    /// The identity whose key it proved.
-    pub who: Option<&'a Identity>,
-    /// The session, in whose name the attempts are logged.
-    pub scope: Scope<'a>,
 }
 
 /// A target that answered.
@@ -155,7 +143,7 @@ impl Dialer {
     /// None answered.
     pub async fn dial(
         &self,
-        caller: &Caller<'_>,
+        caller: &DialContext<'_>,
         again: Option<&str>,
     ) -> Result<Reached, DialError> {
         let targets = match &self.target {
@@ -204,7 +192,7 @@ impl Dialer {
         &self,
         target: &Endpoint,
         may: impl Fn(SocketAddr) -> Result<(), &'static str>,
-        caller: &Caller<'_>,
+        caller: &DialContext<'_>,
     ) -> Result<Reached, (Refused, DialError)> {
         let mut failed = Vec::new();
         let mut refused = Refused::Unknown;
@@ -228,7 +216,11 @@ impl Dialer {
     }
 
     #[cfg(unix)]
-    async fn exec(&self, program: &Program, caller: &Caller<'_>) -> Result<Reached, DialError> {
+    async fn exec(
+        &self,
+        program: &Program,
+        caller: &DialContext<'_>,
+    ) -> Result<Reached, DialError> {
         let name = program.path.display().to_string();
         match program::start(program, Some(caller)).await {
             Ok(Started { socket, child, .. }) => {
@@ -248,7 +240,7 @@ impl Dialer {
     }
 
     #[cfg(not(unix))]
-    async fn exec(&self, program: &Program, _: &Caller<'_>) -> Result<Reached, DialError> {
+    async fn exec(&self, program: &Program, _: &DialContext<'_>) -> Result<Reached, DialError> {
         let name = program.path.display().to_string();
         Err(DialError(vec![(name, io::ErrorKind::Unsupported.into())]))
     }
@@ -258,7 +250,7 @@ impl Dialer {
         &self,
         target: &'a Endpoint,
         asker: Asker<'_>,
-        caller: &Caller<'_>,
+        caller: &DialContext<'_>,
         failed: &mut Vec<(String, io::Error)>,
     ) -> Vec<Place<'a>> {
         let Endpoint::Tcp { host, port } = target else {
@@ -279,7 +271,7 @@ impl Dialer {
     async fn reach(
         &self,
         place: Place<'_>,
-        caller: &Caller<'_>,
+        caller: &DialContext<'_>,
         failed: &mut Vec<(String, io::Error)>,
     ) -> Option<Reached> {
         let address = place.address();
@@ -309,7 +301,7 @@ impl Dialer {
         }
     }
 
-    async fn tcp(&self, address: SocketAddr, caller: &Caller<'_>) -> io::Result<Socket> {
+    async fn tcp(&self, address: SocketAddr, caller: &DialContext<'_>) -> io::Result<Socket> {
         let socket =
             socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;

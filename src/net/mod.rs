@@ -1,6 +1,7 @@
 //! Sockets: TCP or Unix, accepted or connected, and what is set on them.
 
 mod dial;
+mod dial_context;
 #[cfg(all(unix, any(test, fuzzing)))]
 pub(crate) mod fuzzing;
 #[cfg(unix)]
@@ -35,7 +36,8 @@ use crate::sys::socket::unanswered;
 #[cfg(unix)]
 use tokio::net::UnixStream;
 
-pub use dial::{Caller, DialError, Dialer, Reached, Refused};
+pub use dial::{DialError, Dialer, Reached, Refused};
+pub use dial_context::DialContext;
 #[cfg(unix)]
 pub use guarded::{bind_guarded, make_folder};
 pub use http_connect::http_connect;

@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::pty::Pty;
-use super::{Caller, Peer, Socket};
+use super::{DialContext, Peer, Socket};
 use crate::config::model::{Program, Variable};
 use crate::sys::children::{self, Awaited};
 use crate::sys::{manager, process};
@@ -77,7 +77,7 @@ pub struct Started {
 ///
 /// # Errors
 /// The system's, in particular for a file that is not there or is no program.
-pub async fn start(program: &Program, caller: Option<&Caller<'_>>) -> io::Result<Started> {
+pub async fn start(program: &Program, caller: Option<&DialContext<'_>>) -> io::Result<Started> {
     let mut command = command(program, caller);
     let (socket, peer, theirs) = if program.pty.value {
         let (ours, theirs) = Pty::open()?;
@@ -110,7 +110,7 @@ pub async fn start(program: &Program, caller: Option<&Caller<'_>>) -> io::Result
 }
 
 /// The environment is ours with what the operator sets, and says besides who is connected.
-fn command(program: &Program, caller: Option<&Caller<'_>>) -> Command {
+fn command(program: &Program, caller: Option<&DialContext<'_>>) -> Command {
     let mut command = Command::new(&program.path.value);
     let mut words = program.arguments.iter();
     if let Some(name) = words.next() {

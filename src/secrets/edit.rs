@@ -8,7 +8,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::file::{self, Gravity, MAX_FILE, Problem};
+use super::file::{self, MAX_FILE};
+use super::problem::{Gravity, Problem};
 use super::{Entry, Fingerprint, Identity, IdentityRule, OnDuplicate, OnLoosePermissions, Rules};
 use crate::sys::replace::Edit;
 use zeroize::Zeroizing;

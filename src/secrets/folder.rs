@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::Rules;
-use super::file::{Gravity, Problem, unreadable};
+use super::problem::{Gravity, Problem, no_key_file, unreadable};
 
 /// What an entry of a folder is, by its name and the length of its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,23 +86,10 @@ fn has_ending(name: &[u8], ending: &[u8]) -> bool {
     name[start..].eq_ignore_ascii_case(ending)
 }
 
-/// Whether a text begins as JSON does. As key file its first line could let somebody in: `[["plc1": "…"`
-/// is an identity and a key.
-pub(super) fn begins_as_json(text: &[u8]) -> bool {
-    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
-    matches!(text.trim_ascii_start().first(), Some(b'[' | b'{'))
-}
-
 fn passed_over(file: &Path) -> Problem {
     let message = format!("{} is passed over: by its name it is no key file", file.display());
     Problem::new(Gravity::Remarks, "passed-over", file, message)
         .help("give it another name if its keys are meant; else it may stay")
-}
-
-pub(super) fn no_key_file(file: &Path) -> Problem {
-    let message = format!("{} is JSON and no key file", file.display());
-    Problem::new(Gravity::Refuses, "not-a-key-file", file, message)
-        .help("move it out of the folder of key files, whose every file is read as one")
 }
 
 /// Who may place a file in the folder lets in whom they like, and by removing one shuts out others. On a

@@ -12,6 +12,7 @@ mod folder;
 pub(crate) mod fuzzing;
 mod key;
 mod password;
+mod problem;
 mod reader;
 mod renew;
 #[cfg(test)]
@@ -24,11 +25,12 @@ use std::sync::Arc;
 use openssl::error::ErrorStack;
 
 use file::ADVISED_KEY;
-pub use file::{Gravity, Problem, parse};
+pub use file::parse;
 pub use fingerprint::Fingerprint;
 pub use folder::files_of;
 pub use key::{Escaped, Identity, Key, MAX_IDENTITY, MAX_KEY, MIN_KEY, Serial, TicketKey, escape};
 pub use password::Password;
+pub use problem::{Gravity, Problem};
 pub use reader::Reader;
 pub use renew::{InForce, Renewed, renew};
 use zeroize::Zeroizing;
@@ -213,7 +215,7 @@ impl SecretSet {
         self.first.as_ref()
     }
 
-    /// The key of an identity, and what its proof would be worth.
+    /// The key of an identity, and the claim that a proof of it turns into a [`Grant`].
     pub fn find(&self, identity: &[u8]) -> Option<(&Key, Claim)> {
         let (who, known) = self.known.get_key_value(identity)?;
         Some((&known.key, Claim { who: who.clone(), serial: known.serial }))
@@ -390,7 +392,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// What a proof of the key would be worth; none if nobody has the name.
+    /// What a proof of the key turns into a [`Grant`]; none if nobody has the name.
     pub(crate) fn claim(&self) -> Option<&Claim> {
         self.claim.as_ref().filter(|_| self.known)
     }
@@ -430,35 +432,23 @@ impl Claim {
 
     /// Called by the `tls` layer alone (tests/it/layers.rs holds it to that), after it has seen that the
     /// finished handshake used the key.
-    pub(crate) fn proven(self, proof: Proof) -> Grant {
-        Grant { who: self.who, serial: self.serial, proof }
+    pub(crate) fn proven(self) -> Grant {
+        Grant { who: self.who, serial: self.serial }
     }
 }
 
-/// How a peer proved itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Proof {
-    /// By a handshake that only the holder of the pre-shared key can finish.
-    Psk,
-}
-
-/// That a session was let in, and on what ground.
+/// Proof that the peer of a session holds a key: it finished a handshake that only the holder of the
+/// pre-shared key can finish.
 #[derive(Debug, Clone)]
 pub struct Grant {
     who: Identity,
     serial: Serial,
-    proof: Proof,
 }
 
 impl Grant {
     /// Who was let in.
     pub fn who(&self) -> &Identity {
         &self.who
-    }
-
-    /// On what ground.
-    pub fn proof(&self) -> Proof {
-        self.proof
     }
 }
 

@@ -5,7 +5,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::file::{Problem, Text};
+use super::file::Text;
+use super::problem::Problem;
 use super::{Rules, files_of};
 use crate::sys::content::Digest;
 

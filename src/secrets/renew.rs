@@ -8,9 +8,9 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use super::file::{self, Gravity, Problem};
-use super::folder::{begins_as_json, no_key_file};
+use super::file::{self, begins_as_json};
 use super::key::{Identity, Serial};
+use super::problem::{self, Gravity, Problem, no_key_file};
 use super::{Entry, Known, OnDuplicate, Reader, Rules, SecretSet};
 
 #[cfg(test)]
@@ -110,7 +110,7 @@ impl<'a> Renewal<'a> {
         let mut found = Vec::new();
         let mut entries = Vec::new();
         match reader.text(file) {
-            Err(error) => found.push(file::unreadable(file, error)),
+            Err(error) => found.push(problem::unreadable(file, error)),
             Ok(text) if in_folder && begins_as_json(&text.bytes) => found.push(no_key_file(file)),
             Ok(text) => {
                 text.judge(file, self.rules, &mut found);

@@ -57,6 +57,19 @@ pub(super) fn build(
     }
 }
 
+/// A context that is being built, and what was found wrong with its settings.
+struct Assembly<'a> {
+    mode: Mode,
+    tls: &'a TlsConfig,
+    hash: PskHash,
+    aes: bool,
+    context: SslContextBuilder,
+    /// OpenSSL's security level so far.
+    level: u32,
+    findings: &'a mut Vec<Diagnostic>,
+    errors: &'a mut Vec<Diagnostic>,
+}
+
 fn assemble(
     mode: Mode,
     tls: &TlsConfig,
@@ -65,128 +78,183 @@ fn assemble(
     findings: &mut Vec<Diagnostic>,
     errors: &mut Vec<Diagnostic>,
 ) -> Result<Built, ErrorStack> {
-    let mut context = SslContextBuilder::new(match mode {
+    let context = SslContextBuilder::new(match mode {
         Mode::Client => SslMethod::tls_client(),
         Mode::Server => SslMethod::tls_server(),
     })?;
-    if mode == Mode::Client {
-        // An empty trust store: a server that brings a certificate in place of the key is refused
-        // while the handshake still runs. Holders of the key never show one.
-        context.set_verify(SslVerifyMode::PEER);
-    }
-    context.set_options(SslOptions::NO_RENEGOTIATION | SslOptions::NO_COMPRESSION);
-    // Sessions are kept in tickets, by a server, and in a cache of our own, by a client: OpenSSL's would
-    // outlive the keys.
-    let resumes = tls.resumes(mode);
-    context.set_session_cache_mode(match mode {
-        Mode::Client if resumes => SslSessionCacheMode::CLIENT | SslSessionCacheMode::NO_INTERNAL,
-        _ => SslSessionCacheMode::OFF,
-    });
-    // One for each connection is enough for a client that uses each once (RFC 9846 and 8446, C.4).
-    let tickets = usize::from(resumes && mode == Mode::Server);
-    context.set_num_tickets(tickets)?;
-    context.set_mode(
-        SslMode::ENABLE_PARTIAL_WRITE
-            | SslMode::ACCEPT_MOVING_WRITE_BUFFER
-            | SslMode::RELEASE_BUFFERS,
-    );
-    if mode == Mode::Server && tls.cipher_order.value == CipherOrder::Server {
-        context.set_options(SslOptions::CIPHER_SERVER_PREFERENCE);
-        if aes {
-            // A client that puts ChaCha20 first has no AES instructions, and is the slower of the two.
-            context.set_options(SslOptions::PRIORITIZE_CHACHA);
+    let mut assembly = Assembly { mode, tls, hash, aes, context, level: 0, findings, errors };
+    assembly.set_modes();
+    let tickets = assembly.set_sessions()?;
+    assembly.set_options();
+    assembly.set_security_level()?;
+    let range = assembly.set_versions_and_suites()?;
+    assembly.set_groups();
+    assembly.install_psk()?;
+    let context = assembly.context;
+    let (groups, options) = (tls.groups.value.as_str().into(), context.options());
+    Ok(Built { context: context.build(), range, groups, options, tickets })
+}
+
+impl Assembly<'_> {
+    fn set_modes(&mut self) {
+        if self.mode == Mode::Client {
+            // An empty trust store: a server that brings a certificate in place of the key is refused
+            // while the handshake still runs. Holders of the key never show one.
+            self.context.set_verify(SslVerifyMode::PEER);
         }
+        self.context.set_options(SslOptions::NO_RENEGOTIATION | SslOptions::NO_COMPRESSION);
+        self.context.set_mode(
+            SslMode::ENABLE_PARTIAL_WRITE
+                | SslMode::ACCEPT_MOVING_WRITE_BUFFER
+                | SslMode::RELEASE_BUFFERS,
+        );
     }
-    for (switch, on) in &tls.switches {
-        if *on {
-            context.set_options(bits(*switch));
-        } else {
-            context.clear_options(bits(*switch));
-        }
+
+    /// Resumption. Returns how many tickets a server gives in 1.3.
+    fn set_sessions(&mut self) -> Result<usize, ErrorStack> {
+        // Sessions are kept in tickets, by a server, and in a cache of our own, by a client: OpenSSL's would
+        // outlive the keys.
+        let resumes = self.tls.resumes(self.mode);
+        self.context.set_session_cache_mode(match self.mode {
+            Mode::Client if resumes => {
+                SslSessionCacheMode::CLIENT | SslSessionCacheMode::NO_INTERNAL
+            }
+            _ => SslSessionCacheMode::OFF,
+        });
+        // One for each connection is enough for a client that uses each once (RFC 9846 and 8446, C.4).
+        let tickets = usize::from(resumes && self.mode == Mode::Server);
+        self.context.set_num_tickets(tickets)?;
+        Ok(tickets)
     }
-    if !resumes {
-        context.set_options(SslOptions::NO_TICKET);
-    }
-    let mut level = match &tls.security_level {
-        Some(level) => u32::from(level.value),
-        // Builds of OpenSSL differ; 112 bits are the least that is good for years (RFC 9325, 4.1).
-        None => SslContextBuilder::new(SslMethod::tls())?.build().security_level().max(LEVEL),
-    };
-    context.set_security_level(level);
-    let mut max = tls.max.value;
-    match tls13_suites(tls, hash, aes) {
-        Ok(list) => context.set_ciphersuites(&list)?,
-        Err(Some(unknown)) => errors.push(*unknown),
-        Err(None) => {
-            let message = format!(
-                "no suite of the list has the hash of this service's key in TLS 1.3, {}",
-                hash.name()
-            );
-            let help = format!("add {}", default_suites(hash, aes).join(" or "));
-            let at = tls.ciphersuites.as_ref();
-            // Under stunnel's rules a list without SHA-256 only breaks TLS 1.3; 1.2 peers go on.
-            if tls.min.value < TlsVersion::Tls13 && max == TlsVersion::Tls13 {
-                let message = format!("{message}: TLS 1.3 is switched off");
-                findings.push(finding(Severity::Warning, "psk-hash", at, message, Some(help)));
-                max = TlsVersion::Tls12;
-            } else if max == TlsVersion::Tls13 {
-                errors.push(finding(Severity::Error, "psk-hash", at, message, Some(help)));
+
+    fn set_options(&mut self) {
+        let Self { mode, tls, context, .. } = self;
+        if *mode == Mode::Server && tls.cipher_order.value == CipherOrder::Server {
+            context.set_options(SslOptions::CIPHER_SERVER_PREFERENCE);
+            if self.aes {
+                // A client that puts ChaCha20 first has no AES instructions, and is the slower of the two.
+                context.set_options(SslOptions::PRIORITIZE_CHACHA);
             }
         }
+        for (switch, on) in &tls.switches {
+            if *on {
+                context.set_options(bits(*switch));
+            } else {
+                context.clear_options(bits(*switch));
+            }
+        }
+        if !tls.resumes(*mode) {
+            context.set_options(SslOptions::NO_TICKET);
+        }
     }
-    let mut range = (version(tls.min.value), version(max));
-    context.set_min_proto_version(Some(range.0))?;
-    context.set_max_proto_version(Some(range.1))?;
-    if tls.min.value < TlsVersion::Tls12 && tls.security_level.is_none() {
-        // OpenSSL 3 has no suite for 1.0 and 1.1 above level 0; the file named the version itself.
-        level = 0;
-        context.set_security_level(level);
+
+    fn set_security_level(&mut self) -> Result<(), ErrorStack> {
+        self.level = match &self.tls.security_level {
+            Some(level) => u32::from(level.value),
+            // Builds of OpenSSL differ; 112 bits are the least that is good for years (RFC 9325, 4.1).
+            None => SslContextBuilder::new(SslMethod::tls())?.build().security_level().max(LEVEL),
+        };
+        self.context.set_security_level(self.level);
+        Ok(())
     }
-    if tls.min.value < TlsVersion::Tls13 {
-        let at = Some(&tls.ciphers);
+
+    /// A version for which no suite is left is switched off, or is an error.
+    fn set_versions_and_suites(&mut self) -> Result<(SslVersion, SslVersion), ErrorStack> {
+        let tls = self.tls;
+        let max = self.set_tls13_suites()?;
+        let mut range = (version(tls.min.value), version(max));
+        self.context.set_min_proto_version(Some(range.0))?;
+        self.context.set_max_proto_version(Some(range.1))?;
+        if tls.min.value < TlsVersion::Tls12 && tls.security_level.is_none() {
+            // OpenSSL 3 has no suite for 1.0 and 1.1 above level 0; the file named the version itself.
+            self.level = 0;
+            self.context.set_security_level(self.level);
+        }
+        if tls.min.value < TlsVersion::Tls13 && !self.set_tls12_suites(max)? {
+            range.0 = SslVersion::TLS1_3;
+            self.context.set_min_proto_version(Some(range.0))?;
+        }
+        Ok(range)
+    }
+
+    /// Returns the latest version that has a suite.
+    fn set_tls13_suites(&mut self) -> Result<TlsVersion, ErrorStack> {
+        let Self { tls, hash, aes, .. } = *self;
+        let max = tls.max.value;
+        match tls13_suites(tls, hash, aes) {
+            Ok(list) => self.context.set_ciphersuites(&list)?,
+            Err(Some(unknown)) => self.errors.push(*unknown),
+            Err(None) => {
+                let message = format!(
+                    "no suite of the list has the hash of this service's key in TLS 1.3, {}",
+                    hash.name()
+                );
+                let help = format!("add {}", default_suites(hash, aes).join(" or "));
+                let at = tls.ciphersuites.as_ref();
+                // Under stunnel's rules a list without SHA-256 only breaks TLS 1.3; 1.2 peers go on.
+                if tls.min.value < TlsVersion::Tls13 && max == TlsVersion::Tls13 {
+                    let message = format!("{message}: TLS 1.3 is switched off");
+                    let severity = Severity::Warning;
+                    self.findings.push(finding(severity, "psk-hash", at, message, Some(help)));
+                    return Ok(TlsVersion::Tls12);
+                } else if max == TlsVersion::Tls13 {
+                    let severity = Severity::Error;
+                    self.errors.push(finding(severity, "psk-hash", at, message, Some(help)));
+                }
+            }
+        }
+        Ok(max)
+    }
+
+    /// Returns whether the versions up to 1.2 stay on.
+    fn set_tls12_suites(&mut self, max: TlsVersion) -> Result<bool, ErrorStack> {
+        let at = Some(&self.tls.ciphers);
         let help = Some(PSK_SUITES.to_owned());
-        match tls12_suites(&mut context, tls, errors, findings)? {
+        match tls12_suites(&mut self.context, self.tls, self.errors, self.findings)? {
             Some(Some(written)) => {
-                level = written;
-                context.set_security_level(level);
+                self.level = written;
+                self.context.set_security_level(written);
             }
             Some(None) => {}
             // stunnel's peers of 1.3 never ask for this list, and go on.
             None if max == TlsVersion::Tls13 => {
                 let message = format!("{NO_PSK_SUITE}: TLS 1.2 is switched off");
-                findings.push(finding(Severity::Warning, "ciphers", at, message, help));
-                range.0 = SslVersion::TLS1_3;
-                context.set_min_proto_version(Some(range.0))?;
+                self.findings.push(finding(Severity::Warning, "ciphers", at, message, help));
+                return Ok(false);
             }
             None => {
                 let message = NO_PSK_SUITE.to_owned();
-                errors.push(finding(Severity::Error, "ciphers", at, message, help));
+                self.errors.push(finding(Severity::Error, "ciphers", at, message, help));
             }
         }
+        Ok(true)
     }
-    if let Err(stack) = context.set_groups_list(&tls.groups) {
-        let message = format!("OpenSSL does not take this list of groups: {}", reasons(&stack));
-        let help = "groups are X25519, P-256, X448, P-521, P-384, separated by colons".to_owned();
-        errors.push(finding(Severity::Error, "groups", Some(&tls.groups), message, Some(help)));
-    }
-    match mode {
-        Mode::Server => {
-            // Level 3 asks for 128 bits of strength, level 4 for 192, which no group here has: there
-            // DHE-PSK is not chosen, and ECDHE-PSK is.
-            let group = match level {
-                0..=2 => Some(FFDHE2048),
-                3 => Some(FFDHE3072),
-                _ => None,
-            };
-            if let Some(group) = group {
-                context.set_tmp_dh(&*Dh::params_from_pem(group)?)?;
-            }
-            psk::install_server(&mut context, tls.groups.value.as_str().into())?;
+
+    fn set_groups(&mut self) {
+        if let Err(stack) = self.context.set_groups_list(&self.tls.groups) {
+            let message = format!("OpenSSL does not take this list of groups: {}", reasons(&stack));
+            let help = "groups are X25519, P-256, X448, P-521, P-384, separated by colons";
+            let (at, help) = (Some(&self.tls.groups), Some(help.to_owned()));
+            self.errors.push(finding(Severity::Error, "groups", at, message, help));
         }
-        Mode::Client => psk::install_client(&mut context)?,
     }
-    let (groups, options) = (tls.groups.value.as_str().into(), context.options());
-    Ok(Built { context: context.build(), range, groups, options, tickets })
+
+    fn install_psk(&mut self) -> Result<(), ErrorStack> {
+        if self.mode == Mode::Client {
+            return psk::install_client(&mut self.context);
+        }
+        // Level 3 asks for 128 bits of strength, level 4 for 192, which no group here has: there
+        // DHE-PSK is not chosen, and ECDHE-PSK is.
+        let group = match self.level {
+            0..=2 => Some(FFDHE2048),
+            3 => Some(FFDHE3072),
+            _ => None,
+        };
+        if let Some(group) = group {
+            self.context.set_tmp_dh(&*Dh::params_from_pem(group)?)?;
+        }
+        psk::install_server(&mut self.context, self.tls.groups.value.as_str().into())
+    }
 }
 
 /// The bits of <openssl/ssl.h>.

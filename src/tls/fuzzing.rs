@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::psk::{host_name, offers, offers_psk_suite};
 use super::*;
-use crate::config::model::{Authentication, NamePattern};
+use crate::config::model::NamePattern;
 use crate::config::{Format, load_text};
 use crate::fuzzing::{Canned, Parts, assert_plain, finished};
 use crate::observe::event::{Event, Scope};
@@ -59,7 +59,7 @@ fn service(mode: &str) -> (TlsConfig, PskHash) {
     let read = load_text(text.as_bytes(), Path::new("t.toml"), Path::new("/"), Format::Toml);
     let Ok((mut config, _)) = read else { panic!("{text}") };
     let service = config.services.remove(0);
-    let Authentication::Psk(psk) = &service.auth;
+    let psk = &service.psk;
     (service.tls, psk.hash.value)
 }
 

@@ -24,7 +24,7 @@ use super::ticket::{self, Generation, Tickets};
 use super::{Named, Progress, ServerNames};
 use crate::config::ciphers::RFC4279_SUITES;
 use crate::config::model::PskHash;
-use crate::secrets::{self, Claim, Grant, Identity, Keys, Proof};
+use crate::secrets::{self, Claim, Grant, Identity, Keys};
 use crate::sys::openssl as sys;
 
 /// `pre_shared_key` (RFC 9846, 4.3.11; RFC 8446, 4.2.11).
@@ -268,7 +268,7 @@ impl Handshake {
         }
         let Proven { claim, resumed } = proven?;
         keep(ssl, &claim, resumed);
-        Some((claim.proven(Proof::Psk), resumed))
+        Some((claim.proven(), resumed))
     }
 }
 

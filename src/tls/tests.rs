@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use std::sync::{Arc, OnceLock};
 
 use super::*;
-use crate::config::model::{Authentication, NamePattern};
+use crate::config::model::NamePattern;
 use crate::config::{Format, load_text};
 use crate::secrets::SecretSet;
 
@@ -31,7 +31,7 @@ fn service(mode: &str, lines: &str) -> (TlsConfig, PskHash) {
     let read = load_text(text.as_bytes(), Path::new("t.toml"), Path::new("/"), Format::Toml);
     let (mut config, _) = read.unwrap_or_else(|report| panic!("{text}{report:?}"));
     let service = config.services.remove(0);
-    let Authentication::Psk(psk) = &service.auth;
+    let psk = &service.psk;
     (service.tls, psk.hash.value)
 }
 

@@ -222,28 +222,8 @@ pub(super) async fn relay<D: Side, U: Side>(
         if moved {
             meter.count(Instant::now(), up.bytes, down.bytes);
         }
-        match (first, second) {
-            (Poll::Ready(Err(Broken::Reader(fault))), _)
-            | (_, Poll::Ready(Err(Broken::Writer(fault)))) => {
-                return Poll::Ready(Outcome::Downstream(fault));
-            }
-            (Poll::Ready(Err(Broken::Writer(fault))), _)
-            | (_, Poll::Ready(Err(Broken::Reader(fault)))) => {
-                return Poll::Ready(Outcome::Upstream(fault));
-            }
-            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(Outcome::Complete),
-            // The one that refused more data has no more to say either.
-            (Poll::Pending, Poll::Ready(Ok(()))) if up.refused.is_some() => {
-                return Poll::Ready(Outcome::Upstream(up.why_refused()));
-            }
-            (Poll::Ready(Ok(())), Poll::Pending) if down.refused.is_some() => {
-                return Poll::Ready(Outcome::Downstream(down.why_refused()));
-            }
-            // Neither takes any more: there is nobody to read on for.
-            (Poll::Pending, Poll::Pending) if up.refused.is_some() && down.refused.is_some() => {
-                return Poll::Ready(Outcome::Upstream(up.why_refused()));
-            }
-            _ => {}
+        if let Some(outcome) = outcome_of_turn(&mut up, first, &mut down, second) {
+            return Poll::Ready(outcome);
         }
         let holding = up.holds() || down.holds() || after.1 > 0 || after.3 > 0;
         let wanted = match pause {
@@ -280,6 +260,34 @@ pub(super) async fn relay<D: Side, U: Side>(
         })
     })
     .await
+}
+
+/// What one turn of both directions comes to, if the relay ends with it.
+fn outcome_of_turn(
+    up: &mut Direction,
+    first: Poll<Result<(), Broken>>,
+    down: &mut Direction,
+    second: Poll<Result<(), Broken>>,
+) -> Option<Outcome> {
+    match (first, second) {
+        (Poll::Ready(Err(Broken::Reader(fault))), _)
+        | (_, Poll::Ready(Err(Broken::Writer(fault)))) => Some(Outcome::Downstream(fault)),
+        (Poll::Ready(Err(Broken::Writer(fault))), _)
+        | (_, Poll::Ready(Err(Broken::Reader(fault)))) => Some(Outcome::Upstream(fault)),
+        (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Some(Outcome::Complete),
+        // The one that refused more data has no more to say either.
+        (Poll::Pending, Poll::Ready(Ok(()))) if up.refused.is_some() => {
+            Some(Outcome::Upstream(up.why_refused()))
+        }
+        (Poll::Ready(Ok(())), Poll::Pending) if down.refused.is_some() => {
+            Some(Outcome::Downstream(down.why_refused()))
+        }
+        // Neither takes any more: there is nobody to read on for.
+        (Poll::Pending, Poll::Pending) if up.refused.is_some() && down.refused.is_some() => {
+            Some(Outcome::Upstream(up.why_refused()))
+        }
+        _ => None,
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Default)]

@@ -8,11 +8,13 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 #[cfg(unix)]
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 #[cfg(unix)]
 use super::service::Phase;
 use super::service::Service;
+#[cfg(unix)]
+use super::session::Session;
 use crate::config::model::Program;
 #[cfg(unix)]
 use crate::net::{self, Started};
@@ -69,7 +71,8 @@ async fn keep_running(service: Arc<Service>, mut stop: oneshot::Receiver<()>) {
             Ok(Started { socket, peer, child }) => {
                 service.watch(number, child);
                 let there = service.crowd().enter();
-                service.clone().attend(number, socket, peer).await;
+                let session = Session::new(service.clone(), number, peer, Instant::now());
+                session.run(socket).await;
                 drop(there);
             }
             Err(error) => {

@@ -3,34 +3,31 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 
-use super::admission::{Admission, Origin, Pool, Seats, Visitor};
+mod sni;
+pub(super) use sni::NamedService;
+use sni::{NameLookup, NameTable};
+
+use super::admission::{Origin, Seats, Visitor};
+#[cfg(unix)]
 use super::crowd::Crowd;
 use super::fair_share::FairShare;
-use super::names::{NameLookup, NameTable};
 use super::policy::Shares;
+use super::resources::{Capacity, Competitors, Limits, Shared};
 use super::roster::{Info, Roster};
-use super::session::Session;
 use super::setup::{Role, Setup};
 use crate::config::model::{Level, Mode, OnRevocation};
-use crate::net::{self, Acceptable, Peer, Socket};
+use crate::net::{self, Socket};
 use crate::observe::event::{Event, Scope};
-use crate::observe::limit::Limiter;
 use crate::observe::metrics::Counters;
 use crate::secrets::{Grant, Identity};
 
-/// The pause after a failed accept, so that a lack of descriptors costs no CPU time and is over at
-/// most this long after there are some again.
-const PAUSE: Duration = Duration::from_millis(100);
-
-/// Without a failed accept for this long, a lack of descriptors is over.
-const CALM: Duration = Duration::from_secs(3);
 /// How long a backend that bears one connection is left in peace between two. The eRPC runtime takes a
 /// moment after its FIN to forget the connection, and a new one that comes within it is forgotten in its
 /// place, which ends the runtime's loop for good (seen without any tunnel: once in 90 on a busy machine).
@@ -45,105 +42,6 @@ pub enum Phase {
     Draining,
     /// Time is up.
     Stopping,
-}
-
-/// What all services of a process have in common.
-#[derive(Debug)]
-pub struct Shared {
-    /// The number of the next session.
-    numbers: AtomicU64,
-    /// The budget of lines that strangers can cause.
-    pub(super) limiter: Limiter,
-    /// The same for connections as such, of which busy services have many.
-    pub(super) arrivals: Limiter,
-    /// What services use up together that have no limits of their own: descriptors and memory are
-    /// the process's.
-    capacity: Capacity,
-    /// How many identities there are for the seats in there.
-    competitors: AtomicUsize,
-    /// The room of all connections that have proven nothing yet.
-    admission: Arc<Admission>,
-    /// How many were put out of it, for the log.
-    put_out: Mutex<PutOut>,
-    crowd: Arc<Crowd>,
-}
-
-/// Connections that were put out to make room, and not told yet.
-#[derive(Debug, Default)]
-struct PutOut {
-    count: u64,
-    /// When the last line of them was written.
-    told: Option<Instant>,
-}
-
-/// How often at most there is a line of connections that were put out.
-const PUT_OUT_INTERVAL: Duration = Duration::from_secs(10);
-/// Handshakes whose first flight is worked on at the same time, for each processor: one, and one that is
-/// ready when it is done.
-const TURNS_PER_PROCESSOR: usize = 2;
-
-/// What all services of a process have room for together.
-#[derive(Debug, Clone, Copy)]
-pub struct Room {
-    /// Sessions, of services without a limit of their own.
-    pub sessions: usize,
-    /// Connections without a session.
-    pub connections: usize,
-    /// Of them, those in a handshake, of services without a limit of their own.
-    pub handshakes: usize,
-}
-
-impl Shared {
-    /// Room for all services.
-    pub fn new(room: Room) -> Arc<Self> {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let admission = Admission::new(room.connections, processors * TURNS_PER_PROCESSOR);
-        Arc::new(Self {
-            numbers: AtomicU64::new(0),
-            limiter: Limiter::default(),
-            arrivals: Limiter::new(200, Duration::from_millis(20)),
-            capacity: Capacity {
-                seats: Seats::new(room.sessions),
-                own: None,
-                handshakes: admission.pool(room.handshakes),
-            },
-            competitors: AtomicUsize::new(0),
-            admission,
-            put_out: Mutex::default(),
-            crowd: Arc::default(),
-        })
-    }
-
-    /// Has those who were put out counted in the log: the first at once, and then all of some seconds in
-    /// one line.
-    pub(super) fn report_put_out(&self) {
-        let mut put_out = self.put_out.lock().unwrap_or_else(PoisonError::into_inner);
-        put_out.count += self.admission.take_put_out();
-        let now = Instant::now();
-        let since = put_out.told.map_or(Duration::ZERO, |told| now.duration_since(told));
-        if put_out.count == 0 || put_out.told.is_some() && since < PUT_OUT_INTERVAL {
-            return;
-        }
-        let count = std::mem::take(&mut put_out.count);
-        put_out.told = Some(now);
-        drop(put_out);
-        Event::PutOut { count, within: since }.log(Scope::PROGRAM);
-    }
-
-    /// Says what was withheld and not yet said.
-    pub fn settle_now(&self) {
-        self.limiter.settle();
-        self.arrivals.settle();
-        self.report_put_out();
-    }
-
-    /// Has withheld lines counted in the log, now and then, until the process ends.
-    pub async fn settle(&self) {
-        loop {
-            sleep(Duration::from_secs(10)).await;
-            self.settle_now();
-        }
-    }
 }
 
 /// A service at work.
@@ -188,72 +86,10 @@ pub struct Failure {
     pub words: String,
 }
 
-/// The limits of its own that a service has; what is unset counts in the process's.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// Sessions at once.
-    pub sessions: Option<usize>,
-    /// Handshakes at once.
-    pub handshakes: Option<usize>,
-}
-
-/// What is there to be used up.
-#[derive(Debug, Clone)]
-pub(super) struct Capacity {
-    pub(super) seats: Arc<Seats>,
-    /// The service's own limit of sessions. It counts every session of the service, those too that
-    /// took their seats before there was one.
-    pub(super) own: Option<usize>,
-    pub(super) handshakes: Arc<Pool>,
-}
-
-impl Capacity {
-    /// Follows the limits. A service that keeps one keeps its count as well.
-    fn follow(&mut self, limits: Limits, shared: &Capacity, admission: &Arc<Admission>) {
-        self.own = limits.sessions;
-        match limits.sessions {
-            None => self.seats = shared.seats.clone(),
-            Some(limit) if Arc::ptr_eq(&self.seats, &shared.seats) => {
-                self.seats = Seats::new(limit);
-            }
-            Some(limit) => self.seats.set_limit(limit),
-        }
-        match limits.handshakes {
-            None => self.handshakes = shared.handshakes.clone(),
-            Some(limit) if Arc::ptr_eq(&self.handshakes, &shared.handshakes) => {
-                self.handshakes = admission.pool(limit);
-            }
-            Some(limit) => self.handshakes.set_limit(limit),
-        }
-    }
-}
-
-/// The identities of a service among those for whom the shared seats are; taken back on drop.
-#[derive(Debug)]
-struct Competitors {
-    shared: Arc<Shared>,
-    count: usize,
-}
-
-impl Competitors {
-    fn of(setup: &Setup, limits: Limits, shared: &Arc<Shared>) -> Self {
-        let count = if limits.sessions.is_none() { setup.competitors } else { 0 };
-        shared.competitors.fetch_add(count, Ordering::Relaxed);
-        Self { shared: shared.clone(), count }
-    }
-}
-
-impl Drop for Competitors {
-    fn drop(&mut self) {
-        self.shared.competitors.fetch_sub(self.count, Ordering::Relaxed);
-    }
-}
-
 impl Service {
     /// A service that does not listen yet.
     pub fn new(name: &str, setup: Setup, limits: Limits, shared: Arc<Shared>) -> Arc<Self> {
-        let mut capacity = shared.capacity.clone();
-        capacity.follow(limits, &shared.capacity, &shared.admission);
+        let capacity = shared.capacity_for(limits);
         Arc::new(Self {
             competitors: Mutex::new(Competitors::of(&setup, limits, &shared)),
             name: name.into(),
@@ -382,7 +218,7 @@ impl Service {
         let competitors = match (setup.mode(), own) {
             (Mode::Client, _) => 0,
             (Mode::Server, Some(_)) => setup.competitors,
-            (Mode::Server, None) => self.shared.competitors.load(Ordering::Relaxed),
+            (Mode::Server, None) => self.shared.competitors(),
         };
         let fair = FairShare::new(seats.limit(), competitors);
         (setup.policies.shares(wire, own, fair, seats.taken()), seats)
@@ -411,7 +247,7 @@ impl Service {
     /// the new keys do not have end.
     pub fn replace(&self, setup: Setup, limits: Limits) {
         let mut capacity = self.capacity.lock().unwrap_or_else(PoisonError::into_inner);
-        capacity.follow(limits, &self.shared.capacity, &self.shared.admission);
+        capacity.follow(limits, &self.shared);
         drop(capacity);
         self.put(setup, limits);
     }
@@ -460,20 +296,9 @@ impl Service {
         self.shared.admission.arrive(origin, round_trip).await
     }
 
-    /// Serves one connection that is there already. Says whether it went well.
-    pub async fn serve(self: Arc<Self>, socket: Socket, peer: Peer) -> bool {
-        let number = self.next_number();
-        self.attend(number, socket, peer).await
-    }
-
     /// The number of the next session.
     pub(super) fn next_number(&self) -> u64 {
-        self.shared.numbers.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// The same under a number that was taken before.
-    pub(super) async fn attend(self: Arc<Self>, number: u64, socket: Socket, peer: Peer) -> bool {
-        Session::new(self, number, peer, Instant::now()).run(socket).await
+        self.shared.next_number()
     }
 
     /// What keeps the memory that many sessions leave behind from staying with the process.
@@ -581,65 +406,6 @@ impl Service {
         }
         Ok(())
     }
-
-    /// Accepts until the phase says otherwise, or until `stop` is told or dropped; no error ends it.
-    /// The listener is given back, so that another service can go on with it. Every session holds a
-    /// clone of `alive`: when all are gone, nothing runs any more.
-    pub async fn listen(
-        self: Arc<Self>,
-        listener: Acceptable,
-        mut stop: oneshot::Receiver<()>,
-        alive: mpsc::Sender<()>,
-    ) -> Acceptable {
-        let mut phase = self.phase();
-        let mut trouble = Trouble::default();
-        let mut stopped = false;
-        loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                () = trouble.over() => {
-                    let failures = trouble.end();
-                    Event::AcceptRecovered { failures }.log(self.scope(None));
-                    continue;
-                }
-                _ = phase.wait_for(|phase| *phase != Phase::Running) => return listener,
-                _ = &mut stop => return listener,
-            };
-            match accepted {
-                Ok((socket, peer)) => {
-                    let mut session =
-                        Session::new(self.clone(), self.next_number(), peer, Instant::now());
-                    // Where there is none yet, accepting pauses; or else the session waits by itself.
-                    tokio::select! {
-                        biased;
-                        () = session.find_room(&socket) => {}
-                        _ = phase.wait_for(|phase| *phase != Phase::Running) => {}
-                        _ = &mut stop => stopped = true,
-                    }
-                    let there = (alive.clone(), self.shared.crowd.enter());
-                    tokio::spawn(async move {
-                        let _ = session.run(socket).await;
-                        drop(there);
-                    });
-                    if stopped {
-                        return listener;
-                    }
-                }
-                Err(error) if is_the_peers(&error) => self.counters.refused("aborted"),
-                Err(error) => {
-                    if trouble.count() {
-                        Event::AcceptTrouble { error: &error }.log(self.scope(None));
-                    }
-                    self.shared.admission.shed();
-                    tokio::select! {
-                        () = sleep(PAUSE) => {}
-                        _ = phase.wait_for(|phase| *phase != Phase::Running) => return listener,
-                        _ = &mut stop => return listener,
-                    }
-                }
-            }
-        }
-    }
 }
 
 /// A handshake under way.
@@ -650,42 +416,4 @@ impl Drop for Handshaking {
     fn drop(&mut self) {
         self.0.handshakes.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-/// A lack of descriptors, from its first failed accept until there was none for a while: strangers
-/// who hold all of them let one go now and then, and that is no recovery.
-#[derive(Debug, Default)]
-struct Trouble {
-    failures: u64,
-    last: Option<Instant>,
-}
-
-impl Trouble {
-    /// Counts a failure; true of the first.
-    fn count(&mut self) -> bool {
-        self.failures += 1;
-        self.last.replace(Instant::now()).is_none()
-    }
-
-    /// Returns when there was no failure for a while, if there was one before.
-    async fn over(&self) {
-        match self.last {
-            Some(last) => sleep_until(last + CALM).await,
-            None => std::future::pending().await,
-        }
-    }
-
-    fn end(&mut self) -> u64 {
-        self.last = None;
-        std::mem::take(&mut self.failures)
-    }
-}
-
-/// Errors that accept(2) passes on from the connection that was waiting.
-fn is_the_peers(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionReset, HostUnreachable, NetworkUnreachable};
-    matches!(
-        error.kind(),
-        ConnectionAborted | ConnectionReset | HostUnreachable | NetworkUnreachable
-    )
 }

@@ -9,9 +9,9 @@ use std::time::Duration;
 use super::policy::{Now, Policies, Warning};
 use crate::config::diagnostic::{Diagnostic, Place, Severity};
 use crate::config::model::{
-    Authentication, Decided, Dialect, Endpoint, Failover, Host, Keepalive, Level, LogId, Mode,
-    NamePattern, Negotiation, Origin, Program, ProxyHeader, PskConfig, RekeyAfter, ServiceConfig,
-    SocketOption, Source, Target,
+    Decided, Dialect, Endpoint, Failover, Host, Keepalive, Level, LogId, Mode, NamePattern,
+    Negotiation, Origin, Program, ProxyHeader, PskConfig, RekeyAfter, ServiceConfig, SocketOption,
+    Source, Target,
 };
 use crate::net::Dialer;
 use crate::secrets::{
@@ -138,7 +138,7 @@ impl Setup {
         previous: Option<&Previous<'_>>,
         findings: &mut Vec<Diagnostic>,
     ) -> Result<Self, Vec<Diagnostic>> {
-        let Authentication::Psk(psk) = &config.auth;
+        let psk = &config.psk;
         let paths = key_paths(psk);
         let (hold, sets) = (HashSet::new(), previous.map(|old| [old.renewed, &*old.setup.secrets]));
         let in_force = previous.zip(sets.as_ref()).map(|(old, sets)| InForce {
@@ -175,7 +175,7 @@ impl Setup {
         last: &[PathBuf],
         findings: &mut Vec<Diagnostic>,
     ) -> Self {
-        let Authentication::Psk(psk) = &config.auth;
+        let psk = &config.psk;
         let paths = key_paths(psk);
         let in_force = InForce { sets: &[&*self.secrets], paths: &paths, hold, last };
         let problems = match renew(&paths, psk.rules, reader, Some(&in_force)) {
@@ -229,7 +229,7 @@ impl Setup {
         previous: Option<&Setup>,
         findings: &mut Vec<Diagnostic>,
     ) -> Result<Self, Vec<Diagnostic>> {
-        let Authentication::Psk(psk) = &config.auth;
+        let psk = &config.psk;
         let previous = previous.map(|old| &old.role);
         let role = tls_end(config, psk, Some(&secrets), previous, findings)?;
         let keepalive = config.sockets.keepalive.value;

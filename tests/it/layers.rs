@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use crate::harness::root;
 
+mod circles;
+
 /// The order of the layers, as the design writes it down.
 fn order() -> Vec<String> {
     let design = std::fs::read_to_string(root().join("docs/DESIGN.md")).expect("docs/DESIGN.md");

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::findings::{Findings, Kind};
 use super::{STEP, of};
 use crate::config::model::{Config, Decided, Endpoint, Failover, Mode, ServiceConfig, Target};
-use crate::net::{Caller, Dialer, Peer};
+use crate::net::{DialContext, Dialer, Peer};
 use crate::observe::event::Scope;
 
 /// How long a target may take to close after us.
@@ -77,7 +77,9 @@ async fn reach(
         service.sockets.upstream.clone(),
     );
     let start = Instant::now();
-    match dialer.dial(&Caller { peer: &Peer::Local, who: None, scope: Scope::PROGRAM }, None).await
+    match dialer
+        .dial(&DialContext { peer: &Peer::Local, who: None, scope: Scope::PROGRAM }, None)
+        .await
     {
         Ok(reached) => {
             let took = start.elapsed().as_secs_f64() * 1e3;

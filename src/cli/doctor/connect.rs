@@ -17,7 +17,7 @@ use super::findings::{Findings, Kind};
 use super::overheard::{Heard, Overheard, Voice};
 use super::{STEP, files};
 use crate::config::diagnostic::{Diagnostic, Report};
-use crate::config::model::{Authentication, Endpoint, Host, ServiceConfig};
+use crate::config::model::{Endpoint, Host, ServiceConfig};
 use crate::net::Socket;
 use crate::secrets::{Identity, SecretSet};
 use crate::tls::{Cause, Connector, Facts, Failure, Secured};
@@ -126,7 +126,7 @@ fn service(
 
 impl Question<'_> {
     fn ours(&self, service: &ServiceConfig) -> Result<Ours, Vec<Diagnostic>> {
-        let Authentication::Psk(psk) = &service.auth;
+        let psk = &service.psk;
         let connector = Connector::new(&service.tls, psk.hash.value, &mut Vec::new())?;
         let name = server_name(service, &self.target);
         let (secrets, identity) = (self.secrets.clone(), self.identity.clone());

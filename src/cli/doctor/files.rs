@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::findings::{Findings, Kind};
 use super::of;
-use crate::config::model::{Authentication, Config, PskConfig, ServiceConfig};
+use crate::config::model::{Config, PskConfig, ServiceConfig};
 use crate::secrets::edit::LENIENT;
 use crate::secrets::{Gravity, Identity, Problem, SecretSet, escape, files_of};
 #[cfg(unix)]
@@ -26,7 +26,7 @@ pub(super) struct Keys {
 /// Reads the keys of every service.
 pub(super) fn read(config: &Config) -> Vec<Keys> {
     let services = config.services.iter().map(|service| {
-        let Authentication::Psk(psk) = &service.auth;
+        let psk = &service.psk;
         load(psk)
     });
     services.collect()
@@ -45,7 +45,7 @@ pub(super) fn one(
     service: &ServiceConfig,
     findings: &mut Findings,
 ) -> Option<(Arc<SecretSet>, Identity)> {
-    let Authentication::Psk(psk) = &service.auth;
+    let psk = &service.psk;
     let Keys { secrets, problems } = load(psk);
     problems.iter().for_each(|problem| say(problem, findings));
     let secrets = secrets?;
@@ -83,7 +83,7 @@ pub(super) fn tell(config: &Config, keys: &[Keys], findings: &mut Findings) {
                 say(problem, findings);
             }
         }
-        let Authentication::Psk(psk) = &service.auth;
+        let psk = &service.psk;
         for path in psk.secrets.iter().map(|path| path.value.as_path()) {
             if seen.contains(&path) {
                 continue;

@@ -7,7 +7,7 @@ use super::files::Keys;
 use super::findings::{Findings, Kind};
 use super::{STEP, of};
 use crate::config::diagnostic::Diagnostic;
-use crate::config::model::{Authentication, Config, ServiceConfig};
+use crate::config::model::{Config, ServiceConfig};
 use crate::secrets::{Identity, SecretSet};
 use crate::tls::{Acceptor, Cause, Connector, Facts};
 
@@ -52,7 +52,7 @@ pub(super) async fn tell(config: &Config, keys: &[Keys], findings: &mut Findings
 }
 
 async fn rehearse(service: &ServiceConfig, secrets: Arc<SecretSet>) -> Result<Facts, Failure> {
-    let Authentication::Psk(psk) = &service.auth;
+    let psk = &service.psk;
     let mut ignored = Vec::new();
     let acceptor = Acceptor::new(&service.tls, psk.hash.value, &mut ignored);
     // A context that issues tickets fails the handshake when nobody has given it keys for them.

@@ -10,7 +10,7 @@ use super::last;
 use super::locations::{Location, Locations, services};
 use super::site::{Holder, Site, resolved};
 use crate::cli::refusal::Refusal;
-use crate::cli::{complain, exit, keygen, say, shell, units};
+use crate::cli::{complain, exit, key_line, say, shell, units};
 use crate::config::model::OnRevocation;
 use crate::config::wires;
 use crate::secrets::edit::{self, Emptied};
@@ -53,7 +53,7 @@ pub(super) fn main(identity: &OsStr, place: &Place, last: bool) -> Result<u8, Re
                 format!("removed {name} (fingerprint {fingerprint}) from {file}:{line}{readers}");
             code = code.max(say(&text));
         }
-        keygen::tell_tightened(file, removed.loose);
+        key_line::tell_tightened(file, removed.loose);
     }
     // After the key, so that it never counts for a stranger's.
     if let (Some(config), Ok(text_of_name)) = (&site.native, std::str::from_utf8(name))

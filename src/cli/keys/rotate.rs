@@ -9,7 +9,7 @@ use super::site::{Holder, Site};
 use crate::cli::key_line::{self, KeyLine};
 use crate::cli::private_file::Made;
 use crate::cli::refusal::Refusal;
-use crate::cli::{complain, exit, keygen, shell};
+use crate::cli::{complain, exit, shell};
 use crate::config::wires;
 use crate::secrets::edit::{self, EditError, Emptied};
 use crate::secrets::{Entry, Identity, MAX_IDENTITY, escape};
@@ -38,7 +38,7 @@ pub(super) fn main(arguments: &Rotate) -> Result<u8, Refusal> {
         Err(refusal) => return Err(refusal.and(&made.undo())),
     };
     if kit.is_none() && arguments.output.is_none() {
-        keygen::print(&key).map_err(|refusal| {
+        key_line::print(&key).map_err(|refusal| {
             let ways = old.removals(&site, &new).join(" and ");
             refusal.and(&format!("nobody has the key; {ways} takes it out again"))
         })?;
@@ -229,7 +229,7 @@ fn add(
     for location in old.files.iter() {
         match edit::append(&location.file, key.text.as_bytes()) {
             Ok(done) => {
-                keygen::tell_tightened(&location.file, done.loose);
+                key_line::tell_tightened(&location.file, done.loose);
                 added.push((location.file.clone(), done.line));
             }
             Err(error) => return Err(take_back(error, new, &added, declared)),

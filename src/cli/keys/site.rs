@@ -8,7 +8,7 @@ use crate::cli::refusal::Refusal;
 use crate::cli::{FormatName, exit, failed, paths, show};
 use crate::config;
 use crate::config::diagnostic::{Report, Severity};
-use crate::config::model::{Authentication, Config, Dialect, Mode, OnRevocation, ServiceConfig};
+use crate::config::model::{Config, Dialect, Mode, OnRevocation, ServiceConfig};
 use crate::daemon::Plan;
 #[cfg(unix)]
 use crate::daemon::privileges::Privileges;
@@ -252,7 +252,7 @@ fn of_key_file(file: &Path) -> Result<Site, Refusal> {
 
 pub(super) fn holders(config: &Config) -> Vec<Holder> {
     let of = |service: &ServiceConfig| {
-        let Authentication::Psk(psk) = &service.auth;
+        let psk = &service.psk;
         let paths: Vec<_> = psk.secrets.iter().map(|path| path.value.clone()).collect();
         // What is wrong with them the plan has said already.
         let entries = secrets::entries(&paths, psk.rules, &mut Vec::new());

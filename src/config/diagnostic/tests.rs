@@ -1,4 +1,5 @@
 use super::*;
+use crate::config::key_shape::looks_like_key_instead_of_file;
 
 fn report(text: &str, span: Range<usize>) -> Report {
     let mut report = Report::default();

@@ -58,7 +58,7 @@ fn targets(service: &ServiceConfig) -> Vec<String> {
 }
 
 fn secrets(service: &ServiceConfig) -> Vec<&Path> {
-    let Authentication::Psk(psk) = &service.auth;
+    let psk = &service.psk;
     psk.secrets.iter().map(|s| s.value.as_path()).collect()
 }
 
@@ -91,7 +91,7 @@ fn a_native_file_that_says_nothing_gets_the_native_defaults() {
         Keepalive { idle: Duration::from_secs(15), interval: Duration::from_secs(5), count: 3 };
     assert_eq!(service.sockets.keepalive.value, Some(keepalive));
     assert!(service.reset.is_none());
-    let Authentication::Psk(psk) = &service.auth;
+    let psk = &service.psk;
     assert_eq!(psk.hash.value, PskHash::Sha256);
     assert!(!psk.allow_shared_keys.value && psk.identity.is_none());
     assert_eq!(
@@ -129,7 +129,7 @@ fn a_stunnel_conf_that_says_nothing_gets_stunnels_defaults() {
     assert_eq!(service.timeouts.handshake.value, Duration::from_secs(10));
     assert_eq!(service.timeouts.idle.value, Duration::from_secs(43_200));
     assert!(service.sockets.keepalive.value.is_some());
-    let Authentication::Psk(psk) = &service.auth;
+    let psk = &service.psk;
     assert_eq!(
         psk.rules,
         Rules {
@@ -276,14 +276,14 @@ fn the_last_word_about_a_socket_option_counts() {
 fn a_server_presents_no_identity() {
     assert_eq!(codes(&native("psk-identity = \"x\"\n"), "x.toml"), ["identity-on-server"]);
     let (service, codes) = conf("", "PSKidentity = x");
-    let Authentication::Psk(psk) = &service.auth;
+    let psk = &service.psk;
     assert!(psk.identity.is_none());
     assert_eq!(codes, ["identity-on-server"]);
     // Among the defaults it is for the clients.
     let text = "[defaults]\npsk-identity = \"x\"\n".to_owned() + &native("");
     assert!(good(&text, "x.toml").1.is_empty());
     let (service, _) = toml("mode = \"client\"\npsk-identity = \"x\"\n");
-    let Authentication::Psk(psk) = &service.auth;
+    let psk = &service.psk;
     assert_eq!(psk.identity.as_ref().map(|i| i.value.as_slice()), Some(b"x".as_slice()));
 }
 

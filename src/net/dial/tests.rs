@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::*;
 use crate::config::model::Dialect;
+use crate::observe::event::Scope;
 
 const LIMIT: Duration = Duration::from_millis(400);
 
@@ -45,7 +46,7 @@ fn dialer_to(targets: Vec<Endpoint>, failover: Failover) -> Dialer {
 }
 
 async fn dial(dialer: &Dialer) -> Result<Reached, DialError> {
-    let caller = Caller { peer: &Peer::Local, who: None, scope: Scope::PROGRAM };
+    let caller = DialContext { peer: &Peer::Local, who: None, scope: Scope::PROGRAM };
     dialer.dial(&caller, None).await
 }
 
@@ -176,7 +177,7 @@ fn who_goes_back_is_not_given_the_next_turn_and_takes_none() {
         let (_one, first) = live();
         let (_two, second) = live();
         let dialer = dialer(&[first, second], Failover::RoundRobin);
-        let caller = Caller { peer: &Peer::Local, who: None, scope: Scope::PROGRAM };
+        let caller = DialContext { peer: &Peer::Local, who: None, scope: Scope::PROGRAM };
         let turn = reached(&dialer).await;
         for _ in 0..3 {
             let again = dialer.dial(&caller, Some(&turn)).await.unwrap();

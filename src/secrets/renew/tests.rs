@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::super::{IdentityRule, Keys, OnLoosePermissions, Proof};
+use super::super::{IdentityRule, Keys, OnLoosePermissions};
 use super::*;
 
 const RULES: Rules = Rules {
@@ -75,7 +75,7 @@ fn errors(renewed: &Renewed) -> Vec<&'static str> {
 fn each_file_counts_by_itself() {
     let site = Site::new();
     let old = site.start();
-    let grant = |who: &str| old.find(who.as_bytes()).unwrap().1.proven(Proof::Psk);
+    let grant = |who: &str| old.find(who.as_bytes()).unwrap().1.proven();
     let (a, c) = (grant("a"), grant("c"));
     for broken in ["no colon\n", "c:the key of c, of thir", "c:short\n"] {
         site.put("one", &line("a"));
@@ -97,7 +97,7 @@ fn each_file_counts_by_itself() {
 fn a_folder_without_a_file_keeps_what_it_had_and_a_key_that_moves_keeps_its_serial() {
     let site = Site::new();
     let old = site.start();
-    let grant = old.find(b"d").unwrap().1.proven(Proof::Psk);
+    let grant = old.find(b"d").unwrap().1.proven();
     fs::rename(site.path("keys/d"), site.path("aside")).unwrap();
     site.put("two", &(line("c") + &line("d")));
     let renewed = site.renew(&old, &[]);
@@ -118,7 +118,7 @@ fn a_folder_without_a_file_keeps_what_it_had_and_a_key_that_moves_keeps_its_seri
 fn an_identity_in_two_files_keeps_what_it_has() {
     let site = Site::new();
     let old = site.start();
-    let held = old.find(b"a").unwrap().1.proven(Proof::Psk);
+    let held = old.find(b"a").unwrap().1.proven();
     site.put("one", "a:another key of a, of thirty-two bytes and more\n");
     site.put("two", &(line("c") + &line("a") + &line("new")));
     site.put("keys/d", &line("new"));

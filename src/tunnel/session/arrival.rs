@@ -30,14 +30,22 @@ const MAX_ANNOUNCED_SIZE: usize = 131_396;
 pub(super) const MAX_HANDSHAKE_WEIGHT: usize = 1 + MAX_ANNOUNCED_SIZE.div_ceil(HANDSHAKE_SIZE);
 
 /// A connection that can begin its session.
-pub(super) struct Arrived {
+pub(super) enum Arrived {
+    /// Its first bytes have come, and its handshake waits for a turn.
+    AtServerEnd(PendingHandshake),
+    /// It has nothing to prove.
+    AtClientEnd(Visitor),
+}
+
+/// A handshake whose turn has not come.
+pub(super) struct PendingHandshake {
     pub(super) visitor: Visitor,
-    /// What it has said; nothing at a client end, where it has nothing to prove.
-    pub(super) opening: Option<Vec<u8>>,
+    /// What the client has sent already.
+    pub(super) opening: Vec<u8>,
     /// As how many handshakes it counts.
     pub(super) weight: usize,
-    /// It counts as a handshake under way.
-    pub(super) counted: Option<Handshaking>,
+    /// Counts it as a handshake under way.
+    pub(super) counted: Handshaking,
 }
 
 impl Session {
@@ -70,8 +78,8 @@ impl Session {
         let handshake_timeout = setup.clocks.handshake;
         drop(setup);
         if is_proxy {
-            let introduced = self.read_proxy_header(&visitor, mode, limit, socket);
-            if !Box::pin(introduced).await {
+            // Boxed: few services have a trusted proxy.
+            if !Box::pin(self.read_proxy_header(&visitor, mode, limit, socket)).await {
                 return None;
             }
             visitor.rename(self.peer.ip());
@@ -82,19 +90,20 @@ impl Session {
         }
         if mode == Mode::Client {
             visitor.vouch();
-            return Some(Arrived { visitor, opening: None, weight: 1, counted: None });
+            return Some(Arrived::AtClientEnd(visitor));
         }
-        let counted = Some(self.service.handshaking());
+        let counted = self.service.handshaking();
         let read = tokio::select! {
             read = timeout_at(limit, read_opening(&visitor, socket)) => read,
             () = visitor.put_out() => {
-                self.put_out();
+                self.log_crowded_out();
                 return None;
             }
         };
         let cause = match read {
             Ok(Ok((opening, weight))) => {
-                return Some(Arrived { visitor, opening: Some(opening), weight, counted });
+                let pending = PendingHandshake { visitor, opening, weight, counted };
+                return Some(Arrived::AtServerEnd(pending));
             }
             Ok(Err(error)) => match error.kind() {
                 io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => Cause::ClosedEarly,
@@ -102,7 +111,7 @@ impl Session {
             },
             Err(_) => Cause::Timeout(handshake_timeout),
         };
-        self.refused(&cause);
+        self.log_refused(&cause);
         None
     }
 
@@ -116,8 +125,8 @@ impl Session {
         is_allowed
     }
 
-    /// Its place was needed for somebody else.
-    pub(super) fn put_out(&self) {
+    /// The connection is closed, because its room is needed for another one.
+    pub(super) fn log_crowded_out(&self) {
         self.service.counters.refused("crowded-out");
         self.log_stranger(&Event::Crowded { peer: &self.peer });
         self.service.shared.report_put_out();
@@ -136,7 +145,7 @@ impl Session {
         let read = tokio::select! {
             read = timeout_at(limit, net::read_proxy_header(socket, speaks_first)) => read,
             () = visitor.put_out() => {
-                self.put_out();
+                self.log_crowded_out();
                 return false;
             }
         };

@@ -1,4 +1,4 @@
-//! A client end: admission, then the way to the server's end, then the TLS handshake.
+//! A client end, in the order of time: admission, the connection to the server end, the TLS handshake.
 
 use std::io;
 
@@ -6,7 +6,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::streams::Streams;
 use super::upstream::{Destination, late};
-use super::{ALERT, Open, Session};
+use super::{ALERT_READ_TIMEOUT, OpenSession, Session};
 use crate::config::model::{Mode, Negotiation};
 use crate::net::{self, Reached, Socket};
 use crate::observe::event::Event;
@@ -14,13 +14,13 @@ use crate::secrets::Identity;
 use crate::tls::{Cause, Connector, Failure, Secured};
 use crate::tunnel::admission::Visitor;
 use crate::tunnel::ending::{Cut, End};
-use crate::tunnel::setup::{ServerName, Setup};
+use crate::tunnel::setup::{Role, ServerName, Setup};
 
 /// What a client end presents, and how.
-pub(super) struct Credentials<'a> {
-    pub(super) connector: &'a Connector,
-    pub(super) identity: &'a Identity,
-    pub(super) name: &'a ServerName,
+struct Credentials<'a> {
+    connector: &'a Connector,
+    identity: &'a Identity,
+    name: &'a ServerName,
 }
 
 /// A handshake that was tried in its time, and with whom.
@@ -32,35 +32,45 @@ struct Attempt {
 
 impl Session {
     /// From an accepted plain socket to a session whose server's end has proven its key.
-    pub(super) async fn establish_client(
+    pub(super) async fn open_client(
         &self,
-        setup: &Setup,
-        credentials: &Credentials<'_>,
         visitor: Visitor,
         downstream: Socket,
-    ) -> Option<Open> {
-        let member = self.admit(setup, credentials.identity).await?;
+    ) -> Option<OpenSession> {
+        let setup = self.service.setup();
+        self.prepare(&setup, &downstream)?;
+        // A reload may have made a server end of it meanwhile.
+        let Role::Client { connector, identity, name } = &setup.role else { return None };
+        let member = self.admit(&setup, identity).await?;
         // It counts as a session from here on.
         drop(visitor);
+        let credentials = Credentials { connector, identity, name };
         let attempt = tokio::select! {
             biased;
             order = member.info.ordered() => {
                 let end = End::Cut(Cut::Ordered(order));
-                self.left_early(&end);
+                self.log_end_before_open(&end);
                 self.service.failed(format!("{end}; the log of the server's end may have the reason"));
                 return None;
             }
-            attempt = self.attempt(setup, credentials, &downstream) => attempt?,
+            attempt = self.attempt(&setup, &credentials, &downstream) => attempt?,
         };
         let Attempt { done, address } = attempt;
         let (cause, stream) = match done {
             Ok(Ok(Secured { mut stream, grant, facts, resumed, .. })) => {
-                self.secured(Mode::Client, &grant, &facts, resumed);
+                self.log_secured(Mode::Client, &grant, &facts, resumed);
                 stream.rekey_after(setup.rekey_after);
                 let traffic = stream.traffic().clone();
-                self.opened(&member, facts, address, traffic, Mode::Client);
+                self.log_opened(&member, facts, address, traffic, Mode::Client);
                 let streams = Streams::Client { downstream, upstream: Box::new(stream) };
-                return Some(Open { streams, grant, member });
+                return Some(OpenSession {
+                    streams,
+                    grant,
+                    member,
+                    timeouts: setup.clocks,
+                    reset: setup.reset,
+                    is_single: setup.single,
+                });
             }
             Ok(Err(Failure { cause, stream, .. })) => (cause, stream),
             Err(_) => (Cause::Timeout(setup.clocks.handshake), None),
@@ -70,7 +80,7 @@ impl Session {
         // Any local client can cause this line, without a key: it is rate-limited.
         self.log_stranger(&Event::HandshakeFailed {
             peer: &self.peer,
-            who: credentials.identity,
+            who: identity,
             target: &address,
             cause: &cause,
             name: cause.name(),
@@ -78,7 +88,7 @@ impl Session {
         // The application hears at once; the server may still have our alert to read.
         drop(downstream);
         if let Some(upstream) = stream {
-            upstream.close_gently(ALERT).await;
+            upstream.close_gently(ALERT_READ_TIMEOUT).await;
         }
         None
     }

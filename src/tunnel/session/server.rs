@@ -1,5 +1,5 @@
-//! A server end: the TLS handshake, which yields a Grant, then admission, then the backend. A stranger
-//! never causes a connection to it.
+//! A server end, in the order of time: a turn, the TLS handshake, which yields a Grant, admission, the
+//! connection to the backend. A stranger never causes that connection.
 
 use std::io;
 use std::sync::Arc;
@@ -8,44 +8,32 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::arrival::MAX_HANDSHAKE_WEIGHT;
+use super::arrival::{MAX_HANDSHAKE_WEIGHT, PendingHandshake};
 use super::streams::Streams;
 use super::upstream::{Destination, VerifiedPeer, late};
-use super::{ALERT, Established, Open, Session};
+use super::{ALERT_READ_TIMEOUT, OpenSession, Session};
 use crate::config::model::{Mode, Negotiation};
 use crate::net::{self, Reached, Socket};
 use crate::secrets::Grant;
 use crate::tls::{self, Cause, Failure, Incoming, Progress, Secured, ServerNames};
 use crate::tunnel::admission::{Visitor, Waited};
 use crate::tunnel::ending::{Cut, End};
-use crate::tunnel::names::NamedService;
 use crate::tunnel::roster::Member;
-use crate::tunnel::service::Handshaking;
+use crate::tunnel::service::NamedService;
 use crate::tunnel::setup::{Role, Setup};
-
-/// A handshake whose turn has not come.
-pub(super) struct Pending {
-    pub(super) visitor: Visitor,
-    /// What the client has said already.
-    pub(super) opening: Vec<u8>,
-    /// As how many handshakes it counts.
-    pub(super) weight: usize,
-    /// It counts as a handshake under way.
-    pub(super) counted: Option<Handshaking>,
-}
 
 impl Session {
     /// From the first bytes to a session whose backend has answered.
-    pub(super) async fn establish_server(
+    pub(super) async fn open_server(
         &mut self,
-        pending: Pending,
+        pending: PendingHandshake,
         socket: Socket,
-    ) -> Option<Established> {
+    ) -> Option<OpenSession> {
         // Held until it is over, as its visitor asks.
         let pool = self.service.capacity().handshakes;
         let waiting = Instant::now();
         if pending.visitor.wait_turn(&pool, pending.weight).await == Waited::PutOut {
-            self.put_out();
+            self.log_crowded_out();
             return None;
         }
         let waited = waiting.elapsed();
@@ -56,7 +44,7 @@ impl Session {
         self.prepare(&setup, &socket)?;
         let (secured, visitor) = self.accept_tls(&mut setup, pending, waited, socket).await?;
         let Secured { mut stream, grant, facts, resumed, .. } = secured;
-        self.secured(Mode::Server, &grant, &facts, resumed);
+        self.log_secured(Mode::Server, &grant, &facts, resumed);
         let member = self.admit(&setup, grant.who()).await?;
         // It counts as a session from here on.
         drop((visitor, pool));
@@ -73,24 +61,30 @@ impl Session {
         };
         stream.rekey_after(setup.rekey_after);
         let traffic = stream.traffic().clone();
-        self.opened(&member, facts, reached.address, traffic, Mode::Server);
+        self.log_opened(&member, facts, reached.address, traffic, Mode::Server);
         let (downstream, upstream) = (Box::new(stream), reached.socket);
         let streams = Streams::Server { downstream, upstream };
-        let open = Open { streams, grant, member };
-        Some((open, setup.clocks, setup.reset, setup.single))
+        Some(OpenSession {
+            streams,
+            grant,
+            member,
+            timeouts: setup.clocks,
+            reset: setup.reset,
+            is_single: setup.single,
+        })
     }
 
     /// The TLS handshake. The session belongs to the service that the client asked for from then on.
     async fn accept_tls(
         &mut self,
         setup: &mut Arc<Setup>,
-        Pending { visitor, opening, counted: _counted, .. }: Pending,
+        PendingHandshake { visitor, opening, counted: _counted, .. }: PendingHandshake,
         waited: Duration,
         socket: Socket,
     ) -> Option<(Secured<Socket>, Visitor)> {
-        let at_door = setup.clone();
+        let entry_setup = setup.clone();
         // A reload may have made a client end of it meanwhile.
-        let Role::Server(acceptor) = &at_door.role else { return None };
+        let Role::Server(acceptor) = &entry_setup.role else { return None };
         let ip = self.peer.ip();
         let names = self.service.names_for(ip);
         let lookup = names.clone().map(|names| names as Arc<dyn ServerNames>);
@@ -101,7 +95,7 @@ impl Session {
         let done = tokio::select! {
             done = timeout_at(limit, handshake) => done,
             () = visitor.put_out() => {
-                self.put_out();
+                self.log_crowded_out();
                 return None;
             }
         };
@@ -113,18 +107,18 @@ impl Session {
             }
             Ok(Err(Failure { cause, stream })) => {
                 visitor.linger();
-                self.refused(&setup.truth(cause, ip));
+                self.log_refused(&setup.truth(cause, ip));
                 // Lingering is bounded in time, and by the room.
                 if let Some(socket) = stream {
                     tokio::select! {
-                        () = socket.close_gently(ALERT) => {}
+                        () = socket.close_gently(ALERT_READ_TIMEOUT) => {}
                         () = visitor.put_out() => {}
                     }
                 }
                 None
             }
             Err(_) => {
-                self.refused(&Cause::Timeout(setup.clocks.handshake));
+                self.log_refused(&Cause::Timeout(setup.clocks.handshake));
                 None
             }
         }
@@ -133,7 +127,7 @@ impl Session {
     /// From here on the session belongs to the service that the client asked for, if it did.
     fn belong_to(&mut self, asked: Option<NamedService>, setup: &mut Arc<Setup>) {
         if let Some((service, its)) = asked {
-            self.door = Some(std::mem::replace(&mut self.service, service));
+            self.entry_service = Some(std::mem::replace(&mut self.service, service));
             *setup = its;
         }
     }
@@ -158,11 +152,11 @@ impl Session {
         tokio::select! {
             biased;
             () = gone => {
-                self.left_early(&End::Cut(Cut::Revoked));
+                self.log_end_before_open(&End::Cut(Cut::Revoked));
                 Err(false)
             }
             order = member.info.ordered() => {
-                self.left_early(&End::Cut(Cut::Ordered(order)));
+                self.log_end_before_open(&End::Cut(Cut::Ordered(order)));
                 Err(false)
             }
             reached = self.route(setup, peer, stream) => {
@@ -225,9 +219,9 @@ fn follow(visitor: &Visitor, progress: Progress) {
 async fn close_unserved(mut stream: tls::Stream<Socket>, peer_was_told: bool) {
     if peer_was_told {
         // It may still have to read why.
-        let _ = timeout(ALERT, stream.shutdown()).await;
+        let _ = timeout(ALERT_READ_TIMEOUT, stream.shutdown()).await;
         if let Some(socket) = stream.into_socket() {
-            socket.close_gently(ALERT).await;
+            socket.close_gently(ALERT_READ_TIMEOUT).await;
         }
     } else if let Some(socket) = stream.into_socket() {
         socket.reset_on_close(true);

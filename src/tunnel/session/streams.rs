@@ -1,6 +1,6 @@
 //! The two ends of an open session, relayed between and closed as the table of endings says.
 
-use super::{ALERT, LINGER};
+use super::{ALERT_READ_TIMEOUT, BACKEND_CLOSE_TIMEOUT};
 use crate::config::model::Mode;
 use crate::net::Socket;
 use crate::tls;
@@ -84,7 +84,7 @@ impl Streams {
         tls.reset_on_close(reset_tls);
         if matches!(end, End::Tls(Fault::Failed(_))) && !reset_tls {
             // OpenSSL has sent an alert, which a reset would overtake.
-            tokio::join!(tls.close_gently(ALERT), finish(plain, reset_plain));
+            tokio::join!(tls.close_gently(ALERT_READ_TIMEOUT), finish(plain, reset_plain));
         } else {
             drop(tls);
             finish(plain, reset_plain).await;
@@ -96,6 +96,6 @@ async fn finish(plain: Socket, reset: bool) {
     if reset {
         plain.reset_on_close(true);
     } else {
-        plain.close_gently(LINGER).await;
+        plain.close_gently(BACKEND_CLOSE_TIMEOUT).await;
     }
 }

@@ -9,6 +9,7 @@ use tokio::time::timeout;
 use super::*;
 use crate::config::model::Keepalive;
 use crate::net;
+use crate::tls;
 use crate::tls::fuzzing::{acceptor, connector, secrets};
 use crate::tunnel::relay::Side;
 

@@ -9,7 +9,7 @@ use tokio::io::AsyncWriteExt;
 use super::Session;
 use crate::config::model::{Endpoint, Host, Level, ProxyHeader};
 use crate::net::socks::{OwnAddresses, Owner};
-use crate::net::{self, Caller, Reached, Refused};
+use crate::net::{self, DialContext, Reached, Refused};
 use crate::observe::event::Event;
 use crate::secrets::Identity;
 use crate::tls;
@@ -43,7 +43,7 @@ impl Session {
         to: &Destination<'_>,
     ) -> Result<Reached, Refused> {
         let who = known.map(|known| setup.policies.who(known.wire));
-        let caller = Caller { peer: &self.peer, who: who.as_ref(), scope: self.scope() };
+        let caller = DialContext { peer: &self.peer, who: who.as_ref(), scope: self.scope() };
         let own = known.and_then(|known| setup.policies.dialer(known.wire));
         if setup.single && known.is_some() {
             Box::pin(self.service.settled()).await;
@@ -71,7 +71,7 @@ impl Session {
         let mut reached = match dialed {
             Ok(reached) => reached,
             Err((refused, error)) => {
-                self.unreachable(&error);
+                self.log_unreachable(&error);
                 return Err(refused);
             }
         };
@@ -95,9 +95,7 @@ impl Session {
         }
         Ok(reached)
     }
-}
 
-impl Session {
     /// Whether a SOCKS peer is connected to that address, or why not.
     fn may_be_asked_for(
         &self,

@@ -10,7 +10,7 @@ use super::ms;
 use crate::cli::doctor::STEP;
 use crate::cli::doctor::findings::{Findings, Kind};
 use crate::config::model::{Decided, Dialect, Endpoint, Failover, Host, Target};
-use crate::net::{Caller, DialError, Dialer, Peer, Socket};
+use crate::net::{DialContext, DialError, Dialer, Peer, Socket};
 use crate::observe::event::Scope;
 
 /// Addresses of one name that are tried.
@@ -75,8 +75,9 @@ pub(super) async fn dial(place: &Endpoint) -> Result<Reached, DialError> {
     let target = Target::Connect(vec![target]);
     let dialer = Dialer::new(target, Failover::Priority, None, STEP, None, Vec::new());
     let start = Instant::now();
-    let reached =
-        dialer.dial(&Caller { peer: &Peer::Local, who: None, scope: Scope::PROGRAM }, None).await?;
+    let reached = dialer
+        .dial(&DialContext { peer: &Peer::Local, who: None, scope: Scope::PROGRAM }, None)
+        .await?;
     Ok(Reached { at: place.clone(), socket: reached.socket, took: start.elapsed() })
 }
 

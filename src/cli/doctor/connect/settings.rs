@@ -125,7 +125,7 @@ impl Settings {
                 .map_err(unplaced)?;
         let report = unplaced(report);
         let Some(mut service) = config.services.pop() else { return Err(report) };
-        let crate::config::model::Authentication::Psk(psk) = &mut service.auth;
+        let psk = &mut service.psk;
         for path in &mut psk.secrets {
             // The real name need not be text.
             path.value = PathBuf::from(&here).join(secrets);

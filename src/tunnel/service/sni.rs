@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::service::Service;
-use super::setup::Setup;
+use super::Service;
 use crate::config::model::NamePattern;
 use crate::tls::{Named, ServerNames};
+use crate::tunnel::setup::Setup;
 
 /// The named services of one service, in the order in which they are asked. Made once for all connections.
 #[derive(Debug, Default)]
@@ -27,10 +27,10 @@ impl NameTable {
 }
 
 /// A service that a client asked for, as it was then.
-pub(super) type NamedService = (Arc<Service>, Arc<Setup>);
+pub(in crate::tunnel) type NamedService = (Arc<Service>, Arc<Setup>);
 
 /// One connection's look into the table.
-pub(super) struct NameLookup {
+pub(in crate::tunnel) struct NameLookup {
     table: Arc<NameTable>,
     ip: Option<IpAddr>,
     chosen: Mutex<Option<NamedService>>,
@@ -42,7 +42,7 @@ impl NameLookup {
     }
 
     /// What the client asked for, once its handshake is over.
-    pub(super) fn take_chosen(&self) -> Option<NamedService> {
+    pub(in crate::tunnel) fn take_chosen(&self) -> Option<NamedService> {
         self.chosen.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }

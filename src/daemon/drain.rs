@@ -1,0 +1,87 @@
+//! The end of the program: no new connections, and some time for the open sessions.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::running::{Running, list_sessions, reopen_log};
+use super::status::{self, Record};
+use super::supervisor;
+use super::{Ended, Pulse, Request};
+use crate::observe::event::{Event, Scope};
+use crate::observe::metrics::Totals;
+use crate::tunnel::{Phase, Service};
+
+/// How long sessions that the deadline ends have to send FIN.
+const FIN_TIMEOUT: Duration = Duration::from_secs(1);
+
+impl Running {
+    /// Lets sessions end until the drain timeout, or until a second request to stop. `who` asked for the stop.
+    pub(super) async fn drain(
+        self,
+        who: &'static str,
+        mut requests: mpsc::Receiver<Request>,
+    ) -> Ended {
+        // The management listeners stay to the end: they show which sessions are left.
+        let Self {
+            live, drain, alive, shared, record, windows, mut all_gone, mut supervisor, ..
+        } = self;
+        Event::Draining { signal: who, limit: drain }.log(Scope::PROGRAM);
+        let services: Vec<_> = live.into_iter().map(|live| live.service).collect();
+        let words = || supervisor::farewell(services.iter().map(|service| service.count()).sum());
+        supervisor.stopping(drain, &words());
+        for service in &services {
+            service.enter(Phase::Draining);
+        }
+        // Sessions and listeners hold a clone each; this one would keep `all_gone` waiting.
+        drop(alive);
+        let ended = tokio::select! {
+            _ = all_gone.recv() => Ended::Drained,
+            () = wait_for_deadline(drain, &services) => Ended::Drained,
+            () = wait_for_second_stop(&mut requests, &services, &record) => Ended::Forced,
+            never = supervisor.keep(words) => match never {},
+        };
+        drop(windows);
+        shared.settle_now();
+        let mut totals = Totals::default();
+        services.iter().for_each(|service| service.counters.add_to(&mut totals));
+        Event::Stopped { totals: &totals }.log(Scope::PROGRAM);
+        ended
+    }
+}
+
+/// Answers requests until one asks to stop again.
+async fn wait_for_second_stop(
+    requests: &mut mpsc::Receiver<Request>,
+    services: &[Arc<Service>],
+    record: &Record,
+) {
+    loop {
+        match requests.recv().await {
+            Some(Request::Stop(_)) => return,
+            // A reload now would change nothing that is of use.
+            Some(Request::Reload(_) | Request::Changed { .. }) => {}
+            Some(Request::ReopenLog) => reopen_log(),
+            Some(Request::List) => list_sessions(services.iter()),
+            Some(Request::Ask(command, asked)) => {
+                let services: Vec<_> = services.iter().collect();
+                let view = status::View { phase: Phase::Draining, live: &[] };
+                status::answer(&command, record, &services, &view, asked);
+            }
+            Some(Request::Pulse(asked)) => {
+                let _ = asked.send(Pulse { phase: Phase::Draining, listens: false });
+            }
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Lets sessions run to the deadline, and gives those that it ends the time to send FIN.
+async fn wait_for_deadline(drain: Duration, services: &[Arc<Service>]) {
+    tokio::time::sleep(drain).await;
+    for service in services {
+        service.enter(Phase::Stopping);
+    }
+    tokio::time::sleep(FIN_TIMEOUT).await;
+}

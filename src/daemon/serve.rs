@@ -1,0 +1,90 @@
+//! The main loop: answers requests, reloads when asked, and drains at the end.
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::control::Answer;
+use super::hours::Hours;
+use super::live::Live;
+use super::reload::{Ask, Reloads};
+use super::running::{Running, list_sessions, reopen_log};
+use super::status;
+use super::{Ended, Load, Pulse, Request};
+use crate::tunnel::Phase;
+
+impl Running {
+    /// Serves, and reloads when it is asked to, until it is asked to stop; then drains.
+    pub async fn serve(mut self, load: &Load, mut requests: mpsc::Receiver<Request>) -> Ended {
+        let mut only = self.only.take();
+        // Reading and binding may take seconds. Sessions go on meanwhile, and a signal to stop is heard.
+        let mut reloads = Reloads::new(load.clone());
+        let mut hours = Hours::new();
+        let who = loop {
+            let request = tokio::select! {
+                request = requests.recv() => request,
+                Some(went_well) = finished(&mut only) => {
+                    return if went_well { Ended::Drained } else { Ended::Failed };
+                }
+                step = reloads.step() => {
+                    self.proceed(&mut reloads, step).await;
+                    continue;
+                }
+                day = hours.pass() => {
+                    self.keep_time(day);
+                    continue;
+                }
+                () = self.supervisor.due() => {
+                    let words = self.words();
+                    self.supervisor.beat(&words);
+                    continue;
+                }
+            };
+            match request {
+                Some(Request::Stop(who)) => break who,
+                Some(request) => self.answer(request, &mut reloads),
+                // The sender is gone without a word: that is a request to stop as well.
+                None => break "end of input",
+            }
+        };
+        for asked in reloads.into_waiting() {
+            let _ = asked.send(Answer::Refused("the program is stopping".into()));
+        }
+        self.drain(who, requests).await
+    }
+
+    /// Answers a request, or has its reload begin.
+    fn answer(&mut self, request: Request, reloads: &mut Reloads) {
+        match request {
+            Request::Reload(who) => self.ask(reloads, Ask { who, ..Ask::default() }),
+            Request::Changed { files: changed, unfinished } => {
+                let who = "changed files";
+                self.ask(reloads, Ask { who, changed, unfinished, ..Ask::default() });
+            }
+            Request::Ask(command, asked) => match Ask::of(command, asked) {
+                Ok(ask) => self.ask(reloads, ask),
+                Err((command, asked)) => {
+                    let services: Vec<_> = self.services().collect();
+                    let view = status::View { phase: Phase::Running, live: &self.live };
+                    status::answer(&command, &self.record, &services, &view, asked);
+                }
+            },
+            Request::Pulse(asked) => {
+                let listens = self.live.iter().any(Live::listens);
+                // The asker may have gone.
+                let _ = asked.send(Pulse { phase: Phase::Running, listens });
+            }
+            Request::ReopenLog => reopen_log(),
+            Request::List => list_sessions(self.services()),
+            // Ends the loop above.
+            Request::Stop(_) => {}
+        }
+    }
+}
+
+/// Waits for the one session, where there is one.
+async fn finished(only: &mut Option<JoinHandle<bool>>) -> Option<bool> {
+    match only {
+        Some(session) => Some(session.await.unwrap_or(false)),
+        None => None,
+    }
+}

@@ -1,0 +1,138 @@
+//! What is wrong with a key file or a folder of them.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::{Entry, OnDuplicate};
+
+/// What a problem leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Gravity {
+    /// The set is not used.
+    Refuses,
+    /// The file is not used, and what a running program read from it before stays in force.
+    Keeps,
+    /// The set is used.
+    Warns,
+    /// Shown by `check` alone.
+    Remarks,
+}
+
+/// Something about a key file. Never holds a key's text.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Problem {
+    /// What it leads to.
+    pub gravity: Gravity,
+    /// A stable name, lower case with hyphens.
+    pub code: &'static str,
+    /// The file; unset when no file was found at all.
+    pub file: Option<PathBuf>,
+    /// From 1.
+    pub line: Option<u32>,
+    /// What is wrong.
+    pub message: String,
+    /// What to do.
+    pub help: Option<String>,
+}
+
+impl Problem {
+    pub(super) fn new(
+        gravity: Gravity,
+        code: &'static str,
+        file: &Path,
+        message: impl Into<String>,
+    ) -> Self {
+        let file = Some(file.to_owned());
+        Self { gravity, code, file, line: None, message: message.into(), help: None }
+    }
+
+    pub(super) fn line(mut self, line: u32) -> Self {
+        self.line = Some(line);
+        self
+    }
+
+    pub(super) fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// For a file without a key beside others that have some.
+    pub(super) fn tolerate_empty_file(&mut self) {
+        if self.code == "no-keys" && self.gravity == Gravity::Refuses {
+            self.gravity = Gravity::Warns;
+            self.help = Some("if that is not meant, write the file anew; otherwise leave it out of `psk-secrets`".into());
+        }
+    }
+
+    pub(super) fn nothing() -> Self {
+        Self {
+            gravity: Gravity::Refuses,
+            code: "no-keys",
+            file: None,
+            line: None,
+            message: "there is not one key in the service's key files".into(),
+            help: Some("write one with `pskgate keygen NAME --output FILE`".into()),
+        }
+    }
+
+    /// A key file, or a folder of them, that has no key.
+    pub(super) fn without_key(gravity: Gravity, path: &Path) -> Self {
+        let message = format!("the key file {} holds no key", path.display());
+        let help = "write one with `pskgate keygen NAME --output FILE`";
+        Self::new(gravity, "no-keys", path, message).help(help)
+    }
+
+    /// A folder that has not one key file, while keys from it are in force.
+    pub(super) fn without_file(folder: &Path) -> Self {
+        let message = format!(
+            "there is not one key in the service's key files under {}, where it had keys before",
+            folder.display()
+        );
+        let help = "put the key files back; to take away the last key, use `pskgate keys remove NAME --last`";
+        Self::new(Gravity::Keeps, "no-keys", folder, message).help(help)
+    }
+
+    pub(super) fn cut(entry: &Entry) -> Self {
+        let message = format!(
+            "the file ends within the key of {}, of which it had the whole before",
+            entry.identity
+        );
+        let help = "write the whole file; if the key is meant, end the line with a line feed";
+        Self::new(Gravity::Refuses, "cut-key", &entry.file, message).line(entry.line).help(help)
+    }
+
+    pub(super) fn duplicate(entry: &Entry, file: &Path, line: u32, rule: OnDuplicate) -> Self {
+        let elsewhere = if *file == *entry.file {
+            format!("line {line}")
+        } else {
+            format!("line {line} of {}", file.display())
+        };
+        let identity = &entry.identity;
+        let (gravity, help) = match rule {
+            OnDuplicate::Refuse => (Gravity::Refuses, "remove one of the two lines"),
+            OnDuplicate::LastWins => (Gravity::Warns, "this line counts; remove the other"),
+        };
+        let message = format!("identity {identity} stands on {elsewhere} already");
+        Self::new(gravity, "duplicate-identity", &entry.file, message).line(entry.line).help(help)
+    }
+}
+
+pub(super) fn unreadable(path: &Path, error: &io::Error) -> Problem {
+    let (code, help) = match error.kind() {
+        io::ErrorKind::NotFound => {
+            ("no-such-file", "write it with `pskgate keygen NAME --output FILE`, or mend the path")
+        }
+        io::ErrorKind::PermissionDenied => {
+            ("not-readable", "let the user that pskgate runs as read it (mode 0600 or 0640)")
+        }
+        _ => ("not-readable", "a key file is a plain file of `identity:key` lines"),
+    };
+    let message = format!("cannot read the key file {}: {error}", path.display());
+    Problem::new(Gravity::Refuses, code, path, message).help(help)
+}
+
+pub(super) fn no_key_file(file: &Path) -> Problem {
+    let message = format!("{} is JSON and no key file", file.display());
+    Problem::new(Gravity::Refuses, "not-a-key-file", file, message)
+        .help("move it out of the folder of key files, whose every file is read as one")
+}

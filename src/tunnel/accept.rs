@@ -1,0 +1,123 @@
+//! The accept loop: each connection becomes a [`Session`] in a task of its own.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::service::{Phase, Service};
+use super::session::Session;
+use crate::net::{Acceptable, Peer, Socket};
+use crate::observe::event::Event;
+
+/// The pause after a failed accept, so that a lack of descriptors costs no CPU time and is over at
+/// most this long after there are some again.
+const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Without a failed accept for this long, a lack of descriptors is over.
+const RECOVERY_TIME: Duration = Duration::from_secs(3);
+
+/// Serves one connection that is there already. Says whether it went well.
+pub async fn serve_connection(service: Arc<Service>, socket: Socket, peer: Peer) -> bool {
+    let number = service.next_number();
+    Session::new(service, number, peer, Instant::now()).run(socket).await
+}
+
+/// Accepts until the phase says otherwise, or until `stop` is told or dropped; no error ends it.
+/// The listener is given back, so that another service can go on with it. Every session holds a
+/// clone of `alive`: when all are gone, nothing runs any more.
+pub async fn accept_connections(
+    service: Arc<Service>,
+    listener: Acceptable,
+    mut stop: oneshot::Receiver<()>,
+    alive: mpsc::Sender<()>,
+) -> Acceptable {
+    let mut phase = service.phase();
+    let mut trouble = Trouble::default();
+    let mut stopped = false;
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = trouble.over() => {
+                let failures = trouble.end();
+                Event::AcceptRecovered { failures }.log(service.scope(None));
+                continue;
+            }
+            _ = phase.wait_for(|phase| *phase != Phase::Running) => return listener,
+            _ = &mut stop => return listener,
+        };
+        match accepted {
+            Ok((socket, peer)) => {
+                let mut session =
+                    Session::new(service.clone(), service.next_number(), peer, Instant::now());
+                // Where there is none yet, accepting pauses; or else the session waits by itself.
+                tokio::select! {
+                    biased;
+                    () = session.find_room(&socket) => {}
+                    _ = phase.wait_for(|phase| *phase != Phase::Running) => {}
+                    _ = &mut stop => stopped = true,
+                }
+                let there = (alive.clone(), service.shared.crowd.enter());
+                tokio::spawn(async move {
+                    let _ = session.run(socket).await;
+                    drop(there);
+                });
+                if stopped {
+                    return listener;
+                }
+            }
+            Err(error) if is_the_peers(&error) => service.counters.refused("aborted"),
+            Err(error) => {
+                if trouble.count() {
+                    Event::AcceptTrouble { error: &error }.log(service.scope(None));
+                }
+                service.shared.admission.shed();
+                tokio::select! {
+                    () = sleep(ACCEPT_RETRY_INTERVAL) => {}
+                    _ = phase.wait_for(|phase| *phase != Phase::Running) => return listener,
+                    _ = &mut stop => return listener,
+                }
+            }
+        }
+    }
+}
+
+/// A lack of descriptors, from its first failed accept until there was none for a while: strangers
+/// who hold all of them let one go now and then, and that is no recovery.
+#[derive(Debug, Default)]
+struct Trouble {
+    failures: u64,
+    last: Option<Instant>,
+}
+
+impl Trouble {
+    /// Counts a failure; true of the first.
+    fn count(&mut self) -> bool {
+        self.failures += 1;
+        self.last.replace(Instant::now()).is_none()
+    }
+
+    /// Returns when there was no failure for a while, if there was one before.
+    async fn over(&self) {
+        match self.last {
+            Some(last) => sleep_until(last + RECOVERY_TIME).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn end(&mut self) -> u64 {
+        self.last = None;
+        std::mem::take(&mut self.failures)
+    }
+}
+
+/// Errors that accept(2) passes on from the connection that was waiting.
+fn is_the_peers(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, HostUnreachable, NetworkUnreachable};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionReset | HostUnreachable | NetworkUnreachable
+    )
+}

@@ -1,0 +1,113 @@
+//! What the steps of a connection log and count.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use super::{OpenSession, Session};
+use crate::config::model::Mode;
+use crate::net::Refused;
+use crate::observe::event::{Event, Scope};
+use crate::secrets::Grant;
+use crate::sys::key_update::Traffic;
+use crate::tls::{self, Cause};
+use crate::tunnel::ending::End;
+use crate::tunnel::roster::{Member, Reached};
+
+impl Session {
+    pub(super) fn scope(&self) -> Scope<'_> {
+        self.service.scope(Some(self.number))
+    }
+
+    /// Logs what a stranger can cause: rate-limited.
+    pub(super) fn log_stranger(&self, event: &Event<'_>) {
+        self.service.shared.limiter.log(event, self.scope());
+    }
+
+    /// The handshake was refused, for that cause.
+    pub(super) fn log_refused(&self, cause: &Cause) {
+        self.service.counters.refused(cause.name());
+        let claimed = cause.identity();
+        let who = claimed.as_ref().map(|who| who as &dyn fmt::Display);
+        self.log_stranger(&Event::Refused { peer: &self.peer, who, cause, name: cause.name() });
+    }
+
+    /// The handshake is over and the key is proven.
+    pub(super) fn log_secured(&self, mode: Mode, grant: &Grant, facts: &tls::Facts, resumed: bool) {
+        self.service.used(grant.who());
+        Event::Secured {
+            mode,
+            who: grant.who(),
+            resumed,
+            version: facts.version,
+            suite: &facts.suite,
+            bits: facts.bits,
+            group: facts.group.as_ref().map(|group| (group.name.as_str(), group.bits)),
+        }
+        .log(self.scope());
+    }
+
+    pub(super) fn log_unreachable(&self, error: &dyn fmt::Display) {
+        self.service.counters.refused("target-unreachable");
+        self.service.failed(format!("no target answered: {error}"));
+        self.log_stranger(&Event::Unreachable { peer: &self.peer, error });
+    }
+
+    /// Logs an error on the way to the target.
+    pub(super) fn or_unreachable<T>(&self, done: io::Result<T>) -> Result<T, Refused> {
+        done.map_err(|error| {
+            self.log_unreachable(&error);
+            Refused::Unreachable
+        })
+    }
+
+    /// Both sides are connected: the session is open.
+    pub(super) fn log_opened(
+        &self,
+        member: &Member,
+        facts: tls::Facts,
+        target: String,
+        traffic: Arc<Traffic>,
+        mode: Mode,
+    ) {
+        self.service.counters.opened();
+        let terms = facts.terms();
+        Event::Opened { peer: &self.peer, who: &member.info.who, terms, target: &target }
+            .log(self.scope());
+        member.reached(Reached { facts, target, traffic, mode });
+    }
+
+    /// The session was ended before its target had answered.
+    pub(super) fn log_end_before_open(&self, end: &End) {
+        self.service.counters.refused(end.name());
+        self.log_stranger(&Event::Unreachable { peer: &self.peer, error: end });
+    }
+
+    /// The one line and the one count of an open session's end.
+    pub(super) fn log_end(&self, open: &OpenSession, end: &End) {
+        let age = self.accepted.elapsed();
+        let (info, mode) = (&open.member.info, open.streams.mode());
+        let (up, down) = info.carried();
+        self.service.counters.ended(end.name(), up, down);
+        info.ended();
+        if let (Mode::Client, End::Tls(_)) = (mode, end) {
+            self.service.failed(format!("{end}; the log of the server's end may have the reason"));
+        }
+        let target = info.reached().map_or("", |reached| reached.target.as_str());
+        Event::Closed {
+            level: end.level(mode),
+            mode,
+            peer: &info.peer,
+            who: &info.who,
+            target: &target,
+            complete: matches!(end, End::Complete),
+            end,
+            name: end.name(),
+            manner: end.manner(mode, open.reset),
+            up: up.bytes,
+            down: down.bytes,
+            age,
+        }
+        .log(self.scope());
+    }
+}
