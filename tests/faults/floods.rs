@@ -66,7 +66,7 @@ pub const FAULTS: &[Fault] = &[
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub enum Kind {
     Silent,
     CutShort,
     Unknown13,
@@ -75,10 +75,10 @@ enum Kind {
     Replayed,
 }
 
-pub const SOURCES: usize = 2_000;
-pub const CONNECTS_PER_S: usize = 1_500;
+const SOURCES: usize = 2_000;
+const CONNECTS_PER_S: usize = 1_500;
 /// How long a stranger holds a connection: at this rate 13,500 at once, which one process's descriptors allow.
-pub const HOLD: Duration = Duration::from_secs(9);
+const HOLD: Duration = Duration::from_secs(9);
 /// How long a good client waits for its answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// A client that is locked out stops after this time. Ten attempts that succeed take less than half of it.
@@ -86,7 +86,7 @@ const ATTEMPTS_TIME: Duration = Duration::from_secs(25);
 /// The good clients' round trips in milliseconds.
 const ROUND_TRIPS_MS: [u64; 3] = [50, 100, 200];
 /// An identity that the flood does not replay.
-const OTHER: &str = "client2";
+pub const OTHER: &str = "client2";
 const PORT: u16 = 3001;
 
 impl Kind {
@@ -111,7 +111,7 @@ impl Kind {
 
 /// A good client, and what its figures are called.
 #[derive(Debug, Clone, Copy)]
-struct Good {
+pub struct Good {
     identity: &'static str,
     version: Version,
     rtt_ms: u64,
@@ -135,7 +135,7 @@ impl Good {
 }
 
 /// The clients that must be served during a flood.
-fn good_clients(kind: Kind) -> Vec<Good> {
+pub fn good_clients(kind: Kind) -> Vec<Good> {
     let of = |version| {
         let one = move |rtt_ms| Good { identity: OTHER, version, rtt_ms };
         let replayed = Good { identity: IDENTITY, version, rtt_ms: 200 };
@@ -167,8 +167,18 @@ fn flood(maker: Maker, size: Size, kind: Kind) -> Vec<Measure> {
         measure("connects of strangers, each second", "", Bar::AtLeast(1400.0), begun),
         measure("of them granted by TCP, each second", "", Bar::Told, connected),
     ];
-    let mut slowest = 0.0_f64;
-    for (good, tally) in goods.iter().zip(&tallies) {
+    seen.extend(measures_of(&goods, &tallies, attempts));
+    // A good client that was not answered may have reached the backend all the same.
+    let by_strangers = backend.accepted().saturating_sub(goods.len() * attempts);
+    let what = "connections to the backend by strangers";
+    seen.push(measure(what, "", Bar::Exactly(0.0), by_strangers as f64));
+    seen
+}
+
+/// How many attempts of each good client got in, which must be all, and the slowest answer.
+pub fn measures_of(goods: &[Good], tallies: &[Tally], attempts: usize) -> Vec<Measure> {
+    let (mut seen, mut slowest) = (Vec::new(), 0.0_f64);
+    for (good, tally) in goods.iter().zip(tallies) {
         let name = format!("{}: got in, of {attempts} attempts", good.name());
         let got_in = tally.served.len();
         if let Some(failure) = tally.failures.first() {
@@ -178,14 +188,10 @@ fn flood(maker: Maker, size: Size, kind: Kind) -> Vec<Measure> {
         seen.push(measure(&name, "", Bar::Exactly(attempts as f64), got_in as f64));
     }
     seen.push(measure("the slowest of their answers", "s", Bar::Told, slowest));
-    // A good client that was not answered may have reached the backend all the same.
-    let by_strangers = backend.accepted().saturating_sub(goods.len() * attempts);
-    let what = "connections to the backend by strangers";
-    seen.push(measure(what, "", Bar::Exactly(0.0), by_strangers as f64));
     seen
 }
 
-fn start_flood(line: &DelayedLine, kind: Kind) -> Flood {
+pub fn start_flood(line: &DelayedLine, kind: Kind) -> Flood {
     // Good clients have the first addresses of their round trips.
     let from = (0..SOURCES).map(|number| client_address(kind.rtt(), 100 + number)).collect();
     let to = (SERVER, PORT).into();
@@ -195,7 +201,7 @@ fn start_flood(line: &DelayedLine, kind: Kind) -> Flood {
 }
 
 /// Every good client connects `attempts` times, all clients at the same time.
-fn attempts_of(line: &DelayedLine, goods: &[Good], attempts: usize) -> Vec<Tally> {
+pub fn attempts_of(line: &DelayedLine, goods: &[Good], attempts: usize) -> Vec<Tally> {
     let clients: Vec<_> =
         goods.iter().enumerate().map(|(number, good)| good.client(number)).collect();
     let visits = move || async move {

@@ -14,13 +14,12 @@ use crate::clients::{
 };
 use crate::delayed_line::{DelayedLine, Host, SERVER, client_address};
 use crate::echo_backend::EchoBackend;
-use crate::ends::{Maker, Order, context};
+use crate::ends::{End, Maker, Order, context};
 use crate::figure::Bar;
-use crate::floods::{CONNECTS_PER_S, HOLD, SOURCES};
+use crate::floods::{self, OTHER};
 use crate::harness::{IDENTITY, KEY, OTHER_KEY, secret};
 use crate::memory_limit::MemoryLimit;
 use crate::results::{Measure, Size, measure, measure_or};
-use crate::strangers::{Flood, FloodPlan, Payload};
 
 pub const FAULTS: &[Fault] = &[
     Fault {
@@ -34,10 +33,18 @@ pub const FAULTS: &[Fault] = &[
     Fault {
         id: "S1",
         name: "herd-64-mb",
-        about: "1,000 good clients at once beside a flood, and 64 MB of memory (a control group)",
+        about: "1,000 good clients at once, and 64 MB of memory (a control group)",
         quick: true,
         stunnel: true,
-        run: little_memory,
+        run: herd_with_little_memory,
+    },
+    Fault {
+        id: "S2",
+        name: "flood-64-mb",
+        about: "a flood of ClientHellos, single good clients and then 1,000 at once, and 64 MB of memory",
+        quick: true,
+        stunnel: true,
+        run: flood_with_little_memory,
     },
     Fault {
         id: "S1",
@@ -120,59 +127,93 @@ fn print_first_failure(who: &str, tally: &Tally) {
     }
 }
 
-fn little_memory(maker: Maker, size: Size) -> Vec<Measure> {
-    const LIMIT_BYTES: u64 = 64 << 20;
-    let Some(limit) = MemoryLimit::new(LIMIT_BYTES) else {
-        let what = "a control group with a limit of memory";
-        return vec![measure_or(what, "", Bar::Exactly(1.0), None, "not to be had here")];
-    };
-    let line = DelayedLine::new();
-    let backend = EchoBackend::start(&line.servers);
-    let mut server = Order::server(maker, backend.address())
-        .lines("", "TIMEOUTbusy = 10")
-        .accept(SocketAddr::from((SERVER, PORT)))
-        .through(&line.servers.prefix())
-        .shell(&limit.shell())
-        .start();
-    let from = (0..SOURCES).map(|number| client_address(Duration::ZERO, 100 + number)).collect();
-    // Of all floods this one makes the server keep most memory for each connection: OpenSSL's state.
-    let payload = Payload::unknown_12();
-    let to = SocketAddr::from((SERVER, PORT));
-    let plan = FloodPlan { to, from, payload, connects_per_s: CONNECTS_PER_S, hold: HOLD };
-    let flood = Flood::start(&line.clients, plan);
-    std::thread::sleep(Duration::from_secs(size.pick(2, 5)));
-    let tls = context(IDENTITY, KEY);
-    let client = |number| Client {
-        to,
-        from: client_address(RTT, number),
-        tls: Some(SslContext::clone(&tls)),
-    };
-    let herd = (0..HERD).map(client).collect();
-    let tally = connect_at_once_and_stay(&line.clients, herd, ANSWER_TIMEOUT);
-    drop(flood);
-    print_first_failure("the herd", &tally);
+const LITTLE_MEMORY: u64 = 64 << 20;
+
+/// A server end under a limit of memory, which must live longer than the server.
+struct SmallServer {
+    server: End,
+    _backend: EchoBackend,
+    line: DelayedLine,
+    limit: MemoryLimit,
+}
+
+impl SmallServer {
+    /// Nothing where the system offers no such limit.
+    fn start(maker: Maker) -> Option<Self> {
+        let limit = MemoryLimit::new(LITTLE_MEMORY)?;
+        let line = DelayedLine::new();
+        let backend = EchoBackend::start(&line.servers);
+        let server = Order::server(maker, backend.address())
+            .secrets(&(secret(IDENTITY, KEY) + &secret(OTHER, OTHER_KEY)))
+            .lines("", "TIMEOUTbusy = 10")
+            .accept(SocketAddr::from((SERVER, PORT)))
+            .through(&line.servers.prefix())
+            .shell(&limit.shell())
+            .start();
+        Some(Self { server, _backend: backend, line, limit })
+    }
+
+    fn connect_herd(&self) -> Tally {
+        let tls = context(IDENTITY, KEY);
+        let client = |number| Client {
+            to: SocketAddr::from((SERVER, PORT)),
+            from: client_address(RTT, 10 + number),
+            tls: Some(SslContext::clone(&tls)),
+        };
+        let herd = (0..HERD).map(client).collect();
+        let tally = connect_at_once_and_stay(&self.line.clients, herd, ANSWER_TIMEOUT);
+        print_first_failure("the herd", &tally);
+        tally
+    }
+
+    /// Whether it bore that, and with how much memory.
+    fn measures(&mut self) -> Vec<Measure> {
+        let lives = self.server.ended().is_none();
+        let peak = self.limit.peak().map(|bytes| bytes / 1e6);
+        let killed = "processes killed for want of memory";
+        vec![
+            measure("the server still runs", "", Bar::Exactly(1.0), f64::from(lives)),
+            measure_or(killed, "", Bar::Exactly(0.0), self.limit.killed(), "?"),
+            measure_or("the most memory that the group used", "MB", Bar::Told, peak, "unknown"),
+        ]
+    }
+}
+
+fn no_limit_of_memory() -> Vec<Measure> {
+    let what = "a control group with a limit of memory";
+    vec![measure_or(what, "", Bar::Exactly(1.0), None, "not to be had here")]
+}
+
+fn herd_with_little_memory(maker: Maker, _: Size) -> Vec<Measure> {
+    let Some(mut small) = SmallServer::start(maker) else { return no_limit_of_memory() };
+    let tally = small.connect_herd();
     let served = tally.served.len() as f64;
-    let lives = server.ended().is_none();
-    vec![
+    let mut seen = vec![
         measure("served, and open at once", "", Bar::Exactly(HERD as f64), served),
         measure("of them cut", "", Bar::Exactly(0.0), tally.cut() as f64),
         measure("the slowest answer", "s", Bar::Told, tally.slowest()),
-        measure("the server still runs", "", Bar::Exactly(1.0), f64::from(lives)),
-        measure_or(
-            "processes killed for want of memory",
-            "",
-            Bar::Exactly(0.0),
-            limit.killed(),
-            "?",
-        ),
-        measure_or(
-            "the most memory that the group used",
-            "MB",
-            Bar::Told,
-            limit.peak().map(|bytes| bytes / 1e6),
-            "unknown",
-        ),
-    ]
+    ];
+    seen.extend(small.measures());
+    seen
+}
+
+fn flood_with_little_memory(maker: Maker, size: Size) -> Vec<Measure> {
+    let Some(mut small) = SmallServer::start(maker) else { return no_limit_of_memory() };
+    let attempts = size.pick(5, 10);
+    // Of all floods this one makes the server keep most memory for each connection: OpenSSL's state.
+    let kind = floods::Kind::Unknown12;
+    let flood = floods::start_flood(&small.line, kind);
+    std::thread::sleep(Duration::from_secs(size.pick(2, 5)));
+    let goods = floods::good_clients(kind);
+    let tallies = floods::attempts_of(&small.line, &goods, attempts);
+    let herd = small.connect_herd();
+    drop(flood);
+    let mut seen = floods::measures_of(&goods, &tallies, attempts);
+    // More than the room holds, all strangers to it: it cannot know them from the flood.
+    let served = herd.served.len() as f64;
+    seen.push(measure("of 1,000 more good clients at once: served", "", Bar::Told, served));
+    seen.extend(small.measures());
+    seen
 }
 
 fn endless_sessions(maker: Maker, size: Size) -> Vec<Measure> {
