@@ -18,13 +18,13 @@ const LONGEST_NAME: usize = 100;
 /// The options that ask for it.
 #[derive(Debug, clap::Args)]
 pub(super) struct Order {
-    /// Write the client's key file and a configuration for it into this folder
+    /// Write the client's key file and configuration to this new folder
     #[arg(long, value_name = "FOLDER", requires = "connect")]
     client: Option<PathBuf>,
-    /// Where the client finds this server
+    /// The server's address, as seen from the client
     #[arg(long, value_name = "HOST:PORT", requires = "client")]
     connect: Option<String>,
-    /// Where the client's end accepts plain connections
+    /// The address on which the client end accepts plain connections
     #[arg(long, value_name = "ADDRESS", requires = "client", default_value = DEFAULT_ACCEPT)]
     accept: String,
 }

@@ -17,9 +17,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Which program is meant.
 #[derive(Debug, clap::Args)]
 pub(super) struct Which {
-    /// The configuration file of the program that is meant; needless where only one runs
+    /// The configuration file of the running program; needed if several run
     file: Option<PathBuf>,
-    /// The path of its control socket
+    /// The control socket of the running program
     #[arg(long, value_name = "PATH", conflicts_with = "file")]
     socket: Option<PathBuf>,
 }

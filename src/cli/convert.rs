@@ -17,22 +17,22 @@ use crate::sys::replace::Edit;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// A stunnel.conf; or, with `--to stunnel`, a TOML file
+    /// A stunnel.conf or, with `--to stunnel`, a TOML file
     file: PathBuf,
-    /// The language of the new file
-    #[arg(long, value_enum, default_value_t)]
+    /// The format of the new file
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     to: Language,
-    /// Write to this file; one that exists is left as it is without `--force`
+    /// Write to this file; an existing file is overwritten only with --force
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Put the new file in the place of one that exists
+    /// Overwrite an existing file
     #[arg(long, requires = "output")]
     force: bool,
-    /// Where stunnel is started, which is where relative names in its file begin; the current directory
-    /// if unset
+    /// The directory in which stunnel is started, where relative file names begin [default: the current
+    /// directory]
     #[arg(long, value_name = "DIR")]
     start_directory: Option<PathBuf>,
-    /// The language of FILE; auto takes .toml for TOML and anything else for a stunnel.conf
+    /// The format of FILE; auto: TOML if the name ends in .toml, otherwise stunnel.conf
     #[arg(long, value_enum, default_value_t)]
     format: FormatName,
 }

@@ -25,29 +25,28 @@ const STEP: Duration = Duration::from_secs(10);
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Each line says ok, note, warn or bad, and what to do. The exit code is 0 when nothing is bad, 78 when a \
-configuration, a key or a setting is, and 69 when an address or a peer is.
+Each line begins with ok, note, warn or bad, and says what to do. The exit code is 0 if nothing is bad, 78 \
+if a configuration, key or setting is bad, and 69 if an address or a peer is bad.
 
-Without --connect nothing is sent to anybody. The handshakes are between a service and its mirror image \
-inside this process; no port is opened, and no backend is asked unless --backend says so.
+Without --connect nothing is sent over the network: each service makes a handshake with itself inside this \
+process, no port is opened, and no backend is contacted unless --backend is given.
 
-With --connect the peer sees one or more TCP connections, at most one of which becomes a session: a \
-handshake that succeeds is ended with close_notify at once, and nothing is sent in it. But a server end of a \
-tunnel opens a connection to its backend for every session, and a backend that bears only one (the Beremiz \
-eRPC runtime) should have no session while you do this.")]
+With --connect the peer sees one or more TCP connections. At most one of them becomes a session, which is \
+closed at once without sending data. But the server end opens a connection to its backend for it: if the \
+backend supports only one connection, such as the Beremiz eRPC runtime, use --connect while nobody is \
+connected.")]
 pub(super) struct Arguments {
-    /// A TOML file, or a stunnel.conf; /etc/pskgate/pskgate.toml (on Windows below %ProgramData%) if
-    /// none is named
+    /// The configuration: a TOML file or a stunnel.conf [default: this machine's pskgate.toml]
     #[arg(conflicts_with = "connect")]
     file: Option<PathBuf>,
-    /// The language of the file; auto takes .toml for TOML and anything else for a stunnel.conf
+    /// The format of the file; auto: TOML if the name ends in .toml, otherwise stunnel.conf
     #[arg(long, value_enum, default_value_t, conflicts_with = "connect")]
     format: FormatName,
-    /// Connect to each backend, too. A bare connection breaks some: the Beremiz eRPC runtime ends its
-    /// session when a second one comes
+    /// Also connect to each backend. Some backends break when a second connection arrives, such as the
+    /// Beremiz eRPC runtime
     #[arg(long, conflicts_with = "connect")]
     backend: bool,
-    /// Print the lines as JSON on standard output
+    /// Print the lines as JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]

@@ -3,6 +3,10 @@
 //! The pages are text, in `explain/`: a file a group, `## code`, a line that sums it up, and more. A
 //! test holds that every code has a page and every page a code.
 
+use std::ffi::OsStr;
+
+use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
+
 use super::{complain, exit, say};
 use crate::config::options::nearest;
 use crate::secrets::escape;
@@ -26,6 +30,27 @@ struct Page {
     body: &'static str,
 }
 
+/// Takes any text as a code: `main` answers a misspelt one with the nearest. Completions offer the codes.
+#[derive(Debug, Clone)]
+pub(super) struct CodeParser;
+
+impl TypedValueParser for CodeParser {
+    type Value = String;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        argument: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<String, clap::Error> {
+        StringValueParser::new().parse_ref(command, argument, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(codes().map(PossibleValue::new)))
+    }
+}
+
 pub(super) fn main(code: Option<&str>) -> u8 {
     let Some(code) = code else {
         return say(&list());
@@ -43,6 +68,11 @@ pub(super) fn main(code: Option<&str>) -> u8 {
             exit::USAGE
         }
     }
+}
+
+/// Every code.
+pub(super) fn codes() -> impl Iterator<Item = &'static str> {
+    pages().map(|page| page.code)
 }
 
 /// Every code with its line, in groups.

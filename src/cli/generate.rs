@@ -9,25 +9,27 @@ use clap_complete::Shell;
 use clap_mangen::Man;
 
 use super::refusal::Refusal;
-use super::{Arguments, exit, say};
+use super::{Arguments, exit, explain, say};
 use crate::config::options::nearest;
 use crate::config::schema::schema;
 use crate::secrets::escape;
 
 /// What no table of options knows: signals, files, environment.
 const SECTIONS: &str = include_str!("generate/sections.roff");
+/// Examples of each command, in the form that the head of the file describes.
+const EXAMPLES: &str = include_str!("generate/examples.md");
 /// Written by hand; a test compares it with the table of options.
 const CONFIGURATION: &str = include_str!("../../docs/man/pskgate.toml.5");
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
-    /// Print a manual page, or write all of them into a folder
+    /// Print a manual page, or write all pages to a folder
     #[command(after_help = "To read one here: pskgate generate man pskgate.toml | man -l -")]
     Man {
-        /// Such as pskgate-check, or pskgate.toml for the configuration
+        /// The name of the page, such as pskgate-check or pskgate.toml
         #[arg(default_value = "pskgate")]
         page: String,
-        /// Write every page into this folder, which is made if need be
+        /// Write all pages to this folder; it is created if it does not exist
         #[arg(short, long, value_name = "FOLDER", conflicts_with = "page")]
         output: Option<PathBuf>,
     },
@@ -38,10 +40,10 @@ zsh:         pskgate generate completions zsh > /usr/local/share/zsh/site-functi
 fish:        pskgate generate completions fish > ~/.config/fish/completions/pskgate.fish
 powershell:  pskgate generate completions powershell >> $PROFILE")]
     Completions {
-        /// Whose
+        /// The shell
         shell: Shell,
     },
-    /// Print the JSON Schema of the TOML, for editors
+    /// Print the JSON Schema of the configuration, for editors
     #[command(after_help = "\
 An editor with a language server for TOML completes and checks a configuration whose first line is:
 
@@ -64,10 +66,22 @@ pub(super) fn main(command: &Command) -> u8 {
         Command::Completions { shell } => {
             let mut made = Vec::new();
             clap_complete::generate(*shell, &mut Arguments::command(), "pskgate", &mut made);
+            if *shell == Shell::Fish {
+                // What clap_complete makes for fish has options alone.
+                made.extend_from_slice(codes_for_fish().as_bytes());
+            }
             say(String::from_utf8_lossy(&made).trim_end())
         }
         Command::Schema => say(schema().trim_end()),
     }
+}
+
+fn codes_for_fish() -> String {
+    let codes: Vec<_> = explain::codes().collect();
+    let codes = codes.join(" ");
+    format!(
+        "complete -c pskgate -n \"__fish_pskgate_using_subcommand explain\" -f -a \"{codes}\"\n"
+    )
 }
 
 struct Page {
@@ -108,11 +122,14 @@ fn collect(command: &clap::Command, made: &mut Vec<Page>) {
     // A vector takes everything.
     let _ = man.render(&mut text);
     let mut text = with_notes(&String::from_utf8_lossy(&text));
+    // `pskgate-keys-list.1` is the page of `pskgate keys list`.
+    let name = man.get_filename();
+    text += &examples(&name.trim_end_matches(".1").replace('-', " "));
     text += match is_first {
         true => SECTIONS,
         false => ".SH \"SEE ALSO\"\n\\fBpskgate\\fR(1), \\fBpskgate.toml\\fR(5)\n",
     };
-    made.push(Page { file: man.get_filename(), text });
+    made.push(Page { file: name, text });
     command.get_subcommands().filter(|one| !one.is_hide_set()).for_each(|one| collect(one, made));
 }
 
@@ -123,6 +140,26 @@ fn with_notes(text: &str) -> String {
     let paragraphs = extra.trim_end().split("\n\n").filter(|one| !one.starts_with("Exit codes:"));
     let notes: Vec<_> = paragraphs.map(|one| one.replace('\n', "\n.br\n")).collect();
     format!("{body}\n.SH NOTES\n{}\n", notes.join("\n.PP\n"))
+}
+
+/// The section EXAMPLES of a command's page; empty if there are none.
+fn examples(command: &str) -> String {
+    let mut sections = EXAMPLES.split("\n## ").skip(1).filter_map(|one| one.split_once('\n'));
+    let Some((_, section)) = sections.find(|(name, _)| *name == command) else {
+        return String::new();
+    };
+    let mut text = ".SH EXAMPLES\n".to_owned();
+    for (number, paragraph) in section.trim_end().split("\n\n").enumerate() {
+        let escaped = paragraph.replace('\\', "\\e").replace('-', "\\-");
+        if paragraph.starts_with("    ") {
+            let lines: Vec<_> = escaped.lines().map(str::trim_start).collect();
+            text += &format!(".PP\n.RS 4\n.nf\n{}\n.fi\n.RE\n", lines.join("\n"));
+        } else {
+            text += if number == 0 { "" } else { ".PP\n" };
+            text += &format!("{}\n", escaped.trim_end());
+        }
+    }
+    text
 }
 
 fn no_such_page(wanted: &str) -> Refusal {

@@ -16,10 +16,11 @@ const DEFAULT_BYTES: usize = 48;
 /// What a new key looks like.
 #[derive(Debug, clap::Args)]
 pub(super) struct Shape {
-    /// Write the key in hex, which tunnels decode; the Beremiz IDE does not, so the default is base64
+    /// Write hexadecimal digits, which pskgate and stunnel decode and the Beremiz IDE does not; the
+    /// default is base64 text, which no program decodes
     #[arg(long)]
     hex: bool,
-    /// How many random bytes
+    /// The number of random bytes
     #[arg(long, value_name = "N", default_value_t = DEFAULT_BYTES)]
     bytes: usize,
 }

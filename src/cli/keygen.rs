@@ -13,19 +13,19 @@ use crate::secrets::{edit, escape};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The name under which the key is presented
+    /// The name of the key, such as client1
     identity: String,
-    /// Write a new file with mode 0600; an existing one is never touched
+    /// Write the line to a new file with mode 0600; an existing file is not changed
     #[arg(short, long, value_name = "FILE", conflicts_with_all = ["append", "server"])]
     output: Option<PathBuf>,
-    /// Add the line to a key file, which a running program then takes up
+    /// Add the line to a key file; a running program applies it at once
     #[arg(short, long, value_name = "FILE", conflicts_with = "server")]
     append: Option<PathBuf>,
-    /// Write both sides at once: add the line to the server's key file, and a folder for the client
+    /// Add the line to the server's key file; with --client, also write the client's files
     #[arg(long, value_name = "FILE", requires = "client")]
     server: Option<PathBuf>,
-    /// The configuration that reads the key file, in which the identity must not have another key [default:
-    /// this machine's, and those beside the key file]
+    /// The configuration of the key file, where the identity must not have another key [default: the
+    /// configurations of this machine and of the folder of the key file]
     #[arg(long, value_name = "FILE", conflicts_with = "output")]
     config: Option<PathBuf>,
     #[command(flatten)]

@@ -17,7 +17,7 @@ pub(super) use second_key::refuse_second_key;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
-    /// Show every identity, the fingerprint of its key, where it stands and when it was used
+    /// List identities with the fingerprint, place, last use and sessions of their keys
     List {
         #[command(flatten)]
         place: Place,
@@ -25,15 +25,15 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Give an identity a second key under a new name, beside the one that it has
+    /// Add a second key for an identity, under a new name
     Rotate(Rotate),
-    /// Take an identity out of every key file that holds it, or out of one
+    /// Remove an identity from every key file, or from one
     Remove {
-        /// The name before the colon
+        /// The identity: the text before the colon
         identity: OsString,
         #[command(flatten)]
         place: Place,
-        /// Also the last key of a service, which then lets nobody in; tells the running program
+        /// Also remove the last key of a service, which then refuses every client
         #[arg(long)]
         last: bool,
     },
@@ -42,30 +42,30 @@ pub(super) enum Command {
 /// Where to look for keys.
 #[derive(Debug, clap::Args)]
 pub(super) struct Place {
-    /// The configuration: a TOML file, or a stunnel.conf [default: this machine's pskgate.toml]
+    /// The configuration: a TOML file or a stunnel.conf [default: this machine's pskgate.toml]
     #[arg(value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The language of the configuration; auto takes .toml for TOML and anything else for a stunnel.conf
+    /// The format of the configuration; auto: TOML if the name ends in .toml, otherwise stunnel.conf
     #[arg(long, value_enum, default_value_t)]
     format: FormatName,
-    /// Only this key file: of the configuration, if one is named; otherwise by itself
+    /// Only this key file; without a configuration if none is named
     #[arg(long = "file", value_name = "KEYFILE")]
     key_file: Option<PathBuf>,
-    /// Only the key files of this service of the configuration
+    /// Only the key files of this service
     #[arg(long, value_name = "NAME", conflicts_with = "key_file")]
     service: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Rotate {
-    /// The identity, or one of its names on the wire
+    /// The identity, or one of its names in the key files
     identity: String,
     #[command(flatten)]
     place: Place,
-    /// The new name on the wire, in place of one such as plc-01~2
+    /// The name of the new key [default: the next free one, such as plc-01~2]
     #[arg(long, value_name = "NEW")]
     name: Option<String>,
-    /// Write the client's line to a new file with mode 0600, not to standard output
+    /// Write the client's line to a new file with mode 0600 instead of standard output
     #[arg(short, long, value_name = "FILE", conflicts_with = "client")]
     output: Option<PathBuf>,
     #[command(flatten)]

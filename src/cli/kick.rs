@@ -7,10 +7,10 @@ use crate::daemon::control::{Answer, Command, Kick};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// A session's number, as `sessions` and the log have it, or the identity whose sessions end
+    /// The number of a session, from `sessions` or the log, or an identity
     #[arg(value_name = "NUMBER|IDENTITY")]
     whom: String,
-    /// It is an identity, even if it looks like a number
+    /// The argument is an identity, even if it looks like a number
     #[arg(long)]
     identity: bool,
     #[command(flatten)]

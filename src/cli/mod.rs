@@ -68,18 +68,18 @@ pub mod exit {
     pub const CONFIG: u8 = 78;
 }
 
-/// A plain port, reached only by those who hold a key: a TLS-PSK tunnel.
+/// Carry TCP connections through TLS with a pre-shared key (TLS-PSK).
 #[derive(Debug, Parser)]
 #[command(name = "pskgate", disable_version_flag = true, arg_required_else_help = true)]
 #[command(after_help = "`pskgate FILE` is `run FILE`, except that a stunnel.conf goes into the \
                         background unless it says `foreground`. Under the names stunnel and \
                         stunnel4 this program takes stunnel's command line.\n\n\
-                        Exit codes: 0 well, 1 forced to stop, nobody to kick or not all \
-                        converted, 64 usage, 66 no input, \
-                        69 unavailable, 70 internal, 73 cannot create, 74 I/O, 77 permission, \
-                        78 configuration.")]
+                        Exit codes: 0 success, 1 shutdown forced, nothing to kick or not \
+                        everything converted, 64 wrong command line, 66 no such file, 69 address in \
+                        use or no answer, 70 internal error, 73 cannot create a file, 74 I/O error, \
+                        77 no permission, 78 wrong configuration or key file.")]
 struct Arguments {
-    /// Print the version, and the OpenSSL it was built with and runs with
+    /// Print the version of pskgate and of OpenSSL
     #[arg(short = 'V', long, exclusive = true)]
     version: bool,
     #[command(subcommand)]
@@ -90,9 +90,9 @@ struct Arguments {
 enum Command {
     /// Run the services of a configuration file in the foreground
     Run(File),
-    /// Say everything that is wrong with a configuration file and its key files
+    /// Report every error in a configuration file and its key files
     #[command(
-        after_help = "`pskgate explain CODE` says more about a finding; its code stands in brackets."
+        after_help = "`pskgate explain CODE` describes a finding in detail; CODE is the word in brackets."
     )]
     Check {
         #[command(flatten)]
@@ -100,42 +100,43 @@ enum Command {
         /// Print the findings as JSON on standard output
         #[arg(long)]
         json: bool,
-        /// Print what the file comes to: every option, its value, and where that was decided
+        /// Print every option with its value and the line that decided it
         #[arg(long, conflicts_with = "json")]
         effective: bool,
     },
-    /// Write a stunnel.conf anew as commented TOML, or a TOML file as a stunnel.conf
+    /// Convert a stunnel.conf to commented TOML, or a TOML file to a stunnel.conf
     Convert(convert::Arguments),
-    /// Look at everything that a configuration needs of this machine, or say why a peer cannot be reached
+    /// Check what a configuration needs on this machine, or why a peer cannot be reached
     Doctor(Box<doctor::Arguments>),
-    /// Say what a code of a finding, a refusal or an end means; without one, list them all
+    /// Describe a code of a finding, a refusal or the end of a session; without CODE, list all codes
     Explain {
-        /// Such as `unknown-option`
+        /// A code from a finding or from the log, such as unknown-option
+        #[arg(value_parser = explain::CodeParser, hide_possible_values = true)]
         code: Option<String>,
     },
-    /// Make a key: a line `IDENTITY:KEY` for both ends' key files
+    /// Make a key: the line `IDENTITY:KEY` for the key files of both ends
     Keygen(keygen::Arguments),
     /// List, rotate and remove the keys of a configuration or of a key file
     #[command(subcommand)]
     Keys(keys::Command),
-    /// Show what runs: services, sessions, refusals, reloads
+    /// Show the state of running programs: services, sessions, refusals, reloads
     Status(status::Arguments),
-    /// Show who is in, a line each
+    /// List the open sessions
     Sessions(sessions::Arguments),
-    /// Have a running program read its configuration and keys again, and say what came of it
+    /// Reload configuration and keys of a running program, and report the result
     Reload(control_client::Which),
-    /// End one session, or all of an identity
+    /// End a session, or all sessions of an identity
     Kick(kick::Arguments),
-    /// Print manual pages, completions for a shell, or the schema of the TOML
+    /// Print manual pages, shell completions, or the JSON Schema of the configuration
     #[command(subcommand)]
     Generate(generate::Command),
-    /// Run as a service of Windows: install, start, stop, uninstall
+    /// Run as a Windows service: install, start, stop, uninstall
     #[cfg(windows)]
     #[command(subcommand)]
     Service(service::Command),
-    /// Run both ends and an echo on loopback with a fresh key, and show what came of it
+    /// Run both ends of a tunnel on this machine with a new key, and show what happens
     Demo,
-    /// Print the version, and the OpenSSL it was built with and runs with
+    /// Print the version of pskgate and of OpenSSL
     Version,
 }
 

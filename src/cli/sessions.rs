@@ -10,7 +10,7 @@ use crate::observe::status::SessionStatus;
 pub(super) struct Arguments {
     #[command(flatten)]
     which: Which,
-    /// Print the sessions as JSON, an array of objects
+    /// Print the sessions as a JSON array
     #[arg(long)]
     json: bool,
 }

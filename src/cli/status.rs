@@ -13,10 +13,10 @@ use crate::observe::status::Status;
 pub(super) struct Arguments {
     #[command(flatten)]
     which: Which,
-    /// Print it as JSON: an object, or an array of them where several programs run
+    /// Print JSON: an object, or an array if several programs run
     #[arg(long)]
     json: bool,
-    /// Do so again and again, with rates in between
+    /// Repeat every second, or after this time, and show rates
     #[arg(
         long,
         value_name = "SECONDS",

@@ -117,7 +117,7 @@ impl Opt {
             Opt::Connect => {
                 "Names are looked up at each connection. If an answer takes longer than a second, or nobody answers, the last good answer is used for up to 24 hours, with a warning in the log. A target that nobody could ever reach is an error."
             }
-            Opt::PskSecrets => "See [the key file](#the-key-file).",
+            Opt::PskSecrets => "See [Key file](key-file.md).",
             Opt::PskIdentity => "A server ignores it with a notice.",
             Opt::Ciphers => {
                 "Of the list, the suites with a pre-shared key and encryption are used. Without one of these TLS 1.2 is switched off with a warning."
@@ -342,7 +342,22 @@ fn compared(opt: Opt) -> Option<(&'static str, &'static str)> {
     })
 }
 
-/// The tests that [`stunnel_options`] names, as FILE::TEST below `tests/it`.
+/// The table of tests at the end of the page: which options each of them shows.
+pub fn stunnel_tests() -> String {
+    let mut out = "| test | options |\n| --- | --- |\n".to_owned();
+    let mut tests = tests_named();
+    tests.sort_unstable();
+    tests.dedup();
+    for test in tests {
+        let shown = TABLE.iter().filter(|row| compared(row.opt).is_some_and(|(_, by)| by == test));
+        let names: Vec<String> =
+            shown.flat_map(|row| row.stunnel).map(|name| format!("`{name}`")).collect();
+        let _ = writeln!(out, "| `{test}` | {} |", names.join(", "));
+    }
+    out
+}
+
+/// The tests that [`stunnel_tests`] lists, as FILE::TEST below `tests/it`.
 pub fn tests_named() -> Vec<&'static str> {
     TABLE.iter().filter_map(|row| compared(row.opt)).map(|(_, test)| test).collect()
 }
@@ -352,8 +367,8 @@ fn treatment(opt: Opt, treatment: Treatment) -> String {
         Treatment::Harmless(why) => format!("noticed: {why}"),
         _ => "works".into(),
     };
-    if let Some((verdict, test)) = compared(opt) {
-        return format!("{does}, {verdict}: `{test}`");
+    if let Some((verdict, _)) = compared(opt) {
+        return format!("{does}, {verdict}");
     }
     let but = |fine: &[&str]| {
         let fine: Vec<String> =

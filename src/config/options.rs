@@ -300,226 +300,226 @@ const ANY: Kind = Count { min: 0, max: u32::MAX };
 table! {
     // What is logged.
     LogLevel [Log "level"] ["debug"] Service One Kind::Level, Works, "info" "notice",
-        "The least important level that is still logged.";
+        "The least severe level that is logged.";
     LogFormat [Log "format"] [] Global One Kind::LogFormat, Works, "human" "stunnel",
-        "How a log line looks: for people, as JSON, or as stunnel writes it.";
+        "The form of a log line: for people, as JSON, or in stunnel's form.";
     LogOutput [Log "output"] ["output"] Global One Path, Works, "" "",
-        "The file to log to, instead of standard error.";
+        "The log file; standard error if unset.";
     LogMode [Log "mode"] ["log"] Global One Kind::LogMode, Works, "append" "append",
-        "Whether the log file is appended to or begun anew.";
+        "Whether a start appends to the log file or overwrites it.";
     LogMaxSize [Log "max-size"] [] Global One Kind::Size, Works, "" "",
-        "The size at which the log file becomes FILE.1, in the place of an earlier one, and begins anew; it grows on if unset.";
+        "The size at which the log file is renamed to FILE.1, which replaces the previous one, and a new file begins; no limit if unset.";
     Syslog [Log "syslog"] ["syslog"] Global One Bool, Works, "false" "yes",
-        "Whether the log also goes to syslog.";
+        "Whether log lines also go to syslog.";
     LogFacility [Log "facility"] [] Global One Kind::Facility, Works, "daemon" "daemon",
-        "The facility under which syslog files the log.";
+        "The syslog facility of the log lines.";
 
     ServiceLogLevel [Service "log-level"] [] Service One Kind::Level, Works, "" "",
-        "The least important level that is still logged of this service.";
+        "The least severe level that is logged for this service; [log] level if unset.";
 
     // The process.
     DrainTimeout [Top "drain-timeout"] [] Global One Duration { zero: true }, Works, "5s" "5",
-        "How long sessions may go on after SIGTERM.";
+        "How long open sessions may continue after SIGTERM.";
     Threads [Top "threads"] [] Global One Count { min: 1, max: 64 }, Works, "1" "1",
-        "How many threads carry sessions, from the start on; more than one pays only where several cores stand idle.";
+        "The number of threads that carry sessions. More than one is faster only if several processor cores are idle.";
     Foreground [] ["foreground"] Global One Kind::Foreground, Works, "" "no",
-        "Whether the process stays in the foreground; quiet does so without logging to standard error.";
+        "Whether the process stays in the foreground; with quiet it does not log to standard error.";
     Pid [Top "pid-file"] ["pid"] Global One Path, Works, "" "",
-        "The file that holds the process's number while it runs.";
+        "The file that contains the process ID while the program runs.";
     Chroot [Top "chroot"] ["chroot"] Global One Path, Works, "" "",
-        "The directory that becomes the root of the file system.";
+        "The directory that becomes the root of the file system for this process.";
     Setuid [Top "user"] ["setuid"] Service One Text { empty: false }, Works, "" "",
-        "The user to become once the ports are bound; in a section, the owner of its Unix socket.";
+        "The user as which the process runs after it has opened its ports; in a section of a stunnel.conf, the owner of its Unix socket.";
     Setgid [Top "group"] ["setgid"] Service One Text { empty: false }, Works, "" "",
-        "The group to become once the ports are bound; in a section, the group of its Unix socket.";
+        "The group as which the process runs after it has opened its ports; in a section of a stunnel.conf, the group of its Unix socket.";
     SocketUser [Service "socket-user"] [] Service One Text { empty: false }, Works, "" "",
         "The user who owns the Unix sockets that the service listens on.";
     SocketGroup [Service "socket-group"] [] Service One Text { empty: false }, Works, "" "",
         "The group that owns the Unix sockets that the service listens on.";
     Sandbox [Top "sandbox"] [] Global One Bool, Works, "true" "yes",
-        "Whether the process gives up, once it serves, what a tunnel does not need; without effect beside a program to start.";
+        "Whether the process drops, after the start, all permissions that a tunnel does not need; without effect in a file with exec.";
     SetEnv [Top "environment"] ["setEnv"] Global List Kind::Variable, Works, "" "",
-        "A variable that the programs which are started find in their environment, NAME=VALUE; without a value, one that they do not find.";
+        "An environment variable for programs started by exec, as NAME=VALUE; NAME alone removes the variable.";
     ServiceName [Log "ident"] ["service"] Service One Text { empty: true }, Works, "pskgate" "stunnel",
-        "The name under which syslog and inetd know the program.";
+        "The program's name in syslog and for inetd.";
     Include [] ["include"] Service List Path, Works, "" "",
-        "A directory whose files are read in this place.";
+        "A directory whose files are read at this place.";
 
     // Who may look, and give orders.
     Control [Control "enabled"] [] Global One Bool, Works, "true" "yes",
         "Whether there is a control socket, for `status`, `sessions`, `reload` and `kick`.";
     ControlSocket [Control "socket"] [] Global One Path, Works, "" "",
-        "The path of the control socket; one named after this file, in the runtime directory, if unset.";
+        "The path of the control socket; if unset, a socket in the runtime directory with the name of this file.";
     ControlMode [Control "mode"] [] Global One Kind::FileMode, Works, "0600" "0600",
-        "The mode of the control socket: whoever can connect may look.";
+        "The file mode of the control socket. Everybody who can connect can read the status.";
     ControlGroup [Control "group"] [] Global One Text { empty: false }, Works, "" "",
-        "The group that the control socket belongs to.";
+        "The group of the control socket.";
     ControlUsers [Control "command-users"] [] Global List Text { empty: false }, Works, "" "",
-        "The users that may also give orders, besides root and the one that the program runs as.";
+        "Users who may also reload and kick, besides root and the program's own user.";
     HttpListen [Http "listen"] [] Global List Kind::Listen, Works, "" "",
-        "Where /metrics, /healthz, /readyz and a status page are served: an address of this machine alone, or a Unix socket.";
+        "Where metrics and the status page are served: a loopback address or a Unix socket.";
     HttpLabels [Http "max-identity-labels"] [] Global One Count { min: 0, max: 100_000 }, Works, "500" "500",
-        "How many identities get a label of their own in metrics; the rest are counted together.";
+        "The number of identities with metrics of their own; all others are summed.";
 
     // Where connections come from and go to.
     Mode [Service "mode"] ["client"] Service One Kind::Mode, Works, "" "no",
-        "Which side wears TLS: a client accepts plain and connects TLS, a server accepts TLS and connects plain.";
+        "client accepts plain TCP and connects with TLS; server accepts TLS and connects in plain TCP.";
     Accept [Service "accept"] ["accept"] Service List Kind::Listen, Works, "" "",
-        "Where to listen: a port, host:port (IPv6 in brackets) or a Unix socket.";
+        "The address to listen on: a port, host:port (IPv6 in brackets) or a Unix socket.";
     Connect [Service "connect"] ["connect"] Service List Kind::Connect, Works, "" "",
-        "Whom to connect to: host:port (IPv6 in brackets), a port of this machine or a Unix socket.";
+        "The address to connect to: host:port (IPv6 in brackets), a port of this machine or a Unix socket.";
     Failover [Service "failover"] ["failover"] Service One Kind::Failover, Works, "priority" "prio",
-        "The order in which several addresses are tried.";
+        "The order in which several connect addresses are tried: always from the first, or in turn.";
     Delay [] ["delay"] Service One Bool, Harmless("names are always resolved when they are used"), "" "no",
         "Whether names are resolved at each connection.";
     Local [Service "local-address"] ["local"] Service One Kind::Host, Works, "" "",
-        "The address from which connections are made.";
+        "The local address of outgoing connections.";
     Exec [Service "exec"] ["exec"] Service One Path, Works, "" "",
-        "The program to run for each connection, in place of connect; beside connect and without accept, the program whose one connection is carried there.";
+        "The program to start for each connection, in place of connect. With connect and without accept: one program, whose standard input and output are carried to connect.";
     ExecArgs [Service "exec-args"] ["execArgs"] Service List Kind::Arguments, Works, "" "",
-        "The arguments of that program, its name first.";
+        "The arguments of that program, beginning with its name.";
     Pty [Service "pty"] ["pty"] Service One Bool, Works, "false" "no",
-        "Whether that program gets a terminal of its own.";
+        "Whether that program gets a terminal.";
     Retry [Service "retry"] ["retry"] Service One Kind::Retry, Works, "off" "no",
-        "The pause after which a program that stands in place of accept is started again, or no.";
+        "The pause after which a program in place of accept is started again after its end; no: it is not started again.";
     Transparent [Service "transparent"] ["transparent"] Service One Kind::Transparent, Works, "none" "none",
-        "Whose addresses are kept as if there were no proxy: with source, connections are made from the peer's; with destination, to where the peer's connection was meant to go; or both.";
+        "source: connect to the backend from the peer's address. destination: connect to the original destination of a redirected connection. both: do both. Linux only.";
     Ident [] ["ident"] Service One Raw, Never(&[], "what a machine says of its own users is worth no more than that machine (RFC 1413, 6), and a key proves who is there"), "" "",
         "The user that an RFC 1413 server must name.";
     Libwrap [] ["libwrap"] Service One Raw, Later(NO), "" "no",
-        "Whether hosts.allow and hosts.deny are asked.";
+        "Whether hosts.allow and hosts.deny apply.";
     Sessiond [] ["sessiond"] Service One Raw, Later(&[]), "" "",
         "The address of a shared session cache.";
 
     // Pre-shared keys.
     PskIdentity [Service "psk-identity"] ["PSKidentity"] Service One Kind::Identity, Works, "" "",
-        "The identity that a client presents; the first of its file if unset.";
+        "The identity that a client uses; the first of its key file if unset.";
     PskSecrets [Service "psk-secrets"] ["PSKsecrets"] Service List Kind::Secrets, Works, "" "",
-        "Files of identity:key lines, or directories of such files.";
+        "Key files, with a line identity:key for each key, or folders of such files.";
     AllowSharedKeys [Service "allow-shared-keys"] [] Service One Bool, Works, "false" "yes",
-        "Lets a client and a server service of one file share a key (RFC 9257, 4.1).";
+        "Whether a client and a server service of this file may use the same key, which makes reflection attacks possible (RFC 9257, 4.1).";
     AllowLoosePermissions [Service "allow-loose-permissions"] [] Service One Bool, Works, "false" "yes",
-        "Reads key files that others can read or write.";
+        "Whether key files are accepted that other users can read or write.";
     PskHash [Service "tls13-psk-hash"] [] Service One Kind::Hash, Works, "sha256" "",
-        "The hash that a TLS 1.3 key is bound to (RFC 9846, 4.3.11; RFC 8446, 4.2.11).";
+        "The hash of the keys in TLS 1.3, which must be the same at both ends (RFC 9846, 4.3.11; RFC 8446, 4.2.11).";
 
     // TLS.
     TlsVersion [] ["sslVersion"] Service One Kind::Version, Works, "" "all",
-        "The only protocol version.";
+        "The only TLS version that is used.";
     TlsMin [Service "tls-min"] ["sslVersionMin"] Service One Kind::Version, Works, "1.2" "TLSv1.2",
-        "The oldest protocol version that is accepted.";
+        "The oldest TLS version that is used.";
     TlsMax [Service "tls-max"] ["sslVersionMax"] Service One Kind::Version, Works, "1.3" "TLSv1.3",
-        "The newest protocol version that is offered.";
+        "The newest TLS version that is used.";
     Ciphers [Service "ciphers"] ["ciphers"] Service One Text { empty: false }, Works,
         "ECDHE-PSK-CHACHA20-POLY1305"
         "HIGH:!aNULL:!SSLv2:!DH:!kDHEPSK",
-        "OpenSSL's list of suites up to TLS 1.2, of which only those with a pre-shared key and encryption are used. In a native file rfc4279 stands for the default suite followed by DHE-PSK and PSK with AES-GCM and AES-CBC, for old peers.";
+        "Cipher suites up to TLS 1.2, as an OpenSSL list; suites without a pre-shared key or without encryption are left out. In a TOML file, rfc4279 is the default suite followed by DHE-PSK and PSK suites with AES-GCM and AES-CBC, for old peers.";
     CipherOrder [Service "cipher-order"] [] Service One Kind::CipherOrder, Works, "server" "client",
-        "Whose order of suites decides at a server: the server's own or the client's.";
+        "Whether a server chooses the cipher suite by its own order or by the client's.";
     Ciphersuites [Service "ciphersuites"] ["ciphersuites"] Service One Text { empty: false }, Works, ""
         "TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256",
-        "OpenSSL's list of TLS 1.3 suites, of which only those of the key's hash are used.";
+        "Cipher suites of TLS 1.3, as an OpenSSL list; suites of another hash than the key's are left out. If unset, AES-128-GCM and ChaCha20-Poly1305.";
     Groups [Service "groups"] ["curves" "curve"] Service One Text { empty: false }, Works,
         "X25519:P-256" "X25519:P-256:X448:P-521:P-384",
-        "OpenSSL's list of key exchange groups.";
+        "Key exchange groups, as an OpenSSL list.";
     SecurityLevel [Service "security-level"] ["securityLevel"] Service One Count { min: 0, max: 5 }, Works, "" "",
-        "OpenSSL's security level; the library's default if unset.";
+        "OpenSSL's security level; 2, or OpenSSL's default if that is higher, if unset.";
     ServerName [Service "server-name"] ["sni"] Service One Text { empty: true }, Works, "" "",
-        "The name that a client sends in SNI: the host it connects to if unset, none if empty. Of a server, SERVICE:PATTERN: it gets the clients of that service that send such a name, where a leading * stands for any beginning.";
+        "Client: the server name to send (SNI); the host name of connect if unset, none if empty. Server: SERVICE:PATTERN takes over those clients of SERVICE that send a matching name; the pattern can begin with *.";
     SslOptions [Service "tls-options"] ["options"] Service List Kind::SslOption, Works, "" "NO_SSLv3",
-        "A switch of OpenSSL's, SSL_CTX_set_options(3), without SSL_OP_; with a minus before it, it is turned off.";
+        "An option of SSL_CTX_set_options(3) without SSL_OP_; a minus before it clears the option.";
     SslConfig [] ["config"] Service List Raw, Works, "" "",
-        "A configuration command of OpenSSL's, NAME:VALUE as in SSL_CONF_cmd(3).";
+        "An OpenSSL configuration command, NAME:VALUE as in SSL_CONF_cmd(3).";
     Renegotiation [] ["renegotiation"] Service One Bool, Harmless("renegotiation is always off"), "" "yes",
-        "Whether a peer may negotiate anew.";
+        "Whether a peer may renegotiate.";
     Compression [] ["compression"] Global One Raw, Never(&[], "what is compressed before it is encrypted can be guessed from its length (RFC 7457, 2.6)"), "" "",
         "Compression inside TLS.";
     Fips [] ["fips"] Global One Raw, Later(NO), "" "no",
-        "Whether only a certified OpenSSL is used.";
+        "Whether OpenSSL's FIPS mode is used.";
     SessionResume [Service "resumption"] ["sessionResume"] Service One Bool, Works, "false" "yes",
-        "Whether a session can be resumed with a ticket, for as long as its identity still has the same key.";
+        "Whether sessions can be resumed with a ticket, as long as the identity has the same key.";
     SessionCacheSize [Service "resumption-cache-size"] ["sessionCacheSize"] Service One ANY, Works, "1000" "1000",
-        "How many sessions a client keeps to resume them, one for each address that it connects to; 0 is the default.";
+        "The number of sessions that a client keeps for resumption, one for each address; 0 means 1000.";
     SessionCacheTimeout [Service "resumption-timeout"] ["sessionCacheTimeout" "session"] Service One Duration { zero: true }, Works, "5m" "300",
-        "How long a session can be resumed, at most a week; not at all if 0.";
+        "How long a session can be resumed, at most a week; 0 turns resumption off.";
     TicketKeySecret [Service "ticket-key-secret"] ["ticketKeySecret"] Service One Kind::TicketKey, Works, "" "",
-        "Half of the secret that a server makes its ticket keys from: 16 or 32 bytes in hexadecimal digits; with ticketMacSecret. Random if unset.";
+        "The first half of the secret for a server's ticket keys: 16 or 32 bytes in hexadecimal digits; random if unset. It needs the second half, ticket-mac-secret (stunnel: ticketMacSecret).";
     TicketMacSecret [Service "ticket-mac-secret"] ["ticketMacSecret"] Service One Kind::TicketKey, Works, "" "",
-        "The other half of that secret, of the same form.";
+        "The second half of the secret for a server's ticket keys, in the same form.";
     RekeyAfter [Service "rekey-after"] [] Service One Kind::RekeyAfter, Works, "8388608 records, 128GiB" "8388608 records, 128GiB",
-        "After how many records or bytes of a direction its keys are changed, whichever comes first. TLS 1.2 cannot change keys: a warning is logged after twice as many records.";
+        "The number of records or bytes in one direction after which TLS 1.3 changes its encryption key. TLS 1.2 cannot change keys: a warning is logged after twice as many records.";
 
     // Time and amounts.
     HandshakeTimeout [Service "handshake-timeout"] ["TIMEOUTbusy"] Service One Duration { zero: false }, Works, "10s" "10",
-        "From accept to the end of the handshake, in total.";
+        "The time limit for a connection from its arrival to the end of the handshake.";
     ConnectTimeout [Service "connect-timeout"] ["TIMEOUTconnect"] Service One Duration { zero: false }, Works, "10s" "10",
-        "For each address that is tried.";
+        "The time limit for connecting to each address of connect.";
     IdleTimeout [Service "idle-timeout"] ["TIMEOUTidle"] Service One Duration { zero: false }, Works, "12h" "43200",
-        "Silence of both directions while both are open.";
+        "A session ends after this time without data in either direction.";
     CloseTimeout [Service "close-timeout"] ["TIMEOUTclose"] Service One Duration { zero: true }, Works, "60s" "60",
-        "Silence after one direction has ended.";
+        "A session ends after this time without data when one direction has been closed.";
     SessionLifetime [Service "session-lifetime"] [] Service One Duration { zero: false }, Works, "" "",
-        "How long a session may last; then it is ended at the next second of silence, within 30 s at most. For ever if unset.";
+        "The maximum age of a session; it ends at the next second without data, or 30 s later. No limit if unset.";
     OcspTimeout [] ["TIMEOUTocsp"] Service One Raw, Harmless("no certificate is ever checked"), "" "5",
         "How long an OCSP answer may take.";
     MaxSessions [Service "max-sessions"] [] Service One Count { min: 1, max: 1_000_000 }, Works, "" "",
-        "Sessions at once; derived from the limit on open files if unset.";
+        "The maximum number of sessions of the service; derived from the limit on open files if unset.";
     MaxHandshakes [Service "max-handshakes"] [] Service One Count { min: 1, max: 1_000_000 }, Works, "" "",
-        "Handshakes at once, of this service alone; further clients wait for a place. Derived from the memory and the limit on open files if unset.";
+        "The maximum number of concurrent handshakes of the service; further clients wait. Derived from memory and the limit on open files if unset.";
     MaxPerSource [Service "max-sessions-per-source"] [] Service One Count { min: 1, max: 1_000_000 }, Works, "" "",
-        "Sessions at once from one IPv4 address or one IPv6 network of 64 bits.";
+        "The maximum number of sessions from one IPv4 address or one IPv6 /64 network.";
     MaxPerIdentity [Service "max-sessions-per-identity"] [] Service One Count { min: 1, max: 1_000_000 }, Works, "" "",
-        "Sessions at once of one identity.";
+        "The maximum number of sessions of each identity.";
     WhenFull [Service "when-full"] [] Service One Kind::WhenFull, Works, "refuse" "refuse",
-        "What becomes of a newcomer when a limit on sessions is reached: it is refused, takes over from the oldest session, or takes over from the oldest of its own identity.";
+        "What happens to a new client at a session limit: refuse it, end the oldest session for it (take-over), or end the oldest session of the same identity for it (take-over-own).";
     OnRevocation [Service "on-revocation"] [] Service One Kind::OnRevocation, Works, "cut" "cut",
-        "What becomes of a session whose key was removed or changed: it is cut, kept, or cut after a grace such as 30s.";
+        "What happens to a session whose key was removed or changed: cut it, keep it, or cut it after a grace period such as 30s.";
     AllowFrom [Service "allow-from"] [] Service List Kind::Range, Works, "" "",
         "The addresses and networks from which connections are accepted; all if unset.";
     ProxyProtocolFrom [Service "proxy-protocol-from"] [] Service List Kind::Range, Works, "" "",
-        "The addresses and networks of proxies whose connections begin with a PROXY protocol header, which is believed; none if unset.";
+        "The addresses and networks of proxies. Their connections must begin with a PROXY protocol header, whose client address is used. None if unset.";
     Identities [Service "identities"] [] Service One Raw, Works, "" "",
-        "Rules for single identities, each in a table of its own.";
+        "Rules for single identities, one table for each.";
     IdentityWire [Identity "wire"] [] Service List Kind::Identity, Works, "" "",
-        "The identities on the wire that belong to this one; itself if unset.";
+        "The names in the key files that belong to this identity; its own name if unset.";
     IdentityAllowFrom [Identity "allow-from"] [] Service List Kind::Range, Works, "" "",
-        "The addresses and networks from which this identity is taken; elsewhere it is answered as an unknown one.";
+        "The addresses and networks from which this identity is accepted; from others it is treated as unknown.";
     IdentityConnect [Identity "connect"] [] Service List Kind::Connect, Works, "" "",
-        "The backend of this identity, in place of the service's.";
+        "The backend for this identity, in place of the service's connect.";
     IdentityMaxSessions [Identity "max-sessions"] [] Service One Count { min: 1, max: 1_000_000 }, Works, "" "",
-        "Sessions of this identity at once.";
+        "The maximum number of sessions of this identity.";
     IdentityExpires [Identity "expires"] [] Service One Kind::Moment, Works, "" "",
-        "The last day on which its keys are taken, in UTC, or a moment.";
+        "The last day on which its keys are accepted (UTC), or a date with time.";
 
     // Sockets.
     Keepalive [Service "keepalive"] [] Service One Kind::Keepalive, Works, "15s/5s/3" "15s/5s/3",
-        "When TCP gives up a silent TLS peer: silence before the first probe, time between probes, number of probes.";
+        "TCP keepalive for the TLS connection: time without data before the first probe, time between probes, number of unanswered probes.";
     Socket [Service "socket"] ["socket"] Service List Kind::Socket, Works, "" "",
-        "A socket option: accept, downstream or upstream (stunnel: a, l or r), a colon, and NAME=VALUE as in socket(7).";
+        "A socket option, as SOCKET:NAME=VALUE. SOCKET is accept (the listener), downstream (the accepted connection) or upstream (the outgoing one); in a stunnel.conf a, l or r. NAME as in socket(7).";
     Reset [Service "reset"] ["reset"] Service One Bool, Works, "" "",
-        "Whether an error ends a connection with a TCP reset; unset follows the table of endings in the manual.";
+        "Whether an error ends a connection with a TCP reset; if unset, it depends on the error.";
 
     // What stunnel also does.
     Protocol [Service "proxy-header"] ["protocol"] Service One Kind::Preface, Works, "" "",
-        "What a server says to its backend before the data: where the connection came from and went to, in version 1 of the PROXY protocol; in version 2, who it is and what TLS came to as well.";
+        "The PROXY protocol header that a server sends to its backend: v1 has the addresses; v2 also has the identity, the TLS version and the cipher suite.";
     Negotiation [Service "protocol"] [] Service One Kind::Negotiation, Works, "" "",
-        "What is spoken around TLS: with connect, a client asks the HTTP proxy that it connects to for the way to protocol-host; with socks, a server is told by its peer where to connect, and a client tells its server where its own peer's connection was meant to go.";
+        "connect: a client connects through an HTTP proxy to protocol-host. socks: a server connects to the address that its client asks for in SOCKS; a client asks its server for the original destination of a redirected connection.";
     SocksAllowOwn [Service "socks-allow-own"] [] Service One Bool, Works, "false" "",
-        "Whether a SOCKS peer is connected to addresses of this machine's interfaces, too, though never to its loopback.";
+        "Whether SOCKS clients may connect to this machine's own addresses; loopback addresses are always refused.";
     ProtocolAuthentication [] ["protocolAuthentication"] Service One Raw, Never(&["basic"], "only basic is spoken, and what NTLM sends lets whoever listens try passwords at leisure"), "" "basic",
-        "How that protocol authenticates.";
+        "How to authenticate at the proxy.";
     ProtocolDomain [] ["protocolDomain"] Service One Raw, Harmless("only NTLM knows domains"), "" "",
-        "The domain that is sent in that protocol.";
+        "The NTLM domain for the proxy.";
     ProtocolHeader [Service "protocol-headers"] ["protocolHeader"] Service List Text { empty: false }, Works, "" "",
-        "A header for the proxy, as it shall be sent.";
+        "An additional HTTP header for the proxy.";
     ProtocolHost [Service "protocol-host"] ["protocolHost"] Service One Text { empty: false }, Works, "" "",
-        "The server that a proxy is asked for, HOST:PORT; its name is the one sent in SNI.";
+        "The server end behind the HTTP proxy, HOST:PORT. Its host name is also the server name of the handshake (SNI).";
     ProtocolPassword [Service "protocol-password"] ["protocolPassword"] Service One Kind::Password, Works, "" "",
         "The password for the proxy.";
     ProtocolUsername [Service "protocol-username"] ["protocolUsername"] Service One Text { empty: true }, Works, "" "",
-        "The user that the proxy knows.";
+        "The user name for the proxy.";
     LogId [Service "log-id"] ["logId"] Service One Kind::LogId, Works, "sequential" "sequential",
-        "What tells the log lines of one connection from another's: its number, a text that no other has anywhere, or the thread or process.";
+        "How log lines identify their connection: by a number, a globally unique text, the thread or the process.";
     Engine [] ["engine"] Global List Raw, Later(&[]), "" "",
         "An OpenSSL engine.";
     EngineCtrl [] ["engineCtrl"] Global List Raw, Later(&[]), "" "",
@@ -537,17 +537,17 @@ table! {
 
     // Obsolete, or about other machines.
     Egd [] ["EGD"] Global One Raw, Harmless(RANDOM), "" "",
-        "A socket to get random numbers from.";
+        "A socket that provides random numbers.";
     RndBytes [] ["RNDbytes"] Global One ANY, Harmless(RANDOM), "" "1024",
-        "How much to read from RNDfile.";
+        "The number of bytes to read from RNDfile.";
     RndFile [] ["RNDfile"] Global One Raw, Harmless(RANDOM), "" "/dev/urandom",
-        "A file to get random numbers from.";
+        "A file that provides random numbers.";
     RndOverwrite [] ["RNDoverwrite"] Global One Bool, Harmless(RANDOM), "" "yes",
-        "Whether RNDfile is written anew.";
+        "Whether RNDfile is overwritten.";
     Stack [] ["stack"] Service One ANY, Harmless("there is no thread for each connection"), "" "131072",
         "The stack of a thread, in bytes.";
     Taskbar [] ["taskbar"] Global One Raw, Harmless(WINDOWS), "" "",
-        "Whether there is an icon in the task bar.";
+        "Whether the task bar has an icon.";
     IconActive [] ["iconActive"] Global One Raw, Harmless(WINDOWS), "" "",
         "The icon while there are sessions.";
     IconError [] ["iconError"] Global One Raw, Harmless(WINDOWS), "" "",

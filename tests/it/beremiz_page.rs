@@ -1,5 +1,5 @@
-//! docs/beremiz.md and docs/fleet.md: their tables are what the raw results say, and pskgate takes the
-//! configurations that they show.
+//! docs/beremiz.md and docs/fleet.md: their tables are what the raw results say, and pskgate accepts the
+//! configurations that they and other pages show.
 
 use std::path::Path;
 
@@ -62,7 +62,15 @@ fn blocks(page: &str, kind: &str) -> Vec<(usize, String)> {
 
 #[test]
 fn the_configurations_in_the_pages_are_taken() {
-    for (page, least) in [("docs/beremiz.md", 8), ("docs/fleet.md", 2)] {
+    let pages = [
+        ("docs/beremiz.md", 8),
+        ("docs/fleet.md", 2),
+        ("docs/first-tunnel.md", 1),
+        ("docs/access.md", 1),
+        ("docs/programs.md", 3),
+        ("docs/windows.md", 1),
+    ];
+    for (page, least) in pages {
         let text = std::fs::read_to_string(root().join(page)).expect("a page");
         let native = blocks(&text, "toml").into_iter().map(|block| (block, "page.toml"));
         let stunnel = blocks(&text, "conf").into_iter().map(|block| (block, "stunnel.conf"));

@@ -144,6 +144,32 @@ fn there_is_a_page_for_every_command_and_troff_has_nothing_against_any() {
 }
 
 #[test]
+fn every_command_has_examples_and_each_is_a_command_line_that_is_understood() {
+    let pages = pages();
+    let mut count = 0;
+    for (name, text) in pages.iter().filter(|(name, _)| name.ends_with(".1")) {
+        // A command with commands of its own is described by their pages.
+        if ["pskgate-keys.1", "pskgate-generate.1", "pskgate-service.1"].contains(&name.as_str()) {
+            continue;
+        }
+        let (_, examples) = text.split_once(".SH EXAMPLES\n").unwrap_or_else(|| panic!("{name}"));
+        let examples = examples.split(".SH ").next().unwrap().replace("\\-", "-");
+        for line in examples.lines().filter(|line| line.starts_with("pskgate ")) {
+            let line = line.split(['|', '>']).next().unwrap();
+            // `--help` behind the arguments is reached only if those before it are understood.
+            let words: Vec<_> = line.split_whitespace().skip(1).chain(["--help"]).collect();
+            if words[0].starts_with('/') {
+                continue;
+            }
+            let done = pskgate(Gate::new().folder(), &words);
+            assert_eq!(done.code, Some(0), "{name}: {line}: {}", done.err);
+            count += 1;
+        }
+    }
+    assert!(count >= 25, "only {count}");
+}
+
+#[test]
 fn a_page_is_printed_by_its_name_and_a_misspelt_one_is_refused_with_the_nearest() {
     let pages = pages();
     for (asked, file) in [
@@ -180,6 +206,18 @@ fn the_exit_codes_of_the_manual_are_those_of_the_program() {
 
 #[test]
 fn completions_know_every_command_and_the_shells_that_are_here_read_them() {
+    for (shell, values) in
+        [("bash", "1.0 1.1 1.2 1.3"), ("zsh", "1.0 1.1 1.2 1.3"), ("fish", "1.3")]
+    {
+        let done = pskgate(Gate::new().folder(), &["generate", "completions", shell]);
+        assert!(done.out.contains("no-common-suite"), "{shell}: codes of `explain`");
+        let is_version = |line: &str| line.contains("tls-min") && line.contains(values);
+        let near = done
+            .out
+            .match_indices("tls-min")
+            .any(|(at, _)| done.out[at..].chars().take(400).collect::<String>().contains(values));
+        assert!(near || done.out.lines().any(is_version), "{shell}: values of --tls-min");
+    }
     for (shell, wanted) in [
         ("bash", "pskgate__subcmd__keys__subcmd__rotate"),
         ("zsh", "_pskgate__subcmd__keys__subcmd__rotate_commands"),

@@ -31,16 +31,16 @@ const MANNERS: Duration = Duration::from_secs(2);
 #[command(next_help_heading = "A handshake with a peer")]
 #[group(skip)]
 pub(super) struct Arguments {
-    /// Say why a TLS-PSK handshake with this peer works or fails
+    /// Make a TLS-PSK handshake with this peer, and explain the result
     #[arg(long, value_name = "HOST:PORT", requires = "secrets")]
     pub(super) connect: Option<String>,
-    /// The identity to present; the first of the key file if none is named
+    /// The identity to use [default: the first of the key file]
     #[arg(long, value_name = "ID", requires = "connect")]
     identity: Option<String>,
     /// The key file
     #[arg(long, value_name = "FILE", requires = "connect")]
     secrets: Option<PathBuf>,
-    /// The name to send in SNI; the host if it is a name, none if empty
+    /// The server name to send (SNI); empty for none [default: the host, if it is a name]
     #[arg(long, value_name = "NAME", requires = "connect")]
     server_name: Option<String>,
     #[command(flatten)]

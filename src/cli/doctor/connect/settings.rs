@@ -7,27 +7,30 @@ use crate::config::diagnostic::Report;
 use crate::config::model::ServiceConfig;
 use crate::config::{self, Format};
 
+/// The values of `tls-min` and `tls-max`.
+const VERSIONS: [&str; 4] = ["1.0", "1.1", "1.2", "1.3"];
+
 /// As in a native file, under the same names; what is not said has the native default.
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
 #[group(skip)]
 pub(super) struct Settings {
-    /// The oldest version that is accepted: 1.0, 1.1, 1.2 or 1.3
-    #[arg(long, value_name = "VERSION", requires = "connect")]
+    /// The oldest TLS version to use
+    #[arg(long, value_name = "VERSION", requires = "connect", value_parser = VERSIONS)]
     tls_min: Option<String>,
-    /// The newest version that is offered
-    #[arg(long, value_name = "VERSION", requires = "connect")]
+    /// The newest TLS version to use
+    #[arg(long, value_name = "VERSION", requires = "connect", value_parser = VERSIONS)]
     tls_max: Option<String>,
-    /// OpenSSL's list of suites up to TLS 1.2
+    /// Cipher suites up to TLS 1.2, as an OpenSSL list
     #[arg(long, value_name = "LIST", requires = "connect")]
     ciphers: Option<String>,
-    /// OpenSSL's list of TLS 1.3 suites
+    /// Cipher suites of TLS 1.3, as an OpenSSL list
     #[arg(long, value_name = "LIST", requires = "connect")]
     ciphersuites: Option<String>,
-    /// OpenSSL's list of key exchange groups
+    /// Key exchange groups, as an OpenSSL list
     #[arg(long, value_name = "LIST", requires = "connect")]
     groups: Option<String>,
-    /// The hash that a TLS 1.3 key is bound to: sha256 or sha384
-    #[arg(long, value_name = "HASH", requires = "connect")]
+    /// The hash of the key in TLS 1.3, which must be the same at both ends
+    #[arg(long, value_name = "HASH", requires = "connect", value_parser = ["sha256", "sha384"])]
     tls13_psk_hash: Option<String>,
 }
 
