@@ -105,14 +105,16 @@ impl Opt {
     fn note(self) -> &'static str {
         match self {
             Opt::LogOutput => {
-                "A relative name is taken from the directory of the start, also in the background. Written when it happens, not once a second."
+                "A relative name begins at the directory of the start, also in the background. Lines are written at once, not once a second."
             }
             Opt::Pid => {
-                "A relative name is taken from the directory of the start, also in the background."
+                "A relative name begins at the directory of the start, also in the background."
             }
-            Opt::LogLevel => "With a facility before the first section only, as there.",
+            Opt::LogLevel => {
+                "A syslog facility is possible only before the first section, as in stunnel."
+            }
             Opt::Accept => {
-                "A port alone is IPv4 only, as it is there in practice. `[v6]:port` is understood as well as `v6:port`. A port beyond 65535 is an error; an address that is taken is one even if the service has another."
+                "A port alone is IPv4 only, as in stunnel in practice. `[v6]:port` is understood as well as `v6:port`. A port beyond 65535 is an error; an address that is taken is one even if the service has another."
             }
             Opt::Connect => {
                 "Names are looked up at each connection. If an answer takes longer than a second, or nobody answers, the last good answer is used for up to 24 hours, with a warning in the log. A target that nobody could ever reach is an error."
@@ -120,71 +122,73 @@ impl Opt {
             Opt::PskSecrets => "See [Key file](key-file.md).",
             Opt::PskIdentity => "A server ignores it with a notice.",
             Opt::Ciphers => {
-                "Of the list, the suites with a pre-shared key and encryption are used. Without one of these TLS 1.2 is switched off with a warning."
+                "If the list has no suite with a pre-shared key and encryption, TLS 1.2 is turned off with a warning."
             }
             Opt::Ciphersuites => {
-                "A key has the hash SHA-256: a list with SHA-384 alone switches TLS 1.3 off with a warning, where stunnel fails each handshake."
+                "A key has the hash SHA-256: a list with SHA-384 suites only turns TLS 1.3 off with a warning; in stunnel each handshake fails."
             }
             Opt::TlsVersion | Opt::TlsMin | Opt::TlsMax => {
-                "TLS 1.0 and 1.1 are spoken only when they are named, with a warning. SSLv3 never is; as a lower bound it is taken for none, with a warning."
+                "TLS 1.0 and 1.1 are used only if the file names them, with a warning. SSLv3 is never used; as a lower bound it means no lower bound, with a warning."
             }
-            Opt::SecurityLevel => "Level 4 and 5 leave ECDHE suites and TLS 1.3.",
+            Opt::SecurityLevel => "Levels 4 and 5 allow only ECDHE suites and TLS 1.3.",
             Opt::HandshakeTimeout => {
-                "Where it is not written, a handshake has 10 s in all, and not 300 s for each step. Zero is an error."
+                "The default is 10 s for the whole handshake; stunnel's is 300 s for each step. Zero is an error."
             }
             Opt::ConnectTimeout | Opt::IdleTimeout => {
-                "Zero is an error: nothing would get through."
+                "Zero is an error, because no connection could work."
             }
             Opt::CloseTimeout => {
-                "What it cuts is a reset for a client's application, so that half an answer does not look whole."
+                "At a client, the application then sees a reset, so that an incomplete answer does not look complete."
             }
             Opt::Reset => {
-                "Unset, a client's application gets a reset after every ending that was no orderly end, and a backend gets a FIN."
+                "If unset: after an error, a client's application gets a reset, and a backend gets a normal close (FIN)."
             }
             Opt::ServerName => {
-                "A client sends no name when it connects to an address (RFC 6066, 3). In a server section, each section's own keys decide, also in TLS 1.3."
+                "A client that connects to an IP address sends no name (RFC 6066, 3). Each server section accepts its own keys only, also in TLS 1.3."
             }
             Opt::Socket => {
-                "TCP keepalive (15 s, 5 s, 3 times) is on at the TLS side, unless a line speaks of it."
+                "TCP keepalive (15 s, 5 s, 3 times) is on for the TLS connection, unless a line sets it."
             }
-            Opt::Delay => "It is always so.",
+            Opt::Delay => "They always are.",
             Opt::SessionResume => {
-                "A ticket names the identity, the service and the key that it was given for, and is taken only while that very key stands there. A server keeps no sessions itself: who cannot use tickets proves the key anew."
+                "A ticket contains the identity, the service and the key, and is valid only as long as exactly this key is in the key file. A server stores no sessions: clients without tickets make a full handshake."
             }
-            Opt::SessionCacheSize => "Never without a limit.",
-            Opt::SessionCacheTimeout => "In TLS 1.3 too, where stunnel's tickets do not heed it.",
+            Opt::SessionCacheSize => "There is always a limit.",
+            Opt::SessionCacheTimeout => {
+                "It also applies to TLS 1.3, where stunnel's tickets ignore it."
+            }
             Opt::TicketKeySecret | Opt::TicketMacSecret => {
-                "The keys of each service are derived from both: AES-256 and HMAC-SHA256, whatever their length. A client ignores them with a notice."
+                "Each service derives its ticket keys (AES-256 and HMAC-SHA256) from both secrets. A client ignores them with a notice."
             }
             Opt::Protocol => {
-                "`proxy` (version 1) in a server, `connect` in a client and `socks` in both work (the last two are `protocol` in a native file); the others are refused. A `socks` server answers when the target has, where stunnel does before it tries, and lets nobody ask for this machine's loopback in any spelling, for an address with a scope, or for a name that has such an address. Other addresses of this machine are connected to with a warning; a native file refuses them unless it says `socks-allow-own`."
+                "These values work: `proxy` (version 1) in a server, `connect` in a client, `socks` in both (the last two are `protocol` in a TOML file). Others are refused. A `socks` server answers after it has connected; stunnel answers before. It refuses loopback addresses in every form, addresses with a scope, and names with such an address. It connects to other addresses of its machine with a warning; with a TOML file it refuses them unless `socks-allow-own` is set."
             }
-            Opt::ProtocolPassword => "Neither logged nor shown; stunnel logs it at level 7.",
+            Opt::ProtocolPassword => "It is never logged; stunnel logs it at level 7.",
             Opt::ProtocolHost => {
-                "Without it nothing starts, where stunnel fails at each connection."
+                "It is required at the start; without it, stunnel fails at each connection."
             }
             Opt::Transparent => {
-                "`source` takes root or CAP_NET_ADMIN for as long as it runs, so there is no sandbox then."
+                "`source` needs root or CAP_NET_ADMIN all the time, so that the sandbox is off."
             }
             Opt::SslOptions => {
-                "What would weaken something, or is always so, is noticed and left alone."
+                "Options that would weaken security, or that are always set, are noticed and have no effect."
             }
             Opt::Exec => {
-                "No descriptor of ours goes to the program, and `PSKGATE_IDENTITY` tells it whose key was proven."
+                "The program inherits no file descriptors of pskgate, and finds the client's identity in `PSKGATE_IDENTITY`."
             }
             Opt::SetEnv => {
-                "For programs alone: stunnel sets it for itself too. Its value is never shown."
+                "It is set only for programs; stunnel also sets it for itself. Its value is never printed."
             }
             Opt::Retry => {
-                "Up to a quarter longer, by chance, so that many ends do not come back at once. A program that still runs when its connection has ended is not started a second time by a reload."
+                "The pause is up to a quarter longer at random, so that many ends do not return at once. A reload does not start a second program while the first still runs."
             }
             Opt::Pty => {
-                "The terminal is the program's own: it has job control, hears of a hangup when the connection ends, and the end of the peer's data is an end of input."
+                "The program has its own terminal with job control. It gets a hangup when the connection ends, and an end of input at the end of the peer's data."
             }
             Opt::SslConfig => {
-                "CipherString, Ciphersuites, MinProtocol, MaxProtocol, Protocol and Options are read as the options that say the same, and have the last word as there. Groups are noticed, as `curves` sets its own behind them, there too; so are signature algorithms and parameters for Diffie-Hellman. Every other command is refused."
+                "CipherString, Ciphersuites, MinProtocol, MaxProtocol, Protocol and Options work like the corresponding options, and override them as in stunnel. Groups has no effect, as in stunnel, because `curves` overrides it; nor have signature algorithms and Diffie-Hellman parameters. Other commands are refused."
             }
-            Opt::LogId => "JSON lines have it as `id`, beside the number of the session.",
+            Opt::LogId => "JSON lines have it as `id`, in addition to the number of the session.",
             Opt::CaFile | Opt::CaPath | Opt::CaStore => {
                 "Neither read nor needed beside PSKsecrets. A server that checks certificates as well lets in clients with a certificate and no key in stunnel; here they are turned away, with a warning at the start."
             }
@@ -193,9 +197,9 @@ impl Opt {
             }
             Opt::CrlCheckChain => "Of stunnel 5.80 and later.",
             Opt::Cert | Opt::Key => {
-                "Beside PSKsecrets it is noticed and not read: no certificate is shown, and the key is asked for all the same."
+                "With PSKsecrets the file is not read: no certificate is sent, and the pre-shared key is required."
             }
-            Opt::Include => "Every regular file, hidden ones too, in the order of bytes.",
+            Opt::Include => "All regular files are read, including hidden ones, in byte order.",
             _ => "",
         }
     }
@@ -207,7 +211,7 @@ pub fn stunnel_options() -> String {
     for (class, heading) in Class::ALL {
         let _ = write!(
             out,
-            "### {heading}\n\n| option | here | in a native file | notes |\n| --- | --- | --- | --- |\n"
+            "### {heading}\n\n| option | here | in a TOML file | notes |\n| --- | --- | --- | --- |\n"
         );
         let of_class = |row: &&Row| !row.stunnel.is_empty() && row.opt.class() == class;
         let mut rows: Vec<&Row> = TABLE.iter().filter(of_class).collect();

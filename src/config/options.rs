@@ -292,7 +292,7 @@ use Treatment::{
 };
 
 const RANDOM: &str = "random numbers come from the operating system";
-const WINDOWS: &str = "there is no window to draw it in";
+const WINDOWS: &str = "pskgate has no window";
 const NO: &[&str] = &["no"];
 /// A number that is checked, and then left alone.
 const ANY: Kind = Count { min: 0, max: u32::MAX };
@@ -384,7 +384,7 @@ table! {
         "The pause after which a program in place of accept is started again after its end; no: it is not started again.";
     Transparent [Service "transparent"] ["transparent"] Service One Kind::Transparent, Works, "none" "none",
         "source: connect to the backend from the peer's address. destination: connect to the original destination of a redirected connection. both: do both. Linux only.";
-    Ident [] ["ident"] Service One Raw, Never(&[], "what a machine says of its own users is worth no more than that machine (RFC 1413, 6), and a key proves who is there"), "" "",
+    Ident [] ["ident"] Service One Raw, Never(&[], "an answer of RFC 1413 is only as trustworthy as the machine that gives it; the key authenticates the peer"), "" "",
         "The user that an RFC 1413 server must name.";
     Libwrap [] ["libwrap"] Service One Raw, Later(NO), "" "no",
         "Whether hosts.allow and hosts.deny apply.";
@@ -432,7 +432,7 @@ table! {
         "An OpenSSL configuration command, NAME:VALUE as in SSL_CONF_cmd(3).";
     Renegotiation [] ["renegotiation"] Service One Bool, Harmless("renegotiation is always off"), "" "yes",
         "Whether a peer may renegotiate.";
-    Compression [] ["compression"] Global One Raw, Never(&[], "what is compressed before it is encrypted can be guessed from its length (RFC 7457, 2.6)"), "" "",
+    Compression [] ["compression"] Global One Raw, Never(&[], "the length of compressed data reveals its content (RFC 7457, 2.6)"), "" "",
         "Compression inside TLS.";
     Fips [] ["fips"] Global One Raw, Later(NO), "" "no",
         "Whether OpenSSL's FIPS mode is used.";
@@ -463,7 +463,7 @@ table! {
     OcspTimeout [] ["TIMEOUTocsp"] Service One Raw, Harmless("no certificate is ever checked"), "" "5",
         "How long an OCSP answer may take.";
     MaxSessions [Service "max-sessions"] [] Service One Count { min: 1, max: 1_000_000 }, Works, "" "",
-        "The maximum number of sessions of the service; derived from the limit on open files if unset.";
+        "The maximum number of sessions of the service; derived from memory and the limit on open files if unset.";
     MaxHandshakes [Service "max-handshakes"] [] Service One Count { min: 1, max: 1_000_000 }, Works, "" "",
         "The maximum number of concurrent handshakes of the service; further clients wait. Derived from memory and the limit on open files if unset.";
     MaxPerSource [Service "max-sessions-per-source"] [] Service One Count { min: 1, max: 1_000_000 }, Works, "" "",
@@ -506,9 +506,9 @@ table! {
         "connect: a client connects through an HTTP proxy to protocol-host. socks: a server connects to the address that its client asks for in SOCKS; a client asks its server for the original destination of a redirected connection.";
     SocksAllowOwn [Service "socks-allow-own"] [] Service One Bool, Works, "false" "",
         "Whether SOCKS clients may connect to this machine's own addresses; loopback addresses are always refused.";
-    ProtocolAuthentication [] ["protocolAuthentication"] Service One Raw, Never(&["basic"], "only basic is spoken, and what NTLM sends lets whoever listens try passwords at leisure"), "" "basic",
+    ProtocolAuthentication [] ["protocolAuthentication"] Service One Raw, Never(&["basic"], "only basic is supported; NTLM lets an eavesdropper guess the password offline"), "" "basic",
         "How to authenticate at the proxy.";
-    ProtocolDomain [] ["protocolDomain"] Service One Raw, Harmless("only NTLM knows domains"), "" "",
+    ProtocolDomain [] ["protocolDomain"] Service One Raw, Harmless("only NTLM has domains"), "" "",
         "The NTLM domain for the proxy.";
     ProtocolHeader [Service "protocol-headers"] ["protocolHeader"] Service List Text { empty: false }, Works, "" "",
         "An additional HTTP header for the proxy.";
@@ -557,25 +557,25 @@ table! {
 
     // Certificates.
     Cert [] ["cert"] Service One Raw, OwnCertificate, "" "",
-        "A certificate of our own.";
+        "The certificate of this end.";
     Key [] ["key"] Service One Raw, OwnCertificate, "" "",
         "The private key of that certificate.";
     Verify [] ["verify"] Service One Count { min: 0, max: 4 }, AboutCertificates, "" "",
-        "How far the peer's certificate is checked, by a number.";
+        "The level of certificate verification, a number.";
     VerifyChain [] ["verifyChain"] Service One Bool, AboutCertificates, "" "no",
         "Whether the peer's certificate must come from a known authority.";
     VerifyPeer [] ["verifyPeer"] Service One Bool, AboutCertificates, "" "no",
-        "Whether the peer's certificate must be a known one.";
+        "Whether the peer's certificate must be in the local list.";
     RequireCert [] ["requireCert"] Service One Bool, AboutCertificates, "" "no",
         "Whether a client must show a certificate.";
     CaFile [] ["CAfile"] Service One Raw, AboutCertificates, "" "",
-        "A file of authorities.";
+        "A file with trusted authorities.";
     CaPath [] ["CApath"] Service One Raw, AboutCertificates, "" "",
-        "A directory of authorities.";
+        "A folder with trusted authorities.";
     CaStore [] ["CAstore"] Service One Raw, AboutCertificates, "" "",
-        "A store of authorities.";
+        "A store with trusted authorities.";
     CaEngine [] ["CAengine"] Service List Raw, NeedsCertificates(&[]), "" "",
-        "An authority in an engine.";
+        "A trusted authority in an engine.";
     CrlFile [] ["CRLfile"] Service One Raw, AboutCertificates, "" "",
         "A file of revoked certificates.";
     CrlPath [] ["CRLpath"] Service One Raw, AboutCertificates, "" "",
@@ -589,17 +589,17 @@ table! {
     CheckIp [] ["checkIP"] Service List Raw, AboutCertificates, "" "",
         "The IP address that the peer's certificate must name.";
     Redirect [] ["redirect"] Service List Raw, NeedsCertificates(&[]), "" "",
-        "Where a client goes whose certificate is not good.";
+        "Where to connect clients without a valid certificate.";
     Ocsp [] ["OCSP"] Service One Raw, AboutCertificates, "" "",
-        "A server that knows about revoked certificates.";
+        "The OCSP server.";
     OcspAia [] ["OCSPaia"] Service One Bool, AboutCertificates, "" "no",
-        "Whether to ask the server that a certificate names.";
+        "Whether to use the OCSP server that a certificate names.";
     OcspFlag [] ["OCSPflag"] Service List Kind::OcspFlag, AboutCertificates, "" "",
-        "A switch for OCSP.";
+        "An option for OCSP.";
     OcspNonce [] ["OCSPnonce"] Service One Bool, AboutCertificates, "" "no",
-        "Whether an OCSP answer must be fresh.";
+        "Whether OCSP requests contain a nonce.";
     OcspRequire [] ["OCSPrequire"] Service One Bool, Harmless("no certificate is ever checked"), "" "yes",
-        "Whether an OCSP answer that says nothing is a refusal.";
+        "Whether an inconclusive OCSP answer refuses the peer.";
 }
 
 #[cfg(test)]

@@ -78,14 +78,15 @@ const REASONS: &[(&str, &str, &str)] = &[
     ("held", "sessions in one process", "a session needs two descriptors and no thread"),
 ];
 const BATCHES: &str = "records are sent and received in batches";
-const HANDSHAKE: &str =
-    "no ticket, no session cache, no thread for each connection; most of the rest is OpenSSL's key exchange";
+const HANDSHAKE: &str = "no ticket, no session cache, no thread for each connection; most of the rest is OpenSSL's key exchange";
 
 /// By how much pskgate is ahead of stunnel4 or behind, figure by figure.
 fn compared(values: &[Value]) -> String {
     // Less than this is no difference on the machine that measured.
     const NOISE: f64 = 1.05;
-    let mut table = "| figure | pskgate | stunnel4 | pskgate is | why |\n| --- | --- | --- | --- | --- |\n".to_owned();
+    let mut table =
+        "| figure | pskgate | stunnel4 | pskgate is | why |\n| --- | --- | --- | --- | --- |\n"
+            .to_owned();
     for (name, title, why) in REASONS {
         let Some(figure) = FIGURES.iter().find(|figure| figure.name == *name) else { continue };
         let of = |make| seen(values, name, make);

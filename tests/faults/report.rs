@@ -127,13 +127,19 @@ pub fn page() -> String {
     let (machines, figures) = results();
     let requirements = requirements();
     let mut page = String::from(
-        "# Reliability and security, requirement by requirement\n\n\
-         Made by `scripts/faults --report` from `docs/reliability/`, never by hand. Figures are those of\n\
-         `scripts/faults --all`, `scripts/soak` and `scripts/fuzz`, with the same fault done to Debian's\n\
-         stunnel4 in the same run where it can be driven through it. Tests are those of `scripts/test`,\n\
-         which fail when the bar is missed.\n\n",
+        "# Reliability\n\n\
+         For a user, the figures of this page mean:\n\n\
+         - Without the key, no connection reaches the backend, whatever a client or a server claims.\n\
+         - A removed key ends its sessions within 1 s. A reload interrupts nobody.\n\
+         - A peer that disappeared is found within 35 s. A slow peer is not cut.\n\
+         - Floods of connections without a key do not keep out clients with a key.\n\
+         - If any part is killed, no incomplete answer looks complete at a client.\n\n\
+         The first table lists every requirement. Its last column names what has not been shown completely.\n\n\
+         `scripts/faults --report` writes this page from `docs/reliability/`. Figures are from `scripts/faults --all`,\n\
+         `scripts/soak` and `scripts/fuzz`. Where possible, the same fault was applied to Debian's stunnel4 in the same\n\
+         run. The tests of `scripts/test` fail when a limit (\"bar\") is missed.\n\n",
     );
-    page += "Seen on:\n\n| date | kernel | cores | OpenSSL | stunnel4 | pskgate |\n| --- | --- | --- | --- | --- | --- |\n";
+    page += "Measured on:\n\n| date | kernel | cores | OpenSSL | stunnel4 | pskgate |\n| --- | --- | --- | --- | --- | --- |\n";
     for Machine { date, kernel, cores, openssl, stunnel4, pskgate } in &machines {
         let _ =
             writeln!(page, "| {date} | {kernel} | {cores} | {openssl} | {stunnel4} | {pskgate} |");

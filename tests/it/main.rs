@@ -35,6 +35,7 @@ mod keys_everywhere;
 mod layers;
 mod lifecycle;
 mod limits;
+mod links;
 mod listening;
 mod log_size;
 mod man;

@@ -27,7 +27,7 @@ fn hold(page: &str, parts: &[(&str, String)]) -> String {
 }
 
 fn options(table: Table) -> String {
-    let mut made = "| option | default | |\n| --- | --- | --- |\n".to_owned();
+    let mut made = "| option | default | meaning |\n| --- | --- | --- |\n".to_owned();
     for row in TABLE {
         let Some((_, name)) = row.native.filter(|(own, _)| *own == table) else { continue };
         let words = row.words(Dialect::Native).join(" \\| ");
@@ -71,6 +71,21 @@ fn listed(help: &str) -> Vec<String> {
     names.filter(|name| name != "help").collect()
 }
 
+/// The examples of a command's manual page, each under a comment.
+fn examples(command: &str) -> Option<String> {
+    let text = std::fs::read_to_string(root().join("src/cli/generate/examples.md"));
+    let text = text.expect("the examples of the manual");
+    let heading = format!("pskgate {command}");
+    let mut sections = text.split("\n## ").skip(1).filter_map(|one| one.split_once('\n'));
+    let (_, section) = sections.find(|(name, _)| *name == heading)?;
+    let lines = section.trim().lines().filter(|line| !line.is_empty());
+    let lines = lines.map(|line| match line.strip_prefix("    ") {
+        Some(command) => command.to_owned(),
+        None => format!("# {}", line.trim_end_matches(':')),
+    });
+    Some(lines.collect::<Vec<_>>().join("\n"))
+}
+
 #[test]
 fn the_page_of_commands_has_every_command() {
     let mut made = String::new();
@@ -86,6 +101,9 @@ fn the_page_of_commands_has_every_command() {
         {
             let text: Vec<&str> = text.trim_end().lines().map(str::trim_end).collect();
             let _ = writeln!(made, "## {name}\n\n```text\n{}\n```\n", text.join("\n"));
+            if let Some(examples) = examples(&name) {
+                let _ = writeln!(made, "Examples:\n\n```text\n{examples}\n```\n");
+            }
             count += 1;
         }
     }
@@ -126,7 +144,7 @@ fn the_page_of_metrics_has_every_metric() {
         let text = web::get(at, "/metrics").body;
         expected.iter().all(|name| text.lines().any(|l| l.starts_with(name))).then_some(text)
     });
-    let mut made = "| metric | type | labels | |\n| --- | --- | --- | --- |\n".to_owned();
+    let mut made = "| metric | type | labels | meaning |\n| --- | --- | --- | --- |\n".to_owned();
     let mut count = 0;
     for line in text.lines() {
         let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|l| l.split_once(' '))

@@ -200,7 +200,7 @@ fn a_client_end_negotiates_every_suite_that_it_is_told_to() {
 }
 
 fn table(all: &[Suite]) -> String {
-    let mut made = "| suite | RFC | key exchange | forward secrecy | native default | level |\n\
+    let mut made = "| suite | RFC | key exchange | forward secrecy | TOML default | level |\n\
                     | --- | --- | --- | --- | --- | --- |\n"
         .to_owned();
     for suite in all {
