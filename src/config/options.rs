@@ -333,9 +333,9 @@ table! {
     Setgid [Top "group"] ["setgid"] Service One Text { empty: false }, Works, "" "",
         "The group as which the process runs after it has opened its ports; in a section of a stunnel.conf, the group of its Unix socket.";
     SocketUser [Service "socket-user"] [] Service One Text { empty: false }, Works, "" "",
-        "The user who owns the Unix sockets that the service listens on.";
+        "The owner of the Unix sockets that the service listens on.";
     SocketGroup [Service "socket-group"] [] Service One Text { empty: false }, Works, "" "",
-        "The group that owns the Unix sockets that the service listens on.";
+        "The group of the Unix sockets that the service listens on.";
     Sandbox [Top "sandbox"] [] Global One Bool, Works, "true" "yes",
         "Whether the process drops, after the start, all permissions that a tunnel does not need; without effect in a file with exec.";
     SetEnv [Top "environment"] ["setEnv"] Global List Kind::Variable, Works, "" "",
@@ -381,7 +381,7 @@ table! {
     Pty [Service "pty"] ["pty"] Service One Bool, Works, "false" "no",
         "Whether that program gets a terminal.";
     Retry [Service "retry"] ["retry"] Service One Kind::Retry, Works, "off" "no",
-        "The pause after which a program in place of accept is started again after its end; no: it is not started again.";
+        "The pause after which a program in place of accept is started again after its end; off (stunnel: no) does not start it again.";
     Transparent [Service "transparent"] ["transparent"] Service One Kind::Transparent, Works, "none" "none",
         "source: connect to the backend from the peer's address. destination: connect to the original destination of a redirected connection. both: do both. Linux only.";
     Ident [] ["ident"] Service One Raw, Never(&[], "an answer of RFC 1413 is only as trustworthy as the machine that gives it; the key authenticates the peer"), "" "",

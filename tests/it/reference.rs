@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 
 use pskgate::config::model::Dialect;
-use pskgate::config::options::{TABLE, Table};
+use pskgate::config::options::{Arity, Kind, Row, TABLE, Table};
 
 use crate::harness::{
     Backend, Gate, IDENTITY, PATIENCE, Plain, client_toml, free_port, local, program_command,
@@ -26,15 +26,150 @@ fn hold(page: &str, parts: &[(&str, String)]) -> String {
     made
 }
 
-fn options(table: Table) -> String {
-    let mut made = "| option | default | meaning |\n| --- | --- | --- |\n".to_owned();
-    for row in TABLE {
-        let Some((_, name)) = row.native.filter(|(own, _)| *own == table) else { continue };
-        let words = row.words(Dialect::Native).join(" \\| ");
-        let values = if words.is_empty() { String::new() } else { format!(" ({words})") };
+/// What an option takes, in the words of the page's head.
+fn values(row: &Row) -> String {
+    let words = row.words(Dialect::Native);
+    let one = match row.kind {
+        // These are in OpenSSL's manual.
+        Kind::SslOption => "WORD".to_owned(),
+        Kind::Level => "`error`, `warning`, `notice`, `info`, `debug` and others".to_owned(),
+        Kind::Facility => "`daemon`, `user`, `local0` to `local7` and others".to_owned(),
+        _ if !words.is_empty() => {
+            words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
+        }
+        Kind::Duration { .. } => "TIME".to_owned(),
+        Kind::Count { min: 0, max: u32::MAX } => "NUMBER".to_owned(),
+        Kind::Count { min, max } => format!("NUMBER, {min} to {max}"),
+        Kind::Path => "FILE".to_owned(),
+        Kind::Secrets => "FILE or folder".to_owned(),
+        Kind::Listen | Kind::Connect => "ADDRESS".to_owned(),
+        Kind::Range => "NETWORK".to_owned(),
+        Kind::Moment => "DATE".to_owned(),
+        Kind::FileMode => "MODE".to_owned(),
+        Kind::Size => "SIZE".to_owned(),
+        Kind::Keepalive => "`IDLE/INTERVAL/COUNT`, `false`".to_owned(),
+        Kind::OnRevocation => "`cut`, `keep`, TIME".to_owned(),
+        Kind::Retry => "TIME, `off`".to_owned(),
+        Kind::Host => "HOST".to_owned(),
+        _ => "TEXT".to_owned(),
+    };
+    if row.arity == Arity::List { format!("{one}; or a list") } else { one }
+}
+
+fn table<'a>(rows: impl Iterator<Item = &'a Row>) -> String {
+    let mut made =
+        "| option | values | default | meaning |\n| --- | --- | --- | --- |\n".to_owned();
+    for row in rows {
+        let Some((_, name)) = row.native else { continue };
         let default = row.default(Dialect::Native);
         let default = if default.is_empty() { String::new() } else { format!("`{default}`") };
-        let _ = writeln!(made, "| `{name}` | {default} | {}{values} |", row.doc);
+        let _ = writeln!(made, "| `{name}` | {} | {default} | {} |", values(row), row.doc);
+    }
+    made
+}
+
+fn options(of: Table) -> String {
+    table(TABLE.iter().filter(|row| row.native.is_some_and(|(table, _)| table == of)))
+}
+
+/// The options of a service by what they are for, in the order of the page.
+const GROUPS: [(&str, &[&str]); 7] = [
+    ("Addresses", &["mode", "accept", "connect", "failover", "local-address", "server-name"]),
+    (
+        "Keys",
+        &[
+            "psk-secrets",
+            "psk-identity",
+            "on-revocation",
+            "tls13-psk-hash",
+            "allow-shared-keys",
+            "allow-loose-permissions",
+        ],
+    ),
+    (
+        "Access and limits",
+        &[
+            "allow-from",
+            "max-sessions",
+            "when-full",
+            "max-sessions-per-source",
+            "max-sessions-per-identity",
+            "max-handshakes",
+            "identities",
+        ],
+    ),
+    (
+        "Time limits",
+        &[
+            "handshake-timeout",
+            "connect-timeout",
+            "idle-timeout",
+            "close-timeout",
+            "session-lifetime",
+            "keepalive",
+        ],
+    ),
+    (
+        "TLS",
+        &[
+            "tls-min",
+            "tls-max",
+            "ciphers",
+            "ciphersuites",
+            "cipher-order",
+            "groups",
+            "security-level",
+            "tls-options",
+            "rekey-after",
+            "resumption",
+            "resumption-timeout",
+            "resumption-cache-size",
+            "ticket-key-secret",
+            "ticket-mac-secret",
+        ],
+    ),
+    (
+        "Programs and proxies",
+        &[
+            "exec",
+            "exec-args",
+            "pty",
+            "retry",
+            "proxy-header",
+            "proxy-protocol-from",
+            "protocol",
+            "protocol-host",
+            "protocol-username",
+            "protocol-password",
+            "protocol-headers",
+            "socks-allow-own",
+            "transparent",
+        ],
+    ),
+    // Whatever is in no other group.
+    ("Sockets and log", &[]),
+];
+
+fn service_options() -> String {
+    let rows = || {
+        TABLE.iter().filter_map(|row| match row.native {
+            Some((Table::Service, name)) => Some((name, row)),
+            _ => None,
+        })
+    };
+    let mut made = String::new();
+    for (heading, names) in GROUPS {
+        let of_group = |name: &str| match names {
+            [] => !GROUPS.iter().any(|(_, names)| names.contains(&name)),
+            names => names.contains(&name),
+        };
+        let mut group: Vec<_> = rows().filter(|(name, _)| of_group(name)).collect();
+        for name in names {
+            assert!(group.iter().any(|(one, _)| one == name), "there is no option {name}");
+        }
+        group.sort_by_key(|(name, _)| names.iter().position(|one| one == name));
+        let group = group.into_iter().map(|(_, row)| row);
+        let _ = writeln!(made, "### {heading}\n\n{}", table(group));
     }
     made
 }
@@ -46,7 +181,7 @@ fn the_page_of_options_has_every_option() {
         ("log", options(Table::Log)),
         ("control", options(Table::Control)),
         ("http", options(Table::Http)),
-        ("service", options(Table::Service)),
+        ("service", service_options()),
         ("identity", options(Table::Identity)),
     ];
     let made = hold("configuration.md", &parts);
