@@ -16,8 +16,7 @@ const DEFAULT_BYTES: usize = 48;
 /// What a new key looks like.
 #[derive(Debug, clap::Args)]
 pub(super) struct Shape {
-    /// Write hexadecimal digits, which pskgate and stunnel decode and the Beremiz IDE does not; the
-    /// default is base64 text, which no program decodes
+    /// Write the key in hexadecimal digits instead of base64 text. The Beremiz IDE does not decode them
     #[arg(long)]
     hex: bool,
     /// The number of random bytes

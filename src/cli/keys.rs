@@ -48,7 +48,7 @@ pub(super) struct Place {
     /// The format of the configuration; auto: TOML if the name ends in .toml, otherwise stunnel.conf
     #[arg(long, value_enum, default_value_t)]
     format: FormatName,
-    /// Only this key file; without a configuration if none is named
+    /// Only this key file; a configuration is not needed
     #[arg(long = "file", value_name = "KEYFILE")]
     key_file: Option<PathBuf>,
     /// Only the key files of this service

@@ -108,7 +108,7 @@ enum Command {
     Convert(convert::Arguments),
     /// Check what a configuration needs on this machine, or why a peer cannot be reached
     Doctor(Box<doctor::Arguments>),
-    /// Describe a code of a finding, a refusal or the end of a session; without CODE, list all codes
+    /// Describe a code from a message or from the log; without CODE, list all codes
     Explain {
         /// A code from a finding or from the log, such as unknown-option
         #[arg(value_parser = explain::CodeParser, hide_possible_values = true)]

@@ -155,7 +155,7 @@ fn program(status: &Status) -> Vec<Family> {
     let mut build = Family::gauge("pskgate_build_info", "The versions of pskgate and of OpenSSL");
     let versions = [("version", &status.version), ("openssl", &status.openssl)];
     build.add(versions.map(|(label, value)| (label, value.clone())).into(), 1);
-    let mut reloads = Family::counter("pskgate_reloads", "Reloads, by whether they took effect");
+    let mut reloads = Family::counter("pskgate_reloads", "Reloads by outcome");
     reloads.add(vec![("outcome", "done".into())], status.reloads.done);
     reloads.add(vec![("outcome", "failed".into())], status.reloads.failed);
     let last = status.reloads.last.as_ref();
@@ -170,17 +170,17 @@ fn program(status: &Status) -> Vec<Family> {
         reloads,
         Family::gauge(
             "pskgate_last_reload_success",
-            "Whether what was last read of configuration and keys took effect",
+            "Whether the last reload took effect completely: 1 or 0",
         )
         .is(Value::Count(success.into())),
         Family::gauge(
             "pskgate_last_reload_timestamp_seconds",
-            "When the last reload ended, whatever its outcome",
+            "When the last reload ended, in Unix time",
         )
         .is(last.and_then(|last| second(&last.time)).map(Value::Count)),
         Family::gauge(
             "pskgate_unapplied_change_timestamp_seconds",
-            "Since when something on disk differs from what is in force; 0 if nothing does",
+            "Since when a change on disk has not been applied, in Unix time; 0 if there is none",
         )
         .is(Value::Count(status.reloads.differs_since.as_deref().and_then(second).unwrap_or(0))),
         Family::counter("pskgate_log_lines_lost", "Log lines that could not be written")
@@ -190,23 +190,19 @@ fn program(status: &Status) -> Vec<Family> {
 
 fn services(services: &[ServiceStatus]) -> Vec<Family> {
     let mut sessions = Family::gauge("pskgate_sessions", "Open sessions");
-    let mut limit = Family::gauge("pskgate_sessions_limit", "The most sessions at once");
+    let mut limit = Family::gauge("pskgate_sessions_limit", "Maximum number of sessions");
     let mut opened = Family::counter("pskgate_sessions_opened", "Sessions that were opened");
-    let mut ended =
-        Family::counter("pskgate_sessions_ended", "Sessions that have ended, by the kind of end");
-    let mut refused = Family::counter(
-        "pskgate_connections_refused",
-        "Connections that became no session, by cause",
-    );
+    let mut ended = Family::counter("pskgate_sessions_ended", "Ended sessions by reason");
+    let mut refused =
+        Family::counter("pskgate_connections_refused", "Connections without a session by cause");
     let mut bytes = Family::counter(
         "pskgate_bytes",
-        "Payload carried: up is from downstream to upstream, down the other way",
+        "Data bytes: up is from the connecting side to the target, down is back",
     );
-    let mut records = Family::counter("pskgate_records", "Records of TLS that it was carried in");
-    let mut updates =
-        Family::counter("pskgate_key_updates", "How often a session's keys of TLS were changed");
-    let mut handshakes = Family::gauge("pskgate_handshakes_in_progress", "Handshakes under way");
-    let mut keys = Family::gauge("pskgate_keys", "Identities that the key files hold");
+    let mut records = Family::counter("pskgate_records", "TLS records by direction");
+    let mut updates = Family::counter("pskgate_key_updates", "TLS key updates by direction");
+    let mut handshakes = Family::gauge("pskgate_handshakes_in_progress", "Handshakes in progress");
+    let mut keys = Family::gauge("pskgate_keys", "Identities with a key");
     for service in services {
         let of = || vec![("service", service.name.clone())];
         let with = |label, value: &str| [of(), vec![(label, value.to_owned())]].concat();
@@ -233,15 +229,14 @@ fn services(services: &[ServiceStatus]) -> Vec<Family> {
 
 fn identities(services: &[ServiceStatus], most: usize) -> Vec<Family> {
     let mut sessions = Family::gauge("pskgate_identity_sessions", "Open sessions of an identity");
-    let mut uses =
-        Family::counter("pskgate_identity_uses", "How often an identity's key was proven");
+    let mut uses = Family::counter("pskgate_identity_uses", "Successful handshakes of an identity");
     let mut last_use = Family::gauge(
         "pskgate_identity_last_use_timestamp_seconds",
-        "When an identity's key was last proven",
+        "When the last handshake of an identity succeeded, in Unix time",
     );
     let mut expiry = Family::gauge(
         "pskgate_key_expiry_timestamp_seconds",
-        "When the last of an identity's keys stops to be taken",
+        "When the last key of an identity expires, in Unix time",
     );
     for service in services {
         let mut named = BTreeSet::new();
