@@ -13,6 +13,7 @@
 mod arrivals;
 mod groups;
 mod handshakes;
+mod history;
 mod network;
 mod replays;
 mod seats;

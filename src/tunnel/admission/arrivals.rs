@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::Id;
 use super::groups::Groups;
+use super::history::{GroupsByHistory, History};
 use super::network::Network;
 use super::trend::Trend;
 
@@ -39,7 +40,7 @@ pub(super) fn protection(round_trip: Option<Duration>) -> Duration {
 #[derive(Debug)]
 pub(super) struct Room {
     limit: usize,
-    groups: Groups<Network>,
+    groups: GroupsByHistory<Network>,
     /// Proxies' connections of which nobody knows yet for whom they are. They are no network, and make
     /// nobody else's share smaller.
     unnamed: Groups<Network>,
@@ -63,28 +64,27 @@ pub(super) enum Verdict {
 
 impl Room {
     pub(super) fn new(limit: usize) -> Self {
-        let (groups, unnamed) = (Groups::default(), Groups::default());
+        let (groups, unnamed) = (GroupsByHistory::default(), Groups::default());
         Self { limit, groups, unnamed, beyond: 0, closing: 0, full: None }
     }
 
     pub(super) fn enter(
         &mut self,
+        history: History,
         id: Id,
         networks: &[Network],
         weight: usize,
         young_until: Instant,
     ) {
-        self.side_of(networks).insert(id, networks.to_vec(), weight, young_until);
+        if networks == [Network::Unnamed] {
+            self.unnamed.insert(id, networks.to_vec(), weight, young_until);
+        } else {
+            self.groups.insert(history, id, networks.to_vec(), weight, young_until);
+        }
     }
 
     pub(super) fn leave(&mut self, id: Id) {
         let _ = self.groups.remove(id) || self.unnamed.remove(id);
-    }
-
-    /// It belongs to these networks from now on, and is young until then.
-    pub(super) fn rename(&mut self, id: Id, networks: &[Network], weight: usize, until: Instant) {
-        self.leave(id);
-        self.enter(id, networks, weight, until);
     }
 
     pub(super) fn set_weight(&mut self, id: Id, weight: usize) {
@@ -96,10 +96,6 @@ impl Room {
     pub(super) fn set_young(&mut self, id: Id, until: Instant) {
         self.groups.set_young(id, until);
         self.unnamed.set_young(id, until);
-    }
-
-    fn side_of(&mut self, networks: &[Network]) -> &mut Groups<Network> {
-        if networks == [Network::Unnamed] { &mut self.unnamed } else { &mut self.groups }
     }
 
     #[cfg(test)]
@@ -139,8 +135,8 @@ impl Room {
         }
         let next_ripe = [self.groups.next_ripe(), self.unnamed.next_ripe()];
         let next_ripe = next_ripe.into_iter().flatten().min().unwrap_or(now + MAX_PROTECTION);
-        match self.groups.fullest() {
-            Some(candidate) if candidate.count > 1 => {
+        match self.groups.fullest(2) {
+            Some(candidate) => {
                 let progress = trend.last_proof().map_or(since, |proof| proof.max(since));
                 let patience = progress + CROWD_PATIENCE;
                 if trend.is_herd() && now < patience {
@@ -149,7 +145,7 @@ impl Room {
                     Verdict::PutOut(candidate.id)
                 }
             }
-            _ => Verdict::Wait(next_ripe),
+            None => Verdict::Wait(next_ripe),
         }
     }
 
@@ -161,7 +157,7 @@ impl Room {
     /// The oldest ripe one of the fullest network, unless that network has less than its share.
     fn surplus(&self) -> Option<Id> {
         let share = self.limit.saturating_sub(self.beyond) / self.groups.group_count().max(1);
-        let candidate = self.groups.fullest_ripe().filter(|candidate| candidate.weight >= share);
+        let candidate = self.groups.fullest_ripe(share);
         Some(candidate.or_else(|| self.unnamed.fullest_ripe())?.id)
     }
 
@@ -169,7 +165,7 @@ impl Room {
     pub(super) fn any_surplus(&mut self, now: Instant) -> Option<Id> {
         self.ripen(now);
         let any = self.surplus();
-        any.or_else(|| Some(self.groups.fullest().or_else(|| self.unnamed.fullest())?.id))
+        any.or_else(|| Some(self.groups.fullest(1).or_else(|| self.unnamed.fullest())?.id))
     }
 }
 
@@ -183,7 +179,7 @@ mod tests {
         let mut room = Room::new(limit);
         for (id, network, age) in list {
             let until = (now + MIN_PROTECTION).checked_sub(*age).unwrap_or(now);
-            room.groups.insert(*id, vec![Network::V4(*network)], 1, until);
+            room.groups.insert(History::Clean, *id, vec![Network::V4(*network)], 1, until);
         }
         room
     }
@@ -209,7 +205,7 @@ mod tests {
         let now = Instant::now();
         let mut room = room(4, now, &[(1, 1, 3 * SECOND), (2, 2, 2 * SECOND), (3, 2, SECOND)]);
         assert_eq!(room.verdict(now, &flood()), Verdict::Free);
-        room.groups.insert(4, vec![Network::V4(2)], 1, now);
+        room.groups.insert(History::Clean, 4, vec![Network::V4(2)], 1, now);
         assert_eq!(room.verdict(now, &flood()), Verdict::PutOut(2), "1 is older, and alone");
     }
 

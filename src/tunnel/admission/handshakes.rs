@@ -6,8 +6,8 @@ use tokio::time::Instant;
 
 use super::Id;
 use super::groups::Groups;
+use super::history::{GroupsByHistory, TurnsByHistory};
 use super::network::Network;
-use super::turns::Turns;
 use crate::secrets::Identity;
 
 /// The handshakes of all services without a `max-handshakes` of their own, or of one that has it, and
@@ -15,8 +15,8 @@ use crate::secrets::Identity;
 #[derive(Debug)]
 pub(super) struct Handshakes {
     pub(super) limit: usize,
-    pub(super) turns: Turns<Network>,
-    pub(super) unproven: Groups<Network>,
+    pub(super) turns: TurnsByHistory<Network>,
+    pub(super) unproven: GroupsByHistory<Network>,
     /// By identity: each has its own share, in which its own oldest goes first.
     pub(super) shown: Groups<Identity>,
 }
@@ -35,8 +35,8 @@ impl Handshakes {
     pub(super) fn new(limit: usize) -> Self {
         Self {
             limit,
-            turns: Turns::default(),
-            unproven: Groups::default(),
+            turns: TurnsByHistory::default(),
+            unproven: GroupsByHistory::default(),
             shown: Groups::default(),
         }
     }
@@ -51,7 +51,7 @@ impl Handshakes {
         self.shown.ripen(now);
         // Whoever has shown its binder goes last.
         let candidate = match self.unproven.is_empty() {
-            false => self.unproven.fullest_ripe(),
+            false => self.unproven.fullest_ripe(0),
             true => self.shown.fullest_ripe(),
         };
         candidate.map_or(Opening::Later, |candidate| Opening::PutOut(candidate.id))
@@ -80,6 +80,7 @@ impl Handshakes {
 mod tests {
     use std::time::Duration;
 
+    use super::super::history::History;
     use super::*;
 
     fn who(name: &str) -> Identity {
@@ -93,7 +94,7 @@ mod tests {
         assert_eq!(all.opening(9, now), Opening::Free, "it would never begin");
         let later = now + Duration::from_secs(1);
         for (id, network) in [(1, 7), (2, 8), (3, 8)] {
-            all.unproven.insert(id, vec![Network::V4(network)], 1, later);
+            all.unproven.insert(History::Clean, id, vec![Network::V4(network)], 1, later);
         }
         assert_eq!(all.opening(1, now), Opening::Later);
         assert_eq!(all.next_ripe(), Some(later));
@@ -107,7 +108,7 @@ mod tests {
         for (id, name) in [(1, "alice"), (2, "bob"), (3, "bob")] {
             all.shown.insert(id, vec![who(name)], 1, now);
         }
-        all.unproven.insert(4, vec![Network::V4(1)], 1, now);
+        all.unproven.insert(History::Clean, 4, vec![Network::V4(1)], 1, now);
         assert_eq!(all.opening(1, now), Opening::PutOut(4));
         all.unproven.remove(4);
         assert_eq!(all.opening(2, now), Opening::PutOut(2), "bob's own oldest");

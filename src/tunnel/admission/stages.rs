@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::arrivals::{Room, Verdict};
 use super::handshakes::{Handshakes, Opening};
+use super::history::{Failures, History};
 use super::network::Network;
 use super::replays::Replays;
 use super::signal::Signal;
@@ -50,6 +51,9 @@ pub(super) enum Stage {
 struct Connection {
     stage: Stage,
     networks: Vec<Network>,
+    /// That of its network when it came.
+    history: History,
+    arrived: Instant,
     /// How long it is protected in each stage.
     protection: Duration,
     /// How much of the room it takes, and of the places of handshakes.
@@ -68,6 +72,7 @@ pub(super) struct Stages {
     pools: BTreeMap<PoolId, Handshakes>,
     connections: HashMap<Id, Connection>,
     replays: Replays,
+    failures: Failures,
     trend: Trend,
     /// How many have a turn.
     turns: usize,
@@ -85,6 +90,7 @@ impl Stages {
             pools: BTreeMap::new(),
             connections: HashMap::new(),
             replays: Replays::default(),
+            failures: Failures::default(),
             trend: Trend::default(),
             turns: 0,
             next_id: 0,
@@ -131,11 +137,14 @@ impl Stages {
         }
         let id = self.next_id;
         self.next_id += 1;
-        self.room.enter(id, &networks, 1, now + protection);
+        let history = self.failures.history(&networks, now);
+        self.room.enter(history, id, &networks, 1, now + protection);
         let signal = Arc::<Signal>::default();
         let connection = Connection {
             stage: Stage::Arrived,
             networks,
+            history,
+            arrived: now,
             protection,
             room_weight: 1,
             pool: None,
@@ -162,8 +171,10 @@ impl Stages {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         if connection.stage == Stage::Arrived {
             let until = now + connection.protection;
-            self.room.rename(id, &networks, connection.room_weight, until);
-            connection.networks = networks;
+            connection.history = self.failures.history(&networks, now);
+            self.room.leave(id);
+            self.room.enter(connection.history, id, &networks, connection.room_weight, until);
+            (connection.networks, connection.arrived) = (networks, now);
         }
     }
 
@@ -203,7 +214,7 @@ impl Stages {
         connection.stage = Stage::Waiting;
         connection.pool = Some((pool, weight.min(handshakes.limit)));
         self.room.set_young(id, now + self.trend.protection(connection.protection));
-        handshakes.turns.join(id, connection.networks.clone());
+        handshakes.turns.join(connection.history, id, connection.networks.clone());
     }
 
     /// Gives turns as long as there are places and turns. Says when to ask again, if somebody waits for a
@@ -248,7 +259,13 @@ impl Stages {
         self.room.leave(id);
         self.room.beyond += 1;
         let young_until = now + self.trend.protection(connection.protection);
-        handshakes.unproven.insert(id, connection.networks.clone(), weight, young_until);
+        handshakes.unproven.insert(
+            connection.history,
+            id,
+            connection.networks.clone(),
+            weight,
+            young_until,
+        );
         (connection.stage, connection.has_turn) = (Stage::Unproven, true);
         self.turns += 1;
         connection.signal.give_turn();
@@ -310,6 +327,7 @@ impl Stages {
         if matches!(connection.stage, Stage::Unproven | Stage::Shown) {
             connection.stage = Stage::Proven;
             self.trend.note_proof(now);
+            self.failures.clear(&connection.networks);
             self.leave_pool(id, now);
         }
     }
@@ -320,8 +338,9 @@ impl Stages {
         if matches!(connection.stage, Stage::Unproven | Stage::Shown) {
             connection.stage = Stage::Lingering;
             self.room.beyond -= 1;
-            self.room.enter(id, &connection.networks, 1, now);
+            self.room.enter(connection.history, id, &connection.networks, 1, now);
             self.trend.note_departure();
+            self.failures.note(&connection.networks, now);
             self.leave_pool(id, now);
         }
     }
@@ -334,7 +353,11 @@ impl Stages {
             Stage::Arrived | Stage::Waiting | Stage::Lingering => {
                 self.room.leave(id);
             }
-            Stage::Unproven | Stage::Shown | Stage::Proven => self.room.beyond -= 1,
+            Stage::Unproven | Stage::Shown => {
+                self.room.beyond -= 1;
+                self.failures.note(&connection.networks, now);
+            }
+            Stage::Proven => self.room.beyond -= 1,
             Stage::PutOut => self.room.closing -= 1,
         }
         if matches!(
@@ -349,6 +372,15 @@ impl Stages {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let before = std::mem::replace(&mut connection.stage, Stage::PutOut);
         connection.signal.put_out();
+        // One that waits for us, or had no time yet to say who it is, has not failed.
+        let had_its_time = match before {
+            Stage::Arrived => now >= connection.arrived + connection.protection,
+            Stage::Unproven | Stage::Shown => true,
+            _ => false,
+        };
+        if had_its_time && !self.trend.is_herd() {
+            self.failures.note(&connection.networks, now);
+        }
         match before {
             Stage::Arrived | Stage::Waiting | Stage::Lingering => {
                 self.room.leave(id);

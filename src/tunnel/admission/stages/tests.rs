@@ -319,3 +319,45 @@ fn house_arrive_one(house: &mut House, network: u32) {
     // As if the sockets of those who were put out were closed at once.
     house.stages.room.closing = 0;
 }
+
+#[test]
+fn a_client_from_elsewhere_has_its_turn_before_networks_whose_handshakes_came_to_nothing() {
+    let mut house = House::new(64, 8, 4).in_a_flood();
+    // Strangers from forty addresses say a ClientHello and nothing more, more often than there are places.
+    let mut network = 0;
+    let mut strangers = |house: &mut House, count: u32| {
+        for _ in 0..count {
+            network = (network + 1) % 40;
+            house.pass(10 * MS);
+            if house.arrive(network).is_some_and(|id| {
+                house.stages.wait(id, house.pool, 1, house.now);
+                true
+            }) {
+                house.stages.give_turns(house.now);
+            }
+            let turned: Vec<Id> = house.stages.connections.keys().copied().collect();
+            for id in turned {
+                house.stages.end_turn(id);
+                if house.is_out(id) {
+                    house.stages.leave(id, house.now);
+                }
+            }
+        }
+    };
+    strangers(&mut house, 4000);
+    let mut waited = Vec::new();
+    for number in 0..20 {
+        let good = house.hello(1000 + number);
+        let mut turns = 0;
+        while !house.has_turn(good) && !house.is_out(good) {
+            strangers(&mut house, 1);
+            turns += 1;
+        }
+        assert!(!house.is_out(good), "client {number}");
+        house.stages.prove(good, house.now);
+        house.leave(good);
+        waited.push(turns);
+    }
+    // A place becomes free once a second at the latest.
+    assert!(waited.iter().all(|turns| *turns <= 100), "{waited:?}");
+}
