@@ -38,23 +38,23 @@ const MARGIN: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Make a service that runs a configuration file from the next start of the machine on
+    /// Create a service that runs a configuration file and starts with Windows
     Install {
         #[command(flatten)]
         file: File,
         #[command(flatten)]
         which: Which,
-        /// The account that it runs as; unless named, one of its own: `NT SERVICE\NAME`
+        /// The account of the service [default: its own account, `NT SERVICE\NAME`]
         #[arg(long)]
         account: Option<String>,
     },
-    /// Start it now, and wait until it serves
+    /// Start the service, and wait until it works
     Start(Which),
-    /// Stop it: its sessions drain
+    /// Stop the service; sessions may finish
     Stop(Which),
-    /// Stop it and take it away
+    /// Stop and remove the service
     Uninstall(Which),
-    /// What the service manager calls
+    /// Started by the service manager
     #[command(hide = true)]
     Run {
         #[command(flatten)]
@@ -66,7 +66,7 @@ pub(super) enum Command {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Which {
-    /// The service's name
+    /// The name of the service
     #[arg(long, default_value = "pskgate")]
     name: String,
 }

@@ -171,7 +171,7 @@ impl Opt {
                 "`source` needs root or CAP_NET_ADMIN all the time, so that the sandbox is off."
             }
             Opt::SslOptions => {
-                "Options that would weaken security, or that are always set, are noticed and have no effect."
+                "Options that would weaken security, or that are always set, have no effect, with a notice."
             }
             Opt::Exec => {
                 "The program inherits no file descriptors of pskgate, and finds the client's identity in `PSKGATE_IDENTITY`."
@@ -190,10 +190,10 @@ impl Opt {
             }
             Opt::LogId => "JSON lines have it as `id`, in addition to the number of the session.",
             Opt::CaFile | Opt::CaPath | Opt::CaStore => {
-                "Neither read nor needed beside PSKsecrets. A server that checks certificates as well lets in clients with a certificate and no key in stunnel; here they are turned away, with a warning at the start."
+                "With PSKsecrets the file is not read. In stunnel, a server that also checks certificates accepts clients with a certificate and without a key; pskgate refuses them, with a warning at the start."
             }
             Opt::Redirect => {
-                "stunnel redirects a client with the right key too, since it shows no certificate."
+                "stunnel redirects a client with the right key too, since it sends no certificate."
             }
             Opt::CrlCheckChain => "Of stunnel 5.80 and later.",
             Opt::Cert | Opt::Key => {
@@ -368,7 +368,7 @@ pub fn tests_named() -> Vec<&'static str> {
 
 fn treatment(opt: Opt, treatment: Treatment) -> String {
     let does = match treatment {
-        Treatment::Harmless(why) => format!("noticed: {why}"),
+        Treatment::Harmless(why) => format!("no effect: {why}"),
         _ => "works".into(),
     };
     if let Some((verdict, _)) = compared(opt) {
@@ -381,14 +381,14 @@ fn treatment(opt: Opt, treatment: Treatment) -> String {
     };
     match treatment {
         Treatment::Works => "works".into(),
-        Treatment::Harmless(why) => format!("noticed: {why}"),
+        Treatment::Harmless(why) => format!("no effect: {why}"),
         Treatment::NeedsCertificates(fine) => {
-            format!("refused: it is about certificates{}", but(fine))
+            format!("refused: needs certificates{}", but(fine))
         }
         Treatment::Later(fine) => format!("refused: not supported yet{}", but(fine)),
         Treatment::Never(fine, why) => format!("refused: {why}{}", but(fine)),
         Treatment::OwnCertificate | Treatment::AboutCertificates => {
-            "noticed beside PSKsecrets, refused without".into()
+            "no effect beside PSKsecrets, refused without".into()
         }
     }
 }

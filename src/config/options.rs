@@ -581,7 +581,7 @@ table! {
     CrlPath [] ["CRLpath"] Service One Raw, AboutCertificates, "" "",
         "A directory of revoked certificates.";
     CrlCheckChain [] ["CRLcheckChain"] Service One Bool, AboutCertificates, "" "no",
-        "Whether every certificate of a chain is looked for among the revoked ones.";
+        "Whether revocation is checked for every certificate of a chain.";
     CheckHost [] ["checkHost"] Service List Raw, AboutCertificates, "" "",
         "The host that the peer's certificate must name.";
     CheckEmail [] ["checkEmail"] Service List Raw, AboutCertificates, "" "",

@@ -11,8 +11,8 @@
 //! - `<!-- not run: REASON -->`: the next block is not run.
 //! - ``<!-- not run: `COMMAND`: REASON -->``: nor is that command of the next block.
 //!
-//! `pskgate run FILE` goes on until the end of the document, where SIGTERM must end it well. A command
-//! whose comment speaks of Ctrl-C gets one when it has said something.
+//! `pskgate run FILE`, `pskgate server` and `pskgate client` go on until the end of the document, where SIGTERM
+//! must end them well. A command whose comment speaks of Ctrl-C gets one when it has said something.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -140,8 +140,11 @@ fn steps(text: &str) -> Vec<Step> {
     found
 }
 
-/// Whether it is meant to go on, and with which configuration.
+/// Whether it is meant to go on, and with which configuration; an empty name if there is no file.
 fn goes_on(command: &str) -> Option<&str> {
+    if command.starts_with("pskgate server ") || command.starts_with("pskgate client ") {
+        return Some("");
+    }
     let file = command.strip_prefix("pskgate run ")?;
     Some(file.split_once('#').map_or(file, |(file, _)| file).trim())
 }
@@ -190,7 +193,7 @@ lasting() {
     (eval "exec $(cat "$NOTES/command.$1")") >"$NOTES/said.$1" 2>&1 </dev/null &
     pids+=($!)
     for _ in {1..200}; do
-        pskgate status "$2" >/dev/null 2>&1 && return
+        if [ -n "$2" ]; then pskgate status "$2" >/dev/null 2>&1; else grep -q 'listening on' "$NOTES/said.$1"; fi && return
         kill -0 $! 2>/dev/null || fail 'it ended' "$1"
         sleep 0.1
     done
