@@ -149,7 +149,7 @@ async fn measure(name: &'static str, door: &str, client: &Running) -> Result<Str
     let facts = client
         .services()
         .flat_map(|service| service.sessions())
-        .filter_map(|(_, info)| info.reached().map(|reached| reached.facts.to_string()))
+        .filter_map(|(_, info)| info.details().map(|reached| reached.facts.to_string()))
         .next()
         .unwrap_or_default();
     let (mut from, mut to) = stream.into_split();

@@ -11,7 +11,7 @@ use super::supervisor;
 use super::{Ended, Pulse, Request};
 use crate::observe::event::{Event, Scope};
 use crate::observe::metrics::Totals;
-use crate::tunnel::{Phase, Service};
+use crate::tunnel::{LifecyclePhase, Service};
 
 /// How long sessions that the deadline ends have to send FIN.
 const FIN_TIMEOUT: Duration = Duration::from_secs(1);
@@ -25,14 +25,22 @@ impl Running {
     ) -> Ended {
         // The management listeners stay to the end: they show which sessions are left.
         let Self {
-            live, drain, alive, shared, record, windows, mut all_gone, mut supervisor, ..
+            live,
+            drain,
+            alive,
+            resources,
+            record,
+            windows,
+            mut all_gone,
+            mut supervisor,
+            ..
         } = self;
         Event::Draining { signal: who, limit: drain }.log(Scope::PROGRAM);
         let services: Vec<_> = live.into_iter().map(|live| live.service).collect();
         let words = || supervisor::farewell(services.iter().map(|service| service.count()).sum());
         supervisor.stopping(drain, &words());
         for service in &services {
-            service.enter(Phase::Draining);
+            service.set_phase(LifecyclePhase::Draining);
         }
         // Sessions and listeners hold a clone each; this one would keep `all_gone` waiting.
         drop(alive);
@@ -43,7 +51,7 @@ impl Running {
             never = supervisor.keep(words) => match never {},
         };
         drop(windows);
-        shared.settle_now();
+        resources.report_suppressed_now();
         let mut totals = Totals::default();
         services.iter().for_each(|service| service.counters.add_to(&mut totals));
         Event::Stopped { totals: &totals }.log(Scope::PROGRAM);
@@ -66,11 +74,11 @@ async fn wait_for_second_stop(
             Some(Request::List) => list_sessions(services.iter()),
             Some(Request::Ask(command, asked)) => {
                 let services: Vec<_> = services.iter().collect();
-                let view = status::View { phase: Phase::Draining, live: &[] };
+                let view = status::View { phase: LifecyclePhase::Draining, live: &[] };
                 status::answer(&command, record, &services, &view, asked);
             }
             Some(Request::Pulse(asked)) => {
-                let _ = asked.send(Pulse { phase: Phase::Draining, listens: false });
+                let _ = asked.send(Pulse { phase: LifecyclePhase::Draining, listens: false });
             }
             None => std::future::pending().await,
         }
@@ -81,7 +89,7 @@ async fn wait_for_second_stop(
 async fn wait_for_deadline(drain: Duration, services: &[Arc<Service>]) {
     tokio::time::sleep(drain).await;
     for service in services {
-        service.enter(Phase::Stopping);
+        service.set_phase(LifecyclePhase::Stopping);
     }
     tokio::time::sleep(FIN_TIMEOUT).await;
 }

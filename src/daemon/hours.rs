@@ -43,10 +43,10 @@ impl Running {
     pub(super) fn keep_time(&self, day: bool) {
         let now = std::time::Instant::now();
         for service in self.services() {
-            service.reconsider();
-            service.setup().rotate_ticket_keys(now);
+            service.recheck_policies();
+            service.snapshot().rotate_ticket_keys(now);
             if day {
-                let diagnostics = service.setup().warnings();
+                let diagnostics = service.snapshot().warnings();
                 warn(&Report { diagnostics, ..Report::default() });
             }
         }

@@ -55,7 +55,7 @@ impl Door {
 #[derive(Debug)]
 pub(super) struct Live {
     pub(super) service: Arc<Service>,
-    /// What its Setup was made of.
+    /// What its service snapshot was made of.
     pub(super) config: Arc<ServiceConfig>,
     pub(super) doors: Vec<Door>,
     /// What takes their place, where a program connects.
@@ -75,21 +75,22 @@ impl Live {
 }
 
 /// Tells each service which others are reached through it by a name.
-pub(super) fn introduce(live: &[Live]) {
+pub(super) fn link_sni_services(live: &[Live]) {
     let mut first = HashSet::new();
     for Live { service, .. } in live {
         // Of two sections with one name the first is meant.
-        let named = if first.insert(service.name()) {
-            reached_at(live, service.name())
+        let requested = if first.insert(service.name()) {
+            services_requested_at(live, service.name())
         } else {
             Vec::new()
         };
-        service.introduce(named);
+        service.set_sni_services(requested);
     }
 }
 
-fn reached_at(live: &[Live], name: &str) -> Vec<Arc<Service>> {
-    let is_reached =
-        |service: &Arc<Service>| service.setup().asked_at().is_some_and(|(door, _)| door == name);
-    live.iter().map(|live| &live.service).filter(|service| is_reached(service)).cloned().collect()
+fn services_requested_at(live: &[Live], name: &str) -> Vec<Arc<Service>> {
+    let is_requested = |service: &Arc<Service>| {
+        service.snapshot().sni_entry().is_some_and(|(door, _)| door == name)
+    };
+    live.iter().map(|live| &live.service).filter(|service| is_requested(service)).cloned().collect()
 }

@@ -1,4 +1,4 @@
-//! The whole program's life: build every Setup, bind every listener, serve, drain, stop.
+//! The whole program's life: build every service snapshot, bind every listener, serve, drain, stop.
 //!
 //! Build everything, then commit: a start, a check and a reload run the same code, and a failure
 //! changes nothing.
@@ -40,7 +40,7 @@ use tokio::sync::oneshot;
 use crate::config::diagnostic::{Diagnostic, Report, Severity};
 use crate::config::model::{Config, Level};
 use crate::observe::event::{Event, Scope};
-use crate::tunnel::Phase;
+use crate::tunnel::LifecyclePhase;
 pub use bind_error::BindError;
 use control::{Answer, Command};
 pub use plan::{Bound, Plan, watched};
@@ -78,7 +78,7 @@ pub enum Request {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pulse {
     /// Where it is in its life.
-    pub phase: Phase,
+    pub phase: LifecyclePhase,
     /// Whether a service of it has a listener.
     pub listens: bool,
 }

@@ -24,7 +24,7 @@ use crate::secrets::{Reader, SecretSet};
 use crate::sys::account;
 use crate::sys::cgroup::memory_limit;
 use crate::sys::process;
-use crate::tunnel::{Limits, OneKey, Previous, Setup};
+use crate::tunnel::{Limits, OneKey, Previous, ServiceSnapshot};
 
 /// A configuration with everything that it needs read and built, and nothing begun.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ pub struct Plan {
     pub(super) drain: Duration,
     pub(super) files: Files,
     pub(super) outside: Outside,
-    pub(super) services: Vec<(ServiceConfig, Setup)>,
+    pub(super) services: Vec<(ServiceConfig, ServiceSnapshot)>,
 }
 
 /// A plan whose addresses are taken.
@@ -59,7 +59,7 @@ pub(super) struct Held {
 #[derive(Debug)]
 pub(super) struct Prepared {
     pub(super) config: ServiceConfig,
-    pub(super) setup: Setup,
+    pub(super) snapshot: ServiceSnapshot,
     /// Each under the addresses that the file names it by: one, unless it was inherited and stands
     /// for all of its service's.
     pub(super) listeners: Vec<(Vec<Endpoint>, Listener)>,
@@ -90,10 +90,10 @@ impl Plan {
             let old = current.get_mut(&service.name.value).and_then(VecDeque::pop_front);
             let paths = old.as_ref().map(|(old, _)| key_paths(&old.config)).unwrap_or_default();
             let previous = old.as_ref().map(|(old, renewed)| {
-                let setup = &*old.setup;
-                Previous { setup, renewed, paths: &paths, last }
+                let snapshot = &*old.snapshot;
+                Previous { snapshot, renewed, paths: &paths, last }
             });
-            Setup::build(service, reader, previous.as_ref(), findings)
+            ServiceSnapshot::build(service, reader, previous.as_ref(), findings)
         })?;
         plan.files = Files::read(Some(config), report, reader);
         Some(plan)
@@ -106,28 +106,31 @@ impl Plan {
         report: &mut Report,
     ) -> Option<Self> {
         Self::with(config, report, |service, findings| {
-            Setup::with_secrets(service, secrets.clone(), findings)
+            ServiceSnapshot::with_secrets(service, secrets.clone(), findings)
         })
     }
 
     fn with(
         config: &Config,
         report: &mut Report,
-        mut build: impl FnMut(&ServiceConfig, &mut Vec<Diagnostic>) -> Result<Setup, Vec<Diagnostic>>,
+        mut build: impl FnMut(
+            &ServiceConfig,
+            &mut Vec<Diagnostic>,
+        ) -> Result<ServiceSnapshot, Vec<Diagnostic>>,
     ) -> Option<Self> {
         let mut is_refused = report.has_errors();
         let mut services = Vec::new();
         let mut findings = Vec::new();
         for service in &config.services {
             match build(service, &mut findings) {
-                Ok(setup) => services.push((service.clone(), setup)),
+                Ok(snapshot) => services.push((service.clone(), snapshot)),
                 Err(errors) => {
                     is_refused = true;
                     findings.extend(errors);
                 }
             }
         }
-        for shared in selfie::find(services.iter().map(|(config, setup)| (config, setup))) {
+        for shared in selfie::find(services.iter().map(|(config, snapshot)| (config, snapshot))) {
             is_refused |= shared.finding.severity == Severity::Error;
             findings.push(shared.finding);
         }
@@ -147,7 +150,7 @@ impl Plan {
 
     /// How many services and identities there are.
     pub fn size(&self) -> (usize, usize) {
-        let identities = self.services.iter().map(|(_, setup)| setup.secrets().len()).sum();
+        let identities = self.services.iter().map(|(_, snapshot)| snapshot.secrets().len()).sum();
         (self.services.len(), identities)
     }
 
@@ -156,9 +159,9 @@ impl Plan {
         let seats = Budget::of(process::descriptor_limit(), memory_limit()).sessions;
         let sharers =
             self.services.iter().filter(|(config, _)| config.limits.max_sessions.is_none());
-        let sharers = sharers.map(|(_, setup)| setup.competitors()).sum();
-        self.services.iter().filter_map(move |(config, setup)| {
-            let one = OneKey::of(config, setup.competitors(), (seats, sharers))?;
+        let sharers = sharers.map(|(_, snapshot)| snapshot.competitors()).sum();
+        self.services.iter().filter_map(move |(config, snapshot)| {
+            let one = OneKey::of(config, snapshot.competitors(), (seats, sharers))?;
             Some((config.name.value.as_str(), one))
         })
     }
@@ -198,14 +201,14 @@ impl Plan {
         let mut errors = Vec::new();
         let mut absent = Vec::new();
         let (held, seen) = (&held.services, &held.outside);
-        for (config, setup) in self.services {
+        for (config, snapshot) in self.services {
             let mut listeners = Vec::new();
             let sockets = inherited.next().unwrap_or_default();
             if !sockets.is_empty() {
                 let all: Vec<_> =
                     config.accept().iter().map(|listen| listen.at.value.clone()).collect();
                 listeners.extend(sockets.into_iter().map(|socket| (all.clone(), socket)));
-                services.push(Prepared { config, setup, listeners });
+                services.push(Prepared { config, snapshot, listeners });
                 continue;
             }
             for listen in config.accept().iter().filter(|listen| !held.contains(&listen.at)) {
@@ -245,7 +248,7 @@ impl Plan {
                 let nowhere = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable);
                 errors.push(cannot_bind(&config, &last.at, &nowhere));
             }
-            services.push(Prepared { config, setup, listeners });
+            services.push(Prepared { config, snapshot, listeners });
         }
         let outside = self.outside.bind(seen, &mut errors, &mut absent, &mut busy);
         if errors.is_empty() {
@@ -333,12 +336,12 @@ impl Bound {
         self.files.settle(|file| root.map_or_else(|| file.to_owned(), |root| inside(root, file)));
         if let Some(root) = root {
             self.outside.settle(root);
-            for Prepared { config, setup, .. } in &mut self.services {
+            for Prepared { config, snapshot, .. } in &mut self.services {
                 let psk = &mut config.psk;
                 for path in &mut psk.secrets {
                     path.value = inside(root, &path.value);
                 }
-                setup.rename_key_files(|file| inside(root, file));
+                snapshot.rename_key_files(|file| inside(root, file));
             }
         }
         self

@@ -22,7 +22,7 @@ use crate::config::model::{Endpoint, LogConfig, ServiceConfig};
 use crate::net::Acceptable;
 use crate::observe::event::{Event, Scope};
 use crate::observe::log;
-use crate::tunnel::{Phase, Respawn, Service, Setup};
+use crate::tunnel::{LifecyclePhase, Respawn, Service, ServiceSnapshot};
 
 mod read;
 #[cfg(test)]
@@ -413,16 +413,16 @@ impl Running {
             let name = live.service.name().to_owned();
             doors.extend(live.doors.drain(..).map(|door| (name.clone(), door)));
         }
-        for (config, setup, listeners) in next {
+        for (config, snapshot, listeners) in next {
             let name = config.name.value.as_str();
             let limits = limits(&config);
             let same = old.iter().position(|live| live.service.name() == name);
             let (service, program) = match same.map(|at| old.remove(at)) {
                 Some(Live { service, program, .. }) => {
-                    service.replace(setup, limits);
+                    service.replace(snapshot, limits);
                     (service, program)
                 }
-                None => (Service::new(name, setup, limits, self.shared.clone()), None),
+                None => (Service::new(name, snapshot, limits, self.resources.clone()), None),
             };
             // What runs as it should goes on; stunnel would start it a second time.
             let program = match program.filter(|program| program.goes_on(&service)) {
@@ -454,7 +454,7 @@ impl Running {
             }
             self.live.push(Live { service, config: Arc::new(config), doors: own, program });
         }
-        live::introduce(&self.live);
+        live::link_sni_services(&self.live);
         // What nobody wants any more: the listener closes with its last owner.
         drop(doors);
         for gone in old {
@@ -465,10 +465,10 @@ impl Running {
     /// A removed service drains like a stopping program.
     fn retire(&self, service: Arc<Service>) {
         let drain = self.drain;
-        service.enter(Phase::Draining);
+        service.set_phase(LifecyclePhase::Draining);
         tokio::spawn(async move {
             tokio::time::sleep(drain).await;
-            service.enter(Phase::Stopping);
+            service.set_phase(LifecyclePhase::Stopping);
         });
     }
 }
@@ -477,7 +477,7 @@ impl Running {
 struct Next {
     drain: Duration,
     windows: outside::Settled,
-    services: Vec<(ServiceConfig, Setup, Vec<Fresh>)>,
+    services: Vec<(ServiceConfig, ServiceSnapshot, Vec<Fresh>)>,
 }
 
 /// A listener that is new, under the addresses that the file names it by, and where it is.
@@ -487,12 +487,12 @@ impl Next {
     fn of(bound: Bound) -> std::io::Result<Self> {
         let mut services = Vec::new();
         bound.tell_absent();
-        for Prepared { config, setup, listeners } in bound.services {
+        for Prepared { config, snapshot, listeners } in bound.services {
             let listeners = listeners.into_iter().map(|(at, listener)| {
                 let address = listener.address().to_owned();
                 Ok((at, address, listener.into_async()?))
             });
-            services.push((config, setup, listeners.collect::<std::io::Result<_>>()?));
+            services.push((config, snapshot, listeners.collect::<std::io::Result<_>>()?));
         }
         let windows = bound.outside.hand_over()?;
         Ok(Self { drain: bound.drain, windows, services })

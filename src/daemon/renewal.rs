@@ -10,27 +10,27 @@ use super::selfie;
 use crate::config::diagnostic::{Diagnostic, Report, Severity};
 use crate::config::model::ServiceConfig;
 use crate::secrets::{Identity, Reader, SecretSet};
-use crate::tunnel::{Service, Setup};
+use crate::tunnel::{Service, ServiceSnapshot};
 
 /// A service at work, as a reload finds it.
 #[derive(Debug, Clone)]
 pub(super) struct InForce {
     pub(super) service: Arc<Service>,
     pub(super) config: Arc<ServiceConfig>,
-    pub(super) setup: Arc<Setup>,
+    pub(super) snapshot: Arc<ServiceSnapshot>,
 }
 
 impl InForce {
     pub(super) fn of(live: &Live) -> Self {
         let Live { service, config, .. } = live;
-        Self { service: service.clone(), config: config.clone(), setup: service.setup() }
+        Self { service: service.clone(), config: config.clone(), snapshot: service.snapshot() }
     }
 }
 
 /// Every service's keys, read again.
 #[derive(Debug)]
 pub(super) struct Renewal {
-    setups: Vec<(Arc<Service>, Setup)>,
+    snapshots: Vec<(Arc<Service>, ServiceSnapshot)>,
     /// What was found; an error is one of a key file whose keys stay as they were.
     pub(super) findings: Vec<Diagnostic>,
 }
@@ -44,14 +44,17 @@ impl Renewal {
         loop {
             // Two services may read one key file: its findings are said once.
             let mut report = Report { diagnostics: held.clone(), ..Report::default() };
-            let mut setups = Vec::new();
+            let mut snapshots = Vec::new();
             for (one, hold) in in_force.iter().zip(&hold) {
                 let mut found = Vec::new();
-                let setup = one.setup.renew_keys(&one.config, reader, hold, last, &mut found);
-                setups.push((one.service.clone(), setup));
+                let snapshot = one.snapshot.renew_keys(&one.config, reader, hold, last, &mut found);
+                snapshots.push((one.service.clone(), snapshot));
                 report.add_new(found);
             }
-            let both = in_force.iter().zip(&setups).map(|(one, (_, setup))| (&*one.config, setup));
+            let both = in_force
+                .iter()
+                .zip(&snapshots)
+                .map(|(one, (_, snapshot))| (&*one.config, snapshot));
             let mut is_new = false;
             for shared in selfie::find(both) {
                 if shared.finding.severity == Severity::Error {
@@ -64,20 +67,20 @@ impl Renewal {
                 report.push(shared.finding);
             }
             if !is_new {
-                return Self { setups, findings: report.diagnostics };
+                return Self { snapshots, findings: report.diagnostics };
             }
         }
     }
 
     /// The keys of each service, in the order of the services.
     pub(super) fn sets(&self) -> Vec<Arc<SecretSet>> {
-        self.setups.iter().map(|(_, setup)| setup.secrets().clone()).collect()
+        self.snapshots.iter().map(|(_, snapshot)| snapshot.secrets().clone()).collect()
     }
 
     /// Puts them in force. Whether that changes anything.
     pub(super) fn apply(self) -> bool {
-        self.setups
+        self.snapshots
             .into_iter()
-            .fold(false, |changed, (service, setup)| service.renew(setup) || changed)
+            .fold(false, |changed, (service, snapshot)| service.renew(snapshot) || changed)
     }
 }

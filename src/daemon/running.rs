@@ -15,7 +15,7 @@ use super::supervisor::{self, Supervisor};
 use crate::config::model::Level;
 use crate::observe::event::{Event, Scope};
 use crate::observe::log;
-use crate::tunnel::{Info, Reached, Service, Shared};
+use crate::tunnel::{ProcessResources, Service, SessionDetails, SessionInfo};
 
 /// Services at work.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub struct Running {
     pub(super) inetd: bool,
     pub(super) drain: Duration,
     pub(super) files: watch::Sender<Files>,
-    pub(super) shared: Arc<Shared>,
+    pub(super) resources: Arc<ProcessResources>,
     pub(super) windows: Windows,
     pub(super) record: Record,
     pub(super) alive: mpsc::Sender<()>,
@@ -79,10 +79,10 @@ pub(super) fn list_sessions<'a>(services: impl Iterator<Item = &'a Arc<Service>>
     let mut count = 0;
     for service in services {
         for (number, info) in service.sessions() {
-            let Some(Reached { facts, target, .. }) = info.reached() else { continue };
+            let Some(SessionDetails { facts, target, .. }) = info.details() else { continue };
             count += 1;
             let (up, down) = info.bytes();
-            let Info { who, peer, since, .. } = &*info;
+            let SessionInfo { who, peer, since, .. } = &*info;
             let (terms, age) = (facts.terms(), since.elapsed());
             Event::Listed { who, peer, terms, target, age, up, down }
                 .log(Scope { level: Some(Level::Debug), ..service.scope(Some(number)) });

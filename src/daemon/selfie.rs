@@ -4,7 +4,7 @@
 use crate::config::diagnostic::{Diagnostic, Severity};
 use crate::config::model::{Dialect, Mode, Origin, ServiceConfig};
 use crate::secrets::Identity;
-use crate::tunnel::Setup;
+use crate::tunnel::ServiceSnapshot;
 
 /// A key that a client service and a server service have in common.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub(super) struct Shared {
 
 /// Every key that a client service presents and a server service accepts.
 pub(super) fn find<'a>(
-    services: impl Iterator<Item = (&'a ServiceConfig, &'a Setup)>,
+    services: impl Iterator<Item = (&'a ServiceConfig, &'a ServiceSnapshot)>,
 ) -> Vec<Shared> {
     let all: Vec<_> = services.enumerate().collect();
     let of = |mode| all.iter().filter(move |(_, (config, _))| config.mode.value == mode);

@@ -10,7 +10,7 @@ use super::reload::{Ask, Reloads};
 use super::running::{Running, list_sessions, reopen_log};
 use super::status;
 use super::{Ended, Load, Pulse, Request};
-use crate::tunnel::Phase;
+use crate::tunnel::LifecyclePhase;
 
 impl Running {
     /// Serves, and reloads when it is asked to, until it is asked to stop; then drains.
@@ -64,14 +64,14 @@ impl Running {
                 Ok(ask) => self.ask(reloads, ask),
                 Err((command, asked)) => {
                     let services: Vec<_> = self.services().collect();
-                    let view = status::View { phase: Phase::Running, live: &self.live };
+                    let view = status::View { phase: LifecyclePhase::Running, live: &self.live };
                     status::answer(&command, &self.record, &services, &view, asked);
                 }
             },
             Request::Pulse(asked) => {
                 let listens = self.live.iter().any(Live::listens);
                 // The asker may have gone.
-                let _ = asked.send(Pulse { phase: Phase::Running, listens });
+                let _ = asked.send(Pulse { phase: LifecyclePhase::Running, listens });
             }
             Request::ReopenLog => reopen_log(),
             Request::List => list_sessions(self.services()),

@@ -19,7 +19,7 @@ use crate::sys::cgroup::memory_limit;
 use crate::sys::process;
 #[cfg(unix)]
 use crate::tunnel::serve_connection;
-use crate::tunnel::{Respawn, Room, Service, Shared};
+use crate::tunnel::{ProcessLimits, ProcessResources, Respawn, Service};
 
 impl Bound {
     /// Starts every service inside the current runtime.
@@ -29,12 +29,12 @@ impl Bound {
     pub fn start(self) -> std::io::Result<Running> {
         let (alive, all_gone) = mpsc::channel(1);
         self.tell_absent();
-        let shared = shared();
+        let resources = resources();
         let mut live = Vec::new();
         let mut only = None;
-        for Prepared { config, setup, listeners } in self.services {
+        for Prepared { config, snapshot, listeners } in self.services {
             let name = config.name.value.as_str();
-            let service = Service::new(name, setup, limits(&config), shared.clone());
+            let service = Service::new(name, snapshot, limits(&config), resources.clone());
             let mut doors = Vec::new();
             for (at, listener) in listeners {
                 let address = listener.address().to_owned();
@@ -47,13 +47,13 @@ impl Bound {
             }
             live.push(Live { service, config: Arc::new(config), doors, program: None });
         }
-        live::introduce(&live);
+        live::link_sni_services(&live);
         Event::Accepting.log(Scope::PROGRAM);
         for Live { service, program, .. } in &mut live {
             *program = Respawn::of(service, &alive);
         }
-        let settling = shared.clone();
-        tokio::spawn(async move { settling.settle().await });
+        let reporting = resources.clone();
+        tokio::spawn(async move { reporting.report_suppressed().await });
         let files = watch::Sender::new(self.files);
         let inetd = only.is_some();
         let windows = self.outside.open()?;
@@ -64,7 +64,7 @@ impl Bound {
             inetd,
             drain: self.drain,
             files,
-            shared,
+            resources,
             windows,
             record,
             alive,
@@ -76,10 +76,10 @@ impl Bound {
 }
 
 /// What the limit of descriptors and the memory leave for sessions, and for connections without one.
-fn shared() -> Arc<Shared> {
+fn resources() -> Arc<ProcessResources> {
     let descriptors = process::raise_descriptor_limit();
     let Budget { sessions, connections, handshakes } = Budget::of(descriptors, memory_limit());
-    Shared::new(Room { sessions, connections, handshakes })
+    ProcessResources::new(ProcessLimits { sessions, connections, handshakes })
 }
 
 /// Begins the session whose connection this program was started with.

@@ -19,7 +19,7 @@ use crate::observe::status::{
     Failure, IdentityStatus, LONG, Reload, Reloads, ServiceStatus, SessionStatus, Status,
 };
 use crate::secrets::Identity;
-use crate::tunnel::{Info, Phase, Service, Setup};
+use crate::tunnel::{LifecyclePhase, Service, ServiceSnapshot, SessionInfo};
 
 /// What is remembered from the start on.
 #[derive(Debug, Clone)]
@@ -80,7 +80,7 @@ impl Record {
 
 /// What else there is to see at the moment.
 pub(super) struct View<'a> {
-    pub(super) phase: Phase,
+    pub(super) phase: LifecyclePhase,
     pub(super) live: &'a [Live],
 }
 
@@ -135,8 +135,8 @@ async fn answer_apart(
 /// One service as it was when somebody asked.
 struct Seen {
     service: Arc<Service>,
-    setup: Arc<Setup>,
-    sessions: Vec<(u64, Arc<Info>)>,
+    snapshot: Arc<ServiceSnapshot>,
+    sessions: Vec<(u64, Arc<SessionInfo>)>,
     counted: Counted,
     listeners: Vec<String>,
 }
@@ -152,25 +152,25 @@ impl Seen {
         }
         let live = view.live.iter().find(|live| Arc::ptr_eq(&live.service, service));
         let listeners = live.map(Live::addresses).unwrap_or_default();
-        let (service, setup) = (service.clone(), service.setup());
-        Self { service, setup, sessions, counted, listeners }
+        let (service, snapshot) = (service.clone(), service.snapshot());
+        Self { service, snapshot, sessions, counted, listeners }
     }
 
     fn lines(&self) -> usize {
-        self.sessions.len() + self.setup.secrets().len()
+        self.sessions.len() + self.snapshot.secrets().len()
     }
 }
 
-fn status(record: &Record, phase: Phase, services: Vec<Seen>) -> Status {
+fn status(record: &Record, phase: LifecyclePhase, services: Vec<Seen>) -> Status {
     Status {
         version: env!("CARGO_PKG_VERSION").into(),
         openssl: openssl::version::version().into(),
         pid: std::process::id(),
         file: record.file.display().to_string(),
         phase: match phase {
-            Phase::Running => "running",
-            Phase::Draining => "draining",
-            Phase::Stopping => "stopping",
+            LifecyclePhase::Running => "running",
+            LifecyclePhase::Draining => "draining",
+            LifecyclePhase::Stopping => "stopping",
         }
         .into(),
         now: shown(jiff::Timestamp::now()),
@@ -183,19 +183,19 @@ fn status(record: &Record, phase: Phase, services: Vec<Seen>) -> Status {
 }
 
 fn service_status(seen: Seen) -> ServiceStatus {
-    let Seen { service, setup, sessions: all, counted, listeners } = seen;
+    let Seen { service, snapshot, sessions: all, counted, listeners } = seen;
     let sessions: Vec<_> = all.iter().filter_map(|(n, info)| session(*n, info)).collect();
     ServiceStatus {
         name: service.name().into(),
-        mode: match setup.mode() {
+        mode: match snapshot.mode() {
             Mode::Client => "client",
             Mode::Server => "server",
         }
         .into(),
         listeners,
-        targets: setup.targets(),
-        keys: setup.secrets().len(),
-        max_sessions: service.most_sessions(),
+        targets: snapshot.targets(),
+        keys: snapshot.secrets().len(),
+        max_sessions: service.session_limit(),
         handshakes: service.handshakes(),
         opened: counted.opened,
         bytes_up: counted.up.bytes,
@@ -209,13 +209,13 @@ fn service_status(seen: Seen) -> ServiceStatus {
         last_failure: service
             .last_failure()
             .map(|failure| Failure { time: shown(failure.time), words: failure.words }),
-        identities: identities(&service, &setup, &all),
+        identities: identities(&service, &snapshot, &all),
         sessions,
     }
 }
 
-fn session(number: u64, info: &Info) -> Option<SessionStatus> {
-    let reached = info.reached()?;
+fn session(number: u64, info: &SessionInfo) -> Option<SessionStatus> {
+    let reached = info.details()?;
     let ((up, down), (rate_up, rate_down)) = (info.carried(), info.rates());
     Some(SessionStatus {
         number,
@@ -241,22 +241,22 @@ fn session(number: u64, info: &Info) -> Option<SessionStatus> {
 
 fn identities(
     service: &Service,
-    setup: &Setup,
-    sessions: &[(u64, Arc<Info>)],
+    snapshot: &ServiceSnapshot,
+    sessions: &[(u64, Arc<SessionInfo>)],
 ) -> Vec<IdentityStatus> {
     let uses = service.uses();
     let mut open: HashMap<&Identity, usize> = HashMap::new();
     for (_, info) in sessions {
         *open.entry(&info.wire).or_default() += 1;
     }
-    let secrets = setup.secrets();
+    let secrets = snapshot.secrets();
     let mut places: Vec<_> = secrets.places().collect();
     places.sort_by_key(|(_, file, line)| (*file, *line));
     let of = |(wire, file, line): (&Identity, &Path, u32)| {
-        let (used, expiry) = (uses.get(wire), setup.expiry(wire));
+        let (used, expiry) = (uses.get(wire), snapshot.expiry(wire));
         IdentityStatus {
             wire: wire.plain(),
-            identity: setup.owner(wire).plain(),
+            identity: snapshot.owner(wire).plain(),
             file: file.display().to_string(),
             line,
             last_use: used.map(|used| shown(used.last)),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::service::{Phase, Service};
+use super::service::{LifecyclePhase, Service};
 use super::session::Session;
 use crate::net::{Acceptable, Peer, Socket};
 use crate::observe::event::Event;
@@ -35,17 +35,17 @@ pub async fn accept_connections(
     alive: mpsc::Sender<()>,
 ) -> Acceptable {
     let mut phase = service.phase();
-    let mut trouble = Trouble::default();
+    let mut failures = AcceptFailures::default();
     let mut stopped = false;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = trouble.over() => {
-                let failures = trouble.end();
-                Event::AcceptRecovered { failures }.log(service.scope(None));
+            () = failures.wait_until_over() => {
+                let count = failures.take();
+                Event::AcceptRecovered { failures: count }.log(service.scope(None));
                 continue;
             }
-            _ = phase.wait_for(|phase| *phase != Phase::Running) => return listener,
+            _ = phase.wait_for(|phase| *phase != LifecyclePhase::Running) => return listener,
             _ = &mut stop => return listener,
         };
         match accepted {
@@ -56,27 +56,27 @@ pub async fn accept_connections(
                 tokio::select! {
                     biased;
                     () = session.find_room(&socket) => {}
-                    _ = phase.wait_for(|phase| *phase != Phase::Running) => {}
+                    _ = phase.wait_for(|phase| *phase != LifecyclePhase::Running) => {}
                     _ = &mut stop => stopped = true,
                 }
-                let there = (alive.clone(), service.shared.crowd.enter());
+                let guards = (alive.clone(), service.resources.memory_trimmer.track());
                 tokio::spawn(async move {
                     let _ = session.run(socket).await;
-                    drop(there);
+                    drop(guards);
                 });
                 if stopped {
                     return listener;
                 }
             }
-            Err(error) if is_the_peers(&error) => service.counters.refused("aborted"),
+            Err(error) if is_caused_by_peer(&error) => service.counters.refused("aborted"),
             Err(error) => {
-                if trouble.count() {
+                if failures.count() {
                     Event::AcceptTrouble { error: &error }.log(service.scope(None));
                 }
-                service.shared.admission.shed();
+                service.resources.admission.shed();
                 tokio::select! {
                     () = sleep(ACCEPT_RETRY_INTERVAL) => {}
-                    _ = phase.wait_for(|phase| *phase != Phase::Running) => return listener,
+                    _ = phase.wait_for(|phase| *phase != LifecyclePhase::Running) => return listener,
                     _ = &mut stop => return listener,
                 }
             }
@@ -87,12 +87,12 @@ pub async fn accept_connections(
 /// A lack of descriptors, from its first failed accept until there was none for a while: strangers
 /// who hold all of them let one go now and then, and that is no recovery.
 #[derive(Debug, Default)]
-struct Trouble {
+struct AcceptFailures {
     failures: u64,
     last: Option<Instant>,
 }
 
-impl Trouble {
+impl AcceptFailures {
     /// Counts a failure; true of the first.
     fn count(&mut self) -> bool {
         self.failures += 1;
@@ -100,21 +100,21 @@ impl Trouble {
     }
 
     /// Returns when there was no failure for a while, if there was one before.
-    async fn over(&self) {
+    async fn wait_until_over(&self) {
         match self.last {
             Some(last) => sleep_until(last + RECOVERY_TIME).await,
             None => std::future::pending().await,
         }
     }
 
-    fn end(&mut self) -> u64 {
+    fn take(&mut self) -> u64 {
         self.last = None;
         std::mem::take(&mut self.failures)
     }
 }
 
 /// Errors that accept(2) passes on from the connection that was waiting.
-fn is_the_peers(error: &io::Error) -> bool {
+fn is_caused_by_peer(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, HostUnreachable, NetworkUnreachable};
     matches!(
         error.kind(),

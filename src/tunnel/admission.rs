@@ -1,4 +1,4 @@
-//! Who may enter: four stages that a connection to a server end goes through before it has a seat, so that
+//! Who may enter: four stages that a connection to a server end goes through before it has a slot, so that
 //! strangers crowd out only each other, and a burst of clients with keys waits where a flood is thinned
 //! out.
 //!
@@ -16,8 +16,8 @@ mod handshakes;
 mod history;
 mod network;
 mod replays;
-mod seats;
 mod signal;
+mod slots;
 mod stages;
 mod trend;
 mod turns;
@@ -33,9 +33,9 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::secrets::Identity;
 use crate::tls::Binder;
 use network::networks_of;
-pub(super) use network::{Source, source};
-pub(super) use seats::{Seat, Seats};
+pub(super) use network::{SourceAddress, source_address};
 use signal::Signal;
+pub(super) use slots::{SessionSlot, SessionSlots};
 use stages::{Bounds, Stages};
 
 /// A connection, and a set of handshakes that share a limit.
@@ -48,27 +48,27 @@ const MAX_WAIT: Duration = Duration::from_secs(30);
 /// The room of all services together.
 #[derive(Debug)]
 pub(super) struct Admission {
-    stages: Mutex<Table>,
+    stages: Mutex<AdmissionTable>,
     /// Somebody has left.
     left: Notify,
 }
 
 #[derive(Debug)]
-struct Table {
+struct AdmissionTable {
     stages: Stages,
     /// When turns are given next without anybody leaving, if somebody sees to that.
     alarm: Option<Instant>,
 }
 
 impl Admission {
-    /// For so many connections without a seat. So many first flights are worked on at the same time.
+    /// For so many connections without a slot. So many first flights are worked on at the same time.
     pub(super) fn new(connections: usize, turns: usize) -> Arc<Self> {
         let bounds = Bounds { connections: connections.max(1), turns: turns.max(1) };
-        let table = Table { stages: Stages::new(bounds), alarm: None };
+        let table = AdmissionTable { stages: Stages::new(bounds), alarm: None };
         Arc::new(Self { stages: Mutex::new(table), left: Notify::new() })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Table> {
+    fn lock(&self) -> MutexGuard<'_, AdmissionTable> {
         self.stages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -82,9 +82,9 @@ impl Admission {
     /// connects is from nowhere. Cancel safe.
     pub(super) async fn arrive(
         self: &Arc<Self>,
-        origin: Origin,
+        origin: ConnectionOrigin,
         round_trip: Option<Duration>,
-    ) -> Visitor {
+    ) -> PendingConnection {
         let protection = arrivals::protection(round_trip);
         loop {
             let mut left = std::pin::pin!(self.left.notified());
@@ -92,7 +92,9 @@ impl Admission {
             left.as_mut().enable();
             let arrived = self.lock().stages.arrive(origin.networks(), protection, Instant::now());
             match arrived {
-                Ok((id, signal)) => return Visitor { admission: self.clone(), id, signal },
+                Ok((id, signal)) => {
+                    return PendingConnection { admission: self.clone(), id, signal };
+                }
                 Err(until) => tokio::select! {
                     () = left => {}
                     () = sleep_until(until) => {}
@@ -107,9 +109,9 @@ impl Admission {
         self.change(Stages::shed)
     }
 
-    /// How many were put out since this was asked last.
-    pub(super) fn take_put_out(&self) -> u64 {
-        self.lock().stages.take_put_out()
+    /// How many were evicted since this was asked last.
+    pub(super) fn take_evicted(&self) -> u64 {
+        self.lock().stages.take_evicted()
     }
 
     /// Changes the table, and gives the turns that come of it.
@@ -121,7 +123,7 @@ impl Admission {
         changed
     }
 
-    fn give_turns(self: &Arc<Self>, table: &mut Table, now: Instant) {
+    fn give_turns(self: &Arc<Self>, table: &mut AdmissionTable, now: Instant) {
         let Some(next) = table.stages.give_turns(now) else { return };
         if table.alarm.is_some_and(|alarm| alarm <= next) {
             return;
@@ -144,14 +146,14 @@ impl Admission {
 
 /// Where a connection comes from.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Origin {
+pub(super) enum ConnectionOrigin {
     /// An address, or this machine's own Unix sockets.
     Peer(Option<IpAddr>),
     /// A trusted proxy that has not said yet for whom it connects.
     Proxy,
 }
 
-impl Origin {
+impl ConnectionOrigin {
     fn networks(self) -> Vec<network::Network> {
         match self {
             Self::Peer(ip) => networks_of(ip),
@@ -181,7 +183,7 @@ impl Drop for Pool {
 
 /// A connection on its way through the stages; it leaves them when this is dropped.
 #[derive(Debug)]
-pub(super) struct Visitor {
+pub(super) struct PendingConnection {
     admission: Arc<Admission>,
     id: Id,
     signal: Arc<Signal>,
@@ -189,47 +191,47 @@ pub(super) struct Visitor {
 
 /// How waiting for a turn ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Waited {
-    /// Its handshake may begin. The turn lasts until [`Visitor::end_turn`].
+pub(super) enum TurnOutcome {
+    /// Its handshake may begin. The turn lasts until [`PendingConnection::end_turn`].
     Turn,
     /// It has to go.
-    PutOut,
+    EvictedCount,
 }
 
-impl Visitor {
+impl PendingConnection {
     /// Returns when its place is needed for somebody else.
-    pub(super) async fn put_out(&self) {
+    pub(super) async fn wait_until_evicted(&self) {
         poll_fn(|cx| self.signal.poll_until(cx, Signal::is_put_out)).await;
     }
 
-    /// It has nothing to prove: it waits for a seat at most.
-    pub(super) fn vouch(&self) {
+    /// It has nothing to prove: it waits for a slot at most.
+    pub(super) fn exempt(&self) {
         self.admission.change(|stages, _| stages.vouch(self.id));
     }
 
     /// A proxy has said for whom it connects.
-    pub(super) fn rename(&self, ip: Option<IpAddr>) {
+    pub(super) fn set_peer(&self, ip: Option<IpAddr>) {
         self.admission.change(|stages, now| stages.rename(self.id, networks_of(ip), now));
         // Whoever waits for room may have it now.
         self.admission.left.notify_waiters();
     }
 
     /// Says how much of the room it takes.
-    pub(super) fn weigh(&self, weight: usize) {
+    pub(super) fn set_weight(&self, weight: usize) {
         self.admission.change(|stages, now| stages.weigh(self.id, weight, now));
     }
 
     /// Waits for a turn in that pool, which must stay as long as this.
-    pub(super) async fn wait_turn(&self, pool: &Pool, weight: usize) -> Waited {
+    pub(super) async fn wait_turn(&self, pool: &Pool, weight: usize) -> TurnOutcome {
         self.admission.change(|stages, now| stages.wait(self.id, pool.id, weight, now));
         let told = |signal: &Signal| signal.has_turn() || signal.is_put_out();
         let waited = timeout(MAX_WAIT, poll_fn(|cx| self.signal.poll_until(cx, told))).await;
         match waited {
-            Ok(()) if !self.signal.is_put_out() => Waited::Turn,
-            Ok(()) => Waited::PutOut,
+            Ok(()) if !self.signal.is_put_out() => TurnOutcome::Turn,
+            Ok(()) => TurnOutcome::EvictedCount,
             Err(_) => {
                 self.admission.change(|stages, now| stages.put_out(self.id, now));
-                Waited::PutOut
+                TurnOutcome::EvictedCount
             }
         }
     }
@@ -245,22 +247,22 @@ impl Visitor {
     }
 
     /// The binder of its ClientHello was verified, with the key of that identity.
-    pub(super) fn show(&self, who: Identity, binder: Binder) {
+    pub(super) fn set_shown(&self, who: Identity, binder: Binder) {
         self.admission.change(|stages, now| stages.show(self.id, who, binder, now));
     }
 
     /// Its key is proven.
-    pub(super) fn prove(&self) {
+    pub(super) fn set_proven(&self) {
         self.admission.change(|stages, now| stages.prove(self.id, now));
     }
 
     /// It was refused, and may read why.
-    pub(super) fn linger(&self) {
+    pub(super) fn begin_close(&self) {
         self.admission.change(|stages, now| stages.linger(self.id, now));
     }
 }
 
-impl Drop for Visitor {
+impl Drop for PendingConnection {
     fn drop(&mut self) {
         self.admission.change(|stages, now| stages.leave(self.id, now));
         self.admission.left.notify_waiters();

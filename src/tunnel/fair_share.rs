@@ -1,39 +1,39 @@
-//! The last seats of a service: kept for identities that hold few, so that the holder of one key cannot take
+//! The last slots of a service: kept for identities that hold few, so that the holder of one key cannot take
 //! them all.
 
 use crate::config::model::{Mode, ServiceConfig};
 
-/// One seat in so many is kept.
+/// One slot in so many is kept.
 const KEPT_FRACTION: usize = 10;
-/// So many sessions an identity may hold and still take a seat that is kept, however many identities there
+/// So many sessions an identity may hold and still take a slot that is kept, however many identities there
 /// are: an IDE and its tools have two or three at a time.
 const MIN_SHARE: usize = 4;
 
-/// How seats are shared among identities.
+/// How slots are shared among identities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FairShare {
-    seats: usize,
+    slots: usize,
     identities: usize,
 }
 
 impl FairShare {
-    /// So many seats, for which so many identities compete. None where none is kept: for one identity alone,
-    /// or where there are fewer than ten seats.
-    pub(super) fn new(seats: usize, identities: usize) -> Option<Self> {
-        (identities > 1 && seats >= KEPT_FRACTION).then_some(Self { seats, identities })
+    /// So many slots, for which so many identities compete. None where none is kept: for one identity alone,
+    /// or where there are fewer than ten slots.
+    pub(super) fn new(slots: usize, identities: usize) -> Option<Self> {
+        (identities > 1 && slots >= KEPT_FRACTION).then_some(Self { slots, identities })
     }
 
-    /// The seats that are there for any identity: as many as one key can take.
+    /// The slots that are there for any identity: as many as one key can take.
     pub(super) fn unreserved(self) -> usize {
-        self.seats - self.seats / KEPT_FRACTION
+        self.slots - self.slots / KEPT_FRACTION
     }
 
-    /// How many sessions an identity may hold before the seats that are kept are closed to it.
+    /// How many sessions an identity may hold before the slots that are kept are closed to it.
     fn per_identity(self) -> usize {
-        (self.seats / self.identities).max(MIN_SHARE)
+        (self.slots / self.identities).max(MIN_SHARE)
     }
 
-    /// Whether an identity that holds `held` sessions is refused a further one when `taken` seats are taken.
+    /// Whether an identity that holds `held` sessions is refused a further one when `taken` slots are taken.
     pub(super) fn excludes(self, taken: usize, held: usize) -> bool {
         taken >= self.unreserved() && held >= self.per_identity()
     }
@@ -51,7 +51,7 @@ pub struct OneKey {
 }
 
 impl OneKey {
-    /// For a service with so many identities, whose own seats, or those that it shares with others, are so
+    /// For a service with so many identities, whose own slots, or those that it shares with others, are so
     /// many for so many identities. None where there is nobody to be kept out: at a client end, and for one identity.
     pub fn of(config: &ServiceConfig, identities: usize, shared: (usize, usize)) -> Option<Self> {
         let (shared_seats, sharers) = shared;

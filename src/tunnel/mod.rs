@@ -1,23 +1,23 @@
 //! Where sockets and TLS meet: sessions, and the services that own them.
 
 mod accept;
+mod access_policy;
 mod admission;
-mod crowd;
-mod ending;
 mod fair_share;
-mod policy;
+mod memory_trimmer;
+mod registry;
 mod relay;
 mod resources;
 mod respawn;
-mod roster;
 mod service;
 mod session;
-mod setup;
+mod session_end;
+mod snapshot;
 
 pub use accept::{accept_connections, serve_connection};
 pub use fair_share::OneKey;
-pub use resources::{Limits, Room, Shared};
+pub use registry::{SessionDetails, SessionInfo};
+pub use resources::{Limits, ProcessLimits, ProcessResources};
 pub use respawn::Respawn;
-pub use roster::{Info, Reached};
-pub use service::{Failure, Phase, Service, Use};
-pub use setup::{Previous, Setup};
+pub use service::{KeyUsage, LifecyclePhase, RecentFailure, Service};
+pub use snapshot::{Previous, ServiceSnapshot};

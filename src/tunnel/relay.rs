@@ -20,23 +20,23 @@ mod tests;
 
 /// One batch. Belongs to the thread and is borrowed within one poll, so that an idle session holds no
 /// buffer at all. It holds what `tls::wire` receives at once, and a record that had begun before.
-const SCRATCH: usize = 160 * 1024;
+const RELAY_BUFFER_SIZE: usize = 160 * 1024;
 /// A smaller rest is not worth another read: two TLS records (RFC 9846 and 8446, 5.1).
-const LEAST: usize = 32 * 1024;
+const MIN_READ_SIZE: usize = 32 * 1024;
 
 /// How often a session that one side stalls looks whether the other is still there. Nobody reads
 /// from that one meanwhile, so that its reset, or the keepalive that found it dead, would go unseen.
-const PROBE: Duration = Duration::from_secs(2);
+const STALLED_PROBE_INTERVAL: Duration = Duration::from_secs(2);
 /// How often the same is looked for while something is on its way to a peer. One that got all of it is
 /// left to keepalive, and costs no timer.
-const FLIGHT: Duration = Duration::from_secs(5);
+const IN_FLIGHT_PROBE_INTERVAL: Duration = Duration::from_secs(5);
 
 thread_local! {
-    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
+    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; RELAY_BUFFER_SIZE].into_boxed_slice());
 }
 
 /// One of the two streams.
-pub(super) trait Side: AsyncRead + AsyncWrite + Unpin {
+pub(super) trait RelayStream: AsyncRead + AsyncWrite + Unpin {
     /// Whether the end of the stream, once a read has reported it, was said by the peer and not
     /// made by whoever cut the line.
     fn ended_cleanly(&self) -> bool {
@@ -73,7 +73,7 @@ pub(super) trait Side: AsyncRead + AsyncWrite + Unpin {
 
 /// Why a side failed.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(super) enum SideError {
     /// Its stream ended without the peer saying so.
     Truncated,
     /// Reading or writing failed.
@@ -82,7 +82,7 @@ pub(super) enum Fault {
 
 /// How a relay ended.
 #[derive(Debug)]
-pub(super) enum Outcome {
+pub(super) enum RelayOutcome {
     /// Both directions ended in order.
     Complete,
     /// Silence in both directions for longer than the idle limit.
@@ -93,28 +93,28 @@ pub(super) enum Outcome {
         down_ended: bool,
     },
     /// The downstream side failed.
-    Downstream(Fault),
+    Downstream(SideError),
     /// The upstream side failed.
-    Upstream(Fault),
+    Upstream(SideError),
 }
 
 /// Over how long a rate is taken.
-const WINDOW: Duration = Duration::from_secs(1);
+const RATE_WINDOW: Duration = Duration::from_secs(1);
 
 /// What a session has moved so far, for whoever looks from outside.
 #[derive(Debug)]
-pub(super) struct Meter {
+pub(super) struct TrafficMeter {
     base: Instant,
     touched: AtomicU64,
-    up: Counted,
-    down: Counted,
+    up: ByteCounter,
+    down: ByteCounter,
     /// When the window that is being counted began, in milliseconds since `base`.
     window: AtomicU64,
 }
 
 /// The bytes of one direction.
 #[derive(Debug, Default)]
-struct Counted {
+struct ByteCounter {
     total: AtomicU64,
     /// The total at the begin of the window.
     before: AtomicU64,
@@ -122,15 +122,15 @@ struct Counted {
     rate: AtomicU64,
 }
 
-impl Default for Meter {
+impl Default for TrafficMeter {
     fn default() -> Self {
         let (touched, window) = (AtomicU64::new(0), AtomicU64::new(0));
-        let (up, down) = (Counted::default(), Counted::default());
+        let (up, down) = (ByteCounter::default(), ByteCounter::default());
         Self { base: Instant::now(), touched, up, down, window }
     }
 }
 
-impl Meter {
+impl TrafficMeter {
     /// Bytes from downstream to upstream.
     pub(super) fn up(&self) -> u64 {
         self.up.total.load(Ordering::Relaxed)
@@ -150,7 +150,7 @@ impl Meter {
     /// the one that has begun, once that is longer.
     pub(super) fn rates(&self) -> (u64, u64) {
         let open = self.age(Instant::now()).saturating_sub(self.window.load(Ordering::Relaxed));
-        let of = |counted: &Counted| match u128::from(open) >= WINDOW.as_millis() {
+        let of = |counted: &ByteCounter| match u128::from(open) >= RATE_WINDOW.as_millis() {
             true => counted.since(open),
             false => counted.rate.load(Ordering::Relaxed),
         };
@@ -168,7 +168,7 @@ impl Meter {
     pub(super) fn count(&self, now: Instant, up: u64, down: u64) {
         let age = self.age(now);
         let open = age.saturating_sub(self.window.load(Ordering::Relaxed));
-        if u128::from(open) >= WINDOW.as_millis() {
+        if u128::from(open) >= RATE_WINDOW.as_millis() {
             self.up.roll(open);
             self.down.roll(open);
             self.window.store(age, Ordering::Relaxed);
@@ -179,7 +179,7 @@ impl Meter {
     }
 }
 
-impl Counted {
+impl ByteCounter {
     /// Bytes a second since the window began, `open` milliseconds ago.
     fn since(&self, open: u64) -> u64 {
         // Asked from another thread, the window may begin anew in between.
@@ -196,19 +196,19 @@ impl Counted {
 
 /// Runs until both directions have ended, a side failed, or a clock ran out. Cancel safe in that the
 /// streams stay with the caller.
-pub(super) async fn relay<D: Side, U: Side>(
+pub(super) async fn relay<D: RelayStream, U: RelayStream>(
     downstream: &mut D,
     upstream: &mut U,
     idle: Duration,
     close: Duration,
-    meter: &Meter,
-) -> Outcome {
+    meter: &TrafficMeter,
+) -> RelayOutcome {
     meter.touch(Instant::now());
     let mut up = Direction::new();
     let mut down = Direction::new();
     let sleep = std::pin::pin!(tokio::time::sleep_until(after(meter.touched(), idle)));
-    let mut clock = Clock { sleep, idle, close, half: false };
-    let mut probe = std::pin::pin!(tokio::time::sleep(PROBE));
+    let mut clock = IdleTimer { sleep, idle, close, half: false };
+    let mut probe = std::pin::pin!(tokio::time::sleep(STALLED_PROBE_INTERVAL));
     // How often it is looked, if at all.
     let mut pause = None;
     poll_fn(|cx| {
@@ -227,9 +227,9 @@ pub(super) async fn relay<D: Side, U: Side>(
         }
         let holding = up.holds() || down.holds() || after.1 > 0 || after.3 > 0;
         let wanted = match pause {
-            _ if holding => Some(PROBE),
+            _ if holding => Some(STALLED_PROBE_INTERVAL),
             None if !moved => None,
-            _ => Some(FLIGHT),
+            _ => Some(IN_FLIGHT_PROBE_INTERVAL),
         };
         if wanted != pause
             && let Some(pause) = wanted
@@ -241,10 +241,10 @@ pub(super) async fn relay<D: Side, U: Side>(
             && probe.as_mut().poll(cx).is_ready()
         {
             if let Some(error) = downstream.fault() {
-                return Poll::Ready(Outcome::Downstream(Fault::Failed(error)));
+                return Poll::Ready(RelayOutcome::Downstream(SideError::Failed(error)));
             }
             if let Some(error) = upstream.fault() {
-                return Poll::Ready(Outcome::Upstream(Fault::Failed(error)));
+                return Poll::Ready(RelayOutcome::Upstream(SideError::Failed(error)));
             }
             if holding || downstream.in_flight() || upstream.in_flight() {
                 probe.as_mut().reset(Instant::now() + after);
@@ -255,8 +255,10 @@ pub(super) async fn relay<D: Side, U: Side>(
         let half = (up.ended() || down.ended()) && !holding;
         let silence = ready!(clock.poll(cx, half, meter));
         Poll::Ready(match silence {
-            Silence::Idle => Outcome::Idle,
-            Silence::HalfClosed => Outcome::HalfClosed { down_ended: down.state == State::Done },
+            ExpiredTimeout::Idle => RelayOutcome::Idle,
+            ExpiredTimeout::HalfClosed => {
+                RelayOutcome::HalfClosed { down_ended: down.state == State::Done }
+            }
         })
     })
     .await
@@ -265,26 +267,30 @@ pub(super) async fn relay<D: Side, U: Side>(
 /// What one turn of both directions comes to, if the relay ends with it.
 fn outcome_of_turn(
     up: &mut Direction,
-    first: Poll<Result<(), Broken>>,
+    first: Poll<Result<(), DirectionError>>,
     down: &mut Direction,
-    second: Poll<Result<(), Broken>>,
-) -> Option<Outcome> {
+    second: Poll<Result<(), DirectionError>>,
+) -> Option<RelayOutcome> {
     match (first, second) {
-        (Poll::Ready(Err(Broken::Reader(fault))), _)
-        | (_, Poll::Ready(Err(Broken::Writer(fault)))) => Some(Outcome::Downstream(fault)),
-        (Poll::Ready(Err(Broken::Writer(fault))), _)
-        | (_, Poll::Ready(Err(Broken::Reader(fault)))) => Some(Outcome::Upstream(fault)),
-        (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Some(Outcome::Complete),
+        (Poll::Ready(Err(DirectionError::Reader(fault))), _)
+        | (_, Poll::Ready(Err(DirectionError::Writer(fault)))) => {
+            Some(RelayOutcome::Downstream(fault))
+        }
+        (Poll::Ready(Err(DirectionError::Writer(fault))), _)
+        | (_, Poll::Ready(Err(DirectionError::Reader(fault)))) => {
+            Some(RelayOutcome::Upstream(fault))
+        }
+        (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Some(RelayOutcome::Complete),
         // The one that refused more data has no more to say either.
         (Poll::Pending, Poll::Ready(Ok(()))) if up.refused.is_some() => {
-            Some(Outcome::Upstream(up.why_refused()))
+            Some(RelayOutcome::Upstream(up.why_refused()))
         }
         (Poll::Ready(Ok(())), Poll::Pending) if down.refused.is_some() => {
-            Some(Outcome::Downstream(down.why_refused()))
+            Some(RelayOutcome::Downstream(down.why_refused()))
         }
         // Neither takes any more: there is nobody to read on for.
         (Poll::Pending, Poll::Pending) if up.refused.is_some() && down.refused.is_some() => {
-            Some(Outcome::Upstream(up.why_refused()))
+            Some(RelayOutcome::Upstream(up.why_refused()))
         }
         _ => None,
     }
@@ -299,9 +305,9 @@ enum State {
     Done,
 }
 
-enum Broken {
-    Reader(Fault),
-    Writer(Fault),
+enum DirectionError {
+    Reader(SideError),
+    Writer(SideError),
 }
 
 #[derive(Default)]
@@ -350,17 +356,17 @@ impl Direction {
         matches!(kind, Some(ConnectionReset | ConnectionAborted))
     }
 
-    fn why_refused(&mut self) -> Fault {
+    fn why_refused(&mut self) -> SideError {
         let error = self.refused.take();
-        Fault::Failed(error.unwrap_or_else(|| io::ErrorKind::BrokenPipe.into()))
+        SideError::Failed(error.unwrap_or_else(|| io::ErrorKind::BrokenPipe.into()))
     }
 
-    fn poll<R: Side, W: Side>(
+    fn poll<R: RelayStream, W: RelayStream>(
         &mut self,
         cx: &mut Context<'_>,
         reader: &mut R,
         writer: &mut W,
-    ) -> Poll<Result<(), Broken>> {
+    ) -> Poll<Result<(), DirectionError>> {
         loop {
             match self.state {
                 State::Copying => ready!(self.copy(cx, reader, writer))?,
@@ -379,7 +385,7 @@ impl Direction {
                         Ok(()) => {}
                         // It has closed already; what it had sent, the reverse delivers.
                         Err(error) if is_gone(&error) => {}
-                        Err(error) => return Poll::Ready(Err(broken_writer(error))),
+                        Err(error) => return Poll::Ready(Err(writer_error(error))),
                     }
                     self.state = State::Done;
                 }
@@ -389,12 +395,12 @@ impl Direction {
     }
 
     /// Moves bytes until one of the two has to be waited for; `Ready(Ok)` when the state changed.
-    fn copy<R: Side, W: Side>(
+    fn copy<R: RelayStream, W: RelayStream>(
         &mut self,
         cx: &mut Context<'_>,
         reader: &mut R,
         writer: &mut W,
-    ) -> Poll<Result<(), Broken>> {
+    ) -> Poll<Result<(), DirectionError>> {
         if self.refused.is_some() {
             return Poll::Pending;
         }
@@ -417,11 +423,11 @@ impl Direction {
             }
             if self.eof {
                 if !reader.ended_cleanly() {
-                    return Poll::Ready(Err(Broken::Reader(Fault::Truncated)));
+                    return Poll::Ready(Err(DirectionError::Reader(SideError::Truncated)));
                 }
                 if self.reader_was_reset && !reader.proves_its_end() {
                     let reset = io::ErrorKind::ConnectionReset.into();
-                    return Poll::Ready(Err(Broken::Reader(Fault::Failed(reset))));
+                    return Poll::Ready(Err(DirectionError::Reader(SideError::Failed(reset))));
                 }
                 self.state = State::Flushing;
                 return Poll::Ready(Ok(()));
@@ -444,17 +450,17 @@ impl Direction {
 
     /// Fills the thread's buffer from the reader and empties it into the writer. What the writer
     /// does not take at once is copied aside.
-    fn batch<R: Side, W: Side>(
+    fn batch<R: RelayStream, W: RelayStream>(
         &mut self,
         cx: &mut Context<'_>,
         reader: &mut R,
         writer: &mut W,
         buffer: &mut [u8],
-    ) -> Poll<Result<(), Broken>> {
+    ) -> Poll<Result<(), DirectionError>> {
         let mut buf = ReadBuf::new(buffer);
         let mut failed = None;
         let mut waits = false;
-        while buf.remaining() >= LEAST {
+        while buf.remaining() >= MIN_READ_SIZE {
             let before = buf.filled().len();
             match Pin::new(&mut *reader).poll_read(cx, &mut buf) {
                 Poll::Ready(Ok(())) if buf.filled().len() == before => {
@@ -492,7 +498,7 @@ impl Direction {
         if let Some(error) = failed {
             // A broken stream delivers what came before the break only if it fits: the session ends
             // here, and its end says so.
-            return Poll::Ready(Err(Broken::Reader(Fault::Failed(error))));
+            return Poll::Ready(Err(DirectionError::Reader(SideError::Failed(error))));
         }
         if self.unflushed && !self.holds() {
             ready!(self.flush(cx, writer))?;
@@ -503,7 +509,11 @@ impl Direction {
         Poll::Ready(Ok(()))
     }
 
-    fn flush<W: Side>(&mut self, cx: &mut Context<'_>, writer: &mut W) -> Poll<Result<(), Broken>> {
+    fn flush<W: RelayStream>(
+        &mut self,
+        cx: &mut Context<'_>,
+        writer: &mut W,
+    ) -> Poll<Result<(), DirectionError>> {
         self.stalled = true;
         let flushed = ready!(Pin::new(&mut *writer).poll_flush(cx));
         (self.stalled, self.unflushed) = (false, false);
@@ -515,18 +525,18 @@ impl Direction {
 
     /// A peer that closed while data was on its way to it may have sent a last answer: the reverse
     /// reads on until it meets that end by itself, under the close limit.
-    fn refuse(&mut self, error: io::Error) -> Poll<Result<(), Broken>> {
+    fn refuse(&mut self, error: io::Error) -> Poll<Result<(), DirectionError>> {
         (self.held, self.at) = (Vec::new(), 0);
         if !is_gone(&error) {
-            return Poll::Ready(Err(broken_writer(error)));
+            return Poll::Ready(Err(writer_error(error)));
         }
         self.refused = Some(error);
         Poll::Pending
     }
 }
 
-fn broken_writer(error: io::Error) -> Broken {
-    Broken::Writer(Fault::Failed(error))
+fn writer_error(error: io::Error) -> DirectionError {
+    DirectionError::Writer(SideError::Failed(error))
 }
 
 fn is_gone(error: &io::Error) -> bool {
@@ -538,21 +548,26 @@ fn is_gone(error: &io::Error) -> bool {
 }
 
 /// Which of the two limits is over.
-enum Silence {
+enum ExpiredTimeout {
     Idle,
     HalfClosed,
 }
 
 /// Idle and close limit on one timer. It is set anew when it rings, not on every byte.
-struct Clock<'a> {
+struct IdleTimer<'a> {
     sleep: Pin<&'a mut Sleep>,
     idle: Duration,
     close: Duration,
     half: bool,
 }
 
-impl Clock<'_> {
-    fn poll(&mut self, cx: &mut Context<'_>, half: bool, meter: &Meter) -> Poll<Silence> {
+impl IdleTimer<'_> {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        half: bool,
+        meter: &TrafficMeter,
+    ) -> Poll<ExpiredTimeout> {
         let limit = if half { self.close } else { self.idle };
         if half != self.half {
             self.half = half;
@@ -562,7 +577,11 @@ impl Clock<'_> {
             ready!(self.sleep.as_mut().poll(cx));
             let due = after(meter.touched(), limit);
             if due <= Instant::now() {
-                return Poll::Ready(if half { Silence::HalfClosed } else { Silence::Idle });
+                return Poll::Ready(if half {
+                    ExpiredTimeout::HalfClosed
+                } else {
+                    ExpiredTimeout::Idle
+                });
             }
             self.sleep.as_mut().reset(due);
         }

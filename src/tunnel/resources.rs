@@ -7,50 +7,50 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::admission::{Admission, Pool, Seats};
-use super::crowd::Crowd;
-use super::setup::Setup;
+use super::admission::{Admission, Pool, SessionSlots};
+use super::memory_trimmer::MemoryTrimmer;
+use super::snapshot::ServiceSnapshot;
 use crate::observe::event::{Event, Scope};
 use crate::observe::limit::Limiter;
 
-/// How often at most there is a line of connections that were put out.
-const PUT_OUT_INTERVAL: Duration = Duration::from_secs(10);
+/// How often at most there is a line of connections that were evicted.
+const EVICTED_LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// Handshakes whose first flight is worked on at the same time, for each processor: one, and one that is
 /// ready when it is done.
 const TURNS_PER_PROCESSOR: usize = 2;
 
 /// What all services of a process have in common.
 #[derive(Debug)]
-pub struct Shared {
+pub struct ProcessResources {
     /// The number of the next session.
     numbers: AtomicU64,
     /// The budget of lines that strangers can cause.
-    pub(super) limiter: Limiter,
+    pub(super) peer_log: Limiter,
     /// The same for connections as such, of which busy services have many.
-    pub(super) arrivals: Limiter,
+    pub(super) connection_log: Limiter,
     /// What services use up together that have no limits of their own: descriptors and memory are
     /// the process's.
     capacity: Capacity,
-    /// How many identities there are for the seats in there.
+    /// How many identities there are for the slots in there.
     competitors: AtomicUsize,
     /// The room of all connections that have proven nothing yet.
     pub(super) admission: Arc<Admission>,
-    /// How many were put out of it, for the log.
-    put_out: Mutex<PutOut>,
-    pub(super) crowd: Arc<Crowd>,
+    /// How many were evicted of it, for the log.
+    evicted: Mutex<EvictedCount>,
+    pub(super) memory_trimmer: Arc<MemoryTrimmer>,
 }
 
-/// Connections that were put out to make room, and not told yet.
+/// Connections that were evicted to make room, and not told yet.
 #[derive(Debug, Default)]
-struct PutOut {
+struct EvictedCount {
     count: u64,
     /// When the last line of them was written.
-    told: Option<Instant>,
+    last_logged: Option<Instant>,
 }
 
 /// What all services of a process have room for together.
 #[derive(Debug, Clone, Copy)]
-pub struct Room {
+pub struct ProcessLimits {
     /// Sessions, of services without a limit of their own.
     pub sessions: usize,
     /// Connections without a session.
@@ -59,24 +59,24 @@ pub struct Room {
     pub handshakes: usize,
 }
 
-impl Shared {
+impl ProcessResources {
     /// Room for all services.
-    pub fn new(room: Room) -> Arc<Self> {
+    pub fn new(room: ProcessLimits) -> Arc<Self> {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let admission = Admission::new(room.connections, processors * TURNS_PER_PROCESSOR);
         Arc::new(Self {
             numbers: AtomicU64::new(0),
-            limiter: Limiter::default(),
-            arrivals: Limiter::new(200, Duration::from_millis(20)),
+            peer_log: Limiter::default(),
+            connection_log: Limiter::new(200, Duration::from_millis(20)),
             capacity: Capacity {
-                seats: Seats::new(room.sessions),
-                own: None,
+                slots: SessionSlots::new(room.sessions),
+                service_limit: None,
                 handshakes: admission.pool(room.handshakes),
             },
             competitors: AtomicUsize::new(0),
             admission,
-            put_out: Mutex::default(),
-            crowd: Arc::default(),
+            evicted: Mutex::default(),
+            memory_trimmer: Arc::default(),
         })
     }
 
@@ -97,34 +97,36 @@ impl Shared {
         capacity
     }
 
-    /// Has those who were put out counted in the log: the first at once, and then all of some seconds in
+    /// Has those who were evicted counted in the log: the first at once, and then all of some seconds in
     /// one line.
-    pub(super) fn report_put_out(&self) {
-        let mut put_out = self.put_out.lock().unwrap_or_else(PoisonError::into_inner);
-        put_out.count += self.admission.take_put_out();
+    pub(super) fn report_evicted(&self) {
+        let mut evicted = self.evicted.lock().unwrap_or_else(PoisonError::into_inner);
+        evicted.count += self.admission.take_evicted();
         let now = Instant::now();
-        let since = put_out.told.map_or(Duration::ZERO, |told| now.duration_since(told));
-        if put_out.count == 0 || put_out.told.is_some() && since < PUT_OUT_INTERVAL {
+        let since = evicted
+            .last_logged
+            .map_or(Duration::ZERO, |last_logged| now.duration_since(last_logged));
+        if evicted.count == 0 || evicted.last_logged.is_some() && since < EVICTED_LOG_INTERVAL {
             return;
         }
-        let count = std::mem::take(&mut put_out.count);
-        put_out.told = Some(now);
-        drop(put_out);
+        let count = std::mem::take(&mut evicted.count);
+        evicted.last_logged = Some(now);
+        drop(evicted);
         Event::PutOut { count, within: since }.log(Scope::PROGRAM);
     }
 
     /// Says what was withheld and not yet said.
-    pub fn settle_now(&self) {
-        self.limiter.settle();
-        self.arrivals.settle();
-        self.report_put_out();
+    pub fn report_suppressed_now(&self) {
+        self.peer_log.settle();
+        self.connection_log.settle();
+        self.report_evicted();
     }
 
     /// Has withheld lines counted in the log, now and then, until the process ends.
-    pub async fn settle(&self) {
+    pub async fn report_suppressed(&self) {
         loop {
             sleep(Duration::from_secs(10)).await;
-            self.settle_now();
+            self.report_suppressed_now();
         }
     }
 }
@@ -141,24 +143,24 @@ pub struct Limits {
 /// What is there to be used up.
 #[derive(Debug, Clone)]
 pub(super) struct Capacity {
-    pub(super) seats: Arc<Seats>,
+    pub(super) slots: Arc<SessionSlots>,
     /// The service's own limit of sessions. It counts every session of the service, those too that
-    /// took their seats before there was one.
-    pub(super) own: Option<usize>,
+    /// took their slots before there was one.
+    pub(super) service_limit: Option<usize>,
     pub(super) handshakes: Arc<Pool>,
 }
 
 impl Capacity {
     /// Follows the limits. A service that keeps one keeps its count as well.
-    pub(super) fn follow(&mut self, limits: Limits, process: &Shared) {
+    pub(super) fn follow(&mut self, limits: Limits, process: &ProcessResources) {
         let (shared, admission) = (&process.capacity, &process.admission);
-        self.own = limits.sessions;
+        self.service_limit = limits.sessions;
         match limits.sessions {
-            None => self.seats = shared.seats.clone(),
-            Some(limit) if Arc::ptr_eq(&self.seats, &shared.seats) => {
-                self.seats = Seats::new(limit);
+            None => self.slots = shared.slots.clone(),
+            Some(limit) if Arc::ptr_eq(&self.slots, &shared.slots) => {
+                self.slots = SessionSlots::new(limit);
             }
-            Some(limit) => self.seats.set_limit(limit),
+            Some(limit) => self.slots.set_limit(limit),
         }
         match limits.handshakes {
             None => self.handshakes = shared.handshakes.clone(),
@@ -170,16 +172,20 @@ impl Capacity {
     }
 }
 
-/// The identities of a service among those for whom the shared seats are; taken back on drop.
+/// The identities of a service among those for whom the shared slots are; taken back on drop.
 #[derive(Debug)]
 pub(super) struct Competitors {
-    shared: Arc<Shared>,
+    shared: Arc<ProcessResources>,
     count: usize,
 }
 
 impl Competitors {
-    pub(super) fn of(setup: &Setup, limits: Limits, shared: &Arc<Shared>) -> Self {
-        let count = if limits.sessions.is_none() { setup.competitors } else { 0 };
+    pub(super) fn of(
+        snapshot: &ServiceSnapshot,
+        limits: Limits,
+        shared: &Arc<ProcessResources>,
+    ) -> Self {
+        let count = if limits.sessions.is_none() { snapshot.competitors } else { 0 };
         shared.competitors.fetch_add(count, Ordering::Relaxed);
         Self { shared: shared.clone(), count }
     }

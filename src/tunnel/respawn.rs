@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 #[cfg(unix)]
-use super::service::Phase;
+use super::service::LifecyclePhase;
 use super::service::Service;
 #[cfg(unix)]
 use super::session::Session;
@@ -33,7 +33,7 @@ impl Respawn {
     /// Starts the program of a service, if it has one. A clone of `alive` lives as long as it is kept
     /// running.
     pub fn of(service: &Arc<Service>, alive: &mpsc::Sender<()>) -> Option<Self> {
-        let (program, _) = service.setup().program.clone()?;
+        let (program, _) = service.snapshot().program.clone()?;
         let (stop, stopped) = oneshot::channel();
         let (service, alive) = (service.clone(), alive.clone());
         let task = tokio::spawn(async move {
@@ -45,8 +45,8 @@ impl Respawn {
 
     /// Whether it goes on under what the service is now: the same program, and not over.
     pub fn goes_on(&self, service: &Service) -> bool {
-        let setup = service.setup();
-        let now = setup.program.as_ref();
+        let snapshot = service.snapshot();
+        let now = snapshot.program.as_ref();
         now.is_some_and(|(program, _)| program.is_like(&self.program)) && !self.task.is_finished()
     }
 }
@@ -54,7 +54,7 @@ impl Respawn {
 /// Programs are started on Unix alone.
 #[cfg(not(unix))]
 async fn keep_running(service: Arc<Service>, _: oneshot::Receiver<()>) {
-    let Some((program, _)) = service.setup().program.clone() else { return };
+    let Some((program, _)) = service.snapshot().program.clone() else { return };
     let name = program.path.value.display();
     let error = std::io::ErrorKind::Unsupported.into();
     Event::NotSpawned { program: &name, error: &error }.log(service.scope(None));
@@ -65,25 +65,25 @@ async fn keep_running(service: Arc<Service>, mut stop: oneshot::Receiver<()>) {
     let mut phase = service.phase();
     Event::Spawning.log(service.scope(None));
     loop {
-        let Some((program, _)) = service.setup().program.clone() else { return };
+        let Some((program, _)) = service.snapshot().program.clone() else { return };
         let number = service.next_number();
         match net::start_program(&program, None).await {
             Ok(Started { socket, peer, child }) => {
-                service.watch(number, child);
-                let there = service.crowd().enter();
+                service.log_child(number, child);
+                let there = service.memory_trimmer().track();
                 let session = Session::new(service.clone(), number, peer, Instant::now());
                 session.run(socket).await;
                 drop(there);
             }
             Err(error) => {
                 let name = program.path.value.display();
-                service.failed(format!("{name} cannot be run: {error}"));
+                service.record_failure(format!("{name} cannot be run: {error}"));
                 Event::NotSpawned { program: &name, error: &error }
                     .log(service.scope(Some(number)));
             }
         }
-        let Some((_, Some(pause))) = service.setup().program.clone() else { return };
-        let over = *phase.borrow() != Phase::Running
+        let Some((_, Some(pause))) = service.snapshot().program.clone() else { return };
+        let over = *phase.borrow() != LifecyclePhase::Running
             || !matches!(stop.try_recv(), Err(oneshot::error::TryRecvError::Empty));
         if over {
             return;
@@ -92,7 +92,7 @@ async fn keep_running(service: Arc<Service>, mut stop: oneshot::Receiver<()>) {
         Event::Respawning { pause }.log(service.scope(Some(number)));
         tokio::select! {
             () = sleep(pause) => {}
-            _ = phase.wait_for(|phase| *phase != Phase::Running) => return,
+            _ = phase.wait_for(|phase| *phase != LifecyclePhase::Running) => return,
             _ = &mut stop => return,
         }
     }

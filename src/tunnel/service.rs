@@ -1,4 +1,4 @@
-//! The running service: its listeners, its current Setup, and the sessions it owns.
+//! The running service: its listeners, its current snapshot, and the sessions it owns.
 
 use std::collections::HashMap;
 use std::io;
@@ -11,17 +11,17 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 mod sni;
-pub(super) use sni::NamedService;
+pub(super) use sni::RequestedService;
 use sni::{NameLookup, NameTable};
 
-use super::admission::{Origin, Seats, Visitor};
-#[cfg(unix)]
-use super::crowd::Crowd;
+use super::access_policy::SessionLimits;
+use super::admission::{ConnectionOrigin, PendingConnection, SessionSlots};
 use super::fair_share::FairShare;
-use super::policy::Shares;
-use super::resources::{Capacity, Competitors, Limits, Shared};
-use super::roster::{Info, Roster};
-use super::setup::{Role, Setup};
+#[cfg(unix)]
+use super::memory_trimmer::MemoryTrimmer;
+use super::registry::{SessionInfo, SessionRegistry};
+use super::resources::{Capacity, Competitors, Limits, ProcessResources};
+use super::snapshot::{ServiceSnapshot, TlsRole};
 use crate::config::model::{Level, Mode, OnRevocation};
 use crate::net::{self, Socket};
 use crate::observe::event::{Event, Scope};
@@ -31,11 +31,11 @@ use crate::secrets::{Grant, Identity};
 /// How long a backend that bears one connection is left in peace between two. The eRPC runtime takes a
 /// moment after its FIN to forget the connection, and a new one that comes within it is forgotten in its
 /// place, which ends the runtime's loop for good (seen without any tunnel: once in 90 on a busy machine).
-const SETTLE: Duration = Duration::from_millis(50);
+const BACKEND_IDLE_TIME: Duration = Duration::from_millis(50);
 
 /// Where the process is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
+pub enum LifecyclePhase {
     /// Accepting.
     Running,
     /// No new connections; open sessions may finish.
@@ -48,29 +48,29 @@ pub enum Phase {
 #[derive(Debug)]
 pub struct Service {
     pub(super) name: Arc<str>,
-    current: watch::Sender<Arc<Setup>>,
+    current: watch::Sender<Arc<ServiceSnapshot>>,
     capacity: Mutex<Capacity>,
     competitors: Mutex<Competitors>,
     /// What it has seen so far.
     pub counters: Counters,
-    pub(super) shared: Arc<Shared>,
-    phase: watch::Sender<Phase>,
+    pub(super) resources: Arc<ProcessResources>,
+    phase: watch::Sender<LifecyclePhase>,
     /// The services that clients reach by sending a name here.
-    named: watch::Sender<Arc<NameTable>>,
-    pub(super) roster: Arc<Roster>,
+    sni_services: watch::Sender<Arc<NameTable>>,
+    pub(super) registry: Arc<SessionRegistry>,
     /// By the name on the wire. Only who has proven a key is here: never more than there are keys.
-    uses: Mutex<HashMap<Identity, Use>>,
+    uses: Mutex<HashMap<Identity, KeyUsage>>,
     /// Where the last session of each identity went, for those that are resumed.
-    went: Mutex<HashMap<Identity, Box<str>>>,
-    failure: Mutex<Option<Failure>>,
+    last_upstreams: Mutex<HashMap<Identity, Box<str>>>,
+    last_failure: Mutex<Option<RecentFailure>>,
     handshakes: AtomicUsize,
     /// When a session last let go of a backend that bears one connection.
-    let_go: Mutex<Option<Instant>>,
+    backend_released: Mutex<Option<Instant>>,
 }
 
 /// What an identity's key was used for.
 #[derive(Debug, Clone, Copy)]
-pub struct Use {
+pub struct KeyUsage {
     /// When it was proven last.
     pub last: jiff::Timestamp,
     /// How often it was since the start.
@@ -79,7 +79,7 @@ pub struct Use {
 
 /// Something that went wrong at a client end.
 #[derive(Debug, Clone)]
-pub struct Failure {
+pub struct RecentFailure {
     /// When.
     pub time: jiff::Timestamp,
     /// In words.
@@ -88,49 +88,54 @@ pub struct Failure {
 
 impl Service {
     /// A service that does not listen yet.
-    pub fn new(name: &str, setup: Setup, limits: Limits, shared: Arc<Shared>) -> Arc<Self> {
-        let capacity = shared.capacity_for(limits);
+    pub fn new(
+        name: &str,
+        snapshot: ServiceSnapshot,
+        limits: Limits,
+        resources: Arc<ProcessResources>,
+    ) -> Arc<Self> {
+        let capacity = resources.capacity_for(limits);
         Arc::new(Self {
-            competitors: Mutex::new(Competitors::of(&setup, limits, &shared)),
+            competitors: Mutex::new(Competitors::of(&snapshot, limits, &resources)),
             name: name.into(),
-            current: watch::Sender::new(Arc::new(setup)),
+            current: watch::Sender::new(Arc::new(snapshot)),
             capacity: Mutex::new(capacity),
             counters: Counters::default(),
-            shared,
-            phase: watch::Sender::new(Phase::Running),
-            named: watch::Sender::new(Arc::default()),
-            roster: Arc::default(),
+            resources,
+            phase: watch::Sender::new(LifecyclePhase::Running),
+            sni_services: watch::Sender::new(Arc::default()),
+            registry: Arc::default(),
             uses: Mutex::default(),
-            went: Mutex::default(),
-            failure: Mutex::default(),
+            last_upstreams: Mutex::default(),
+            last_failure: Mutex::default(),
             handshakes: AtomicUsize::new(0),
-            let_go: Mutex::default(),
+            backend_released: Mutex::default(),
         })
     }
 
     /// The open sessions by number, those whose target is still being reached among them.
-    pub fn sessions(&self) -> Vec<(u64, Arc<Info>)> {
-        self.roster.all()
+    pub fn sessions(&self) -> Vec<(u64, Arc<SessionInfo>)> {
+        self.registry.all()
     }
 
     /// How many of them there are.
     pub fn count(&self) -> usize {
-        self.roster.count()
+        self.registry.count()
     }
 
     /// Ends the session of that number; how many that are.
     pub fn kick(&self, number: u64) -> usize {
-        self.roster.kick(|other, _| other == number)
+        self.registry.kick(|other, _| other == number)
     }
 
     /// Ends the sessions of an identity, by its own name or one on the wire; how many that are.
     pub fn kick_identity(&self, name: &str) -> usize {
-        self.roster.kick(|_, info| info.who.plain() == name || info.wire.plain() == name)
+        self.registry.kick(|_, info| info.who.plain() == name || info.wire.plain() == name)
     }
 
     /// How many sessions it may have at once.
-    pub fn most_sessions(&self) -> usize {
-        self.capacity().seats.limit()
+    pub fn session_limit(&self) -> usize {
+        self.capacity().slots.limit()
     }
 
     /// How many handshakes are under way.
@@ -139,70 +144,72 @@ impl Service {
     }
 
     /// Counts a handshake for as long as what is returned lives.
-    pub(super) fn handshaking(self: &Arc<Self>) -> Handshaking {
+    pub(super) fn count_handshake(self: &Arc<Self>) -> HandshakeGuard {
         self.handshakes.fetch_add(1, Ordering::Relaxed);
-        Handshaking(self.clone())
+        HandshakeGuard(self.clone())
     }
 
     /// Notes that a backend that bears one connection has none any more.
-    pub(super) fn let_go(&self) {
-        *self.let_go.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    pub(super) fn release_backend(&self) {
+        *self.backend_released.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Instant::now());
     }
 
-    /// Waits until such a backend has had [`SETTLE`] to get over its last connection.
-    pub(super) async fn settled(&self) {
-        let last = *self.let_go.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Waits until such a backend has had [`BACKEND_IDLE_TIME`] to get over its last connection.
+    pub(super) async fn wait_until_backend_idle(&self) {
+        let last = *self.backend_released.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(last) = last {
-            sleep_until(last + SETTLE).await;
+            sleep_until(last + BACKEND_IDLE_TIME).await;
         }
     }
 
     /// Where an identity's last session went.
-    pub(super) fn went_to(&self, wire: &Identity) -> Option<Box<str>> {
-        self.went.lock().unwrap_or_else(PoisonError::into_inner).get(wire).cloned()
+    pub(super) fn last_upstream(&self, wire: &Identity) -> Option<Box<str>> {
+        self.last_upstreams.lock().unwrap_or_else(PoisonError::into_inner).get(wire).cloned()
     }
 
     /// Notes where an identity's session goes, for those that are resumed.
-    pub(super) fn goes_to(&self, wire: &Identity, address: &str) {
+    pub(super) fn remember_upstream(&self, wire: &Identity, address: &str) {
         // One that was taken away meanwhile would stay here for good.
-        if self.setup().secrets.find(wire.as_bytes()).is_some() {
-            let mut went = self.went.lock().unwrap_or_else(PoisonError::into_inner);
-            went.insert(wire.clone(), address.into());
+        if self.snapshot().secrets.find(wire.as_bytes()).is_some() {
+            let mut last_upstreams =
+                self.last_upstreams.lock().unwrap_or_else(PoisonError::into_inner);
+            last_upstreams.insert(wire.clone(), address.into());
         }
     }
 
     /// Notes that a key was proven.
-    pub(super) fn used(&self, wire: &Identity) {
+    pub(super) fn record_key_use(&self, wire: &Identity) {
         // One that was taken away during its handshake would stay here for good.
-        if self.setup().secrets.find(wire.as_bytes()).is_none() {
+        if self.snapshot().secrets.find(wire.as_bytes()).is_none() {
             return;
         }
         let last = jiff::Timestamp::now();
         let mut uses = self.uses.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = uses.entry(wire.clone()).or_insert(Use { last, count: 0 });
-        *entry = Use { last, count: entry.count + 1 };
+        let entry = uses.entry(wire.clone()).or_insert(KeyUsage { last, count: 0 });
+        *entry = KeyUsage { last, count: entry.count + 1 };
     }
 
     /// What the keys were used for, by the name on the wire.
-    pub fn uses(&self) -> HashMap<Identity, Use> {
+    pub fn uses(&self) -> HashMap<Identity, KeyUsage> {
         self.uses.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Notes why who connected saw nothing but a reset: a target that does not answer, and at a client end
     /// whatever became of TLS.
-    pub(super) fn failed(&self, words: String) {
-        let failure = Failure { time: jiff::Timestamp::now(), words };
-        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
+    pub(super) fn record_failure(&self, words: String) {
+        let last_failure = RecentFailure { time: jiff::Timestamp::now(), words };
+        *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(last_failure);
     }
 
     /// The last of those.
-    pub fn last_failure(&self) -> Option<Failure> {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn last_failure(&self) -> Option<RecentFailure> {
+        self.last_failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Looks again who may be here, because time alone may have changed that.
-    pub fn reconsider(&self) {
-        if self.setup().policies.expires {
+    pub fn recheck_policies(&self) {
+        if self.snapshot().policies.expires {
             self.current.send_modify(|_| {});
         }
     }
@@ -212,16 +219,20 @@ impl Service {
         self.capacity.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The limits that hold for a newcomer now, and the seats that it can have one of.
-    pub(super) fn shares(&self, setup: &Setup, wire: &Identity) -> (Shares, Arc<Seats>) {
-        let Capacity { seats, own, .. } = self.capacity();
-        let competitors = match (setup.mode(), own) {
+    /// The limits that hold for a candidate now, and the slots that it can have one of.
+    pub(super) fn session_limits(
+        &self,
+        snapshot: &ServiceSnapshot,
+        wire: &Identity,
+    ) -> (SessionLimits, Arc<SessionSlots>) {
+        let Capacity { slots, service_limit, .. } = self.capacity();
+        let competitors = match (snapshot.mode(), service_limit) {
             (Mode::Client, _) => 0,
-            (Mode::Server, Some(_)) => setup.competitors,
-            (Mode::Server, None) => self.shared.competitors(),
+            (Mode::Server, Some(_)) => snapshot.competitors,
+            (Mode::Server, None) => self.resources.competitors(),
         };
-        let fair = FairShare::new(seats.limit(), competitors);
-        (setup.policies.shares(wire, own, fair, seats.taken()), seats)
+        let fair = FairShare::new(slots.limit(), competitors);
+        (snapshot.policies.session_limits(wire, service_limit, fair, slots.taken()), slots)
     }
 
     /// Its name in the configuration.
@@ -232,84 +243,88 @@ impl Service {
     /// What a line of this service, or of one of its sessions, is about.
     pub fn scope(&self, session: Option<u64>) -> Scope<'_> {
         let (level, id) = {
-            let setup = self.current.borrow();
-            (setup.level, setup.log_id)
+            let snapshot = self.current.borrow();
+            (snapshot.level, snapshot.log_id)
         };
         Scope { service: Some(&self.name), session, level, id }
     }
 
-    /// The Setup that a new session takes.
-    pub fn setup(&self) -> Arc<Setup> {
+    /// The snapshot that a new session takes.
+    pub fn snapshot(&self) -> Arc<ServiceSnapshot> {
         self.current.borrow().clone()
     }
 
-    /// Puts a new Setup and new limits in place: new sessions take them, and open ones whose Grant
+    /// Puts a new snapshot and new limits in place: new sessions take them, and open ones whose Grant
     /// the new keys do not have end.
-    pub fn replace(&self, setup: Setup, limits: Limits) {
+    pub fn replace(&self, snapshot: ServiceSnapshot, limits: Limits) {
         let mut capacity = self.capacity.lock().unwrap_or_else(PoisonError::into_inner);
-        capacity.follow(limits, &self.shared);
+        capacity.follow(limits, &self.resources);
         drop(capacity);
-        self.put(setup, limits);
+        self.publish(snapshot, limits);
     }
 
     /// Puts other keys in place and nothing else: open sessions whose Grant they do not have end. Whether
     /// there was a change.
-    pub fn renew(&self, setup: Setup) -> bool {
-        let is_changed = setup.secrets.since(&self.setup().secrets).is_some();
+    pub fn renew(&self, snapshot: ServiceSnapshot) -> bool {
+        let is_changed = snapshot.secrets.since(&self.snapshot().secrets).is_some();
         if is_changed {
-            let limits = Limits { sessions: self.capacity().own, handshakes: None };
-            self.put(setup, limits);
+            let limits = Limits { sessions: self.capacity().service_limit, handshakes: None };
+            self.publish(snapshot, limits);
         }
         is_changed
     }
 
-    fn put(&self, setup: Setup, limits: Limits) {
+    fn publish(&self, snapshot: ServiceSnapshot, limits: Limits) {
         *self.competitors.lock().unwrap_or_else(PoisonError::into_inner) =
-            Competitors::of(&setup, limits, &self.shared);
+            Competitors::of(&snapshot, limits, &self.resources);
         let mut uses = self.uses.lock().unwrap_or_else(PoisonError::into_inner);
-        uses.retain(|wire, _| setup.secrets.find(wire.as_bytes()).is_some());
+        uses.retain(|wire, _| snapshot.secrets.find(wire.as_bytes()).is_some());
         drop(uses);
-        let mut went = self.went.lock().unwrap_or_else(PoisonError::into_inner);
-        went.retain(|wire, _| setup.secrets.find(wire.as_bytes()).is_some());
-        drop(went);
-        let changes = setup.secrets.since(&self.setup().secrets);
-        self.current.send_replace(Arc::new(setup));
+        let mut last_upstreams = self.last_upstreams.lock().unwrap_or_else(PoisonError::into_inner);
+        last_upstreams.retain(|wire, _| snapshot.secrets.find(wire.as_bytes()).is_some());
+        drop(last_upstreams);
+        let changes = snapshot.secrets.since(&self.snapshot().secrets);
+        self.current.send_replace(Arc::new(snapshot));
         if let Some(changes) = changes {
             Event::KeysChanged { changes: &changes }.log(self.scope(None));
         }
     }
 
     /// Tells which services clients can ask for here, in the order in which they are asked.
-    pub fn introduce(&self, named: Vec<Arc<Service>>) {
-        self.named.send_replace(Arc::new(NameTable::of(named)));
+    pub fn set_sni_services(&self, sni_services: Vec<Arc<Service>>) {
+        self.sni_services.send_replace(Arc::new(NameTable::of(sni_services)));
     }
 
     /// The services that a client at that address can ask for by a name; none if there are none.
-    pub(super) fn names_for(&self, ip: Option<IpAddr>) -> Option<Arc<NameLookup>> {
-        let table = self.named.borrow().clone();
+    pub(super) fn sni_lookup(&self, ip: Option<IpAddr>) -> Option<Arc<NameLookup>> {
+        let table = self.sni_services.borrow().clone();
         (!table.is_empty()).then(|| NameLookup::new(table, ip))
     }
 
     /// Waits for room for a connection that is there.
-    pub(super) async fn arrive(&self, origin: Origin, socket: &Socket) -> Visitor {
+    pub(super) async fn arrive(
+        &self,
+        origin: ConnectionOrigin,
+        socket: &Socket,
+    ) -> PendingConnection {
         let round_trip = socket.as_tcp().and_then(crate::sys::socket::round_trip);
-        self.shared.admission.arrive(origin, round_trip).await
+        self.resources.admission.arrive(origin, round_trip).await
     }
 
     /// The number of the next session.
     pub(super) fn next_number(&self) -> u64 {
-        self.shared.next_number()
+        self.resources.next_number()
     }
 
     /// What keeps the memory that many sessions leave behind from staying with the process.
     #[cfg(unix)]
-    pub(super) fn crowd(&self) -> &Arc<Crowd> {
-        &self.shared.crowd
+    pub(super) fn memory_trimmer(&self) -> &Arc<MemoryTrimmer> {
+        &self.resources.memory_trimmer
     }
 
     /// Logs a program's start and its end, which may come after the session's.
     #[cfg(unix)]
-    pub(super) fn watch(self: &Arc<Self>, number: u64, child: net::Child) {
+    pub(super) fn log_child(self: &Arc<Self>, number: u64, child: net::Child) {
         let (service, pid) = (self.clone(), child.pid);
         Event::ChildStarted { pid }.log(service.scope(Some(number)));
         tokio::spawn(async move {
@@ -318,34 +333,34 @@ impl Service {
         });
     }
 
-    pub(super) fn phase(&self) -> watch::Receiver<Phase> {
+    pub(super) fn phase(&self) -> watch::Receiver<LifecyclePhase> {
         self.phase.subscribe()
     }
 
     /// Moves the service on in its life.
-    pub fn enter(&self, phase: Phase) {
+    pub fn set_phase(&self, phase: LifecyclePhase) {
         self.phase.send_replace(phase);
     }
 
-    /// Returns when a session must go because the current Setup no longer admits what an earlier one
+    /// Returns when a session must go because the current snapshot no longer admits what an earlier one
     /// did. Tests the present one first, so that nothing is missed between handshake and now.
-    pub(super) async fn revoked(&self, grant: &Grant, ip: Option<IpAddr>) {
-        self.lost(|setup| setup.admits(grant, ip)).await;
+    pub(super) async fn wait_until_revoked(&self, grant: &Grant, ip: Option<IpAddr>) {
+        self.wait_until_refused(|snapshot| snapshot.admits(grant, ip)).await;
     }
 
     /// The same of a session that came in here and belongs to a service that was asked for: this
     /// one's addresses bind it as well.
-    pub(super) async fn shut_to(&self, ip: Option<IpAddr>) {
-        self.lost(|setup| setup.policies.accepts(ip)).await;
+    pub(super) async fn wait_until_access_revoked(&self, ip: Option<IpAddr>) {
+        self.wait_until_refused(|snapshot| snapshot.policies.accepts(ip)).await;
     }
 
-    async fn lost(&self, has: impl Fn(&Setup) -> bool) {
-        let mut setups = self.current.subscribe();
+    async fn wait_until_refused(&self, has: impl Fn(&ServiceSnapshot) -> bool) {
+        let mut snapshots = self.current.subscribe();
         let mut since = None;
         loop {
             let policy = {
-                let setup = setups.borrow_and_update();
-                (!has(&setup)).then_some(setup.policies.on_revocation)
+                let snapshot = snapshots.borrow_and_update();
+                (!has(&snapshot)).then_some(snapshot.policies.on_revocation)
             };
             // The next configuration may think otherwise of all of this.
             let end = match policy {
@@ -360,7 +375,7 @@ impl Service {
                 }
             };
             let changed = async {
-                if setups.changed().await.is_err() {
+                if snapshots.changed().await.is_err() {
                     std::future::pending::<()>().await;
                 }
             };
@@ -383,24 +398,29 @@ impl Service {
     }
 
     /// Sets what an accepted socket needs.
-    pub(super) fn prepare(&self, setup: &Setup, socket: &Socket, number: u64) -> io::Result<()> {
+    pub(super) fn prepare(
+        &self,
+        snapshot: &ServiceSnapshot,
+        socket: &Socket,
+        number: u64,
+    ) -> io::Result<()> {
         // Nobody may take half an answer for a whole one: should this process be killed, the kernel
         // resets the plain side of a client end. The orderly close takes it back.
-        if matches!(setup.role, Role::Client { .. }) {
+        if matches!(snapshot.role, TlsRole::Client { .. }) {
             socket.reset_on_close(true);
         }
         if let Some(stream) = socket.as_tcp() {
             let socket = socket2::SockRef::from(stream);
             socket.set_tcp_nodelay(true)?;
-            if let Some(keepalive) = &setup.keepalive {
+            if let Some(keepalive) = &snapshot.keepalive {
                 net::keepalive(stream, keepalive)?;
             }
-            for option in &setup.downstream {
+            for option in &snapshot.downstream {
                 // The connection goes on without, as with stunnel.
                 if let Err(error) = net::apply(&socket, option) {
                     let text = net::not_set(option, &error);
                     let event = Event::Finding { level: Level::Warning, text: &text };
-                    self.shared.limiter.log(&event, self.scope(Some(number)));
+                    self.resources.peer_log.log(&event, self.scope(Some(number)));
                 }
             }
         }
@@ -410,9 +430,9 @@ impl Service {
 
 /// A handshake under way.
 #[derive(Debug)]
-pub(super) struct Handshaking(Arc<Service>);
+pub(super) struct HandshakeGuard(Arc<Service>);
 
-impl Drop for Handshaking {
+impl Drop for HandshakeGuard {
     fn drop(&mut self) {
         self.0.handshakes.fetch_sub(1, Ordering::Relaxed);
     }

@@ -29,10 +29,10 @@ use tokio::time::Instant;
 use arrival::Arrived;
 use streams::Streams;
 
-use super::admission::Visitor;
-use super::roster::Member;
-use super::service::{Phase, Service};
-use super::setup::{Clocks, Setup};
+use super::admission::PendingConnection;
+use super::registry::Registration;
+use super::service::{LifecyclePhase, Service};
+use super::snapshot::{ServiceSnapshot, SessionTimeouts};
 use crate::net::{Peer, Socket};
 use crate::observe::event::Event;
 use crate::secrets::Grant;
@@ -54,7 +54,7 @@ pub(super) struct Session {
     /// The service whose listener accepted the connection, when the client asked for another one by SNI.
     entry_service: Option<Arc<Service>>,
     /// Its entry in the admission table, from accept until it has arrived.
-    visitor: Option<Visitor>,
+    pending_connection: Option<PendingConnection>,
 }
 
 /// A session whose two sides are connected.
@@ -62,18 +62,18 @@ struct OpenSession {
     streams: Streams,
     grant: Grant,
     /// Its entry in the registry, which holds its slot. Dropped last, when the sockets are closed.
-    member: Member,
-    timeouts: Clocks,
+    registration: Registration,
+    timeouts: SessionTimeouts,
     /// The option `reset`; unset means the table of endings.
     reset: Option<bool>,
     /// The service has `max-sessions = 1`.
-    is_single: bool,
+    is_single_session: bool,
 }
 
 impl Session {
     pub(super) fn new(service: Arc<Service>, number: u64, peer: Peer, accepted: Instant) -> Self {
-        let (destination, entry_service, visitor) = (None, None, None);
-        Self { service, number, peer, destination, accepted, entry_service, visitor }
+        let (destination, entry_service, pending_connection) = (None, None, None);
+        Self { service, number, peer, destination, accepted, entry_service, pending_connection }
     }
 
     /// The whole life of a connection. Returns whether it ended as it was meant to.
@@ -111,13 +111,15 @@ impl Session {
     async fn open(&mut self, arrived: Arrived, socket: Socket) -> Option<OpenSession> {
         match arrived {
             Arrived::AtServerEnd(pending) => self.open_server(pending, socket).await,
-            Arrived::AtClientEnd(visitor) => self.open_client(visitor, socket).await,
+            Arrived::AtClientEnd(pending_connection) => {
+                self.open_client(pending_connection, socket).await
+            }
         }
     }
 
     /// Sets what the accepted socket needs.
-    fn prepare(&self, setup: &Setup, socket: &Socket) -> Option<()> {
-        let prepared = self.service.prepare(setup, socket, self.number);
+    fn prepare(&self, snapshot: &ServiceSnapshot, socket: &Socket) -> Option<()> {
+        let prepared = self.service.prepare(snapshot, socket, self.number);
         if let Err(error) = &prepared {
             self.service.counters.refused("socket-options");
             self.log_stranger(&Event::Unprepared { peer: &self.peer, error });
@@ -127,6 +129,6 @@ impl Session {
 }
 
 /// Returns when the program stops accepting. An error means the same: the sender is gone.
-async fn wait_until_stopping(phase: &mut watch::Receiver<Phase>) {
-    let _ = phase.wait_for(|phase| *phase != Phase::Running).await;
+async fn wait_until_stopping(phase: &mut watch::Receiver<LifecyclePhase>) {
+    let _ = phase.wait_for(|phase| *phase != LifecyclePhase::Running).await;
 }

@@ -11,7 +11,7 @@ use super::desk::{Desk, Form};
 use super::page;
 use crate::daemon::Pulse;
 use crate::observe::prometheus::Format;
-use crate::tunnel::Phase;
+use crate::tunnel::LifecyclePhase;
 
 #[cfg(test)]
 mod tests;
@@ -86,13 +86,13 @@ async fn whole(desk: &Desk, form: Form, kind: &'static str) -> Words {
 /// given up. A service without one is reached through another's.
 fn readiness(pulse: Pulse) -> Words {
     match pulse.phase {
-        Phase::Running if pulse.listens => short(StatusCode::OK, "ready\n"),
-        Phase::Running => short(StatusCode::SERVICE_UNAVAILABLE, "no service listens\n"),
-        Phase::Draining => short(
+        LifecyclePhase::Running if pulse.listens => short(StatusCode::OK, "ready\n"),
+        LifecyclePhase::Running => short(StatusCode::SERVICE_UNAVAILABLE, "no service listens\n"),
+        LifecyclePhase::Draining => short(
             StatusCode::SERVICE_UNAVAILABLE,
             "draining: open sessions run to their end, and no new ones are taken\n",
         ),
-        Phase::Stopping => short(StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
+        LifecyclePhase::Stopping => short(StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
     }
 }
 

@@ -151,7 +151,7 @@ fn write(status: &Status, form: Form, labels: usize) -> Option<Bytes> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tunnel::Phase;
+    use crate::tunnel::LifecyclePhase;
 
     fn run<F: Future>(test: F) -> F::Output {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
@@ -213,7 +213,8 @@ mod tests {
                 while let Some(request) = requests.recv().await {
                     match request {
                         Request::Pulse(reply) => {
-                            let _ = reply.send(Pulse { phase: Phase::Running, listens: true });
+                            let _ =
+                                reply.send(Pulse { phase: LifecyclePhase::Running, listens: true });
                             if !held.is_empty() {
                                 return;
                             }
@@ -228,7 +229,7 @@ mod tests {
                 let start = Instant::now();
                 (desk.pulse().await, start.elapsed())
             });
-            assert_eq!(pulse.0, Some(Pulse { phase: Phase::Running, listens: true }));
+            assert_eq!(pulse.0, Some(Pulse { phase: LifecyclePhase::Running, listens: true }));
             assert!(pulse.1 < FRESH, "{:?}", pulse.1);
             assert_eq!(status, None);
             main_loop.await.unwrap();

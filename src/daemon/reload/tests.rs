@@ -9,7 +9,7 @@ use crate::config::{self, Format};
 use crate::daemon::files::Files;
 use crate::daemon::plan::Plan;
 use crate::secrets::Reader;
-use crate::tunnel::{Room, Shared};
+use crate::tunnel::{ProcessLimits, ProcessResources};
 
 const KEY: &str = "client1:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\n";
 
@@ -27,11 +27,12 @@ fn job(folder: &Path, meanwhile: impl Fn() + Send + Sync + 'static) -> Job {
     let file = folder.join("pskgate.toml");
     let (config, mut report) = config::survey(&file, Format::Auto);
     let plan = Plan::build(&config.unwrap(), &mut report).unwrap();
-    let shared = Shared::new(Room { sessions: 10, connections: 10, handshakes: 10 });
-    let in_force = plan.services.into_iter().map(|(config, setup)| {
-        let service = Service::new(&config.name.value, setup, limits(&config), shared.clone());
-        let setup = service.setup();
-        InForce { service, config: Arc::new(config), setup }
+    let shared =
+        ProcessResources::new(ProcessLimits { sessions: 10, connections: 10, handshakes: 10 });
+    let in_force = plan.services.into_iter().map(|(config, snapshot)| {
+        let service = Service::new(&config.name.value, snapshot, limits(&config), shared.clone());
+        let snapshot = service.snapshot();
+        InForce { service, config: Arc::new(config), snapshot }
     });
     Job {
         in_force: in_force.collect(),
@@ -85,7 +86,7 @@ fn an_edit_between_the_reading_and_the_end_of_a_reload_is_seen_as_a_change() {
     // What is in force is what was read first.
     assert_eq!(renewed.try_recv().unwrap().sets()[0].len(), 1);
     let (_, bound) = *read.result.unwrap();
-    assert_eq!(bound.services[0].setup.secrets().len(), 1, "a file is read once");
+    assert_eq!(bound.services[0].snapshot.secrets().len(), 1, "a file is read once");
     assert_eq!(names(&read.files), ["psk.txt", "pskgate.toml"]);
 }
 

@@ -21,10 +21,10 @@ const PROTECTED_ROUND_TRIPS: u32 = 3;
 
 /// How long accepting pauses for a crowd that is all young, before one of them goes. A crowd of clients
 /// with keys has room for others by then.
-const CROWD_PATIENCE: Duration = Duration::from_millis(500);
+const YOUNG_CROWD_PAUSE: Duration = Duration::from_millis(500);
 /// The room was full without a break if it was full this often.
 const FULL_GAP: Duration = Duration::from_secs(1);
-/// Connections that were put out and whose sockets are not closed yet: more than these are waited for.
+/// Connections that were evicted and whose sockets are not closed yet: more than these are waited for.
 const MAX_CLOSING: usize = 32;
 /// How long that is waited for before anybody looks again; usually it is told earlier.
 const CLOSING_POLL: Duration = Duration::from_millis(50);
@@ -35,18 +35,18 @@ pub(super) fn protection(round_trip: Option<Duration>) -> Duration {
     wanted.clamp(MIN_PROTECTION, MAX_PROTECTION)
 }
 
-/// The room of everybody who has no seat yet. Arrivals and those who wait for their turn can be put out
+/// The room of everybody who has no slot yet. Arrivals and those who wait for their turn can be evicted
 /// of it; those in a handshake take up a part of it as well.
 #[derive(Debug)]
-pub(super) struct Room {
+pub(super) struct ArrivalRoom {
     limit: usize,
     groups: GroupsByHistory<Network>,
     /// Proxies' connections of which nobody knows yet for whom they are. They are no network, and make
     /// nobody else's share smaller.
     unnamed: Groups<Network>,
-    /// Connections in a handshake, or that wait for a seat.
+    /// Connections in a handshake, or that wait for a slot.
     pub(super) beyond: usize,
-    /// Those that were put out and are not closed yet.
+    /// Those that were evicted and are not closed yet.
     pub(super) closing: usize,
     /// Since when it has been full without a break, and when it was found so last.
     full: Option<(Instant, Instant)>,
@@ -54,15 +54,15 @@ pub(super) struct Room {
 
 /// Whether there is room for one more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum RoomVerdict {
     Free,
     /// There is, if this one goes.
-    PutOut(Id),
+    EvictedCount(Id),
     /// Nobody goes now. It may be otherwise at that moment, or when somebody has left.
     Wait(Instant),
 }
 
-impl Room {
+impl ArrivalRoom {
     pub(super) fn new(limit: usize) -> Self {
         let (groups, unnamed) = (GroupsByHistory::default(), Groups::default());
         Self { limit, groups, unnamed, beyond: 0, closing: 0, full: None }
@@ -116,13 +116,13 @@ impl Room {
         self.taken() > self.limit
     }
 
-    /// For one more connection. Nobody is put out by being asked about.
-    pub(super) fn verdict(&mut self, now: Instant, trend: &Trend) -> Verdict {
+    /// For one more connection. Nobody is evicted by being asked about.
+    pub(super) fn verdict(&mut self, now: Instant, trend: &Trend) -> RoomVerdict {
         if self.closing >= MAX_CLOSING {
-            return Verdict::Wait(now + CLOSING_POLL);
+            return RoomVerdict::Wait(now + CLOSING_POLL);
         }
         if !self.is_full() {
-            return Verdict::Free;
+            return RoomVerdict::Free;
         }
         self.ripen(now);
         let since = match self.full {
@@ -131,21 +131,21 @@ impl Room {
         };
         self.full = Some((since, now));
         if let Some(id) = self.surplus() {
-            return Verdict::PutOut(id);
+            return RoomVerdict::EvictedCount(id);
         }
         let next_ripe = [self.groups.next_ripe(), self.unnamed.next_ripe()];
         let next_ripe = next_ripe.into_iter().flatten().min().unwrap_or(now + MAX_PROTECTION);
         match self.groups.fullest(2) {
             Some(candidate) => {
                 let progress = trend.last_proof().map_or(since, |proof| proof.max(since));
-                let patience = progress + CROWD_PATIENCE;
+                let patience = progress + YOUNG_CROWD_PAUSE;
                 if trend.is_herd() && now < patience {
-                    Verdict::Wait(patience.min(next_ripe))
+                    RoomVerdict::Wait(patience.min(next_ripe))
                 } else {
-                    Verdict::PutOut(candidate.id)
+                    RoomVerdict::EvictedCount(candidate.id)
                 }
             }
-            None => Verdict::Wait(next_ripe),
+            None => RoomVerdict::Wait(next_ripe),
         }
     }
 
@@ -175,8 +175,8 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn room(limit: usize, now: Instant, list: &[(Id, u32, Duration)]) -> Room {
-        let mut room = Room::new(limit);
+    fn room(limit: usize, now: Instant, list: &[(Id, u32, Duration)]) -> ArrivalRoom {
+        let mut room = ArrivalRoom::new(limit);
         for (id, network, age) in list {
             let until = (now + MIN_PROTECTION).checked_sub(*age).unwrap_or(now);
             room.groups.insert(History::Clean, *id, vec![Network::V4(*network)], 1, until);
@@ -204,9 +204,13 @@ mod tests {
     fn the_oldest_of_the_fullest_network_goes_and_a_network_with_its_share_loses_nobody() {
         let now = Instant::now();
         let mut room = room(4, now, &[(1, 1, 3 * SECOND), (2, 2, 2 * SECOND), (3, 2, SECOND)]);
-        assert_eq!(room.verdict(now, &flood()), Verdict::Free);
+        assert_eq!(room.verdict(now, &flood()), RoomVerdict::Free);
         room.groups.insert(History::Clean, 4, vec![Network::V4(2)], 1, now);
-        assert_eq!(room.verdict(now, &flood()), Verdict::PutOut(2), "1 is older, and alone");
+        assert_eq!(
+            room.verdict(now, &flood()),
+            RoomVerdict::EvictedCount(2),
+            "1 is older, and alone"
+        );
     }
 
     #[test]
@@ -215,7 +219,7 @@ mod tests {
         let young = Duration::ZERO;
         let mut room =
             room(4, now, &[(1, 1, 9 * SECOND), (2, 2, young), (3, 2, young), (4, 2, young)]);
-        assert_eq!(room.verdict(now, &flood()), Verdict::PutOut(2));
+        assert_eq!(room.verdict(now, &flood()), RoomVerdict::EvictedCount(2));
     }
 
     #[test]
@@ -224,12 +228,16 @@ mod tests {
         let young = Duration::ZERO;
         let mut room = room(3, now, &[(1, 1, young), (2, 2, young), (3, 2, young)]);
         let mut herd = Trend::default();
-        assert_eq!(room.verdict(now, &herd), Verdict::Wait(now + CROWD_PATIENCE));
-        let later = now + CROWD_PATIENCE;
-        assert_eq!(room.verdict(later, &herd), Verdict::PutOut(2), "nobody has proven anything");
+        assert_eq!(room.verdict(now, &herd), RoomVerdict::Wait(now + YOUNG_CROWD_PAUSE));
+        let later = now + YOUNG_CROWD_PAUSE;
+        assert_eq!(
+            room.verdict(later, &herd),
+            RoomVerdict::EvictedCount(2),
+            "nobody has proven anything"
+        );
         herd.note_proof(later);
-        assert_eq!(room.verdict(later, &herd), Verdict::Wait(now + MIN_PROTECTION));
-        assert_eq!(room.verdict(now, &flood()), Verdict::PutOut(2));
+        assert_eq!(room.verdict(later, &herd), RoomVerdict::Wait(now + MIN_PROTECTION));
+        assert_eq!(room.verdict(now, &flood()), RoomVerdict::EvictedCount(2));
     }
 
     #[test]
@@ -238,8 +246,8 @@ mod tests {
         let young = Duration::ZERO;
         let mut room = room(3, now, &[(1, 1, young), (2, 2, young), (3, 3, young)]);
         let ripe = now + MIN_PROTECTION;
-        assert_eq!(room.verdict(now, &flood()), Verdict::Wait(ripe));
-        assert_eq!(room.verdict(ripe, &flood()), Verdict::PutOut(1));
+        assert_eq!(room.verdict(now, &flood()), RoomVerdict::Wait(ripe));
+        assert_eq!(room.verdict(ripe, &flood()), RoomVerdict::EvictedCount(1));
     }
 
     #[test]
@@ -247,8 +255,8 @@ mod tests {
         let now = Instant::now();
         let mut room = room(3, now, &[]);
         room.closing = MAX_CLOSING;
-        assert_eq!(room.verdict(now, &flood()), Verdict::Wait(now + CLOSING_POLL));
+        assert_eq!(room.verdict(now, &flood()), RoomVerdict::Wait(now + CLOSING_POLL));
         room.closing -= 1;
-        assert_eq!(room.verdict(now, &flood()), Verdict::Free);
+        assert_eq!(room.verdict(now, &flood()), RoomVerdict::Free);
     }
 }

@@ -36,7 +36,7 @@ struct Entry<K> {
 
 /// Who may have to go, and how full its outermost group is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Candidate {
+pub(super) struct EvictionCandidate {
     pub(super) id: Id,
     /// The weight of its outermost group.
     pub(super) weight: usize,
@@ -191,12 +191,12 @@ impl<K: Clone + Ord + Hash> Groups<K> {
     }
 
     /// The oldest ripe entry of the fullest group that has one.
-    pub(super) fn fullest_ripe(&self) -> Option<Candidate> {
+    pub(super) fn fullest_ripe(&self) -> Option<EvictionCandidate> {
         self.top.pick(true)
     }
 
     /// The oldest entry of the fullest group.
-    pub(super) fn fullest(&self) -> Option<Candidate> {
+    pub(super) fn fullest(&self) -> Option<EvictionCandidate> {
         self.top.pick(false)
     }
 }
@@ -241,11 +241,11 @@ impl<K: Clone + Ord + Hash> Branch<K> {
         if ripe { &self.ripe_ranks } else { &self.ranks }
     }
 
-    fn pick(&self, ripe: bool) -> Option<Candidate> {
+    fn pick(&self, ripe: bool) -> Option<EvictionCandidate> {
         let (_, _, key) = self.ranks(ripe).last()?;
         let group = self.members.get(key)?;
         let id = group.pick(ripe)?;
-        Some(Candidate { id, weight: group.weight, count: group.count })
+        Some(EvictionCandidate { id, weight: group.weight, count: group.count })
     }
 }
 

@@ -9,13 +9,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Id;
-use super::groups::{Candidate, Groups};
+use super::groups::{EvictionCandidate, Groups};
 use super::network::Network;
 use super::turns::Turns;
 
 /// For how long after the last one failures are remembered.
 const MEMORY: Duration = Duration::from_secs(60);
-/// How many are forgiven: a mistyped key, and a slow board that was put out.
+/// How many are forgiven: a mistyped key, and a slow board that was evicted.
 const FORGIVEN_FAILURES: u32 = 2;
 /// How many networks are remembered, at about 60 bytes each. Of more within a minute the oldest are forgotten.
 const MAX_NETWORKS: usize = 16_384;
@@ -152,13 +152,13 @@ impl<K: Clone + Ord + Hash> GroupsByHistory<K> {
     }
 
     /// The oldest ripe one of the fullest group that has one and is at least that heavy.
-    pub(super) fn fullest_ripe(&self, min_weight: usize) -> Option<Candidate> {
+    pub(super) fn fullest_ripe(&self, min_weight: usize) -> Option<EvictionCandidate> {
         let candidates = self.both().into_iter().filter_map(Groups::fullest_ripe);
         candidates.into_iter().find(|candidate| candidate.weight >= min_weight)
     }
 
     /// The oldest of the fullest group that has so many.
-    pub(super) fn fullest(&self, min_count: usize) -> Option<Candidate> {
+    pub(super) fn fullest(&self, min_count: usize) -> Option<EvictionCandidate> {
         let candidates = self.both().into_iter().filter_map(Groups::fullest);
         candidates.into_iter().find(|candidate| candidate.count >= min_count)
     }

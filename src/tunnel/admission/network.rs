@@ -35,9 +35,9 @@ pub(super) fn networks_of(ip: Option<IpAddr>) -> Vec<Network> {
 
 /// An IPv4 address, an IPv6 /64 (what one host gets), or this machine's own Unix sockets: what a limit of
 /// sessions for each address counts by.
-pub(in crate::tunnel) type Source = Option<IpAddr>;
+pub(in crate::tunnel) type SourceAddress = Option<IpAddr>;
 
-pub(in crate::tunnel) fn source(ip: Option<IpAddr>) -> Source {
+pub(in crate::tunnel) fn source_address(ip: Option<IpAddr>) -> SourceAddress {
     ip.map(|ip| match ip {
         IpAddr::V6(v6) => {
             let [a, b, c, d, ..] = v6.segments();
@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn one_ipv6_network_is_one_source() {
-        let of = |text: &str| source(Some(text.parse().unwrap()));
+        let of = |text: &str| source_address(Some(text.parse().unwrap()));
         assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:2"));
         assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
     }

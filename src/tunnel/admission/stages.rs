@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::arrivals::{Room, Verdict};
+use super::arrivals::{ArrivalRoom, RoomVerdict};
 use super::handshakes::{Handshakes, Opening};
 use super::history::{Failures, History};
 use super::network::Network;
@@ -21,7 +21,7 @@ use crate::tls::Binder;
 /// What there is room for.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
-    /// Connections without a seat, in all stages.
+    /// Connections without a slot, in all stages.
     pub(super) connections: usize,
     /// Handshakes whose first flight is worked on at the same time. More would make everybody wait who
     /// needs the processor, sessions too.
@@ -39,12 +39,12 @@ pub(super) enum Stage {
     Unproven,
     /// The same, and the binder of its ClientHello was verified.
     Shown,
-    /// Its key is proven: it waits for a seat at most.
+    /// Its key is proven: it waits for a slot at most.
     Proven,
     /// Refused; it may read why.
     Lingering,
     /// Somebody else needs its place.
-    PutOut,
+    EvictedCount,
 }
 
 #[derive(Debug)]
@@ -68,7 +68,7 @@ struct Connection {
 #[derive(Debug)]
 pub(super) struct Stages {
     bounds: Bounds,
-    room: Room,
+    room: ArrivalRoom,
     pools: BTreeMap<PoolId, Handshakes>,
     connections: HashMap<Id, Connection>,
     replays: Replays,
@@ -78,7 +78,7 @@ pub(super) struct Stages {
     turns: usize,
     next_id: Id,
     next_pool: PoolId,
-    /// How many were put out and not reported yet.
+    /// How many were evicted and not reported yet.
     put_out: u64,
 }
 
@@ -86,7 +86,7 @@ impl Stages {
     pub(super) fn new(bounds: Bounds) -> Self {
         Self {
             bounds,
-            room: Room::new(bounds.connections),
+            room: ArrivalRoom::new(bounds.connections),
             pools: BTreeMap::new(),
             connections: HashMap::new(),
             replays: Replays::default(),
@@ -130,9 +130,9 @@ impl Stages {
     ) -> Result<(Id, Arc<Signal>), Instant> {
         loop {
             match self.room.verdict(now, &self.trend) {
-                Verdict::Free => break,
-                Verdict::PutOut(id) => self.put_out(id, now),
-                Verdict::Wait(until) => return Err(until),
+                RoomVerdict::Free => break,
+                RoomVerdict::EvictedCount(id) => self.put_out(id, now),
+                RoomVerdict::Wait(until) => return Err(until),
             }
         }
         let id = self.next_id;
@@ -249,7 +249,7 @@ impl Stages {
             let (_, weight) = self.connections.get(&id)?.pool?;
             match handshakes.opening(weight, now) {
                 Opening::Free => break (id, weight),
-                Opening::PutOut(other) => self.put_out(other, now),
+                Opening::EvictedCount(other) => self.put_out(other, now),
                 Opening::Later => return handshakes.next_ripe().map(Err),
             }
         };
@@ -308,7 +308,7 @@ impl Stages {
         }
         match handshakes.opening_for_shown(now) {
             Opening::Free => {}
-            Opening::PutOut(other) => self.put_out(other, now),
+            Opening::EvictedCount(other) => self.put_out(other, now),
             Opening::Later => return,
         }
         let until = now + self.trend.protection(protection);
@@ -358,7 +358,7 @@ impl Stages {
                 self.failures.note(&connection.networks, now);
             }
             Stage::Proven => self.room.beyond -= 1,
-            Stage::PutOut => self.room.closing -= 1,
+            Stage::EvictedCount => self.room.closing -= 1,
         }
         if matches!(
             connection.stage,
@@ -370,7 +370,7 @@ impl Stages {
 
     pub(super) fn put_out(&mut self, id: Id, now: Instant) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        let before = std::mem::replace(&mut connection.stage, Stage::PutOut);
+        let before = std::mem::replace(&mut connection.stage, Stage::EvictedCount);
         connection.signal.put_out();
         // One that waits for us, or had no time yet to say who it is, has not failed.
         let had_its_time = match before {
@@ -386,7 +386,7 @@ impl Stages {
                 self.room.leave(id);
             }
             Stage::Unproven | Stage::Shown | Stage::Proven => self.room.beyond -= 1,
-            Stage::PutOut => return,
+            Stage::EvictedCount => return,
         }
         self.room.closing += 1;
         if before != Stage::Lingering {
@@ -412,8 +412,8 @@ impl Stages {
         }
     }
 
-    /// How many were put out since this was asked last.
-    pub(super) fn take_put_out(&mut self) -> u64 {
+    /// How many were evicted since this was asked last.
+    pub(super) fn take_evicted(&mut self) -> u64 {
         std::mem::take(&mut self.put_out)
     }
 }

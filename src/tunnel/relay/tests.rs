@@ -131,7 +131,7 @@ impl Actor {
     }
 }
 
-impl Side for Actor {
+impl RelayStream for Actor {
     fn ended_cleanly(&self) -> bool {
         assert!(self.ended, "asked before the stream has ended");
         self.ending == Ending::Clean
@@ -282,7 +282,7 @@ impl Story {
     /// Runs it and holds it to every promise. The name of what came of it.
     fn check(mut self, seed: u64) -> &'static str {
         let (outcome, meter, ended) = paused(async {
-            let meter = Meter::default();
+            let meter = TrafficMeter::default();
             (self.downstream.last, self.upstream.last) = (Instant::now(), Instant::now());
             let run = relay(&mut self.downstream, &mut self.upstream, IDLE, CLOSE, &meter);
             let outcome = tokio::time::timeout(HOUR * 24, run).await;
@@ -315,26 +315,26 @@ impl Story {
             |from: &Actor, to: &Actor| to.heard == from.says && to.flushed == to.heard.len();
         let silence = ended - down.last.max(up.last);
         match &outcome {
-            Outcome::Complete => {
+            RelayOutcome::Complete => {
                 assert!(down.shut && up.shut, "{told}");
                 assert!(delivered(down, up) && delivered(up, down), "{told}");
             }
-            Outcome::Downstream(Fault::Truncated) => {
+            RelayOutcome::Downstream(SideError::Truncated) => {
                 assert!(down.ended && down.ending == Ending::Truncated, "{told}");
                 assert_eq!(down.says, up.heard, "{told}");
             }
-            Outcome::Upstream(Fault::Truncated) => {
+            RelayOutcome::Upstream(SideError::Truncated) => {
                 assert!(up.ended && up.ending == Ending::Truncated, "{told}");
                 assert_eq!(up.says, down.heard, "{told}");
             }
-            Outcome::Downstream(Fault::Failed(_)) => assert!(faulty(down), "{told}"),
-            Outcome::Upstream(Fault::Failed(_)) => assert!(faulty(up), "{told}"),
-            Outcome::Idle => {
+            RelayOutcome::Downstream(SideError::Failed(_)) => assert!(faulty(down), "{told}"),
+            RelayOutcome::Upstream(SideError::Failed(_)) => assert!(faulty(up), "{told}"),
+            RelayOutcome::Idle => {
                 assert_eq!(silence, IDLE, "{told}");
                 assert_eq!([down.ending, up.ending], [Ending::Silent; 2], "{told}");
                 assert!(delivered(down, up) && delivered(up, down), "{told}");
             }
-            Outcome::HalfClosed { .. } => {
+            RelayOutcome::HalfClosed { .. } => {
                 assert_eq!(silence, CLOSE, "{told}");
                 assert!(down.shut || up.shut || down.refused || up.refused, "{told}");
                 assert_ne!((down.shut, up.shut), (true, true), "{told}");
@@ -345,35 +345,39 @@ impl Story {
         let kind = (down.ending, up.ending, down.refuses.is_some(), up.refuses.is_some());
         match kind {
             (Ending::Clean, Ending::Clean, false, false) => {
-                assert!(matches!(outcome, Outcome::Complete), "{told}");
+                assert!(matches!(outcome, RelayOutcome::Complete), "{told}");
             }
             // The one that takes no more has its say all the same.
             (_, Ending::Clean, false, true) if gone(up) && up.refused => {
-                assert!(matches!(outcome, Outcome::Upstream(Fault::Failed(_))), "{told}");
+                assert!(matches!(outcome, RelayOutcome::Upstream(SideError::Failed(_))), "{told}");
                 assert_eq!(down.heard, up.says, "{told}");
                 assert!(down.shut || reset(up), "{told}");
             }
             (Ending::Clean, _, true, false) if gone(down) && down.refused => {
-                assert!(matches!(outcome, Outcome::Downstream(Fault::Failed(_))), "{told}");
+                assert!(
+                    matches!(outcome, RelayOutcome::Downstream(SideError::Failed(_))),
+                    "{told}"
+                );
                 assert_eq!(up.heard, down.says, "{told}");
                 assert!(up.shut || reset(down), "{told}");
             }
             (Ending::Clean, Ending::Silent, false, false)
             | (Ending::Silent, Ending::Clean, false, false) => {
-                assert!(matches!(outcome, Outcome::HalfClosed { .. }), "{told}");
+                assert!(matches!(outcome, RelayOutcome::HalfClosed { .. }), "{told}");
                 assert!(delivered(up, down) && delivered(down, up), "{told}");
             }
             (Ending::Silent, Ending::Silent, false, false) => {
-                assert!(matches!(outcome, Outcome::Idle), "{told}");
+                assert!(matches!(outcome, RelayOutcome::Idle), "{told}");
             }
-            _ => assert!(!matches!(outcome, Outcome::Complete), "{told}"),
+            _ => assert!(!matches!(outcome, RelayOutcome::Complete), "{told}"),
         }
         match outcome {
-            Outcome::Complete => "complete",
-            Outcome::Idle => "idle",
-            Outcome::HalfClosed { .. } => "half-closed",
-            Outcome::Downstream(Fault::Truncated) | Outcome::Upstream(Fault::Truncated) => "cut",
-            Outcome::Downstream(_) | Outcome::Upstream(_) => "failed",
+            RelayOutcome::Complete => "complete",
+            RelayOutcome::Idle => "idle",
+            RelayOutcome::HalfClosed { .. } => "half-closed",
+            RelayOutcome::Downstream(SideError::Truncated)
+            | RelayOutcome::Upstream(SideError::Truncated) => "cut",
+            RelayOutcome::Downstream(_) | RelayOutcome::Upstream(_) => "failed",
         }
     }
 }
@@ -390,18 +394,18 @@ fn whatever_the_streams_do_every_byte_comes_once_in_order_and_the_end_is_told_tr
 
 // ---- one promise each ----------------------------------------------------------------------
 
-impl Side for DuplexStream {}
+impl RelayStream for DuplexStream {}
 
 /// Two relayed duplex pipes: the ends that the peers hold, and the relay's outcome.
 fn between(
     capacity: usize,
     idle: Duration,
     close: Duration,
-) -> (DuplexStream, DuplexStream, tokio::task::JoinHandle<(Outcome, Instant)>) {
+) -> (DuplexStream, DuplexStream, tokio::task::JoinHandle<(RelayOutcome, Instant)>) {
     let (client, mut downstream) = duplex(capacity);
     let (backend, mut upstream) = duplex(capacity);
     let run = tokio::spawn(async move {
-        let meter = Meter::default();
+        let meter = TrafficMeter::default();
         let outcome = relay(&mut downstream, &mut upstream, idle, close, &meter).await;
         (outcome, Instant::now())
     });
@@ -431,7 +435,7 @@ fn an_answer_that_comes_long_after_the_half_close_arrives_both_ways() {
             let mut answer = Vec::new();
             asks.read_to_end(&mut answer).await.unwrap();
             assert_eq!(answer, b"answeransweranswer");
-            assert!(matches!(run.await.unwrap().0, Outcome::Complete));
+            assert!(matches!(run.await.unwrap().0, RelayOutcome::Complete));
         }
     });
 }
@@ -446,7 +450,7 @@ fn the_idle_limit_counts_from_the_last_byte_of_either_direction() {
         sleep(Duration::from_millis(4998)).await;
         backend.write_all(b"y").await.unwrap();
         let (outcome, ended) = run.await.unwrap();
-        assert!(matches!(outcome, Outcome::Idle), "{outcome:?}");
+        assert!(matches!(outcome, RelayOutcome::Idle), "{outcome:?}");
         assert_eq!(ended, after_start(start, 4999 + 4998 + 5000));
     });
 }
@@ -461,7 +465,7 @@ fn the_close_limit_counts_from_the_half_close_and_then_from_the_last_byte() {
         sleep(Duration::from_millis(699)).await;
         backend.write_all(b"y").await.unwrap();
         let (outcome, ended) = run.await.unwrap();
-        assert!(matches!(outcome, Outcome::HalfClosed { .. }), "{outcome:?}");
+        assert!(matches!(outcome, RelayOutcome::HalfClosed { .. }), "{outcome:?}");
         assert_eq!(ended, after_start(start, 100 + 699 + 700));
     });
 }
@@ -481,7 +485,7 @@ fn a_reader_that_is_merely_slow_is_under_the_idle_limit_also_after_a_half_close(
         client.read_exact(&mut some).await.unwrap();
         assert_eq!(some, [7; 10]);
         let (outcome, ended) = run.await.unwrap();
-        assert!(matches!(outcome, Outcome::Idle), "{outcome:?}");
+        assert!(matches!(outcome, RelayOutcome::Idle), "{outcome:?}");
         assert_eq!(ended, after_start(start, 5000 + 9000));
         drop(answer.await);
     });
@@ -496,7 +500,7 @@ fn a_limit_beyond_all_clocks_is_no_mistake() {
         client.shutdown().await.unwrap();
         sleep(HOUR * 24 * 60).await;
         backend.shutdown().await.unwrap();
-        assert!(matches!(run.await.unwrap().0, Outcome::Complete));
+        assert!(matches!(run.await.unwrap().0, RelayOutcome::Complete));
     });
 }
 
@@ -507,7 +511,7 @@ struct Buffered {
     tried: bool,
 }
 
-impl Side for Buffered {}
+impl RelayStream for Buffered {}
 
 impl AsyncRead for Buffered {
     fn poll_read(
@@ -556,7 +560,7 @@ fn what_was_written_is_flushed_before_the_relay_waits_for_more() {
         let (mut backend, pipe) = duplex(64);
         let mut upstream = Buffered { pipe, kept: Vec::new(), tried: false };
         tokio::spawn(async move {
-            relay(&mut downstream, &mut upstream, IDLE, CLOSE, &Meter::default()).await
+            relay(&mut downstream, &mut upstream, IDLE, CLOSE, &TrafficMeter::default()).await
         });
         for question in [b"one", b"two"] {
             client.write_all(question).await.unwrap();
@@ -574,9 +578,9 @@ fn actor(says: &str, ending: Ending, refuses: Option<ErrorKind>) -> Actor {
     actor
 }
 
-async fn relayed(downstream: &mut Actor, upstream: &mut Actor) -> (Outcome, Duration) {
+async fn relayed(downstream: &mut Actor, upstream: &mut Actor) -> (RelayOutcome, Duration) {
     let start = Instant::now();
-    let outcome = relay(downstream, upstream, IDLE, CLOSE, &Meter::default()).await;
+    let outcome = relay(downstream, upstream, IDLE, CLOSE, &TrafficMeter::default()).await;
     (outcome, start.elapsed())
 }
 
@@ -587,7 +591,7 @@ fn a_peer_that_takes_no_more_is_heard_out_and_its_end_is_the_end() {
             let mut client = actor("more and more", Ending::Silent, None);
             let mut backend = actor("last words", Ending::Clean, Some(kind));
             let (outcome, took) = relayed(&mut client, &mut backend).await;
-            let Outcome::Upstream(Fault::Failed(error)) = outcome else {
+            let RelayOutcome::Upstream(SideError::Failed(error)) = outcome else {
                 panic!("{outcome:?}");
             };
             assert_eq!(error.kind(), if RESET.contains(&kind) { RESET[0] } else { kind });
@@ -606,7 +610,7 @@ fn an_end_that_the_peer_proves_counts_after_a_reset_too() {
         let mut backend = actor("last words", Ending::Clean, Some(ErrorKind::ConnectionReset));
         backend.proves = true;
         let (outcome, _) = relayed(&mut client, &mut backend).await;
-        assert!(matches!(outcome, Outcome::Upstream(Fault::Failed(_))), "{outcome:?}");
+        assert!(matches!(outcome, RelayOutcome::Upstream(SideError::Failed(_))), "{outcome:?}");
         assert!(client.heard == b"last words" && client.shut);
     });
 }
@@ -617,14 +621,14 @@ fn a_peer_that_takes_no_more_and_says_nothing_is_left_at_the_close_limit() {
         let mut client = actor("more", Ending::Silent, None);
         let mut backend = actor("", Ending::Silent, Some(ErrorKind::BrokenPipe));
         let (outcome, _) = relayed(&mut client, &mut backend).await;
-        assert!(matches!(outcome, Outcome::HalfClosed { .. }), "{outcome:?}");
+        assert!(matches!(outcome, RelayOutcome::HalfClosed { .. }), "{outcome:?}");
     });
 }
 
 /// Takes nothing.
 struct Deaf(DuplexStream);
 
-impl Side for Deaf {}
+impl RelayStream for Deaf {}
 
 impl AsyncRead for Deaf {
     fn poll_read(
@@ -656,7 +660,7 @@ fn after_a_long_silence_a_refusal_still_leaves_the_close_limit_for_the_last_word
         let (mut client, mut downstream) = duplex(64);
         let (mut backend, pipe) = duplex(64);
         let run = tokio::spawn(async move {
-            let meter = Meter::default();
+            let meter = TrafficMeter::default();
             relay(&mut downstream, &mut Deaf(pipe), IDLE, CLOSE, &meter).await
         });
         sleep(CLOSE * 4).await;
@@ -670,7 +674,7 @@ fn after_a_long_silence_a_refusal_still_leaves_the_close_limit_for_the_last_word
         let mut heard = Vec::new();
         client.read_to_end(&mut heard).await.unwrap();
         assert_eq!(heard, b"goodbye");
-        assert!(matches!(run.await.unwrap(), Outcome::Upstream(Fault::Failed(_))));
+        assert!(matches!(run.await.unwrap(), RelayOutcome::Upstream(SideError::Failed(_))));
         drop(last.await);
     });
 }
@@ -682,9 +686,9 @@ fn a_peer_that_is_gone_when_its_write_side_is_shut_has_had_everything() {
         let (mut backend, pipe) = duplex(64);
         client.shutdown().await.unwrap();
         backend.shutdown().await.unwrap();
-        let meter = Meter::default();
+        let meter = TrafficMeter::default();
         let outcome = relay(&mut downstream, &mut Deaf(pipe), IDLE, CLOSE, &meter).await;
-        assert!(matches!(outcome, Outcome::Complete), "{outcome:?}");
+        assert!(matches!(outcome, RelayOutcome::Complete), "{outcome:?}");
     });
 }
 
@@ -697,7 +701,8 @@ fn two_peers_that_both_take_no_more_are_not_waited_for() {
         assert!(
             matches!(
                 outcome,
-                Outcome::Upstream(Fault::Failed(_)) | Outcome::Downstream(Fault::Failed(_))
+                RelayOutcome::Upstream(SideError::Failed(_))
+                    | RelayOutcome::Downstream(SideError::Failed(_))
             ),
             "{outcome:?}"
         );
@@ -711,7 +716,7 @@ fn an_error_that_is_no_goodbye_ends_it_at_once() {
         let mut client = actor("more", Ending::Silent, None);
         let mut backend = actor("", Ending::Silent, Some(ErrorKind::InvalidData));
         let (outcome, took) = relayed(&mut client, &mut backend).await;
-        assert!(matches!(outcome, Outcome::Upstream(Fault::Failed(_))));
+        assert!(matches!(outcome, RelayOutcome::Upstream(SideError::Failed(_))));
         assert!(took < Duration::from_secs(1));
     });
 }
@@ -725,7 +730,7 @@ fn a_cut_stream_delivers_what_it_had_and_is_never_passed_on_as_an_end() {
             let mut backend = actor("half an answer", ending, None);
             backend.most = 100;
             let (outcome, _) = relayed(&mut client, &mut backend).await;
-            assert!(matches!(outcome, Outcome::Upstream(_)), "{outcome:?}");
+            assert!(matches!(outcome, RelayOutcome::Upstream(_)), "{outcome:?}");
             assert!(client.shutting.is_none());
             if ending == Ending::Truncated {
                 assert_eq!(client.heard, b"half an answer");
@@ -747,7 +752,7 @@ fn the_buffer_for_a_slow_writer_is_bounded_and_given_back() {
             Poll::Ready(())
         })
         .await;
-        assert!((1..=SCRATCH).contains(&direction.held.capacity()));
+        assert!((1..=RELAY_BUFFER_SIZE).contains(&direction.held.capacity()));
         let drain = tokio::spawn(async move {
             let mut all = vec![0; 1 << 20];
             backend.read_exact(&mut all).await.unwrap();
@@ -770,7 +775,7 @@ struct Endless {
     said: usize,
 }
 
-impl Side for Endless {}
+impl RelayStream for Endless {}
 
 impl AsyncRead for Endless {
     fn poll_read(
@@ -807,7 +812,7 @@ impl AsyncWrite for Endless {
 fn a_stream_without_end_lets_the_others_have_their_turn() {
     paused(async {
         let (mut one, mut two) = (Endless { said: 0 }, Endless { said: 0 });
-        let meter = Meter::default();
+        let meter = TrafficMeter::default();
         {
             let mut run = std::pin::pin!(relay(&mut one, &mut two, IDLE, CLOSE, &meter));
             for _ in 0..3 {
@@ -816,7 +821,7 @@ fn a_stream_without_end_lets_the_others_have_their_turn() {
             }
         }
         for side in [one.said, two.said] {
-            assert!(side == 3 * SCRATCH, "{side}");
+            assert!(side == 3 * RELAY_BUFFER_SIZE, "{side}");
         }
     });
 }
@@ -852,7 +857,7 @@ impl Watched {
     }
 }
 
-impl Side for Watched {
+impl RelayStream for Watched {
     fn backlog(&self) -> usize {
         self.backlog
     }
@@ -903,9 +908,9 @@ impl AsyncWrite for Watched {
 }
 
 /// Relays between these two until it ends: how, and after how many seconds.
-async fn watched(down: &mut Watched, up: &mut Watched) -> (Outcome, u64) {
+async fn watched(down: &mut Watched, up: &mut Watched) -> (RelayOutcome, u64) {
     let start = Instant::now();
-    let outcome = relay(down, up, IDLE, CLOSE, &Meter::default()).await;
+    let outcome = relay(down, up, IDLE, CLOSE, &TrafficMeter::default()).await;
     (outcome, start.elapsed().as_secs())
 }
 
@@ -928,13 +933,17 @@ fn a_session_that_one_side_stalls_is_looked_at_every_two_seconds_on_both() {
                     let (outcome, took) = watched(&mut down, &mut up).await;
                     let told = format!("{outcome:?} {down_says} {down_breaks} {backlog}");
                     assert_eq!(took, 6, "{told}");
-                    let (Outcome::Downstream(Fault::Failed(error))
-                    | Outcome::Upstream(Fault::Failed(error))) = &outcome
+                    let (RelayOutcome::Downstream(SideError::Failed(error))
+                    | RelayOutcome::Upstream(SideError::Failed(error))) = &outcome
                     else {
                         panic!("{told}");
                     };
                     assert_eq!(error.kind(), ErrorKind::TimedOut, "{told}");
-                    assert_eq!(matches!(outcome, Outcome::Downstream(_)), down_breaks, "{told}");
+                    assert_eq!(
+                        matches!(outcome, RelayOutcome::Downstream(_)),
+                        down_breaks,
+                        "{told}"
+                    );
                     assert_eq!(*down.asked.borrow(), [2, 4, 6], "{told}");
                 }
             }
@@ -950,7 +959,7 @@ fn what_is_on_its_way_is_looked_after_every_five_seconds_and_costs_no_timer_once
             let waits = if down_waits { &mut down } else { &mut up };
             waits.in_flight = Duration::from_secs(12);
             let (outcome, took) = watched(&mut down, &mut up).await;
-            assert!(matches!(outcome, Outcome::Idle), "{outcome:?}");
+            assert!(matches!(outcome, RelayOutcome::Idle), "{outcome:?}");
             assert_eq!(took, IDLE.as_secs());
             for side in [down, up] {
                 assert_eq!(*side.asked.borrow(), [5, 10, 15], "{down_waits}");
@@ -975,7 +984,7 @@ fn who_stalled_for_a_while_is_then_looked_after_like_any_other() {
 #[test]
 fn a_rate_is_that_of_the_last_full_second_or_of_the_longer_one_that_goes_on() {
     paused(async {
-        let meter = Meter::default();
+        let meter = TrafficMeter::default();
         let wait = |ms| sleep(Duration::from_millis(ms));
         assert_eq!(meter.rates(), (0, 0));
         wait(400).await;
@@ -1000,12 +1009,12 @@ fn a_rate_is_that_of_the_last_full_second_or_of_the_longer_one_that_goes_on() {
 #[test]
 fn the_idle_limit_begins_with_the_relay_and_not_with_the_session() {
     paused(async {
-        let meter = Meter::default();
+        let meter = TrafficMeter::default();
         sleep(IDLE / 2).await;
         let (mut down, mut up) = (Watched::new(b""), Watched::new(b""));
         let start = Instant::now();
         let outcome = relay(&mut down, &mut up, IDLE, CLOSE, &meter).await;
-        assert!(matches!(outcome, Outcome::Idle), "{outcome:?}");
+        assert!(matches!(outcome, RelayOutcome::Idle), "{outcome:?}");
         assert_eq!(start.elapsed(), IDLE);
     });
 }
@@ -1024,7 +1033,7 @@ fn the_close_limit_tells_whether_it_was_upstream_that_had_said_all() {
             let (mut client, mut backend, run) = between(64, IDLE, CLOSE);
             let ends = if down_ends { &mut client } else { &mut backend };
             ends.shutdown().await.unwrap();
-            let Outcome::HalfClosed { down_ended } = run.await.unwrap().0 else {
+            let RelayOutcome::HalfClosed { down_ended } = run.await.unwrap().0 else {
                 panic!("it did not end by the close limit");
             };
             assert_eq!(down_ended, !down_ends);
@@ -1040,7 +1049,7 @@ struct Failing {
     flushes: usize,
 }
 
-impl Side for Failing {}
+impl RelayStream for Failing {}
 
 impl AsyncRead for Failing {
     fn poll_read(
@@ -1081,7 +1090,7 @@ fn one_that_refuses_the_last_of_it_is_heard_out_as_well() {
         let (flush, shutdown, flushes) = (Some(ErrorKind::BrokenPipe), None, 0);
         let mut upstream = Failing { pipe, flush, shutdown, flushes };
         let run = tokio::spawn(async move {
-            relay(&mut downstream, &mut upstream, IDLE, CLOSE, &Meter::default()).await
+            relay(&mut downstream, &mut upstream, IDLE, CLOSE, &TrafficMeter::default()).await
         });
         client.shutdown().await.unwrap();
         sleep(CLOSE / 2).await;
@@ -1091,7 +1100,7 @@ fn one_that_refuses_the_last_of_it_is_heard_out_as_well() {
         client.read_to_end(&mut heard).await.unwrap();
         assert_eq!(heard, b"last words");
         let outcome = run.await.unwrap();
-        assert!(matches!(outcome, Outcome::Upstream(Fault::Failed(_))), "{outcome:?}");
+        assert!(matches!(outcome, RelayOutcome::Upstream(SideError::Failed(_))), "{outcome:?}");
     });
 }
 
@@ -1103,25 +1112,25 @@ fn an_error_at_the_shutdown_that_is_no_goodbye_ends_it_at_once() {
         let shutdown = Some(ErrorKind::InvalidData);
         let mut upstream = Failing { pipe, flush: None, shutdown, flushes: 0 };
         client.shutdown().await.unwrap();
-        let meter = Meter::default();
+        let meter = TrafficMeter::default();
         let outcome = relay(&mut downstream, &mut upstream, IDLE, CLOSE, &meter).await;
-        assert!(matches!(outcome, Outcome::Upstream(Fault::Failed(_))), "{outcome:?}");
+        assert!(matches!(outcome, RelayOutcome::Upstream(SideError::Failed(_))), "{outcome:?}");
     });
 }
 
 #[test]
 fn an_end_and_what_is_longer_than_a_batch_are_passed_on_at_once() {
     paused(async {
-        let (mut client, mut backend, run) = between(3 * SCRATCH, IDLE, CLOSE);
+        let (mut client, mut backend, run) = between(3 * RELAY_BUFFER_SIZE, IDLE, CLOSE);
         let start = Instant::now();
-        client.write_all(&[7; 2 * SCRATCH + 1]).await.unwrap();
+        client.write_all(&[7; 2 * RELAY_BUFFER_SIZE + 1]).await.unwrap();
         client.shutdown().await.unwrap();
         let mut heard = Vec::new();
         backend.read_to_end(&mut heard).await.unwrap();
-        assert_eq!(heard.len(), 2 * SCRATCH + 1);
+        assert_eq!(heard.len(), 2 * RELAY_BUFFER_SIZE + 1);
         backend.shutdown().await.unwrap();
         let (outcome, ended) = run.await.unwrap();
-        assert!(matches!(outcome, Outcome::Complete), "{outcome:?}");
+        assert!(matches!(outcome, RelayOutcome::Complete), "{outcome:?}");
         assert_eq!(ended - start, Duration::ZERO);
     });
 }
@@ -1133,7 +1142,7 @@ fn what_has_been_flushed_is_not_flushed_again_for_the_other_direction() {
         let (mut backend, pipe) = duplex(64);
         let mut upstream = Failing { pipe, flush: None, shutdown: None, flushes: 0 };
         let run = async {
-            let meter = Meter::default();
+            let meter = TrafficMeter::default();
             relay(&mut downstream, &mut upstream, IDLE, CLOSE, &meter).await
         };
         let talk = async {
@@ -1145,7 +1154,7 @@ fn what_has_been_flushed_is_not_flushed_again_for_the_other_direction() {
             (client, backend)
         };
         let (outcome, _) = tokio::join!(run, talk);
-        assert!(matches!(outcome, Outcome::Idle), "{outcome:?}");
+        assert!(matches!(outcome, RelayOutcome::Idle), "{outcome:?}");
         // The end of the handshake, and the one byte.
         assert_eq!(upstream.flushes, 2);
     });

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::Service;
 use crate::config::model::NamePattern;
 use crate::tls::{Named, ServerNames};
-use crate::tunnel::setup::Setup;
+use crate::tunnel::snapshot::ServiceSnapshot;
 
 /// The named services of one service, in the order in which they are asked. Made once for all connections.
 #[derive(Debug, Default)]
@@ -15,7 +15,7 @@ pub(super) struct NameTable(Box<[(NamePattern, Arc<Service>)]>);
 impl NameTable {
     pub(super) fn of(services: Vec<Arc<Service>>) -> Self {
         let entry = |service: Arc<Service>| {
-            let pattern = service.setup().asked_at()?.1.clone();
+            let pattern = service.snapshot().sni_entry()?.1.clone();
             Some((pattern, service))
         };
         Self(services.into_iter().filter_map(entry).collect())
@@ -27,13 +27,13 @@ impl NameTable {
 }
 
 /// A service that a client asked for, as it was then.
-pub(in crate::tunnel) type NamedService = (Arc<Service>, Arc<Setup>);
+pub(in crate::tunnel) type RequestedService = (Arc<Service>, Arc<ServiceSnapshot>);
 
 /// One connection's look into the table.
 pub(in crate::tunnel) struct NameLookup {
     table: Arc<NameTable>,
     ip: Option<IpAddr>,
-    chosen: Mutex<Option<NamedService>>,
+    chosen: Mutex<Option<RequestedService>>,
 }
 
 impl NameLookup {
@@ -42,7 +42,7 @@ impl NameLookup {
     }
 
     /// What the client asked for, once its handshake is over.
-    pub(in crate::tunnel) fn take_chosen(&self) -> Option<NamedService> {
+    pub(in crate::tunnel) fn take_chosen(&self) -> Option<RequestedService> {
         self.chosen.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
@@ -50,13 +50,13 @@ impl NameLookup {
 impl ServerNames for NameLookup {
     fn choose(&self, name: &[u8]) -> Option<Named> {
         let mut matching = self.table.0.iter().filter(|(pattern, _)| pattern.matches(name));
-        let (named, chosen) = matching.find_map(|(_, service)| {
-            let setup = service.setup();
+        let (candidate, chosen) = matching.find_map(|(_, service)| {
+            let snapshot = service.snapshot();
             // A reload may have made something else of it.
-            Some((setup.named(self.ip)?, (service.clone(), setup)))
+            Some((snapshot.sni_candidate(self.ip)?, (service.clone(), snapshot)))
         })?;
         *self.chosen.lock().unwrap_or_else(PoisonError::into_inner) = Some(chosen);
-        Some(named)
+        Some(candidate)
     }
 }
 
@@ -68,10 +68,10 @@ mod tests {
     use super::*;
     use crate::config::{Format, load_text};
     use crate::secrets::SecretSet;
-    use crate::tunnel::{Limits, Room, Setup, Shared};
+    use crate::tunnel::{Limits, ProcessLimits, ProcessResources, ServiceSnapshot};
 
     /// A server end that is reached by that name, or at an address of its own.
-    fn setup(name: Option<&str>) -> Setup {
+    fn snapshot(name: Option<&str>) -> ServiceSnapshot {
         let at = match name {
             Some(name) => format!("server-name = \"door:{name}\""),
             None => "accept = \"127.0.0.1:1\"".to_owned(),
@@ -86,13 +86,13 @@ mod tests {
         let read = load_text(text.as_bytes(), Path::new("t.toml"), Path::new("/"), Format::Toml);
         let (config, _) = read.unwrap();
         let secrets = SecretSet::of(&[(b"alice", b"a key of thirty-two bytes, no more")]);
-        Setup::with_secrets(&config.services[1], secrets, &mut Vec::new()).unwrap()
+        ServiceSnapshot::with_secrets(&config.services[1], secrets, &mut Vec::new()).unwrap()
     }
 
     fn service(name: Option<&str>) -> Arc<Service> {
-        let room = Room { sessions: 1, connections: 1, handshakes: 1 };
+        let room = ProcessLimits { sessions: 1, connections: 1, handshakes: 1 };
         let none = Limits { sessions: None, handshakes: None };
-        Service::new(name.unwrap_or("plain"), setup(name), none, Shared::new(room))
+        Service::new(name.unwrap_or("plain"), snapshot(name), none, ProcessResources::new(room))
     }
 
     #[tokio::test]
@@ -101,9 +101,9 @@ mod tests {
         let table = Arc::new(NameTable::of(all.to_vec()));
         let chosen = |name: &str| {
             let lookup = NameLookup::new(table.clone(), None);
-            let named = lookup.choose(name.as_bytes());
+            let candidate = lookup.choose(name.as_bytes());
             let chosen = lookup.take_chosen();
-            assert_eq!(named.is_some(), chosen.is_some());
+            assert_eq!(candidate.is_some(), chosen.is_some());
             chosen.map(|(service, _)| service.name().to_owned())
         };
         assert_eq!(chosen("two.example").as_deref(), Some("two.example"));
@@ -111,7 +111,7 @@ mod tests {
         assert_eq!(chosen("three.example").as_deref(), Some("*.example"));
         assert_eq!(chosen("elsewhere"), None);
         // A reload takes the first one's name away: the next that fits is meant, and nobody else.
-        all[0].replace(setup(None), Limits { sessions: None, handshakes: None });
+        all[0].replace(snapshot(None), Limits { sessions: None, handshakes: None });
         assert_eq!(chosen("one.example").as_deref(), Some("*.example"));
         assert_eq!(chosen("two.example").as_deref(), Some("two.example"));
     }

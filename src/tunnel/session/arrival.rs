@@ -14,9 +14,9 @@ use crate::config::model::Mode;
 use crate::net::{self, Proxied, Socket};
 use crate::observe::event::Event;
 use crate::tls::{Cause, MAX_OPENING_SIZE, Opening, inspect};
-use crate::tunnel::admission::{Origin, Visitor};
-use crate::tunnel::service::Handshaking;
-use crate::tunnel::setup::Setup;
+use crate::tunnel::admission::{ConnectionOrigin, PendingConnection};
+use crate::tunnel::service::HandshakeGuard;
+use crate::tunnel::snapshot::ServiceSnapshot;
 
 /// What one read of a ClientHello takes.
 const READ_SIZE: usize = 2048;
@@ -34,75 +34,78 @@ pub(super) enum Arrived {
     /// Its first bytes have come, and its handshake waits for a turn.
     AtServerEnd(PendingHandshake),
     /// It has nothing to prove.
-    AtClientEnd(Visitor),
+    AtClientEnd(PendingConnection),
 }
 
 /// A handshake whose turn has not come.
 pub(super) struct PendingHandshake {
-    pub(super) visitor: Visitor,
+    pub(super) pending_connection: PendingConnection,
     /// What the client has sent already.
     pub(super) opening: Vec<u8>,
     /// As how many handshakes it counts.
     pub(super) weight: usize,
     /// Counts it as a handshake under way.
-    pub(super) counted: Handshaking,
+    pub(super) counted: HandshakeGuard,
 }
 
 impl Session {
     /// Waits for room for the connection, unless it has some. Cancel safe.
     pub(in crate::tunnel) async fn find_room(&mut self, socket: &Socket) {
-        if self.visitor.is_some() {
+        if self.pending_connection.is_some() {
             return;
         }
         let ip = self.peer.ip();
-        let setup = self.service.setup();
-        let (is_proxy, mode) = (setup.policies.is_proxy(ip), setup.mode());
-        drop(setup);
-        let origin = if is_proxy { Origin::Proxy } else { Origin::Peer(ip) };
-        let visitor = self.service.arrive(origin, socket).await;
+        let snapshot = self.service.snapshot();
+        let (is_proxy, mode) = (snapshot.policies.is_proxy(ip), snapshot.mode());
+        drop(snapshot);
+        let origin = if is_proxy { ConnectionOrigin::Proxy } else { ConnectionOrigin::Peer(ip) };
+        let pending_connection = self.service.arrive(origin, socket).await;
         if mode == Mode::Client && !is_proxy {
-            visitor.vouch();
+            pending_connection.exempt();
         }
-        self.visitor = Some(visitor);
+        self.pending_connection = Some(pending_connection);
     }
 
     /// Takes an accepted connection to where its session can begin: at a server end its first bytes have
     /// come. Nothing is returned of one that was turned away.
     pub(super) async fn arrive(&mut self, socket: &mut Socket) -> Option<Arrived> {
         self.find_room(socket).await;
-        let visitor = self.visitor.take()?;
+        let pending_connection = self.pending_connection.take()?;
         // Not kept: whoever is silent must not keep keys that a reload takes away.
-        let setup = self.service.setup();
-        let limit = self.accepted + setup.clocks.handshake;
-        let (mode, is_proxy) = (setup.mode(), setup.policies.is_proxy(self.peer.ip()));
-        let handshake_timeout = setup.clocks.handshake;
-        drop(setup);
+        let snapshot = self.service.snapshot();
+        let limit = self.accepted + snapshot.timeouts.handshake;
+        let (mode, is_proxy) = (snapshot.mode(), snapshot.policies.is_proxy(self.peer.ip()));
+        let handshake_timeout = snapshot.timeouts.handshake;
+        drop(snapshot);
         if is_proxy {
             // Boxed: few services have a trusted proxy.
-            if !Box::pin(self.read_proxy_header(&visitor, mode, limit, socket)).await {
+            if !Box::pin(self.read_proxy_header(&pending_connection, mode, limit, socket)).await {
                 return None;
             }
-            visitor.rename(self.peer.ip());
+            pending_connection.set_peer(self.peer.ip());
         }
-        self.service.shared.arrivals.log(&Event::Accepted { peer: &self.peer }, self.scope());
-        if !self.is_allowed(&self.service.setup()) {
+        self.service
+            .resources
+            .connection_log
+            .log(&Event::Accepted { peer: &self.peer }, self.scope());
+        if !self.is_allowed(&self.service.snapshot()) {
             return None;
         }
         if mode == Mode::Client {
-            visitor.vouch();
-            return Some(Arrived::AtClientEnd(visitor));
+            pending_connection.exempt();
+            return Some(Arrived::AtClientEnd(pending_connection));
         }
-        let counted = self.service.handshaking();
+        let counted = self.service.count_handshake();
         let read = tokio::select! {
-            read = timeout_at(limit, read_opening(&visitor, socket)) => read,
-            () = visitor.put_out() => {
+            read = timeout_at(limit, read_opening(&pending_connection, socket)) => read,
+            () = pending_connection.wait_until_evicted() => {
                 self.log_crowded_out();
                 return None;
             }
         };
         let cause = match read {
             Ok(Ok((opening, weight))) => {
-                let pending = PendingHandshake { visitor, opening, weight, counted };
+                let pending = PendingHandshake { pending_connection, opening, weight, counted };
                 return Some(Arrived::AtServerEnd(pending));
             }
             Ok(Err(error)) => match error.kind() {
@@ -116,8 +119,8 @@ impl Session {
     }
 
     /// Whether connections from its address are taken at all; a line says so if not.
-    pub(super) fn is_allowed(&self, setup: &Setup) -> bool {
-        let is_allowed = setup.policies.accepts(self.peer.ip());
+    pub(super) fn is_allowed(&self, snapshot: &ServiceSnapshot) -> bool {
+        let is_allowed = snapshot.policies.accepts(self.peer.ip());
         if !is_allowed {
             self.service.counters.refused("not-allowed-from");
             self.log_stranger(&Event::NotAllowed { peer: &self.peer });
@@ -129,14 +132,14 @@ impl Session {
     pub(super) fn log_crowded_out(&self) {
         self.service.counters.refused("crowded-out");
         self.log_stranger(&Event::Crowded { peer: &self.peer });
-        self.service.shared.report_put_out();
+        self.service.resources.report_evicted();
     }
 
     /// Preface in: a proxy that is trusted says for whom it connects, before anything else, and what it says
     /// counts from here on. Whoever else sends a header has sent something that is not TLS.
     async fn read_proxy_header(
         &mut self,
-        visitor: &Visitor,
+        pending_connection: &PendingConnection,
         mode: Mode,
         limit: Instant,
         socket: &mut Socket,
@@ -144,7 +147,7 @@ impl Session {
         let speaks_first = mode == Mode::Server;
         let read = tokio::select! {
             read = timeout_at(limit, net::read_proxy_header(socket, speaks_first)) => read,
-            () = visitor.put_out() => {
+            () = pending_connection.wait_until_evicted() => {
                 self.log_crowded_out();
                 return false;
             }
@@ -155,12 +158,15 @@ impl Session {
                 let proxy = std::mem::replace(&mut self.peer, peer);
                 self.destination = Some(*to);
                 let event = Event::Introduced { peer: &self.peer, proxy: &proxy };
-                self.service.shared.arrivals.log(&event, self.scope());
+                self.service.resources.connection_log.log(&event, self.scope());
                 return true;
             }
             Ok(Ok(Proxied::Own)) => return true,
             Ok(Ok(Proxied::Probe)) => {
-                self.service.shared.arrivals.log(&Event::Probed { peer: &self.peer }, self.scope());
+                self.service
+                    .resources
+                    .connection_log
+                    .log(&Event::Probed { peer: &self.peer }, self.scope());
                 return false;
             }
             Ok(Err(error)) => error,
@@ -174,7 +180,10 @@ impl Session {
 
 /// Reads until it is known what the connection begins with: a whole ClientHello, or something that only
 /// OpenSSL can tell more of. And says as how many handshakes it counts.
-async fn read_opening(visitor: &Visitor, socket: &mut Socket) -> io::Result<(Vec<u8>, usize)> {
+async fn read_opening(
+    pending_connection: &PendingConnection,
+    socket: &mut Socket,
+) -> io::Result<(Vec<u8>, usize)> {
     let mut bytes = Vec::new();
     loop {
         // On the stack within one poll: whoever is silent has no buffer.
@@ -192,7 +201,7 @@ async fn read_opening(visitor: &Visitor, socket: &mut Socket) -> io::Result<(Vec
         })
         .await?;
         match inspect(&bytes) {
-            Opening::Incomplete => visitor.weigh(1 + bytes.len() / ARRIVAL_SIZE),
+            Opening::Incomplete => pending_connection.set_weight(1 + bytes.len() / ARRIVAL_SIZE),
             Opening::Whole => return Ok((bytes, 1)),
             Opening::Unusual { announced } => {
                 let more = announced.min(MAX_ANNOUNCED_SIZE).div_ceil(HANDSHAKE_SIZE);

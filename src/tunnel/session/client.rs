@@ -5,16 +5,16 @@ use std::io;
 use tokio::time::{Instant, timeout_at};
 
 use super::streams::Streams;
-use super::upstream::{Destination, late};
+use super::upstream::{Destination, timed_out};
 use super::{ALERT_READ_TIMEOUT, OpenSession, Session};
 use crate::config::model::{Mode, Negotiation};
 use crate::net::{self, Reached, Socket};
 use crate::observe::event::Event;
 use crate::secrets::Identity;
 use crate::tls::{Cause, Connector, Failure, Secured};
-use crate::tunnel::admission::Visitor;
-use crate::tunnel::ending::{Cut, End};
-use crate::tunnel::setup::{Role, ServerName, Setup};
+use crate::tunnel::admission::PendingConnection;
+use crate::tunnel::session_end::{CutReason, SessionEnd};
+use crate::tunnel::snapshot::{ServerName, ServiceSnapshot, TlsRole};
 
 /// What a client end presents, and how.
 struct Credentials<'a> {
@@ -34,49 +34,49 @@ impl Session {
     /// From an accepted plain socket to a session whose server's end has proven its key.
     pub(super) async fn open_client(
         &self,
-        visitor: Visitor,
+        pending_connection: PendingConnection,
         downstream: Socket,
     ) -> Option<OpenSession> {
-        let setup = self.service.setup();
-        self.prepare(&setup, &downstream)?;
+        let snapshot = self.service.snapshot();
+        self.prepare(&snapshot, &downstream)?;
         // A reload may have made a server end of it meanwhile.
-        let Role::Client { connector, identity, name } = &setup.role else { return None };
-        let member = self.admit(&setup, identity).await?;
+        let TlsRole::Client { connector, identity, name } = &snapshot.role else { return None };
+        let registration = self.admit(&snapshot, identity).await?;
         // It counts as a session from here on.
-        drop(visitor);
+        drop(pending_connection);
         let credentials = Credentials { connector, identity, name };
         let attempt = tokio::select! {
             biased;
-            order = member.info.ordered() => {
-                let end = End::Cut(Cut::Ordered(order));
+            order = registration.info.termination_ordered() => {
+                let end = SessionEnd::Cut(CutReason::Ordered(order));
                 self.log_end_before_open(&end);
-                self.service.failed(format!("{end}; the log of the server's end may have the reason"));
+                self.service.record_failure(format!("{end}; the log of the server's end may have the reason"));
                 return None;
             }
-            attempt = self.attempt(&setup, &credentials, &downstream) => attempt?,
+            attempt = self.attempt(&snapshot, &credentials, &downstream) => attempt?,
         };
         let Attempt { done, address } = attempt;
         let (cause, stream) = match done {
             Ok(Ok(Secured { mut stream, grant, facts, resumed, .. })) => {
                 self.log_secured(Mode::Client, &grant, &facts, resumed);
-                stream.rekey_after(setup.rekey_after);
+                stream.rekey_after(snapshot.rekey_after);
                 let traffic = stream.traffic().clone();
-                self.log_opened(&member, facts, address, traffic, Mode::Client);
+                self.log_opened(&registration, facts, address, traffic, Mode::Client);
                 let streams = Streams::Client { downstream, upstream: Box::new(stream) };
                 return Some(OpenSession {
                     streams,
                     grant,
-                    member,
-                    timeouts: setup.clocks,
-                    reset: setup.reset,
-                    is_single: setup.single,
+                    registration,
+                    timeouts: snapshot.timeouts,
+                    reset: snapshot.reset,
+                    is_single_session: snapshot.is_single_session,
                 });
             }
             Ok(Err(Failure { cause, stream, .. })) => (cause, stream),
-            Err(_) => (Cause::Timeout(setup.clocks.handshake), None),
+            Err(_) => (Cause::Timeout(snapshot.timeouts.handshake), None),
         };
         self.service.counters.refused(cause.name());
-        self.service.failed(format!("handshake with {address} failed: {cause}"));
+        self.service.record_failure(format!("handshake with {address} failed: {cause}"));
         // Any local client can cause this line, without a key: it is rate-limited.
         self.log_stranger(&Event::HandshakeFailed {
             peer: &self.peer,
@@ -97,41 +97,42 @@ impl Session {
     /// what failed outside the handshake: the log has it.
     async fn attempt(
         &self,
-        setup: &Setup,
+        snapshot: &ServiceSnapshot,
         Credentials { connector, identity, name }: &Credentials<'_>,
         downstream: &Socket,
     ) -> Option<Attempt> {
         let original = || self.or_unreachable(downstream.original_destination());
         // Without a target there is no need to open the tunnel.
-        let meant = match &setup.negotiation {
+        let original_address = match &snapshot.negotiation {
             Some(Negotiation::Socks) => Some(original().ok()?),
             _ => None,
         };
-        let to = if setup.to_original {
-            Destination::Meant(original().ok()?)
+        let to = if snapshot.uses_original_destination {
+            Destination::Original(original().ok()?)
         } else {
             Destination::Configured(None)
         };
         let Reached { socket: mut upstream, endpoint, mut address, .. } =
-            self.connect_upstream(setup, None, &to).await.ok()?;
+            self.connect_upstream(snapshot, None, &to).await.ok()?;
         let name = name.of(endpoint.as_ref());
-        let limit = Instant::now() + setup.clocks.handshake;
-        self.ask_proxy(setup, &mut upstream, &mut address, limit).await?;
+        let limit = Instant::now() + snapshot.timeouts.handshake;
+        self.ask_proxy(snapshot, &mut upstream, &mut address, limit).await?;
         Event::Presenting { who: identity, name }.log(self.scope());
-        let _counted = self.service.handshaking();
+        let _counted = self.service.count_handshake();
         let handshake = connector.connect_unflushed(
-            setup.secrets.clone(),
+            snapshot.secrets.clone(),
             (*identity).clone(),
             name,
             Some(&address),
             upstream,
         );
         let mut done = timeout_at(limit, handshake).await;
-        if let (Some(meant), Ok(Ok(secured))) = (meant, &mut done) {
-            let asked = timeout_at(limit, net::socks::ask(&mut secured.stream, meant)).await;
-            let asked = asked.unwrap_or_else(|_| Err(late("the server's end")));
+        if let (Some(original_address), Ok(Ok(secured))) = (original_address, &mut done) {
+            let asked =
+                timeout_at(limit, net::socks::ask(&mut secured.stream, original_address)).await;
+            let asked = asked.unwrap_or_else(|_| Err(timed_out("the server's end")));
             self.or_unreachable(asked).ok()?;
-            address = format!("{meant} through {address}");
+            address = format!("{original_address} through {address}");
         }
         Some(Attempt { done, address })
     }
@@ -140,15 +141,15 @@ impl Session {
     /// says so.
     async fn ask_proxy(
         &self,
-        setup: &Setup,
+        snapshot: &ServiceSnapshot,
         upstream: &mut Socket,
         address: &mut String,
         limit: Instant,
     ) -> Option<()> {
-        let Some(Negotiation::Connect(ask)) = &setup.negotiation else { return Some(()) };
+        let Some(Negotiation::Connect(ask)) = &snapshot.negotiation else { return Some(()) };
         let asked = timeout_at(limit, net::http_connect(upstream, ask)).await;
         let asked = asked
-            .unwrap_or_else(|_| Err(late("the proxy")))
+            .unwrap_or_else(|_| Err(timed_out("the proxy")))
             .map_err(|error| io::Error::other(format!("{address}: {error}")));
         self.or_unreachable(asked).ok()?;
         Event::ProxyAgreed { proxy: address, host: &ask.host }.log(self.scope());

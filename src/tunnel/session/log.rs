@@ -11,8 +11,8 @@ use crate::observe::event::{Event, Scope};
 use crate::secrets::Grant;
 use crate::sys::key_update::Traffic;
 use crate::tls::{self, Cause};
-use crate::tunnel::ending::End;
-use crate::tunnel::roster::{Member, Reached};
+use crate::tunnel::registry::{Registration, SessionDetails};
+use crate::tunnel::session_end::SessionEnd;
 
 impl Session {
     pub(super) fn scope(&self) -> Scope<'_> {
@@ -21,7 +21,7 @@ impl Session {
 
     /// Logs what a stranger can cause: rate-limited.
     pub(super) fn log_stranger(&self, event: &Event<'_>) {
-        self.service.shared.limiter.log(event, self.scope());
+        self.service.resources.peer_log.log(event, self.scope());
     }
 
     /// The handshake was refused, for that cause.
@@ -34,7 +34,7 @@ impl Session {
 
     /// The handshake is over and the key is proven.
     pub(super) fn log_secured(&self, mode: Mode, grant: &Grant, facts: &tls::Facts, resumed: bool) {
-        self.service.used(grant.who());
+        self.service.record_key_use(grant.who());
         Event::Secured {
             mode,
             who: grant.who(),
@@ -49,7 +49,7 @@ impl Session {
 
     pub(super) fn log_unreachable(&self, error: &dyn fmt::Display) {
         self.service.counters.refused("target-unreachable");
-        self.service.failed(format!("no target answered: {error}"));
+        self.service.record_failure(format!("no target answered: {error}"));
         self.log_stranger(&Event::Unreachable { peer: &self.peer, error });
     }
 
@@ -64,7 +64,7 @@ impl Session {
     /// Both sides are connected: the session is open.
     pub(super) fn log_opened(
         &self,
-        member: &Member,
+        registration: &Registration,
         facts: tls::Facts,
         target: String,
         traffic: Arc<Traffic>,
@@ -72,35 +72,36 @@ impl Session {
     ) {
         self.service.counters.opened();
         let terms = facts.terms();
-        Event::Opened { peer: &self.peer, who: &member.info.who, terms, target: &target }
+        Event::Opened { peer: &self.peer, who: &registration.info.who, terms, target: &target }
             .log(self.scope());
-        member.reached(Reached { facts, target, traffic, mode });
+        registration.set_details(SessionDetails { facts, target, traffic, mode });
     }
 
     /// The session was ended before its target had answered.
-    pub(super) fn log_end_before_open(&self, end: &End) {
+    pub(super) fn log_end_before_open(&self, end: &SessionEnd) {
         self.service.counters.refused(end.name());
         self.log_stranger(&Event::Unreachable { peer: &self.peer, error: end });
     }
 
     /// The one line and the one count of an open session's end.
-    pub(super) fn log_end(&self, open: &OpenSession, end: &End) {
+    pub(super) fn log_end(&self, open: &OpenSession, end: &SessionEnd) {
         let age = self.accepted.elapsed();
-        let (info, mode) = (&open.member.info, open.streams.mode());
+        let (info, mode) = (&open.registration.info, open.streams.mode());
         let (up, down) = info.carried();
         self.service.counters.ended(end.name(), up, down);
-        info.ended();
-        if let (Mode::Client, End::Tls(_)) = (mode, end) {
-            self.service.failed(format!("{end}; the log of the server's end may have the reason"));
+        info.set_over();
+        if let (Mode::Client, SessionEnd::Tls(_)) = (mode, end) {
+            self.service
+                .record_failure(format!("{end}; the log of the server's end may have the reason"));
         }
-        let target = info.reached().map_or("", |reached| reached.target.as_str());
+        let target = info.details().map_or("", |reached| reached.target.as_str());
         Event::Closed {
             level: end.level(mode),
             mode,
             peer: &info.peer,
             who: &info.who,
             target: &target,
-            complete: matches!(end, End::Complete),
+            complete: matches!(end, SessionEnd::Complete),
             end,
             name: end.name(),
             manner: end.manner(mode, open.reset),

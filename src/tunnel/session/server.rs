@@ -10,17 +10,17 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::arrival::{MAX_HANDSHAKE_WEIGHT, PendingHandshake};
 use super::streams::Streams;
-use super::upstream::{Destination, VerifiedPeer, late};
+use super::upstream::{Destination, VerifiedPeer, timed_out};
 use super::{ALERT_READ_TIMEOUT, OpenSession, Session};
 use crate::config::model::{Mode, Negotiation};
 use crate::net::{self, Reached, Socket};
 use crate::secrets::Grant;
 use crate::tls::{self, Cause, Failure, Incoming, Progress, Secured, ServerNames};
-use crate::tunnel::admission::{Visitor, Waited};
-use crate::tunnel::ending::{Cut, End};
-use crate::tunnel::roster::Member;
-use crate::tunnel::service::NamedService;
-use crate::tunnel::setup::{Role, Setup};
+use crate::tunnel::admission::{PendingConnection, TurnOutcome};
+use crate::tunnel::registry::Registration;
+use crate::tunnel::service::RequestedService;
+use crate::tunnel::session_end::{CutReason, SessionEnd};
+use crate::tunnel::snapshot::{ServiceSnapshot, TlsRole};
 
 impl Session {
     /// From the first bytes to a session whose backend has answered.
@@ -32,26 +32,30 @@ impl Session {
         // Held until it is over, as its visitor asks.
         let pool = self.service.capacity().handshakes;
         let waiting = Instant::now();
-        if pending.visitor.wait_turn(&pool, pending.weight).await == Waited::PutOut {
+        if pending.pending_connection.wait_turn(&pool, pending.weight).await
+            == TurnOutcome::EvictedCount
+        {
             self.log_crowded_out();
             return None;
         }
         let waited = waiting.elapsed();
-        let mut setup = self.service.setup();
-        if !self.is_allowed(&setup) {
+        let mut snapshot = self.service.snapshot();
+        if !self.is_allowed(&snapshot) {
             return None;
         }
-        self.prepare(&setup, &socket)?;
-        let (secured, visitor) = self.accept_tls(&mut setup, pending, waited, socket).await?;
+        self.prepare(&snapshot, &socket)?;
+        let (secured, pending_connection) =
+            self.accept_tls(&mut snapshot, pending, waited, socket).await?;
         let Secured { mut stream, grant, facts, resumed, .. } = secured;
         self.log_secured(Mode::Server, &grant, &facts, resumed);
-        let member = self.admit(&setup, grant.who()).await?;
+        let registration = self.admit(&snapshot, grant.who()).await?;
         // It counts as a session from here on.
-        drop((visitor, pool));
+        drop((pending_connection, pool));
         let local = stream.socket().and_then(Socket::local_address);
         let local = self.destination.or(local);
         let peer = VerifiedPeer { wire: grant.who(), facts: &facts, local, resumed };
-        let connected = self.connect_backend(&setup, &grant, &member, &peer, &mut stream).await;
+        let connected =
+            self.connect_backend(&snapshot, &grant, &registration, &peer, &mut stream).await;
         let reached = match connected {
             Ok(reached) => reached,
             Err(peer_was_told) => {
@@ -59,76 +63,76 @@ impl Session {
                 return None;
             }
         };
-        stream.rekey_after(setup.rekey_after);
+        stream.rekey_after(snapshot.rekey_after);
         let traffic = stream.traffic().clone();
-        self.log_opened(&member, facts, reached.address, traffic, Mode::Server);
+        self.log_opened(&registration, facts, reached.address, traffic, Mode::Server);
         let (downstream, upstream) = (Box::new(stream), reached.socket);
         let streams = Streams::Server { downstream, upstream };
         Some(OpenSession {
             streams,
             grant,
-            member,
-            timeouts: setup.clocks,
-            reset: setup.reset,
-            is_single: setup.single,
+            registration,
+            timeouts: snapshot.timeouts,
+            reset: snapshot.reset,
+            is_single_session: snapshot.is_single_session,
         })
     }
 
     /// The TLS handshake. The session belongs to the service that the client asked for from then on.
     async fn accept_tls(
         &mut self,
-        setup: &mut Arc<Setup>,
-        PendingHandshake { visitor, opening, counted: _counted, .. }: PendingHandshake,
+        snapshot: &mut Arc<ServiceSnapshot>,
+        PendingHandshake { pending_connection, opening, counted: _counted, .. }: PendingHandshake,
         waited: Duration,
         socket: Socket,
-    ) -> Option<(Secured<Socket>, Visitor)> {
-        let entry_setup = setup.clone();
+    ) -> Option<(Secured<Socket>, PendingConnection)> {
+        let entry_setup = snapshot.clone();
         // A reload may have made a client end of it meanwhile.
-        let Role::Server(acceptor) = &entry_setup.role else { return None };
+        let TlsRole::Server(acceptor) = &entry_setup.role else { return None };
         let ip = self.peer.ip();
-        let names = self.service.names_for(ip);
+        let names = self.service.sni_lookup(ip);
         let lookup = names.clone().map(|names| names as Arc<dyn ServerNames>);
         let incoming = Incoming { names: lookup, opening };
-        let watch = |progress| follow(&visitor, progress);
-        let handshake = acceptor.accept_with(setup.keys(ip), incoming, socket, watch);
-        let limit = self.accepted + waited + setup.clocks.handshake;
+        let watch = |progress| follow(&pending_connection, progress);
+        let handshake = acceptor.accept_with(snapshot.keys(ip), incoming, socket, watch);
+        let limit = self.accepted + waited + snapshot.timeouts.handshake;
         let done = tokio::select! {
             done = timeout_at(limit, handshake) => done,
-            () = visitor.put_out() => {
+            () = pending_connection.wait_until_evicted() => {
                 self.log_crowded_out();
                 return None;
             }
         };
-        self.belong_to(names.and_then(|names| names.take_chosen()), setup);
+        self.belong_to(names.and_then(|names| names.take_chosen()), snapshot);
         match done {
             Ok(Ok(secured)) => {
-                visitor.prove();
-                Some((secured, visitor))
+                pending_connection.set_proven();
+                Some((secured, pending_connection))
             }
             Ok(Err(Failure { cause, stream })) => {
-                visitor.linger();
-                self.log_refused(&setup.truth(cause, ip));
+                pending_connection.begin_close();
+                self.log_refused(&snapshot.refine_cause(cause, ip));
                 // Lingering is bounded in time, and by the room.
                 if let Some(socket) = stream {
                     tokio::select! {
                         () = socket.close_gently(ALERT_READ_TIMEOUT) => {}
-                        () = visitor.put_out() => {}
+                        () = pending_connection.wait_until_evicted() => {}
                     }
                 }
                 None
             }
             Err(_) => {
-                self.log_refused(&Cause::Timeout(setup.clocks.handshake));
+                self.log_refused(&Cause::Timeout(snapshot.timeouts.handshake));
                 None
             }
         }
     }
 
     /// From here on the session belongs to the service that the client asked for, if it did.
-    fn belong_to(&mut self, asked: Option<NamedService>, setup: &mut Arc<Setup>) {
+    fn belong_to(&mut self, asked: Option<RequestedService>, snapshot: &mut Arc<ServiceSnapshot>) {
         if let Some((service, its)) = asked {
             self.entry_service = Some(std::mem::replace(&mut self.service, service));
-            *setup = its;
+            *snapshot = its;
         }
     }
 
@@ -136,31 +140,31 @@ impl Session {
     /// told why there is no target.
     async fn connect_backend(
         &self,
-        setup: &Setup,
+        snapshot: &ServiceSnapshot,
         grant: &Grant,
-        member: &Member,
+        registration: &Registration,
         peer: &VerifiedPeer<'_>,
         stream: &mut tls::Stream<Socket>,
     ) -> Result<Reached, bool> {
         let ip = self.peer.ip();
         // The keys may have changed during the handshake, or while a place was waited for.
         let gone = async {
-            if self.service.setup().admits(grant, ip) {
-                self.service.revoked(grant, ip).await;
+            if self.service.snapshot().admits(grant, ip) {
+                self.service.wait_until_revoked(grant, ip).await;
             }
         };
         tokio::select! {
             biased;
             () = gone => {
-                self.log_end_before_open(&End::Cut(Cut::Revoked));
+                self.log_end_before_open(&SessionEnd::Cut(CutReason::Revoked));
                 Err(false)
             }
-            order = member.info.ordered() => {
-                self.log_end_before_open(&End::Cut(Cut::Ordered(order)));
+            order = registration.info.termination_ordered() => {
+                self.log_end_before_open(&SessionEnd::Cut(CutReason::Ordered(order)));
                 Err(false)
             }
-            reached = self.route(setup, peer, stream) => {
-                reached.ok_or(matches!(setup.negotiation, Some(Negotiation::Socks)))
+            reached = self.route(snapshot, peer, stream) => {
+                reached.ok_or(matches!(snapshot.negotiation, Some(Negotiation::Socks)))
             }
         }
     }
@@ -168,50 +172,53 @@ impl Session {
     /// A server end's way to its target, which its peer may have to be asked for.
     async fn route(
         &self,
-        setup: &Setup,
-        known: &VerifiedPeer<'_>,
+        snapshot: &ServiceSnapshot,
+        verified_peer: &VerifiedPeer<'_>,
         stream: &mut tls::Stream<Socket>,
     ) -> Option<Reached> {
-        if setup.to_original {
+        if snapshot.uses_original_destination {
             let gone = || io::Error::from(io::ErrorKind::NotConnected);
-            let meant = stream.socket().ok_or_else(gone).and_then(Socket::original_destination);
-            let to = Destination::Meant(self.or_unreachable(meant).ok()?);
-            return self.connect_upstream(setup, Some(known), &to).await.ok();
+            let original_address =
+                stream.socket().ok_or_else(gone).and_then(Socket::original_destination);
+            let to = Destination::Original(self.or_unreachable(original_address).ok()?);
+            return self.connect_upstream(snapshot, Some(verified_peer), &to).await.ok();
         }
-        if !matches!(setup.negotiation, Some(Negotiation::Socks)) {
-            let back = setup.sticks && known.resumed;
-            let again = back.then(|| self.service.went_to(known.wire)).flatten();
+        if !matches!(snapshot.negotiation, Some(Negotiation::Socks)) {
+            let back = snapshot.is_sticky && verified_peer.resumed;
+            let again = back.then(|| self.service.last_upstream(verified_peer.wire)).flatten();
             let to = Destination::Configured(again.as_deref());
-            let reached = self.connect_upstream(setup, Some(known), &to).await.ok()?;
-            if setup.sticks {
-                self.service.goes_to(known.wire, &reached.address);
+            let reached = self.connect_upstream(snapshot, Some(verified_peer), &to).await.ok()?;
+            if snapshot.is_sticky {
+                self.service.remember_upstream(verified_peer.wire, &reached.address);
             }
             return Some(reached);
         }
-        let limit = Instant::now() + setup.clocks.handshake;
+        let limit = Instant::now() + snapshot.timeouts.handshake;
         let asked = timeout_at(limit, net::socks::read_request(stream)).await;
-        let asked = asked.unwrap_or_else(|_| Err(late("the peer, which has to say where to,")));
+        let asked =
+            asked.unwrap_or_else(|_| Err(timed_out("the peer, which has to say where to,")));
         let request = self.or_unreachable(asked).ok()?;
-        let reached =
-            self.connect_upstream(setup, Some(known), &Destination::Asked(&request.to)).await;
+        let reached = self
+            .connect_upstream(snapshot, Some(verified_peer), &Destination::Requested(&request.to))
+            .await;
         let outcome = reached.as_ref().map(|_| ()).map_err(|refused| *refused);
-        let told =
-            timeout_at(limit + setup.clocks.handshake, request.answer(stream, outcome)).await;
-        let told = told.unwrap_or_else(|_| Err(late("the peer")));
+        let answered =
+            timeout_at(limit + snapshot.timeouts.handshake, request.answer(stream, outcome)).await;
+        let answered = answered.unwrap_or_else(|_| Err(timed_out("the peer")));
         // Whether it was told or not, what was refused is in the log already.
         let reached = reached.ok()?;
-        self.or_unreachable(told).ok()?;
+        self.or_unreachable(answered).ok()?;
         Some(reached)
     }
 }
 
 /// Moves a connection on through the stages as its handshake goes.
-fn follow(visitor: &Visitor, progress: Progress) {
-    visitor.end_turn();
+fn follow(pending_connection: &PendingConnection, progress: Progress) {
+    pending_connection.end_turn();
     match progress {
         Progress::Reading | Progress::Unproven => {}
-        Progress::Retried => visitor.set_handshake_weight(MAX_HANDSHAKE_WEIGHT),
-        Progress::Shown(who, binder) => visitor.show(who, binder),
+        Progress::Retried => pending_connection.set_handshake_weight(MAX_HANDSHAKE_WEIGHT),
+        Progress::Shown(who, binder) => pending_connection.set_shown(who, binder),
     }
 }
 

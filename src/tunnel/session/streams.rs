@@ -4,11 +4,11 @@ use super::{ALERT_READ_TIMEOUT, BACKEND_CLOSE_TIMEOUT};
 use crate::config::model::Mode;
 use crate::net::Socket;
 use crate::tls;
-use crate::tunnel::ending::End;
-use crate::tunnel::relay::{Fault, Meter, Outcome, Side, relay};
-use crate::tunnel::setup::Clocks;
+use crate::tunnel::relay::{RelayOutcome, RelayStream, SideError, TrafficMeter, relay};
+use crate::tunnel::session_end::SessionEnd;
+use crate::tunnel::snapshot::SessionTimeouts;
 
-impl Side for Socket {
+impl RelayStream for Socket {
     fn fault(&self) -> Option<std::io::Error> {
         Socket::fault(self)
     }
@@ -18,7 +18,7 @@ impl Side for Socket {
     }
 }
 
-impl Side for tls::Stream<Socket> {
+impl RelayStream for tls::Stream<Socket> {
     fn ended_cleanly(&self) -> bool {
         tls::Stream::ended_cleanly(self)
     }
@@ -58,8 +58,12 @@ impl Streams {
         }
     }
 
-    pub(super) async fn relay(&mut self, clocks: Clocks, meter: &Meter) -> Outcome {
-        let Clocks { idle, close, .. } = clocks;
+    pub(super) async fn relay(
+        &mut self,
+        timeouts: SessionTimeouts,
+        meter: &TrafficMeter,
+    ) -> RelayOutcome {
+        let SessionTimeouts { idle, close, .. } = timeouts;
         match self {
             Self::Server { downstream, upstream } => {
                 relay(&mut **downstream, upstream, idle, close, meter).await
@@ -70,19 +74,19 @@ impl Streams {
         }
     }
 
-    pub(super) async fn close(self, end: &End, reset: Option<bool>) {
+    pub(super) async fn close(self, end: &SessionEnd, reset: Option<bool>) {
         let (mode, plain, tls) = match self {
             Self::Server { downstream, upstream } => (Mode::Server, upstream, *downstream),
             Self::Client { downstream, upstream } => (Mode::Client, downstream, *upstream),
         };
         let Some(tls) = tls.into_socket() else { return };
-        if matches!(end, End::Complete) {
+        if matches!(end, SessionEnd::Complete) {
             plain.reset_on_close(false);
             return;
         }
         let (reset_plain, reset_tls) = end.resets(mode, reset);
         tls.reset_on_close(reset_tls);
-        if matches!(end, End::Tls(Fault::Failed(_))) && !reset_tls {
+        if matches!(end, SessionEnd::Tls(SideError::Failed(_))) && !reset_tls {
             // OpenSSL has sent an alert, which a reset would overtake.
             tokio::join!(tls.close_gently(ALERT_READ_TIMEOUT), finish(plain, reset_plain));
         } else {

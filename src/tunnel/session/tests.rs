@@ -11,7 +11,7 @@ use crate::config::model::Keepalive;
 use crate::net;
 use crate::tls;
 use crate::tls::fuzzing::{acceptor, connector, secrets};
-use crate::tunnel::relay::Side;
+use crate::tunnel::relay::RelayStream;
 
 /// Two ends of a connection that keepalive watches.
 async fn connected() -> (Socket, Socket) {
@@ -59,10 +59,10 @@ fn reset(socket: Socket) {
 #[tokio::test]
 async fn a_plain_side_tells_what_is_on_its_way_and_what_became_of_its_peer() {
     let (mut near, far) = connected().await;
-    let fault = |side: &Socket| Side::fault(side);
-    assert!(!Side::in_flight(&near) && fault(&near).is_none());
+    let fault = |side: &Socket| RelayStream::fault(side);
+    assert!(!RelayStream::in_flight(&near) && fault(&near).is_none());
     fill(&mut near).await;
-    soon("a peer that owes an acknowledgement", || Side::in_flight(&near)).await;
+    soon("a peer that owes an acknowledgement", || RelayStream::in_flight(&near)).await;
     assert!(fault(&near).is_none());
     reset(far);
     soon("the reset", || fault(&near).is_some()).await;
@@ -71,14 +71,14 @@ async fn a_plain_side_tells_what_is_on_its_way_and_what_became_of_its_peer() {
 #[tokio::test]
 async fn a_tls_side_tells_the_same_and_what_is_still_with_it() {
     let (mut near, far) = secured().await;
-    let fault = |side: &tls::Stream<Socket>| Side::fault(side);
+    let fault = |side: &tls::Stream<Socket>| RelayStream::fault(side);
     // A client's last words of the handshake go with the first data.
     near.flush().await.unwrap();
-    soon("nothing that is on its way", || !Side::in_flight(&near)).await;
-    assert!(fault(&near).is_none() && Side::backlog(&near) == 0);
+    soon("nothing that is on its way", || !RelayStream::in_flight(&near)).await;
+    assert!(fault(&near).is_none() && RelayStream::backlog(&near) == 0);
     fill(&mut near).await;
-    assert!(Side::backlog(&near) > 1);
-    soon("a peer that owes an acknowledgement", || Side::in_flight(&near)).await;
+    assert!(RelayStream::backlog(&near) > 1);
+    soon("a peer that owes an acknowledgement", || RelayStream::in_flight(&near)).await;
     assert!(fault(&near).is_none());
     reset(far.into_socket().unwrap());
     soon("the reset", || fault(&near).is_some()).await;
@@ -88,7 +88,7 @@ async fn a_tls_side_tells_the_same_and_what_is_still_with_it() {
 async fn a_tls_side_proves_its_end_and_is_not_believed_without() {
     for orderly in [true, false] {
         let (mut near, mut far) = secured().await;
-        assert!(Side::proves_its_end(&near) && !Side::ended_cleanly(&near));
+        assert!(RelayStream::proves_its_end(&near) && !RelayStream::ended_cleanly(&near));
         if orderly {
             far.shutdown().await.unwrap();
         } else {
@@ -98,6 +98,6 @@ async fn a_tls_side_proves_its_end_and_is_not_believed_without() {
         }
         let mut rest = Vec::new();
         let _ = near.read_to_end(&mut rest).await;
-        assert_eq!((Side::ended_cleanly(&near), rest), (orderly, Vec::new()));
+        assert_eq!((RelayStream::ended_cleanly(&near), rest), (orderly, Vec::new()));
     }
 }

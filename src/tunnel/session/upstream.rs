@@ -13,16 +13,16 @@ use crate::net::{self, DialContext, Reached, Refused};
 use crate::observe::event::Event;
 use crate::secrets::Identity;
 use crate::tls;
-use crate::tunnel::setup::{Setup, ToOwnAddresses};
+use crate::tunnel::snapshot::{OwnAddressPolicy, ServiceSnapshot};
 
 /// Where a connection is to go.
 pub(super) enum Destination<'a> {
     /// Where the configuration says; of several that take turns, there again.
     Configured(Option<&'a str>),
     /// Where the connection was meant to go before it was redirected here.
-    Meant(SocketAddr),
+    Original(SocketAddr),
     /// Where the peer says.
-    Asked(&'a Endpoint),
+    Requested(&'a Endpoint),
 }
 
 /// What a server end knows when it connects to its backend.
@@ -38,34 +38,35 @@ impl Session {
     /// Connects to the target and says what is to be said before the data; or says why there is no target.
     pub(super) async fn connect_upstream(
         &self,
-        setup: &Setup,
-        known: Option<&VerifiedPeer<'_>>,
+        snapshot: &ServiceSnapshot,
+        verified_peer: Option<&VerifiedPeer<'_>>,
         to: &Destination<'_>,
     ) -> Result<Reached, Refused> {
-        let who = known.map(|known| setup.policies.who(known.wire));
+        let who = verified_peer.map(|verified_peer| snapshot.policies.who(verified_peer.wire));
         let caller = DialContext { peer: &self.peer, who: who.as_ref(), scope: self.scope() };
-        let own = known.and_then(|known| setup.policies.dialer(known.wire));
-        if setup.single && known.is_some() {
-            Box::pin(self.service.settled()).await;
+        let own =
+            verified_peer.and_then(|verified_peer| snapshot.policies.dialer(verified_peer.wire));
+        if snapshot.is_single_session && verified_peer.is_some() {
+            Box::pin(self.service.wait_until_backend_idle()).await;
         }
         let any = |_| Ok(());
         let dialed = match to {
             Destination::Configured(again) => {
-                let dialer = own.unwrap_or(&setup.dialer);
+                let dialer = own.unwrap_or(&snapshot.dialer);
                 dialer.dial(&caller, *again).await.map_err(|error| (Refused::Unreachable, error))
             }
-            Destination::Meant(address) => {
+            Destination::Original(address) => {
                 let to = Endpoint::Tcp { host: Host::Ip(address.ip()), port: address.port() };
-                setup.dialer.dial_to(&to, any, &caller).await
+                snapshot.dialer.dial_to(&to, any, &caller).await
             }
-            Destination::Asked(to) => {
+            Destination::Requested(to) => {
                 // Once the name is looked up, and once for all of its addresses.
                 let own = OnceLock::new();
                 let may = |address| {
                     let owner = own.get_or_init(OwnAddresses::read).owner_of(address);
-                    self.may_be_asked_for(setup, address, owner)
+                    self.may_be_asked_for(snapshot, address, owner)
                 };
-                setup.dialer.dial_to(to, may, &caller).await
+                snapshot.dialer.dial_to(to, may, &caller).await
             }
         };
         let mut reached = match dialed {
@@ -77,18 +78,18 @@ impl Session {
         };
         #[cfg(unix)]
         if let Some(child) = reached.child.take() {
-            self.service.watch(self.number, child);
+            self.service.log_child(self.number, child);
         }
-        if let (Some(version), Some(known)) = (setup.preface, known) {
+        if let (Some(version), Some(verified_peer)) = (snapshot.proxy_header, verified_peer) {
             let header = match version {
-                ProxyHeader::V1 => net::proxy_header(&self.peer, known.local),
+                ProxyHeader::V1 => net::proxy_header(&self.peer, verified_peer.local),
                 ProxyHeader::V2 => {
-                    let who = who.as_ref().unwrap_or(known.wire).as_bytes();
-                    let facts = known.facts;
+                    let who = who.as_ref().unwrap_or(verified_peer.wire).as_bytes();
+                    let facts = verified_peer.facts;
                     let group = facts.group.as_ref().map(|group| group.name.as_str());
                     let (version, suite) = (facts.version, facts.suite.as_str());
-                    let told = net::Told { who, version, suite, group };
-                    net::proxy_header_v2(&self.peer, known.local, &told)
+                    let answered = net::Told { who, version, suite, group };
+                    net::proxy_header_v2(&self.peer, verified_peer.local, &answered)
                 }
             };
             self.or_unreachable(reached.socket.write_all(&header).await)?;
@@ -99,16 +100,16 @@ impl Session {
     /// Whether a SOCKS peer is connected to that address, or why not.
     fn may_be_asked_for(
         &self,
-        setup: &Setup,
+        snapshot: &ServiceSnapshot,
         address: SocketAddr,
         owner: Owner,
     ) -> Result<(), &'static str> {
-        match (owner, setup.own_addresses) {
+        match (owner, snapshot.own_addresses) {
             (Owner::Nobody, _) => Err("not to be asked for"),
-            (Owner::ThisMachine, ToOwnAddresses::Refuse) => {
+            (Owner::ThisMachine, OwnAddressPolicy::Refuse) => {
                 Err("an address of this machine, and socks-allow-own is not set")
             }
-            (Owner::ThisMachine, ToOwnAddresses::Warn) => {
+            (Owner::ThisMachine, OwnAddressPolicy::Warn) => {
                 let text = format!(
                     "{} has a connection made to {address}, an address of this machine",
                     self.peer
@@ -116,12 +117,12 @@ impl Session {
                 self.log_stranger(&Event::Finding { level: Level::Warning, text: &text });
                 Ok(())
             }
-            (Owner::Other, _) | (Owner::ThisMachine, ToOwnAddresses::Allow) => Ok(()),
+            (Owner::Other, _) | (Owner::ThisMachine, OwnAddressPolicy::Allow) => Ok(()),
         }
     }
 }
 
 /// Somebody has not answered in the time of a handshake.
-pub(super) fn late(who: &str) -> io::Error {
+pub(super) fn timed_out(who: &str) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, format!("{who} does not answer"))
 }

@@ -57,10 +57,15 @@ fn one_host_counts_and_an_absolute_address_must_be_ours_too() {
 
 #[test]
 fn a_program_is_ready_while_it_runs_and_listens() {
-    assert_eq!(readiness(Pulse { phase: Phase::Running, listens: true }).0, StatusCode::OK);
-    for (phase, listens) in
-        [(Phase::Running, false), (Phase::Draining, true), (Phase::Stopping, true)]
-    {
+    assert_eq!(
+        readiness(Pulse { phase: LifecyclePhase::Running, listens: true }).0,
+        StatusCode::OK
+    );
+    for (phase, listens) in [
+        (LifecyclePhase::Running, false),
+        (LifecyclePhase::Draining, true),
+        (LifecyclePhase::Stopping, true),
+    ] {
         let (code, _, words) = readiness(Pulse { phase, listens });
         assert_eq!(code, StatusCode::SERVICE_UNAVAILABLE, "{phase:?}");
         assert!(words.len() > 5, "{phase:?}");

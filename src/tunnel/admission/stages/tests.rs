@@ -1,4 +1,4 @@
-//! Who is put out, and whose turn it is, with networks and times of the tests' own.
+//! Who is evicted, and whose turn it is, with networks and times of the tests' own.
 #![allow(clippy::unwrap_used)]
 
 use super::*;
@@ -129,14 +129,14 @@ fn silent_connections_put_out_each_other_and_not_the_one_from_elsewhere() {
     assert!(!house.is_out(good));
     let out = flood.iter().filter(|id| house.is_out(**id)).count();
     assert_eq!(out, 201, "there is room for 100");
-    assert_eq!(house.stages.take_put_out(), 201);
+    assert_eq!(house.stages.take_evicted(), 201);
     house.stages.wait(good, house.pool, 1, house.now);
     house.pass(Duration::ZERO);
     assert!(house.has_turn(good));
     house.assert_empty();
 }
 
-/// Whoever was put out is gone at once.
+/// Whoever was evicted is gone at once.
 fn house_arrive(house: &mut House, network: u32) -> Id {
     loop {
         if let Some(id) = house.arrive(network) {
@@ -210,7 +210,7 @@ fn who_is_refused_may_read_why_as_long_as_nobody_needs_the_room() {
     assert!(!house.is_out(refused));
     let next = house.arrive(4);
     assert!(next.is_some() && house.is_out(refused) && young.iter().all(|id| !house.is_out(*id)));
-    assert_eq!(house.stages.take_put_out(), 0, "it was told already");
+    assert_eq!(house.stages.take_evicted(), 0, "it was told already");
     house.assert_empty();
 }
 
@@ -316,7 +316,7 @@ fn house_arrive_one(house: &mut House, network: u32) {
         house.now += 2 * SECOND;
         assert!(house.arrive(network).is_some());
     }
-    // As if the sockets of those who were put out were closed at once.
+    // As if the sockets of those who were evicted were closed at once.
     house.stages.room.closing = 0;
 }
 

@@ -7,28 +7,28 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
-/// How long somebody with a proven key waits for a seat, counted from the moment at which one was given
+/// How long somebody with a proven key waits for a slot, counted from the moment at which one was given
 /// back last, or the last one was taken. Clients that come at once and leave soon are all served; where
 /// sessions stay, the rest is refused after this, and whoever comes later at once.
-const SEAT_PATIENCE: Duration = Duration::from_secs(2);
+const SLOT_IDLE_TIME: Duration = Duration::from_secs(2);
 /// How many may wait; of 25 kB each.
 const MAX_QUEUE: usize = 1024;
 /// And for how long in all.
-const MAX_SEAT_WAIT: Duration = Duration::from_secs(10);
+const MAX_SLOT_WAIT: Duration = Duration::from_secs(10);
 
 /// The sessions that a service may have at once. Survives every reload.
 #[derive(Debug)]
-pub(in crate::tunnel) struct Seats {
+pub(in crate::tunnel) struct SessionSlots {
     limit: AtomicUsize,
     taken: AtomicUsize,
-    /// When a seat was taken or given back last.
+    /// When a slot was taken or given back last.
     moved: Mutex<Instant>,
     /// Those who wait, each of whom holds a connection.
     waiting: AtomicUsize,
     given_back: Notify,
 }
 
-impl Seats {
+impl SessionSlots {
     pub(in crate::tunnel) fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self {
             limit: AtomicUsize::new(limit),
@@ -48,20 +48,20 @@ impl Seats {
         self.taken.load(Ordering::Relaxed)
     }
 
-    /// Open sessions keep their seats, also above a lower limit.
+    /// Open sessions keep their slots, also above a lower limit.
     pub(in crate::tunnel) fn set_limit(&self, limit: usize) {
         self.limit.store(limit, Ordering::Relaxed);
     }
 
-    /// A seat, given back on drop; none when all are taken.
-    pub(in crate::tunnel) fn take(self: &Arc<Self>) -> Option<Seat> {
+    /// A slot, given back on drop; none when all are taken.
+    pub(in crate::tunnel) fn take(self: &Arc<Self>) -> Option<SessionSlot> {
         let limit = self.limit();
         self.taken
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < limit).then_some(n + 1))
             .ok()
             .map(|_| {
                 self.move_one();
-                Seat(self.clone())
+                SessionSlot(self.clone())
             })
     }
 
@@ -73,54 +73,54 @@ impl Seats {
         *self.moved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins to wait for a seat; none if too many wait already.
-    pub(in crate::tunnel) fn queue(self: &Arc<Self>) -> Option<SeatQueue> {
+    /// Begins to wait for a slot; none if too many wait already.
+    pub(in crate::tunnel) fn queue(self: &Arc<Self>) -> Option<SlotQueue> {
         self.waiting
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < MAX_QUEUE).then_some(n + 1))
             .ok()
-            .map(|_| SeatQueue { seats: self.clone(), until: Instant::now() + MAX_SEAT_WAIT })
+            .map(|_| SlotQueue { slots: self.clone(), until: Instant::now() + MAX_SLOT_WAIT })
     }
 }
 
-/// Somebody who waits for a seat.
+/// Somebody who waits for a slot.
 #[derive(Debug)]
-pub(in crate::tunnel) struct SeatQueue {
-    seats: Arc<Seats>,
+pub(in crate::tunnel) struct SlotQueue {
+    slots: Arc<SessionSlots>,
     until: Instant,
 }
 
-impl SeatQueue {
-    /// Asks for a seat now and whenever one is given back, until it is no use to wait any longer.
-    pub(in crate::tunnel) async fn seat<T>(&self, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+impl SlotQueue {
+    /// Asks for a slot now and whenever one is given back, until it is no use to wait any longer.
+    pub(in crate::tunnel) async fn slot<T>(&self, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
         loop {
-            let mut given_back = std::pin::pin!(self.seats.given_back.notified());
+            let mut given_back = std::pin::pin!(self.slots.given_back.notified());
             // From here on none that is given back is missed.
             given_back.as_mut().enable();
-            if let Some(seat) = ask() {
-                return Some(seat);
+            if let Some(slot) = ask() {
+                return Some(slot);
             }
-            let limit = self.until.min(self.seats.last_moved() + SEAT_PATIENCE);
+            let limit = self.until.min(self.slots.last_moved() + SLOT_IDLE_TIME);
             let is_late = timeout_at(limit, given_back).await.is_err();
             // Unless one was given back meanwhile, to somebody else.
-            if is_late && limit >= self.until.min(self.seats.last_moved() + SEAT_PATIENCE) {
+            if is_late && limit >= self.until.min(self.slots.last_moved() + SLOT_IDLE_TIME) {
                 return None;
             }
         }
     }
 }
 
-impl Drop for SeatQueue {
+impl Drop for SlotQueue {
     fn drop(&mut self) {
-        self.seats.waiting.fetch_sub(1, Ordering::AcqRel);
+        self.slots.waiting.fetch_sub(1, Ordering::AcqRel);
         // What woke this one may be meant for the next.
-        self.seats.given_back.notify_one();
+        self.slots.given_back.notify_one();
     }
 }
 
 #[derive(Debug)]
-pub(in crate::tunnel) struct Seat(Arc<Seats>);
+pub(in crate::tunnel) struct SessionSlot(Arc<SessionSlots>);
 
-impl Drop for Seat {
+impl Drop for SessionSlot {
     fn drop(&mut self) {
         self.0.taken.fetch_sub(1, Ordering::AcqRel);
         self.0.move_one();
@@ -135,60 +135,60 @@ mod tests {
 
     #[tokio::test]
     async fn a_seat_comes_back() {
-        let seats = Seats::new(2);
-        let first = seats.take();
-        let second = seats.take();
-        assert!(first.is_some() && second.is_some() && seats.take().is_none());
+        let slots = SessionSlots::new(2);
+        let first = slots.take();
+        let second = slots.take();
+        assert!(first.is_some() && second.is_some() && slots.take().is_none());
         drop(first);
-        assert!(seats.take().is_some());
+        assert!(slots.take().is_some());
     }
 
     #[tokio::test]
     async fn a_limit_that_changes_counts_for_newcomers_only() {
-        let seats = Seats::new(2);
-        assert_eq!(seats.limit(), 2);
-        let there: Vec<_> = (0..2).filter_map(|_| seats.take()).collect();
-        seats.set_limit(1);
-        assert_eq!((seats.limit(), there.len()), (1, 2));
-        assert!(seats.take().is_none());
-        seats.set_limit(3);
-        assert!(seats.take().is_some());
+        let slots = SessionSlots::new(2);
+        assert_eq!(slots.limit(), 2);
+        let there: Vec<_> = (0..2).filter_map(|_| slots.take()).collect();
+        slots.set_limit(1);
+        assert_eq!((slots.limit(), there.len()), (1, 2));
+        assert!(slots.take().is_none());
+        slots.set_limit(3);
+        assert!(slots.take().is_some());
     }
 
     #[tokio::test(start_paused = true)]
     async fn whoever_waits_gets_a_seat_that_is_given_back_and_is_refused_where_sessions_stay() {
-        let seats = Seats::new(4);
-        let mut taken: Vec<_> = (0..4).map(|_| seats.take().unwrap()).collect();
-        let queue = seats.queue().unwrap();
-        let crowd: Vec<_> = (1..MAX_QUEUE).filter_map(|_| seats.queue()).collect();
-        assert!(seats.queue().is_none(), "each holds a connection");
+        let slots = SessionSlots::new(4);
+        let mut taken: Vec<_> = (0..4).map(|_| slots.take().unwrap()).collect();
+        let queue = slots.queue().unwrap();
+        let crowd: Vec<_> = (1..MAX_QUEUE).filter_map(|_| slots.queue()).collect();
+        assert!(slots.queue().is_none(), "each holds a connection");
         drop(crowd);
         let start = Instant::now();
         let leaves = async {
             for _ in 0..3 {
-                tokio::time::sleep(SEAT_PATIENCE - Duration::from_millis(1)).await;
+                tokio::time::sleep(SLOT_IDLE_TIME - Duration::from_millis(1)).await;
                 drop(taken.pop());
             }
         };
         // Others take what is given back, until the third.
         let mut others = Vec::new();
         let ask = || {
-            let seat = seats.take()?;
+            let slot = slots.take()?;
             if others.len() < 2 {
-                others.push(seat);
+                others.push(slot);
                 return None;
             }
-            Some(seat)
+            Some(slot)
         };
-        let (seat, ()) = tokio::join!(queue.seat(ask), leaves);
-        assert!(seat.is_some() && start.elapsed() < 3 * SEAT_PATIENCE);
+        let (slot, ()) = tokio::join!(queue.slot(ask), leaves);
+        assert!(slot.is_some() && start.elapsed() < 3 * SLOT_IDLE_TIME);
 
         let start = Instant::now();
-        assert!(queue.seat(|| seats.take()).await.is_none());
-        assert_eq!(start.elapsed(), SEAT_PATIENCE);
+        assert!(queue.slot(|| slots.take()).await.is_none());
+        assert_eq!(start.elapsed(), SLOT_IDLE_TIME);
         // It is known by now that they stay.
         let late = Instant::now();
-        assert!(queue.seat(|| seats.take()).await.is_none());
+        assert!(queue.slot(|| slots.take()).await.is_none());
         assert_eq!(late.elapsed(), Duration::ZERO);
     }
 }

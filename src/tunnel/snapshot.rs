@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::policy::{Now, Policies, Warning};
+use super::access_policy::{AccessPolicies, ClockReading, PolicyWarning};
 use crate::config::diagnostic::{Diagnostic, Place, Severity};
 use crate::config::model::{
     Decided, Dialect, Endpoint, Failover, Host, Keepalive, Level, LogId, Mode, NamePattern,
@@ -21,27 +21,27 @@ use crate::tls::{Acceptor, Cause, Connector, Named};
 
 /// A service's configuration, keys, TLS context and dialer. Immutable, shared, replaced as a whole.
 #[derive(Debug, Clone)]
-pub struct Setup {
+pub struct ServiceSnapshot {
     pub(super) secrets: Arc<SecretSet>,
-    pub(super) role: Role,
+    pub(super) role: TlsRole,
     pub(super) dialer: Arc<Dialer>,
-    pub(super) policies: Arc<Policies>,
-    /// For how many identities it has seats; none at a client end, where nobody presents one.
+    pub(super) policies: Arc<AccessPolicies>,
+    /// For how many identities it has slots; none at a client end, where nobody presents one.
     pub(super) competitors: usize,
-    pub(super) clocks: Clocks,
+    pub(super) timeouts: SessionTimeouts,
     pub(super) rekey_after: RekeyAfter,
     pub(super) reset: Option<bool>,
     /// The line that accepts clients with the suites of RFC 4279 alone, in the dialect of the file.
     old_suites_line: &'static str,
-    pub(super) preface: Option<ProxyHeader>,
+    pub(super) proxy_header: Option<ProxyHeader>,
     /// What is spoken around TLS.
     pub(super) negotiation: Option<Negotiation>,
     /// What becomes of a SOCKS peer that asks for an address of this machine.
-    pub(super) own_addresses: ToOwnAddresses,
+    pub(super) own_addresses: OwnAddressPolicy,
     /// Connections go where they were meant to go before they were redirected here.
-    pub(super) to_original: bool,
+    pub(super) uses_original_destination: bool,
     /// The service whose clients come here when they send such a name.
-    asked_at: Option<(String, NamePattern)>,
+    sni_entry: Option<(String, NamePattern)>,
     /// Of the TLS side's socket when it is the accepted one; the dialer has it otherwise.
     pub(super) keepalive: Option<Keepalive>,
     pub(super) downstream: Vec<Decided<SocketOption>>,
@@ -52,23 +52,23 @@ pub struct Setup {
     /// The program whose one connection is carried, and after which pause it is started again.
     pub(super) program: Option<(Program, Option<Duration>)>,
     /// At most one session: its backend may bear no second one, not even during a restart.
-    pub(super) single: bool,
+    pub(super) is_single_session: bool,
     /// A client end presents the first identity of its key files, because none is named.
     presents_first: bool,
     /// Whether a resumed session of a server end goes where the one before went.
-    pub(super) sticks: bool,
+    pub(super) is_sticky: bool,
 }
 
 /// What becomes of a SOCKS peer that asks for an address of this machine's interfaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ToOwnAddresses {
+pub(super) enum OwnAddressPolicy {
     Refuse,
     Allow,
     /// A stunnel.conf cannot say what it wants, and stunnel connects.
     Warn,
 }
 
-impl ToOwnAddresses {
+impl OwnAddressPolicy {
     fn of(allowed: &Decided<bool>) -> Self {
         match allowed {
             Decided { value: false, .. } => Self::Refuse,
@@ -80,7 +80,7 @@ impl ToOwnAddresses {
 
 /// Which side wears TLS.
 #[derive(Debug, Clone)]
-pub(super) enum Role {
+pub(super) enum TlsRole {
     Server(Acceptor),
     Client { connector: Connector, identity: Identity, name: ServerName },
 }
@@ -105,18 +105,18 @@ impl ServerName {
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Clocks {
+pub(super) struct SessionTimeouts {
     pub(super) handshake: Duration,
     pub(super) idle: Duration,
     pub(super) close: Duration,
     pub(super) lifetime: Option<Duration>,
 }
 
-/// The service that a new Setup is to replace.
+/// The service that a new snapshot is to replace.
 #[derive(Debug, Clone, Copy)]
 pub struct Previous<'a> {
     /// What it runs with.
-    pub setup: &'a Setup,
+    pub snapshot: &'a ServiceSnapshot,
     /// Its keys, read again as its own configuration names them.
     pub renewed: &'a SecretSet,
     /// The files and folders that this configuration names.
@@ -125,7 +125,7 @@ pub struct Previous<'a> {
     pub last: &'a [PathBuf],
 }
 
-impl Setup {
+impl ServiceSnapshot {
     /// Reads the keys and builds the rest. `previous` lets unchanged keys keep their sessions, and keys of
     /// files that cannot be used now stay in force. Warnings are added to `findings`, and so is what is
     /// wrong with such files, at the severity of an error.
@@ -140,7 +140,8 @@ impl Setup {
     ) -> Result<Self, Vec<Diagnostic>> {
         let psk = &config.psk;
         let paths = key_paths(psk);
-        let (hold, sets) = (HashSet::new(), previous.map(|old| [old.renewed, &*old.setup.secrets]));
+        let (hold, sets) =
+            (HashSet::new(), previous.map(|old| [old.renewed, &*old.snapshot.secrets]));
         let in_force = previous.zip(sets.as_ref()).map(|(old, sets)| InForce {
             sets,
             paths: old.paths,
@@ -150,7 +151,7 @@ impl Setup {
         match renew(&paths, psk.rules, reader, in_force.as_ref()) {
             Ok(Renewed { set, problems }) => {
                 findings.extend(problems.into_iter().map(|problem| of_file(problem, psk)));
-                Self::with_keys(config, Arc::new(set), previous.map(|old| old.setup), findings)
+                Self::with_keys(config, Arc::new(set), previous.map(|old| old.snapshot), findings)
             }
             Err(problems) => {
                 let mut all: Vec<_> =
@@ -190,18 +191,18 @@ impl Setup {
     }
 
     fn with_changed_keys(&self, secrets: Arc<SecretSet>) -> Self {
-        let mut setup = self.clone();
-        if let Role::Client { connector, identity, .. } = &mut setup.role {
+        let mut snapshot = self.clone();
+        if let TlsRole::Client { connector, identity, .. } = &mut snapshot.role {
             connector.forget_sessions_of_others(&secrets);
             if let Some(first) = secrets.first().filter(|_| self.presents_first) {
                 *identity = first.clone();
             }
         }
-        if let Role::Server(_) = setup.role {
-            setup.competitors = setup.policies.count_owners(&secrets);
+        if let TlsRole::Server(_) = snapshot.role {
+            snapshot.competitors = snapshot.policies.count_owners(&secrets);
         }
-        setup.secrets = secrets;
-        setup
+        snapshot.secrets = secrets;
+        snapshot
     }
 
     /// Follows key files to the names that they have from now on. Only before the keys are shared.
@@ -214,7 +215,7 @@ impl Setup {
     /// The same with keys that come from elsewhere.
     ///
     /// # Errors
-    /// As for [`Setup::build`].
+    /// As for [`ServiceSnapshot::build`].
     pub fn with_secrets(
         config: &ServiceConfig,
         secrets: Arc<SecretSet>,
@@ -226,7 +227,7 @@ impl Setup {
     fn with_keys(
         config: &ServiceConfig,
         secrets: Arc<SecretSet>,
-        previous: Option<&Setup>,
+        previous: Option<&ServiceSnapshot>,
         findings: &mut Vec<Diagnostic>,
     ) -> Result<Self, Vec<Diagnostic>> {
         let psk = &config.psk;
@@ -251,7 +252,7 @@ impl Setup {
             )
             .from_peer(config.transparent.value.source())
         };
-        let policies = Arc::new(Policies::new(config, dialer));
+        let policies = Arc::new(AccessPolicies::new(config, dialer));
         findings.extend(policies.warnings(&secrets).into_iter().map(warning));
         let competitors = match config.mode.value {
             Mode::Server => policies.count_owners(&secrets),
@@ -263,7 +264,7 @@ impl Setup {
             role,
             dialer: Arc::new(dialer(config.target.clone())),
             policies,
-            clocks: Clocks {
+            timeouts: SessionTimeouts {
                 handshake: config.timeouts.handshake.value,
                 idle: config.timeouts.idle.value,
                 close: config.timeouts.close.value,
@@ -276,10 +277,10 @@ impl Setup {
                 Dialect::Stunnel => "ciphers = PSK",
             },
             negotiation: config.negotiation.as_ref().map(|said| said.value.clone()),
-            own_addresses: ToOwnAddresses::of(&config.socks_allow_own),
-            to_original: matches!(config.target, Target::Original),
-            preface: config.preface.as_ref().map(|preface| preface.value),
-            asked_at: match &config.source {
+            own_addresses: OwnAddressPolicy::of(&config.socks_allow_own),
+            uses_original_destination: matches!(config.target, Target::Original),
+            proxy_header: config.preface.as_ref().map(|preface| preface.value),
+            sni_entry: match &config.source {
                 Source::ServerName { of, pattern } => Some((of.value.clone(), pattern.clone())),
                 Source::Listeners(_) | Source::Stdio | Source::Program { .. } => None,
             },
@@ -291,19 +292,23 @@ impl Setup {
                 Source::Program { program, retry } => Some((program.clone(), retry.value)),
                 _ => None,
             },
-            sticks: config.failover.value == Failover::RoundRobin
+            is_sticky: config.failover.value == Failover::RoundRobin
                 && config.mode.value == Mode::Server
                 && config.tls.resumes(Mode::Server),
             presents_first: psk.identity.is_none(),
-            single: config.limits.max_sessions.as_ref().is_some_and(|limit| limit.value == 1),
+            is_single_session: config
+                .limits
+                .max_sessions
+                .as_ref()
+                .is_some_and(|limit| limit.value == 1),
         })
     }
 
     /// What a handshake with a peer at that address has to know of this service, at whose door it is
     /// not.
-    pub(super) fn named(self: &Arc<Self>, ip: Option<IpAddr>) -> Option<Named> {
-        self.asked_at.as_ref()?;
-        let Role::Server(acceptor) = &self.role else {
+    pub(super) fn sni_candidate(self: &Arc<Self>, ip: Option<IpAddr>) -> Option<Named> {
+        self.sni_entry.as_ref()?;
+        let TlsRole::Server(acceptor) = &self.role else {
             return None;
         };
         Some(Named { acceptor: acceptor.clone(), secrets: self.keys(ip) })
@@ -314,14 +319,14 @@ impl Setup {
         if !self.policies.may_object {
             return Keys::all(self.secrets.clone());
         }
-        let (setup, now) = (self.clone(), Now::read());
+        let (snapshot, now) = (self.clone(), ClockReading::read());
         Keys::without(self.secrets.clone(), move |wire| {
-            setup.policies.objection(wire, ip, now).is_some()
+            snapshot.policies.objection(wire, ip, now).is_some()
         })
     }
 
     /// The true cause, where an identity was only answered as an unknown one.
-    pub(super) fn truth(&self, cause: Cause, ip: Option<IpAddr>) -> Cause {
+    pub(super) fn refine_cause(&self, cause: Cause, ip: Option<IpAddr>) -> Cause {
         let (Cause::UnknownIdentity(name) | Cause::StaleTicket(name)) = &cause else {
             return match cause {
                 Cause::NoCommonSuite { offered, .. } => {
@@ -331,16 +336,16 @@ impl Setup {
             };
         };
         let Some((_, claim)) = self.secrets.find(name) else { return cause };
-        match self.policies.objection(claim.who(), ip, Now::read()) {
+        match self.policies.objection(claim.who(), ip, ClockReading::read()) {
             Some(objection) => objection(name.clone()),
             None => cause,
         }
     }
 
-    /// Whether a session that was let in from that address by an earlier Setup may go on.
+    /// Whether a session that was let in from that address by an earlier snapshot may go on.
     pub(super) fn admits(&self, grant: &Grant, ip: Option<IpAddr>) -> bool {
         self.secrets.grants(grant)
-            && self.policies.objection(grant.who(), ip, Now::read()).is_none()
+            && self.policies.objection(grant.who(), ip, ClockReading::read()).is_none()
     }
 
     /// To whom a name on the wire belongs.
@@ -350,10 +355,10 @@ impl Setup {
 
     /// When the key under a name stops to be taken, and whether that moment has come.
     pub fn expiry(&self, wire: &Identity) -> Option<(jiff::Timestamp, bool)> {
-        self.policies.expiry(wire, Now::read())
+        self.policies.expiry(wire, ClockReading::read())
     }
 
-    /// For how many identities it has seats; none at a client end, where nobody presents one.
+    /// For how many identities it has slots; none at a client end, where nobody presents one.
     pub fn competitors(&self) -> usize {
         self.competitors
     }
@@ -365,7 +370,7 @@ impl Setup {
 
     /// Replaces ticket keys whose time is over.
     pub fn rotate_ticket_keys(&self, now: std::time::Instant) {
-        if let Role::Server(acceptor) = &self.role {
+        if let TlsRole::Server(acceptor) = &self.role {
             acceptor.rotate_ticket_keys(now);
         }
     }
@@ -373,8 +378,8 @@ impl Setup {
     /// Which side wears TLS.
     pub fn mode(&self) -> Mode {
         match self.role {
-            Role::Server(_) => Mode::Server,
-            Role::Client { .. } => Mode::Client,
+            TlsRole::Server(_) => Mode::Server,
+            TlsRole::Client { .. } => Mode::Client,
         }
     }
 
@@ -389,15 +394,15 @@ impl Setup {
     }
 
     /// The service through which this one is reached, by clients that send such a name.
-    pub fn asked_at(&self) -> Option<(&str, &NamePattern)> {
-        self.asked_at.as_ref().map(|(service, pattern)| (service.as_str(), pattern))
+    pub fn sni_entry(&self) -> Option<(&str, &NamePattern)> {
+        self.sni_entry.as_ref().map(|(service, pattern)| (service.as_str(), pattern))
     }
 
     /// The identity that a client end presents.
     pub fn identity(&self) -> Option<&Identity> {
         match &self.role {
-            Role::Server(_) => None,
-            Role::Client { identity, .. } => Some(identity),
+            TlsRole::Server(_) => None,
+            TlsRole::Client { identity, .. } => Some(identity),
         }
     }
 }
@@ -407,19 +412,19 @@ fn tls_end(
     config: &ServiceConfig,
     psk: &PskConfig,
     secrets: Option<&SecretSet>,
-    previous: Option<&Role>,
+    previous: Option<&TlsRole>,
     findings: &mut Vec<Diagnostic>,
-) -> Result<Option<Role>, Vec<Diagnostic>> {
+) -> Result<Option<TlsRole>, Vec<Diagnostic>> {
     match config.mode.value {
         Mode::Server => {
             let previous = match previous {
-                Some(Role::Server(acceptor)) => Some(acceptor),
+                Some(TlsRole::Server(acceptor)) => Some(acceptor),
                 _ => None,
             };
             let acceptor = Acceptor::new(&config.tls, psk.hash.value, findings)?
                 .resuming(&config.tls, &config.name.value, previous)
                 .map_err(|error| vec![no_ticket_keys(&error)])?;
-            Ok(secrets.map(|_| Role::Server(acceptor)))
+            Ok(secrets.map(|_| TlsRole::Server(acceptor)))
         }
         Mode::Client => {
             let connector = Connector::new(&config.tls, psk.hash.value, findings)?;
@@ -427,7 +432,7 @@ fn tls_end(
                 return Ok(None);
             };
             let previous = match previous {
-                Some(Role::Client { connector, .. }) => Some(connector),
+                Some(TlsRole::Client { connector, .. }) => Some(connector),
                 _ => None,
             };
             let connector = connector.resuming(&config.tls, secrets, previous);
@@ -455,12 +460,12 @@ fn tls_end(
                     None => return Err(vec![no_such_identity(wanted)]),
                 },
             };
-            Ok(Some(Role::Client { connector, identity, name }))
+            Ok(Some(TlsRole::Client { connector, identity, name }))
         }
     }
 }
 
-fn warning(warning: Warning) -> Diagnostic {
+fn warning(warning: PolicyWarning) -> Diagnostic {
     Diagnostic {
         severity: Severity::Warning,
         code: warning.code,

@@ -16,15 +16,15 @@ use crate::sys::clock;
 use crate::tls::Cause;
 
 /// How long before the end of a key it is warned of.
-const AHEAD: Duration = Duration::from_secs(30 * 86_400);
+const EXPIRY_WARNING_TIME: Duration = Duration::from_secs(30 * 86_400);
 
 /// The rules of one service.
 #[derive(Debug)]
-pub(super) struct Policies {
+pub(super) struct AccessPolicies {
     /// By the name on the wire; who is not here has no rules of its own.
-    by_wire: HashMap<Identity, Arc<Policy>>,
+    by_wire: HashMap<Identity, Arc<IdentityPolicy>>,
     /// In the order of the file.
-    all: Vec<Arc<Policy>>,
+    all: Vec<Arc<IdentityPolicy>>,
     allow_from: Vec<IpRange>,
     proxies: Vec<IpRange>,
     per_source: Option<usize>,
@@ -39,7 +39,7 @@ pub(super) struct Policies {
 
 /// The rules of one identity.
 #[derive(Debug)]
-struct Policy {
+struct IdentityPolicy {
     who: Identity,
     said: Origin,
     wire: Vec<Identity>,
@@ -49,30 +49,30 @@ struct Policy {
     expires: Option<Decided<jiff::Timestamp>>,
 }
 
-impl Policy {
+impl IdentityPolicy {
     fn end(&self) -> Option<jiff::Timestamp> {
         self.expires.as_ref().map(|end| end.value)
     }
 }
 
 /// The most sessions at once: of the service if it has a limit of its own, of one source, and of one
-/// identity; and how the last seats are shared where an identity has no limit.
+/// identity; and how the last slots are shared where an identity has no limit.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Shares {
+pub(super) struct SessionLimits {
     pub(super) service: Option<usize>,
     pub(super) source: Option<usize>,
     pub(super) identity: Option<usize>,
     pub(super) fair: Option<FairShare>,
-    /// How many of the seats that `fair` is about are taken.
+    /// How many of the slots that `fair` is about are taken.
     pub(super) taken: usize,
 }
 
 /// A moment by this machine's clock; none while it shows a time before this program was built, as a
 /// board without a battery does until it has heard of the time. Nothing expires then.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Now(Option<jiff::Timestamp>);
+pub(super) struct ClockReading(Option<jiff::Timestamp>);
 
-impl Now {
+impl ClockReading {
     pub(super) fn read() -> Self {
         Self((!clock::is_before_build()).then(jiff::Timestamp::now))
     }
@@ -87,17 +87,17 @@ fn allows(ranges: &[IpRange], ip: Option<IpAddr>) -> bool {
     ip.is_none_or(|ip| ranges.is_empty() || ranges.iter().any(|range| range.contains(ip)))
 }
 
-impl Policies {
+impl AccessPolicies {
     pub(super) fn new(config: &ServiceConfig, dialer: impl Fn(Target) -> Dialer) -> Self {
         let number =
             |limit: &Option<Decided<u32>>| limit.as_ref().map(|limit| limit.value as usize);
         let ranges = |all: &[Decided<IpRange>]| all.iter().map(|range| range.value).collect();
         let mut by_wire = HashMap::new();
-        let mut all: Vec<Arc<Policy>> = Vec::new();
+        let mut all: Vec<Arc<IdentityPolicy>> = Vec::new();
         for rules in &config.identities {
             let target = Target::Connect(rules.connect.clone());
             let wire = rules.wire.iter().map(|wire| Identity::new(&wire.value));
-            let policy = Arc::new(Policy {
+            let policy = Arc::new(IdentityPolicy {
                 who: Identity::new(&rules.name.value),
                 said: rules.name.origin.clone(),
                 wire: wire.collect(),
@@ -125,7 +125,7 @@ impl Policies {
         }
     }
 
-    fn of(&self, wire: &Identity) -> Option<&Policy> {
+    fn of(&self, wire: &Identity) -> Option<&IdentityPolicy> {
         self.by_wire.get(wire).map(|policy| &**policy)
     }
 
@@ -140,17 +140,17 @@ impl Policies {
     }
 
     /// The limits for the owner of that name. `fair` holds where it has no limit of its own.
-    pub(super) fn shares(
+    pub(super) fn session_limits(
         &self,
         wire: &Identity,
         service: Option<usize>,
         fair: Option<FairShare>,
         taken: usize,
-    ) -> Shares {
+    ) -> SessionLimits {
         let own = self.of(wire).and_then(|policy| policy.max_sessions);
         let identity = own.or(self.per_identity);
         let fair = fair.filter(|_| identity.is_none());
-        Shares { service, source: self.per_source, identity, fair, taken }
+        SessionLimits { service, source: self.per_source, identity, fair, taken }
     }
 
     /// How many identities the names on the wire belong to.
@@ -176,29 +176,33 @@ impl Policies {
         &self,
         wire: &Identity,
         ip: Option<IpAddr>,
-        now: Now,
+        now: ClockReading,
     ) -> Option<fn(Vec<u8>) -> Cause> {
         let own = self.of(wire);
         if !self.accepts(ip) || own.is_some_and(|policy| !allows(&policy.allow_from, ip)) {
             return Some(Cause::NotFromHere);
         }
-        now.is_after(own.and_then(Policy::end)).then_some(Cause::Expired)
+        now.is_after(own.and_then(IdentityPolicy::end)).then_some(Cause::Expired)
     }
 
     /// When the key under that name stops to be taken, and whether it has.
-    pub(super) fn expiry(&self, wire: &Identity, now: Now) -> Option<(jiff::Timestamp, bool)> {
+    pub(super) fn expiry(
+        &self,
+        wire: &Identity,
+        now: ClockReading,
+    ) -> Option<(jiff::Timestamp, bool)> {
         let end = self.of(wire)?.end()?;
         Some((end, now.is_after(Some(end))))
     }
 
     /// What to say of keys whose time is over or nearly so, and of names that no key file has.
-    pub(super) fn warnings(&self, secrets: &SecretSet) -> Vec<Warning> {
-        let now = Now::read();
+    pub(super) fn warnings(&self, secrets: &SecretSet) -> Vec<PolicyWarning> {
+        let now = ClockReading::read();
         let mut all = Vec::new();
         for policy in &self.all {
             let name = &policy.who;
             let mut remark = |code, said: &Origin, message: String, help: &str| {
-                all.push(Warning { code, said: said.clone(), message, help: help.into() });
+                all.push(PolicyWarning { code, said: said.clone(), message, help: help.into() });
             };
             if !policy.wire.iter().any(|wire| secrets.find(wire.as_bytes()).is_some()) {
                 let message = format!("no key file of this service has the identity {name}");
@@ -219,7 +223,7 @@ impl Policies {
                 let message = format!("the keys of {name} have expired: it is not let in");
                 let help = "give it a new key, and set `expires` anew or remove it";
                 remark("key-expired", said, message, help);
-            } else if left.unsigned_abs() < AHEAD {
+            } else if left.unsigned_abs() < EXPIRY_WARNING_TIME {
                 let days = left.unsigned_abs().as_secs().div_ceil(86_400);
                 let days = if days == 1 { "a day".into() } else { format!("{days} days") };
                 let message = format!("the keys of {name} expire within {days}");
@@ -233,7 +237,7 @@ impl Policies {
 
 /// Something to say of one identity's rules.
 #[derive(Debug)]
-pub(super) struct Warning {
+pub(super) struct PolicyWarning {
     pub(super) code: &'static str,
     pub(super) said: Origin,
     pub(super) message: String,
@@ -261,16 +265,16 @@ mod tests {
     #[test]
     fn nothing_expires_by_a_clock_that_cannot_be_right() {
         let end = "2027-01-31T00:00:00Z".parse().ok();
-        let at = |text: &str| Now(text.parse().ok());
+        let at = |text: &str| ClockReading(text.parse().ok());
         assert!(at("2027-01-31T00:00:00Z").is_after(end));
         assert!(!at("2027-01-30T23:59:59Z").is_after(end));
-        assert!(!Now(None).is_after(end) && !at("2030-01-01T00:00:00Z").is_after(None));
+        assert!(!ClockReading(None).is_after(end) && !at("2030-01-01T00:00:00Z").is_after(None));
     }
 
     const DAY: i64 = 86_400;
 
     /// The rules of a service with these lines; each target has a dialer of its own.
-    fn policies(lines: &str) -> Policies {
+    fn policies(lines: &str) -> AccessPolicies {
         use crate::config::{Format, load_text};
         let text = format!(
             "[services.s]\nmode = \"server\"\naccept = \"127.0.0.1:1\"\nconnect = \"127.0.0.1:2\"\n\
@@ -280,7 +284,7 @@ mod tests {
         let read = load_text(text.as_bytes(), path, root, Format::Toml);
         let (config, _) = read.unwrap_or_else(|report| panic!("{text}{report:?}"));
         let service = &config.services[0];
-        Policies::new(service, |target| {
+        AccessPolicies::new(service, |target| {
             let limit = Duration::from_secs(1);
             Dialer::new(target, service.failover.value, None, limit, None, Vec::new())
         })
@@ -303,14 +307,15 @@ mod tests {
         );
         for wire in ["a1", "a2"] {
             assert_eq!(rules.who(&name(wire)), name("alice"));
-            let Shares { service, source, identity, fair, .. } =
-                rules.shares(&name(wire), Some(9), FairShare::new(90, 9), 0);
+            let SessionLimits { service, source, identity, fair, .. } =
+                rules.session_limits(&name(wire), Some(9), FairShare::new(90, 9), 0);
             assert_eq!(fair, None, "it has a limit of its own");
             assert_eq!((service, source, identity), (Some(9), Some(4), Some(7)));
             assert!(rules.dialer(&name(wire)).is_none());
         }
         assert_eq!(rules.who(&name("carol")), name("carol"));
-        let Shares { service, source, identity, .. } = rules.shares(&name("bob"), None, None, 0);
+        let SessionLimits { service, source, identity, .. } =
+            rules.session_limits(&name("bob"), None, None, 0);
         assert_eq!((service, source, identity), (None, Some(4), Some(2)));
         assert!(rules.dialer(&name("bob")).is_some() && rules.dialer(&name("carol")).is_none());
         assert!(!rules.may_object && !rules.expires);
@@ -327,13 +332,13 @@ mod tests {
         assert_eq!(rules.count_owners(&keys), 3);
         assert_eq!(policies("").count_owners(&keys), 4);
         let fair = FairShare::new(90, 3);
-        let of = |who| rules.shares(&name(who), None, fair, 7).fair;
+        let of = |who| rules.session_limits(&name(who), None, fair, 7).fair;
         assert_eq!([of("a1"), of("carol"), of("bob")], [fair, fair, None]);
     }
 
     #[test]
     fn a_range_of_the_service_or_of_the_identity_keeps_out_who_is_outside_of_it() {
-        let now = Now(None);
+        let now = ClockReading(None);
         let not_from_here = |objection: Option<fn(Vec<u8>) -> Cause>| {
             objection.is_some_and(|cause| matches!(cause(Vec::new()), Cause::NotFromHere(_)))
         };
@@ -373,14 +378,14 @@ mod tests {
             let rules =
                 policies(&format!("[services.s.identities]\na = {{ expires = \"{end}\" }}"));
             assert!(rules.may_object && rules.expires);
-            assert_eq!(rules.expiry(&name("a"), Now::read()), Some((end, over)));
-            let objection = rules.objection(&name("a"), None, Now::read());
+            assert_eq!(rules.expiry(&name("a"), ClockReading::read()), Some((end, over)));
+            let objection = rules.objection(&name("a"), None, ClockReading::read());
             let expired = objection.map(|cause| matches!(cause(Vec::new()), Cause::Expired(_)));
             assert_eq!(expired, over.then_some(true));
             let warnings = rules.warnings(&keys);
             assert_eq!(warnings.iter().map(|one| one.code).next(), code);
             assert!(warnings.iter().all(|one| one.message.contains(words)), "{warnings:?}");
-            assert_eq!(rules.expiry(&name("b"), Now::read()), None);
+            assert_eq!(rules.expiry(&name("b"), ClockReading::read()), None);
         }
         let rules = policies("[services.s.identities]\nb = { max-sessions = 1 }");
         let warnings = rules.warnings(&keys);
@@ -390,7 +395,8 @@ mod tests {
         );
         let rules = policies("[services.s.identities]\na = { max-sessions = 1 }");
         assert!(
-            rules.warnings(&keys).is_empty() && rules.expiry(&name("a"), Now::read()).is_none()
+            rules.warnings(&keys).is_empty()
+                && rules.expiry(&name("a"), ClockReading::read()).is_none()
         );
     }
 }
