@@ -3,7 +3,7 @@
 use super::{File, complain, exit, failed, say, show};
 use crate::config;
 use crate::config::diagnostic::{Report, Severity};
-use crate::daemon::Plan;
+use crate::daemon::BuiltConfig;
 #[cfg(unix)]
 use crate::daemon::privileges::Privileges;
 
@@ -17,10 +17,10 @@ pub(super) fn main(file: &File, json: bool, effective: bool) -> u8 {
     if let Some(config) = config.as_ref().filter(|_| !report.has_errors()) {
         report.diagnostics.extend(config::advice::advise(config));
     }
-    let plan = config.and_then(|config| Plan::build(&config, &mut report));
+    let plan = config.and_then(|config| BuiltConfig::build(&config, &mut report));
     #[cfg(unix)]
     let plan = accounts.and(plan);
-    let size = plan.as_ref().map(Plan::size);
+    let size = plan.as_ref().map(BuiltConfig::size);
     if json {
         return print_json(&report, size.is_some());
     }
@@ -38,7 +38,7 @@ pub(super) fn main(file: &File, json: bool, effective: bool) -> u8 {
     if let Some(text) = described {
         say(&text);
     }
-    for (service, one_key) in plan.iter().flat_map(Plan::one_key) {
+    for (service, one_key) in plan.iter().flat_map(BuiltConfig::one_key) {
         say(&format!("service {service}: {one_key}"));
     }
     let warnings =

@@ -11,7 +11,7 @@ use crate::config::convert::{Converted, Order, convert};
 use crate::config::diagnostic::{Report, Severity};
 use crate::config::model::Dialect;
 use crate::config::{self, Format};
-use crate::daemon::Plan;
+use crate::daemon::BuiltConfig;
 use crate::sys::file::read_regular;
 use crate::sys::replace::Edit;
 
@@ -112,7 +112,7 @@ fn home(path: &Path) -> Option<PathBuf> {
 fn refused_anew(bytes: &[u8], name: &Path, order: &Order<'_>, converted: &Converted) -> Report {
     let build = |text: &[u8], name: &Path, base: &Path, format| {
         let (config, mut report) = config::survey_text(text, name, base, format);
-        let plan = config.and_then(|config| Plan::build(&config, &mut report));
+        let plan = config.and_then(|config| BuiltConfig::build(&config, &mut report));
         report.diagnostics.retain(|found| found.severity == Severity::Error);
         (plan.is_some(), report)
     };

@@ -15,7 +15,7 @@ use super::progress::Progress;
 use super::{complain, exit, run, say};
 use crate::config::diagnostic::Report;
 use crate::config::{self, Format};
-use crate::daemon::{Load, Plan, Request, Running};
+use crate::daemon::{BuiltConfig, Load, Request, Running};
 use crate::secrets::SecretSet;
 
 /// What is echoed in one piece to measure the rate: a second's worth on a slow board.
@@ -111,7 +111,7 @@ fn start(
     let (config, mut report) =
         config::load_text(text.as_bytes(), name, Path::new(""), Format::Toml)
             .map_err(Failure::Report)?;
-    let Some(plan) = Plan::with_secrets(&config, key, &mut report) else {
+    let Some(plan) = BuiltConfig::with_secrets(&config, key, &mut report) else {
         return Err(Failure::Report(report));
     };
     let bound = plan.bind(&mut complain).map_err(|errors| {

@@ -17,7 +17,7 @@ use super::{FormatName, complain, exit, paths, run};
 use crate::config;
 use crate::config::diagnostic::{Report, Severity};
 use crate::config::model::Config;
-use crate::daemon::Plan;
+use crate::daemon::BuiltConfig;
 use findings::{Findings, Kind};
 
 /// How long one step may take, be it a name, a connection or a handshake.
@@ -81,7 +81,7 @@ async fn examine(arguments: &Arguments, findings: &mut Findings) {
         // For its words about users and groups, and for whom the key files may belong to.
         let _ = crate::daemon::privileges::Privileges::of(config, &mut report);
     }
-    let plan = config.as_ref().and_then(|config| Plan::build(config, &mut report));
+    let plan = config.as_ref().and_then(|config| BuiltConfig::build(config, &mut report));
     let keys = config.as_ref().map(files::read).unwrap_or_default();
     tell(&file, plan.as_ref(), &report, &keys, findings);
     if let Some(config) = &config {
@@ -102,7 +102,7 @@ async fn examine(arguments: &Arguments, findings: &mut Findings) {
 /// What `check` says, but for what is said of the key files themselves.
 fn tell(
     file: &Path,
-    plan: Option<&Plan>,
+    plan: Option<&BuiltConfig>,
     report: &Report,
     keys: &[files::Keys],
     findings: &mut Findings,
@@ -113,10 +113,10 @@ fn tell(
             findings.diagnostic("configuration", found);
         }
     }
-    if let Some((services, identities)) = plan.map(Plan::size) {
+    if let Some((services, identities)) = plan.map(BuiltConfig::size) {
         let text = format!("{}: services {services}, identities {identities}", file.display());
         findings.ok("configuration", text);
-        for (service, one_key) in plan.into_iter().flat_map(Plan::one_key) {
+        for (service, one_key) in plan.into_iter().flat_map(BuiltConfig::one_key) {
             findings.note("sessions", format!("service {service}: {one_key}"));
         }
     } else if report.diagnostics.iter().all(|found| found.severity != Severity::Error) {

@@ -14,8 +14,8 @@ use crate::config::model::{Config, Decided, Dialect, Foreground, Level, Origin};
 use crate::config::{self, Format};
 #[cfg(target_os = "linux")]
 use crate::daemon::sandbox::Sandbox;
-use crate::daemon::supervisor::Supervisor;
-use crate::daemon::{self, BindError, Bound, Ended, Load, Plan, signals, watcher};
+use crate::daemon::service_manager::ServiceManagerNotifier;
+use crate::daemon::{self, BindError, BoundConfig, BuiltConfig, Ended, Load, signals, watcher};
 use crate::observe::event::{Event, Scope};
 use crate::observe::log::{self, Journal, Stderr, Syslog};
 use crate::sys::manager;
@@ -198,7 +198,7 @@ pub(super) fn start(source: Source, habits: Habits) -> u8 {
     let (mut config, mut report) = source.load();
     #[cfg(unix)]
     let privileges = config.as_mut().and_then(|config| Privileges::of(config, &mut report));
-    let plan = config.as_ref().and_then(|config| Plan::build(config, &mut report));
+    let plan = config.as_ref().and_then(|config| BuiltConfig::build(config, &mut report));
     let (Some(config), Some(plan)) = (config, plan) else {
         return habits.refuse(&report);
     };
@@ -228,7 +228,7 @@ pub(super) fn start(source: Source, habits: Habits) -> u8 {
         Ok(notify) => (notify, None),
         Err(error) => (None, Some(error)),
     };
-    life.supervisor = Supervisor::new(notify, manager.watchdog);
+    life.manager_notifier = ServiceManagerNotifier::new(notify, manager.watchdog);
     #[cfg(unix)]
     {
         // stunnel forks later; but here the parent waits for all of what follows, and the child
@@ -238,13 +238,13 @@ pub(super) fn start(source: Source, habits: Habits) -> u8 {
             match crate::sys::daemon::fork() {
                 Ok(Side::Child(ready)) => {
                     life.ready = Some(ready);
-                    life.supervisor = life.supervisor.forked();
+                    life.manager_notifier = life.manager_notifier.forked();
                     log::in_background();
                 }
                 // What is open belongs to the child: nothing of it may be tidied up here.
                 Ok(Side::Parent { code, child }) => {
                     if code == 0 {
-                        life.supervisor.hand_over(child);
+                        life.manager_notifier.hand_over(child);
                     }
                     std::process::exit(code.into())
                 }
@@ -264,7 +264,7 @@ pub(super) fn start(source: Source, habits: Habits) -> u8 {
         if let Err(error) = privileges.take() {
             return habits.give_up(exit::NO_PERMISSION, &format!("cannot drop rights: {error}"));
         }
-        bound = bound.settled(privileges.root());
+        bound = bound.rename_under_root(privileges.root());
         if let Some(root) = privileges.root() {
             // Nobody else sets it.
             let _ = source.root.set(root.to_owned());
@@ -279,7 +279,7 @@ pub(super) fn start(source: Source, habits: Habits) -> u8 {
     daemon::warn(&report);
     #[cfg(unix)]
     if privileges.changes_something() {
-        daemon::warn(&bound.out_of_reach());
+        daemon::warn(&bound.find_unreadable());
     }
     if let Some(error) = unheard {
         let text = format!("the service manager at NOTIFY_SOCKET cannot be reached: {error}");
@@ -328,7 +328,7 @@ struct Life {
     urgent: bool,
     /// How many threads carry sessions.
     threads: usize,
-    supervisor: Supervisor,
+    manager_notifier: ServiceManagerNotifier,
     #[cfg(unix)]
     ready: Option<Ready>,
 }
@@ -342,7 +342,7 @@ impl From<io::Error> for Failure {
     }
 }
 
-fn run(bound: Bound, load: &Load, life: Life) -> Result<Ended, Failure> {
+fn run(bound: BoundConfig, load: &Load, life: Life) -> Result<Ended, Failure> {
     let runtime = match life.threads {
         0 | 1 => runtime()?,
         several => runtime_of(several)?,
@@ -353,7 +353,7 @@ fn run(bound: Bound, load: &Load, life: Life) -> Result<Ended, Failure> {
     ended
 }
 
-async fn serve(bound: Bound, load: &Load, life: Life) -> Result<Ended, Failure> {
+async fn serve(bound: BoundConfig, load: &Load, life: Life) -> Result<Ended, Failure> {
     let (sender, requests) = mpsc::channel(4);
     // Signals first: none may end the program before it can drain.
     let stops = signals::listen(&sender)?;
@@ -374,7 +374,7 @@ async fn serve(bound: Bound, load: &Load, life: Life) -> Result<Ended, Failure> 
     if let Some(ready) = life.ready {
         ready.tell()?;
     }
-    let running = running.supervised(life.supervisor);
+    let running = running.with_service_manager(life.manager_notifier);
     tokio::spawn(watcher::watch(running.files(), sender));
     tokio::spawn(async {
         tokio::time::sleep(SETTLED).await;

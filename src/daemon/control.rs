@@ -6,8 +6,8 @@
 
 mod access;
 pub mod client;
+mod connections;
 mod conversation;
-mod crowd;
 pub mod paths;
 #[cfg(windows)]
 mod pipe;
@@ -20,13 +20,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::observe::status::{Reload, Status};
 pub(super) use access::Access;
+pub(super) use connections::ControlConnections;
 #[cfg(all(unix, any(test, fuzzing)))]
 pub(crate) use conversation::fuzzing;
-pub(super) use crowd::Crowd;
 #[cfg(windows)]
-pub(super) use pipe::{Fresh, Guard, Ready};
+pub(super) use pipe::{BoundControl, ControlName, ReadyControl};
 #[cfg(unix)]
-pub(super) use socket::{Fresh, Guard, Ready};
+pub(super) use socket::{BoundControl, ControlName, ReadyControl};
 
 /// What a peer may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

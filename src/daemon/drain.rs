@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::running::{Running, list_sessions, reopen_log};
-use super::status::{self, Record};
-use super::supervisor;
+use super::service_manager;
+use super::status::{self, ReloadHistory};
 use super::{Ended, Pulse, Request};
 use crate::observe::event::{Event, Scope};
 use crate::observe::metrics::Totals;
@@ -30,15 +30,17 @@ impl Running {
             alive,
             resources,
             record,
-            windows,
+            management,
             mut all_gone,
-            mut supervisor,
+            mut manager_notifier,
             ..
         } = self;
         Event::Draining { signal: who, limit: drain }.log(Scope::PROGRAM);
         let services: Vec<_> = live.into_iter().map(|live| live.service).collect();
-        let words = || supervisor::farewell(services.iter().map(|service| service.count()).sum());
-        supervisor.stopping(drain, &words());
+        let words = || {
+            service_manager::stopping_words(services.iter().map(|service| service.count()).sum())
+        };
+        manager_notifier.stopping(drain, &words());
         for service in &services {
             service.set_phase(LifecyclePhase::Draining);
         }
@@ -48,9 +50,9 @@ impl Running {
             _ = all_gone.recv() => Ended::Drained,
             () = wait_for_deadline(drain, &services) => Ended::Drained,
             () = wait_for_second_stop(&mut requests, &services, &record) => Ended::Forced,
-            never = supervisor.keep(words) => match never {},
+            never = manager_notifier.send_due_forever(words) => match never {},
         };
-        drop(windows);
+        drop(management);
         resources.report_suppressed_now();
         let mut totals = Totals::default();
         services.iter().for_each(|service| service.counters.add_to(&mut totals));
@@ -63,7 +65,7 @@ impl Running {
 async fn wait_for_second_stop(
     requests: &mut mpsc::Receiver<Request>,
     services: &[Arc<Service>],
-    record: &Record,
+    record: &ReloadHistory,
 ) {
     loop {
         match requests.recv().await {
@@ -74,7 +76,7 @@ async fn wait_for_second_stop(
             Some(Request::List) => list_sessions(services.iter()),
             Some(Request::Ask(command, asked)) => {
                 let services: Vec<_> = services.iter().collect();
-                let view = status::View { phase: LifecyclePhase::Draining, live: &[] };
+                let view = status::ProgramView { phase: LifecyclePhase::Draining, live: &[] };
                 status::answer(&command, record, &services, &view, asked);
             }
             Some(Request::Pulse(asked)) => {

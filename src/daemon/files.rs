@@ -10,7 +10,7 @@ use crate::sys::content::Digest;
 use crate::sys::file::open_regular;
 
 /// Content by file; a file that is not there counts as such.
-pub(super) type Content = BTreeMap<PathBuf, Option<Digest>>;
+pub(super) type FileDigests = BTreeMap<PathBuf, Option<Digest>>;
 
 /// What a configuration was made of.
 #[derive(Debug, Clone, Default)]
@@ -23,7 +23,7 @@ pub struct Files {
     folders: BTreeSet<PathBuf>,
     /// The digest of the bytes that were parsed, and of nothing that was looked at before or after: a
     /// change in between must look like one, or a revocation could be missed.
-    content: Content,
+    content: FileDigests,
 }
 
 impl Files {
@@ -34,7 +34,7 @@ impl Files {
             let psk = &service.psk;
             keys.extend(psk.secrets.iter().map(|path| path.value.clone()));
         }
-        let mut content: Content =
+        let mut content: FileDigests =
             reader.digests().map(|(path, digest)| (path.to_owned(), digest)).collect();
         content.extend(report.read.iter().map(|(path, digest)| (path.clone(), *digest)));
         let config = report.read.keys().cloned().collect();
@@ -42,7 +42,7 @@ impl Files {
     }
 
     /// These and the files in force, while those are refused: of either a change is worth another try.
-    pub(super) fn beside(mut self, in_force: &Self) -> Self {
+    pub(super) fn merged_with(mut self, in_force: &Self) -> Self {
         self.keys.extend(in_force.keys.iter().cloned());
         self.folders.extend(in_force.folders.iter().cloned());
         for path in &in_force.config {
@@ -57,7 +57,11 @@ impl Files {
     }
 
     /// The same for files that were left alone because somebody is writing them: as they were before.
-    pub(super) fn leave(mut self, unfinished: impl Fn(&Path) -> bool, before: &Self) -> Self {
+    pub(super) fn without_unfinished(
+        mut self,
+        unfinished: impl Fn(&Path) -> bool,
+        before: &Self,
+    ) -> Self {
         let left = before.content.iter().filter(|(path, _)| unfinished(path));
         self.content.extend(left.map(|(path, digest)| (path.clone(), *digest)));
         self
@@ -75,8 +79,8 @@ impl Files {
     }
 
     /// The content of all of it now. Reads every file: not for a thread on which sessions wait.
-    pub(super) fn look(&self) -> Content {
-        let mut all = Content::new();
+    pub(super) fn read_contents(&self) -> FileDigests {
+        let mut all = FileDigests::new();
         for path in &self.keys {
             // What is unreadable in a folder is a change of its own, and its words come at the reload.
             let files = secrets::files_of(path, secrets::edit::LENIENT, &mut Vec::new());
@@ -90,7 +94,7 @@ impl Files {
     }
 
     /// The files of which one differs from what was read.
-    pub(super) fn changed_in<'a>(&'a self, now: &'a Content) -> impl Iterator<Item = &'a Path> {
+    pub(super) fn changed_in<'a>(&'a self, now: &'a FileDigests) -> impl Iterator<Item = &'a Path> {
         let gone = self.content.keys().filter(|path| !now.contains_key(*path));
         let other = now.iter().filter(|(path, digest)| self.content.get(*path) != Some(digest));
         gone.chain(other.map(|(path, _)| path)).map(PathBuf::as_path)
@@ -98,7 +102,7 @@ impl Files {
 
     /// Follows a process that has other rights now, and other names for its files. What it cannot
     /// read any more is no change; what has changed since it was read still is.
-    pub(super) fn settle(&mut self, rename: impl Fn(&Path) -> PathBuf) {
+    pub(super) fn rename_files(&mut self, rename: impl Fn(&Path) -> PathBuf) {
         for names in [&mut self.keys, &mut self.config, &mut self.folders] {
             *names = names.iter().map(|name| rename(name)).collect();
         }
@@ -110,7 +114,7 @@ impl Files {
     }
 
     /// What could not be read again now, and why: a reload would be refused for it.
-    pub(super) fn out_of_reach(&self) -> Vec<(&Path, std::io::Error)> {
+    pub(super) fn find_unreadable(&self) -> Vec<(&Path, std::io::Error)> {
         let error = |path: &Path| match path.is_dir() {
             true => std::fs::read_dir(path).err(),
             false => open_regular(path).err(),

@@ -5,30 +5,30 @@
 
 #[cfg(unix)]
 pub mod activation;
+mod active_service;
 mod bind_error;
 pub mod budget;
+mod build;
 pub mod control;
 mod drain;
+mod expiry_timer;
 mod files;
-mod hours;
 mod http;
-mod live;
-mod outside;
-mod plan;
+mod key_renewal;
+mod management;
 #[cfg(unix)]
 pub mod privileges;
 mod reload;
-mod renewal;
 mod retry;
 mod running;
 #[cfg(target_os = "linux")]
 pub mod sandbox;
-mod selfie;
 mod serve;
+pub mod service_manager;
+mod shared_key;
 pub mod signals;
 mod start;
 mod status;
-pub mod supervisor;
 pub mod watcher;
 
 use std::collections::BTreeSet;
@@ -42,8 +42,8 @@ use crate::config::model::{Config, Level};
 use crate::observe::event::{Event, Scope};
 use crate::tunnel::LifecyclePhase;
 pub use bind_error::BindError;
+pub use build::{BoundConfig, BuiltConfig, watched};
 use control::{Answer, Command};
-pub use plan::{Bound, Plan, watched};
 pub use running::Running;
 
 /// Reads the configuration, at the start and at every reload: what could be decided, and whether it
@@ -102,7 +102,7 @@ pub fn inside(root: &Path, file: &Path) -> PathBuf {
 
 /// Does what may block on a thread of its own. None when it has panicked, or there is no thread to be
 /// had.
-fn apart<T: Send + 'static>(
+fn run_on_thread<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> impl Future<Output = Option<T>> + Send + 'static {
     let (done, result) = oneshot::channel();

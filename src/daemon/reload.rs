@@ -11,12 +11,12 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
+use super::active_service::{self, ActiveListener, ActiveService};
+use super::build::{BoundConfig, HeldListeners, PreparedService, limits};
 use super::control::{Answer, Command};
-use super::live::{self, Door, Live};
-use super::plan::{Bound, Held, Prepared, limits};
-use super::renewal::{InForce, Renewal};
-use super::retry::{self, Attempt, Retry, Texts};
-use super::{Load, Running, one_line, outside, warn};
+use super::key_renewal::{KeyRenewal, ServiceInForce};
+use super::retry::{self, ConfigDigests, RetriedAction, Retry};
+use super::{Load, Running, management, one_line, warn};
 use crate::config::diagnostic::{Diagnostic, Report, Severity};
 use crate::config::model::{Endpoint, LogConfig, ServiceConfig};
 use crate::net::Acceptable;
@@ -27,15 +27,15 @@ use crate::tunnel::{LifecyclePhase, Respawn, Service, ServiceSnapshot};
 mod read;
 #[cfg(test)]
 mod tests;
-use read::{Read, Refusal};
+use read::{ReloadRefusal, ReloadResult};
 
 /// How long keys that were read wait for the rest of their reload: an identity that moves from one key file
 /// to another, with both named in the new configuration, is not cut off in between.
-const KEYS_WAIT: Duration = Duration::from_millis(100);
+const MAX_KEYS_WAIT: Duration = Duration::from_millis(100);
 
 /// Somebody's wish for a reload.
 #[derive(Debug, Default)]
-pub(super) struct Ask {
+pub(super) struct ReloadRequest {
     /// Who asks.
     pub(super) who: &'static str,
     /// The files whose change it is about, where the watcher asks.
@@ -48,7 +48,7 @@ pub(super) struct Ask {
     pub(super) waiting: Vec<oneshot::Sender<Answer>>,
 }
 
-impl Ask {
+impl ReloadRequest {
     /// What an order over the control socket asks for, if that is a reload.
     pub(super) fn of(
         command: Command,
@@ -71,10 +71,10 @@ impl Ask {
 
     /// The files that changed, in words; there may be thousands.
     fn words(&self) -> String {
-        const SHOWN: usize = 3;
+        const MAX_NAMES: usize = 3;
         let names: Vec<_> =
-            self.changed.iter().take(SHOWN).map(|path| path.display().to_string()).collect();
-        match self.changed.len().saturating_sub(SHOWN) {
+            self.changed.iter().take(MAX_NAMES).map(|path| path.display().to_string()).collect();
+        match self.changed.len().saturating_sub(MAX_NAMES) {
             0 => names.join(", "),
             more => format!("{} and {more} more", names.join(", ")),
         }
@@ -82,33 +82,33 @@ impl Ask {
 }
 
 /// A reload under way. Dropped, it changes nothing more.
-struct Reload {
-    ask: Ask,
+struct RunningReload {
+    ask: ReloadRequest,
     /// What is tried again, if this is not a new reload.
     retry: Option<Retry>,
     began: jiff::Timestamp,
-    keys: Keys,
-    rest: Pin<Box<dyn Future<Output = Option<Box<Read>>> + Send>>,
+    keys: ReloadKeys,
+    rest: Pin<Box<dyn Future<Output = Option<Box<ReloadResult>>> + Send>>,
     cancelled: Arc<AtomicBool>,
 }
 
-impl Drop for Reload {
+impl Drop for RunningReload {
     fn drop(&mut self) {
         self.cancelled.store(true, Ordering::Relaxed);
     }
 }
 
 /// The keys of a reload.
-enum Keys {
-    Expected(oneshot::Receiver<Renewal>),
+enum ReloadKeys {
+    Expected(oneshot::Receiver<KeyRenewal>),
     /// Read, and to be applied at that time if the rest does not come before.
-    Here(Renewal, Instant),
+    Here(KeyRenewal, Instant),
     /// Applied, or never to come.
     Gone,
 }
 
-impl Keys {
-    fn take(&mut self) -> Option<Renewal> {
+impl ReloadKeys {
+    fn take(&mut self) -> Option<KeyRenewal> {
         match std::mem::replace(self, Self::Gone) {
             Self::Expected(mut receiver) => receiver.try_recv().ok(),
             Self::Here(renewal, _) => Some(renewal),
@@ -117,60 +117,60 @@ impl Keys {
     }
 }
 
-impl Reload {
-    /// Waits for the next thing to do. Cancel safe; not to be called again after [`Step::Ended`].
-    async fn step(&mut self) -> Step {
+impl RunningReload {
+    /// Waits for the next thing to do. Cancel safe; not to be called again after [`ReloadStep::Ended`].
+    async fn step(&mut self) -> ReloadStep {
         loop {
             match &mut self.keys {
-                Keys::Expected(receiver) => tokio::select! {
+                ReloadKeys::Expected(receiver) => tokio::select! {
                     biased;
-                    read = &mut self.rest => return Step::Ended(read),
+                    read = &mut self.rest => return ReloadStep::Ended(read),
                     renewal = receiver => {
-                        let until = Instant::now() + KEYS_WAIT;
-                        self.keys = renewal.map_or(Keys::Gone, |keys| Keys::Here(keys, until));
+                        let until = Instant::now() + MAX_KEYS_WAIT;
+                        self.keys = renewal.map_or(ReloadKeys::Gone, |keys| ReloadKeys::Here(keys, until));
                     }
                 },
-                Keys::Here(_, until) => tokio::select! {
+                ReloadKeys::Here(_, until) => tokio::select! {
                     biased;
-                    read = &mut self.rest => return Step::Ended(read),
-                    () = sleep_until(*until) => return Step::Keys,
+                    read = &mut self.rest => return ReloadStep::Ended(read),
+                    () = sleep_until(*until) => return ReloadStep::ReloadKeys,
                 },
-                Keys::Gone => return Step::Ended((&mut self.rest).await),
+                ReloadKeys::Gone => return ReloadStep::Ended((&mut self.rest).await),
             }
         }
     }
 }
 
 /// What a reload has come to.
-pub(super) enum Step {
+pub(super) enum ReloadStep {
     /// The keys can be applied.
-    Keys,
+    ReloadKeys,
     /// All was read. None when the thread for it panicked or could not be had.
-    Ended(Option<Box<Read>>),
+    Ended(Option<Box<ReloadResult>>),
     /// Something can be tried again.
     Retry,
 }
 
 /// The reload under way, the one after it, and what is tried again.
-pub(super) struct Reloads {
+pub(super) struct ReloadQueue {
     load: Load,
-    current: Option<Reload>,
-    queued: Option<Ask>,
+    current: Option<RunningReload>,
+    queued: Option<ReloadRequest>,
     retry: Option<Retry>,
 }
 
-impl Reloads {
+impl ReloadQueue {
     pub(super) fn new(load: Load) -> Self {
         Self { load, current: None, queued: None, retry: None }
     }
 
     /// Waits for the next thing to do. Cancel safe.
-    pub(super) async fn step(&mut self) -> Step {
+    pub(super) async fn step(&mut self) -> ReloadStep {
         match &mut self.current {
             Some(reload) => reload.step().await,
             None => {
                 retry::due(self.retry.as_ref()).await;
-                Step::Retry
+                ReloadStep::Retry
             }
         }
     }
@@ -185,7 +185,7 @@ impl Reloads {
 impl Running {
     /// Begins a reload, or has it begin after the one under way, which may have read already. One that
     /// only waits for an address is begun anew: its keys are in force, and those of today must not wait.
-    pub(super) fn ask(&mut self, reloads: &mut Reloads, ask: Ask) {
+    pub(super) fn request_reload(&mut self, reloads: &mut ReloadQueue, ask: ReloadRequest) {
         match &mut reloads.queued {
             Some(queued) => queued.join(ask),
             None => reloads.queued = Some(ask),
@@ -193,8 +193,8 @@ impl Running {
         self.begin_queued(reloads);
     }
 
-    fn begin_queued(&mut self, reloads: &mut Reloads) {
-        if reloads.current.as_ref().is_some_and(|reload| !matches!(reload.keys, Keys::Gone)) {
+    fn begin_queued(&mut self, reloads: &mut ReloadQueue) {
+        if reloads.current.as_ref().is_some_and(|reload| !matches!(reload.keys, ReloadKeys::Gone)) {
             return;
         }
         let Some(mut ask) = reloads.queued.take() else { return };
@@ -204,23 +204,25 @@ impl Running {
             ask.waiting.extend(old.waiting);
             ask.last.extend(old.last);
         }
-        self.announce(&ask);
-        self.supervisor.reloading();
+        self.log_reload_begun(&ask);
+        self.manager_notifier.reloading();
         self.begin(reloads, ask, None);
     }
 
     /// Begins to read the keys and the configuration, and to bind what is new, on a thread of its own.
-    fn begin(&mut self, reloads: &mut Reloads, ask: Ask, retry: Option<Retry>) {
-        let doors = self.live.iter().flat_map(|live| &live.doors);
-        let held = Held {
-            services: doors.flat_map(|door| door.at.clone()).collect(),
-            outside: self.windows.held(),
+    fn begin(&mut self, reloads: &mut ReloadQueue, ask: ReloadRequest, retry: Option<Retry>) {
+        let active_listeners = self.live.iter().flat_map(|live| &live.active_listeners);
+        let held = HeldListeners {
+            services: active_listeners
+                .flat_map(|active_listener| active_listener.at.clone())
+                .collect(),
+            management: self.management.held(),
         };
         let cancelled = Arc::new(AtomicBool::new(false));
         let (send_keys, keys) = oneshot::channel();
-        let job = read::Job {
+        let job = read::ReloadJob {
             load: reloads.load.clone(),
-            in_force: self.live.iter().map(InForce::of).collect(),
+            in_force: self.live.iter().map(ServiceInForce::of).collect(),
             held,
             files: self.files.borrow().clone(),
             inetd: self.inetd,
@@ -229,32 +231,32 @@ impl Running {
             is_retry: retry.is_some(),
             cancelled: cancelled.clone(),
         };
-        let rest = Box::pin(super::apart(move || job.run(send_keys)));
-        let (began, keys) = (jiff::Timestamp::now(), Keys::Expected(keys));
-        reloads.current = Some(Reload { ask, retry, began, keys, rest, cancelled });
+        let rest = Box::pin(super::run_on_thread(move || job.run(send_keys)));
+        let (began, keys) = (jiff::Timestamp::now(), ReloadKeys::Expected(keys));
+        reloads.current = Some(RunningReload { ask, retry, began, keys, rest, cancelled });
     }
 
     /// Does what a reload has come to.
-    pub(super) async fn proceed(&mut self, reloads: &mut Reloads, step: Step) {
+    pub(super) async fn proceed_reload(&mut self, reloads: &mut ReloadQueue, step: ReloadStep) {
         match step {
-            Step::Keys => {
+            ReloadStep::ReloadKeys => {
                 let keys = reloads.current.as_mut().and_then(|reload| reload.keys.take());
                 if let Some(keys) = keys {
                     keys.apply();
                 }
             }
-            Step::Ended(read) => {
+            ReloadStep::Ended(read) => {
                 if let Some(reload) = reloads.current.take() {
                     let before = reloads.retry.take();
-                    reloads.retry = self.finish(reload, read, before).await;
+                    reloads.retry = self.finish_reload(reload, read, before).await;
                 }
             }
-            Step::Retry => match reloads.retry.take() {
-                Some(retry) if matches!(retry.what, Attempt::Log(_)) => {
+            ReloadStep::Retry => match reloads.retry.take() {
+                Some(retry) if matches!(retry.what, RetriedAction::Log(_)) => {
                     reloads.retry = self.change_log_again(&retry);
                 }
                 Some(retry) => {
-                    let ask = Ask { who: "another attempt", ..Ask::default() };
+                    let ask = ReloadRequest { who: "another attempt", ..ReloadRequest::default() };
                     self.begin(reloads, ask, Some(retry));
                 }
                 None => {}
@@ -264,7 +266,7 @@ impl Running {
     }
 
     fn change_log_again(&mut self, retry: &Retry) -> Option<Retry> {
-        let Attempt::Log(config) = &retry.what else { return None };
+        let RetriedAction::Log(config) = &retry.what else { return None };
         if log::change(config).is_err() {
             return Some(retry.again(retry.what.clone()));
         }
@@ -275,26 +277,26 @@ impl Running {
 
     /// Commits what was read, or keeps what there is. What came of it is in the log, in the status and in
     /// the answer to whoever asked. What is to be tried again is returned.
-    async fn finish(
+    async fn finish_reload(
         &mut self,
-        mut reload: Reload,
-        read: Option<Box<Read>>,
+        mut reload: RunningReload,
+        read: Option<Box<ReloadResult>>,
         before: Option<Retry>,
     ) -> Option<Retry> {
         let keys = reload.keys.take();
         let outcome = match read {
-            Some(read) => self.settle(*read, keys).await,
-            None => Outcome::of_nothing(keys),
+            Some(read) => self.apply_read(*read, keys).await,
+            None => ReloadOutcome::of_nothing(keys),
         };
         let is_retry = reload.retry.is_some();
         let retried = reload.retry.take().filter(|retry| outcome.is_of(&retry.what));
         if is_retry && retried.is_none() {
             // With other bytes it is a reload like any other.
             reload.ask.who = "changed files";
-            self.announce(&reload.ask);
+            self.log_reload_begun(&reload.ask);
         }
         if retried.as_ref().is_none_or(|retry| outcome.reason() != retry.what.reason()) {
-            self.tell(&mut reload, &outcome);
+            self.report_reload(&mut reload, &outcome);
         }
         if outcome.is_of_keys {
             return before;
@@ -306,14 +308,14 @@ impl Running {
     }
 
     /// Says that a reload begins, and who asked for it.
-    fn announce(&self, ask: &Ask) {
+    fn log_reload_begun(&self, ask: &ReloadRequest) {
         let (file, changed) = (self.record.file().display(), ask.words());
         Event::ReloadBegun { who: ask.who, file: &file, changed: &changed }.log(Scope::PROGRAM);
     }
 
     /// Says how a reload ended.
-    fn tell(&mut self, reload: &mut Reload, outcome: &Outcome) {
-        let Outcome { report, error, .. } = outcome;
+    fn report_reload(&mut self, reload: &mut RunningReload, outcome: &ReloadOutcome) {
+        let ReloadOutcome { report, error, .. } = outcome;
         let who = reload.ask.who;
         warn(report);
         match error {
@@ -339,7 +341,7 @@ impl Running {
         let findings = report.diagnostics.iter().map(one_line).collect();
         let told = self.record.reloaded(who, error.clone(), findings);
         let words = self.words();
-        self.supervisor.reloaded(&words);
+        self.manager_notifier.reloaded(&words);
         for asked in reload.ask.waiting.drain(..) {
             // Who asked may have gone.
             let _ = asked.send(Answer::Reloaded(told.clone()));
@@ -347,17 +349,21 @@ impl Running {
     }
 
     /// Puts in force what was read, as far as it can be.
-    async fn settle(&mut self, read: Read, keys: Option<Renewal>) -> Outcome {
-        let Read { mut report, files, config, result } = read;
+    async fn apply_read(&mut self, read: ReloadResult, keys: Option<KeyRenewal>) -> ReloadOutcome {
+        let ReloadResult { mut report, files, config, result } = read;
         let outcome = match result {
             Ok(whole) => {
                 let (log, bound) = *whole;
-                bound.tell_absent();
-                match Next::of(bound) {
+                bound.log_absent();
+                match NextGeneration::of(bound) {
                     Ok(next) => self.put_in_force(next, &log, report, config).await,
                     Err(error) => {
-                        let words = goes_on(keys.is_some_and(Renewal::apply));
-                        Outcome::of_obstacle(format!("{error}; {words}"), report, Some(config))
+                        let words = goes_on(keys.is_some_and(KeyRenewal::apply));
+                        ReloadOutcome::of_obstacle(
+                            format!("{error}; {words}"),
+                            report,
+                            Some(config),
+                        )
                     }
                 }
             }
@@ -368,12 +374,14 @@ impl Running {
                 });
                 let words = goes_on(is_renewed);
                 match refusal {
-                    Refusal::Unfinished => Outcome::of_keys(report),
-                    Refusal::Mistake => Outcome::of_mistake(words.to_owned(), report, config),
-                    Refusal::Obstacle => {
+                    ReloadRefusal::Unfinished => ReloadOutcome::of_keys(report),
+                    ReloadRefusal::Mistake => {
+                        ReloadOutcome::of_mistake(words.to_owned(), report, config)
+                    }
+                    ReloadRefusal::Obstacle => {
                         let words =
                             format!("{words}; it is tried again while the files stay as they are");
-                        Outcome::of_obstacle(words, report, Some(config))
+                        ReloadOutcome::of_obstacle(words, report, Some(config))
                     }
                 }
             }
@@ -384,41 +392,51 @@ impl Running {
 
     async fn put_in_force(
         &mut self,
-        next: Next,
+        next: NextGeneration,
         log: &LogConfig,
         mut report: Report,
-        config: Texts,
-    ) -> Outcome {
+        config: ConfigDigests,
+    ) -> ReloadOutcome {
         // The log never stands in the way: the one that is open goes on.
         let attempt = log::change(log).err().map(|error| {
             let message = format!("cannot change the log, and the one before goes on: {error}");
             let help = "it is tried again until it works or the files change";
             report.push(Diagnostic::warning("log-not-changed", message).help(help));
-            Attempt::Log(Box::new(log.clone()))
+            RetriedAction::Log(Box::new(log.clone()))
         });
         if !report.has_errors() {
             Event::Configured.log(Scope::PROGRAM);
         }
         self.commit(next).await;
-        Outcome { error: kept(&report), report, attempt, config: Some(config), is_of_keys: false }
+        ReloadOutcome {
+            error: kept(&report),
+            report,
+            attempt,
+            config: Some(config),
+            is_of_keys: false,
+        }
     }
 
-    async fn commit(&mut self, next: Next) {
-        let Next { drain, windows, services: next } = next;
-        self.windows.replace(windows);
+    async fn commit(&mut self, next: NextGeneration) {
+        let NextGeneration { drain, management, services: next } = next;
+        self.management.replace(management);
         self.drain = drain;
-        let mut old: Vec<Live> = std::mem::take(&mut self.live);
-        let mut doors: Vec<(String, Door)> = Vec::new();
+        let mut old: Vec<ActiveService> = std::mem::take(&mut self.live);
+        let mut active_listeners: Vec<(String, ActiveListener)> = Vec::new();
         for live in &mut old {
             let name = live.service.name().to_owned();
-            doors.extend(live.doors.drain(..).map(|door| (name.clone(), door)));
+            active_listeners.extend(
+                live.active_listeners
+                    .drain(..)
+                    .map(|active_listener| (name.clone(), active_listener)),
+            );
         }
         for (config, snapshot, listeners) in next {
             let name = config.name.value.as_str();
             let limits = limits(&config);
             let same = old.iter().position(|live| live.service.name() == name);
             let (service, program) = match same.map(|at| old.remove(at)) {
-                Some(Live { service, program, .. }) => {
+                Some(ActiveService { service, program, .. }) => {
                     service.replace(snapshot, limits);
                     (service, program)
                 }
@@ -431,39 +449,46 @@ impl Running {
             };
             let mut own = Vec::new();
             for listen in config.accept() {
-                while let Some(at) =
-                    doors.iter().position(|(_, door)| door.at.contains(&listen.at.value))
+                while let Some(at) = active_listeners
+                    .iter()
+                    .position(|(_, active_listener)| active_listener.at.contains(&listen.at.value))
                 {
-                    let (owner, door) = doors.remove(at);
-                    let door = if owner == name {
-                        door
+                    let (owner, active_listener) = active_listeners.remove(at);
+                    let active_listener = if owner == name {
+                        active_listener
                     } else {
-                        let address = door.address.clone();
-                        let Some(listener) = door.release().await else { continue };
+                        let address = active_listener.address.clone();
+                        let Some(listener) = active_listener.release().await else { continue };
                         let at = vec![listen.at.value.clone()];
-                        Door::open(&service, at, address, listener, &self.alive)
+                        ActiveListener::start(&service, at, address, listener, &self.alive)
                     };
-                    door.announce(&service, true);
-                    own.push(door);
+                    active_listener.announce(&service, true);
+                    own.push(active_listener);
                 }
             }
             for (at, address, listener) in listeners {
-                let door = Door::open(&service, at, address, listener, &self.alive);
-                door.announce(&service, false);
-                own.push(door);
+                let active_listener =
+                    ActiveListener::start(&service, at, address, listener, &self.alive);
+                active_listener.announce(&service, false);
+                own.push(active_listener);
             }
-            self.live.push(Live { service, config: Arc::new(config), doors: own, program });
+            self.live.push(ActiveService {
+                service,
+                config: Arc::new(config),
+                active_listeners: own,
+                program,
+            });
         }
-        live::link_sni_services(&self.live);
+        active_service::link_sni_services(&self.live);
         // What nobody wants any more: the listener closes with its last owner.
-        drop(doors);
+        drop(active_listeners);
         for gone in old {
-            self.retire(gone.service);
+            self.drain_removed(gone.service);
         }
     }
 
     /// A removed service drains like a stopping program.
-    fn retire(&self, service: Arc<Service>) {
+    fn drain_removed(&self, service: Arc<Service>) {
         let drain = self.drain;
         service.set_phase(LifecyclePhase::Draining);
         tokio::spawn(async move {
@@ -474,74 +499,74 @@ impl Running {
 }
 
 /// What was bound, in the runtime: from here on nothing can fail.
-struct Next {
+struct NextGeneration {
     drain: Duration,
-    windows: outside::Settled,
-    services: Vec<(ServiceConfig, ServiceSnapshot, Vec<Fresh>)>,
+    management: management::ReadyManagement,
+    services: Vec<(ServiceConfig, ServiceSnapshot, Vec<NewListener>)>,
 }
 
 /// A listener that is new, under the addresses that the file names it by, and where it is.
-type Fresh = (Vec<Endpoint>, String, Acceptable);
+type NewListener = (Vec<Endpoint>, String, Acceptable);
 
-impl Next {
-    fn of(bound: Bound) -> std::io::Result<Self> {
+impl NextGeneration {
+    fn of(bound: BoundConfig) -> std::io::Result<Self> {
         let mut services = Vec::new();
-        bound.tell_absent();
-        for Prepared { config, snapshot, listeners } in bound.services {
+        bound.log_absent();
+        for PreparedService { config, snapshot, listeners } in bound.services {
             let listeners = listeners.into_iter().map(|(at, listener)| {
                 let address = listener.address().to_owned();
                 Ok((at, address, listener.into_async()?))
             });
             services.push((config, snapshot, listeners.collect::<std::io::Result<_>>()?));
         }
-        let windows = bound.outside.hand_over()?;
-        Ok(Self { drain: bound.drain, windows, services })
+        let management = bound.management.into_ready()?;
+        Ok(Self { drain: bound.drain, management, services })
     }
 }
 
 /// What a reload has come to.
-struct Outcome {
+struct ReloadOutcome {
     report: Report,
     /// Why not all of it is in force. A log that cannot be changed stands in the report alone.
     error: Option<String>,
     /// What is to be tried again.
-    attempt: Option<Attempt>,
+    attempt: Option<RetriedAction>,
     /// What was read of the configuration; none if it did not come to that.
-    config: Option<Texts>,
+    config: Option<ConfigDigests>,
     /// Whether the keys alone were read.
     is_of_keys: bool,
 }
 
-impl Outcome {
+impl ReloadOutcome {
     fn of_keys(report: Report) -> Self {
         Self { error: kept(&report), report, attempt: None, config: None, is_of_keys: true }
     }
 
     /// Of a reload whose thread panicked or could not be had.
-    fn of_nothing(keys: Option<Renewal>) -> Self {
-        let words = goes_on(keys.is_some_and(Renewal::apply));
+    fn of_nothing(keys: Option<KeyRenewal>) -> Self {
+        let words = goes_on(keys.is_some_and(KeyRenewal::apply));
         let error = format!(
             "reading the configuration has panicked, or there is no thread for it; {words}"
         );
         Self::of_obstacle(error, Report::default(), None)
     }
 
-    fn of_mistake(error: String, report: Report, config: Texts) -> Self {
+    fn of_mistake(error: String, report: Report, config: ConfigDigests) -> Self {
         Self { report, error: Some(error), attempt: None, config: Some(config), is_of_keys: false }
     }
 
-    fn of_obstacle(error: String, report: Report, config: Option<Texts>) -> Self {
+    fn of_obstacle(error: String, report: Report, config: Option<ConfigDigests>) -> Self {
         let error = Some(error);
         let mut outcome = Self { report, error, attempt: None, config, is_of_keys: false };
         let (read, reason) = (outcome.config.clone(), outcome.reason());
-        outcome.attempt = Some(Attempt::Reload { read, reason });
+        outcome.attempt = Some(RetriedAction::Reload { read, reason });
         outcome
     }
 
     /// Whether it is of the bytes that were tried before.
-    fn is_of(&self, attempt: &Attempt) -> bool {
+    fn is_of(&self, attempt: &RetriedAction) -> bool {
         match (attempt, &self.config) {
-            (Attempt::Reload { read: Some(before), .. }, Some(now)) => before == now,
+            (RetriedAction::Reload { read: Some(before), .. }, Some(now)) => before == now,
             _ => true,
         }
     }

@@ -10,29 +10,29 @@ use crate::config::model::LogConfig;
 use crate::sys::content::Digest;
 
 /// The first pause; each one after it is twice as long.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const MIN_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// The longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const MAX_RETRY_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What was read of the files of a configuration.
-pub(super) type Texts = BTreeMap<PathBuf, Option<Digest>>;
+pub(super) type ConfigDigests = BTreeMap<PathBuf, Option<Digest>>;
 
 /// The next attempt.
 #[derive(Debug)]
 pub(super) struct Retry {
     at: Instant,
     pause: Duration,
-    pub(super) what: Attempt,
+    pub(super) what: RetriedAction,
 }
 
 /// What is tried again.
 #[derive(Debug, Clone)]
-pub(super) enum Attempt {
+pub(super) enum RetriedAction {
     /// A configuration that was refused.
     Reload {
         /// What was read of its files. With other bytes it is another reload. None if it did not come
         /// to reading.
-        read: Option<Texts>,
+        read: Option<ConfigDigests>,
         /// Why it was refused: only another reason is logged.
         reason: String,
     },
@@ -40,7 +40,7 @@ pub(super) enum Attempt {
     Log(Box<LogConfig>),
 }
 
-impl Attempt {
+impl RetriedAction {
     /// Why what is tried again came to nothing.
     pub(super) fn reason(&self) -> &str {
         match self {
@@ -51,13 +51,13 @@ impl Attempt {
 }
 
 impl Retry {
-    pub(super) fn new(what: Attempt) -> Self {
-        Self { at: Instant::now() + FIRST_PAUSE, pause: FIRST_PAUSE, what }
+    pub(super) fn new(what: RetriedAction) -> Self {
+        Self { at: Instant::now() + MIN_RETRY_INTERVAL, pause: MIN_RETRY_INTERVAL, what }
     }
 
     /// The attempt after one that came to nothing.
-    pub(super) fn again(&self, what: Attempt) -> Self {
-        let pause = (2 * self.pause).min(LONGEST_PAUSE);
+    pub(super) fn again(&self, what: RetriedAction) -> Self {
+        let pause = (2 * self.pause).min(MAX_RETRY_INTERVAL);
         Self { at: Instant::now() + pause, pause, what }
     }
 }
@@ -76,7 +76,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn pauses_double_from_one_second_to_sixty() {
-        let what = || Attempt::Reload { read: None, reason: String::new() };
+        let what = || RetriedAction::Reload { read: None, reason: String::new() };
         let mut retry = Retry::new(what());
         let mut pauses = Vec::new();
         for _ in 0..9 {

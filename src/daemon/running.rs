@@ -7,11 +7,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::Request;
+use super::active_service::ActiveService;
 use super::files::Files;
-use super::live::Live;
-use super::outside::Windows;
-use super::status::Record;
-use super::supervisor::{self, Supervisor};
+use super::management::ManagementListeners;
+use super::service_manager::{self, ServiceManagerNotifier};
+use super::status::ReloadHistory;
 use crate::config::model::Level;
 use crate::observe::event::{Event, Scope};
 use crate::observe::log;
@@ -20,35 +20,35 @@ use crate::tunnel::{ProcessResources, Service, SessionDetails, SessionInfo};
 /// Services at work.
 #[derive(Debug)]
 pub struct Running {
-    pub(super) live: Vec<Live>,
+    pub(super) live: Vec<ActiveService>,
     /// The one session of a program that inetd started.
     pub(super) only: Option<JoinHandle<bool>>,
     pub(super) inetd: bool,
     pub(super) drain: Duration,
     pub(super) files: watch::Sender<Files>,
     pub(super) resources: Arc<ProcessResources>,
-    pub(super) windows: Windows,
-    pub(super) record: Record,
+    pub(super) management: ManagementListeners,
+    pub(super) record: ReloadHistory,
     pub(super) alive: mpsc::Sender<()>,
     pub(super) all_gone: mpsc::Receiver<()>,
-    pub(super) supervisor: Supervisor,
+    pub(super) manager_notifier: ServiceManagerNotifier,
     /// Why the last reload was refused, if it was.
     pub(super) trouble: Option<String>,
 }
 
 impl Running {
     /// The same under a service manager, which hears now that it serves.
-    pub fn supervised(mut self, supervisor: Supervisor) -> Self {
-        self.supervisor = supervisor;
+    pub fn with_service_manager(mut self, manager_notifier: ServiceManagerNotifier) -> Self {
+        self.manager_notifier = manager_notifier;
         let words = self.words();
-        self.supervisor.ready(&words);
+        self.manager_notifier.ready(&words);
         self
     }
 
     /// How it is, in a line.
     pub(super) fn words(&self) -> String {
         let sessions = self.services().map(|service| service.count()).sum();
-        supervisor::words(self.live.len(), sessions, self.trouble.as_deref())
+        service_manager::words(self.live.len(), sessions, self.trouble.as_deref())
     }
 
     /// The services, in the order of their file.
@@ -63,7 +63,7 @@ impl Running {
 
     /// Lets whoever may look from outside ask, through `requests`, which [`Running::serve`] answers.
     pub fn show(&mut self, requests: &mpsc::Sender<Request>) {
-        self.windows.show(requests);
+        self.management.open_waiting(requests);
     }
 }
 

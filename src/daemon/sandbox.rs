@@ -18,7 +18,7 @@ use crate::sys::sandbox::{self, Room, Use, Walls};
 
 /// Why there is none.
 #[derive(Debug, Clone, Copy)]
-pub enum Open<'a> {
+pub enum NoSandboxReason<'a> {
     /// The file says so.
     Said(&'a Decided<bool>),
     /// This service starts a program, which needs what the program itself does not.
@@ -28,32 +28,32 @@ pub enum Open<'a> {
 }
 
 /// Why a configuration runs without, if it does.
-pub fn why_open(config: &Config) -> Option<Open<'_>> {
+pub fn why_open(config: &Config) -> Option<NoSandboxReason<'_>> {
     let said = &config.process.sandbox;
     if !said.value {
-        return Some(Open::Said(said));
+        return Some(NoSandboxReason::Said(said));
     }
     let keeps = |service: &&ServiceConfig| service.transparent.value.source();
     let exec = |service: &'_ ServiceConfig| service.program().is_some();
     let found = config.services.iter().find(|service| exec(service) || keeps(service))?;
     Some(match found.program() {
-        Some(program) => Open::Exec(found, program),
-        None => Open::Transparent(found),
+        Some(program) => NoSandboxReason::Exec(found, program),
+        None => NoSandboxReason::Transparent(found),
     })
 }
 
 /// Somewhere that the program writes.
-struct Wanted {
+struct WrittenFolder {
     path: PathBuf,
     uses: Use,
     place: Option<Place>,
 }
 
 /// Everything that it writes, and where its file says so.
-fn wanted(config: &Config) -> Vec<Wanted> {
+fn wanted(config: &Config) -> Vec<WrittenFolder> {
     let mut all = Vec::new();
     let mut want = |path: &Path, uses, place: Option<&Place>| {
-        all.push(Wanted { path: path.to_owned(), uses, place: place.cloned() });
+        all.push(WrittenFolder { path: path.to_owned(), uses, place: place.cloned() });
     };
     // A standard stream is copied, not opened.
     for output in config.log.output.iter().filter(|output| !log::is_stream(&output.value)) {
@@ -120,7 +120,7 @@ impl Sandbox {
         this.closed = true;
         // Becoming another user takes away the right to.
         sandbox::bound_powers();
-        for Wanted { path, .. } in wanted(config).iter().filter(|w| w.uses == Use::Sockets) {
+        for WrittenFolder { path, .. } in wanted(config).iter().filter(|w| w.uses == Use::Sockets) {
             this.add(path, Use::Sockets);
             if let Some(root) = root {
                 this.known.push(inside(root, path));
@@ -146,15 +146,17 @@ impl Sandbox {
         }
         let say = |level, text: &str| Event::Finding { level, text: &text }.log(Scope::PROGRAM);
         match why_open(config) {
-            Some(Open::Said(_)) => return say(Level::Debug, "without a sandbox, as the file says"),
-            Some(Open::Exec(service, _)) => {
+            Some(NoSandboxReason::Said(_)) => {
+                return say(Level::Debug, "without a sandbox, as the file says");
+            }
+            Some(NoSandboxReason::Exec(service, _)) => {
                 let text = format!(
                     "without a sandbox, because the service {} starts a program",
                     service.name.value
                 );
                 return say(Level::Notice, &text);
             }
-            Some(Open::Transparent(service)) => {
+            Some(NoSandboxReason::Transparent(service)) => {
                 let text = format!(
                     "without a sandbox, because the service {} connects from its peers' addresses",
                     service.name.value
@@ -163,7 +165,7 @@ impl Sandbox {
             }
             None => {}
         }
-        for Wanted { path, .. } in wanted(config).iter().filter(|w| w.uses == Use::Files) {
+        for WrittenFolder { path, .. } in wanted(config).iter().filter(|w| w.uses == Use::Files) {
             self.add(path, Use::Files);
         }
         // In the background the standard streams lead there.
@@ -194,14 +196,14 @@ impl Sandbox {
         }
         let before = report.diagnostics.len();
         const HELP: &str = "restart the program: it gave up what this needs when it started";
-        if let Some(Open::Exec(service, program)) = why_open(config) {
+        if let Some(NoSandboxReason::Exec(service, program)) = why_open(config) {
             let text = format!("the service {} starts a program now", service.name.value);
             let found = Diagnostic::error("needs-restart", text);
             report.push(found.at(program.path.place().cloned()).help(HELP));
         }
         // Without landlock writing is not limited.
         let limited = matches!(self.walls, Some(Walls::Whole | Walls::Partly));
-        for Wanted { path, uses, place } in wanted(config) {
+        for WrittenFolder { path, uses, place } in wanted(config) {
             // The pid file is written once, and the socket of a default name stays where it was.
             let settled =
                 place.is_none() || config.process.pid.as_ref().is_some_and(|pid| pid.value == path);

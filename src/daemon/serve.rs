@@ -3,10 +3,10 @@
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::active_service::ActiveService;
 use super::control::Answer;
-use super::hours::Hours;
-use super::live::Live;
-use super::reload::{Ask, Reloads};
+use super::expiry_timer::ExpiryTimer;
+use super::reload::{ReloadQueue, ReloadRequest};
 use super::running::{Running, list_sessions, reopen_log};
 use super::status;
 use super::{Ended, Load, Pulse, Request};
@@ -17,8 +17,8 @@ impl Running {
     pub async fn serve(mut self, load: &Load, mut requests: mpsc::Receiver<Request>) -> Ended {
         let mut only = self.only.take();
         // Reading and binding may take seconds. Sessions go on meanwhile, and a signal to stop is heard.
-        let mut reloads = Reloads::new(load.clone());
-        let mut hours = Hours::new();
+        let mut reloads = ReloadQueue::new(load.clone());
+        let mut timer = ExpiryTimer::new();
         let who = loop {
             let request = tokio::select! {
                 request = requests.recv() => request,
@@ -26,16 +26,16 @@ impl Running {
                     return if went_well { Ended::Drained } else { Ended::Failed };
                 }
                 step = reloads.step() => {
-                    self.proceed(&mut reloads, step).await;
+                    self.proceed_reload(&mut reloads, step).await;
                     continue;
                 }
-                day = hours.pass() => {
-                    self.keep_time(day);
+                is_warning_due = timer.tick() => {
+                    self.check_expiry(is_warning_due);
                     continue;
                 }
-                () = self.supervisor.due() => {
+                () = self.manager_notifier.wait_until_due() => {
                     let words = self.words();
-                    self.supervisor.beat(&words);
+                    self.manager_notifier.send_due(&words);
                     continue;
                 }
             };
@@ -53,23 +53,29 @@ impl Running {
     }
 
     /// Answers a request, or has its reload begin.
-    fn answer(&mut self, request: Request, reloads: &mut Reloads) {
+    fn answer(&mut self, request: Request, reloads: &mut ReloadQueue) {
         match request {
-            Request::Reload(who) => self.ask(reloads, Ask { who, ..Ask::default() }),
+            Request::Reload(who) => {
+                self.request_reload(reloads, ReloadRequest { who, ..ReloadRequest::default() })
+            }
             Request::Changed { files: changed, unfinished } => {
                 let who = "changed files";
-                self.ask(reloads, Ask { who, changed, unfinished, ..Ask::default() });
+                self.request_reload(
+                    reloads,
+                    ReloadRequest { who, changed, unfinished, ..ReloadRequest::default() },
+                );
             }
-            Request::Ask(command, asked) => match Ask::of(command, asked) {
-                Ok(ask) => self.ask(reloads, ask),
+            Request::Ask(command, asked) => match ReloadRequest::of(command, asked) {
+                Ok(ask) => self.request_reload(reloads, ask),
                 Err((command, asked)) => {
                     let services: Vec<_> = self.services().collect();
-                    let view = status::View { phase: LifecyclePhase::Running, live: &self.live };
+                    let view =
+                        status::ProgramView { phase: LifecyclePhase::Running, live: &self.live };
                     status::answer(&command, &self.record, &services, &view, asked);
                 }
             },
             Request::Pulse(asked) => {
-                let listens = self.live.iter().any(Live::listens);
+                let listens = self.live.iter().any(ActiveService::listens);
                 // The asker may have gone.
                 let _ = asked.send(Pulse { phase: LifecyclePhase::Running, listens });
             }

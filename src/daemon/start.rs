@@ -5,12 +5,12 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+use super::active_service::{self, ActiveListener, ActiveService};
 use super::budget::Budget;
-use super::live::{self, Door, Live};
-use super::plan::{Bound, Prepared, limits};
+use super::build::{BoundConfig, PreparedService, limits};
 use super::running::Running;
-use super::status::Record;
-use super::supervisor::Supervisor;
+use super::service_manager::ServiceManagerNotifier;
+use super::status::ReloadHistory;
 use crate::config::model::Source;
 #[cfg(unix)]
 use crate::net;
@@ -21,43 +21,49 @@ use crate::sys::process;
 use crate::tunnel::serve_connection;
 use crate::tunnel::{ProcessLimits, ProcessResources, Respawn, Service};
 
-impl Bound {
+impl BoundConfig {
     /// Starts every service inside the current runtime.
     ///
     /// # Errors
     /// The runtime has no room for a listener.
     pub fn start(self) -> std::io::Result<Running> {
         let (alive, all_gone) = mpsc::channel(1);
-        self.tell_absent();
+        self.log_absent();
         let resources = resources();
         let mut live = Vec::new();
         let mut only = None;
-        for Prepared { config, snapshot, listeners } in self.services {
+        for PreparedService { config, snapshot, listeners } in self.services {
             let name = config.name.value.as_str();
             let service = Service::new(name, snapshot, limits(&config), resources.clone());
-            let mut doors = Vec::new();
+            let mut active_listeners = Vec::new();
             for (at, listener) in listeners {
                 let address = listener.address().to_owned();
-                let door = Door::open(&service, at, address, listener.into_async()?, &alive);
-                door.announce(&service, false);
-                doors.push(door);
+                let active_listener =
+                    ActiveListener::start(&service, at, address, listener.into_async()?, &alive);
+                active_listener.announce(&service, false);
+                active_listeners.push(active_listener);
             }
             if matches!(config.source, Source::Stdio) {
                 only = Some(serve_stdio(&service, &alive)?);
             }
-            live.push(Live { service, config: Arc::new(config), doors, program: None });
+            live.push(ActiveService {
+                service,
+                config: Arc::new(config),
+                active_listeners,
+                program: None,
+            });
         }
-        live::link_sni_services(&live);
+        active_service::link_sni_services(&live);
         Event::Accepting.log(Scope::PROGRAM);
-        for Live { service, program, .. } in &mut live {
+        for ActiveService { service, program, .. } in &mut live {
             *program = Respawn::of(service, &alive);
         }
         let reporting = resources.clone();
         tokio::spawn(async move { reporting.report_suppressed().await });
         let files = watch::Sender::new(self.files);
         let inetd = only.is_some();
-        let windows = self.outside.open()?;
-        let record = Record::new(self.file);
+        let management = self.management.open()?;
+        let record = ReloadHistory::new(self.file);
         Ok(Running {
             live,
             only,
@@ -65,11 +71,11 @@ impl Bound {
             drain: self.drain,
             files,
             resources,
-            windows,
+            management,
             record,
             alive,
             all_gone,
-            supervisor: Supervisor::default(),
+            manager_notifier: ServiceManagerNotifier::default(),
             trouble: None,
         })
     }

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 
+use super::active_service::ActiveService;
 use super::control::{Answer, Command, Kick};
-use super::live::Live;
 use crate::config::model::Mode;
 use crate::observe::log;
 use crate::observe::metrics::Counted;
@@ -23,14 +23,14 @@ use crate::tunnel::{LifecyclePhase, Service, ServiceSnapshot, SessionInfo};
 
 /// What is remembered from the start on.
 #[derive(Debug, Clone)]
-pub(super) struct Record {
+pub(super) struct ReloadHistory {
     file: PathBuf,
     started: jiff::Timestamp,
     since: Instant,
     reloads: Reloads,
 }
 
-impl Record {
+impl ReloadHistory {
     pub(super) fn new(file: PathBuf) -> Self {
         Self {
             file,
@@ -52,7 +52,7 @@ impl Record {
 
     /// Notes that something on disk is not in force, if that is not known yet.
     pub(super) fn differs(&mut self, since: jiff::Timestamp) {
-        self.reloads.differs_since.get_or_insert_with(|| shown(since));
+        self.reloads.differs_since.get_or_insert_with(|| format_time(since));
     }
 
     /// Notes how a reload has ended.
@@ -63,7 +63,7 @@ impl Record {
         findings: Vec<String>,
     ) -> Reload {
         let reload = Reload {
-            time: shown(jiff::Timestamp::now()),
+            time: format_time(jiff::Timestamp::now()),
             who: who.into(),
             done: error.is_none(),
             error: error.unwrap_or_default(),
@@ -79,29 +79,30 @@ impl Record {
 }
 
 /// What else there is to see at the moment.
-pub(super) struct View<'a> {
+pub(super) struct ProgramView<'a> {
     pub(super) phase: LifecyclePhase,
-    pub(super) live: &'a [Live],
+    pub(super) live: &'a [ActiveService],
 }
 
 /// However many ask, one long answer is written at a time.
-static TURN: Semaphore = Semaphore::const_new(1);
+static LONG_ANSWER_TURN: Semaphore = Semaphore::const_new(1);
 
 /// Answers everything but a reload, which takes its time.
 pub(super) fn answer(
     command: &Command,
-    record: &Record,
+    record: &ReloadHistory,
     services: &[&Arc<Service>],
-    view: &View<'_>,
+    view: &ProgramView<'_>,
     asked: oneshot::Sender<Answer>,
 ) {
     let answer = match command {
         Command::Status => {
-            let services: Vec<_> = services.iter().map(|service| Seen::of(service, view)).collect();
+            let services: Vec<_> =
+                services.iter().map(|service| ServiceView::of(service, view)).collect();
             let (record, phase) = (record.clone(), view.phase);
-            if services.iter().map(Seen::lines).sum::<usize>() >= LONG {
+            if services.iter().map(ServiceView::lines).sum::<usize>() >= LONG {
                 let written = move || Answer::Status(Box::new(status(&record, phase, services)));
-                tokio::spawn(answer_apart(written, asked));
+                tokio::spawn(answer_on_thread(written, asked));
                 return;
             }
             Answer::Status(Box::new(status(&record, phase, services)))
@@ -121,19 +122,19 @@ pub(super) fn answer(
     let _ = asked.send(answer);
 }
 
-async fn answer_apart(
+async fn answer_on_thread(
     written: impl FnOnce() -> Answer + Send + 'static,
     asked: oneshot::Sender<Answer>,
 ) {
-    let _turn = TURN.acquire().await;
+    let _turn = LONG_ANSWER_TURN.acquire().await;
     if !asked.is_closed() {
         let none = || Answer::Refused("there is no thread to write the answer".into());
-        let _ = asked.send(super::apart(written).await.unwrap_or_else(none));
+        let _ = asked.send(super::run_on_thread(written).await.unwrap_or_else(none));
     }
 }
 
 /// One service as it was when somebody asked.
-struct Seen {
+struct ServiceView {
     service: Arc<Service>,
     snapshot: Arc<ServiceSnapshot>,
     sessions: Vec<(u64, Arc<SessionInfo>)>,
@@ -141,8 +142,8 @@ struct Seen {
     listeners: Vec<String>,
 }
 
-impl Seen {
-    fn of(service: &Arc<Service>, view: &View<'_>) -> Self {
+impl ServiceView {
+    fn of(service: &Arc<Service>, view: &ProgramView<'_>) -> Self {
         let sessions = service.sessions();
         let mut counted = service.counters.read();
         for (_, info) in sessions.iter().filter(|(_, info)| !info.is_over()) {
@@ -151,7 +152,7 @@ impl Seen {
             counted.down += down;
         }
         let live = view.live.iter().find(|live| Arc::ptr_eq(&live.service, service));
-        let listeners = live.map(Live::addresses).unwrap_or_default();
+        let listeners = live.map(ActiveService::addresses).unwrap_or_default();
         let (service, snapshot) = (service.clone(), service.snapshot());
         Self { service, snapshot, sessions, counted, listeners }
     }
@@ -161,7 +162,7 @@ impl Seen {
     }
 }
 
-fn status(record: &Record, phase: LifecyclePhase, services: Vec<Seen>) -> Status {
+fn status(record: &ReloadHistory, phase: LifecyclePhase, services: Vec<ServiceView>) -> Status {
     Status {
         version: env!("CARGO_PKG_VERSION").into(),
         openssl: openssl::version::version().into(),
@@ -173,8 +174,8 @@ fn status(record: &Record, phase: LifecyclePhase, services: Vec<Seen>) -> Status
             LifecyclePhase::Stopping => "stopping",
         }
         .into(),
-        now: shown(jiff::Timestamp::now()),
-        started: shown(record.started),
+        now: format_time(jiff::Timestamp::now()),
+        started: format_time(record.started),
         uptime: record.since.elapsed().as_secs_f64(),
         reloads: record.reloads.clone(),
         services: services.into_iter().map(service_status).collect(),
@@ -182,8 +183,8 @@ fn status(record: &Record, phase: LifecyclePhase, services: Vec<Seen>) -> Status
     }
 }
 
-fn service_status(seen: Seen) -> ServiceStatus {
-    let Seen { service, snapshot, sessions: all, counted, listeners } = seen;
+fn service_status(view: ServiceView) -> ServiceStatus {
+    let ServiceView { service, snapshot, sessions: all, counted, listeners } = view;
     let sessions: Vec<_> = all.iter().filter_map(|(n, info)| session(*n, info)).collect();
     ServiceStatus {
         name: service.name().into(),
@@ -208,7 +209,7 @@ fn service_status(seen: Seen) -> ServiceStatus {
         ended: counted.ended,
         last_failure: service
             .last_failure()
-            .map(|failure| Failure { time: shown(failure.time), words: failure.words }),
+            .map(|failure| Failure { time: format_time(failure.time), words: failure.words }),
         identities: identities(&service, &snapshot, &all),
         sessions,
     }
@@ -259,10 +260,10 @@ fn identities(
             identity: snapshot.owner(wire).plain(),
             file: file.display().to_string(),
             line,
-            last_use: used.map(|used| shown(used.last)),
+            last_use: used.map(|used| format_time(used.last)),
             uses: used.map_or(0, |used| used.count),
             sessions: open.get(wire).copied().unwrap_or_default(),
-            expires: expiry.map(|(end, _)| shown(end)),
+            expires: expiry.map(|(end, _)| format_time(end)),
             expired: expiry.is_some_and(|(_, over)| over),
         }
     };
@@ -270,6 +271,6 @@ fn identities(
 }
 
 /// To the second: nobody reads more of it, and machines have `uptime`.
-fn shown(time: jiff::Timestamp) -> String {
+fn format_time(time: jiff::Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::Request;
-use super::files::{Content, Files};
+use super::files::{FileDigests, Files};
 use crate::config::model::Level;
 use crate::observe::event::{Event, Scope};
 use crate::secrets::Reader;
@@ -62,7 +62,7 @@ pub async fn watch(mut files: watch::Receiver<Files>, requests: mpsc::Sender<Req
     let mut known = files.borrow_and_update().clone();
     let mut writers = Writers::default();
     // What was asked for last: without an event, asking again would lead to nothing else.
-    let mut asked: Option<Content> = None;
+    let mut asked: Option<FileDigests> = None;
     let mut is_told = false;
     loop {
         *names.lock().unwrap_or_else(PoisonError::into_inner) = Names::of(&known);
@@ -250,7 +250,7 @@ fn matters(event: &notify::Result<notify::Event>, names: &Names) -> bool {
 /// What there is now.
 #[derive(Debug)]
 struct Look {
-    now: Content,
+    now: FileDigests,
     /// What differs from what was read, but for files that somebody is writing.
     changed: Vec<PathBuf>,
 }
@@ -259,8 +259,8 @@ struct Look {
 /// runtime's threads may all be waiting for names. None if there is no thread to be had.
 async fn look(known: &Files, unfinished: &BTreeSet<PathBuf>) -> Option<Look> {
     let (known, reader) = (known.clone(), Reader::without(unfinished));
-    super::apart(move || {
-        let now = known.look();
+    super::run_on_thread(move || {
+        let now = known.read_contents();
         let changed = known.changed_in(&now).filter(|path| !reader.is_unfinished(path));
         let changed = changed.map(Path::to_owned).collect();
         Look { now, changed }

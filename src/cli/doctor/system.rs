@@ -149,14 +149,14 @@ pub(super) fn watching(config: &Config, report: &Report, findings: &mut Findings
 /// What the process will have given up once it serves.
 #[cfg(target_os = "linux")]
 pub(super) fn sandbox(config: &Config, findings: &mut Findings) {
-    use crate::daemon::sandbox::{Open, why_open, words};
+    use crate::daemon::sandbox::{NoSandboxReason, why_open, words};
     use crate::sys::sandbox::{Walls, walls};
 
     match why_open(config) {
-        Some(Open::Said(_)) => {
+        Some(NoSandboxReason::Said(_)) => {
             return findings.note("sandbox", "there is none, as the file says".into());
         }
-        Some(Open::Exec(service, program)) => {
+        Some(NoSandboxReason::Exec(service, program)) => {
             let text = format!(
                 "there is none, because the service {} starts {}",
                 service.name.value,
@@ -164,7 +164,7 @@ pub(super) fn sandbox(config: &Config, findings: &mut Findings) {
             );
             return findings.note("sandbox", text);
         }
-        Some(Open::Transparent(service)) => {
+        Some(NoSandboxReason::Transparent(service)) => {
             let text = format!(
                 "there is none, because the service {} connects from its peers' addresses",
                 service.name.value

@@ -9,7 +9,7 @@ use crate::cli::{FormatName, exit, failed, paths, show};
 use crate::config;
 use crate::config::diagnostic::{Report, Severity};
 use crate::config::model::{Config, Dialect, Mode, OnRevocation, ServiceConfig};
-use crate::daemon::Plan;
+use crate::daemon::BuiltConfig;
 #[cfg(unix)]
 use crate::daemon::privileges::Privileges;
 use crate::secrets::{self, Entry, Identity};
@@ -133,7 +133,7 @@ impl Site {
         }
         if let Some(config) = &config {
             // What a start would say: keys that are not taken are not worth an edit.
-            Plan::build(config, &mut findings);
+            BuiltConfig::build(config, &mut findings);
         }
         findings.diagnostics.retain(|finding| finding.severity == Severity::Error);
         let Some(config) = config else {

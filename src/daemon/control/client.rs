@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{Answer, Command};
 
 /// The longest answer: 100,000 identities have 30 MB.
-const LONGEST: u64 = 256 * 1024 * 1024;
+const MAX_ANSWER_SIZE: u64 = 256 * 1024 * 1024;
 
 #[cfg(unix)]
 type Stream = std::os::unix::net::UnixStream;
@@ -27,11 +27,11 @@ impl Client {
     /// # Errors
     /// The system's: nobody listens there, or not for this user.
     #[cfg(unix)]
-    pub fn connect(path: &Path, patience: Duration) -> io::Result<Self> {
+    pub fn connect(path: &Path, timeout: Duration) -> io::Result<Self> {
         let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
         // Holds for connecting too, when the queue of the other end is full.
-        socket.set_write_timeout(Some(patience))?;
-        socket.set_read_timeout(Some(patience))?;
+        socket.set_write_timeout(Some(timeout))?;
+        socket.set_read_timeout(Some(timeout))?;
         socket.connect(&socket2::SockAddr::unix(path)?)?;
         Ok(Self { stream: BufReader::new(socket.into()) })
     }
@@ -56,21 +56,21 @@ impl Client {
         Ok(Self { stream: BufReader::new(pipe) })
     }
 
-    /// Asks, and waits for the answer: `patience` for each part of it, or for ever.
+    /// Asks, and waits for the answer: `timeout` for each part of it, or for ever.
     ///
     /// # Errors
     /// The system's; and what is no answer that this version knows.
-    pub fn ask(&mut self, command: &Command, patience: Option<Duration>) -> io::Result<Answer> {
+    pub fn ask(&mut self, command: &Command, timeout: Option<Duration>) -> io::Result<Answer> {
         #[cfg(unix)]
-        self.stream.get_ref().set_read_timeout(patience)?;
+        self.stream.get_ref().set_read_timeout(timeout)?;
         #[cfg(windows)]
-        let _ = patience;
+        let _ = timeout;
         let mut line = serde_json::to_vec(command)?;
         line.push(b'\n');
         // The answer to a connection for which there is no room may be here already.
         let sent = self.stream.get_mut().write_all(&line);
         let mut answer = Vec::new();
-        let read = self.stream.by_ref().take(LONGEST).read_until(b'\n', &mut answer);
+        let read = self.stream.by_ref().take(MAX_ANSWER_SIZE).read_until(b'\n', &mut answer);
         if answer.is_empty() {
             sent?;
             read?;

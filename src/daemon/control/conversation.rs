@@ -12,28 +12,28 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::access::Access;
 use super::{Answer, Command, Kick, Right};
-use crate::daemon::{Request, apart};
+use crate::daemon::{Request, run_on_thread};
 use crate::observe::event::{Event, Scope};
 use crate::observe::limit::Limiter;
 use crate::secrets::escape;
 
 /// The longest request: a kick with an identity of 255 bytes, each escaped, has half of it.
-const LONGEST: usize = 4096;
+const MAX_REQUEST_SIZE: usize = 4096;
 /// To send a request that has begun, and to take an answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// For whoever was refused to take the words and go.
-const FAREWELL: Duration = Duration::from_secs(1);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Who is at the other end, as the system tells.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Caller {
+pub(super) struct ControlPeer {
     /// The user's number, where there is such a thing.
     pub(super) user: Option<u32>,
     /// The process's number.
     pub(super) process: Option<i32>,
 }
 
-impl fmt::Display for Caller {
+impl fmt::Display for ControlPeer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.user {
             Some(user) => write!(f, "user {user}")?,
@@ -48,7 +48,7 @@ impl fmt::Display for Caller {
 
 /// What every conversation needs.
 #[derive(Debug, Clone)]
-pub(super) struct Desk {
+pub(super) struct ControlContext {
     pub(super) requests: mpsc::Sender<Request>,
     pub(super) access: watch::Receiver<Access>,
     /// For lines that anybody who can connect may cause.
@@ -59,32 +59,32 @@ pub(super) struct Desk {
 
 /// Answers until the peer has no more questions, breaks a rule, or takes too long. `busy` is set while
 /// a request is worked on.
-pub(super) async fn converse(
+pub(super) async fn serve_connection(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
-    caller: Caller,
-    mut desk: Desk,
+    peer: ControlPeer,
+    mut context: ControlContext,
     busy: Arc<AtomicBool>,
 ) {
-    let mut lines = Lines::default();
+    let mut lines = LineReader::default();
     loop {
         let line = tokio::select! {
             line = lines.next(&mut stream) => line,
             // Fails when whoever could set it has gone, and that means the same.
-            _ = desk.closing.wait_for(|closing| *closing) => return,
+            _ = context.closing.wait_for(|closing| *closing) => return,
         };
         let (answer, last) = match line {
             Ok(None) => return,
-            Err(Wrong::Connection) => return,
-            Err(Wrong::Request(words)) => (Answer::Refused(words.into()), true),
-            Ok(Some(line)) => match understand(&line) {
+            Err(RequestError::Connection) => return,
+            Err(RequestError::Request(words)) => (Answer::Refused(words.into()), true),
+            Ok(Some(line)) => match parse_command(&line) {
                 Ok(command) => {
                     busy.store(true, Ordering::Relaxed);
-                    (desk.answer(command, caller).await, false)
+                    (context.answer(command, peer).await, false)
                 }
                 Err(words) => (Answer::Refused(words.into()), true),
             },
         };
-        let written = timeout(PATIENCE, write(&mut stream, answer)).await;
+        let written = timeout(REQUEST_TIMEOUT, write(&mut stream, answer)).await;
         busy.store(false, Ordering::Relaxed);
         if !matches!(written, Ok(Ok(()))) {
             return;
@@ -99,7 +99,7 @@ pub(super) async fn converse(
 /// peer would never see why.
 async fn leave(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
     let mut sink = [0; 1024];
-    let _ = timeout(FAREWELL, async {
+    let _ = timeout(CLOSE_TIMEOUT, async {
         if stream.shutdown().await.is_ok() {
             while matches!(stream.read(&mut sink).await, Ok(1..)) {}
         }
@@ -108,27 +108,27 @@ async fn leave(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
 }
 
 /// What somebody hears for whom there is no room.
-pub(super) async fn turn_away(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+pub(super) async fn refuse_connection(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
     let full = Answer::Refused("too many others are asking; try again in a moment".into());
-    if let Ok(Ok(())) = timeout(FAREWELL, write(&mut stream, full)).await {
+    if let Ok(Ok(())) = timeout(CLOSE_TIMEOUT, write(&mut stream, full)).await {
         leave(stream).await;
     }
 }
 
-impl Desk {
-    async fn answer(&self, command: Command, caller: Caller) -> Answer {
-        if command.right() > self.access.borrow().right(caller.user) {
-            let what = Named(&command);
-            self.limiter.log(&Event::Denied { what: &what, who: &caller }, Scope::PROGRAM);
+impl ControlContext {
+    async fn answer(&self, command: Command, peer: ControlPeer) -> Answer {
+        if command.right() > self.access.borrow().right(peer.user) {
+            let what = CommandLogLine(&command);
+            self.limiter.log(&Event::Denied { what: &what, who: &peer }, Scope::PROGRAM);
             return Answer::Denied(format!(
-                "{caller} may look, but not order a {}: the configuration's `[control] \
+                "{peer} may look, but not order a {}: the configuration's `[control] \
                  command-users` says who may",
                 command.word()
             ));
         }
         if command.right() == Right::Command {
-            let what = Named(&command);
-            Event::Ordered { what: &what, who: &caller }.log(Scope::PROGRAM);
+            let what = CommandLogLine(&command);
+            Event::Ordered { what: &what, who: &peer }.log(Scope::PROGRAM);
         }
         let (asked, answer) = oneshot::channel();
         let stopping = || Answer::Refused("the program is stopping".into());
@@ -140,9 +140,9 @@ impl Desk {
 }
 
 /// A request as a line of the log has it.
-struct Named<'a>(&'a Command);
+struct CommandLogLine<'a>(&'a Command);
 
-impl fmt::Display for Named<'_> {
+impl fmt::Display for CommandLogLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Command::Kick(Kick::Number(number)) => write!(f, "kick session {number}"),
@@ -159,7 +159,7 @@ impl fmt::Display for Named<'_> {
 }
 
 /// What is wrong with a line. Never in the parser's words: they quote what was sent.
-fn understand(line: &[u8]) -> Result<Command, &'static str> {
+fn parse_command(line: &[u8]) -> Result<Command, &'static str> {
     serde_json::from_slice(line).map_err(|error| match error.classify() {
         serde_json::error::Category::Data => {
             "this is no request that is known here: `status`, `reload`, `remove-last` and `kick` are"
@@ -172,7 +172,7 @@ async fn write(stream: &mut (impl AsyncWrite + Unpin), answer: Answer) -> io::Re
     let mut line = match answer {
         Answer::Status(status) if status.is_long() => {
             let written = move || serde_json::to_vec(&Answer::Status(status));
-            apart(written).await.ok_or(io::ErrorKind::OutOfMemory)??
+            run_on_thread(written).await.ok_or(io::ErrorKind::OutOfMemory)??
         }
         answer => serde_json::to_vec(&answer)?,
     };
@@ -182,7 +182,7 @@ async fn write(stream: &mut (impl AsyncWrite + Unpin), answer: Answer) -> io::Re
 }
 
 /// Why there is no line.
-enum Wrong {
+enum RequestError {
     /// Nothing can be said to the peer any more.
     Connection,
     /// It broke a rule.
@@ -191,18 +191,18 @@ enum Wrong {
 
 /// What has come and was not asked for yet.
 #[derive(Default)]
-struct Lines {
+struct LineReader {
     kept: Vec<u8>,
     /// By when the line that has begun must be whole.
     until: Option<Instant>,
 }
 
-impl Lines {
+impl LineReader {
     /// The next line; none at the end. Cancel safe.
     async fn next(
         &mut self,
         stream: &mut (impl AsyncRead + Unpin),
-    ) -> Result<Option<Vec<u8>>, Wrong> {
+    ) -> Result<Option<Vec<u8>>, RequestError> {
         let mut piece = [0; 1024];
         loop {
             if let Some(end) = self.kept.iter().position(|byte| *byte == b'\n') {
@@ -210,31 +210,31 @@ impl Lines {
                 let mut line = std::mem::replace(&mut self.kept, rest);
                 self.until = None;
                 line.truncate(end);
-                return if end > LONGEST { Err(too_long()) } else { Ok(Some(line)) };
+                return if end > MAX_REQUEST_SIZE { Err(too_long()) } else { Ok(Some(line)) };
             }
-            if self.kept.len() > LONGEST {
+            if self.kept.len() > MAX_REQUEST_SIZE {
                 return Err(too_long());
             }
             let read = stream.read(&mut piece);
             let count = if self.kept.is_empty() {
                 read.await
             } else {
-                let until = *self.until.get_or_insert_with(|| Instant::now() + PATIENCE);
-                let late = Wrong::Request("a request must be whole within 10 s");
+                let until = *self.until.get_or_insert_with(|| Instant::now() + REQUEST_TIMEOUT);
+                let late = RequestError::Request("a request must be whole within 10 s");
                 timeout_at(until, read).await.map_err(|_| late)?
             };
             match count {
                 Ok(0) if self.kept.is_empty() => return Ok(None),
-                Ok(0) => return Err(Wrong::Request("a request ends with a newline")),
+                Ok(0) => return Err(RequestError::Request("a request ends with a newline")),
                 Ok(count) => self.kept.extend_from_slice(&piece[..count]),
-                Err(_) => return Err(Wrong::Connection),
+                Err(_) => return Err(RequestError::Connection),
             }
         }
     }
 }
 
-fn too_long() -> Wrong {
-    Wrong::Request("a request has at most 4096 bytes")
+fn too_long() -> RequestError {
+    RequestError::Request("a request has at most 4096 bytes")
 }
 
 #[cfg(all(unix, any(test, fuzzing)))]

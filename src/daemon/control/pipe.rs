@@ -10,28 +10,28 @@ use std::time::Duration;
 use tokio::net::windows::named_pipe::{NamedPipeServer, ServerOptions};
 use tokio::sync::oneshot;
 
-use super::conversation::Caller;
-use super::{Access, Crowd};
+use super::conversation::ControlPeer;
+use super::{Access, ControlConnections};
 
 /// Between tries when the system has no room.
-const PAUSE: Duration = Duration::from_millis(100);
+const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A pipe that will be made once there is a runtime.
 #[derive(Debug)]
-pub(in crate::daemon) struct Fresh(PathBuf);
+pub(in crate::daemon) struct BoundControl(PathBuf);
 
 /// The name of a pipe. The system forgets it with the last instance.
 #[derive(Debug)]
-pub(in crate::daemon) struct Guard(PathBuf);
+pub(in crate::daemon) struct ControlName(PathBuf);
 
 /// A pipe inside a runtime.
 #[derive(Debug)]
-pub(in crate::daemon) struct Ready {
+pub(in crate::daemon) struct ReadyControl {
     name: OsString,
     next: NamedPipeServer,
 }
 
-impl Fresh {
+impl BoundControl {
     /// Takes note of the name.
     pub(in crate::daemon) fn bind(path: &Path, _: &Access) -> io::Result<Self> {
         if !path.starts_with(r"\\.\pipe\") {
@@ -47,7 +47,7 @@ impl Fresh {
     }
 
     /// Makes the pipe in the current runtime. Fails when somebody else has one of this name.
-    pub(in crate::daemon) fn into_ready(self) -> io::Result<(Guard, Ready)> {
+    pub(in crate::daemon) fn into_ready(self) -> io::Result<(ControlName, ReadyControl)> {
         let name = self.0.clone().into_os_string();
         let next = ServerOptions::new()
             .first_pipe_instance(true)
@@ -56,11 +56,11 @@ impl Fresh {
             .map_err(|error| {
                 io::Error::new(error.kind(), format!("{}: {error}", self.0.display()))
             })?;
-        Ok((Guard(self.0), Ready { name, next }))
+        Ok((ControlName(self.0), ReadyControl { name, next }))
     }
 }
 
-impl Guard {
+impl ControlName {
     /// What it is called.
     pub(in crate::daemon) fn path(&self) -> &Path {
         &self.0
@@ -72,10 +72,14 @@ impl Guard {
     }
 }
 
-impl Ready {
+impl ReadyControl {
     /// Answers until it is stopped. Then nobody can connect any more, and who waits for an answer
     /// gets it.
-    pub(in crate::daemon) async fn serve(self, mut crowd: Crowd, mut stop: oneshot::Receiver<()>) {
+    pub(in crate::daemon) async fn serve(
+        self,
+        mut connections: ControlConnections,
+        mut stop: oneshot::Receiver<()>,
+    ) {
         let Self { name, mut next } = self;
         loop {
             tokio::select! {
@@ -86,19 +90,19 @@ impl Ready {
                     match (connected, made) {
                         (Ok(()), Ok(fresh)) => {
                             let stream = std::mem::replace(&mut next, fresh);
-                            crowd.admit(stream, Caller { user: None, process: None });
+                            connections.admit(stream, ControlPeer { user: None, process: None });
                         }
                         (Err(_), Ok(fresh)) => next = fresh,
                         (_, Err(_)) => {
                             let _ = next.disconnect();
-                            tokio::time::sleep(PAUSE).await;
+                            tokio::time::sleep(ACCEPT_RETRY_INTERVAL).await;
                         }
                     }
                 }
-                () = crowd.keep() => {}
+                () = connections.run_upkeep() => {}
             }
         }
         drop(next);
-        crowd.finish().await;
+        connections.finish().await;
     }
 }

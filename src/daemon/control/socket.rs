@@ -8,39 +8,39 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::oneshot;
 
 use super::client::Client;
-use super::conversation::Caller;
-use super::{Access, Answer, Command, Crowd};
+use super::conversation::ControlPeer;
+use super::{Access, Answer, Command, ControlConnections};
 use crate::net::{self, Name};
 
 /// What a program answers at once, unless it hangs.
-const PATIENCE: Duration = Duration::from_millis(500);
+const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
 /// Between tries when there are no descriptors.
-const PAUSE: Duration = Duration::from_millis(100);
+const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A socket that is bound, before there is a runtime.
 #[derive(Debug)]
-pub(in crate::daemon) struct Fresh {
+pub(in crate::daemon) struct BoundControl {
     listener: std::os::unix::net::UnixListener,
-    guard: Guard,
+    guard: ControlName,
 }
 
 /// The name of a socket; removed when this goes.
 #[derive(Debug)]
-pub(in crate::daemon) struct Guard {
+pub(in crate::daemon) struct ControlName {
     name: Name,
     path: PathBuf,
 }
 
 /// A socket inside a runtime.
 #[derive(Debug)]
-pub(in crate::daemon) struct Ready(UnixListener);
+pub(in crate::daemon) struct ReadyControl(UnixListener);
 
-impl Fresh {
+impl BoundControl {
     /// Takes the path. A program that is on its way out leaves it to its successor.
     pub(in crate::daemon) fn bind(path: &Path, access: &Access) -> io::Result<Self> {
         let group = access.group.as_ref().map(|(_, number)| *number);
         let (listener, name) = net::bind_guarded(path, access.mode, group, || is_leaving(path))?;
-        Ok(Self { listener, guard: Guard { name, path: path.to_owned() } })
+        Ok(Self { listener, guard: ControlName { name, path: path.to_owned() } })
     }
 
     /// The same in the folder that is nobody else's, which is made if it is not there.
@@ -53,15 +53,15 @@ impl Fresh {
     }
 
     /// Hands it to the current runtime.
-    pub(in crate::daemon) fn into_ready(self) -> io::Result<(Guard, Ready)> {
-        Ok((self.guard, Ready(UnixListener::from_std(self.listener)?)))
+    pub(in crate::daemon) fn into_ready(self) -> io::Result<(ControlName, ReadyControl)> {
+        Ok((self.guard, ReadyControl(UnixListener::from_std(self.listener)?)))
     }
 }
 
 /// Whether the program that listens there only waits for its sessions to end.
 fn is_leaving(path: &Path) -> bool {
-    let asked = Client::connect(path, PATIENCE)
-        .and_then(|mut client| client.ask(&Command::Status, Some(PATIENCE)));
+    let asked = Client::connect(path, PROBE_TIMEOUT)
+        .and_then(|mut client| client.ask(&Command::Status, Some(PROBE_TIMEOUT)));
     match asked {
         Ok(Answer::Status(status)) => status.phase != "running",
         // It has ended since.
@@ -70,7 +70,7 @@ fn is_leaving(path: &Path) -> bool {
     }
 }
 
-impl Guard {
+impl ControlName {
     /// Where it is, as it was called when it was bound.
     pub(in crate::daemon) fn path(&self) -> &Path {
         &self.path
@@ -82,32 +82,36 @@ impl Guard {
     }
 }
 
-impl Ready {
+impl ReadyControl {
     /// Answers until it is stopped. Then nobody can connect any more, and who waits for an answer
     /// gets it.
-    pub(in crate::daemon) async fn serve(self, mut crowd: Crowd, mut stop: oneshot::Receiver<()>) {
+    pub(in crate::daemon) async fn serve(
+        self,
+        mut connections: ControlConnections,
+        mut stop: oneshot::Receiver<()>,
+    ) {
         loop {
             tokio::select! {
                 _ = &mut stop => break,
                 accepted = self.0.accept() => match accepted {
                     Ok((stream, _)) => {
-                        let caller = caller(&stream);
-                        crowd.admit(stream, caller);
+                        let peer = peer(&stream);
+                        connections.admit(stream, peer);
                     }
-                    Err(_) => tokio::time::sleep(PAUSE).await,
+                    Err(_) => tokio::time::sleep(ACCEPT_RETRY_INTERVAL).await,
                 },
-                () = crowd.keep() => {}
+                () = connections.run_upkeep() => {}
             }
         }
         drop(self);
-        crowd.finish().await;
+        connections.finish().await;
     }
 }
 
-fn caller(stream: &UnixStream) -> Caller {
+fn peer(stream: &UnixStream) -> ControlPeer {
     match stream.peer_cred() {
-        Ok(peer) => Caller { user: Some(peer.uid()), process: peer.pid() },
+        Ok(peer) => ControlPeer { user: Some(peer.uid()), process: peer.pid() },
         // Whom nobody knows may look: connecting was allowed.
-        Err(_) => Caller { user: None, process: None },
+        Err(_) => ControlPeer { user: None, process: None },
     }
 }

@@ -7,8 +7,8 @@ use hyper::body::Bytes;
 use hyper::header::{self, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 
-use super::desk::{Desk, Form};
 use super::page;
+use super::status_cache::{StatusCache, StatusFormat};
 use crate::daemon::Pulse;
 use crate::observe::prometheus::Format;
 use crate::tunnel::LifecyclePhase;
@@ -18,7 +18,7 @@ mod tests;
 
 /// Which way a request came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Door {
+pub(super) enum RequestOrigin {
     Tcp,
     /// No page of a browser gets here.
     Unix,
@@ -30,15 +30,15 @@ const HTML: &str = "text/html; charset=utf-8";
 const SILENT: &str = "the program does not answer\n";
 
 /// Status, type, body.
-type Words = (StatusCode, &'static str, Bytes);
+type TextResponse = (StatusCode, &'static str, Bytes);
 
 /// Answers a request. Its body, if it has one, is nobody's business.
 pub(super) async fn answer<B>(
-    desk: &Desk,
+    cache: &StatusCache,
     request: &Request<B>,
-    door: Door,
+    door: RequestOrigin,
 ) -> Response<Full<Bytes>> {
-    let words = if door == Door::Tcp && !is_for_us(request) {
+    let words = if door == RequestOrigin::Tcp && !is_for_us(request) {
         short(
             StatusCode::MISDIRECTED_REQUEST,
             "this is answered under the names localhost, 127.0.0.1 and [::1] only\n",
@@ -46,25 +46,25 @@ pub(super) async fn answer<B>(
     } else if !matches!(*request.method(), Method::GET | Method::HEAD) {
         short(StatusCode::METHOD_NOT_ALLOWED, "there is only something to look at here: GET\n")
     } else {
-        at(desk, request).await
+        at(cache, request).await
     };
     dressed(words)
 }
 
-async fn at<B>(desk: &Desk, request: &Request<B>) -> Words {
+async fn at<B>(cache: &StatusCache, request: &Request<B>) -> TextResponse {
     match request.uri().path() {
         "/" => (StatusCode::OK, HTML, Bytes::from_static(page::PAGE.as_bytes())),
-        "/status.json" => whole(desk, Form::Json, JSON).await,
+        "/status.json" => whole(cache, StatusFormat::Json, JSON).await,
         "/metrics" => {
             let accept = request.headers().get(header::ACCEPT);
             let format = Format::accepted(accept.and_then(|a| a.to_str().ok()).unwrap_or(""));
-            whole(desk, Form::Metrics(format), format.content_type()).await
+            whole(cache, StatusFormat::Metrics(format), format.content_type()).await
         }
-        "/healthz" => match desk.pulse().await {
+        "/healthz" => match cache.pulse().await {
             Some(_) => short(StatusCode::OK, "ok\n"),
             None => short(StatusCode::SERVICE_UNAVAILABLE, SILENT),
         },
-        "/readyz" => match desk.pulse().await {
+        "/readyz" => match cache.pulse().await {
             Some(pulse) => readiness(pulse),
             None => short(StatusCode::SERVICE_UNAVAILABLE, SILENT),
         },
@@ -75,8 +75,8 @@ async fn at<B>(desk: &Desk, request: &Request<B>) -> Words {
     }
 }
 
-async fn whole(desk: &Desk, form: Form, kind: &'static str) -> Words {
-    match desk.written(form).await {
+async fn whole(cache: &StatusCache, form: StatusFormat, kind: &'static str) -> TextResponse {
+    match cache.written(form).await {
         Some(text) => (StatusCode::OK, kind, text),
         None => short(StatusCode::SERVICE_UNAVAILABLE, SILENT),
     }
@@ -84,7 +84,7 @@ async fn whole(desk: &Desk, form: Form, kind: &'static str) -> Words {
 
 /// A program that runs listens: without all its addresses it does not start, and a listener is never
 /// given up. A service without one is reached through another's.
-fn readiness(pulse: Pulse) -> Words {
+fn readiness(pulse: Pulse) -> TextResponse {
     match pulse.phase {
         LifecyclePhase::Running if pulse.listens => short(StatusCode::OK, "ready\n"),
         LifecyclePhase::Running => short(StatusCode::SERVICE_UNAVAILABLE, "no service listens\n"),
@@ -96,11 +96,11 @@ fn readiness(pulse: Pulse) -> Words {
     }
 }
 
-fn short(status: StatusCode, words: &'static str) -> Words {
+fn short(status: StatusCode, words: &'static str) -> TextResponse {
     (status, TEXT, Bytes::from_static(words.as_bytes()))
 }
 
-fn dressed((status, kind, body): Words) -> Response<Full<Bytes>> {
+fn dressed((status, kind, body): TextResponse) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body));
     *response.status_mut() = status;
     let headers = response.headers_mut();

@@ -11,18 +11,18 @@ use tokio::sync::oneshot;
 use crate::config::diagnostic::{Diagnostic, Report};
 use crate::config::model::{Config, Level, LogConfig, ServiceConfig, Source};
 use crate::daemon::Load;
+use crate::daemon::build::{BoundConfig, BuiltConfig, HeldListeners, ServicesInForce};
 use crate::daemon::files::Files;
-use crate::daemon::plan::{Bound, Current, Held, Plan};
-use crate::daemon::renewal::{InForce, Renewal};
-use crate::daemon::retry::Texts;
+use crate::daemon::key_renewal::{KeyRenewal, ServiceInForce};
+use crate::daemon::retry::ConfigDigests;
 use crate::observe::event::{Event, Scope};
 use crate::secrets::{Reader, SecretSet};
 
 /// All that it takes.
-pub(super) struct Job {
+pub(super) struct ReloadJob {
     pub(super) load: Load,
-    pub(super) in_force: Vec<InForce>,
-    pub(super) held: Held,
+    pub(super) in_force: Vec<ServiceInForce>,
+    pub(super) held: HeldListeners,
     /// What the configuration in force was made of.
     pub(super) files: Files,
     pub(super) inetd: bool,
@@ -37,18 +37,18 @@ pub(super) struct Job {
 }
 
 /// What was read.
-pub(in crate::daemon) struct Read {
+pub(in crate::daemon) struct ReloadResult {
     pub(super) report: Report,
     /// What is watched from now on, as it was read.
     pub(super) files: Files,
     /// What was read of the configuration.
-    pub(super) config: Texts,
-    pub(super) result: Result<Box<(LogConfig, Bound)>, Refusal>,
+    pub(super) config: ConfigDigests,
+    pub(super) result: Result<Box<(LogConfig, BoundConfig)>, ReloadRefusal>,
 }
 
 /// Why a configuration is not put in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::daemon) enum Refusal {
+pub(in crate::daemon) enum ReloadRefusal {
     /// Something in the files is wrong: no waiting helps.
     Mistake,
     /// Something outside the files stands against it.
@@ -60,11 +60,11 @@ pub(in crate::daemon) enum Refusal {
 /// Two reloads do not bind at once: one that was given up would hold what the next one wants.
 static BINDING: Mutex<()> = Mutex::new(());
 
-impl Job {
+impl ReloadJob {
     /// Reads everything. The keys of services at work are sent as soon as they are read.
-    pub(super) fn run(mut self, keys: oneshot::Sender<Renewal>) -> Box<Read> {
+    pub(super) fn run(mut self, keys: oneshot::Sender<KeyRenewal>) -> Box<ReloadResult> {
         let mut reader = Reader::without(&self.unfinished);
-        let renewal = Renewal::read(&self.in_force, &mut reader, &self.last);
+        let renewal = KeyRenewal::read(&self.in_force, &mut reader, &self.last);
         let sets = renewal.sets();
         // Nobody waits for it when the program stops.
         let _ = keys.send(renewal);
@@ -77,34 +77,34 @@ impl Job {
         let current = current(std::mem::take(&mut self.in_force), sets);
         let plan = match &config {
             Some(config) => self.plan(config, current, &mut reader, &mut report),
-            None if is_unfinished => Err(Refusal::Unfinished),
-            None => Err(Refusal::Mistake),
+            None if is_unfinished => Err(ReloadRefusal::Unfinished),
+            None => Err(ReloadRefusal::Mistake),
         };
         let files = Files::read(config.as_ref(), &report, &reader);
-        let files = files.leave(|path| reader.is_unfinished(path), &self.files);
+        let files = files.without_unfinished(|path| reader.is_unfinished(path), &self.files);
         // Binding may take its time, and texts of keys need not be in memory meanwhile.
         drop(reader);
         let log = config.map(|config| config.log);
         let result = match (plan, log) {
             (Ok(plan), Some(log)) => self.bind(plan, &mut report).map(|all| Box::new((log, all))),
             (Err(refusal), _) => Err(refusal),
-            (Ok(_), None) => Err(Refusal::Mistake),
+            (Ok(_), None) => Err(ReloadRefusal::Mistake),
         };
         let files = match &result {
             Ok(_) => files,
             // Once any of it changes, it is worth another try.
-            Err(_) => files.beside(&self.files),
+            Err(_) => files.merged_with(&self.files),
         };
-        Box::new(Read { report, files, config: texts, result })
+        Box::new(ReloadResult { report, files, config: texts, result })
     }
 
     fn plan(
         &self,
         config: &Config,
-        current: Current,
+        current: ServicesInForce,
         reader: &mut Reader,
         report: &mut Report,
-    ) -> Result<Plan, Refusal> {
+    ) -> Result<BuiltConfig, ReloadRefusal> {
         let is_stdio = |service: &ServiceConfig| matches!(service.source, Source::Stdio);
         if config.services.iter().any(is_stdio) != self.inetd {
             // Its connection is there from the start, or never.
@@ -112,12 +112,13 @@ impl Job {
                 Diagnostic::error("inetd-mode", "sections cannot come or go as a whole")
                     .help("start the program anew with this file"),
             );
-            return Err(Refusal::Mistake);
+            return Err(ReloadRefusal::Mistake);
         }
-        Plan::replacing(config, current, &self.last, reader, report).ok_or(Refusal::Mistake)
+        BuiltConfig::build_replacing(config, current, &self.last, reader, report)
+            .ok_or(ReloadRefusal::Mistake)
     }
 
-    fn bind(&self, plan: Plan, report: &mut Report) -> Result<Bound, Refusal> {
+    fn bind(&self, plan: BuiltConfig, report: &mut Report) -> Result<BoundConfig, ReloadRefusal> {
         let _turn = BINDING.lock().unwrap_or_else(PoisonError::into_inner);
         let is_cancelled = || self.cancelled.load(Ordering::Relaxed);
         let mut tell = |text: &str| {
@@ -125,16 +126,16 @@ impl Job {
                 Event::Finding { level: Level::Warning, text: &text }.log(Scope::PROGRAM);
             }
         };
-        plan.bind_beside(&self.held, Vec::new(), &mut tell, &is_cancelled).map_err(|errors| {
+        plan.bind_except(&self.held, Vec::new(), &mut tell, &is_cancelled).map_err(|errors| {
             let is_own = !errors.is_empty() && errors.iter().all(|error| error.is_own);
             report.diagnostics.extend(errors.into_iter().map(|error| error.diagnostic));
-            if is_own { Refusal::Mistake } else { Refusal::Obstacle }
+            if is_own { ReloadRefusal::Mistake } else { ReloadRefusal::Obstacle }
         })
     }
 }
 
-fn current(in_force: Vec<InForce>, sets: Vec<Arc<SecretSet>>) -> Current {
-    let mut current = Current::new();
+fn current(in_force: Vec<ServiceInForce>, sets: Vec<Arc<SecretSet>>) -> ServicesInForce {
+    let mut current = ServicesInForce::new();
     for (one, set) in in_force.into_iter().zip(sets) {
         current.entry(one.service.name().to_owned()).or_default().push_back((one, set));
     }

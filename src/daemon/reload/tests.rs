@@ -3,11 +3,11 @@
 use std::fs;
 use std::path::Path;
 
-use super::read::{Job, Refusal};
+use super::read::{ReloadJob, ReloadRefusal};
 use super::*;
 use crate::config::{self, Format};
+use crate::daemon::build::BuiltConfig;
 use crate::daemon::files::Files;
-use crate::daemon::plan::Plan;
 use crate::secrets::Reader;
 use crate::tunnel::{ProcessLimits, ProcessResources};
 
@@ -23,25 +23,25 @@ fn write_key(path: &Path, text: &str) {
 }
 
 /// A reload of the configuration in a folder, where `meanwhile` happens after everything was read of it.
-fn job(folder: &Path, meanwhile: impl Fn() + Send + Sync + 'static) -> Job {
+fn job(folder: &Path, meanwhile: impl Fn() + Send + Sync + 'static) -> ReloadJob {
     let file = folder.join("pskgate.toml");
     let (config, mut report) = config::survey(&file, Format::Auto);
-    let plan = Plan::build(&config.unwrap(), &mut report).unwrap();
+    let plan = BuiltConfig::build(&config.unwrap(), &mut report).unwrap();
     let shared =
         ProcessResources::new(ProcessLimits { sessions: 10, connections: 10, handshakes: 10 });
     let in_force = plan.services.into_iter().map(|(config, snapshot)| {
         let service = Service::new(&config.name.value, snapshot, limits(&config), shared.clone());
         let snapshot = service.snapshot();
-        InForce { service, config: Arc::new(config), snapshot }
+        ServiceInForce { service, config: Arc::new(config), snapshot }
     });
-    Job {
+    ReloadJob {
         in_force: in_force.collect(),
         load: Arc::new(move || {
             let read = config::survey(&file, Format::Auto);
             meanwhile();
             read
         }),
-        held: Held::default(),
+        held: HeldListeners::default(),
         files: plan.files,
         inetd: false,
         unfinished: BTreeSet::new(),
@@ -61,7 +61,7 @@ fn scene() -> tempfile::TempDir {
 }
 
 fn names(files: &Files) -> Vec<String> {
-    let now = files.look();
+    let now = files.read_contents();
     let name = |path: &Path| path.file_name().unwrap().to_string_lossy().into_owned();
     files.changed_in(&now).map(name).collect()
 }
@@ -96,7 +96,7 @@ fn the_start_notes_what_it_has_parsed() {
     let file = folder.path().join("pskgate.toml");
     let (config, mut report) = config::survey(&file, Format::Auto);
     fs::write(&file, "another text").unwrap();
-    let plan = Plan::build(&config.unwrap(), &mut report).unwrap();
+    let plan = BuiltConfig::build(&config.unwrap(), &mut report).unwrap();
     write_key(
         &folder.path().join("psk.txt"),
         "client1:another key of more than thirty-two bytes\n",
@@ -114,7 +114,7 @@ fn a_configuration_that_somebody_is_writing_is_left_alone_and_its_keys_are_not()
     job.unfinished.insert(file.clone());
     let (send, mut renewed) = oneshot::channel();
     let read = job.run(send);
-    assert!(matches!(read.result, Err(Refusal::Unfinished)));
+    assert!(matches!(read.result, Err(ReloadRefusal::Unfinished)));
     assert!(renewed.try_recv().unwrap().sets()[0].find(b"client2").is_some());
     assert_eq!(names(&read.files), ["pskgate.toml"], "it is looked at when it is done");
 }
@@ -134,7 +134,7 @@ fn a_key_that_a_client_end_presents_is_not_taken_by_a_server_end_and_holds_up_no
         &folder.path().join("psk.txt"),
         &format!("client3:one more key of thirty-two bytes or so\n{own}"),
     );
-    let renewal = Renewal::read(&job.in_force, &mut Reader::default(), &[]);
+    let renewal = KeyRenewal::read(&job.in_force, &mut Reader::default(), &[]);
     let set = &renewal.sets()[0];
     assert!(set.find(b"client3").is_some() && set.find(b"client1").is_none());
     assert!(set.find(b"client9").is_none(), "it could be turned against this program");
@@ -157,9 +157,9 @@ fn a_mistake_in_the_files_is_one_that_no_waiting_helps_and_a_busy_address_is_an_
     let mistakes =
         ["not toml at all", &text.replace("mode", "moode"), &text.replace("psk.txt", "no.txt")];
     for mistake in mistakes {
-        assert_eq!(outcome(mistake), Some(Refusal::Mistake), "{mistake}");
+        assert_eq!(outcome(mistake), Some(ReloadRefusal::Mistake), "{mistake}");
     }
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let busy = text.replace("127.0.0.1:0", &taken.local_addr().unwrap().to_string());
-    assert_eq!(outcome(&busy), Some(Refusal::Obstacle));
+    assert_eq!(outcome(&busy), Some(ReloadRefusal::Obstacle));
 }

@@ -20,18 +20,18 @@ pub fn control_requests(data: &[u8]) {
     let (first, says) = data.split_first().unwrap_or((&0, &[]));
     let (may_order, piece) = (first & 1 == 1, usize::from(first / 2) * 16 + 1);
     let user = if may_order { 0 } else { u32::MAX - 1 };
-    let heard = answers(says, piece, Caller { user: Some(user), process: Some(1) });
+    let heard = answers(says, piece, ControlPeer { user: Some(user), process: Some(1) });
     let mut wanted = Vec::new();
     let mut rest = says;
     while !rest.is_empty() {
         let end = rest.iter().position(|byte| *byte == b'\n');
         let line = &rest[..end.unwrap_or(rest.len())];
-        let Some(end) = end.filter(|end| *end <= LONGEST) else {
+        let Some(end) = end.filter(|end| *end <= MAX_REQUEST_SIZE) else {
             wanted.push("{\"refused\":\"a request ");
             break;
         };
         rest = &rest[end + 1..];
-        let Ok(command) = understand(line) else {
+        let Ok(command) = parse_command(line) else {
             wanted.push("{\"refused\":\"");
             break;
         };
@@ -53,17 +53,17 @@ pub fn control_requests(data: &[u8]) {
 /// A command that was understood is the same when it is written and read again, and can be logged.
 fn shown(command: &Command) {
     let written = serde_json::to_vec(command).unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(understand(&written).as_ref(), Ok(command));
-    let (what, caller) = (Named(command), Caller { user: None, process: None });
+    assert_eq!(parse_command(&written).as_ref(), Ok(command));
+    let (what, caller) = (CommandLogLine(command), ControlPeer { user: None, process: None });
     assert_plain(&what.to_string());
     check(&Event::Ordered { what: &what, who: &caller }, Scope::PROGRAM);
 }
 
-fn answers(says: &[u8], piece: usize, caller: Caller) -> String {
+fn answers(says: &[u8], piece: usize, caller: ControlPeer) -> String {
     let (requests, mut asked) = mpsc::channel(1);
     let (_closing, closes) = watch::channel(false);
     let (_, access) = watch::channel(Access::default());
-    let desk = Desk { requests, access, limiter: Arc::default(), closing: closes };
+    let context = ControlContext { requests, access, limiter: Arc::default(), closing: closes };
     let mut peer = Canned { says, piece, heard: Vec::new() };
     let answering = async {
         while let Some(Request::Ask(_, answer)) = asked.recv().await {
@@ -72,7 +72,7 @@ fn answers(says: &[u8], piece: usize, caller: Caller) -> String {
     };
     RUNTIME.with(|runtime| {
         runtime.block_on(async {
-            tokio::join!(converse(&mut peer, caller, desk, Arc::default()), answering)
+            tokio::join!(serve_connection(&mut peer, caller, context, Arc::default()), answering)
         })
     });
     String::from_utf8(peer.heard).unwrap_or_else(|error| panic!("{error}"))

@@ -8,9 +8,9 @@ fn begin() -> (DuplexStream, mpsc::Receiver<Request>, watch::Sender<bool>) {
     let (requests, asked) = mpsc::channel(4);
     let (closing, closes) = watch::channel(false);
     let (_, access) = watch::channel(Access::default());
-    let desk = Desk { requests, access, limiter: Arc::default(), closing: closes };
-    let stranger = Caller { user: Some(u32::MAX - 1), process: Some(1) };
-    tokio::spawn(converse(theirs, stranger, desk, Arc::default()));
+    let context = ControlContext { requests, access, limiter: Arc::default(), closing: closes };
+    let stranger = ControlPeer { user: Some(u32::MAX - 1), process: Some(1) };
+    tokio::spawn(serve_connection(theirs, stranger, context, Arc::default()));
     (ours, asked, closing)
 }
 
@@ -22,7 +22,7 @@ async fn rest(mut stream: DuplexStream) -> String {
 
 #[tokio::test(start_paused = true)]
 async fn what_breaks_a_rule_is_refused_in_words_that_never_quote_it() {
-    let long = vec![b'x'; LONGEST + 1];
+    let long = vec![b'x'; MAX_REQUEST_SIZE + 1];
     for sent in [
         &b"\n"[..],
         b"status\n",
@@ -58,7 +58,7 @@ async fn two_requests_in_one_piece_have_an_answer_each_in_their_order() {
         panic!("the order of somebody who may only look came through");
     };
     answer.send(Answer::Kicked(7)).unwrap();
-    let mut lines = Lines::default();
+    let mut lines = LineReader::default();
     let mut next = async || String::from_utf8(lines.next(&mut stream).await.ok()??).ok();
     assert!(next().await.unwrap().starts_with("{\"denied\":"));
     assert_eq!(next().await.as_deref(), Some("{\"kicked\":7}"));
@@ -72,9 +72,9 @@ async fn who_does_not_take_the_answer_is_cut() {
     let (requests, mut asked) = mpsc::channel(4);
     let (_closing, closes) = watch::channel(false);
     let (_, access) = watch::channel(Access::default());
-    let desk = Desk { requests, access, limiter: Arc::default(), closing: closes };
-    let caller = Caller { user: None, process: None };
-    let task = tokio::spawn(converse(theirs, caller, desk, Arc::default()));
+    let context = ControlContext { requests, access, limiter: Arc::default(), closing: closes };
+    let peer = ControlPeer { user: None, process: None };
+    let task = tokio::spawn(serve_connection(theirs, peer, context, Arc::default()));
     let (_kept, mut to) = tokio::io::split(ours);
     let begun = tokio::spawn(async move { to.write_all(b"{\"command\":\"status\"}\n").await });
     let Some(Request::Ask(_, answer)) = asked.recv().await else { panic!("nothing came") };

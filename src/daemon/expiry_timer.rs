@@ -10,42 +10,42 @@ use crate::config::diagnostic::Report;
 
 /// How often it is looked whether the time of a key or of ticket keys is over. By the clock on the wall for
 /// the former: a timer would miss that this one was set.
-const TICK: Duration = Duration::from_secs(15);
+const CHECK_INTERVAL: Duration = Duration::from_secs(15);
 /// How often it is warned of keys whose time is nearly over.
-const DAY: Duration = Duration::from_secs(86_400);
+const WARNING_INTERVAL: Duration = Duration::from_secs(86_400);
 
 /// The passing of time, for what depends on the date.
-pub(super) struct Hours {
+pub(super) struct ExpiryTimer {
     tick: Interval,
     warned: Instant,
 }
 
-impl Hours {
+impl ExpiryTimer {
     pub(super) fn new() -> Self {
-        let mut tick = interval(TICK);
+        let mut tick = interval(CHECK_INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // What there is to warn of at the start has been said.
         Self { tick, warned: Instant::now() }
     }
 
     /// Returns every tick; true once a day.
-    pub(super) async fn pass(&mut self) -> bool {
+    pub(super) async fn tick(&mut self) -> bool {
         self.tick.tick().await;
-        let day = self.warned.elapsed() >= DAY;
-        if day {
+        let is_warning_due = self.warned.elapsed() >= WARNING_INTERVAL;
+        if is_warning_due {
             self.warned = Instant::now();
         }
-        day
+        is_warning_due
     }
 }
 
 impl Running {
-    pub(super) fn keep_time(&self, day: bool) {
+    pub(super) fn check_expiry(&self, is_warning_due: bool) {
         let now = std::time::Instant::now();
         for service in self.services() {
             service.recheck_policies();
             service.snapshot().rotate_ticket_keys(now);
-            if day {
+            if is_warning_due {
                 let diagnostics = service.snapshot().warnings();
                 warn(&Report { diagnostics, ..Report::default() });
             }

@@ -9,11 +9,11 @@ use super::bind_error::BindError;
 use super::budget::Budget;
 use super::files::Files;
 use super::inside;
-use super::outside::{self, Outside};
+use super::key_renewal::ServiceInForce;
+use super::management::{self, ManagementConfig};
 #[cfg(unix)]
 use super::privileges;
-use super::renewal::InForce;
-use super::selfie;
+use super::shared_key;
 use super::watcher;
 use crate::config::diagnostic::{Diagnostic, Report, Severity};
 use crate::config::model::{Config, Decided, Endpoint, Host, Level, ServiceConfig};
@@ -28,36 +28,36 @@ use crate::tunnel::{Limits, OneKey, Previous, ServiceSnapshot};
 
 /// A configuration with everything that it needs read and built, and nothing begun.
 #[derive(Debug)]
-pub struct Plan {
+pub struct BuiltConfig {
     pub(super) file: PathBuf,
     pub(super) drain: Duration,
     pub(super) files: Files,
-    pub(super) outside: Outside,
+    pub(super) management: ManagementConfig,
     pub(super) services: Vec<(ServiceConfig, ServiceSnapshot)>,
 }
 
 /// A plan whose addresses are taken.
 #[derive(Debug)]
-pub struct Bound {
+pub struct BoundConfig {
     pub(super) file: PathBuf,
     pub(super) drain: Duration,
     pub(super) files: Files,
-    pub(super) outside: outside::Bound,
-    pub(super) services: Vec<Prepared>,
+    pub(super) management: management::BoundManagement,
+    pub(super) services: Vec<PreparedService>,
     /// Addresses of names that this machine does not have, in words.
     absent: Vec<String>,
 }
 
 /// The addresses that a running program has already.
 #[derive(Debug, Default)]
-pub(super) struct Held {
+pub(super) struct HeldListeners {
     pub(super) services: Vec<Endpoint>,
-    pub(super) outside: outside::Held,
+    pub(super) management: management::HeldAddresses,
 }
 
 /// A service that only has to begin.
 #[derive(Debug)]
-pub(super) struct Prepared {
+pub(super) struct PreparedService {
     pub(super) config: ServiceConfig,
     pub(super) snapshot: ServiceSnapshot,
     /// Each under the addresses that the file names it by: one, unless it was inherited and stands
@@ -67,21 +67,21 @@ pub(super) struct Prepared {
 
 /// The services of a running program by name, in their order: a stunnel.conf may have two sections of one
 /// name.
-pub(super) type Current = HashMap<String, VecDeque<(InForce, Arc<SecretSet>)>>;
+pub(super) type ServicesInForce = HashMap<String, VecDeque<(ServiceInForce, Arc<SecretSet>)>>;
 
-impl Plan {
+impl BuiltConfig {
     /// Builds every service. Everything that is wrong with any of them goes to `report`; with an
     /// error there, of whatever origin, there is no plan.
     pub fn build(config: &Config, report: &mut Report) -> Option<Self> {
-        Self::replacing(config, Current::new(), &[], &mut Reader::default(), report)
+        Self::build_replacing(config, ServicesInForce::new(), &[], &mut Reader::default(), report)
     }
 
     /// The same for a program that runs already: keys that did not change keep their sessions, and so do
     /// those of a key file that cannot be used now. Such a file is an error in the report, and no reason
     /// against the plan.
-    pub(super) fn replacing(
+    pub(super) fn build_replacing(
         config: &Config,
-        mut current: Current,
+        mut current: ServicesInForce,
         last: &[PathBuf],
         reader: &mut Reader,
         report: &mut Report,
@@ -130,7 +130,8 @@ impl Plan {
                 }
             }
         }
-        for shared in selfie::find(services.iter().map(|(config, snapshot)| (config, snapshot))) {
+        for shared in shared_key::find(services.iter().map(|(config, snapshot)| (config, snapshot)))
+        {
             is_refused |= shared.finding.severity == Severity::Error;
             findings.push(shared.finding);
         }
@@ -143,7 +144,7 @@ impl Plan {
             file: config.file.clone(),
             drain: config.drain_timeout.value,
             files: Files::default(),
-            outside: Outside::of(config),
+            management: ManagementConfig::of(config),
             services,
         })
     }
@@ -170,8 +171,8 @@ impl Plan {
     ///
     /// # Errors
     /// Every address that could not be taken; those that could are given back.
-    pub fn bind(self, tell: &mut dyn FnMut(&str)) -> Result<Bound, Vec<BindError>> {
-        self.bind_beside(&Held::default(), Vec::new(), tell, &|| false)
+    pub fn bind(self, tell: &mut dyn FnMut(&str)) -> Result<BoundConfig, Vec<BindError>> {
+        self.bind_except(&HeldListeners::default(), Vec::new(), tell, &|| false)
     }
 
     /// The same where the service manager has opened sockets already: those at a service's position
@@ -183,24 +184,24 @@ impl Plan {
         self,
         sockets: Vec<Vec<Listener>>,
         tell: &mut dyn FnMut(&str),
-    ) -> Result<Bound, Vec<BindError>> {
-        self.bind_beside(&Held::default(), sockets, tell, &|| false)
+    ) -> Result<BoundConfig, Vec<BindError>> {
+        self.bind_except(&HeldListeners::default(), sockets, tell, &|| false)
     }
 
     /// The same, but for addresses that are `held` already. Once nobody waits any more it gives up.
-    pub(super) fn bind_beside(
+    pub(super) fn bind_except(
         self,
-        held: &Held,
+        held: &HeldListeners,
         inherited: Vec<Vec<Listener>>,
         tell: &mut dyn FnMut(&str),
         is_cancelled: &dyn Fn() -> bool,
-    ) -> Result<Bound, Vec<BindError>> {
+    ) -> Result<BoundConfig, Vec<BindError>> {
         let mut busy = Busy::new(tell);
         let mut inherited = inherited.into_iter();
         let mut services = Vec::new();
         let mut errors = Vec::new();
         let mut absent = Vec::new();
-        let (held, seen) = (&held.services, &held.outside);
+        let (held, seen) = (&held.services, &held.management);
         for (config, snapshot) in self.services {
             let mut listeners = Vec::new();
             let sockets = inherited.next().unwrap_or_default();
@@ -208,7 +209,7 @@ impl Plan {
                 let all: Vec<_> =
                     config.accept().iter().map(|listen| listen.at.value.clone()).collect();
                 listeners.extend(sockets.into_iter().map(|socket| (all.clone(), socket)));
-                services.push(Prepared { config, snapshot, listeners });
+                services.push(PreparedService { config, snapshot, listeners });
                 continue;
             }
             for listen in config.accept().iter().filter(|listen| !held.contains(&listen.at)) {
@@ -223,13 +224,13 @@ impl Plan {
                         let name = &config.name.value;
                         absent.extend(left_out.iter().map(|one| format!("service {name}: {one}")));
                         #[cfg(unix)]
-                        errors.extend(give_away(at, &config));
+                        errors.extend(set_socket_owner(at, &config));
                         listeners.extend(bound.into_iter().map(|l| (vec![at.clone()], l)));
                     }
                     Err(error) => {
                         let mut refused = cannot_bind(&config, &listen.at, &error);
                         if error.kind() == std::io::ErrorKind::AddrInUse
-                            && let Some(own) = held.iter().find(|own| in_the_way(own, at))
+                            && let Some(own) = held.iter().find(|own| conflicts_with(own, at))
                         {
                             refused.is_own = true;
                             refused.diagnostic.help = Some(format!(
@@ -248,12 +249,12 @@ impl Plan {
                 let nowhere = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable);
                 errors.push(cannot_bind(&config, &last.at, &nowhere));
             }
-            services.push(Prepared { config, snapshot, listeners });
+            services.push(PreparedService { config, snapshot, listeners });
         }
-        let outside = self.outside.bind(seen, &mut errors, &mut absent, &mut busy);
+        let management = self.management.bind(seen, &mut errors, &mut absent, &mut busy);
         if errors.is_empty() {
             let Self { file, drain, files, .. } = self;
-            Ok(Bound { file, drain, files, outside, services, absent })
+            Ok(BoundConfig { file, drain, files, management, services, absent })
         } else {
             Err(errors)
         }
@@ -275,7 +276,7 @@ pub fn watched(config: &Config, report: &Report) -> usize {
 
 /// Gives a Unix socket to whom its service names.
 #[cfg(unix)]
-fn give_away(at: &Endpoint, config: &ServiceConfig) -> Option<BindError> {
+fn set_socket_owner(at: &Endpoint, config: &ServiceConfig) -> Option<BindError> {
     let Endpoint::Unix(path) = at else { return None };
     let owner = &config.owner;
     let said = owner.user.as_ref().or(owner.group.as_ref())?;
@@ -287,7 +288,7 @@ fn give_away(at: &Endpoint, config: &ServiceConfig) -> Option<BindError> {
 }
 
 /// Whether one of two TCP listeners on a port has every address, and so the other's as well.
-fn in_the_way(one: &Endpoint, other: &Endpoint) -> bool {
+fn conflicts_with(one: &Endpoint, other: &Endpoint) -> bool {
     let every = |host: &Host| match host {
         Host::Unspecified => true,
         Host::Ip(ip) => ip.is_unspecified(),
@@ -330,13 +331,14 @@ pub(super) fn limits(config: &ServiceConfig) -> Limits {
     }
 }
 
-impl Bound {
+impl BoundConfig {
     /// The same once the process has other rights, and `root` is its root directory if it changed.
-    pub fn settled(mut self, root: Option<&Path>) -> Self {
-        self.files.settle(|file| root.map_or_else(|| file.to_owned(), |root| inside(root, file)));
+    pub fn rename_under_root(mut self, root: Option<&Path>) -> Self {
+        self.files
+            .rename_files(|file| root.map_or_else(|| file.to_owned(), |root| inside(root, file)));
         if let Some(root) = root {
-            self.outside.settle(root);
-            for Prepared { config, snapshot, .. } in &mut self.services {
+            self.management.rename_under_root(root);
+            for PreparedService { config, snapshot, .. } in &mut self.services {
                 let psk = &mut config.psk;
                 for path in &mut psk.secrets {
                     path.value = inside(root, &path.value);
@@ -349,8 +351,8 @@ impl Bound {
 
     /// What a reload will not be able to read, now that the process has other rights. To be said at
     /// the start: whoever takes a key away later relies on it.
-    pub fn out_of_reach(&self) -> Report {
-        let found = self.files.out_of_reach().into_iter().map(|(path, error)| {
+    pub fn find_unreadable(&self) -> Report {
+        let found = self.files.find_unreadable().into_iter().map(|(path, error)| {
             let message = format!(
                 "a reload will be refused, because {} cannot be read any more: {error}",
                 path.display()
@@ -365,7 +367,7 @@ impl Bound {
 
     /// Logs which addresses are left out. They are not worth a warning: on a machine without IPv6 every
     /// `localhost` has one.
-    pub(super) fn tell_absent(&self) {
+    pub(super) fn log_absent(&self) {
         for text in &self.absent {
             Event::Finding { level: Level::Notice, text }.log(Scope::PROGRAM);
         }

@@ -8,7 +8,7 @@ use crate::tunnel::ServiceSnapshot;
 
 /// A key that a client service and a server service have in common.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct SharedKey {
     /// The client service, by its place in the list.
     pub(super) client: usize,
     /// The server service, by its place in the list.
@@ -20,7 +20,7 @@ pub(super) struct Shared {
 /// Every key that a client service presents and a server service accepts.
 pub(super) fn find<'a>(
     services: impl Iterator<Item = (&'a ServiceConfig, &'a ServiceSnapshot)>,
-) -> Vec<Shared> {
+) -> Vec<SharedKey> {
     let all: Vec<_> = services.enumerate().collect();
     let of = |mode| all.iter().filter(move |(_, (config, _))| config.mode.value == mode);
     let mut found = Vec::new();
@@ -37,7 +37,7 @@ pub(super) fn find<'a>(
                 accepted.secrets().shared_with(presented.secrets()).any(|other| other == *identity)
             });
             if let Some(identity) = shared {
-                found.push(Shared {
+                found.push(SharedKey {
                     client: *at_client,
                     server: *at_server,
                     identity: identity.clone(),

@@ -13,7 +13,7 @@ use crate::tunnel::{Respawn, Service, accept_connections};
 
 /// A listener at work, under the address that the file names it by.
 #[derive(Debug)]
-pub(super) struct Door {
+pub(super) struct ActiveListener {
     pub(super) at: Vec<Endpoint>,
     pub(super) address: String,
     descriptor: i64,
@@ -21,9 +21,9 @@ pub(super) struct Door {
     task: JoinHandle<Acceptable>,
 }
 
-impl Door {
+impl ActiveListener {
     /// Has a service accept from a listener. Every session holds a clone of `alive`.
-    pub(super) fn open(
+    pub(super) fn start(
         service: &Arc<Service>,
         at: Vec<Endpoint>,
         address: String,
@@ -37,10 +37,10 @@ impl Door {
         Self { at, address, descriptor, stop, task }
     }
 
-    /// Says where it is; `still`, when it was there before a reload.
-    pub(super) fn announce(&self, service: &Service, still: bool) {
+    /// Says where it is; `is_kept`, when it was there before a reload.
+    pub(super) fn announce(&self, service: &Service, is_kept: bool) {
         let (address, descriptor) = (&self.address, self.descriptor);
-        Event::Listening { address, descriptor, still }.log(service.scope(None));
+        Event::Listening { address, descriptor, still: is_kept }.log(service.scope(None));
     }
 
     /// Takes the listener from its service without closing it. Connections go on queueing in the
@@ -53,31 +53,34 @@ impl Door {
 
 /// A service and its listeners.
 #[derive(Debug)]
-pub(super) struct Live {
+pub(super) struct ActiveService {
     pub(super) service: Arc<Service>,
     /// What its service snapshot was made of.
     pub(super) config: Arc<ServiceConfig>,
-    pub(super) doors: Vec<Door>,
+    pub(super) active_listeners: Vec<ActiveListener>,
     /// What takes their place, where a program connects.
     pub(super) program: Option<Respawn>,
 }
 
-impl Live {
+impl ActiveService {
     /// Where it listens.
     pub(super) fn addresses(&self) -> Vec<String> {
-        self.doors.iter().map(|door| door.address.clone()).collect()
+        self.active_listeners
+            .iter()
+            .map(|active_listener| active_listener.address.clone())
+            .collect()
     }
 
     /// Whether it listens anywhere.
     pub(super) fn listens(&self) -> bool {
-        !self.doors.is_empty()
+        !self.active_listeners.is_empty()
     }
 }
 
 /// Tells each service which others are reached through it by a name.
-pub(super) fn link_sni_services(live: &[Live]) {
+pub(super) fn link_sni_services(live: &[ActiveService]) {
     let mut first = HashSet::new();
-    for Live { service, .. } in live {
+    for ActiveService { service, .. } in live {
         // Of two sections with one name the first is meant.
         let requested = if first.insert(service.name()) {
             services_requested_at(live, service.name())
@@ -88,9 +91,9 @@ pub(super) fn link_sni_services(live: &[Live]) {
     }
 }
 
-fn services_requested_at(live: &[Live], name: &str) -> Vec<Arc<Service>> {
+fn services_requested_at(live: &[ActiveService], name: &str) -> Vec<Arc<Service>> {
     let is_requested = |service: &Arc<Service>| {
-        service.snapshot().sni_entry().is_some_and(|(door, _)| door == name)
+        service.snapshot().sni_entry().is_some_and(|(entry, _)| entry == name)
     };
     live.iter().map(|live| &live.service).filter(|service| is_requested(service)).cloned().collect()
 }

@@ -11,34 +11,34 @@ use tokio::time::Interval;
 
 use super::Right;
 use super::access::Access;
-use super::conversation::{Caller, Desk, converse, turn_away};
+use super::conversation::{ControlContext, ControlPeer, refuse_connection, serve_connection};
 use crate::daemon::Request;
 use crate::observe::limit::Limiter;
 
 /// Connections at once. People and scripts need a few; a descriptor each, and sessions need them too.
-const MOST: usize = 16;
+const MAX_CONNECTIONS: usize = 16;
 /// For answers that are under way when the window closes.
-const FAREWELL: Duration = Duration::from_secs(10);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often lines that were withheld are counted out.
-const SETTLE: Duration = Duration::from_secs(30);
+const REPORT_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The open connections; they end with this.
-pub(in crate::daemon) struct Crowd {
+pub(in crate::daemon) struct ControlConnections {
     tasks: JoinSet<()>,
-    members: Vec<Member>,
-    desk: Desk,
+    members: Vec<ControlConnection>,
+    context: ControlContext,
     closing: watch::Sender<bool>,
     settle: Interval,
 }
 
 /// One of them, in the order of their coming.
-struct Member {
+struct ControlConnection {
     task: AbortHandle,
     busy: Arc<AtomicBool>,
     right: Right,
 }
 
-impl Crowd {
+impl ControlConnections {
     /// Must be called inside a runtime.
     pub(in crate::daemon) fn new(
         requests: mpsc::Sender<Request>,
@@ -46,41 +46,42 @@ impl Crowd {
     ) -> Self {
         let (closing, closes) = watch::channel(false);
         let limiter = Arc::new(Limiter::default());
-        let desk = Desk { requests, access, limiter, closing: closes };
-        let settle = tokio::time::interval(SETTLE);
-        Self { tasks: JoinSet::new(), members: Vec::new(), desk, closing, settle }
+        let context = ControlContext { requests, access, limiter, closing: closes };
+        let settle = tokio::time::interval(REPORT_INTERVAL);
+        Self { tasks: JoinSet::new(), members: Vec::new(), context, closing, settle }
     }
 
     /// Begins a conversation, if there is room or room can be made.
     pub(super) fn admit(
         &mut self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        caller: Caller,
+        peer: ControlPeer,
     ) {
         self.members.retain(|member| !member.task.is_finished());
-        let right = self.desk.access.borrow().right(caller.user);
-        if self.members.len() >= MOST && !self.make_room(right) {
+        let right = self.context.access.borrow().right(peer.user);
+        if self.members.len() >= MAX_CONNECTIONS && !self.make_room(right) {
             // A word costs a descriptor for a moment: not everybody gets one.
-            if self.tasks.len() < 2 * MOST {
-                self.tasks.spawn(turn_away(stream));
+            if self.tasks.len() < 2 * MAX_CONNECTIONS {
+                self.tasks.spawn(refuse_connection(stream));
             }
             return;
         }
         let busy = Arc::new(AtomicBool::new(false));
-        let task = self.tasks.spawn(converse(stream, caller, self.desk.clone(), busy.clone()));
-        self.members.push(Member { task, busy, right });
+        let task =
+            self.tasks.spawn(serve_connection(stream, peer, self.context.clone(), busy.clone()));
+        self.members.push(ControlConnection { task, busy, right });
     }
 
     /// Ends the connection that has been silent longest. Who may only look makes no room among those
     /// who may give orders; and those who may only look do not keep out who may, not by taking their
     /// time over an answer either.
     fn make_room(&mut self, right: Right) -> bool {
-        let idle = |member: &Member| !member.busy.load(Ordering::Relaxed);
+        let idle = |member: &ControlConnection| !member.busy.load(Ordering::Relaxed);
         let of = |most: Right| {
             self.members.iter().position(|member| idle(member) && member.right <= most)
         };
         let slow = || {
-            let rank = |member: &Member| member.right < right;
+            let rank = |member: &ControlConnection| member.right < right;
             self.members.iter().position(rank)
         };
         let Some(at) = of(Right::Read).or_else(|| of(right)).or_else(slow) else { return false };
@@ -89,11 +90,11 @@ impl Crowd {
     }
 
     /// Keeps house between two connections: never ready. Cancel safe.
-    pub(super) async fn keep(&mut self) {
+    pub(super) async fn run_upkeep(&mut self) {
         loop {
             tokio::select! {
                 Some(_) = self.tasks.join_next() => {}
-                _ = self.settle.tick() => self.desk.limiter.settle(),
+                _ = self.settle.tick() => self.context.limiter.settle(),
             }
         }
     }
@@ -102,8 +103,8 @@ impl Crowd {
     pub(super) async fn finish(mut self) {
         self.closing.send_replace(true);
         let all = async { while self.tasks.join_next().await.is_some() {} };
-        let _ = tokio::time::timeout(FAREWELL, all).await;
-        self.desk.limiter.settle();
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, all).await;
+        self.context.limiter.settle();
     }
 }
 
@@ -113,17 +114,17 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_only_looks_keeps_nobody_out_who_may_order_not_by_being_slow_either() {
-        let (requests, mut asked) = mpsc::channel(4 * MOST);
+        let (requests, mut asked) = mpsc::channel(4 * MAX_CONNECTIONS);
         let (_, access) = watch::channel(Access::default());
-        let mut crowd = Crowd::new(requests, access);
+        let mut connections = ControlConnections::new(requests, access);
         let mut come = |user| {
             let (ours, theirs) = tokio::io::duplex(1024);
-            crowd.admit(theirs, Caller { user: Some(user), process: None });
+            connections.admit(theirs, ControlPeer { user: Some(user), process: None });
             ours
         };
         let ask = b"{\"command\":\"status\"}\n";
         let mut slow = Vec::new();
-        for _ in 0..MOST {
+        for _ in 0..MAX_CONNECTIONS {
             let mut reader = come(u32::MAX - 1);
             tokio::io::AsyncWriteExt::write_all(&mut reader, ask).await.unwrap();
             slow.push((reader, asked.recv().await));

@@ -11,37 +11,37 @@ use tokio::time::{Instant, sleep_until};
 use crate::sys::manager::{Notify, monotonic_micros};
 
 /// How often the words of `STATUS=` are looked at; what did not change is not said again.
-const LOOK: Duration = Duration::from_secs(3);
+const STATUS_INTERVAL: Duration = Duration::from_secs(3);
 /// systemd's time for a stop (`DefaultTimeoutStopSec`); who needs more has to ask for it.
-const STOP: Duration = Duration::from_secs(90);
+const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(90);
 /// What a stop takes beside the sessions' time.
-const MARGIN: Duration = Duration::from_secs(10);
+const STOP_MARGIN: Duration = Duration::from_secs(10);
 /// Messages that wait for a manager that does not read. It reads again, or it is past help.
-const OWED: usize = 16;
+const MAX_PENDING_MESSAGES: usize = 16;
 /// The longest that `STATUS=` gets: a line of a terminal.
-const SHOWN: usize = 160;
+const MAX_STATUS_LENGTH: usize = 160;
 
 /// A service manager that listens, or none: then nothing here does anything.
 #[derive(Debug, Default)]
-pub struct Supervisor {
+pub struct ServiceManagerNotifier {
     notify: Option<Notify>,
     /// Half of the time after which silence means death.
     pulse: Option<Duration>,
     /// Whether the process that was started says that this one is ready, because only it is heard.
     by_proxy: bool,
-    said: String,
-    owed: VecDeque<String>,
-    next: Option<Next>,
+    last_status: String,
+    pending: VecDeque<String>,
+    next: Option<DueTimes>,
 }
 
 /// What is due when.
 #[derive(Debug, Clone, Copy)]
-struct Next {
+struct DueTimes {
     pulse: Option<Instant>,
     look: Instant,
 }
 
-impl Supervisor {
+impl ServiceManagerNotifier {
     /// `watchdog` is the silence after which the manager takes the process for dead.
     pub fn new(notify: Option<Notify>, watchdog: Option<Duration>) -> Self {
         let pulse = watchdog.map(|limit| limit / 2).filter(|_| notify.is_some());
@@ -62,7 +62,10 @@ impl Supervisor {
     /// The program serves. Inside a runtime.
     pub fn ready(&mut self, words: &str) {
         let now = Instant::now();
-        self.next = Some(Next { pulse: self.pulse.map(|pulse| now + pulse), look: now + LOOK });
+        self.next = Some(DueTimes {
+            pulse: self.pulse.map(|pulse| now + pulse),
+            look: now + STATUS_INTERVAL,
+        });
         if !self.by_proxy {
             self.say_with("READY=1", words);
         }
@@ -81,15 +84,15 @@ impl Supervisor {
     /// The program stops, and sessions have so long.
     pub fn stopping(&mut self, drain: Duration, words: &str) {
         let mut text = "STOPPING=1".to_owned();
-        let whole = drain.saturating_add(MARGIN);
-        if whole > STOP {
+        let whole = drain.saturating_add(STOP_MARGIN);
+        if whole > DEFAULT_STOP_TIMEOUT {
             text += &format!("\nEXTEND_TIMEOUT_USEC={}", whole.as_micros());
         }
         self.say_with(&text, words);
     }
 
     /// Returns when [`Self::beat`] has something to do. Cancel safe.
-    pub async fn due(&self) {
+    pub async fn wait_until_due(&self) {
         match (&self.notify, self.next) {
             (Some(_), Some(next)) => {
                 sleep_until(next.pulse.map_or(next.look, |pulse| pulse.min(next.look))).await;
@@ -99,37 +102,37 @@ impl Supervisor {
     }
 
     /// Says what is due: that the program lives, and how it is if that has changed.
-    pub fn beat(&mut self, words: &str) {
+    pub fn send_due(&mut self, words: &str) {
         let Some(mut next) = self.next else { return };
         let now = Instant::now();
-        self.pay();
+        self.send_pending();
         if let (Some(pulse), Some(due)) = (self.pulse, next.pulse)
             && due <= now
         {
             next.pulse = Some(now + pulse);
-            self.mention("WATCHDOG=1");
+            self.try_send("WATCHDOG=1");
         }
         if next.look <= now {
-            next.look = now + LOOK;
+            next.look = now + STATUS_INTERVAL;
             let words = line(words);
-            if words != self.said && self.mention(&format!("STATUS={words}")) {
-                self.said = words;
+            if words != self.last_status && self.try_send(&format!("STATUS={words}")) {
+                self.last_status = words;
             }
         }
         self.next = Some(next);
     }
 
     /// Says what is due for as long as this is polled.
-    pub async fn keep(&mut self, words: impl Fn() -> String) -> Infallible {
+    pub async fn send_due_forever(&mut self, words: impl Fn() -> String) -> Infallible {
         loop {
-            self.due().await;
-            self.beat(&words());
+            self.wait_until_due().await;
+            self.send_due(&words());
         }
     }
 
     fn say_with(&mut self, text: &str, words: &str) {
-        self.said = line(words);
-        self.say(format!("{text}\nSTATUS={}", self.said));
+        self.last_status = line(words);
+        self.say(format!("{text}\nSTATUS={}", self.last_status));
     }
 
     /// What must arrive, and in this order.
@@ -137,26 +140,26 @@ impl Supervisor {
         if self.notify.is_none() {
             return;
         }
-        if self.owed.len() >= OWED {
+        if self.pending.len() >= MAX_PENDING_MESSAGES {
             // Two at once: of a reload's beginning and end neither may stand alone.
-            self.owed.drain(..2);
+            self.pending.drain(..2);
         }
-        self.owed.push_back(text);
-        self.pay();
+        self.pending.push_back(text);
+        self.send_pending();
     }
 
-    fn pay(&mut self) {
-        while let (Some(notify), Some(text)) = (&self.notify, self.owed.front()) {
+    fn send_pending(&mut self) {
+        while let (Some(notify), Some(text)) = (&self.notify, self.pending.front()) {
             match notify.send(text) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 // Gone or broken: nobody will ever ask for it.
-                _ => drop(self.owed.pop_front()),
+                _ => drop(self.pending.pop_front()),
             }
         }
     }
 
     /// What is said again if it does not arrive.
-    fn mention(&self, text: &str) -> bool {
+    fn try_send(&self, text: &str) -> bool {
         self.notify.as_ref().is_some_and(|notify| notify.send(text).is_ok())
     }
 }
@@ -164,8 +167,8 @@ impl Supervisor {
 /// One line, and not a long one: a second one would be another assignment.
 fn line(words: &str) -> String {
     let safe = |c: char| if c.is_control() { ' ' } else { c };
-    let mut line: String = words.chars().take(SHOWN).map(safe).collect();
-    if words.chars().nth(SHOWN).is_some() {
+    let mut line: String = words.chars().take(MAX_STATUS_LENGTH).map(safe).collect();
+    if words.chars().nth(MAX_STATUS_LENGTH).is_some() {
         line.push('…');
     }
     line
@@ -176,7 +179,7 @@ fn plural(count: usize) -> &'static str {
 }
 
 /// How a program is that stops, for people.
-pub(super) fn farewell(sessions: usize) -> String {
+pub(super) fn stopping_words(sessions: usize) -> String {
     format!("stopping, {sessions} session{} to finish", plural(sessions))
 }
 
@@ -197,6 +200,6 @@ mod tests {
         let words = words(2, 1, Some("x.toml:3:\nMAINPID=1\u{1b}"));
         assert_eq!(line(&words), "2 services, 1 session; last reload failed: x.toml:3: MAINPID=1 ");
         let long = line(&"ä".repeat(500));
-        assert_eq!(long.chars().count(), SHOWN + 1);
+        assert_eq!(long.chars().count(), MAX_STATUS_LENGTH + 1);
     }
 }

@@ -8,53 +8,53 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::daemon::control::{Answer, Command};
-use crate::daemon::{Pulse, Request, apart};
+use crate::daemon::{Pulse, Request, run_on_thread};
 use crate::observe::prometheus::{self, Format};
 use crate::observe::status::Status;
 use crate::sys::usage;
 
 /// How long the main loop may take to answer before it counts as stuck.
-const PATIENCE: Duration = Duration::from_secs(2);
+const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 /// How old an answer may be. With ten thousand sessions one is megabytes, and takes milliseconds of
 /// the one thread that there is.
-const FRESH: Duration = Duration::from_millis(200);
+const MAX_AGE: Duration = Duration::from_millis(200);
 /// And so many times as old as it took to make: with a hundred thousand identities that is half a second
 /// of one core, of which a neighbour on this machine gets a tenth at most.
-const SHARE: u32 = 10;
+const AGE_PER_COST: u32 = 10;
 /// The least time between two answers to connections that had one before.
-const PACE: Duration = Duration::from_millis(10);
-/// The pause after a first answer of so many bytes is a millisecond, and with more up to [`PACE`]. How often
+const MIN_INTERVAL: Duration = Duration::from_millis(10);
+/// The pause after a first answer of so many bytes is a millisecond, and with more up to [`MIN_INTERVAL`]. How often
 /// there is a first answer is limited by how often a connection is accepted.
 const BYTES_PER_MS: u64 = 64 * 1024;
 
 /// A form that a status is given in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
+pub(super) enum StatusFormat {
     Json,
     Metrics(Format),
 }
 
 /// Answers the questions of one window.
 #[derive(Debug)]
-pub(super) struct Desk {
+pub(super) struct StatusCache {
     requests: mpsc::Sender<Request>,
     labels: watch::Receiver<usize>,
-    kept: Mutex<Option<Kept>>,
+    kept: Mutex<Option<CachedStatus>>,
     next: Mutex<Instant>,
     next_first: Mutex<Instant>,
 }
 
 /// The last status, and the forms that somebody has wanted of it.
 #[derive(Debug)]
-struct Kept {
+struct CachedStatus {
     since: Instant,
     /// For how long it is good enough.
     fresh: Duration,
     status: Arc<Status>,
-    written: Vec<(Form, Bytes)>,
+    written: Vec<(StatusFormat, Bytes)>,
 }
 
-impl Desk {
+impl StatusCache {
     pub(super) fn new(requests: mpsc::Sender<Request>, labels: watch::Receiver<usize>) -> Self {
         let (next, next_first) = (Mutex::new(Instant::now()), Mutex::new(Instant::now()));
         Self { requests, labels, kept: Mutex::new(None), next, next_first }
@@ -64,7 +64,7 @@ impl Desk {
     pub(super) async fn turn(&self) {
         let mut next = self.next.lock().await;
         sleep_until(*next).await;
-        *next = Instant::now() + PACE;
+        *next = Instant::now() + MIN_INTERVAL;
     }
 
     /// The same for the first request of a connection, which does not wait behind those that others go on to
@@ -76,7 +76,7 @@ impl Desk {
 
     /// Takes note of a first answer's size.
     pub(super) async fn gave_first(&self, bytes: u64) {
-        let pause = Duration::from_millis(bytes / BYTES_PER_MS).min(PACE);
+        let pause = Duration::from_millis(bytes / BYTES_PER_MS).min(MIN_INTERVAL);
         let mut next = self.next_first.lock().await;
         *next = (*next).max(Instant::now()) + pause;
     }
@@ -89,12 +89,12 @@ impl Desk {
             self.requests.send(Request::Pulse(reply)).await.ok()?;
             answer.await.ok()
         };
-        timeout(PATIENCE, asked).await.ok()?
+        timeout(STATUS_TIMEOUT, asked).await.ok()?
     }
 
     /// The program as it is now, as text. None when its main loop does not answer, or when it cannot be
     /// written.
-    pub(super) async fn written(&self, form: Form) -> Option<Bytes> {
+    pub(super) async fn written(&self, form: StatusFormat) -> Option<Bytes> {
         let fresh = async {
             let mut kept = self.kept.lock().await;
             let kept = self.refreshed(&mut kept).await?;
@@ -106,16 +106,19 @@ impl Desk {
             kept.written.push((form, text.clone()));
             Some(text)
         };
-        timeout(PATIENCE, fresh).await.ok()?
+        timeout(STATUS_TIMEOUT, fresh).await.ok()?
     }
 
-    async fn refreshed<'a>(&self, kept: &'a mut Option<Kept>) -> Option<&'a mut Kept> {
+    async fn refreshed<'a>(
+        &self,
+        kept: &'a mut Option<CachedStatus>,
+    ) -> Option<&'a mut CachedStatus> {
         if kept.as_ref().is_none_or(|kept| kept.since.elapsed() >= kept.fresh) {
             let asked = Instant::now();
             let status = Arc::new(self.ask().await?);
             let since = Instant::now();
-            let fresh = FRESH.max((since - asked) * SHARE);
-            *kept = Some(Kept { since, fresh, status, written: Vec::new() });
+            let fresh = MAX_AGE.max((since - asked) * AGE_PER_COST);
+            *kept = Some(CachedStatus { since, fresh, status, written: Vec::new() });
         }
         kept.as_mut()
     }
@@ -129,20 +132,20 @@ impl Desk {
         }
     }
 
-    async fn write(&self, status: &Arc<Status>, form: Form) -> Option<Bytes> {
+    async fn write(&self, status: &Arc<Status>, form: StatusFormat) -> Option<Bytes> {
         let labels = *self.labels.borrow();
         if status.is_long() {
             let status = status.clone();
-            return apart(move || write(&status, form, labels)).await?;
+            return run_on_thread(move || write(&status, form, labels)).await?;
         }
         write(status, form, labels)
     }
 }
 
-fn write(status: &Status, form: Form, labels: usize) -> Option<Bytes> {
+fn write(status: &Status, form: StatusFormat, labels: usize) -> Option<Bytes> {
     match form {
-        Form::Json => serde_json::to_vec(status).ok().map(Bytes::from),
-        Form::Metrics(format) => {
+        StatusFormat::Json => serde_json::to_vec(status).ok().map(Bytes::from),
+        StatusFormat::Metrics(format) => {
             prometheus::text(status, &usage::now(), labels, format).ok().map(Bytes::from)
         }
     }
@@ -162,11 +165,11 @@ mod tests {
     fn a_main_loop_that_is_stuck_is_found_out_in_two_seconds() {
         run(async {
             let (sender, _nobody_reads) = mpsc::channel(1);
-            let desk = Desk::new(sender, watch::channel(1).1);
+            let cache = StatusCache::new(sender, watch::channel(1).1);
             for _ in 0..3 {
                 let start = Instant::now();
-                assert_eq!(desk.pulse().await, None);
-                assert_eq!(desk.written(Form::Json).await, None);
+                assert_eq!(cache.pulse().await, None);
+                assert_eq!(cache.written(StatusFormat::Json).await, None);
                 assert_eq!(start.elapsed().as_secs(), 4);
             }
         });
@@ -186,18 +189,18 @@ mod tests {
                 }
                 asked
             });
-            let desk = Desk::new(sender, watch::channel(1).1);
+            let cache = StatusCache::new(sender, watch::channel(1).1);
             let start = Instant::now();
             let mut last = 0;
             for _ in 0..1000 {
-                desk.turn().await;
-                let text = desk.written(Form::Json).await.unwrap();
+                cache.turn().await;
+                let text = cache.written(StatusFormat::Json).await.unwrap();
                 let status: Status = serde_json::from_slice(&text).unwrap();
                 last = status.log_lines_lost;
             }
             let lasted = start.elapsed();
-            drop(desk);
-            assert!(lasted >= PACE * 999, "{lasted:?}");
+            drop(cache);
+            assert!(lasted >= MIN_INTERVAL * 999, "{lasted:?}");
             let asked = main_loop.await.unwrap();
             assert!(asked >= 20 && asked <= 1 + lasted.as_millis() as u64 / 200, "{asked}");
             assert_eq!(asked, last);
@@ -223,14 +226,14 @@ mod tests {
                     }
                 }
             });
-            let desk = Desk::new(sender, watch::channel(1).1);
-            let (status, pulse) = tokio::join!(desk.written(Form::Json), async {
+            let cache = StatusCache::new(sender, watch::channel(1).1);
+            let (status, pulse) = tokio::join!(cache.written(StatusFormat::Json), async {
                 tokio::task::yield_now().await;
                 let start = Instant::now();
-                (desk.pulse().await, start.elapsed())
+                (cache.pulse().await, start.elapsed())
             });
             assert_eq!(pulse.0, Some(Pulse { phase: LifecyclePhase::Running, listens: true }));
-            assert!(pulse.1 < FRESH, "{:?}", pulse.1);
+            assert!(pulse.1 < MAX_AGE, "{:?}", pulse.1);
             assert_eq!(status, None);
             main_loop.await.unwrap();
         });

@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::live::Live;
-use super::selfie;
+use super::active_service::ActiveService;
+use super::shared_key;
 use crate::config::diagnostic::{Diagnostic, Report, Severity};
 use crate::config::model::ServiceConfig;
 use crate::secrets::{Identity, Reader, SecretSet};
@@ -14,31 +14,31 @@ use crate::tunnel::{Service, ServiceSnapshot};
 
 /// A service at work, as a reload finds it.
 #[derive(Debug, Clone)]
-pub(super) struct InForce {
+pub(super) struct ServiceInForce {
     pub(super) service: Arc<Service>,
     pub(super) config: Arc<ServiceConfig>,
     pub(super) snapshot: Arc<ServiceSnapshot>,
 }
 
-impl InForce {
-    pub(super) fn of(live: &Live) -> Self {
-        let Live { service, config, .. } = live;
+impl ServiceInForce {
+    pub(super) fn of(live: &ActiveService) -> Self {
+        let ActiveService { service, config, .. } = live;
         Self { service: service.clone(), config: config.clone(), snapshot: service.snapshot() }
     }
 }
 
 /// Every service's keys, read again.
 #[derive(Debug)]
-pub(super) struct Renewal {
+pub(super) struct KeyRenewal {
     snapshots: Vec<(Arc<Service>, ServiceSnapshot)>,
     /// What was found; an error is one of a key file whose keys stay as they were.
     pub(super) findings: Vec<Diagnostic>,
 }
 
-impl Renewal {
+impl KeyRenewal {
     /// Reads the key files of every service. The last key of a service may go where its file is one of
     /// `last`.
-    pub(super) fn read(in_force: &[InForce], reader: &mut Reader, last: &[PathBuf]) -> Self {
+    pub(super) fn read(in_force: &[ServiceInForce], reader: &mut Reader, last: &[PathBuf]) -> Self {
         let mut hold: Vec<HashSet<Identity>> = vec![HashSet::new(); in_force.len()];
         let mut held = Vec::new();
         loop {
@@ -56,7 +56,7 @@ impl Renewal {
                 .zip(&snapshots)
                 .map(|(one, (_, snapshot))| (&*one.config, snapshot));
             let mut is_new = false;
-            for shared in selfie::find(both) {
+            for shared in shared_key::find(both) {
                 if shared.finding.severity == Severity::Error {
                     // Neither end takes the key that would be the other's, too.
                     for end in [shared.client, shared.server] {

@@ -7,22 +7,22 @@ use http_body_util::Full;
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 
 /// What is given out at a time. A connection keeps at most one beside what the kernel has taken.
-const PIECE_SIZE: usize = 16 * 1024;
+const CHUNK_SIZE: usize = 16 * 1024;
 
 /// A body in pieces. `taken` is called once, after the last one or when nobody wants more.
-pub(super) struct Pieces<F: FnOnce() + Unpin> {
+pub(super) struct ChunkedBody<F: FnOnce() + Unpin> {
     whole: Full<Bytes>,
     rest: Bytes,
     taken: Option<F>,
 }
 
-impl<F: FnOnce() + Unpin> Pieces<F> {
+impl<F: FnOnce() + Unpin> ChunkedBody<F> {
     pub(super) fn new(whole: Full<Bytes>, taken: F) -> Self {
         Self { whole, rest: Bytes::new(), taken: Some(taken) }
     }
 }
 
-impl<F: FnOnce() + Unpin> Drop for Pieces<F> {
+impl<F: FnOnce() + Unpin> Drop for ChunkedBody<F> {
     fn drop(&mut self) {
         if let Some(taken) = self.taken.take() {
             taken();
@@ -30,7 +30,7 @@ impl<F: FnOnce() + Unpin> Drop for Pieces<F> {
     }
 }
 
-impl<F: FnOnce() + Unpin> Body for Pieces<F> {
+impl<F: FnOnce() + Unpin> Body for ChunkedBody<F> {
     type Data = Bytes;
     type Error = std::convert::Infallible;
 
@@ -44,7 +44,7 @@ impl<F: FnOnce() + Unpin> Body for Pieces<F> {
                 end => return Poll::Ready(end),
             }
         }
-        let len = self.rest.len().min(PIECE_SIZE);
+        let len = self.rest.len().min(CHUNK_SIZE);
         Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(len)))))
     }
 

@@ -1,4 +1,4 @@
-//! The windows through which a running program is seen: bound with everything else, before rights are
+//! The listeners through which a running program is seen: bound with everything else, before rights are
 //! dropped, and replaced by a reload as services' listeners are.
 
 use std::ffi::OsString;
@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::bind_error::BindError;
-use super::control::{Access, Crowd, Fresh, Guard, Ready, paths};
+use super::control::{Access, BoundControl, ControlConnections, ControlName, ReadyControl, paths};
 use super::{Request, inside};
 use crate::config::diagnostic::{Diagnostic, Severity};
 use crate::config::model::{Config, ControlConfig, Decided, Dialect, Endpoint, Level, Listen};
@@ -18,8 +18,8 @@ use crate::observe::event::{Event, Scope};
 
 /// What a configuration wants to be seen through.
 #[derive(Debug)]
-pub(super) struct Outside {
-    places: Vec<(Place, Decided<Endpoint>)>,
+pub(super) struct ManagementConfig {
+    addresses: Vec<(ManagementAddress, Decided<Endpoint>)>,
     /// How many identities get a label of their own in metrics.
     labels: usize,
     control: Option<Control>,
@@ -28,15 +28,15 @@ pub(super) struct Outside {
 /// A control socket that is wanted.
 #[derive(Debug)]
 struct Control {
-    place: Place,
+    address: ManagementAddress,
     config: ControlConfig,
     /// How much it matters if nobody wrote a path and there is none to be had.
     level: Level,
 }
 
-/// One window; the same after a reload if it is equal.
+/// One address; the same after a reload if it is equal.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum ManagementAddress {
     /// Metrics, health and the status page.
     Http(Endpoint),
     /// The control socket, where such sockets are, under this name. It stays where it was when the
@@ -46,32 +46,32 @@ pub(super) enum Place {
     ControlAt(PathBuf),
 }
 
-impl Place {
+impl ManagementAddress {
     /// What it is called from inside another root directory, if that differs.
-    fn inside(&self, root: &Path) -> Option<Self> {
-        let place = match self {
+    fn renamed_under_root(&self, root: &Path) -> Option<Self> {
+        let address = match self {
             Self::ControlAt(path) => Self::ControlAt(inside(root, path)),
             Self::Http(Endpoint::Unix(path)) => Self::Http(Endpoint::Unix(inside(root, path))),
             Self::Http(_) | Self::Control(_) => return None,
         };
-        (place != *self).then_some(place)
+        (address != *self).then_some(address)
     }
 }
 
 /// What a running program has already.
 #[derive(Debug, Default)]
-pub(super) struct Held {
-    places: Vec<Place>,
+pub(super) struct HeldAddresses {
+    addresses: Vec<ManagementAddress>,
     access: Option<Access>,
 }
 
-/// Windows whose addresses are taken.
+/// Management listeners whose addresses are taken.
 #[derive(Debug)]
-pub(super) struct Bound {
+pub(super) struct BoundManagement {
     /// All that are wanted, those that are there already among them.
-    wanted: Vec<Place>,
+    wanted: Vec<ManagementAddress>,
     /// Each under the names that a file may have for it.
-    fresh: Vec<(Vec<Place>, New)>,
+    new_listeners: Vec<(Vec<ManagementAddress>, NewListener)>,
     labels: usize,
     access: Option<Access>,
     level: Level,
@@ -80,68 +80,68 @@ pub(super) struct Bound {
 }
 
 #[derive(Debug)]
-enum New {
+enum NewListener {
     Http(Listener),
-    Control(Fresh),
+    Control(BoundControl),
 }
 
 #[derive(Debug)]
-enum Waiting {
+enum WaitingListener {
     Http(Acceptable),
-    Control(Guard, Ready),
+    Control(ControlName, ReadyControl),
 }
 
 /// The same in the runtime: what comes now cannot fail.
 #[derive(Debug)]
-pub(super) struct Settled {
-    wanted: Vec<Place>,
-    fresh: Vec<(Vec<Place>, Waiting)>,
+pub(super) struct ReadyManagement {
+    wanted: Vec<ManagementAddress>,
+    new_listeners: Vec<(Vec<ManagementAddress>, WaitingListener)>,
     labels: usize,
     access: Option<Access>,
     level: Level,
     missing: Option<String>,
 }
 
-/// Windows at work; they close when this is dropped.
+/// Management listeners at work; they close when this is dropped.
 #[derive(Debug)]
-pub(super) struct Windows {
-    waiting: Vec<(Vec<Place>, Waiting)>,
-    open: Vec<(Vec<Place>, Open)>,
+pub(super) struct ManagementListeners {
+    waiting: Vec<(Vec<ManagementAddress>, WaitingListener)>,
+    open: Vec<(Vec<ManagementAddress>, OpenListener)>,
     /// Closed by a reload that somebody may have ordered there, who waits for its answer.
-    closing: Vec<Task>,
+    closing: Vec<AbortOnDrop>,
     labels: watch::Sender<usize>,
     access: watch::Sender<Access>,
     requests: Option<mpsc::Sender<Request>>,
 }
 
 #[derive(Debug)]
-struct Open {
+struct OpenListener {
     /// The name goes before the listener: a successor that found it refusing connections would take
     /// it for stale.
-    guard: Option<Guard>,
+    guard: Option<ControlName>,
     stop: Option<oneshot::Sender<()>>,
-    task: Task,
+    task: AbortOnDrop,
 }
 
 /// A task that ends with its owner.
 #[derive(Debug)]
-struct Task(JoinHandle<()>);
+struct AbortOnDrop(JoinHandle<()>);
 
-impl Drop for Task {
+impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
-impl Outside {
+impl ManagementConfig {
     pub(super) fn of(config: &Config) -> Self {
         let labels = config.http.labels.value as usize;
-        let http = |at: &Decided<Endpoint>| (Place::Http(at.value.clone()), at.clone());
+        let http = |at: &Decided<Endpoint>| (ManagementAddress::Http(at.value.clone()), at.clone());
         // Who serves one connection is gone before anybody asks.
         let control = (config.control.enabled.value && !config.is_inetd()).then(|| Control {
-            place: match &config.control.socket {
-                Some(path) => Place::ControlAt(path.value.clone()),
-                None => Place::Control(paths::name(&config.file)),
+            address: match &config.control.socket {
+                Some(path) => ManagementAddress::ControlAt(path.value.clone()),
+                None => ManagementAddress::Control(paths::name(&config.file)),
             },
             config: config.control.clone(),
             level: match config.dialect {
@@ -149,28 +149,28 @@ impl Outside {
                 Dialect::Stunnel => Level::Debug,
             },
         });
-        Self { places: config.http.listen.iter().map(http).collect(), labels, control }
+        Self { addresses: config.http.listen.iter().map(http).collect(), labels, control }
     }
 
     /// Takes every address that is not held already. The control socket is the last of all: a program
     /// that has left its ports to this one is on its way out, and leaves its socket, too.
     pub(super) fn bind(
         self,
-        held: &Held,
+        held: &HeldAddresses,
         errors: &mut Vec<BindError>,
         absent: &mut Vec<String>,
         busy: &mut Busy<'_>,
-    ) -> Bound {
-        let mut fresh = Vec::new();
-        let is_new = |place: &Place| !held.places.contains(place);
-        for (place, at) in self.places.iter().filter(|(place, _)| is_new(place)) {
+    ) -> BoundManagement {
+        let mut new_listeners = Vec::new();
+        let is_new = |address: &ManagementAddress| !held.addresses.contains(address);
+        for (address, at) in self.addresses.iter().filter(|(address, _)| is_new(address)) {
             let listen = Listen { at: at.clone(), optional: false };
             let mut left_out = Vec::new();
             match net::bind(&listen, &[], &[], &mut left_out, busy) {
                 Ok(listeners) => {
                     absent.extend(left_out.iter().map(|one| format!("[http]: {one}")));
-                    let named = |l| (vec![place.clone()], New::Http(l));
-                    fresh.extend(listeners.into_iter().map(named));
+                    let named = |l| (vec![address.clone()], NewListener::Http(l));
+                    new_listeners.extend(listeners.into_iter().map(named));
                 }
                 Err(error) => errors.push(cannot_bind(at, "http", &error)),
             }
@@ -178,29 +178,30 @@ impl Outside {
         let level = self.control.as_ref().map_or(Level::Debug, |control| control.level);
         let mut missing = None;
         let mut access = None;
-        let mut wanted: Vec<_> = self.places.into_iter().map(|(place, _)| place).collect();
-        if let Some(Control { place, config, .. }) = self.control.filter(|_| errors.is_empty()) {
+        let mut wanted: Vec<_> = self.addresses.into_iter().map(|(address, _)| address).collect();
+        if let Some(Control { address, config, .. }) = self.control.filter(|_| errors.is_empty()) {
             match access_of(&config, held.access.as_ref()) {
                 Err(error) => errors.push(*error),
                 Ok(rights) => {
-                    if is_new(&place) {
-                        match bind_control(&place, &config, &rights) {
-                            Ok(new) => fresh.push((vec![place.clone()], New::Control(new))),
-                            Err(Trouble::Fatal(error)) => errors.push(*error),
-                            Err(Trouble::Missing(words)) => missing = Some(words),
+                    if is_new(&address) {
+                        match bind_control(&address, &config, &rights) {
+                            Ok(new) => new_listeners
+                                .push((vec![address.clone()], NewListener::Control(new))),
+                            Err(ControlError::Fatal(error)) => errors.push(*error),
+                            Err(ControlError::Missing(words)) => missing = Some(words),
                         }
                     }
                     access = Some(rights);
-                    wanted.push(place);
+                    wanted.push(address);
                 }
             }
         }
-        Bound { wanted, fresh, labels: self.labels, access, level, missing }
+        BoundManagement { wanted, new_listeners, labels: self.labels, access, level, missing }
     }
 }
 
 /// Why there is no control socket.
-enum Trouble {
+enum ControlError {
     /// Somebody wrote its path.
     Fatal(Box<BindError>),
     /// Nobody did.
@@ -223,21 +224,27 @@ fn access_of(_: &ControlConfig, _: Option<&Access>) -> Result<Access, Box<BindEr
     Ok(Access::default())
 }
 
-fn bind_control(place: &Place, config: &ControlConfig, access: &Access) -> Result<Fresh, Trouble> {
+fn bind_control(
+    address: &ManagementAddress,
+    config: &ControlConfig,
+    access: &Access,
+) -> Result<BoundControl, ControlError> {
     let missing = |why: &dyn std::fmt::Display| {
-        Trouble::Missing(format!(
+        ControlError::Missing(format!(
             "there is no control socket, and so no `status`, `reload` and `kick`: {why}; `[control] \
              socket` names another path, `enabled = false` does without"
         ))
     };
-    match (place, &config.socket) {
-        (Place::Control(name), _) => {
+    match (address, &config.socket) {
+        (ManagementAddress::Control(name), _) => {
             let path = paths::default_path(name).map_err(|why| missing(&why))?;
-            Fresh::bind_default(&path, access).map_err(|error| missing(&error))
+            BoundControl::bind_default(&path, access).map_err(|error| missing(&error))
         }
-        (Place::ControlAt(path), Some(said)) => Fresh::bind(path, access)
-            .map_err(|error| Trouble::Fatal(Box::new(cannot_bind(said, "control", &error)))),
-        (Place::ControlAt(_), None) | (Place::Http(_), _) => Err(missing(&"no path")),
+        (ManagementAddress::ControlAt(path), Some(said)) => BoundControl::bind(path, access)
+            .map_err(|error| ControlError::Fatal(Box::new(cannot_bind(said, "control", &error)))),
+        (ManagementAddress::ControlAt(_), None) | (ManagementAddress::Http(_), _) => {
+            Err(missing(&"no path"))
+        }
     }
 }
 
@@ -253,25 +260,26 @@ fn cannot_bind<T>(at: &Decided<T>, table: &str, error: &io::Error) -> BindError 
     BindError { diagnostic, kind: error.kind(), service: table.into(), is_own: false }
 }
 
-impl Bound {
+impl BoundManagement {
     /// The same once `root` is the root directory.
-    pub(super) fn settle(&mut self, root: &Path) {
-        for (names, _) in &mut self.fresh {
-            let more: Vec<_> = names.iter().filter_map(|name| name.inside(root)).collect();
+    pub(super) fn rename_under_root(&mut self, root: &Path) {
+        for (names, _) in &mut self.new_listeners {
+            let more: Vec<_> =
+                names.iter().filter_map(|name| name.renamed_under_root(root)).collect();
             names.extend(more);
         }
     }
 
     /// Hands the listeners to the current runtime. Nothing that runs has changed then.
-    pub(super) fn hand_over(self) -> io::Result<Settled> {
-        let Self { wanted, fresh: new, labels, access, level, mut missing } = self;
-        let mut fresh = Vec::new();
+    pub(super) fn into_ready(self) -> io::Result<ReadyManagement> {
+        let Self { wanted, new_listeners: new, labels, access, level, mut missing } = self;
+        let mut new_listeners = Vec::new();
         for (names, new) in new {
-            let is_default = names.iter().any(|name| matches!(name, Place::Control(_)));
+            let is_default = names.iter().any(|name| matches!(name, ManagementAddress::Control(_)));
             let waiting = match new {
-                New::Http(listener) => Waiting::Http(listener.into_async()?),
-                New::Control(new) => match new.into_ready() {
-                    Ok((guard, ready)) => Waiting::Control(guard, ready),
+                NewListener::Http(listener) => WaitingListener::Http(listener.into_async()?),
+                NewListener::Control(new) => match new.into_ready() {
+                    Ok((guard, ready)) => WaitingListener::Control(guard, ready),
                     Err(error) if is_default => {
                         missing = Some(format!("there is no control socket: {error}"));
                         continue;
@@ -279,14 +287,14 @@ impl Bound {
                     Err(error) => return Err(error),
                 },
             };
-            fresh.push((names, waiting));
+            new_listeners.push((names, waiting));
         }
-        Ok(Settled { wanted, fresh, labels, access, level, missing })
+        Ok(ReadyManagement { wanted, new_listeners, labels, access, level, missing })
     }
 
     /// Opens all of it in the current runtime.
-    pub(super) fn open(self) -> io::Result<Windows> {
-        let mut windows = Windows {
+    pub(super) fn open(self) -> io::Result<ManagementListeners> {
+        let mut listeners = ManagementListeners {
             waiting: Vec::new(),
             open: Vec::new(),
             closing: Vec::new(),
@@ -294,34 +302,35 @@ impl Bound {
             access: watch::Sender::default(),
             requests: None,
         };
-        windows.replace(self.hand_over()?);
-        Ok(windows)
+        listeners.replace(self.into_ready()?);
+        Ok(listeners)
     }
 }
 
-impl Windows {
+impl ManagementListeners {
     /// Where they are.
-    pub(super) fn held(&self) -> Held {
+    pub(super) fn held(&self) -> HeldAddresses {
         let waiting = self.waiting.iter().flat_map(|(names, _)| names);
-        let places = self.open.iter().flat_map(|(names, _)| names).chain(waiting).cloned();
-        Held { places: places.collect(), access: Some(self.access.borrow().clone()) }
+        let addresses = self.open.iter().flat_map(|(names, _)| names).chain(waiting).cloned();
+        HeldAddresses { addresses: addresses.collect(), access: Some(self.access.borrow().clone()) }
     }
 
     /// Begins to answer.
-    pub(super) fn show(&mut self, requests: &mpsc::Sender<Request>) {
+    pub(super) fn open_waiting(&mut self, requests: &mpsc::Sender<Request>) {
         for (names, waiting) in self.waiting.drain(..) {
             let open = match waiting {
-                Waiting::Http(listener) => {
+                WaitingListener::Http(listener) => {
                     let labels = self.labels.subscribe();
                     let task = super::http::serve(listener, requests.clone(), labels);
-                    Open { guard: None, stop: None, task: Task(tokio::spawn(task)) }
+                    OpenListener { guard: None, stop: None, task: AbortOnDrop(tokio::spawn(task)) }
                 }
-                Waiting::Control(guard, ready) => {
+                WaitingListener::Control(guard, ready) => {
                     Event::Controlled { path: &guard.path().display() }.log(Scope::PROGRAM);
                     let (stop, stopped) = oneshot::channel();
-                    let crowd = Crowd::new(requests.clone(), self.access.subscribe());
-                    let task = Task(tokio::spawn(ready.serve(crowd, stopped)));
-                    Open { guard: Some(guard), stop: Some(stop), task }
+                    let connections =
+                        ControlConnections::new(requests.clone(), self.access.subscribe());
+                    let task = AbortOnDrop(tokio::spawn(ready.serve(connections, stopped)));
+                    OpenListener { guard: Some(guard), stop: Some(stop), task }
                 }
             };
             self.open.push((names, open));
@@ -330,15 +339,16 @@ impl Windows {
     }
 
     /// Opens the new ones and closes those that nobody wants any more.
-    pub(super) fn replace(&mut self, settled: Settled) {
-        let Settled { wanted, fresh, labels, access, level, missing } = settled;
-        let is_wanted = |names: &[Place]| names.iter().any(|name| wanted.contains(name));
+    pub(super) fn replace(&mut self, ready: ReadyManagement) {
+        let ReadyManagement { wanted, new_listeners, labels, access, level, missing } = ready;
+        let is_wanted =
+            |names: &[ManagementAddress]| names.iter().any(|name| wanted.contains(name));
         let (stay, go) = std::mem::take(&mut self.open)
             .into_iter()
             .partition::<Vec<_>, _>(|(names, _)| is_wanted(names));
         self.open = stay;
         self.closing.retain(|task| !task.0.is_finished());
-        for (_, Open { guard, stop, task }) in go {
+        for (_, OpenListener { guard, stop, task }) in go {
             drop(guard);
             // An ordered end; without one it ends here.
             if stop.is_some() {
@@ -364,9 +374,9 @@ impl Windows {
         if let Some(error) = missing {
             Event::Uncontrolled { level, error: &error }.log(Scope::PROGRAM);
         }
-        self.waiting.extend(fresh);
+        self.waiting.extend(new_listeners);
         if let Some(requests) = self.requests.clone() {
-            self.show(&requests);
+            self.open_waiting(&requests);
         }
     }
 }
