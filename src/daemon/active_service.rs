@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::config::model::{Endpoint, ServiceConfig};
-use crate::net::Acceptable;
+use crate::net::AsyncListener;
 use crate::observe::event::Event;
 use crate::tunnel::{Respawn, Service, accept_connections};
 
@@ -18,7 +18,7 @@ pub(super) struct ActiveListener {
     pub(super) address: String,
     descriptor: i64,
     stop: oneshot::Sender<()>,
-    task: JoinHandle<Acceptable>,
+    task: JoinHandle<AsyncListener>,
 }
 
 impl ActiveListener {
@@ -27,7 +27,7 @@ impl ActiveListener {
         service: &Arc<Service>,
         at: Vec<Endpoint>,
         address: String,
-        listener: Acceptable,
+        listener: AsyncListener,
         alive: &mpsc::Sender<()>,
     ) -> Self {
         let descriptor = listener.descriptor();
@@ -45,7 +45,7 @@ impl ActiveListener {
 
     /// Takes the listener from its service without closing it. Connections go on queueing in the
     /// kernel.
-    pub(super) async fn release(self) -> Option<Acceptable> {
+    pub(super) async fn release(self) -> Option<AsyncListener> {
         drop(self.stop);
         self.task.await.ok()
     }

@@ -17,7 +17,7 @@ use super::shared_key;
 use super::watcher;
 use crate::config::diagnostic::{Diagnostic, Report, Severity};
 use crate::config::model::{Config, Decided, Endpoint, Host, Level, ServiceConfig};
-use crate::net::{self, Busy, Listener};
+use crate::net::{self, BusyRetry, Listener};
 use crate::observe::event::{Event, Scope};
 use crate::secrets::{Reader, SecretSet};
 #[cfg(unix)]
@@ -196,7 +196,7 @@ impl BuiltConfig {
         tell: &mut dyn FnMut(&str),
         is_cancelled: &dyn Fn() -> bool,
     ) -> Result<BoundConfig, Vec<BindError>> {
-        let mut busy = Busy::new(tell);
+        let mut busy = BusyRetry::new(tell);
         let mut inherited = inherited.into_iter();
         let mut services = Vec::new();
         let mut errors = Vec::new();

@@ -22,7 +22,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::Request;
-use crate::net::{Acceptable, Peer, Socket};
+use crate::net::{AsyncListener, Peer, Socket};
 use answer::RequestOrigin;
 use chunked_body::ChunkedBody;
 use status_cache::StatusCache;
@@ -76,7 +76,7 @@ struct HttpConnection {
 
 /// Serves until it is dropped. `labels` is how many identities get a label of their own in metrics.
 pub(super) async fn serve(
-    listener: Acceptable,
+    listener: AsyncListener,
     requests: mpsc::Sender<Request>,
     labels: watch::Receiver<usize>,
 ) {

@@ -13,7 +13,7 @@ use super::control::{Access, BoundControl, ControlConnections, ControlName, Read
 use super::{Request, inside};
 use crate::config::diagnostic::{Diagnostic, Severity};
 use crate::config::model::{Config, ControlConfig, Decided, Dialect, Endpoint, Level, Listen};
-use crate::net::{self, Acceptable, Busy, Listener};
+use crate::net::{self, AsyncListener, BusyRetry, Listener};
 use crate::observe::event::{Event, Scope};
 
 /// What a configuration wants to be seen through.
@@ -87,7 +87,7 @@ enum NewListener {
 
 #[derive(Debug)]
 enum WaitingListener {
-    Http(Acceptable),
+    Http(AsyncListener),
     Control(ControlName, ReadyControl),
 }
 
@@ -159,7 +159,7 @@ impl ManagementConfig {
         held: &HeldAddresses,
         errors: &mut Vec<BindError>,
         absent: &mut Vec<String>,
-        busy: &mut Busy<'_>,
+        busy: &mut BusyRetry<'_>,
     ) -> BoundManagement {
         let mut new_listeners = Vec::new();
         let is_new = |address: &ManagementAddress| !held.addresses.contains(address);

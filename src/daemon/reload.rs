@@ -19,7 +19,7 @@ use super::retry::{self, ConfigDigests, RetriedAction, Retry};
 use super::{Load, Running, management, one_line, warn};
 use crate::config::diagnostic::{Diagnostic, Report, Severity};
 use crate::config::model::{Endpoint, LogConfig, ServiceConfig};
-use crate::net::Acceptable;
+use crate::net::AsyncListener;
 use crate::observe::event::{Event, Scope};
 use crate::observe::log;
 use crate::tunnel::{LifecyclePhase, Respawn, Service, ServiceSnapshot};
@@ -506,7 +506,7 @@ struct NextGeneration {
 }
 
 /// A listener that is new, under the addresses that the file names it by, and where it is.
-type NewListener = (Vec<Endpoint>, String, Acceptable);
+type NewListener = (Vec<Endpoint>, String, AsyncListener);
 
 impl NextGeneration {
     fn of(bound: BoundConfig) -> std::io::Result<Self> {

@@ -10,7 +10,7 @@ use socket2::{Domain, Protocol, Type};
 use tokio::net::TcpSocket;
 
 #[cfg(unix)]
-use super::program::{self, Child, Started};
+use super::program::{self, ChildProcess, StartedProgram};
 use super::resolve::{self, Asker};
 use super::{DialContext, Peer, Socket, options};
 use crate::config::model::{
@@ -37,7 +37,7 @@ pub struct Dialer {
 
 /// A target that answered.
 #[derive(Debug)]
-pub struct Reached {
+pub struct UpstreamConnection {
     /// The connection.
     pub socket: Socket,
     /// The target as the configuration names it; none for a program.
@@ -46,16 +46,16 @@ pub struct Reached {
     pub address: String,
     /// The program that was started.
     #[cfg(unix)]
-    pub child: Option<Child>,
+    pub child: Option<ChildProcess>,
 }
 
 /// A place to try.
-enum Place<'a> {
+enum DialCandidate<'a> {
     Tcp(&'a Endpoint, SocketAddr),
     Unix(&'a Endpoint),
 }
 
-impl Place<'_> {
+impl DialCandidate<'_> {
     fn address(&self) -> String {
         match self {
             Self::Tcp(_, address) => address.to_string(),
@@ -66,7 +66,7 @@ impl Place<'_> {
 
 /// How a target that a peer named came to nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refused {
+pub enum DialRefusal {
     /// Nobody knows it.
     Unknown,
     /// It may not be asked for.
@@ -143,12 +143,12 @@ impl Dialer {
     /// None answered.
     pub async fn dial(
         &self,
-        caller: &DialContext<'_>,
+        context: &DialContext<'_>,
         again: Option<&str>,
-    ) -> Result<Reached, DialError> {
+    ) -> Result<UpstreamConnection, DialError> {
         let targets = match &self.target {
             Target::Connect(targets) => targets,
-            Target::Exec(program) => return self.exec(program, caller).await,
+            Target::Exec(program) => return self.exec(program, context).await,
             Target::Asked | Target::Original => {
                 return Err(DialError(vec![(
                     "nowhere".into(),
@@ -158,23 +158,31 @@ impl Dialer {
         };
         let mut failed = Vec::new();
         if self.failover == Failover::RoundRobin {
-            let mut places = Vec::new();
+            let mut candidates = Vec::new();
             for target in targets {
-                places.extend(self.places(target, Asker::Configuration, caller, &mut failed).await);
+                candidates.extend(
+                    self.candidates(target, Asker::Configuration, context, &mut failed).await,
+                );
             }
-            let again = again.and_then(|at| places.iter().position(|place| place.address() == at));
-            let next = || self.turn.fetch_add(1, Ordering::Relaxed) % places.len().max(1);
+            let again = again
+                .and_then(|at| candidates.iter().position(|candidate| candidate.address() == at));
+            let next = || self.turn.fetch_add(1, Ordering::Relaxed) % candidates.len().max(1);
             let first = again.unwrap_or_else(next);
-            places.rotate_left(first);
-            for place in places {
-                if let Some(reached) = self.reach(place, caller, &mut failed).await {
+            candidates.rotate_left(first);
+            for candidate in candidates {
+                if let Some(reached) = self.connect_candidate(candidate, context, &mut failed).await
+                {
                     return Ok(reached);
                 }
             }
         } else {
             for target in targets {
-                for place in self.places(target, Asker::Configuration, caller, &mut failed).await {
-                    if let Some(reached) = self.reach(place, caller, &mut failed).await {
+                for candidate in
+                    self.candidates(target, Asker::Configuration, context, &mut failed).await
+                {
+                    if let Some(reached) =
+                        self.connect_candidate(candidate, context, &mut failed).await
+                    {
                         return Ok(reached);
                     }
                 }
@@ -192,25 +200,26 @@ impl Dialer {
         &self,
         target: &Endpoint,
         may: impl Fn(SocketAddr) -> Result<(), &'static str>,
-        caller: &DialContext<'_>,
-    ) -> Result<Reached, (Refused, DialError)> {
+        context: &DialContext<'_>,
+    ) -> Result<UpstreamConnection, (DialRefusal, DialError)> {
         let mut failed = Vec::new();
-        let mut refused = Refused::Unknown;
-        let places = self.places(target, Asker::Peer(caller.who), caller, &mut failed).await;
-        let forbidden = places.iter().find_map(|place| match place {
-            Place::Tcp(_, address) => may(*address).err().map(|reason| (*address, reason)),
-            Place::Unix(_) => None,
+        let mut refused = DialRefusal::Unknown;
+        let candidates =
+            self.candidates(target, Asker::Peer(context.who), context, &mut failed).await;
+        let forbidden = candidates.iter().find_map(|candidate| match candidate {
+            DialCandidate::Tcp(_, address) => may(*address).err().map(|reason| (*address, reason)),
+            DialCandidate::Unix(_) => None,
         });
         if let Some((address, reason)) = forbidden {
             let error = io::Error::new(io::ErrorKind::PermissionDenied, reason);
             failed.push((address.to_string(), error));
-            return Err((Refused::Forbidden, DialError(failed)));
+            return Err((DialRefusal::Forbidden, DialError(failed)));
         }
-        for place in places {
-            if let Some(reached) = self.reach(place, caller, &mut failed).await {
+        for candidate in candidates {
+            if let Some(reached) = self.connect_candidate(candidate, context, &mut failed).await {
                 return Ok(reached);
             }
-            refused = Refused::Unreachable;
+            refused = DialRefusal::Unreachable;
         }
         Err((refused, DialError(failed)))
     }
@@ -219,18 +228,18 @@ impl Dialer {
     async fn exec(
         &self,
         program: &Program,
-        caller: &DialContext<'_>,
-    ) -> Result<Reached, DialError> {
+        context: &DialContext<'_>,
+    ) -> Result<UpstreamConnection, DialError> {
         let name = program.path.display().to_string();
-        match program::start(program, Some(caller)).await {
-            Ok(Started { socket, child, .. }) => {
+        match program::start(program, Some(context)).await {
+            Ok(StartedProgram { socket, child, .. }) => {
                 if let Some(stream) = socket.as_tcp() {
                     for option in &self.options {
                         // Some mean nothing between this machine and itself.
                         let _ = options::apply(&socket2::SockRef::from(stream), option);
                     }
                 }
-                Ok(Reached { socket, endpoint: None, address: name, child: Some(child) })
+                Ok(UpstreamConnection { socket, endpoint: None, address: name, child: Some(child) })
             }
             Err(error) => {
                 let error = io::Error::new(error.kind(), format!("cannot be run: {error}"));
@@ -240,52 +249,58 @@ impl Dialer {
     }
 
     #[cfg(not(unix))]
-    async fn exec(&self, program: &Program, _: &DialContext<'_>) -> Result<Reached, DialError> {
+    async fn exec(
+        &self,
+        program: &Program,
+        _: &DialContext<'_>,
+    ) -> Result<UpstreamConnection, DialError> {
         let name = program.path.display().to_string();
         Err(DialError(vec![(name, io::ErrorKind::Unsupported.into())]))
     }
 
     /// What a target resolves to, now.
-    async fn places<'a>(
+    async fn candidates<'a>(
         &self,
         target: &'a Endpoint,
         asker: Asker<'_>,
-        caller: &DialContext<'_>,
+        context: &DialContext<'_>,
         failed: &mut Vec<(String, io::Error)>,
-    ) -> Vec<Place<'a>> {
+    ) -> Vec<DialCandidate<'a>> {
         let Endpoint::Tcp { host, port } = target else {
-            return vec![Place::Unix(target)];
+            return vec![DialCandidate::Unix(target)];
         };
-        match resolve::addresses(host, *port, self.limit, asker, caller.scope).await {
+        match resolve::addresses(host, *port, self.limit, asker, context.scope).await {
             Ok(addresses) => {
-                addresses.into_iter().map(|address| Place::Tcp(target, address)).collect()
+                addresses.into_iter().map(|address| DialCandidate::Tcp(target, address)).collect()
             }
             Err(error) => {
-                Event::Unresolved { target, error: &error }.log(caller.scope);
+                Event::Unresolved { target, error: &error }.log(context.scope);
                 failed.push((target.to_string(), error));
                 Vec::new()
             }
         }
     }
 
-    async fn reach(
+    async fn connect_candidate(
         &self,
-        place: Place<'_>,
-        caller: &DialContext<'_>,
+        candidate: DialCandidate<'_>,
+        context: &DialContext<'_>,
         failed: &mut Vec<(String, io::Error)>,
-    ) -> Option<Reached> {
-        let address = place.address();
-        let (Place::Tcp(endpoint, _) | Place::Unix(endpoint)) = place;
-        Event::Connecting { address: &address }.log(caller.scope);
-        let attempt = match place {
-            Place::Tcp(_, address) => within(self.limit, self.tcp(address, caller)).await,
-            Place::Unix(endpoint) => within(self.limit, unix(endpoint)).await,
+    ) -> Option<UpstreamConnection> {
+        let address = candidate.address();
+        let (DialCandidate::Tcp(endpoint, _) | DialCandidate::Unix(endpoint)) = candidate;
+        Event::Connecting { address: &address }.log(context.scope);
+        let attempt = match candidate {
+            DialCandidate::Tcp(_, address) => {
+                with_timeout(self.limit, self.tcp(address, context)).await
+            }
+            DialCandidate::Unix(endpoint) => with_timeout(self.limit, unix(endpoint)).await,
         };
         match attempt {
             Ok(socket) => {
                 let local = socket.local_address().map_or(Peer::Local, Peer::Tcp);
-                Event::Connected { address: &address, local: &local }.log(caller.scope);
-                Some(Reached {
+                Event::Connected { address: &address, local: &local }.log(context.scope);
+                Some(UpstreamConnection {
                     socket,
                     endpoint: Some(endpoint.clone()),
                     address,
@@ -294,14 +309,14 @@ impl Dialer {
                 })
             }
             Err(error) => {
-                Event::ConnectFailed { address: &address, error: &error }.log(caller.scope);
+                Event::ConnectFailed { address: &address, error: &error }.log(context.scope);
                 failed.push((address, error));
                 None
             }
         }
     }
 
-    async fn tcp(&self, address: SocketAddr, caller: &DialContext<'_>) -> io::Result<Socket> {
+    async fn tcp(&self, address: SocketAddr, context: &DialContext<'_>) -> io::Result<Socket> {
         let socket =
             socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
@@ -313,17 +328,17 @@ impl Dialer {
         for option in &self.options {
             if let Err(error) = options::apply(&socket, option) {
                 let text = options::not_set(option, &error);
-                Event::Finding { level: Level::Warning, text: &text }.log(caller.scope);
+                Event::Finding { level: Level::Warning, text: &text }.log(context.scope);
             }
         }
         if self.from_peer {
             // Where the peer was meant to go, its own port would make this connection look like its own.
             let keeps_port = !matches!(self.target, Target::Original);
-            bind_as(&socket, caller.peer, address, keeps_port)?;
+            bind_as(&socket, context.peer, address, keeps_port)?;
         } else if let Some(local) = &self.local {
             let same_family = |from: &SocketAddr| from.is_ipv4() == address.is_ipv4();
             let (limit, asker) = (self.limit, Asker::Configuration);
-            let found = resolve::addresses(local, 0, limit, asker, caller.scope).await?;
+            let found = resolve::addresses(local, 0, limit, asker, context.scope).await?;
             match found.into_iter().find(same_family) {
                 Some(from) => socket.bind(&from.into())?,
                 None => {
@@ -392,7 +407,10 @@ async fn unix(_: &Endpoint) -> io::Result<Socket> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-async fn within<T>(limit: Duration, attempt: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+async fn with_timeout<T>(
+    limit: Duration,
+    attempt: impl Future<Output = io::Result<T>>,
+) -> io::Result<T> {
     match tokio::time::timeout(limit, attempt).await {
         Ok(done) => done,
         Err(_) => {

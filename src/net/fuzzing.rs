@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
 
 use super::socks::{ask, read_request};
-use super::{Peer, Proxied, Socket, Told, http_connect, read_proxy_header};
+use super::{Peer, ProxyHeaderFields, ProxyHeaderSource, Socket, http_connect, read_proxy_header};
 use crate::config::endpoint::is_host_name;
 use crate::config::model::{Endpoint, Host, HttpConnect};
 use crate::fuzzing::{Canned, Parts, assert_plain, finished};
@@ -40,7 +40,7 @@ pub fn proxy_header(data: &[u8]) {
     let who = parts.part();
     let (version, suite, group) = (parts.text(), parts.text(), parts.text());
     let group = (!group.is_empty()).then_some(group.as_str());
-    let told = Told { who, version: &version, suite: &suite, group };
+    let told = ProxyHeaderFields { who, version: &version, suite: &suite, group };
     let canonical = |at: SocketAddr| SocketAddr::new(at.ip().to_canonical(), at.port());
     let same_family =
         |from: SocketAddr, to: SocketAddr| (from.is_ipv4() == to.is_ipv4()).then_some((from, to));
@@ -49,7 +49,7 @@ pub fn proxy_header(data: &[u8]) {
         _ => None,
     };
 
-    let bytes = super::proxy_header_v2(&peer, local, &told);
+    let bytes = super::write_proxy_header_v2(&peer, local, &told);
     let (header, length) = match ProxyHeader::parse(&bytes, ParseConfig::default()) {
         Ok(read) => read,
         Err(error) => panic!("{error}: {bytes:?}"),
@@ -72,7 +72,7 @@ pub fn proxy_header(data: &[u8]) {
     let wanted: Vec<_> = std::iter::once((0xe0, who.to_vec())).chain(told_group).collect();
     assert_eq!(custom, wanted);
 
-    let line = super::proxy_header(&peer, local);
+    let line = super::write_proxy_header_v1(&peer, local);
     let text = String::from_utf8_lossy(&line);
     assert!(line.len() <= 107 && text.strip_suffix("\r\n").is_some(), "{text:?}");
     assert!(!text.trim_end_matches("\r\n").contains(char::is_control), "{text:?}");
@@ -100,7 +100,10 @@ pub fn preface(data: &[u8]) {
 }
 
 /// The header of a proxy over a socket, and how much is left behind it.
-async fn came(listener: &TcpListener, says: &[u8]) -> io::Result<(Option<Proxied>, usize)> {
+async fn came(
+    listener: &TcpListener,
+    says: &[u8],
+) -> io::Result<(Option<ProxyHeaderSource>, usize)> {
     let mut far = TcpStream::connect(listener.local_addr()?).await?;
     let (near, _) = listener.accept()?;
     near.set_nonblocking(true)?;
@@ -139,11 +142,12 @@ fn proxied(says: &[u8]) {
         let come = |says: &[u8]| runtime.block_on(came(listener, says)).expect("a connection");
         // More than the longest header, and less than a socket's buffer.
         let says = &says[..says.len().min(8192)];
-        let (Some(Proxied::For { from, to }), rest) = come(says) else { return };
+        let (Some(ProxyHeaderSource::For { from, to }), rest) = come(says) else { return };
         assert!(says.len() - rest <= 4096);
         // Said by us, it is the same.
-        let again = [super::proxy_header(&Peer::Tcp(from), Some(to)), b"rest".to_vec()].concat();
-        assert_eq!(come(&again), (Some(Proxied::For { from, to }), 4));
+        let again =
+            [super::write_proxy_header_v1(&Peer::Tcp(from), Some(to)), b"rest".to_vec()].concat();
+        assert_eq!(come(&again), (Some(ProxyHeaderSource::For { from, to }), 4));
     });
 }
 

@@ -10,7 +10,7 @@ use crate::config::model::HttpConnect;
 
 /// The most bytes that are read until the final answer has come, with interim answers before it. Proxies add a
 /// few headers, and none of them is of use here.
-const MAX_ANSWER: usize = 16 * 1024;
+const MAX_ANSWER_SIZE: usize = 16 * 1024;
 
 /// Asks for a way to the server, and reads the answer to its last byte: what comes then is the
 /// server's. The caller keeps the time.
@@ -89,8 +89,8 @@ async fn read_status<S: AsyncRead + Unpin>(proxy: &mut S) -> io::Result<Option<u
                 status => return Ok(status),
             }
         }
-        if answer.len() >= MAX_ANSWER {
-            let words = format!("the proxy's answer has more than {MAX_ANSWER} bytes");
+        if answer.len() >= MAX_ANSWER_SIZE {
+            let words = format!("the proxy's answer has more than {MAX_ANSWER_SIZE} bytes");
             return Err(io::Error::other(words));
         }
         seen = head.len();

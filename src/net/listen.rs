@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Protocol, Type};
 
 #[cfg(unix)]
-use super::socket_name::Name;
+use super::socket_name::SocketName;
 use super::{Peer, Socket, options};
 use crate::config::model::{Decided, Endpoint, Host, Listen, SocketOption};
 use crate::sys::holder::{self, Holder};
@@ -19,44 +19,44 @@ mod tests;
 
 /// How long busy addresses are tried again, so that an immediate restart finds its ports while the
 /// process before it is still going.
-const BUSY: Duration = Duration::from_secs(2);
+const BUSY_RETRY_TIME: Duration = Duration::from_secs(2);
 /// The pause between two such tries.
-const BUSY_PAUSE: Duration = Duration::from_millis(20);
+const BUSY_RETRY_INTERVAL: Duration = Duration::from_millis(20);
 /// The queue of connections that wait to be accepted; the kernel cuts it to its own maximum.
-const BACKLOG: i32 = 4096;
+const ACCEPT_BACKLOG: i32 = 4096;
 
 /// A bound address. Unlinks a Unix socket's path when it goes.
 #[derive(Debug)]
 pub struct Listener {
-    kind: Kind,
+    kind: ListenerKind,
     address: String,
 }
 
 #[derive(Debug)]
-enum Kind {
+enum ListenerKind {
     Tcp(std::net::TcpListener),
     #[cfg(unix)]
     /// The path goes before the listener does: a successor that found it refusing connections would
     /// take it for stale, and lose its own socket to our unlinking.
     /// A socket that the service manager opened keeps its name.
-    Unix(Option<Name>, std::os::unix::net::UnixListener),
+    Unix(Option<SocketName>, std::os::unix::net::UnixListener),
 }
 
 /// The patience with which all addresses of a start are bound.
-pub struct Busy<'a> {
+pub struct BusyRetry<'a> {
     /// One clock for all of them: a second program of the same configuration finds every address busy.
     since: Instant,
     tell: &'a mut dyn FnMut(&str),
 }
 
-impl<'a> Busy<'a> {
+impl<'a> BusyRetry<'a> {
     /// `tell` gets a sentence for each address that is busy when it is first tried.
     pub fn new(tell: &'a mut dyn FnMut(&str)) -> Self {
         Self { since: Instant::now(), tell }
     }
 }
 
-impl std::fmt::Debug for Busy<'_> {
+impl std::fmt::Debug for BusyRetry<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Busy").field("since", &self.since).finish_non_exhaustive()
     }
@@ -73,7 +73,7 @@ pub fn bind(
     siblings: &[Listen],
     options: &[Decided<SocketOption>],
     absent: &mut Vec<String>,
-    busy: &mut Busy<'_>,
+    busy: &mut BusyRetry<'_>,
 ) -> io::Result<Vec<Listener>> {
     match &listen.at.value {
         Endpoint::Tcp { host, port } => {
@@ -83,7 +83,7 @@ pub fn bind(
             for address in resolve(host, *port)? {
                 let alone = address.is_ipv6() && has_ipv4_wildcard(siblings, *port);
                 let who = || in_use(&address.to_string(), holder::of_tcp(address));
-                match patiently(busy, who, || bind_tcp(address, alone, options)) {
+                match retry_while_busy(busy, who, || bind_tcp(address, alone, options)) {
                     Ok(listener) => bound.push(listener),
                     // A kernel without IPv6 is no mistake where nobody wrote an IPv6 address.
                     Err(error) if listen.optional && is_absent(&error) => {}
@@ -107,7 +107,7 @@ pub fn bind(
         #[cfg(unix)]
         Endpoint::Unix(path) => {
             let who = || in_use(&path.display().to_string(), holder::of_unix(path));
-            match patiently(busy, who, || bind_unix(path)) {
+            match retry_while_busy(busy, who, || bind_unix(path)) {
                 Ok(listener) => Ok(vec![listener]),
                 Err(error) => {
                     Err(io::Error::new(error.kind(), format!("{}: {error}", path.display())))
@@ -157,8 +157,8 @@ pub fn is_absent(error: &io::Error) -> bool {
     return error.kind() == io::ErrorKind::AddrNotAvailable;
 }
 
-fn patiently(
-    busy: &mut Busy<'_>,
+fn retry_while_busy(
+    busy: &mut BusyRetry<'_>,
     who: impl Fn() -> String,
     mut attempt: impl FnMut() -> io::Result<Listener>,
 ) -> io::Result<Listener> {
@@ -166,7 +166,7 @@ fn patiently(
     loop {
         match attempt() {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                let left = BUSY.saturating_sub(busy.since.elapsed());
+                let left = BUSY_RETRY_TIME.saturating_sub(busy.since.elapsed());
                 if !told {
                     told = true;
                     let words = match left.is_zero() {
@@ -178,7 +178,7 @@ fn patiently(
                 if left.is_zero() {
                     return Err(error);
                 }
-                std::thread::sleep(BUSY_PAUSE);
+                std::thread::sleep(BUSY_RETRY_INTERVAL);
             }
             done => return done,
         }
@@ -198,11 +198,11 @@ fn bind_tcp(
     written: &[Decided<SocketOption>],
 ) -> io::Result<Listener> {
     let socket = take(address, v6_alone, written)?;
-    socket.listen(BACKLOG)?;
+    socket.listen(ACCEPT_BACKLOG)?;
     socket.set_nonblocking(true)?;
     let listener = std::net::TcpListener::from(socket);
     let address = listener.local_addr()?.to_string();
-    Ok(Listener { kind: Kind::Tcp(listener), address })
+    Ok(Listener { kind: ListenerKind::Tcp(listener), address })
 }
 
 /// Takes an address without listening there.
@@ -229,17 +229,17 @@ fn take(
 #[cfg(unix)]
 fn bind_unix(path: &Path) -> io::Result<Listener> {
     use std::os::unix::net::UnixListener;
-    let listener = in_place_of_stale(path, || false, || UnixListener::bind(path))?;
+    let listener = bind_replacing_stale(path, || false, || UnixListener::bind(path))?;
     listener.set_nonblocking(true)?;
     let address = path.display().to_string();
-    let name = Name::of(path)?;
-    Ok(Listener { kind: Kind::Unix(Some(name), listener), address })
+    let name = SocketName::of(path)?;
+    Ok(Listener { kind: ListenerKind::Unix(Some(name), listener), address })
 }
 
 /// Binds a path. One that nobody listens on is what a crash left behind: it is replaced, and so is one
 /// whose listener `yields`.
 #[cfg(unix)]
-pub(super) fn in_place_of_stale<T>(
+pub(super) fn bind_replacing_stale<T>(
     path: &Path,
     yields: impl Fn() -> bool,
     bind: impl Fn() -> io::Result<T>,
@@ -330,10 +330,10 @@ impl Listener {
         socket.set_nonblocking(true)?;
         let address = socket.local_addr()?;
         let (kind, address) = match address.as_socket() {
-            Some(address) => (Kind::Tcp(socket.into()), address.to_string()),
+            Some(address) => (ListenerKind::Tcp(socket.into()), address.to_string()),
             None => {
                 let path = address.as_pathname().map(|path| path.display().to_string());
-                (Kind::Unix(None, socket.into()), path.unwrap_or("unix socket".into()))
+                (ListenerKind::Unix(None, socket.into()), path.unwrap_or("unix socket".into()))
             }
         };
         Ok(Self { kind, address })
@@ -348,12 +348,14 @@ impl Listener {
     ///
     /// # Errors
     /// The system has no room for another descriptor to watch.
-    pub fn into_async(self) -> io::Result<Acceptable> {
+    pub fn into_async(self) -> io::Result<AsyncListener> {
         Ok(match self.kind {
-            Kind::Tcp(listener) => Acceptable::Tcp(tokio::net::TcpListener::from_std(listener)?),
+            ListenerKind::Tcp(listener) => {
+                AsyncListener::Tcp(tokio::net::TcpListener::from_std(listener)?)
+            }
             #[cfg(unix)]
-            Kind::Unix(name, listener) => {
-                Acceptable::Unix(name, tokio::net::UnixListener::from_std(listener)?)
+            ListenerKind::Unix(name, listener) => {
+                AsyncListener::Unix(name, tokio::net::UnixListener::from_std(listener)?)
             }
         })
     }
@@ -361,15 +363,15 @@ impl Listener {
 
 /// A listener inside a runtime.
 #[derive(Debug)]
-pub enum Acceptable {
+pub enum AsyncListener {
     /// TCP.
     Tcp(tokio::net::TcpListener),
     /// A Unix socket's name, if this program made it, and the socket.
     #[cfg(unix)]
-    Unix(Option<Name>, tokio::net::UnixListener),
+    Unix(Option<SocketName>, tokio::net::UnixListener),
 }
 
-impl Acceptable {
+impl AsyncListener {
     /// The number of its descriptor; 0 where the system has none.
     pub fn descriptor(&self) -> i64 {
         #[cfg(unix)]

@@ -4,18 +4,18 @@ mod dial;
 mod dial_context;
 #[cfg(all(unix, any(test, fuzzing)))]
 pub(crate) mod fuzzing;
-#[cfg(unix)]
-mod guarded;
 mod http_connect;
 mod listen;
 mod options;
 #[cfg(unix)]
 mod program;
-mod proxied;
-mod proxy_header;
+mod proxy_reader;
+mod proxy_writer;
 #[cfg(unix)]
 mod pty;
 mod resolve;
+#[cfg(unix)]
+mod restricted_socket;
 #[cfg(unix)]
 mod socket_name;
 pub mod socks;
@@ -36,21 +36,21 @@ use crate::sys::socket::unanswered;
 #[cfg(unix)]
 use tokio::net::UnixStream;
 
-pub use dial::{DialError, Dialer, Reached, Refused};
+pub use dial::{DialError, DialRefusal, Dialer, UpstreamConnection};
 pub use dial_context::DialContext;
-#[cfg(unix)]
-pub use guarded::{bind_guarded, make_folder};
 pub use http_connect::http_connect;
-pub use listen::{Acceptable, Busy, Listener, bind, could_bind, is_absent};
+pub use listen::{AsyncListener, BusyRetry, Listener, bind, could_bind, is_absent};
 pub use options::{apply, keepalive, not_set};
 #[cfg(unix)]
-pub use program::{Child, Started, start as start_program};
-pub use proxied::{BadHeader, Proxied, read_proxy_header};
-pub use proxy_header::{Told, proxy_header, proxy_header_v2};
+pub use program::{ChildProcess, StartedProgram, start as start_program};
+pub use proxy_reader::{ProxyHeaderError, ProxyHeaderSource, read_proxy_header};
+pub use proxy_writer::{ProxyHeaderFields, write_proxy_header_v1, write_proxy_header_v2};
 #[cfg(unix)]
 pub use pty::Pty;
 #[cfg(unix)]
-pub use socket_name::Name;
+pub use restricted_socket::{bind_restricted, make_folder};
+#[cfg(unix)]
+pub use socket_name::SocketName;
 #[cfg(unix)]
 pub use stdio::{Stdio, inherited};
 
@@ -148,7 +148,8 @@ impl Socket {
     /// Whether the peer still has to acknowledge something, where that is watched: while it does,
     /// TCP sends the data again and no keepalive, and gives up after a quarter of an hour.
     pub fn in_flight(&self) -> bool {
-        self.as_tcp().is_some_and(|tcp| unanswered(tcp).is_some() && patience(tcp).is_some())
+        self.as_tcp()
+            .is_some_and(|tcp| unanswered(tcp).is_some() && keepalive_timeout(tcp).is_some())
     }
 
     /// The error that the system has noted and nobody has been told yet: a reset, or a peer that
@@ -158,7 +159,7 @@ impl Socket {
     pub fn fault(&self) -> Option<io::Error> {
         match self {
             Self::Tcp(stream) => match stream.take_error() {
-                Ok(None) => Ok(gone(stream)),
+                Ok(None) => Ok(find_dead_peer(stream)),
                 known => known,
             },
             #[cfg(unix)]
@@ -205,18 +206,18 @@ fn original_destination(_: &TcpStream, _: SocketAddr) -> io::Result<SocketAddr> 
 }
 
 /// Sent again or asked for in vain this often, nothing came by mere bad luck.
-const TRIES: u8 = 3;
+const MAX_UNANSWERED_PROBES: u8 = 3;
 
-fn gone(tcp: &TcpStream) -> Option<io::Error> {
+fn find_dead_peer(tcp: &TcpStream) -> Option<io::Error> {
     // What is nearly always false first: the rest costs four more questions to the kernel.
-    let owed = unanswered(tcp).filter(|owed| owed.tries >= TRIES)?;
-    patience(tcp).filter(|limit| owed.silence >= *limit)?;
+    let owed = unanswered(tcp).filter(|owed| owed.tries >= MAX_UNANSWERED_PROBES)?;
+    keepalive_timeout(tcp).filter(|limit| owed.silence >= *limit)?;
     let text = format!("the peer has acknowledged nothing for {} s", owed.silence.as_secs());
     Some(io::Error::new(io::ErrorKind::TimedOut, text))
 }
 
 /// How long keepalive lets a peer be silent; none if it is off.
-fn patience(tcp: &TcpStream) -> Option<Duration> {
+fn keepalive_timeout(tcp: &TcpStream) -> Option<Duration> {
     let socket = socket2::SockRef::from(tcp);
     if !socket.keepalive().ok()? {
         return None;

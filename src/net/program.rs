@@ -19,7 +19,7 @@ use crate::sys::{manager, process};
 
 /// A program that was started. It is not killed when this is dropped.
 #[derive(Debug)]
-pub struct Child {
+pub struct ChildProcess {
     /// Its number.
     pub pid: u32,
     child: tokio::process::Child,
@@ -27,7 +27,7 @@ pub struct Child {
     _status: Awaited,
 }
 
-impl Child {
+impl ChildProcess {
     /// Waits for its end and says how it came, in stunnel's words.
     pub async fn ended(mut self) -> String {
         match self.child.wait().await {
@@ -62,23 +62,26 @@ fn signal_name(number: i32) -> String {
 
 /// A program at work.
 #[derive(Debug)]
-pub struct Started {
+pub struct StartedProgram {
     /// Our end of what it talks over.
     pub socket: Socket,
     /// Itself, as who is at the other end.
     pub peer: Peer,
     /// The process.
-    pub child: Child,
+    pub child: ChildProcess,
 }
 
 /// Starts a program with one end of a TCP connection as its standard streams, and keeps the other
 /// end. A socket and no pipes: the program sees half a close as one, and a reset as a reset. Who asked
-/// for a terminal gets one in its place. `caller` is whom it serves, if it serves somebody.
+/// for a terminal gets one in its place. `context` is whom it serves, if it serves somebody.
 ///
 /// # Errors
 /// The system's, in particular for a file that is not there or is no program.
-pub async fn start(program: &Program, caller: Option<&DialContext<'_>>) -> io::Result<Started> {
-    let mut command = command(program, caller);
+pub async fn start(
+    program: &Program,
+    context: Option<&DialContext<'_>>,
+) -> io::Result<StartedProgram> {
+    let mut command = command(program, context);
     let (socket, peer, theirs) = if program.pty.value {
         let (ours, theirs) = Pty::open()?;
         // A session of its own, or the terminal would not be its own.
@@ -106,11 +109,11 @@ pub async fn start(program: &Program, caller: Option<&DialContext<'_>>) -> io::R
         Ok((child, pid))
     })?;
     let pid = child.id().unwrap_or_default();
-    Ok(Started { socket, peer, child: Child { pid, child, _status: status } })
+    Ok(StartedProgram { socket, peer, child: ChildProcess { pid, child, _status: status } })
 }
 
 /// The environment is ours with what the operator sets, and says besides who is connected.
-fn command(program: &Program, caller: Option<&DialContext<'_>>) -> Command {
+fn command(program: &Program, context: Option<&DialContext<'_>>) -> Command {
     let mut command = Command::new(&program.path.value);
     let mut words = program.arguments.iter();
     if let Some(name) = words.next() {
@@ -128,13 +131,13 @@ fn command(program: &Program, caller: Option<&DialContext<'_>>) -> Command {
     for Variable { name, value } in &program.environment {
         set(name, value.clone().map(OsString::from));
     }
-    let address = match caller.map(|caller| caller.peer) {
+    let address = match context.map(|context| context.peer) {
         Some(Peer::Tcp(address)) => Some(address),
         _ => None,
     };
     set("REMOTE_HOST", address.map(|address| address.ip().to_string().into()));
     set("REMOTE_PORT", address.map(|address| address.port().to_string().into()));
-    let who = caller.and_then(|caller| caller.who);
+    let who = context.and_then(|context| context.who);
     set("PSKGATE_IDENTITY", who.map(|who| OsString::from_vec(who.as_bytes().to_vec())));
     command
 }

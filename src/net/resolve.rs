@@ -39,7 +39,7 @@ const STACK_SIZE: usize = 256 * 1024;
 
 type LookUp = dyn Fn(&str) -> Result<Vec<SocketAddr>, NameError> + Send + Sync;
 /// What a look-up came to: addresses, or whether the name is unknown, and the system's words.
-type Answer = Result<Arc<[SocketAddr]>, (bool, Arc<str>)>;
+type LookUpResult = Result<Arc<[SocketAddr]>, (bool, Arc<str>)>;
 /// A good answer and its age.
 type AgedAnswer = (Arc<[SocketAddr]>, Duration);
 
@@ -91,7 +91,7 @@ pub(super) async fn addresses(
 #[derive(Clone)]
 struct Resolver {
     look_up: Arc<LookUp>,
-    names: Arc<Mutex<HashMap<Box<str>, Name>>>,
+    names: Arc<Mutex<HashMap<Box<str>, ConfiguredName>>>,
     configured: Arc<Semaphore>,
     asked: Arc<Semaphore>,
     /// Who has look-ups under way, or waits for one.
@@ -100,7 +100,7 @@ struct Resolver {
 
 /// A name of the configuration.
 #[derive(Debug, Default)]
-struct Name {
+struct ConfiguredName {
     last_good: Option<(Arc<[SocketAddr]>, Instant)>,
     /// The last look-up.
     look_up: Option<LookUpState>,
@@ -112,7 +112,7 @@ struct Name {
 #[derive(Debug, Clone)]
 struct LookUpState {
     /// Where its answer will be; it is under way as long as the sender lives.
-    answer: watch::Receiver<Option<Answer>>,
+    answer: watch::Receiver<Option<LookUpResult>>,
     began: Instant,
 }
 
@@ -122,7 +122,7 @@ impl LookUpState {
     }
 }
 
-impl Name {
+impl ConfiguredName {
     fn is_under_way(&self) -> bool {
         self.look_up.as_ref().is_some_and(LookUpState::is_under_way)
     }
@@ -135,7 +135,7 @@ impl Name {
     }
 
     /// Notes what a look-up came to.
-    fn note(&mut self, answer: &Answer) {
+    fn note(&mut self, answer: &LookUpResult) {
         match answer {
             Ok(addresses) => {
                 self.last_good = Some((addresses.clone(), Instant::now()));
@@ -286,7 +286,7 @@ impl Resolver {
         &self,
         name: &str,
         place: OwnedSemaphorePermit,
-        sender: watch::Sender<Option<Answer>>,
+        sender: watch::Sender<Option<LookUpResult>>,
     ) {
         let (names, key) = (self.names.clone(), Box::<str>::from(name));
         let _ = self.on_thread(name, move |answer| {
@@ -299,7 +299,11 @@ impl Resolver {
     }
 
     /// Looks a name up on a thread that ends then.
-    fn on_thread(&self, name: &str, done: impl FnOnce(Answer) + Send + 'static) -> io::Result<()> {
+    fn on_thread(
+        &self,
+        name: &str,
+        done: impl FnOnce(LookUpResult) + Send + 'static,
+    ) -> io::Result<()> {
         let (look_up, name) = (self.look_up.clone(), name.to_owned());
         let work = move || {
             done(match look_up(&name) {

@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 /// The name of a socket in its folder, which is held open: it can be changed and removed from inside
 /// another root directory too. Removed when this goes, unless somebody else has put theirs there.
 #[derive(Debug)]
-pub struct Name {
+pub struct SocketName {
     folder: OwnedFd,
     name: OsString,
     identity: (u64, u64),
@@ -22,7 +22,7 @@ pub(super) fn bits(mode: u32) -> Mode {
     Mode::from_raw_mode((mode & 0o7777) as rustix::fs::RawMode)
 }
 
-impl Name {
+impl SocketName {
     /// The socket that has just been bound there.
     ///
     /// # Errors
@@ -58,7 +58,7 @@ impl Name {
     }
 }
 
-impl Drop for Name {
+impl Drop for SocketName {
     fn drop(&mut self) {
         if identity(&self.folder, &self.name).is_ok_and(|now| now == self.identity) {
             // Rights that were dropped may be missing; the next start replaces it then.

@@ -1,49 +1,49 @@
 //! SOCKS inside the tunnel: a server end that is told where to connect (versions 4, 4a and 5), and a client
 //! end that tells it (version 5, RFC 1928).
 
-mod reach;
+mod own_addresses;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::Refused;
+use super::DialRefusal;
 use crate::config::endpoint::is_host_name;
 use crate::config::model::{Endpoint, Host};
 
-pub use reach::{OwnAddresses, Owner};
+pub use own_addresses::{AddressOwner, OwnAddresses};
 
 /// The longest name of a user and of a host in version 4, which have no length of their own; in version 5
 /// a host has at most as many.
-const LONGEST: usize = 255;
+const MAX_NAME_SIZE: usize = 255;
 
 /// What a peer asks for.
 #[derive(Debug)]
-pub struct Request {
+pub struct SocksRequest {
     /// Where it wants to go.
     pub to: Endpoint,
     /// Its own way to say that, which it gets back.
-    form: Form,
+    form: SocksVersion,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Form {
+enum SocksVersion {
     /// Port and address, as they came.
     Four([u8; 6]),
     Five(Vec<u8>),
 }
 
 /// How a request went.
-pub type Outcome = Result<(), Refused>;
+pub type SocksOutcome = Result<(), DialRefusal>;
 
 /// RFC 1928, 6.
-fn code(outcome: Outcome) -> u8 {
+fn code(outcome: SocksOutcome) -> u8 {
     match outcome {
         Ok(()) => 0,
-        Err(Refused::Forbidden) => 2,
-        Err(Refused::Unknown) => 4,
-        Err(Refused::Unreachable) => 5,
+        Err(DialRefusal::Forbidden) => 2,
+        Err(DialRefusal::Unknown) => 4,
+        Err(DialRefusal::Unreachable) => 5,
     }
 }
 
@@ -55,36 +55,36 @@ fn wrong(text: &str) -> io::Error {
 ///
 /// # Errors
 /// The connection's, and every request that is none or asks for something else than a connection.
-pub async fn read_request<S>(peer: &mut S) -> io::Result<Request>
+pub async fn read_request<S>(peer: &mut S) -> io::Result<SocksRequest>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     match peer.read_u8().await? {
-        4 => read_four(peer).await,
-        5 => read_five(peer).await,
+        4 => read_v4(peer).await,
+        5 => read_v5(peer).await,
         _ => Err(wrong("this is no SOCKS request")),
     }
 }
 
-async fn read_four<S: AsyncRead + AsyncWrite + Unpin>(peer: &mut S) -> io::Result<Request> {
+async fn read_v4<S: AsyncRead + AsyncWrite + Unpin>(peer: &mut S) -> io::Result<SocksRequest> {
     let command = peer.read_u8().await?;
     let mut place = [0; 6];
     peer.read_exact(&mut place).await?;
     // Whoever it says it is, its key has said who it is.
     read_text(peer).await?;
     let [p, q, a, b, c, d] = place;
-    let (port, form) = (u16::from_be_bytes([p, q]), Form::Four(place));
+    let (port, form) = (u16::from_be_bytes([p, q]), SocksVersion::Four(place));
     let address = Ipv4Addr::new(a, b, c, d);
     let host = match address.octets() {
         [0, 0, 0, 1..=255] => host_of(&read_text(peer).await?),
         _ => Some(Host::Ip(address.into())),
     };
     let asked = match (command, host) {
-        (1, Some(host)) => return Ok(Request { to: Endpoint::Tcp { host, port }, form }),
+        (1, Some(host)) => return Ok(SocksRequest { to: Endpoint::Tcp { host, port }, form }),
         (1, None) => "the name asked for is none of a host",
         _ => "another SOCKS command than CONNECT",
     };
-    answer(peer, &form, Err(Refused::Unknown)).await?;
+    answer(peer, &form, Err(DialRefusal::Unknown)).await?;
     Err(wrong(asked))
 }
 
@@ -94,7 +94,7 @@ async fn read_text<S: AsyncRead + Unpin>(peer: &mut S) -> io::Result<Vec<u8>> {
     loop {
         match peer.read_u8().await? {
             0 => return Ok(text),
-            _ if text.len() == LONGEST => {
+            _ if text.len() == MAX_NAME_SIZE => {
                 return Err(wrong("a SOCKS request with a name too long"));
             }
             byte => text.push(byte),
@@ -110,7 +110,7 @@ fn host_of(name: &[u8]) -> Option<Host> {
     }
 }
 
-async fn read_five<S: AsyncRead + AsyncWrite + Unpin>(peer: &mut S) -> io::Result<Request> {
+async fn read_v5<S: AsyncRead + AsyncWrite + Unpin>(peer: &mut S) -> io::Result<SocksRequest> {
     let count = peer.read_u8().await?;
     let mut methods = vec![0; usize::from(count)];
     peer.read_exact(&mut methods).await?;
@@ -158,9 +158,11 @@ async fn read_five<S: AsyncRead + AsyncWrite + Unpin>(peer: &mut S) -> io::Resul
         form.extend_from_slice(&port.to_be_bytes());
     }
     match (command, host) {
-        (1, Some(host)) => Ok(Request { to: Endpoint::Tcp { host, port }, form: Form::Five(form) }),
+        (1, Some(host)) => {
+            Ok(SocksRequest { to: Endpoint::Tcp { host, port }, form: SocksVersion::Five(form) })
+        }
         (1, None) => {
-            answer(peer, &Form::Five(form), Err(Refused::Unknown)).await?;
+            answer(peer, &SocksVersion::Five(form), Err(DialRefusal::Unknown)).await?;
             Err(wrong("the name asked for is none of a host"))
         }
         _ => {
@@ -170,12 +172,12 @@ async fn read_five<S: AsyncRead + AsyncWrite + Unpin>(peer: &mut S) -> io::Resul
     }
 }
 
-impl Request {
+impl SocksRequest {
     /// Tells the peer how its request went.
     ///
     /// # Errors
     /// The connection's.
-    pub async fn answer<S>(&self, peer: &mut S, outcome: Outcome) -> io::Result<()>
+    pub async fn answer<S>(&self, peer: &mut S, outcome: SocksOutcome) -> io::Result<()>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -185,15 +187,15 @@ impl Request {
 
 async fn answer<S: AsyncWrite + Unpin>(
     peer: &mut S,
-    form: &Form,
-    outcome: Outcome,
+    form: &SocksVersion,
+    outcome: SocksOutcome,
 ) -> io::Result<()> {
     let bytes = match form {
-        Form::Four(place) => {
+        SocksVersion::Four(place) => {
             let granted = if outcome.is_ok() { 0x5a } else { 0x5b };
             [&[0, granted], place.as_slice()].concat()
         }
-        Form::Five(place) => [&[5, code(outcome), 0], place.as_slice()].concat(),
+        SocksVersion::Five(place) => [&[5, code(outcome), 0], place.as_slice()].concat(),
     };
     say(peer, &bytes).await
 }

@@ -34,12 +34,12 @@ pub fn inherited() -> io::Result<(Socket, Peer)> {
         return socket(input);
     }
     let input = match kind(&input)? {
-        FileType::Fifo => Input::Pipe(Shared::new(input, pipe::Receiver::from_owned_fd)?),
+        FileType::Fifo => Input::Pipe(SharedPipe::new(input, pipe::Receiver::from_owned_fd)?),
         FileType::Socket => Input::Socket(socket(input)?.0),
         _ => Input::File(File::from_std(input.into())),
     };
     let output = Some(match kind(&output)? {
-        FileType::Fifo => Output::Pipe(Shared::new(output, pipe::Sender::from_owned_fd)?),
+        FileType::Fifo => Output::Pipe(SharedPipe::new(output, pipe::Sender::from_owned_fd)?),
         FileType::Socket => Output::Socket(socket(output)?.0),
         _ => Output::File(File::from_std(output.into())),
     });
@@ -79,7 +79,7 @@ pub struct Stdio {
 
 #[derive(Debug)]
 enum Input {
-    Pipe(Shared<pipe::Receiver>),
+    Pipe(SharedPipe<pipe::Receiver>),
     Socket(Socket),
     /// Files, devices and terminals: they are read in a thread.
     File(File),
@@ -87,7 +87,7 @@ enum Input {
 
 #[derive(Debug)]
 enum Output {
-    Pipe(Shared<pipe::Sender>),
+    Pipe(SharedPipe<pipe::Sender>),
     Socket(Socket),
     File(File),
 }
@@ -95,19 +95,19 @@ enum Output {
 /// A pipe that does not block. Whoever started this program may hold it too, and gets it back as it
 /// was.
 #[derive(Debug)]
-struct Shared<P: AsFd> {
+struct SharedPipe<P: AsFd> {
     pipe: P,
     before: OFlags,
 }
 
-impl<P: AsFd> Shared<P> {
+impl<P: AsFd> SharedPipe<P> {
     fn new(fd: OwnedFd, from: impl Fn(OwnedFd) -> io::Result<P>) -> io::Result<Self> {
         let before = fcntl_getfl(&fd)?;
         Ok(Self { pipe: from(fd)?, before })
     }
 }
 
-impl<P: AsFd> Drop for Shared<P> {
+impl<P: AsFd> Drop for SharedPipe<P> {
     fn drop(&mut self) {
         let _ = fcntl_setfl(&self.pipe, self.before);
     }

@@ -15,7 +15,7 @@ use crate::config::model::{CipherOrder, Decided, Mode, PskHash, TlsConfig, TlsSw
 use crate::sys;
 
 /// OpenSSL's security level, unless the library's own is higher or somebody said another.
-const LEVEL: u32 = 2;
+const MIN_SECURITY_LEVEL: u32 = 2;
 
 /// RFC 7919's groups for DHE-PSK: generated parameters would cost minutes on a small board.
 const FFDHE2048: &[u8] = include_bytes!("ffdhe2048.pem");
@@ -23,7 +23,7 @@ const FFDHE3072: &[u8] = include_bytes!("ffdhe3072.pem");
 
 /// A context, and what of its settings an SSL object does not take along when it changes contexts.
 #[derive(Debug, Clone)]
-pub(super) struct Built {
+pub(super) struct BuiltContext {
     pub(super) context: SslContext,
     pub(super) range: (SslVersion, SslVersion),
     pub(super) groups: Arc<str>,
@@ -43,7 +43,7 @@ pub(super) fn build(
     hash: PskHash,
     aes: bool,
     findings: &mut Vec<Diagnostic>,
-) -> Result<Built, Vec<Diagnostic>> {
+) -> Result<BuiltContext, Vec<Diagnostic>> {
     let mut errors = Vec::new();
     let built = assemble(mode, tls, hash, aes, findings, &mut errors);
     match built {
@@ -77,7 +77,7 @@ fn assemble(
     aes: bool,
     findings: &mut Vec<Diagnostic>,
     errors: &mut Vec<Diagnostic>,
-) -> Result<Built, ErrorStack> {
+) -> Result<BuiltContext, ErrorStack> {
     let context = SslContextBuilder::new(match mode {
         Mode::Client => SslMethod::tls_client(),
         Mode::Server => SslMethod::tls_server(),
@@ -92,7 +92,7 @@ fn assemble(
     assembly.install_psk()?;
     let context = assembly.context;
     let (groups, options) = (tls.groups.value.as_str().into(), context.options());
-    Ok(Built { context: context.build(), range, groups, options, tickets })
+    Ok(BuiltContext { context: context.build(), range, groups, options, tickets })
 }
 
 impl Assembly<'_> {
@@ -152,7 +152,10 @@ impl Assembly<'_> {
         self.level = match &self.tls.security_level {
             Some(level) => u32::from(level.value),
             // Builds of OpenSSL differ; 112 bits are the least that is good for years (RFC 9325, 4.1).
-            None => SslContextBuilder::new(SslMethod::tls())?.build().security_level().max(LEVEL),
+            None => SslContextBuilder::new(SslMethod::tls())?
+                .build()
+                .security_level()
+                .max(MIN_SECURITY_LEVEL),
         };
         self.context.set_security_level(self.level);
         Ok(())

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use openssl::ssl::{self, ErrorCode, SslRef};
 
-use super::psk::{Handshake, Unfit};
+use super::psk::{Handshake, OfferRejection};
 use crate::config::model::PskHash;
 use crate::secrets::{Escaped, escape};
 use crate::sys::openssl::is_tls13;
 
 /// The cause of a failed handshake, as the operator of this end should hear it.
 #[derive(Debug)]
-pub enum Cause {
+pub enum RefusalCause {
     /// Server end: nobody of that name is in the key files.
     UnknownIdentity(Vec<u8>),
     /// Server end: the identity is not taken from this address, and was answered as an unknown one.
@@ -72,7 +72,7 @@ pub enum Cause {
     Protocol(String),
 }
 
-impl Cause {
+impl RefusalCause {
     /// A stable name for counters.
     pub fn name(&self) -> &'static str {
         match self {
@@ -114,7 +114,7 @@ impl Cause {
     }
 }
 
-impl fmt::Display for Cause {
+impl fmt::Display for RefusalCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::UnknownIdentity(identity) => write!(f, "unknown identity {}", escape(identity)),
@@ -275,25 +275,25 @@ fn reasons(error: &ssl::Error) -> Vec<i32> {
         .unwrap_or_default()
 }
 
-fn left(error: ssl::Error, reasons: &[i32]) -> Option<Cause> {
+fn left(error: ssl::Error, reasons: &[i32]) -> Option<RefusalCause> {
     let eof = error.code() == ErrorCode::ZERO_RETURN
         || reasons.contains(&reason::UNEXPECTED_EOF)
         || (error.code() == ErrorCode::SYSCALL && error.io_error().is_none());
     if eof {
-        return Some(Cause::ClosedEarly);
+        return Some(RefusalCause::ClosedEarly);
     }
     let io = error.into_io_error().ok()?;
     Some(match io.kind() {
         io::ErrorKind::UnexpectedEof
         | io::ErrorKind::ConnectionReset
-        | io::ErrorKind::BrokenPipe => Cause::ClosedEarly,
-        _ => Cause::Io(io),
+        | io::ErrorKind::BrokenPipe => RefusalCause::ClosedEarly,
+        _ => RefusalCause::Io(io),
     })
 }
 
 /// At a server end. What the client offered decides the words; OpenSSL's own reason, which is the
 /// same "no suitable signature algorithm" for four different causes, comes second.
-pub(super) fn of_client(error: ssl::Error, ssl: &SslRef) -> Cause {
+pub(super) fn of_client(error: ssl::Error, ssl: &SslRef) -> RefusalCause {
     use reason::*;
     let seen = Handshake::seen(ssl);
     let reasons = reasons(&error);
@@ -302,14 +302,14 @@ pub(super) fn of_client(error: ssl::Error, ssl: &SslRef) -> Cause {
         any(&[BINDER_DOES_NOT_VERIFY, DECRYPTION_FAILED_OR_BAD_RECORD_MAC, DIGEST_CHECK_FAILED])
             || reasons.iter().any(|r| matches!(alert(*r), Some((20 | 47 | 51, _))));
     if let Some(count) = seen.and_then(|seen| seen.too_many).filter(|_| is_tls13(ssl)) {
-        return Cause::TooManyOffers(count);
+        return RefusalCause::TooManyOffers(count);
     }
     if let Some(who) = seen.and_then(|seen| seen.stale.as_ref()) {
-        return Cause::StaleTicket(who.as_bytes().to_vec());
+        return RefusalCause::StaleTicket(who.as_bytes().to_vec());
     }
     match seen.and_then(|seen| seen.identity()) {
-        Some((identity, false)) => return Cause::UnknownIdentity(identity.to_vec()),
-        Some((identity, true)) if key_failed => return Cause::WrongKey(identity.to_vec()),
+        Some((identity, false)) => return RefusalCause::UnknownIdentity(identity.to_vec()),
+        Some((identity, true)) if key_failed => return RefusalCause::WrongKey(identity.to_vec()),
         _ => {}
     }
     if any(&[HTTP_REQUEST, HTTPS_PROXY_REQUEST])
@@ -321,59 +321,61 @@ pub(super) fn of_client(error: ssl::Error, ssl: &SslRef) -> Cause {
                 BAD_PACKET_LENGTH,
             ]))
     {
-        return Cause::PlainText;
+        return RefusalCause::PlainText;
     }
     if any(&[UNSUPPORTED_PROTOCOL, VERSION_TOO_LOW, WRONG_SSL_VERSION, UNKNOWN_PROTOCOL]) {
-        return Cause::NoCommonVersion;
+        return RefusalCause::NoCommonVersion;
     }
     if any(&[NO_SHARED_CIPHER, NO_SUITABLE_SIGNATURE_ALGORITHM]) {
         // A client of 1.2 or less can offer keys for 1.3 as well, and they did not matter.
         match seen.and_then(|seen| seen.unfit).filter(|_| is_tls13(ssl)) {
-            Some(Unfit::Hash(ours)) => return Cause::OtherHash(ours),
-            Some(Unfit::Mode) => return Cause::NoForwardSecrecy,
+            Some(OfferRejection::Hash(ours)) => return RefusalCause::OtherHash(ours),
+            Some(OfferRejection::Mode) => return RefusalCause::NoForwardSecrecy,
             None => {}
         }
         let offered = seen.is_some_and(|seen| seen.offered);
         let rfc4279 = seen.and_then(|seen| seen.rfc4279_suite).filter(|_| !is_tls13(ssl));
         return match offered {
-            true => Cause::NoCommonSuite { offered: rfc4279, cure: None },
-            false => Cause::NoPsk,
+            true => RefusalCause::NoCommonSuite { offered: rfc4279, cure: None },
+            false => RefusalCause::NoPsk,
         };
     }
     if any(&[NO_SUITABLE_KEY_SHARE, NO_SUITABLE_GROUPS]) {
-        return Cause::NoCommonGroup;
+        return RefusalCause::NoCommonGroup;
     }
     if let Some((_, name)) = reasons.iter().find_map(|reason| alert(*reason)) {
-        return Cause::Alert(name);
+        return RefusalCause::Alert(name);
     }
     let text = words(&error);
-    left(error, &reasons).unwrap_or(Cause::Protocol(text))
+    left(error, &reasons).unwrap_or(RefusalCause::Protocol(text))
 }
 
 /// At a client end.
-pub(super) fn of_server(error: ssl::Error, identity: &[u8]) -> Cause {
+pub(super) fn of_server(error: ssl::Error, identity: &[u8]) -> RefusalCause {
     use reason::*;
     let reasons = reasons(&error);
     let any = |wanted: &[i32]| reasons.iter().any(|reason| wanted.contains(reason));
     if any(&[CERTIFICATE_VERIFY_FAILED]) {
-        return Cause::NotProven;
+        return RefusalCause::NotProven;
     }
     if let Some((code, name)) = reasons.iter().find_map(|reason| alert(*reason)) {
         return match code {
-            20 | 40 | 47 | 51 | 115 => Cause::Refused { identity: identity.to_vec(), alert: name },
-            70 => Cause::NoCommonVersion,
-            _ => Cause::Alert(name),
+            20 | 40 | 47 | 51 | 115 => {
+                RefusalCause::Refused { identity: identity.to_vec(), alert: name }
+            }
+            70 => RefusalCause::NoCommonVersion,
+            _ => RefusalCause::Alert(name),
         };
     }
     if any(&[DECRYPTION_FAILED_OR_BAD_RECORD_MAC, DIGEST_CHECK_FAILED]) {
-        return Cause::ServerKeyDiffers(identity.to_vec());
+        return RefusalCause::ServerKeyDiffers(identity.to_vec());
     }
     if any(&[WRONG_VERSION_NUMBER, PACKET_LENGTH_TOO_LONG, HTTP_REQUEST]) {
-        return Cause::NotTls;
+        return RefusalCause::NotTls;
     }
     if any(&[UNSUPPORTED_PROTOCOL, VERSION_TOO_LOW, WRONG_SSL_VERSION]) {
-        return Cause::NoCommonVersion;
+        return RefusalCause::NoCommonVersion;
     }
     let text = words(&error);
-    left(error, &reasons).unwrap_or(Cause::Protocol(text))
+    left(error, &reasons).unwrap_or(RefusalCause::Protocol(text))
 }

@@ -79,7 +79,7 @@ pub(crate) fn connector() -> &'static Connector {
     })
 }
 
-type Shaken<'a> = Result<Secured<Canned<'a>>, Failure<Canned<'a>>>;
+type Shaken<'a> = Result<EstablishedTls<Canned<'a>>, HandshakeError<Canned<'a>>>;
 
 fn refused(shaken: Shaken<'_>) {
     let Err(failure) = shaken else { panic!("somebody without the key was let in") };
@@ -111,9 +111,9 @@ fn refused(shaken: Shaken<'_>) {
 struct OneName;
 
 impl ServerNames for OneName {
-    fn choose(&self, name: &[u8]) -> Option<Named> {
+    fn choose(&self, name: &[u8]) -> Option<SniCandidate> {
         let is_meant = NamePattern::new("*.plc.example").matches(name);
-        is_meant.then(|| Named { acceptor: acceptor().clone(), secrets: secrets().into() })
+        is_meant.then(|| SniCandidate { acceptor: acceptor().clone(), secrets: secrets().into() })
     }
 }
 
@@ -125,7 +125,7 @@ pub fn client_hello(data: &[u8]) {
     let piece = if kind & 2 == 0 { usize::MAX } else { usize::from(kind / 4) + 1 };
     let flight = if kind & 1 == 1 { parts.0.to_vec() } else { hello(&mut parts, kind) };
     // A server end reads the beginning itself, as far as it looks like a ClientHello.
-    let whole = (0..=flight.len()).find(|n| inspect(&flight[..*n]) != Opening::Incomplete);
+    let whole = (0..=flight.len()).find(|n| inspect(&flight[..*n]) != FirstBytes::Incomplete);
     let (opening, flight) = flight.split_at(whole.unwrap_or_default());
     assert!(opening.len() <= MAX_OPENING_SIZE);
     let peer = Canned { says: flight, piece, heard: Vec::new() };

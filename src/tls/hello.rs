@@ -17,7 +17,7 @@ const VERSION_MAJOR: u8 = 3;
 
 /// What the first bytes of a connection are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Opening {
+pub enum FirstBytes {
     /// A ClientHello so far.
     Incomplete,
     /// A whole ClientHello.
@@ -31,9 +31,9 @@ pub enum Opening {
 
 /// Looks at all that has come of a connection so far. A message may be spread over several records, and
 /// OpenSSL reads a record when it has all of it.
-pub fn inspect(bytes: &[u8]) -> Opening {
-    const OTHER: Opening = Opening::Unusual { announced: 0 };
-    let mut message = Message::default();
+pub fn inspect(bytes: &[u8]) -> FirstBytes {
+    const OTHER: FirstBytes = FirstBytes::Unusual { announced: 0 };
+    let mut message = MessageHeader::default();
     let mut rest = bytes;
     loop {
         let is_other = |at: usize, wanted: u8| rest.get(at).is_some_and(|byte| *byte != wanted);
@@ -50,37 +50,37 @@ pub fn inspect(bytes: &[u8]) -> Opening {
             return OTHER;
         }
         if message.announced() > MAX_HELLO_SIZE {
-            return Opening::Unusual { announced: message.announced() };
+            return FirstBytes::Unusual { announced: message.announced() };
         }
         if body.len() < length {
             return match length > MESSAGE_HEADER_SIZE + MAX_HELLO_SIZE {
-                true => Opening::Unusual { announced: length },
+                true => FirstBytes::Unusual { announced: length },
                 false => wait_for_more(bytes),
             };
         }
         if message.is_whole() {
-            return Opening::Whole;
+            return FirstBytes::Whole;
         }
         rest = behind;
     }
 }
 
 /// Unless there is no room for more.
-fn wait_for_more(bytes: &[u8]) -> Opening {
+fn wait_for_more(bytes: &[u8]) -> FirstBytes {
     match bytes.len() < MAX_OPENING_SIZE {
-        true => Opening::Incomplete,
-        false => Opening::Unusual { announced: 0 },
+        true => FirstBytes::Incomplete,
+        false => FirstBytes::Unusual { announced: 0 },
     }
 }
 
 /// A handshake message, of which only the header is looked at.
 #[derive(Default)]
-struct Message {
+struct MessageHeader {
     header: [u8; MESSAGE_HEADER_SIZE],
     size: usize,
 }
 
-impl Message {
+impl MessageHeader {
     fn add(&mut self, bytes: &[u8]) {
         let missing = self.header.iter_mut().skip(self.size);
         missing.zip(bytes).for_each(|(to, from)| *to = *from);
@@ -124,15 +124,15 @@ mod tests {
         let (one, other) = message.split_at(3);
         for bytes in [record(&message), [record(one), record(other)].concat(), record(&hello(0))] {
             for cut in 0..bytes.len() {
-                assert_eq!(inspect(&bytes[..cut]), Opening::Incomplete, "cut at {cut}");
+                assert_eq!(inspect(&bytes[..cut]), FirstBytes::Incomplete, "cut at {cut}");
             }
-            assert_eq!(inspect(&bytes), Opening::Whole);
-            assert_eq!(inspect(&[&bytes[..], b"more"].concat()), Opening::Whole);
+            assert_eq!(inspect(&bytes), FirstBytes::Whole);
+            assert_eq!(inspect(&[&bytes[..], b"more"].concat()), FirstBytes::Whole);
         }
         // What is behind it in its record belongs to the record.
         let longer = record(&[&message[..], &[0; 9]].concat());
-        assert_eq!(inspect(&longer[..longer.len() - 1]), Opening::Incomplete);
-        assert_eq!(inspect(&longer), Opening::Whole);
+        assert_eq!(inspect(&longer[..longer.len() - 1]), FirstBytes::Incomplete);
+        assert_eq!(inspect(&longer), FirstBytes::Whole);
     }
 
     #[test]
@@ -145,7 +145,7 @@ mod tests {
             &[HANDSHAKE, 3, 1, 0, 5, 2],
             &[21, 3, 1, 0, 2, 1, 0],
         ] {
-            assert_eq!(inspect(bytes), Opening::Unusual { announced: 0 }, "{bytes:02x?}");
+            assert_eq!(inspect(bytes), FirstBytes::Unusual { announced: 0 }, "{bytes:02x?}");
         }
     }
 
@@ -153,16 +153,16 @@ mod tests {
     fn a_hello_that_announces_more_than_is_read_is_told_with_its_size() {
         let most = record(&hello(MAX_HELLO_SIZE));
         assert_eq!(most.len(), MAX_OPENING_SIZE);
-        assert_eq!(inspect(&most), Opening::Whole);
+        assert_eq!(inspect(&most), FirstBytes::Whole);
         let over = hello(MAX_HELLO_SIZE + 1);
-        assert_eq!(inspect(&record(&over[..9])), Opening::Unusual { announced: 4097 });
-        let announced = Opening::Unusual { announced: 0x4000 };
+        assert_eq!(inspect(&record(&over[..9])), FirstBytes::Unusual { announced: 4097 });
+        let announced = FirstBytes::Unusual { announced: 0x4000 };
         assert_eq!(inspect(&[HANDSHAKE, 3, 1, 0x40, 0]), announced);
         let huge = record(&[CLIENT_HELLO, 0xff, 0xff, 0xff]);
-        assert_eq!(inspect(&huge), Opening::Unusual { announced: 0xff_ffff });
+        assert_eq!(inspect(&huge), FirstBytes::Unusual { announced: 0xff_ffff });
         // Records of one byte each fill what is read with headers.
         let crumbs = hello(4000).chunks(1).flat_map(record).collect::<Vec<_>>();
-        assert_eq!(inspect(&crumbs[..MAX_OPENING_SIZE - 1]), Opening::Incomplete);
-        assert_eq!(inspect(&crumbs[..MAX_OPENING_SIZE]), Opening::Unusual { announced: 0 });
+        assert_eq!(inspect(&crumbs[..MAX_OPENING_SIZE - 1]), FirstBytes::Incomplete);
+        assert_eq!(inspect(&crumbs[..MAX_OPENING_SIZE]), FirstBytes::Unusual { announced: 0 });
     }
 }

@@ -20,7 +20,7 @@ use crate::sys::key_update::{Passed, Traffic};
 
 /// Handshake messages that a peer may send within [`FLOOD_WINDOW`] without being asked and without data
 /// in between. An idle peer that changes its keys once a minute sends none too many.
-const MAX_UNASKED: usize = 32;
+const MAX_UNASKED_MESSAGES: usize = 32;
 const FLOOD_WINDOW: Duration = Duration::from_secs(10);
 
 /// Why a session with such a peer has to end.
@@ -31,7 +31,7 @@ impl fmt::Display for KeyUpdateFlood {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "the peer sent more than {MAX_UNASKED} key updates or other handshake messages within {} s, \
+            "the peer sent more than {MAX_UNASKED_MESSAGES} key updates or other handshake messages within {} s, \
              without data in between",
             FLOOD_WINDOW.as_secs()
         )
@@ -56,14 +56,14 @@ struct Amount {
 
 /// One direction.
 #[derive(Debug, Default)]
-struct Direction {
+struct KeyDirection {
     all: Amount,
     /// Of them, those before its keys were changed last.
     before_update: Amount,
     updates: u64,
 }
 
-impl Direction {
+impl KeyDirection {
     /// Notes whether the keys were changed.
     fn note_updates(&mut self, passed: &Passed) {
         if self.updates != passed.key_updates() {
@@ -92,8 +92,8 @@ const REQUEST_AFTER: u64 = 2;
 #[derive(Debug)]
 pub(super) struct KeyUsage {
     traffic: Arc<Traffic>,
-    read: Direction,
-    written: Direction,
+    read: KeyDirection,
+    written: KeyDirection,
     limit: RekeyAfter,
     tls13: bool,
     /// An update of ours was announced to OpenSSL, which has not written it yet.
@@ -104,7 +104,7 @@ pub(super) struct KeyUsage {
     noted: u32,
     /// The records of both directions when a message was noted last.
     records_then: u64,
-    /// When the peer's unasked messages came, behind the last record of data. Never more than [`MAX_UNASKED`],
+    /// When the peer's unasked messages came, behind the last record of data. Never more than [`MAX_UNASKED_MESSAGES`],
     /// and of nearly all sessions none.
     recent: VecDeque<Instant>,
 }
@@ -113,8 +113,8 @@ impl KeyUsage {
     pub(super) fn new(traffic: Arc<Traffic>, tls13: bool) -> Self {
         Self {
             traffic,
-            read: Direction::default(),
-            written: Direction::default(),
+            read: KeyDirection::default(),
+            written: KeyDirection::default(),
             limit: RekeyAfter::default(),
             tls13,
             announced: false,
@@ -230,7 +230,7 @@ impl KeyUsage {
             while recent.front().is_some_and(|then| now.duration_since(*then) > FLOOD_WINDOW) {
                 recent.pop_front();
             }
-            if recent.len() == MAX_UNASKED {
+            if recent.len() == MAX_UNASKED_MESSAGES {
                 return Err(KeyUpdateFlood);
             }
             recent.push_back(now);

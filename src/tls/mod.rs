@@ -1,8 +1,9 @@
 //! TLS that a pre-shared key authenticates, over any stream.
 //!
 //! [`Acceptor`] and [`Connector`] turn a stream into a [`Stream`] and a [`Grant`], or into a
-//! [`Failure`] with its cause in words. There is no way to a [`Stream`] without a Grant.
+//! [`HandshakeError`] with its cause in words. There is no way to a [`Stream`] without a Grant.
 
+mod batched_io;
 mod cache;
 mod context;
 mod error;
@@ -14,7 +15,6 @@ mod psk;
 #[cfg(test)]
 mod tests;
 mod ticket;
-mod wire;
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -23,9 +23,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use std::{fmt, io};
 
-use cache::{Cache, For};
-pub use error::Cause;
-pub use hello::{MAX_OPENING_SIZE, Opening, inspect};
+use cache::{Cache, SessionPurpose};
+pub use error::RefusalCause;
+pub use hello::{FirstBytes, MAX_OPENING_SIZE, inspect};
 use openssl::pkey::{Id, PKey, Public};
 use openssl::ssl::{Ssl, SslContext, SslVersion};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -38,25 +38,25 @@ use crate::secrets::{Grant, Identity, Keys, SecretSet};
 use crate::sys::cpu::has_aes;
 use crate::sys::key_update::{self, Traffic};
 use crate::sys::openssl as sys;
-use context::Built;
+use batched_io::BatchedIo;
+use context::BuiltContext;
 pub use key_usage::KeyUpdateFlood;
 use key_usage::KeyUsage;
 pub use psk::Binder;
-use psk::{Handshake, Resuming};
+use psk::{ClientResumption, Handshake};
 use ticket::Tickets;
-use wire::Wire;
 
 /// The server end's side of a handshake.
 #[derive(Debug, Clone)]
 pub struct Acceptor {
-    built: Built,
+    built: BuiltContext,
     hash: PskHash,
     tickets: Option<Tickets>,
 }
 
 /// A service that the clients of another one reach by sending a name.
 #[derive(Debug)]
-pub struct Named {
+pub struct SniCandidate {
     /// The service's own TLS settings.
     pub acceptor: Acceptor,
     /// The service's own keys, which are the only ones that count then.
@@ -67,7 +67,7 @@ pub struct Named {
 pub trait ServerNames: Send + Sync {
     /// The one that a client asks for with this name. Called once in a handshake at most, by its first
     /// ClientHello.
-    fn choose(&self, name: &[u8]) -> Option<Named>;
+    fn choose(&self, name: &[u8]) -> Option<SniCandidate>;
 }
 
 /// What a server end's handshake begins with.
@@ -103,7 +103,7 @@ pub struct Connector {
 
 /// What a handshake settled on, for the log.
 #[derive(Debug, Clone)]
-pub struct Facts {
+pub struct HandshakeInfo {
     /// Such as `TLSv1.3`.
     pub version: &'static str,
     /// OpenSSL's name of the suite.
@@ -111,19 +111,19 @@ pub struct Facts {
     /// The strength of its cipher, in bits.
     pub bits: i32,
     /// The key exchange group, where the library tells.
-    pub group: Option<Group>,
+    pub group: Option<KeyExchangeGroup>,
 }
 
 /// A key exchange group.
 #[derive(Debug, Clone)]
-pub struct Group {
+pub struct KeyExchangeGroup {
     /// Its usual name.
     pub name: String,
     /// The size of its keys in bits.
     pub bits: u32,
 }
 
-impl Facts {
+impl HandshakeInfo {
     /// In the log's form.
     pub fn terms(&self) -> Terms<'_> {
         let group = self.group.as_ref().map(|group| group.name.as_str());
@@ -131,7 +131,7 @@ impl Facts {
     }
 }
 
-impl fmt::Display for Facts {
+impl fmt::Display for HandshakeInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.terms().fmt(f)
     }
@@ -139,22 +139,22 @@ impl fmt::Display for Facts {
 
 /// A handshake that succeeded.
 #[derive(Debug)]
-pub struct Secured<S> {
+pub struct EstablishedTls<S> {
     /// Application data from here on.
     pub stream: Stream<S>,
     /// Whose key it was.
     pub grant: Grant,
     /// What was negotiated.
-    pub facts: Facts,
+    pub facts: HandshakeInfo,
     /// Whether an earlier session was resumed.
     pub resumed: bool,
 }
 
 /// A handshake that did not.
 #[derive(Debug)]
-pub struct Failure<S> {
+pub struct HandshakeError<S> {
     /// Why.
-    pub cause: Cause,
+    pub cause: RefusalCause,
     /// The connection, over which an alert may still be on its way to the peer.
     pub stream: Option<S>,
 }
@@ -213,7 +213,7 @@ impl Acceptor {
         &self,
         keys: impl Into<Keys>,
         stream: S,
-    ) -> Result<Secured<S>, Failure<S>> {
+    ) -> Result<EstablishedTls<S>, HandshakeError<S>> {
         self.accept_with(keys, Incoming::default(), stream, |_| {}).await
     }
 
@@ -228,7 +228,7 @@ impl Acceptor {
         Incoming { names, opening }: Incoming,
         stream: S,
         mut watch: impl FnMut(Progress),
-    ) -> Result<Secured<S>, Failure<S>> {
+    ) -> Result<EstablishedTls<S>, HandshakeError<S>> {
         let mut ssl = match Ssl::new(&self.built.context) {
             Ok(ssl) => ssl,
             Err(error) => return Err(cannot_begin(&error, stream)),
@@ -237,7 +237,7 @@ impl Acceptor {
         if let Err(error) = Handshake::server(&mut ssl, keys.into(), self.hash, tickets, names) {
             return Err(cannot_begin(&error, stream));
         }
-        let mut tls = wrap(ssl, Wire::opened(stream, opening))?;
+        let mut tls = wrap(ssl, BatchedIo::opened(stream, opening))?;
         let step = |mut tls: Pin<&mut Inner<S>>, cx: &mut Context<'_>| {
             let polled = tls.as_mut().poll_accept(cx);
             if polled.is_pending() {
@@ -250,13 +250,16 @@ impl Acceptor {
                 // In 1.2 this end has the last word, and the client waits for it.
                 let sent = poll_fn(|cx| tls.get_mut().poll_drain(cx)).await;
                 if let Err(error) = sent {
-                    return Err(Failure { cause: Cause::Io(error), stream: unwrap(tls) });
+                    return Err(HandshakeError {
+                        cause: RefusalCause::Io(error),
+                        stream: unwrap(tls),
+                    });
                 }
                 finish(tls)
             }
             Err(error) => {
                 let cause = error::of_client(error, tls.ssl());
-                Err(Failure { cause, stream: unwrap(tls) })
+                Err(HandshakeError { cause, stream: unwrap(tls) })
             }
         }
     }
@@ -312,14 +315,14 @@ impl Connector {
         identity: Identity,
         name: Option<&str>,
         stream: S,
-    ) -> Result<Secured<S>, Failure<S>> {
+    ) -> Result<EstablishedTls<S>, HandshakeError<S>> {
         let mut secured = self.connect_unflushed(keys, identity, name, None, stream).await?;
         let tls = &mut secured.stream.tls;
         match poll_fn(|cx| tls.get_mut().poll_flushed(cx)).await {
             Ok(()) => Ok(secured),
             Err(error) => {
                 let stream = secured.stream.into_socket();
-                Err(Failure { cause: Cause::Io(error), stream })
+                Err(HandshakeError { cause: RefusalCause::Io(error), stream })
             }
         }
     }
@@ -337,7 +340,7 @@ impl Connector {
         name: Option<&str>,
         address: Option<&str>,
         stream: S,
-    ) -> Result<Secured<S>, Failure<S>> {
+    ) -> Result<EstablishedTls<S>, HandshakeError<S>> {
         let mut ssl = match Ssl::new(&self.context) {
             Ok(ssl) => ssl,
             Err(error) => return Err(cannot_begin(&error, stream)),
@@ -345,7 +348,7 @@ impl Connector {
         let keys = keys.into();
         let resuming = self.cache.as_ref().zip(address).and_then(|(cache, address)| {
             let (_, claim) = keys.find(identity.as_bytes())?;
-            Some(Resuming::new(cache.clone(), For::new(address, name, &claim)))
+            Some(ClientResumption::new(cache.clone(), SessionPurpose::new(address, name, &claim)))
         });
         let who = identity.clone();
         if let Err(error) = Handshake::client(&mut ssl, keys, who, self.hash, resuming) {
@@ -363,30 +366,32 @@ impl Connector {
         {
             return Err(cannot_begin(&error, stream));
         }
-        let mut tls = wrap(ssl, Wire::new(stream))?;
+        let mut tls = wrap(ssl, BatchedIo::new(stream))?;
         match shake(&mut tls, Inner::poll_connect).await {
             Ok(()) => finish(tls),
             Err(error) => {
                 Handshake::failed(tls.ssl());
                 let cause = error::of_server(error, identity.as_bytes());
-                Err(Failure { cause, stream: unwrap(tls) })
+                Err(HandshakeError { cause, stream: unwrap(tls) })
             }
         }
     }
 }
 
-fn cannot_begin<S>(error: &openssl::error::ErrorStack, stream: S) -> Failure<S> {
-    Failure { cause: Cause::Protocol(error.to_string()), stream: Some(stream) }
+fn cannot_begin<S>(error: &openssl::error::ErrorStack, stream: S) -> HandshakeError<S> {
+    HandshakeError { cause: RefusalCause::Protocol(error.to_string()), stream: Some(stream) }
 }
 
-type Inner<S> = tokio_openssl::SslStream<Wire<S>>;
+type Inner<S> = tokio_openssl::SslStream<BatchedIo<S>>;
 
 fn wrap<S: AsyncRead + AsyncWrite + Unpin>(
     ssl: Ssl,
-    wire: Wire<S>,
-) -> Result<Inner<S>, Failure<S>> {
-    Inner::new(ssl, wire)
-        .map_err(|error| Failure { cause: Cause::Protocol(error.to_string()), stream: None })
+    wire: BatchedIo<S>,
+) -> Result<Inner<S>, HandshakeError<S>> {
+    Inner::new(ssl, wire).map_err(|error| HandshakeError {
+        cause: RefusalCause::Protocol(error.to_string()),
+        stream: None,
+    })
 }
 
 /// Runs a handshake to its end, and sends an alert if it ended with one.
@@ -408,19 +413,21 @@ async fn shake<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// The one gate between a handshake and application data.
-fn finish<S: AsyncRead + AsyncWrite + Unpin>(mut tls: Inner<S>) -> Result<Secured<S>, Failure<S>> {
+fn finish<S: AsyncRead + AsyncWrite + Unpin>(
+    mut tls: Inner<S>,
+) -> Result<EstablishedTls<S>, HandshakeError<S>> {
     let Some((grant, resumed)) = Handshake::granted(sys::ssl_mut(&mut tls)) else {
         Handshake::failed(tls.ssl());
-        return Err(Failure { cause: Cause::NotProven, stream: unwrap(tls) });
+        return Err(HandshakeError { cause: RefusalCause::NotProven, stream: unwrap(tls) });
     };
     let traffic = tls.get_ref().traffic().clone();
     if let Err(error) = key_update::count_messages(sys::ssl_mut(&mut tls), traffic.clone()) {
-        let cause = Cause::Protocol(error.to_string());
-        return Err(Failure { cause, stream: unwrap(tls) });
+        let cause = RefusalCause::Protocol(error.to_string());
+        return Err(HandshakeError { cause, stream: unwrap(tls) });
     }
     let ssl = tls.ssl();
     let suite = ssl.current_cipher();
-    let facts = Facts {
+    let facts = HandshakeInfo {
         version: ssl.version_str(),
         suite: suite.map_or_else(String::new, |suite| suite.name().to_owned()),
         bits: suite.map_or(0, |suite| suite.bits().secret),
@@ -428,10 +435,10 @@ fn finish<S: AsyncRead + AsyncWrite + Unpin>(mut tls: Inner<S>) -> Result<Secure
     };
     let keys = KeyUsage::new(traffic, sys::is_tls13(ssl));
     let stream = Stream { tls, met: None, ended: false, keys, max_turn: MAX_TURN };
-    Ok(Secured { stream, grant, facts, resumed })
+    Ok(EstablishedTls { stream, grant, facts, resumed })
 }
 
-fn group(key: &PKey<Public>) -> Option<Group> {
+fn group(key: &PKey<Public>) -> Option<KeyExchangeGroup> {
     let name = match key.id() {
         Id::X25519 => "X25519".into(),
         Id::X448 => "X448".into(),
@@ -444,7 +451,7 @@ fn group(key: &PKey<Public>) -> Option<Group> {
         },
         _ => return None,
     };
-    Some(Group { name, bits: key.bits() })
+    Some(KeyExchangeGroup { name, bits: key.bits() })
 }
 
 fn unwrap<S: AsyncRead + AsyncWrite + Unpin>(mut tls: Inner<S>) -> Option<S> {
@@ -452,7 +459,7 @@ fn unwrap<S: AsyncRead + AsyncWrite + Unpin>(mut tls: Inner<S>) -> Option<S> {
 }
 
 /// A record's plain text at most (RFC 9846 and 8446, 5.1).
-const RECORD: usize = 16 * 1024;
+const MAX_RECORD_SIZE: usize = 16 * 1024;
 /// For how long one session decrypts before others have a turn, and after how many records it looks at the
 /// clock: a receive brings eight whole records, or five thousand of one byte each.
 const MAX_TURN: Duration = Duration::from_millis(2);
@@ -584,7 +591,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Stream<S> {
         }
         loop {
             // Plain text is shorter than what it came in, but for a record that had begun before.
-            let room = buf.remaining().saturating_sub(RECORD).max(RECORD);
+            let room = buf.remaining().saturating_sub(MAX_RECORD_SIZE).max(MAX_RECORD_SIZE);
             this.tls.get_mut().borrow(room);
             let polled = this.batch(cx, buf);
             // An answer of OpenSSL's own that the peer cannot be told is no reason not to read on.

@@ -19,9 +19,9 @@ use openssl::ssl::{
 };
 use zeroize::Zeroizing;
 
-use super::cache::{Cache, For};
-use super::ticket::{self, Generation, Tickets};
-use super::{Named, Progress, ServerNames};
+use super::cache::{Cache, SessionPurpose};
+use super::ticket::{self, TicketKeyGeneration, Tickets};
+use super::{Progress, ServerNames, SniCandidate};
 use crate::config::ciphers::RFC4279_SUITES;
 use crate::config::model::PskHash;
 use crate::secrets::{self, Claim, Grant, Identity, Keys};
@@ -65,7 +65,7 @@ const DECOY_TAG: [u8; 8] = [0; 8];
 pub(super) struct Handshake {
     secrets: Option<Keys>,
     hash: PskHash,
-    role: Role,
+    role: HandshakeRole,
     /// The services that the client can ask for. Taken by its first ClientHello, before any key is looked
     /// for.
     names: Option<Arc<dyn ServerNames>>,
@@ -75,29 +75,29 @@ pub(super) struct Handshake {
 /// same.
 pub type Binder = [u8; 32];
 
-enum Role {
-    Server(Seen),
-    Client(Presented),
+enum HandshakeRole {
+    Server(ClientHelloInfo),
+    Client(ClientCredentials),
 }
 
 /// What a client end says of itself.
-struct Presented {
+struct ClientCredentials {
     identity: Identity,
-    resumption: Option<Resuming>,
+    resumption: Option<ClientResumption>,
 }
 
 /// What a client end that resumes sessions does with them.
-pub(super) struct Resuming {
+pub(super) struct ClientResumption {
     pub(super) cache: Cache,
-    pub(super) purpose: For,
+    pub(super) purpose: SessionPurpose,
     /// The session that was offered beside the key, and when it was got.
     pub(super) offered: Option<(SslSession, Instant)>,
     /// The handshake has been found good: what the server gives from here on is worth keeping.
     granted: bool,
 }
 
-impl Resuming {
-    pub(super) fn new(cache: Cache, purpose: For) -> Self {
+impl ClientResumption {
+    pub(super) fn new(cache: Cache, purpose: SessionPurpose) -> Self {
         let offered = cache.find(&purpose);
         Self { cache, purpose, offered, granted: false }
     }
@@ -112,7 +112,7 @@ fn kept_tag(claim: &Claim) -> [u8; 9] {
 
 /// What a server end saw of a client.
 #[derive(Default)]
-pub(super) struct Seen {
+pub(super) struct ClientHelloInfo {
     /// A ClientHello arrived at all.
     pub(super) hello: bool,
     /// It offered a PSK: an external one or a ticket in 1.3, a PSK suite in 1.2.
@@ -120,13 +120,13 @@ pub(super) struct Seen {
     /// The strongest suite of RFC 4279 and 5487 that it offered, by OpenSSL's name.
     pub(super) rfc4279_suite: Option<&'static str>,
     /// Why no key that it offered for 1.3 could have been taken, whosever it was.
-    pub(super) unfit: Option<Unfit>,
+    pub(super) unfit: Option<OfferRejection>,
     /// How many keys it offered for 1.3, if that is more than are looked at.
     pub(super) too_many: Option<usize>,
     /// OpenSSL was told to try no ticket, until it has the session that is meant for this client.
     tickets_withheld: bool,
     /// The identity that decides, and how.
-    answer: Option<Answer>,
+    answer: Option<PskAnswer>,
     /// The binder of the offer that decides.
     binder: Option<Binder>,
     /// The ticket that decides in its place, and is the only one that is opened in 1.3.
@@ -146,25 +146,25 @@ struct Ticket {
 
 /// What keeps all of a client's offers for 1.3 from being looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unfit {
+pub(super) enum OfferRejection {
     /// Its keys have another hash than those of this end, which is this one.
     Hash(PskHash),
     /// It wants no (EC)DHE beside the key, and so no forward secrecy.
     Mode,
 }
 
-struct Answer {
+struct PskAnswer {
     identity: Box<[u8]>,
     given: secrets::Answer,
 }
 
-impl Answer {
+impl PskAnswer {
     fn into_unknown(self) -> Self {
         Self { given: self.given.into_unknown(), ..self }
     }
 }
 
-impl Seen {
+impl ClientHelloInfo {
     /// The identity that was answered, and whether it is known.
     pub(super) fn identity(&self) -> Option<(&[u8], bool)> {
         match &self.ticket {
@@ -200,7 +200,7 @@ impl Handshake {
         tickets: Option<Tickets>,
         names: Option<Arc<dyn ServerNames>>,
     ) -> Result<(), ErrorStack> {
-        let role = Role::Server(Seen { tickets, ..Seen::default() });
+        let role = HandshakeRole::Server(ClientHelloInfo { tickets, ..ClientHelloInfo::default() });
         ssl.set_ex_data(slot()?, Self { secrets: Some(secrets), hash, role, names });
         Ok(())
     }
@@ -210,13 +210,13 @@ impl Handshake {
         secrets: Keys,
         identity: Identity,
         hash: PskHash,
-        resumption: Option<Resuming>,
+        resumption: Option<ClientResumption>,
     ) -> Result<(), ErrorStack> {
         if let Some(session) = resumption.as_ref().and_then(|r| r.offered.as_ref()) {
             let (session, _) = session;
             sys::resume(ssl, session)?;
         }
-        let role = Role::Client(Presented { identity, resumption });
+        let role = HandshakeRole::Client(ClientCredentials { identity, resumption });
         ssl.set_ex_data(slot()?, Self { secrets: Some(secrets), hash, role, names: None });
         Ok(())
     }
@@ -224,8 +224,8 @@ impl Handshake {
     /// A handshake came to nothing: what it tried to resume is not tried again.
     pub(super) fn failed(ssl: &SslRef) {
         let Ok(slot) = slot() else { return };
-        if let Some(Self { role: Role::Client(presented), .. }) = ssl.ex_data(slot)
-            && let Some(Resuming { cache, purpose, offered: Some((_, since)), .. }) =
+        if let Some(Self { role: HandshakeRole::Client(presented), .. }) = ssl.ex_data(slot)
+            && let Some(ClientResumption { cache, purpose, offered: Some((_, since)), .. }) =
                 &presented.resumption
         {
             cache.forget(purpose, *since);
@@ -249,10 +249,10 @@ impl Handshake {
     }
 
     /// What a server end saw, for the words of a refusal.
-    pub(super) fn seen(ssl: &SslRef) -> Option<&Seen> {
+    pub(super) fn seen(ssl: &SslRef) -> Option<&ClientHelloInfo> {
         match &ssl.ex_data(slot().ok()?)?.role {
-            Role::Server(seen) => Some(seen),
-            Role::Client(_) => None,
+            HandshakeRole::Server(seen) => Some(seen),
+            HandshakeRole::Client(_) => None,
         }
     }
 
@@ -263,7 +263,7 @@ impl Handshake {
         let this = handshake(ssl)?;
         this.names = None;
         this.secrets = None;
-        if let Role::Server(seen) = &mut this.role {
+        if let HandshakeRole::Server(seen) = &mut this.role {
             (seen.answer, seen.tickets) = (None, None);
         }
         let Proven { claim, resumed } = proven?;
@@ -300,7 +300,7 @@ fn proven(ssl: &mut SslRef) -> Option<Proven> {
     let this = handshake(ssl)?;
     let secrets = this.secrets.as_ref()?;
     match &this.role {
-        Role::Server(seen) => {
+        HandshakeRole::Server(seen) => {
             let in_ticket = |tag: &[u8]| seen.tickets.as_ref()?.claim(secrets, tag);
             let Some(tag) = tag else {
                 let claim = seen.answer.as_ref()?.given.claim()?.clone();
@@ -314,7 +314,7 @@ fn proven(ssl: &mut SslRef) -> Option<Proven> {
                 || in_ticket(&tag).is_some_and(|named| named.serial() == claim.serial());
             same.then_some(Proven { claim, resumed: false })
         }
-        Role::Client(presented) => {
+        HandshakeRole::Client(presented) => {
             let (_, claim) = secrets.find(presented.identity.as_bytes())?;
             match tag {
                 None => Some(Proven { claim, resumed: false }),
@@ -334,7 +334,7 @@ fn proven(ssl: &mut SslRef) -> Option<Proven> {
 fn keep(ssl: &mut SslRef, claim: &Claim, resumed: bool) {
     let tls13 = sys::is_tls13(ssl);
     let session = ssl.session().map(|session| session.to_owned());
-    let Some(Role::Client(Presented { resumption: Some(resuming), .. })) =
+    let Some(HandshakeRole::Client(ClientCredentials { resumption: Some(resuming), .. })) =
         handshake(ssl).map(|this| &mut this.role)
     else {
         return;
@@ -360,7 +360,7 @@ fn received(ssl: &mut SslRef, session: SslSession) {
     if !sys::is_tls13(ssl) {
         return;
     }
-    if let Some(Role::Client(Presented { resumption: Some(resuming), .. })) =
+    if let Some(HandshakeRole::Client(ClientCredentials { resumption: Some(resuming), .. })) =
         handshake(ssl).map(|this| &this.role)
         && resuming.granted
         && let Some(tag) = sys::tag(&session).and_then(|tag| tag.first_chunk::<8>())
@@ -444,12 +444,12 @@ fn choose_service(ssl: &mut SslRef) -> Result<Option<Arc<str>>, ErrorStack> {
         sys::client_hello_extension(ssl, SERVER_NAME).and_then(host_name).map(<[u8]>::to_vec);
     let Some(this) = handshake(ssl) else { return Ok(None) };
     let Some(names) = this.names.take() else { return Ok(None) };
-    let Some(Named { acceptor, secrets }) = name.and_then(|name| names.choose(&name)) else {
+    let Some(SniCandidate { acceptor, secrets }) = name.and_then(|name| names.choose(&name)) else {
         return Ok(None);
     };
     this.secrets = Some(secrets);
     this.hash = acceptor.hash;
-    if let Role::Server(seen) = &mut this.role {
+    if let HandshakeRole::Server(seen) = &mut this.role {
         seen.tickets = acceptor.tickets;
     }
     let built = acceptor.built;
@@ -515,11 +515,11 @@ fn read_hello(ssl: &mut SslRef) {
     let tls13 = sys::allows_tls13(ssl)
         && sys::client_hello_extension(ssl, SUPPORTED_VERSIONS).is_some_and(lists_tls13);
     let Some(this) = handshake(ssl) else { return };
-    let Role::Server(seen) = &mut this.role else { return };
+    let HandshakeRole::Server(seen) = &mut this.role else { return };
     seen.hello = true;
     seen.offered = body.is_some() || has_psk_suite;
     seen.rfc4279_suite = rfc4279_suite;
-    seen.unfit = without_dhe.then_some(Unfit::Mode);
+    seen.unfit = without_dhe.then_some(OfferRejection::Mode);
     (seen.answer, seen.ticket, seen.stale, seen.binder) = (None, None, None, None);
     seen.too_many = None;
     let (Some(secrets), Some(body)) = (&this.secrets, body) else { return };
@@ -533,13 +533,13 @@ fn read_hello(ssl: &mut SslRef) {
 }
 
 /// The part of [`read_hello`] that chooses.
-fn choose_offer(seen: &mut Seen, secrets: &Keys, hash: PskHash, offers: &[Offer<'_>]) {
+fn choose_offer(seen: &mut ClientHelloInfo, secrets: &Keys, hash: PskHash, offers: &[Offer<'_>]) {
     let ours = |offer: &&Offer<'_>| offer.binder.len() == hash_size(hash);
     if offers.len() > MAX_OFFERS {
         seen.too_many = Some(offers.len());
         let last = offers.iter().rfind(ours);
         seen.answer = last.and_then(|last| answer(secrets, last.identity));
-        seen.answer = seen.answer.take().map(Answer::into_unknown);
+        seen.answer = seen.answer.take().map(PskAnswer::into_unknown);
         return;
     }
     let mut decides = None;
@@ -555,7 +555,7 @@ fn choose_offer(seen: &mut Seen, secrets: &Keys, hash: PskHash, offers: &[Offer<
         seen.binder = binder.first_chunk().copied();
         let tickets = seen.tickets.as_ref().filter(|tickets| tickets.seems_ours(identity));
         opened += usize::from(tickets.is_some());
-        if let Some(tickets) = tickets.filter(|_| opened <= ticket::MOST)
+        if let Some(tickets) = tickets.filter(|_| opened <= ticket::MAX_TICKETS_TRIED)
             && let Some(session) = tickets.open(identity)
         {
             let who = sys::tag(&session).and_then(ticket::named).map(Identity::new);
@@ -569,7 +569,7 @@ fn choose_offer(seen: &mut Seen, secrets: &Keys, hash: PskHash, offers: &[Offer<
         known = secrets.knows(identity);
     }
     if decides.is_none() {
-        seen.unfit = Some(Unfit::Hash(hash));
+        seen.unfit = Some(OfferRejection::Hash(hash));
     }
     seen.answer = decides.and_then(|identity| answer(secrets, identity));
 }
@@ -585,9 +585,9 @@ fn lists_tls13(body: &[u8]) -> bool {
     body.split_first().is_some_and(|(_, versions)| versions.chunks(2).any(|one| one == TLS_1_3))
 }
 
-fn answer(secrets: &Keys, identity: &[u8]) -> Option<Answer> {
+fn answer(secrets: &Keys, identity: &[u8]) -> Option<PskAnswer> {
     let given = secrets.answer(identity).ok()??;
-    Some(Answer { identity: identity.into(), given })
+    Some(PskAnswer { identity: identity.into(), given })
 }
 
 /// One of a client's offers.
@@ -651,7 +651,7 @@ struct Callbacks;
 impl sys::FindPsk for Callbacks {
     fn find(ssl: &mut SslRef, identity: &[u8]) -> Option<SslSession> {
         let this = ssl.ex_data(slot().ok()?)?;
-        let Role::Server(seen) = &this.role else {
+        let HandshakeRole::Server(seen) = &this.role else {
             return None;
         };
         let answer = seen.answer.as_ref()?;
@@ -671,7 +671,7 @@ impl sys::FindPsk for Callbacks {
 }
 
 impl sys::Tickets for Callbacks {
-    type Keys = std::sync::Arc<Generation>;
+    type Keys = std::sync::Arc<TicketKeyGeneration>;
 
     fn seal(ssl: &mut SslRef) -> Option<Self::Keys> {
         tickets(ssl)?.sealing().ok()
@@ -679,7 +679,7 @@ impl sys::Tickets for Callbacks {
 
     fn open(ssl: &mut SslRef, name: &[u8; 16], iv: &[u8; 16]) -> Option<(Self::Keys, bool)> {
         let tls13 = sys::is_tls13(ssl);
-        let Role::Server(seen) = &handshake(ssl)?.role else { return None };
+        let HandshakeRole::Server(seen) = &handshake(ssl)?.role else { return None };
         if tls13 {
             let head = &seen.ticket.as_ref()?.head;
             if head[..16] != name[..] || head[16..] != iv[..] {
@@ -705,7 +705,9 @@ impl sys::Tickets for Callbacks {
             }
         };
         let Some(this) = handshake(ssl) else { return false };
-        let (Role::Server(seen), Some(secrets)) = (&this.role, &this.secrets) else { return false };
+        let (HandshakeRole::Server(seen), Some(secrets)) = (&this.role, &this.secrets) else {
+            return false;
+        };
         let good = |tickets: &Tickets| is_good(tickets, secrets, session);
         version && seen.tickets.as_ref().is_some_and(good)
     }
@@ -719,15 +721,15 @@ fn has_allowed_suite(ssl: &SslRef, session: &SslSessionRef) -> bool {
 
 fn tickets(ssl: &mut SslRef) -> Option<&Tickets> {
     match &handshake(ssl)?.role {
-        Role::Server(seen) => seen.tickets.as_ref(),
-        Role::Client(_) => None,
+        HandshakeRole::Server(seen) => seen.tickets.as_ref(),
+        HandshakeRole::Client(_) => None,
     }
 }
 
 fn answer_tls12(ssl: &mut SslRef, identity: &[u8], out: &mut [u8]) -> Option<usize> {
     let this = handshake(ssl)?;
     let secrets = this.secrets.as_ref()?;
-    let Role::Server(seen) = &mut this.role else {
+    let HandshakeRole::Server(seen) = &mut this.role else {
         return None;
     };
     seen.offered = true;
@@ -750,7 +752,7 @@ impl sys::OfferPsk for Callbacks {
             return None;
         }
         let secrets = this.secrets.clone()?;
-        let Role::Client(presented) = &this.role else {
+        let HandshakeRole::Client(presented) = &this.role else {
             return None;
         };
         let (suite, identity) = (suite(this.hash), presented.identity.clone());
@@ -758,7 +760,7 @@ impl sys::OfferPsk for Callbacks {
         let tag = claim.serial().to_bytes();
         let session = sys::psk_session(ssl, suite, key.expose(), &tag).ok()?;
         // Borrowed from the handshake on the SSL, where it stays put until OpenSSL has copied it.
-        let Role::Client(presented) = &handshake(ssl)?.role else {
+        let HandshakeRole::Client(presented) = &handshake(ssl)?.role else {
             return None;
         };
         Some((presented.identity.as_bytes(), session))
@@ -767,7 +769,7 @@ impl sys::OfferPsk for Callbacks {
 
 fn present_tls12(ssl: &mut SslRef, identity_out: &mut [u8], key_out: &mut [u8]) -> Option<usize> {
     let this = handshake(ssl)?;
-    let Role::Client(presented) = &this.role else {
+    let HandshakeRole::Client(presented) = &this.role else {
         return None;
     };
     let name = presented.identity.as_bytes();

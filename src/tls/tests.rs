@@ -56,7 +56,7 @@ fn block<T>(test: impl Future<Output = T>) -> T {
     })
 }
 
-type Shaken = Result<Secured<DuplexStream>, Cause>;
+type Shaken = Result<EstablishedTls<DuplexStream>, RefusalCause>;
 
 /// The first identity of `theirs` meets a server with the keys of `ours`.
 async fn shake(
@@ -77,7 +77,7 @@ async fn shake(
     tokio::join!(accept, connect)
 }
 
-async fn opened(version: &str) -> (Secured<DuplexStream>, Secured<DuplexStream>) {
+async fn opened(version: &str) -> (EstablishedTls<DuplexStream>, EstablishedTls<DuplexStream>) {
     let set = SecretSet::of(&[(b"alice", KEY)]);
     let lines = only(version);
     let (server, client) = (acceptor(&lines), connector(&lines));
@@ -98,9 +98,9 @@ async fn echo(one: &mut Stream<DuplexStream>, two: &mut Stream<DuplexStream>) {
     }
 }
 
-fn alert_of(cause: &Cause) -> &'static str {
+fn alert_of(cause: &RefusalCause) -> &'static str {
     match cause {
-        Cause::Refused { identity, alert } => {
+        RefusalCause::Refused { identity, alert } => {
             assert_eq!(identity, b"alice");
             alert
         }
@@ -171,10 +171,13 @@ fn a_wrong_key_and_an_unknown_identity_are_told_apart_here_and_not_by_the_peer()
                 two.expect(version);
                 let (one, two) = shake(&server, &wrong, &client, &theirs).await;
                 let (one, first) = (one.unwrap_err(), two.unwrap_err());
-                assert!(matches!(&one, Cause::WrongKey(who) if who == b"alice"), "{one:?}");
+                assert!(matches!(&one, RefusalCause::WrongKey(who) if who == b"alice"), "{one:?}");
                 let (one, two) = shake(&server, &nobody, &client, &theirs).await;
                 let (one, second) = (one.unwrap_err(), two.unwrap_err());
-                assert!(matches!(&one, Cause::UnknownIdentity(who) if who == b"alice"), "{one:?}");
+                assert!(
+                    matches!(&one, RefusalCause::UnknownIdentity(who) if who == b"alice"),
+                    "{one:?}"
+                );
                 assert_eq!(alert_of(&first), alert_of(&second), "{version} {groups}");
             }
         }
@@ -188,7 +191,7 @@ fn an_identity_is_not_cut_at_a_nul() {
         let theirs = SecretSet::of(&[(b"alice\0and more", KEY)]);
         let (server, client) = (acceptor(&only("1.3")), connector(&only("1.3")));
         let (one, two) = shake(&server, &ours, &client, &theirs).await;
-        assert!(matches!(one.unwrap_err(), Cause::UnknownIdentity(_)));
+        assert!(matches!(one.unwrap_err(), RefusalCause::UnknownIdentity(_)));
         two.unwrap_err();
     });
 }
@@ -200,7 +203,7 @@ fn two_hashes_for_one_key_do_not_meet() {
         let server = acceptor("tls-min = \"1.3\"\ntls13-psk-hash = \"sha384\"");
         let client = connector("tls-min = \"1.3\"");
         let (one, two) = shake(&server, &set, &client, &set).await;
-        assert!(matches!(one.unwrap_err(), Cause::OtherHash(PskHash::Sha384)));
+        assert!(matches!(one.unwrap_err(), RefusalCause::OtherHash(PskHash::Sha384)));
         two.unwrap_err();
     });
 }
@@ -211,12 +214,12 @@ fn versions_and_groups_that_do_not_meet_are_named() {
         let set = SecretSet::of(&[(b"alice", KEY)]);
         let (server, client) = (acceptor(&only("1.3")), connector(&only("1.2")));
         let (one, two) = shake(&server, &set, &client, &set).await;
-        assert!(matches!(one.unwrap_err(), Cause::NoCommonVersion));
-        assert!(matches!(two.unwrap_err(), Cause::NoCommonVersion));
+        assert!(matches!(one.unwrap_err(), RefusalCause::NoCommonVersion));
+        assert!(matches!(two.unwrap_err(), RefusalCause::NoCommonVersion));
         let server = acceptor("tls-min = \"1.3\"\ngroups = \"P-256\"");
         let client = connector("tls-min = \"1.3\"\ngroups = \"X25519\"");
         let (one, two) = shake(&server, &set, &client, &set).await;
-        assert!(matches!(one.unwrap_err(), Cause::NoCommonGroup));
+        assert!(matches!(one.unwrap_err(), RefusalCause::NoCommonGroup));
         two.unwrap_err();
     });
 }
@@ -453,7 +456,7 @@ fn a_client_without_a_key_is_refused() {
         for version in VERSIONS {
             let (one, two) = visit(stranger(version), &acceptor("")).await;
             let cause = one.unwrap_err();
-            assert!(matches!(cause, Cause::NoPsk), "{version}: {cause:?}");
+            assert!(matches!(cause, RefusalCause::NoPsk), "{version}: {cause:?}");
             assert!(two.is_err());
         }
     });
@@ -466,7 +469,7 @@ fn a_client_older_than_tls_1_2_is_refused_by_its_version() {
         context.set_security_level(0);
         context.set_cipher_list("ALL:@SECLEVEL=0").unwrap();
         let (one, two) = visit(context, &acceptor("")).await;
-        assert!(matches!(one.unwrap_err(), Cause::NoCommonVersion));
+        assert!(matches!(one.unwrap_err(), RefusalCause::NoCommonVersion));
         assert!(two.unwrap_err().to_string().contains("protocol version"));
     });
 }
@@ -511,7 +514,7 @@ fn a_client_that_claims_an_identity_with_a_wrong_key_is_refused() {
     block(async {
         for version in VERSIONS {
             let (one, two) = visit(keyed(version, OTHER), &acceptor("")).await;
-            assert!(matches!(one.unwrap_err(), Cause::WrongKey(_)));
+            assert!(matches!(one.unwrap_err(), RefusalCause::WrongKey(_)));
             assert!(two.is_err());
         }
     });
@@ -564,9 +567,9 @@ fn a_server_that_shows_a_certificate_in_place_of_the_key_is_refused() {
                 );
                 let cause = refused.unwrap_err().cause;
                 match version {
-                    "1.3" => assert!(matches!(cause, Cause::NotProven), "{cause:?}"),
+                    "1.3" => assert!(matches!(cause, RefusalCause::NotProven), "{cause:?}"),
                     // It has no suite of ours to begin with.
-                    _ => assert!(matches!(cause, Cause::Refused { .. }), "{cause:?}"),
+                    _ => assert!(matches!(cause, RefusalCause::Refused { .. }), "{cause:?}"),
                 }
             }
         }
@@ -577,10 +580,10 @@ fn a_server_that_shows_a_certificate_in_place_of_the_key_is_refused() {
 fn what_is_no_tls_is_told_as_such_at_both_ends() {
     block(async {
         let set = SecretSet::of(&[(b"alice", KEY)]);
-        let closed = |cause: &Cause| matches!(cause, Cause::ClosedEarly);
-        let plain = |cause: &Cause| matches!(cause, Cause::PlainText);
+        let closed = |cause: &RefusalCause| matches!(cause, RefusalCause::ClosedEarly);
+        let plain = |cause: &RefusalCause| matches!(cause, RefusalCause::PlainText);
         let hello: &[u8] = &[22, 3, 1, 0, 200, 1, 0, 0, 196, 3, 3];
-        type Test<'a> = &'a dyn Fn(&Cause) -> bool;
+        type Test<'a> = &'a dyn Fn(&RefusalCause) -> bool;
         let cases: [(&[u8], Test<'_>); 5] = [
             (b"", &closed),
             (hello, &closed),
@@ -604,7 +607,7 @@ fn what_is_no_tls_is_told_as_such_at_both_ends() {
             let who = set.first().unwrap().clone();
             let failed = client.connect(set.clone(), who, None, near).await;
             let cause = failed.unwrap_err().cause;
-            let told = matches!(cause, Cause::NotTls);
+            let told = matches!(cause, RefusalCause::NotTls);
             assert!(told == not_tls && (told || closed(&cause)), "{cause:?}");
         }
     });
@@ -668,7 +671,7 @@ fn a_client_whose_only_suite_is_not_ours_did_offer_a_key() {
         let mut context = keyed("1.2", KEY);
         context.set_cipher_list("ECDHE-PSK-AES128-CBC-SHA256").unwrap();
         let (one, two) = visit(context, &acceptor("")).await;
-        assert!(matches!(one.unwrap_err(), Cause::NoCommonSuite { .. }));
+        assert!(matches!(one.unwrap_err(), RefusalCause::NoCommonSuite { .. }));
         two.unwrap_err();
     });
 }
@@ -687,12 +690,12 @@ impl Names {
 }
 
 impl ServerNames for Names {
-    fn choose(&self, name: &[u8]) -> Option<Named> {
+    fn choose(&self, name: &[u8]) -> Option<SniCandidate> {
         let is_meant = |(pattern, ..): &(&str, _, _)| NamePattern::new(pattern).matches(name);
         let which = self.services.iter().position(is_meant)?;
         self.chosen.set(which).expect("it is asked once");
         let (_, acceptor, secrets) = &self.services[which];
-        Some(Named { acceptor: acceptor.clone(), secrets: secrets.clone().into() })
+        Some(SniCandidate { acceptor: acceptor.clone(), secrets: secrets.clone().into() })
     }
 }
 
@@ -794,7 +797,7 @@ fn a_session_that_was_made_from_another_key_grants_nothing() {
         let mut server = acceptor(&only("1.3"));
         server.built.context = context.build();
         let (one, two) = shake(&server, &set, &connector(&only("1.3")), &set).await;
-        assert!(matches!(one.unwrap_err(), Cause::NotProven));
+        assert!(matches!(one.unwrap_err(), RefusalCause::NotProven));
         two.expect("it has proven the key to the client all the same");
     });
 }
@@ -841,7 +844,7 @@ fn a_panic_in_a_callback_ends_the_handshake_and_nothing_else() {
         let mut context = SslContextBuilder::new(SslMethod::tls_client()).unwrap();
         sys::set_psk_offer::<Panics>(&mut context);
         let (one, two) = visit(context, &acceptor("")).await;
-        assert!(matches!(one.unwrap_err(), Cause::NoPsk));
+        assert!(matches!(one.unwrap_err(), RefusalCause::NoPsk));
         assert!(two.is_err());
     });
 }
@@ -1018,7 +1021,7 @@ async fn call(
     names: Incoming,
     client: (&Connector, &Arc<SecretSet>),
     name: &str,
-) -> Result<(String, bool), (Cause, Cause)> {
+) -> Result<(String, bool), (RefusalCause, RefusalCause)> {
     let (near, far) = duplex(1 << 16);
     let who = client.1.first().unwrap().clone();
     let accept = async {
@@ -1034,7 +1037,9 @@ async fn call(
     };
     let (one, two) = match tokio::join!(accept, connect) {
         (Ok(one), Ok(two)) => (one, two),
-        (one, two) => return Err((one.unwrap_err(), two.map_or_else(|c| c, |_| Cause::NotProven))),
+        (one, two) => {
+            return Err((one.unwrap_err(), two.map_or_else(|c| c, |_| RefusalCause::NotProven)));
+        }
     };
     assert_eq!(one.resumed, two.resumed);
     assert_eq!(one.grant.who(), two.grant.who());
@@ -1123,8 +1128,11 @@ fn a_client_keeps_what_it_can_resume_with_and_nothing_else() {
                 let went = call(ends.0, Incoming::default(), ends.1, "plc.example").await;
                 assert_eq!(went.map_err(|(cause, _)| cause.name()), Ok(("alice".into(), false)));
                 let (_, claim) = crate::secrets::Keys::from(set.clone()).find(b"alice").unwrap();
-                let kept =
-                    client.cache.unwrap().find(&For::new("plc:1", Some("plc.example"), &claim));
+                let kept = client.cache.unwrap().find(&SessionPurpose::new(
+                    "plc:1",
+                    Some("plc.example"),
+                    &claim,
+                ));
                 assert_eq!(kept.is_some(), gives, "{version}");
             }
         }
@@ -1208,7 +1216,7 @@ fn an_identity_that_is_hidden_from_a_peer_does_not_get_in_with_a_ticket_either()
             };
             let (one, _) = tokio::join!(accept, connect);
             let cause = one.unwrap_err();
-            assert!(matches!(cause, Cause::UnknownIdentity(_)), "{version}: {cause:?}");
+            assert!(matches!(cause, RefusalCause::UnknownIdentity(_)), "{version}: {cause:?}");
         }
     });
 }

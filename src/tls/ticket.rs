@@ -22,35 +22,35 @@ use crate::secrets::{Claim, Keys};
 use crate::sys::openssl as sys;
 
 /// No ticket lives longer (RFC 9846, 4.7.1; RFC 8446, 4.6.1).
-pub(super) const LONGEST: Duration = Duration::from_secs(7 * 86_400);
+pub(super) const MAX_TICKET_LIFETIME: Duration = Duration::from_secs(7 * 86_400);
 
 /// How far ahead of this clock a ticket may have been made: machines that share ticket keys differ, and
 /// clocks are set back.
-const SKEW: i64 = 60;
+const MAX_CLOCK_SKEW_SECONDS: i64 = 60;
 
 /// How many tickets of one ClientHello are tried. stunnel's clients and OpenSSL's send one.
-pub(super) const MOST: usize = 4;
+pub(super) const MAX_TICKETS_TRIED: usize = 4;
 
 /// The first byte of a tag, and the sizes of what follows: the HMAC, then the identity.
-const TAG: u8 = 1;
-const MAC: usize = 32;
+const TAG_TYPE: u8 = 1;
+const MAC_SIZE: usize = 32;
 
 /// Sizes of the parts of a ticket (RFC 5077, 4).
-const NAME: usize = 16;
-const IV: usize = 16;
+const NAME_SIZE: usize = 16;
+const IV_SIZE: usize = 16;
 
-type Half = Zeroizing<[u8; 32]>;
+type HalfKey = Zeroizing<[u8; 32]>;
 
 /// The keys of one generation of tickets.
-pub(super) struct Generation {
+pub(super) struct TicketKeyGeneration {
     /// Wiped as well, so that memory without it shows that the rest is gone.
-    name: Zeroizing<[u8; NAME]>,
-    cipher: Half,
-    mac: Half,
+    name: Zeroizing<[u8; NAME_SIZE]>,
+    cipher: HalfKey,
+    mac: HalfKey,
 }
 
-impl sys::TicketKeys for Arc<Generation> {
-    fn name(&self) -> &[u8; NAME] {
+impl sys::TicketKeys for Arc<TicketKeyGeneration> {
+    fn name(&self) -> &[u8; NAME_SIZE] {
         &self.name
     }
 
@@ -63,11 +63,11 @@ impl sys::TicketKeys for Arc<Generation> {
     }
 }
 
-impl Generation {
+impl TicketKeyGeneration {
     /// From a secret; the same again from the same.
     fn derived(secret: &[u8], label: &[u8]) -> Result<Self, ErrorStack> {
-        let mut name = Zeroizing::new([0; NAME]);
-        name.copy_from_slice(&hmac(secret, &[b"name\0", label])?[..NAME]);
+        let mut name = Zeroizing::new([0; NAME_SIZE]);
+        name.copy_from_slice(&hmac(secret, &[b"name\0", label])?[..NAME_SIZE]);
         let cipher = hmac(secret, &[b"cipher\0", label])?;
         Ok(Self { name, cipher, mac: hmac(secret, &[b"mac\0", label])? })
     }
@@ -80,19 +80,19 @@ impl Generation {
 }
 
 /// What seals now, and what sealed before.
-struct Ring {
-    current: Arc<Generation>,
-    previous: Option<Arc<Generation>>,
+struct TicketKeyRing {
+    current: Arc<TicketKeyGeneration>,
+    previous: Option<Arc<TicketKeyGeneration>>,
     since: Instant,
 }
 
-impl Ring {
+impl TicketKeyRing {
     /// Random keys seal for as long as a ticket lives, and are gone once the last ticket that they sealed
     /// is too old: who gets at the memory later can open recorded sessions of 1.2 no further back than
     /// twice that time.
     fn rotate(
         &mut self,
-        shared: &Shared,
+        shared: &SharedTicketKeys,
         lifetime: Duration,
         now: Instant,
     ) -> Result<(), ErrorStack> {
@@ -103,7 +103,7 @@ impl Ring {
         // Also if there are no random numbers below.
         self.previous = None;
         if !shared.given {
-            let fresh = Arc::new(Generation::random(&shared.label)?);
+            let fresh = Arc::new(TicketKeyGeneration::random(&shared.label)?);
             let old = std::mem::replace(&mut self.current, fresh);
             // What it sealed last is too old as well when nobody came for as long again.
             self.previous = (age < lifetime * 2).then_some(old);
@@ -113,20 +113,20 @@ impl Ring {
     }
 }
 
-struct Shared {
+struct SharedTicketKeys {
     /// The keys come from the configuration: there is one generation, and no end to it.
     given: bool,
     /// What ties a ticket to its service.
     label: Box<[u8]>,
     /// What the HMAC over a key is made with.
-    binding: Half,
-    ring: Mutex<Ring>,
+    binding: HalfKey,
+    ring: Mutex<TicketKeyRing>,
 }
 
 /// The tickets of one service. A reload hands the keys on.
 #[derive(Clone)]
 pub(super) struct Tickets {
-    shared: Arc<Shared>,
+    shared: Arc<SharedTicketKeys>,
     lifetime: Duration,
 }
 
@@ -147,7 +147,7 @@ impl Tickets {
         label: &[u8],
         previous: Option<&Self>,
     ) -> Result<Self, ErrorStack> {
-        let lifetime = how.timeout.value.min(LONGEST);
+        let lifetime = how.timeout.value.min(MAX_TICKET_LIFETIME);
         let secret = how.secret.as_ref().map(joined);
         let old = previous.filter(|old| !old.shared.given && *old.shared.label == *label);
         if let (None, Some(old)) = (&secret, old) {
@@ -162,12 +162,12 @@ impl Tickets {
                 fresh
             }
         };
-        let current = Arc::new(Generation::derived(&secret, label)?);
-        let shared = Shared {
+        let current = Arc::new(TicketKeyGeneration::derived(&secret, label)?);
+        let shared = SharedTicketKeys {
             given,
             label: label.into(),
             binding: hmac(&secret, &[b"binding\0", label])?,
-            ring: Mutex::new(Ring { current, previous: None, since: Instant::now() }),
+            ring: Mutex::new(TicketKeyRing { current, previous: None, since: Instant::now() }),
         };
         Ok(Self { shared: Arc::new(shared), lifetime })
     }
@@ -180,14 +180,14 @@ impl Tickets {
     }
 
     /// The keys for a new ticket.
-    pub(super) fn sealing(&self) -> Result<Arc<Generation>, ErrorStack> {
+    pub(super) fn sealing(&self) -> Result<Arc<TicketKeyGeneration>, ErrorStack> {
         let mut ring = self.shared.ring.lock().unwrap_or_else(PoisonError::into_inner);
         ring.rotate(&self.shared, self.lifetime, Instant::now())?;
         Ok(ring.current.clone())
     }
 
     /// The keys of a ticket that begins so, and whether they are the latest.
-    pub(super) fn opening(&self, name: &[u8]) -> Option<(Arc<Generation>, bool)> {
+    pub(super) fn opening(&self, name: &[u8]) -> Option<(Arc<TicketKeyGeneration>, bool)> {
         let ring = self.shared.ring.lock().unwrap_or_else(PoisonError::into_inner);
         if *ring.current.name == *name {
             return Some((ring.current.clone(), true));
@@ -198,19 +198,19 @@ impl Tickets {
 
     /// Whether it begins as these tickets do, which whoever saw one can imitate.
     pub(super) fn seems_ours(&self, ticket: &[u8]) -> bool {
-        ticket.first_chunk::<NAME>().is_some_and(|name| self.opening(name).is_some())
+        ticket.first_chunk::<NAME_SIZE>().is_some_and(|name| self.opening(name).is_some())
     }
 
     /// The session of a ticket, if these keys have sealed it. Nothing is said of its worth.
     pub(super) fn open(&self, ticket: &[u8]) -> Option<SslSession> {
-        let (name, _) = ticket.split_first_chunk::<NAME>()?;
+        let (name, _) = ticket.split_first_chunk::<NAME_SIZE>()?;
         let (keys, _) = self.opening(name)?;
-        let (sealed, mac) = ticket.split_last_chunk::<MAC>()?;
+        let (sealed, mac) = ticket.split_last_chunk::<MAC_SIZE>()?;
         let computed = hmac(&*keys.mac, &[sealed]).ok()?;
         if !openssl::memcmp::eq(&*computed, mac) {
             return None;
         }
-        let (iv, text) = sealed.get(NAME..)?.split_first_chunk::<IV>()?;
+        let (iv, text) = sealed.get(NAME_SIZE..)?.split_first_chunk::<IV_SIZE>()?;
         let cipher = Cipher::aes_256_cbc();
         let mut crypter =
             Crypter::new(cipher, Direction::Decrypt, &*keys.cipher, Some(iv.as_slice())).ok()?;
@@ -228,7 +228,7 @@ impl Tickets {
         let made = i64::from(session.time());
         let age = i64::try_from(now).unwrap_or(i64::MAX).saturating_sub(made);
         let limit = i64::try_from(self.lifetime.as_secs()).unwrap_or(i64::MAX);
-        (-SKEW..limit.min(session.timeout())).contains(&age)
+        (-MAX_CLOCK_SKEW_SECONDS..limit.min(session.timeout())).contains(&age)
     }
 
     /// How many seconds a new ticket lives.
@@ -240,7 +240,7 @@ impl Tickets {
     pub(super) fn tag(&self, keys: &Keys, claim: &Claim) -> Option<Vec<u8>> {
         let who = claim.who().as_bytes();
         let (mac, _) = self.bind(keys, who)?;
-        Some([&[TAG], &mac[..], who].concat())
+        Some([&[TAG_TYPE], &mac[..], who].concat())
     }
 
     /// The claim that such a tag is worth under the keys of now: that of the same identity, if it still
@@ -251,7 +251,7 @@ impl Tickets {
         openssl::memcmp::eq(&*computed, mac).then_some(claim)
     }
 
-    fn bind(&self, keys: &Keys, who: &[u8]) -> Option<(Half, Claim)> {
+    fn bind(&self, keys: &Keys, who: &[u8]) -> Option<(HalfKey, Claim)> {
         let (key, claim) = keys.find(who)?;
         let len = [u8::try_from(who.len()).ok()?];
         let mac = hmac(&*self.shared.binding, &[b"key\0", &len, who, key.expose()]).ok()?;
@@ -264,9 +264,9 @@ pub(super) fn named(tag: &[u8]) -> Option<&[u8]> {
     parts(tag).map(|(_, who)| who)
 }
 
-fn parts(tag: &[u8]) -> Option<(&[u8; MAC], &[u8])> {
+fn parts(tag: &[u8]) -> Option<(&[u8; MAC_SIZE], &[u8])> {
     match tag.split_first()? {
-        (&TAG, rest) => rest.split_first_chunk(),
+        (&TAG_TYPE, rest) => rest.split_first_chunk(),
         _ => None,
     }
 }
@@ -283,7 +283,7 @@ fn joined(secret: &TicketSecret) -> Zeroizing<Vec<u8>> {
 }
 
 /// HMAC-SHA256.
-fn hmac(key: &[u8], parts: &[&[u8]]) -> Result<Half, ErrorStack> {
+fn hmac(key: &[u8], parts: &[&[u8]]) -> Result<HalfKey, ErrorStack> {
     let key = PKey::hmac(key)?;
     let mut signer = Signer::new(MessageDigest::sha256(), &key)?;
     for part in parts {
@@ -348,7 +348,7 @@ mod tests {
             assert!(tickets.claim(&before, &tag[..cut]).is_none(), "cut at {cut}");
         }
         let mut bob = tag.clone();
-        bob.truncate(1 + MAC);
+        bob.truncate(1 + MAC_SIZE);
         bob.extend_from_slice(b"bob");
         assert!(tickets.claim(&before, &bob).is_none(), "another name");
         // The tag of a session that is made for one handshake from a key.

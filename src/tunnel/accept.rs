@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::service::{LifecyclePhase, Service};
 use super::session::Session;
-use crate::net::{Acceptable, Peer, Socket};
+use crate::net::{AsyncListener, Peer, Socket};
 use crate::observe::event::Event;
 
 /// The pause after a failed accept, so that a lack of descriptors costs no CPU time and is over at
@@ -30,10 +30,10 @@ pub async fn serve_connection(service: Arc<Service>, socket: Socket, peer: Peer)
 /// clone of `alive`: when all are gone, nothing runs any more.
 pub async fn accept_connections(
     service: Arc<Service>,
-    listener: Acceptable,
+    listener: AsyncListener,
     mut stop: oneshot::Receiver<()>,
     alive: mpsc::Sender<()>,
-) -> Acceptable {
+) -> AsyncListener {
     let mut phase = service.phase();
     let mut failures = AcceptFailures::default();
     let mut stopped = false;

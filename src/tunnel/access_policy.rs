@@ -13,7 +13,7 @@ use crate::config::model::{
 use crate::net::Dialer;
 use crate::secrets::{Identity, SecretSet};
 use crate::sys::clock;
-use crate::tls::Cause;
+use crate::tls::RefusalCause;
 
 /// How long before the end of a key it is warned of.
 const EXPIRY_WARNING_TIME: Duration = Duration::from_secs(30 * 86_400);
@@ -177,12 +177,12 @@ impl AccessPolicies {
         wire: &Identity,
         ip: Option<IpAddr>,
         now: ClockReading,
-    ) -> Option<fn(Vec<u8>) -> Cause> {
+    ) -> Option<fn(Vec<u8>) -> RefusalCause> {
         let own = self.of(wire);
         if !self.accepts(ip) || own.is_some_and(|policy| !allows(&policy.allow_from, ip)) {
-            return Some(Cause::NotFromHere);
+            return Some(RefusalCause::NotFromHere);
         }
-        now.is_after(own.and_then(IdentityPolicy::end)).then_some(Cause::Expired)
+        now.is_after(own.and_then(IdentityPolicy::end)).then_some(RefusalCause::Expired)
     }
 
     /// When the key under that name stops to be taken, and whether it has.
@@ -339,8 +339,8 @@ mod tests {
     #[test]
     fn a_range_of_the_service_or_of_the_identity_keeps_out_who_is_outside_of_it() {
         let now = ClockReading(None);
-        let not_from_here = |objection: Option<fn(Vec<u8>) -> Cause>| {
-            objection.is_some_and(|cause| matches!(cause(Vec::new()), Cause::NotFromHere(_)))
+        let not_from_here = |objection: Option<fn(Vec<u8>) -> RefusalCause>| {
+            objection.is_some_and(|cause| matches!(cause(Vec::new()), RefusalCause::NotFromHere(_)))
         };
         let rules = policies("allow-from = \"10.0.0.0/8\"");
         assert!(rules.accepts(ip("10.1.1.1")) && !rules.accepts(ip("192.0.2.1")));
@@ -380,7 +380,8 @@ mod tests {
             assert!(rules.may_object && rules.expires);
             assert_eq!(rules.expiry(&name("a"), ClockReading::read()), Some((end, over)));
             let objection = rules.objection(&name("a"), None, ClockReading::read());
-            let expired = objection.map(|cause| matches!(cause(Vec::new()), Cause::Expired(_)));
+            let expired =
+                objection.map(|cause| matches!(cause(Vec::new()), RefusalCause::Expired(_)));
             assert_eq!(expired, over.then_some(true));
             let warnings = rules.warnings(&keys);
             assert_eq!(warnings.iter().map(|one| one.code).next(), code);

@@ -17,7 +17,7 @@ use crate::net::Peer;
 use crate::observe::metrics::Carried;
 use crate::secrets::Identity;
 use crate::sys::key_update::{Passed, Traffic};
-use crate::tls::Facts;
+use crate::tls::HandshakeInfo;
 
 /// A session, for whoever asks who is in.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ pub struct SessionInfo {
 #[derive(Debug)]
 pub struct SessionDetails {
     /// What the handshake settled on.
-    pub facts: Facts,
+    pub facts: HandshakeInfo,
     /// The upstream address.
     pub target: String,
     /// What has passed over its TLS side, which is the one of this mode.
@@ -631,7 +631,8 @@ mod tests {
         assert_eq!((a.info.bytes(), a.info.touched()), ((50, 70), Instant::now()));
         tokio::time::sleep(std::time::Duration::from_secs(1)).await;
         assert_eq!(a.info.rates(), (50, 70));
-        let facts = Facts { version: "TLSv1.3", suite: "a suite".into(), bits: 128, group: None };
+        let facts =
+            HandshakeInfo { version: "TLSv1.3", suite: "a suite".into(), bits: 128, group: None };
         let traffic = Arc::<Traffic>::default();
         traffic.read.records.store(5, Ordering::Relaxed);
         let target = "a target".to_owned();

@@ -17,7 +17,7 @@ use super::service::Service;
 use super::session::Session;
 use crate::config::model::Program;
 #[cfg(unix)]
-use crate::net::{self, Started};
+use crate::net::{self, StartedProgram};
 use crate::observe::event::Event;
 
 /// A program that is kept running.
@@ -68,7 +68,7 @@ async fn keep_running(service: Arc<Service>, mut stop: oneshot::Receiver<()>) {
         let Some((program, _)) = service.snapshot().program.clone() else { return };
         let number = service.next_number();
         match net::start_program(&program, None).await {
-            Ok(Started { socket, peer, child }) => {
+            Ok(StartedProgram { socket, peer, child }) => {
                 service.log_child(number, child);
                 let there = service.memory_trimmer().track();
                 let session = Session::new(service.clone(), number, peer, Instant::now());

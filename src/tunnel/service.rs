@@ -324,7 +324,7 @@ impl Service {
 
     /// Logs a program's start and its end, which may come after the session's.
     #[cfg(unix)]
-    pub(super) fn log_child(self: &Arc<Self>, number: u64, child: net::Child) {
+    pub(super) fn log_child(self: &Arc<Self>, number: u64, child: net::ChildProcess) {
         let (service, pid) = (self.clone(), child.pid);
         Event::ChildStarted { pid }.log(service.scope(Some(number)));
         tokio::spawn(async move {

@@ -17,7 +17,7 @@ use crate::net::Dialer;
 use crate::secrets::{
     Grant, Gravity, Identity, InForce, Keys, Problem, Reader, Renewed, SecretSet, escape, renew,
 };
-use crate::tls::{Acceptor, Cause, Connector, Named};
+use crate::tls::{Acceptor, Connector, RefusalCause, SniCandidate};
 
 /// A service's configuration, keys, TLS context and dialer. Immutable, shared, replaced as a whole.
 #[derive(Debug, Clone)]
@@ -306,12 +306,12 @@ impl ServiceSnapshot {
 
     /// What a handshake with a peer at that address has to know of this service, at whose door it is
     /// not.
-    pub(super) fn sni_candidate(self: &Arc<Self>, ip: Option<IpAddr>) -> Option<Named> {
+    pub(super) fn sni_candidate(self: &Arc<Self>, ip: Option<IpAddr>) -> Option<SniCandidate> {
         self.sni_entry.as_ref()?;
         let TlsRole::Server(acceptor) = &self.role else {
             return None;
         };
-        Some(Named { acceptor: acceptor.clone(), secrets: self.keys(ip) })
+        Some(SniCandidate { acceptor: acceptor.clone(), secrets: self.keys(ip) })
     }
 
     /// The keys that a peer at that address can use now.
@@ -326,11 +326,11 @@ impl ServiceSnapshot {
     }
 
     /// The true cause, where an identity was only answered as an unknown one.
-    pub(super) fn refine_cause(&self, cause: Cause, ip: Option<IpAddr>) -> Cause {
-        let (Cause::UnknownIdentity(name) | Cause::StaleTicket(name)) = &cause else {
+    pub(super) fn refine_cause(&self, cause: RefusalCause, ip: Option<IpAddr>) -> RefusalCause {
+        let (RefusalCause::UnknownIdentity(name) | RefusalCause::StaleTicket(name)) = &cause else {
             return match cause {
-                Cause::NoCommonSuite { offered, .. } => {
-                    Cause::NoCommonSuite { offered, cure: Some(self.old_suites_line) }
+                RefusalCause::NoCommonSuite { offered, .. } => {
+                    RefusalCause::NoCommonSuite { offered, cure: Some(self.old_suites_line) }
                 }
                 other => other,
             };

@@ -20,7 +20,7 @@ use crate::config::diagnostic::{Diagnostic, Report};
 use crate::config::model::{Endpoint, Host, ServiceConfig};
 use crate::net::Socket;
 use crate::secrets::{Identity, SecretSet};
-use crate::tls::{Cause, Connector, Facts, Failure, Secured};
+use crate::tls::{Connector, EstablishedTls, HandshakeError, HandshakeInfo, RefusalCause};
 use reach::{dial, reach};
 use settings::Settings;
 
@@ -57,13 +57,13 @@ struct Ours {
 
 /// What came of a handshake.
 enum Outcome {
-    Secured(Session),
-    Failed(Cause, Voice),
+    EstablishedTls(Session),
+    Failed(RefusalCause, Voice),
 }
 
 /// A session that was ended as soon as it was there.
 struct Session {
-    facts: Facts,
+    facts: HandshakeInfo,
     who: Identity,
     took: Duration,
     end: Farewell,
@@ -108,7 +108,7 @@ pub(super) async fn examine(peer: &str, arguments: &Arguments, findings: &mut Fi
     };
     let Some(reached) = reach(&question.target, findings).await else { return };
     match handshake(&ours, reached.socket).await {
-        Outcome::Secured(session) => session.tell(reached.took, findings),
+        Outcome::EstablishedTls(session) => session.tell(reached.took, findings),
         Outcome::Failed(cause, voice) if is_elsewhere(&cause, &voice, findings) => {}
         Outcome::Failed(cause, _) => question.insist(&reached.at, cause, findings).await,
     }
@@ -135,7 +135,7 @@ impl Question<'_> {
 
     /// Tells why a handshake failed. Unless that is clear, other settings are tried, up to the first
     /// with which there is a session.
-    async fn insist(&self, at: &Endpoint, first: Cause, findings: &mut Findings) {
+    async fn insist(&self, at: &Endpoint, first: RefusalCause, findings: &mut Findings) {
         let (text, code) = (first.to_string(), first.name());
         let others = match advice::is_about_settings(&first) {
             true => settings::others(&self.arguments.settings),
@@ -147,7 +147,7 @@ impl Question<'_> {
             let ours = built.and_then(|(service, _)| self.ours(&service).ok());
             let (Some(ours), Ok(again)) = (ours, dial(at).await) else { continue };
             match handshake(&ours, again.socket).await {
-                Outcome::Secured(session) => {
+                Outcome::EstablishedTls(session) => {
                     let words = other.settings.words();
                     let help = format!("use {words} at this end, or change the peer");
                     let text = format!("{text}. But {}", other.meaning);
@@ -184,7 +184,7 @@ async fn handshake(ours: &Ours, socket: Socket) -> Outcome {
     let (secrets, identity) = (ours.secrets.clone(), ours.identity.clone());
     let shaken = ours.connector.connect(secrets, identity, ours.name.as_deref(), stream);
     match timeout(STEP, shaken).await {
-        Ok(Ok(Secured { mut stream, grant, facts, .. })) => {
+        Ok(Ok(EstablishedTls { mut stream, grant, facts, .. })) => {
             let took = start.elapsed();
             // The peer's backend has the time to end as well, so that nothing is reset.
             let farewell = async {
@@ -206,9 +206,9 @@ async fn handshake(ours: &Ours, socket: Socket) -> Outcome {
             if let Some(socket) = stream.into_socket() {
                 socket.into_inner().close_gently(MANNERS).await;
             }
-            Outcome::Secured(Session { facts, who: grant.who().clone(), took, end })
+            Outcome::EstablishedTls(Session { facts, who: grant.who().clone(), took, end })
         }
-        Ok(Err(Failure { cause, stream, .. })) => {
+        Ok(Err(HandshakeError { cause, stream, .. })) => {
             if let Some(mut stream) = stream {
                 if !matches!(heard.voice(), Voice::Tls | Voice::Silence) {
                     stream.hear_out(MANNERS).await;
@@ -217,12 +217,12 @@ async fn handshake(ours: &Ours, socket: Socket) -> Outcome {
             }
             Outcome::Failed(cause, heard.voice())
         }
-        Err(_) => Outcome::Failed(Cause::Timeout(STEP), heard.voice()),
+        Err(_) => Outcome::Failed(RefusalCause::Timeout(STEP), heard.voice()),
     }
 }
 
 /// Whether what answers there is no TLS server, or none that answers.
-fn is_elsewhere(cause: &Cause, voice: &Voice, findings: &mut Findings) -> bool {
+fn is_elsewhere(cause: &RefusalCause, voice: &Voice, findings: &mut Findings) -> bool {
     let (text, help, code) = match (voice, cause) {
         (Voice::Other(who), _) => (
             format!("what answers there is not TLS but {who}"),
@@ -234,24 +234,24 @@ fn is_elsewhere(cause: &Cause, voice: &Voice, findings: &mut Findings) -> bool {
             "mend the port: it should be the one that the tunnel's server end accepts on",
             "plain-text",
         ),
-        (Voice::Silence, Cause::Timeout(limit)) => (
+        (Voice::Silence, RefusalCause::Timeout(limit)) => (
             format!("it takes connections and says nothing within {limit:?}"),
             "a TLS server answers a greeting at once: another kind of program listens there, or one that \
              hangs",
             "timeout",
         ),
-        (Voice::Silence, Cause::ClosedEarly) => (
+        (Voice::Silence, RefusalCause::ClosedEarly) => (
             "it takes connections, and closes them without a word when it is greeted in TLS".into(),
             "another kind of program listens there, a proxy whose server is down, or a server that lets \
              this address not in",
             "closed-early",
         ),
-        (Voice::Tls, Cause::Timeout(limit)) => (
+        (Voice::Tls, RefusalCause::Timeout(limit)) => (
             format!("it speaks TLS, but the handshake was not done within {limit:?}"),
             "it hangs or is overloaded, or large packets do not get through (a wrong MTU)",
             "timeout",
         ),
-        (_, Cause::Io(error)) => {
+        (_, RefusalCause::Io(error)) => {
             (format!("the connection failed: {error}"), "look at the network between", "io")
         }
         _ => return false,

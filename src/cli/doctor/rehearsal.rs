@@ -9,7 +9,7 @@ use super::{STEP, of};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::model::{Config, ServiceConfig};
 use crate::secrets::{Identity, SecretSet};
-use crate::tls::{Acceptor, Cause, Connector, Facts};
+use crate::tls::{Acceptor, Connector, HandshakeInfo, RefusalCause};
 
 /// Room for any flight of a handshake.
 const PIPE: usize = 64 * 1024;
@@ -19,7 +19,7 @@ enum Failure {
     /// The settings cannot be had; `check` has told.
     Settings(Vec<Diagnostic>),
     /// The two ends did not meet.
-    Cause(Cause),
+    RefusalCause(RefusalCause),
 }
 
 pub(super) async fn tell(config: &Config, keys: &[Keys], findings: &mut Findings) {
@@ -39,7 +39,7 @@ pub(super) async fn tell(config: &Config, keys: &[Keys], findings: &mut Findings
                 let text = format!("not tried{suffix}: {}", words.join("; "));
                 findings.note("handshake", text);
             }
-            Err(Failure::Cause(cause)) => findings.coded(
+            Err(Failure::RefusalCause(cause)) => findings.coded(
                 "handshake",
                 Kind::Config,
                 format!("a peer with the same settings could not be met{suffix}: {cause}"),
@@ -51,7 +51,10 @@ pub(super) async fn tell(config: &Config, keys: &[Keys], findings: &mut Findings
     }
 }
 
-async fn rehearse(service: &ServiceConfig, secrets: Arc<SecretSet>) -> Result<Facts, Failure> {
+async fn rehearse(
+    service: &ServiceConfig,
+    secrets: Arc<SecretSet>,
+) -> Result<HandshakeInfo, Failure> {
     let psk = &service.psk;
     let mut ignored = Vec::new();
     let acceptor = Acceptor::new(&service.tls, psk.hash.value, &mut ignored);
@@ -59,7 +62,7 @@ async fn rehearse(service: &ServiceConfig, secrets: Arc<SecretSet>) -> Result<Fa
     let acceptor = acceptor
         .map_err(Failure::Settings)?
         .resuming(&service.tls, &service.name.value, None)
-        .map_err(|error| Failure::Cause(Cause::Protocol(error.to_string())))?;
+        .map_err(|error| Failure::RefusalCause(RefusalCause::Protocol(error.to_string())))?;
     let connector = Connector::new(&service.tls, psk.hash.value, &mut ignored);
     let connector = connector.map_err(Failure::Settings)?.resuming(&service.tls, &secrets, None);
     let identity = match &psk.identity {
@@ -79,14 +82,13 @@ async fn rehearse(service: &ServiceConfig, secrets: Arc<SecretSet>) -> Result<Fa
     };
     let both = async { tokio::join!(server, client) };
     let Ok(both) = tokio::time::timeout(STEP, both).await else {
-        return Err(Failure::Cause(Cause::Timeout(STEP)));
+        return Err(Failure::RefusalCause(RefusalCause::Timeout(STEP)));
     };
     match both {
         (Ok(_), Ok(client)) => Ok(client.facts),
         // Of the two, the one that found out, and not the one that was told.
-        (Err(Cause::ClosedEarly | Cause::Alert(_)), Err(cause)) | (Ok(_), Err(cause)) => {
-            Err(Failure::Cause(cause))
-        }
-        (Err(cause), _) => Err(Failure::Cause(cause)),
+        (Err(RefusalCause::ClosedEarly | RefusalCause::Alert(_)), Err(cause))
+        | (Ok(_), Err(cause)) => Err(Failure::RefusalCause(cause)),
+        (Err(cause), _) => Err(Failure::RefusalCause(cause)),
     }
 }

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use super::client::Client;
 use super::conversation::ControlPeer;
 use super::{Access, Answer, Command, ControlConnections};
-use crate::net::{self, Name};
+use crate::net::{self, SocketName};
 
 /// What a program answers at once, unless it hangs.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
@@ -27,7 +27,7 @@ pub(in crate::daemon) struct BoundControl {
 /// The name of a socket; removed when this goes.
 #[derive(Debug)]
 pub(in crate::daemon) struct ControlName {
-    name: Name,
+    name: SocketName,
     path: PathBuf,
 }
 
@@ -39,7 +39,7 @@ impl BoundControl {
     /// Takes the path. A program that is on its way out leaves it to its successor.
     pub(in crate::daemon) fn bind(path: &Path, access: &Access) -> io::Result<Self> {
         let group = access.group.as_ref().map(|(_, number)| *number);
-        let (listener, name) = net::bind_guarded(path, access.mode, group, || is_leaving(path))?;
+        let (listener, name) = net::bind_restricted(path, access.mode, group, || is_leaving(path))?;
         Ok(Self { listener, guard: ControlName { name, path: path.to_owned() } })
     }
 

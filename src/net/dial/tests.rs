@@ -40,14 +40,14 @@ fn dialer(targets: &[SocketAddr], failover: Failover) -> Dialer {
 }
 
 fn dialer_to(targets: Vec<Endpoint>, failover: Failover) -> Dialer {
-    let place = |at: Endpoint| Decided::default(at, Dialect::Native);
-    let target = Target::Connect(targets.into_iter().map(place).collect());
+    let candidate = |at: Endpoint| Decided::default(at, Dialect::Native);
+    let target = Target::Connect(targets.into_iter().map(candidate).collect());
     Dialer::new(target, failover, None, LIMIT, None, Vec::new())
 }
 
-async fn dial(dialer: &Dialer) -> Result<Reached, DialError> {
-    let caller = DialContext { peer: &Peer::Local, who: None, scope: Scope::PROGRAM };
-    dialer.dial(&caller, None).await
+async fn dial(dialer: &Dialer) -> Result<UpstreamConnection, DialError> {
+    let context = DialContext { peer: &Peer::Local, who: None, scope: Scope::PROGRAM };
+    dialer.dial(&context, None).await
 }
 
 async fn reached(dialer: &Dialer) -> String {
@@ -62,7 +62,8 @@ fn by_priority_the_first_that_answers_is_taken_every_time() {
         let gone = dead(1);
         let dialer = dialer(&[gone[0].1, first, second], Failover::Priority);
         for _ in 0..3 {
-            let Reached { socket, endpoint: target, address, .. } = dial(&dialer).await.unwrap();
+            let UpstreamConnection { socket, endpoint: target, address, .. } =
+                dial(&dialer).await.unwrap();
             assert_eq!((address, target), (first.to_string(), Some(endpoint(first))));
             let stream = socket.as_tcp().expect("TCP");
             assert!(stream.nodelay().unwrap());
@@ -163,7 +164,7 @@ fn a_unix_socket_is_a_target_like_any_other() {
             let targets = paths.iter().map(|path| Endpoint::Unix(path.to_path_buf()));
             dialer_to(targets.collect(), Failover::Priority)
         };
-        let Reached { socket, endpoint, .. } = dial(&to(&[&gone, &good])).await.unwrap();
+        let UpstreamConnection { socket, endpoint, .. } = dial(&to(&[&gone, &good])).await.unwrap();
         assert!(matches!(socket, Socket::Unix(_)));
         assert_eq!(endpoint, Some(Endpoint::Unix(good)));
         let error = dial(&to(&[&gone])).await.unwrap_err().to_string();
@@ -177,16 +178,16 @@ fn who_goes_back_is_not_given_the_next_turn_and_takes_none() {
         let (_one, first) = live();
         let (_two, second) = live();
         let dialer = dialer(&[first, second], Failover::RoundRobin);
-        let caller = DialContext { peer: &Peer::Local, who: None, scope: Scope::PROGRAM };
+        let context = DialContext { peer: &Peer::Local, who: None, scope: Scope::PROGRAM };
         let turn = reached(&dialer).await;
         for _ in 0..3 {
-            let again = dialer.dial(&caller, Some(&turn)).await.unwrap();
+            let again = dialer.dial(&context, Some(&turn)).await.unwrap();
             assert_eq!(again.address, turn);
         }
         let next = reached(&dialer).await;
         assert_ne!(next, turn);
         // It is not among them any more.
-        let gone = dialer.dial(&caller, Some("192.0.2.1:1")).await.unwrap();
+        let gone = dialer.dial(&context, Some("192.0.2.1:1")).await.unwrap();
         assert_eq!(gone.address, turn);
     });
 }

@@ -14,7 +14,8 @@ fn bind(
     options: &[Decided<SocketOption>],
 ) -> io::Result<Vec<Listener>> {
     let mut absent = Vec::new();
-    let bound = super::bind(listen, siblings, options, &mut absent, &mut Busy::new(&mut |_| {}));
+    let bound =
+        super::bind(listen, siblings, options, &mut absent, &mut BusyRetry::new(&mut |_| {}));
     assert_eq!(absent, [""; 0]);
     bound
 }
@@ -38,9 +39,9 @@ fn has_ipv6() -> bool {
 
 fn accepts(listener: &Listener) -> bool {
     match &listener.kind {
-        Kind::Tcp(listener) => listener.accept().is_ok(),
+        ListenerKind::Tcp(listener) => listener.accept().is_ok(),
         #[cfg(unix)]
-        Kind::Unix(_, listener) => listener.accept().is_ok(),
+        ListenerKind::Unix(_, listener) => listener.accept().is_ok(),
     }
 }
 
@@ -102,7 +103,7 @@ fn an_address_that_stays_busy_is_an_error_that_names_it() {
     let error = bind(&tcp("127.0.0.1", address.port()), &[], &[]).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
     assert!(error.to_string().starts_with(&address.to_string()), "{error}");
-    assert!((BUSY..BUSY * 10).contains(&start.elapsed()));
+    assert!((BUSY_RETRY_TIME..BUSY_RETRY_TIME * 10).contains(&start.elapsed()));
 }
 
 #[test]
@@ -183,16 +184,16 @@ fn who_has_a_busy_port_is_told_at_once_and_all_addresses_wait_on_one_clock() {
     let start = Instant::now();
     let mut told = Vec::new();
     let mut tell = |text: &str| told.push((start.elapsed(), text.to_owned()));
-    let mut busy = Busy::new(&mut tell);
+    let mut busy = BusyRetry::new(&mut tell);
     for holder in &holders {
         let at = tcp("127.0.0.1", holder.local_addr().unwrap().port());
         let error = super::bind(&at, &[], &[], &mut Vec::new(), &mut busy).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
     }
     let took = start.elapsed();
-    assert!(took >= BUSY && took < 2 * BUSY, "{took:?}");
+    assert!(took >= BUSY_RETRY_TIME && took < 2 * BUSY_RETRY_TIME, "{took:?}");
     assert_eq!(told.len(), 2, "{told:?}");
-    assert!(told[0].0 < BUSY, "at once: {told:?}");
+    assert!(told[0].0 < BUSY_RETRY_TIME, "at once: {told:?}");
     for ((_, words), holder) in told.iter().zip(&holders) {
         assert!(words.contains(&holder.local_addr().unwrap().to_string()), "{words}");
         if cfg!(target_os = "linux") {

@@ -199,7 +199,7 @@ fn the_last_good_answer_serves_while_nobody_answers_and_no_longer_than_the_name_
 
 #[test]
 fn a_failure_that_is_no_answer_leaves_the_last_good_one() {
-    let mut name = Name::default();
+    let mut name = ConfiguredName::default();
     let good: Arc<[SocketAddr]> = ["192.0.2.1:0".parse().unwrap()].into();
     name.note(&Ok(good.clone()));
     name.is_told = true;

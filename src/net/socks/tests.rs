@@ -6,7 +6,7 @@ use super::*;
 type Case<'a> = (&'a [&'a [u8]], &'a str, &'a [u8]);
 
 /// What a request comes to, and what the peer was answered: first what is sent at once, then the rest.
-fn asked(parts: &[&[u8]]) -> (io::Result<Request>, Vec<u8>) {
+fn asked(parts: &[&[u8]]) -> (io::Result<SocksRequest>, Vec<u8>) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
         let (mut us, mut peer) = tokio::io::duplex(1 << 16);

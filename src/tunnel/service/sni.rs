@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Service;
 use crate::config::model::NamePattern;
-use crate::tls::{Named, ServerNames};
+use crate::tls::{ServerNames, SniCandidate};
 use crate::tunnel::snapshot::ServiceSnapshot;
 
 /// The named services of one service, in the order in which they are asked. Made once for all connections.
@@ -48,7 +48,7 @@ impl NameLookup {
 }
 
 impl ServerNames for NameLookup {
-    fn choose(&self, name: &[u8]) -> Option<Named> {
+    fn choose(&self, name: &[u8]) -> Option<SniCandidate> {
         let mut matching = self.table.0.iter().filter(|(pattern, _)| pattern.matches(name));
         let (candidate, chosen) = matching.find_map(|(_, service)| {
             let snapshot = service.snapshot();

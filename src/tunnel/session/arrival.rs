@@ -11,9 +11,9 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Session;
 use crate::config::model::Mode;
-use crate::net::{self, Proxied, Socket};
+use crate::net::{self, ProxyHeaderSource, Socket};
 use crate::observe::event::Event;
-use crate::tls::{Cause, MAX_OPENING_SIZE, Opening, inspect};
+use crate::tls::{FirstBytes, MAX_OPENING_SIZE, RefusalCause, inspect};
 use crate::tunnel::admission::{ConnectionOrigin, PendingConnection};
 use crate::tunnel::service::HandshakeGuard;
 use crate::tunnel::snapshot::ServiceSnapshot;
@@ -109,10 +109,12 @@ impl Session {
                 return Some(Arrived::AtServerEnd(pending));
             }
             Ok(Err(error)) => match error.kind() {
-                io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => Cause::ClosedEarly,
-                _ => Cause::Io(error),
+                io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => {
+                    RefusalCause::ClosedEarly
+                }
+                _ => RefusalCause::Io(error),
             },
-            Err(_) => Cause::Timeout(handshake_timeout),
+            Err(_) => RefusalCause::Timeout(handshake_timeout),
         };
         self.log_refused(&cause);
         None
@@ -153,7 +155,7 @@ impl Session {
             }
         };
         let error: &dyn std::fmt::Display = match &read {
-            Ok(Ok(Proxied::For { from, to })) => {
+            Ok(Ok(ProxyHeaderSource::For { from, to })) => {
                 let peer = net::Peer::Tcp(*from);
                 let proxy = std::mem::replace(&mut self.peer, peer);
                 self.destination = Some(*to);
@@ -161,8 +163,8 @@ impl Session {
                 self.service.resources.connection_log.log(&event, self.scope());
                 return true;
             }
-            Ok(Ok(Proxied::Own)) => return true,
-            Ok(Ok(Proxied::Probe)) => {
+            Ok(Ok(ProxyHeaderSource::Own)) => return true,
+            Ok(Ok(ProxyHeaderSource::Probe)) => {
                 self.service
                     .resources
                     .connection_log
@@ -201,9 +203,9 @@ async fn read_opening(
         })
         .await?;
         match inspect(&bytes) {
-            Opening::Incomplete => pending_connection.set_weight(1 + bytes.len() / ARRIVAL_SIZE),
-            Opening::Whole => return Ok((bytes, 1)),
-            Opening::Unusual { announced } => {
+            FirstBytes::Incomplete => pending_connection.set_weight(1 + bytes.len() / ARRIVAL_SIZE),
+            FirstBytes::Whole => return Ok((bytes, 1)),
+            FirstBytes::Unusual { announced } => {
                 let more = announced.min(MAX_ANNOUNCED_SIZE).div_ceil(HANDSHAKE_SIZE);
                 let is_large = announced > MAX_OPENING_SIZE;
                 return Ok((bytes, 1 + if is_large { more } else { 0 }));

@@ -8,10 +8,10 @@ use super::streams::Streams;
 use super::upstream::{Destination, timed_out};
 use super::{ALERT_READ_TIMEOUT, OpenSession, Session};
 use crate::config::model::{Mode, Negotiation};
-use crate::net::{self, Reached, Socket};
+use crate::net::{self, Socket, UpstreamConnection};
 use crate::observe::event::Event;
 use crate::secrets::Identity;
-use crate::tls::{Cause, Connector, Failure, Secured};
+use crate::tls::{Connector, EstablishedTls, HandshakeError, RefusalCause};
 use crate::tunnel::admission::PendingConnection;
 use crate::tunnel::session_end::{CutReason, SessionEnd};
 use crate::tunnel::snapshot::{ServerName, ServiceSnapshot, TlsRole};
@@ -26,7 +26,8 @@ struct Credentials<'a> {
 /// A handshake that was tried in its time, and with whom.
 struct Attempt {
     /// An error is the limit of time.
-    done: Result<Result<Secured<Socket>, Failure<Socket>>, tokio::time::error::Elapsed>,
+    done:
+        Result<Result<EstablishedTls<Socket>, HandshakeError<Socket>>, tokio::time::error::Elapsed>,
     address: String,
 }
 
@@ -57,7 +58,7 @@ impl Session {
         };
         let Attempt { done, address } = attempt;
         let (cause, stream) = match done {
-            Ok(Ok(Secured { mut stream, grant, facts, resumed, .. })) => {
+            Ok(Ok(EstablishedTls { mut stream, grant, facts, resumed, .. })) => {
                 self.log_secured(Mode::Client, &grant, &facts, resumed);
                 stream.rekey_after(snapshot.rekey_after);
                 let traffic = stream.traffic().clone();
@@ -72,8 +73,8 @@ impl Session {
                     is_single_session: snapshot.is_single_session,
                 });
             }
-            Ok(Err(Failure { cause, stream, .. })) => (cause, stream),
-            Err(_) => (Cause::Timeout(snapshot.timeouts.handshake), None),
+            Ok(Err(HandshakeError { cause, stream, .. })) => (cause, stream),
+            Err(_) => (RefusalCause::Timeout(snapshot.timeouts.handshake), None),
         };
         self.service.counters.refused(cause.name());
         self.service.record_failure(format!("handshake with {address} failed: {cause}"));
@@ -112,7 +113,7 @@ impl Session {
         } else {
             Destination::Configured(None)
         };
-        let Reached { socket: mut upstream, endpoint, mut address, .. } =
+        let UpstreamConnection { socket: mut upstream, endpoint, mut address, .. } =
             self.connect_upstream(snapshot, None, &to).await.ok()?;
         let name = name.of(endpoint.as_ref());
         let limit = Instant::now() + snapshot.timeouts.handshake;

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use super::{OpenSession, Session};
 use crate::config::model::Mode;
-use crate::net::Refused;
+use crate::net::DialRefusal;
 use crate::observe::event::{Event, Scope};
 use crate::secrets::Grant;
 use crate::sys::key_update::Traffic;
-use crate::tls::{self, Cause};
+use crate::tls::{self, RefusalCause};
 use crate::tunnel::registry::{Registration, SessionDetails};
 use crate::tunnel::session_end::SessionEnd;
 
@@ -25,7 +25,7 @@ impl Session {
     }
 
     /// The handshake was refused, for that cause.
-    pub(super) fn log_refused(&self, cause: &Cause) {
+    pub(super) fn log_refused(&self, cause: &RefusalCause) {
         self.service.counters.refused(cause.name());
         let claimed = cause.identity();
         let who = claimed.as_ref().map(|who| who as &dyn fmt::Display);
@@ -33,7 +33,13 @@ impl Session {
     }
 
     /// The handshake is over and the key is proven.
-    pub(super) fn log_secured(&self, mode: Mode, grant: &Grant, facts: &tls::Facts, resumed: bool) {
+    pub(super) fn log_secured(
+        &self,
+        mode: Mode,
+        grant: &Grant,
+        facts: &tls::HandshakeInfo,
+        resumed: bool,
+    ) {
         self.service.record_key_use(grant.who());
         Event::Secured {
             mode,
@@ -54,10 +60,10 @@ impl Session {
     }
 
     /// Logs an error on the way to the target.
-    pub(super) fn or_unreachable<T>(&self, done: io::Result<T>) -> Result<T, Refused> {
+    pub(super) fn or_unreachable<T>(&self, done: io::Result<T>) -> Result<T, DialRefusal> {
         done.map_err(|error| {
             self.log_unreachable(&error);
-            Refused::Unreachable
+            DialRefusal::Unreachable
         })
     }
 
@@ -65,7 +71,7 @@ impl Session {
     pub(super) fn log_opened(
         &self,
         registration: &Registration,
-        facts: tls::Facts,
+        facts: tls::HandshakeInfo,
         target: String,
         traffic: Arc<Traffic>,
         mode: Mode,

@@ -13,9 +13,11 @@ use super::streams::Streams;
 use super::upstream::{Destination, VerifiedPeer, timed_out};
 use super::{ALERT_READ_TIMEOUT, OpenSession, Session};
 use crate::config::model::{Mode, Negotiation};
-use crate::net::{self, Reached, Socket};
+use crate::net::{self, Socket, UpstreamConnection};
 use crate::secrets::Grant;
-use crate::tls::{self, Cause, Failure, Incoming, Progress, Secured, ServerNames};
+use crate::tls::{
+    self, EstablishedTls, HandshakeError, Incoming, Progress, RefusalCause, ServerNames,
+};
 use crate::tunnel::admission::{PendingConnection, TurnOutcome};
 use crate::tunnel::registry::Registration;
 use crate::tunnel::service::RequestedService;
@@ -46,7 +48,7 @@ impl Session {
         self.prepare(&snapshot, &socket)?;
         let (secured, pending_connection) =
             self.accept_tls(&mut snapshot, pending, waited, socket).await?;
-        let Secured { mut stream, grant, facts, resumed, .. } = secured;
+        let EstablishedTls { mut stream, grant, facts, resumed, .. } = secured;
         self.log_secured(Mode::Server, &grant, &facts, resumed);
         let registration = self.admit(&snapshot, grant.who()).await?;
         // It counts as a session from here on.
@@ -85,7 +87,7 @@ impl Session {
         PendingHandshake { pending_connection, opening, counted: _counted, .. }: PendingHandshake,
         waited: Duration,
         socket: Socket,
-    ) -> Option<(Secured<Socket>, PendingConnection)> {
+    ) -> Option<(EstablishedTls<Socket>, PendingConnection)> {
         let entry_setup = snapshot.clone();
         // A reload may have made a client end of it meanwhile.
         let TlsRole::Server(acceptor) = &entry_setup.role else { return None };
@@ -109,7 +111,7 @@ impl Session {
                 pending_connection.set_proven();
                 Some((secured, pending_connection))
             }
-            Ok(Err(Failure { cause, stream })) => {
+            Ok(Err(HandshakeError { cause, stream })) => {
                 pending_connection.begin_close();
                 self.log_refused(&snapshot.refine_cause(cause, ip));
                 // Lingering is bounded in time, and by the room.
@@ -122,7 +124,7 @@ impl Session {
                 None
             }
             Err(_) => {
-                self.log_refused(&Cause::Timeout(snapshot.timeouts.handshake));
+                self.log_refused(&RefusalCause::Timeout(snapshot.timeouts.handshake));
                 None
             }
         }
@@ -145,7 +147,7 @@ impl Session {
         registration: &Registration,
         peer: &VerifiedPeer<'_>,
         stream: &mut tls::Stream<Socket>,
-    ) -> Result<Reached, bool> {
+    ) -> Result<UpstreamConnection, bool> {
         let ip = self.peer.ip();
         // The keys may have changed during the handshake, or while a place was waited for.
         let gone = async {
@@ -175,7 +177,7 @@ impl Session {
         snapshot: &ServiceSnapshot,
         verified_peer: &VerifiedPeer<'_>,
         stream: &mut tls::Stream<Socket>,
-    ) -> Option<Reached> {
+    ) -> Option<UpstreamConnection> {
         if snapshot.uses_original_destination {
             let gone = || io::Error::from(io::ErrorKind::NotConnected);
             let original_address =

@@ -8,8 +8,8 @@ use tokio::io::AsyncWriteExt;
 
 use super::Session;
 use crate::config::model::{Endpoint, Host, Level, ProxyHeader};
-use crate::net::socks::{OwnAddresses, Owner};
-use crate::net::{self, DialContext, Reached, Refused};
+use crate::net::socks::{AddressOwner, OwnAddresses};
+use crate::net::{self, DialContext, DialRefusal, UpstreamConnection};
 use crate::observe::event::Event;
 use crate::secrets::Identity;
 use crate::tls;
@@ -28,7 +28,7 @@ pub(super) enum Destination<'a> {
 /// What a server end knows when it connects to its backend.
 pub(super) struct VerifiedPeer<'a> {
     pub(super) wire: &'a Identity,
-    pub(super) facts: &'a tls::Facts,
+    pub(super) facts: &'a tls::HandshakeInfo,
     pub(super) local: Option<SocketAddr>,
     /// Whether the session goes on from an earlier one.
     pub(super) resumed: bool,
@@ -41,9 +41,9 @@ impl Session {
         snapshot: &ServiceSnapshot,
         verified_peer: Option<&VerifiedPeer<'_>>,
         to: &Destination<'_>,
-    ) -> Result<Reached, Refused> {
+    ) -> Result<UpstreamConnection, DialRefusal> {
         let who = verified_peer.map(|verified_peer| snapshot.policies.who(verified_peer.wire));
-        let caller = DialContext { peer: &self.peer, who: who.as_ref(), scope: self.scope() };
+        let context = DialContext { peer: &self.peer, who: who.as_ref(), scope: self.scope() };
         let own =
             verified_peer.and_then(|verified_peer| snapshot.policies.dialer(verified_peer.wire));
         if snapshot.is_single_session && verified_peer.is_some() {
@@ -53,11 +53,14 @@ impl Session {
         let dialed = match to {
             Destination::Configured(again) => {
                 let dialer = own.unwrap_or(&snapshot.dialer);
-                dialer.dial(&caller, *again).await.map_err(|error| (Refused::Unreachable, error))
+                dialer
+                    .dial(&context, *again)
+                    .await
+                    .map_err(|error| (DialRefusal::Unreachable, error))
             }
             Destination::Original(address) => {
                 let to = Endpoint::Tcp { host: Host::Ip(address.ip()), port: address.port() };
-                snapshot.dialer.dial_to(&to, any, &caller).await
+                snapshot.dialer.dial_to(&to, any, &context).await
             }
             Destination::Requested(to) => {
                 // Once the name is looked up, and once for all of its addresses.
@@ -66,7 +69,7 @@ impl Session {
                     let owner = own.get_or_init(OwnAddresses::read).owner_of(address);
                     self.may_be_asked_for(snapshot, address, owner)
                 };
-                snapshot.dialer.dial_to(to, may, &caller).await
+                snapshot.dialer.dial_to(to, may, &context).await
             }
         };
         let mut reached = match dialed {
@@ -82,14 +85,14 @@ impl Session {
         }
         if let (Some(version), Some(verified_peer)) = (snapshot.proxy_header, verified_peer) {
             let header = match version {
-                ProxyHeader::V1 => net::proxy_header(&self.peer, verified_peer.local),
+                ProxyHeader::V1 => net::write_proxy_header_v1(&self.peer, verified_peer.local),
                 ProxyHeader::V2 => {
                     let who = who.as_ref().unwrap_or(verified_peer.wire).as_bytes();
                     let facts = verified_peer.facts;
                     let group = facts.group.as_ref().map(|group| group.name.as_str());
                     let (version, suite) = (facts.version, facts.suite.as_str());
-                    let answered = net::Told { who, version, suite, group };
-                    net::proxy_header_v2(&self.peer, verified_peer.local, &answered)
+                    let answered = net::ProxyHeaderFields { who, version, suite, group };
+                    net::write_proxy_header_v2(&self.peer, verified_peer.local, &answered)
                 }
             };
             self.or_unreachable(reached.socket.write_all(&header).await)?;
@@ -102,14 +105,14 @@ impl Session {
         &self,
         snapshot: &ServiceSnapshot,
         address: SocketAddr,
-        owner: Owner,
+        owner: AddressOwner,
     ) -> Result<(), &'static str> {
         match (owner, snapshot.own_addresses) {
-            (Owner::Nobody, _) => Err("not to be asked for"),
-            (Owner::ThisMachine, OwnAddressPolicy::Refuse) => {
+            (AddressOwner::Nobody, _) => Err("not to be asked for"),
+            (AddressOwner::ThisMachine, OwnAddressPolicy::Refuse) => {
                 Err("an address of this machine, and socks-allow-own is not set")
             }
-            (Owner::ThisMachine, OwnAddressPolicy::Warn) => {
+            (AddressOwner::ThisMachine, OwnAddressPolicy::Warn) => {
                 let text = format!(
                     "{} has a connection made to {address}, an address of this machine",
                     self.peer
@@ -117,7 +120,9 @@ impl Session {
                 self.log_stranger(&Event::Finding { level: Level::Warning, text: &text });
                 Ok(())
             }
-            (Owner::Other, _) | (Owner::ThisMachine, OwnAddressPolicy::Allow) => Ok(()),
+            (AddressOwner::Other, _) | (AddressOwner::ThisMachine, OwnAddressPolicy::Allow) => {
+                Ok(())
+            }
         }
     }
 }

@@ -1,14 +1,14 @@
 //! From the causes of failed handshakes to what somebody should do about it.
 
-use crate::tls::Cause;
+use crate::tls::RefusalCause;
 
 /// What is best done after all of these failed. The first was with the settings that were asked for.
-pub(super) fn advice(causes: &[Cause]) -> &'static str {
+pub(super) fn advice(causes: &[RefusalCause]) -> &'static str {
     let alerted = |names: &[&str]| {
         causes.iter().any(|cause| alert(cause).is_some_and(|a| names.contains(&a)))
     };
-    let any = |is: fn(&Cause) -> bool| causes.iter().any(is);
-    if any(|cause| matches!(cause, Cause::ServerKeyDiffers(_))) {
+    let any = |is: fn(&RefusalCause) -> bool| causes.iter().any(is);
+    if any(|cause| matches!(cause, RefusalCause::ServerKeyDiffers(_))) {
         return DIFFERENT_KEY;
     }
     if alerted(&["unknown psk identity"]) {
@@ -21,12 +21,12 @@ pub(super) fn advice(causes: &[Cause]) -> &'static str {
                 that only one end decodes (this program's servers say the same of an unknown identity); and \
                 let the server read its key file again";
     }
-    if any(|cause| matches!(cause, Cause::NotProven)) {
+    if any(|cause| matches!(cause, RefusalCause::NotProven)) {
         return "the peer shows a certificate and no proof of the key: it has no pre-shared keys, does not know \
                 this identity, has another key, or is somebody else in its place; find out who listens there \
                 before you change anything else";
     }
-    if causes.iter().all(|cause| matches!(cause, Cause::NoCommonVersion)) {
+    if causes.iter().all(|cause| matches!(cause, RefusalCause::NoCommonVersion)) {
         return "the peer speaks none of TLS 1.0 to 1.3 as it is asked to: look at what it is";
     }
     "the peer has no suite, version or group in common with anything that was tried, does not know the \
@@ -39,26 +39,26 @@ const DIFFERENT_KEY: &str = "the server knows the identity but has another key f
 /// What servers say of a key that does not fit: OpenSSL's in TLS 1.3 and 1.2, and others.
 const WRONG_KEY: [&str; 3] = ["illegal parameter", "bad record mac", "decrypt error"];
 
-fn alert(cause: &Cause) -> Option<&'static str> {
+fn alert(cause: &RefusalCause) -> Option<&'static str> {
     match cause {
-        Cause::Alert(alert) | Cause::Refused { alert, .. } => Some(alert),
+        RefusalCause::Alert(alert) | RefusalCause::Refused { alert, .. } => Some(alert),
         _ => None,
     }
 }
 
 /// Whether other settings could change anything: not where it is about the name or the key.
-pub(super) fn is_about_settings(cause: &Cause) -> bool {
+pub(super) fn is_about_settings(cause: &RefusalCause) -> bool {
     let about_key = alert(cause)
         .is_some_and(|alert| WRONG_KEY.contains(&alert) || alert == "unknown psk identity");
-    !about_key && !matches!(cause, Cause::ServerKeyDiffers(_))
+    !about_key && !matches!(cause, RefusalCause::ServerKeyDiffers(_))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn refused(alert: &'static str) -> Cause {
-        Cause::Refused { identity: b"client1".to_vec(), alert }
+    fn refused(alert: &'static str) -> RefusalCause {
+        RefusalCause::Refused { identity: b"client1".to_vec(), alert }
     }
 
     #[test]
@@ -67,15 +67,21 @@ mod tests {
         assert!(advice(&[unclear()]).contains("its own log"));
         assert!(advice(&[unclear(), refused("unknown psk identity")]).contains("identity first"));
         assert!(advice(&[unclear(), refused("bad record mac")]).contains("key first"));
-        assert!(advice(&[Cause::NotProven, unclear()]).contains("certificate"));
-        assert!(advice(&[Cause::NoCommonVersion, Cause::NoCommonVersion]).contains("TLS 1.0"));
+        assert!(advice(&[RefusalCause::NotProven, unclear()]).contains("certificate"));
+        assert!(
+            advice(&[RefusalCause::NoCommonVersion, RefusalCause::NoCommonVersion])
+                .contains("TLS 1.0")
+        );
     }
 
     #[test]
     fn other_settings_are_tried_unless_it_is_about_the_key() {
         assert!(is_about_settings(&refused("handshake failure")));
-        assert!(is_about_settings(&Cause::NoCommonVersion) && is_about_settings(&Cause::NotProven));
+        assert!(
+            is_about_settings(&RefusalCause::NoCommonVersion)
+                && is_about_settings(&RefusalCause::NotProven)
+        );
         assert!(!is_about_settings(&refused("illegal parameter")));
-        assert!(!is_about_settings(&Cause::ServerKeyDiffers(b"a".to_vec())));
+        assert!(!is_about_settings(&RefusalCause::ServerKeyDiffers(b"a".to_vec())));
     }
 }

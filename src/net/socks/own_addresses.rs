@@ -6,7 +6,7 @@ use crate::sys::interfaces;
 
 /// Whose an address is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Owner {
+pub enum AddressOwner {
     /// Another machine's.
     Other,
     /// This machine's, on one of its interfaces or by a route that leads to the machine itself.
@@ -28,16 +28,16 @@ impl OwnAddresses {
     }
 
     /// Whose an address is. Where the system could not tell, every address counts as this machine's.
-    pub fn owner_of(&self, address: SocketAddr) -> Owner {
+    pub fn owner_of(&self, address: SocketAddr) -> AddressOwner {
         let ip = plain(address.ip());
         let has_scope = matches!(address, SocketAddr::V6(v6) if v6.scope_id() != 0);
         if has_scope || is_closed(ip) {
-            return Owner::Nobody;
+            return AddressOwner::Nobody;
         }
         let is_own = |own: &Vec<IpAddr>| own.contains(&ip);
         match self.0.as_ref().is_none_or(is_own) || leads_here(ip) {
-            true => Owner::ThisMachine,
-            false => Owner::Other,
+            true => AddressOwner::ThisMachine,
+            false => AddressOwner::Other,
         }
     }
 }
@@ -86,32 +86,32 @@ mod tests {
         // The only own address, so that the machine that runs this does not matter.
         let own = OwnAddresses(Some(vec!["198.51.100.7".parse().unwrap()]));
         for (ip, owner) in [
-            ("127.0.0.1", Owner::Nobody),
-            ("127.8.9.1", Owner::Nobody),
-            ("0.0.0.0", Owner::Nobody),
-            ("0.1.2.3", Owner::Nobody),
-            ("::1", Owner::Nobody),
-            ("::", Owner::Nobody),
-            ("::ffff:127.0.0.1", Owner::Nobody),
-            ("::ffff:0.0.0.0", Owner::Nobody),
-            ("::127.0.0.1", Owner::Nobody),
-            ("::ffff:7f00:1", Owner::Nobody),
-            ("255.255.255.255", Owner::Nobody),
-            ("224.0.0.1", Owner::Nobody),
-            ("ff02::1", Owner::Nobody),
-            ("198.51.100.7", Owner::ThisMachine),
-            ("::ffff:198.51.100.7", Owner::ThisMachine),
-            ("::198.51.100.7", Owner::ThisMachine),
-            ("192.0.2.1", Owner::Other),
-            ("2001:db8::1", Owner::Other),
+            ("127.0.0.1", AddressOwner::Nobody),
+            ("127.8.9.1", AddressOwner::Nobody),
+            ("0.0.0.0", AddressOwner::Nobody),
+            ("0.1.2.3", AddressOwner::Nobody),
+            ("::1", AddressOwner::Nobody),
+            ("::", AddressOwner::Nobody),
+            ("::ffff:127.0.0.1", AddressOwner::Nobody),
+            ("::ffff:0.0.0.0", AddressOwner::Nobody),
+            ("::127.0.0.1", AddressOwner::Nobody),
+            ("::ffff:7f00:1", AddressOwner::Nobody),
+            ("255.255.255.255", AddressOwner::Nobody),
+            ("224.0.0.1", AddressOwner::Nobody),
+            ("ff02::1", AddressOwner::Nobody),
+            ("198.51.100.7", AddressOwner::ThisMachine),
+            ("::ffff:198.51.100.7", AddressOwner::ThisMachine),
+            ("::198.51.100.7", AddressOwner::ThisMachine),
+            ("192.0.2.1", AddressOwner::Other),
+            ("2001:db8::1", AddressOwner::Other),
         ] {
             let ip: IpAddr = ip.parse().unwrap();
             assert_eq!(own.owner_of((ip, 80).into()), owner, "{ip}");
         }
         let scoped = std::net::SocketAddrV6::new("fe80::1".parse().unwrap(), 80, 0, 1);
-        assert_eq!(own.owner_of(scoped.into()), Owner::Nobody);
+        assert_eq!(own.owner_of(scoped.into()), AddressOwner::Nobody);
         let unknown = OwnAddresses(None);
         let elsewhere = "192.0.2.1:80".parse().unwrap();
-        assert_eq!(unknown.owner_of(elsewhere), Owner::ThisMachine, "nobody could tell");
+        assert_eq!(unknown.owner_of(elsewhere), AddressOwner::ThisMachine, "nobody could tell");
     }
 }

@@ -16,10 +16,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::sys::key_update::Traffic;
 
 /// What one receive takes at most.
-const RECEIVE: usize = 128 * 1024;
+const RECEIVE_BUFFER_SIZE: usize = 128 * 1024;
 /// What may wait for the socket before OpenSSL has to: a peer that asks for answers and reads none, by
 /// asking for new keys over and over, would fill the memory otherwise (RFC 9846, 4.7.3; RFC 8446, 4.6.3).
-const BACKLOG: usize = 512 * 1024;
+const MAX_BACKLOG_SIZE: usize = 512 * 1024;
 
 /// OpenSSL reads on until it has data, however many handshake messages come before: after so many in one turn
 /// it gets nothing more to read. A key update takes 20 to 60 µs.
@@ -41,7 +41,7 @@ impl Buffers {
     /// The thread's, or new ones when they are on loan or have never been.
     fn borrow() -> Box<Self> {
         BUFFERS.take().unwrap_or_else(|| {
-            let inbox = vec![0; RECEIVE].into_boxed_slice();
+            let inbox = vec![0; RECEIVE_BUFFER_SIZE].into_boxed_slice();
             Box::new(Self { inbox, from: 0, to: 0, outbox: Vec::new() })
         })
     }
@@ -49,12 +49,12 @@ impl Buffers {
 
 /// Bytes that stay between two polls.
 #[derive(Debug, Default)]
-struct Rest {
+struct PendingBytes {
     bytes: Vec<u8>,
     at: usize,
 }
 
-impl Rest {
+impl PendingBytes {
     fn is_empty(&self) -> bool {
         self.at == self.bytes.len()
     }
@@ -76,7 +76,7 @@ impl Rest {
 ///
 /// It keeps TCP open when TLS ends its direction: a half-closed session still has the other one, and
 /// stunnel does not send FIN with its close_notify either. The socket can be taken out again.
-pub(super) struct Wire<S> {
+pub(super) struct BatchedIo<S> {
     socket: Option<S>,
     loan: Option<Box<Buffers>>,
     /// How much the next receive may take, which is none when this loan's one is over.
@@ -87,9 +87,9 @@ pub(super) struct Wire<S> {
     spent: bool,
     traffic: Arc<Traffic>,
     /// Received, and not taken by OpenSSL.
-    rest: Rest,
+    rest: PendingBytes,
     /// Said by OpenSSL, and not taken by the socket.
-    out: Rest,
+    out: PendingBytes,
     /// The socket takes no more for now.
     blocked: bool,
     /// What is said waits for the next read, so that a flight goes in one send.
@@ -98,13 +98,13 @@ pub(super) struct Wire<S> {
     hold: bool,
 }
 
-impl<S> std::fmt::Debug for Wire<S> {
+impl<S> std::fmt::Debug for BatchedIo<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Wire").field("out", &self.backlog()).finish_non_exhaustive()
     }
 }
 
-impl<S> Wire<S> {
+impl<S> BatchedIo<S> {
     pub(super) fn new(socket: S) -> Self {
         Self {
             socket: Some(socket),
@@ -113,8 +113,8 @@ impl<S> Wire<S> {
             starved: false,
             spent: false,
             traffic: Arc::default(),
-            rest: Rest::default(),
-            out: Rest::default(),
+            rest: PendingBytes::default(),
+            out: PendingBytes::default(),
             blocked: false,
             handshake: true,
             hold: false,
@@ -138,7 +138,7 @@ impl<S> Wire<S> {
 
     /// A socket of which this was read already.
     pub(super) fn opened(socket: S, bytes: Vec<u8>) -> Self {
-        Self { rest: Rest { bytes, at: 0 }, ..Self::new(socket) }
+        Self { rest: PendingBytes { bytes, at: 0 }, ..Self::new(socket) }
     }
 
     pub(super) fn socket(&self) -> Option<&S> {
@@ -181,12 +181,12 @@ impl<S> Wire<S> {
     /// Takes the thread's buffers for one poll, in which at most `room` bytes are received.
     pub(super) fn borrow(&mut self, room: usize) {
         self.loan = Some(Buffers::borrow());
-        self.room = room.min(RECEIVE);
+        self.room = room.min(RECEIVE_BUFFER_SIZE);
         (self.starved, self.spent, self.hold) = (false, false, false);
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> BatchedIo<S> {
     /// Gives the buffers back, sends what was said, and keeps what neither side has taken.
     ///
     /// # Errors
@@ -195,7 +195,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         let Some(mut loan) = self.loan.take() else { return Ok(()) };
         if loan.from < loan.to {
             // In place of what was left before: that was taken first.
-            self.rest = Rest { bytes: loan.inbox[loan.from..loan.to].to_vec(), at: 0 };
+            self.rest = PendingBytes { bytes: loan.inbox[loan.from..loan.to].to_vec(), at: 0 };
             loan.from = loan.to;
         }
         let sent = self.send(cx, &loan.outbox);
@@ -247,7 +247,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 Ok(sent) => self.out.advance(sent),
                 Err(error) => {
                     // It will be asked again at the end, and there is nobody to say it to.
-                    self.out = Rest::default();
+                    self.out = PendingBytes::default();
                     return Poll::Ready(Err(error));
                 }
             }
@@ -268,7 +268,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for BatchedIo<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -311,7 +311,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for BatchedIo<S> {
     /// Takes all of it, as long as the peer takes something.
     fn poll_write(
         self: Pin<&mut Self>,
@@ -320,7 +320,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let lent = this.loan.as_ref().map_or(0, |loan| loan.outbox.len());
-        if this.backlog() + lent >= BACKLOG {
+        if this.backlog() + lent >= MAX_BACKLOG_SIZE {
             this.keep_said();
             ready!(this.poll_drain(cx))?;
         }
@@ -380,14 +380,14 @@ mod tests {
     #[test]
     fn what_a_deaf_peer_makes_openssl_say_is_bounded() {
         let cx = &mut Context::from_waker(std::task::Waker::noop());
-        let mut wire = Wire::new(Full);
+        let mut wire = BatchedIo::new(Full);
         wire.settle(true);
-        for _ in 0..10 * BACKLOG / 1000 {
+        for _ in 0..10 * MAX_BACKLOG_SIZE / 1000 {
             wire.borrow(usize::MAX);
             let polled = Pin::new(&mut wire).poll_write(cx, &[7; 1000]);
             wire.give_back(cx).unwrap();
             if polled.is_pending() {
-                assert!((BACKLOG..BACKLOG + 1000).contains(&wire.backlog()));
+                assert!((MAX_BACKLOG_SIZE..MAX_BACKLOG_SIZE + 1000).contains(&wire.backlog()));
                 return;
             }
         }
@@ -397,7 +397,7 @@ mod tests {
     #[test]
     fn nothing_is_kept_between_polls_when_nothing_is_left() {
         let cx = &mut Context::from_waker(std::task::Waker::noop());
-        let mut wire = Wire::new(Full);
+        let mut wire = BatchedIo::new(Full);
         wire.settle(true);
         wire.borrow(usize::MAX);
         assert!(Pin::new(&mut wire).poll_read(cx, &mut ReadBuf::new(&mut [0; 5])).is_pending());

@@ -15,7 +15,7 @@ const GROUP: u8 = 0xe1;
 
 /// What a backend is told besides addresses.
 #[derive(Debug)]
-pub struct Told<'a> {
+pub struct ProxyHeaderFields<'a> {
     /// The identity that proved its key.
     pub who: &'a [u8],
     /// The protocol version.
@@ -27,7 +27,11 @@ pub struct Told<'a> {
 }
 
 /// The header of version 2 for a connection from `peer` that was accepted at `local`.
-pub fn proxy_header_v2(peer: &Peer, local: Option<SocketAddr>, told: &Told<'_>) -> Vec<u8> {
+pub fn write_proxy_header_v2(
+    peer: &Peer,
+    local: Option<SocketAddr>,
+    fields: &ProxyHeaderFields<'_>,
+) -> Vec<u8> {
     let canonical = |at: SocketAddr| SocketAddr::new(at.ip().to_canonical(), at.port());
     let mut header = match (peer, local.map(canonical)) {
         (Peer::Tcp(from), Some(to)) if canonical(*from).is_ipv4() == to.is_ipv4() => {
@@ -37,14 +41,14 @@ pub fn proxy_header_v2(peer: &Peer, local: Option<SocketAddr>, told: &Told<'_>) 
     };
     // It came over TLS, and there was no certificate; 0 is "verified".
     let mut tls = SslInfo::new(true, false, false, 0);
-    tls.append_tlv(Tlv::SslVersion(told.version.into()));
-    tls.append_tlv(Tlv::SslCipher(told.suite.into()));
-    if let Ok(name) = std::str::from_utf8(told.who) {
+    tls.append_tlv(Tlv::SslVersion(fields.version.into()));
+    tls.append_tlv(Tlv::SslCipher(fields.suite.into()));
+    if let Ok(name) = std::str::from_utf8(fields.who) {
         tls.append_tlv(Tlv::SslCn(name.into()));
     }
     header.append_tlv(Tlv::Ssl(tls));
-    header.append_tlv(Tlv::Custom(IDENTITY, told.who.into()));
-    if let Some(group) = told.group {
+    header.append_tlv(Tlv::Custom(IDENTITY, fields.who.into()));
+    if let Some(group) = fields.group {
         header.append_tlv(Tlv::Custom(GROUP, group.as_bytes().into()));
     }
     let mut bytes = Vec::with_capacity(512);
@@ -55,7 +59,7 @@ pub fn proxy_header_v2(peer: &Peer, local: Option<SocketAddr>, told: &Told<'_>) 
 
 /// The line for a connection from `peer` that was accepted at `local`. An IPv4 address that came
 /// through an IPv6 socket stays in its IPv6 form, as stunnel writes it.
-pub fn proxy_header(peer: &Peer, local: Option<SocketAddr>) -> Vec<u8> {
+pub fn write_proxy_header_v1(peer: &Peer, local: Option<SocketAddr>) -> Vec<u8> {
     let line = match (peer, local) {
         (Peer::Tcp(from), Some(to)) if from.is_ipv4() == to.is_ipv4() => {
             let family = if from.is_ipv4() { "TCP4" } else { "TCP6" };
@@ -74,7 +78,7 @@ mod tests {
     fn each_family_has_its_line_and_what_is_neither_is_unknown() {
         let line = |from: &str, to: &str| {
             let (from, to) = (Peer::Tcp(from.parse().unwrap()), to.parse().unwrap());
-            String::from_utf8(proxy_header(&from, Some(to))).unwrap()
+            String::from_utf8(write_proxy_header_v1(&from, Some(to))).unwrap()
         };
         assert_eq!(
             line("127.0.0.1:33596", "127.0.0.2:41273"),
@@ -87,15 +91,17 @@ mod tests {
         // The longest line fits into the 107 bytes that a receiver must have room for.
         let long = "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535";
         assert!(line(long, long).len() <= 107);
-        assert_eq!(proxy_header(&Peer::Local, None), b"PROXY UNKNOWN\r\n");
-        assert_eq!(proxy_header(&Peer::Stdio, None), b"PROXY UNKNOWN\r\n");
+        assert_eq!(write_proxy_header_v1(&Peer::Local, None), b"PROXY UNKNOWN\r\n");
+        assert_eq!(write_proxy_header_v1(&Peer::Stdio, None), b"PROXY UNKNOWN\r\n");
     }
 
     #[test]
     fn the_second_version_says_who_and_what_tls_came_to() {
-        let told = |who| Told { who, version: "TLSv1.3", suite: "S", group: Some("X25519") };
+        let fields =
+            |who| ProxyHeaderFields { who, version: "TLSv1.3", suite: "S", group: Some("X25519") };
         let peer = Peer::Tcp("[::ffff:127.0.0.1]:33596".parse().unwrap());
-        let bytes = proxy_header_v2(&peer, "127.0.0.2:41273".parse().ok(), &told(b"plc \"1\""));
+        let bytes =
+            write_proxy_header_v2(&peer, "127.0.0.2:41273".parse().ok(), &fields(b"plc \"1\""));
         let (header, length) = ProxyHeader::parse(&bytes, Default::default()).unwrap();
         assert_eq!(length, bytes.len());
         let at = header.proxied_address().unwrap();
@@ -111,7 +117,7 @@ mod tests {
         let wanted = [(IDENTITY, &b"plc \"1\""[..]), (GROUP, b"X25519")];
         assert_eq!(custom, wanted.map(|(kind, value)| Tlv::Custom(kind, value.into())));
         // What is not UTF-8 has no Common Name, and is there all the same.
-        let bytes = proxy_header_v2(&Peer::Local, None, &told(b"\xff"));
+        let bytes = write_proxy_header_v2(&Peer::Local, None, &fields(b"\xff"));
         let (header, _) = ProxyHeader::parse(&bytes, Default::default()).unwrap();
         assert!(header.proxied_address().is_none() && header.ssl().unwrap().cn().is_none());
         assert!(

@@ -7,29 +7,29 @@ use std::path::Path;
 
 use socket2::{Domain, SockAddr, Type};
 
-use super::listen::in_place_of_stale;
-use super::socket_name::{Name, bits};
+use super::listen::bind_replacing_stale;
+use super::socket_name::{SocketName, bits};
 
 /// More than a few never wait: whoever asks is answered at once.
-const BACKLOG: i32 = 128;
+const ACCEPT_BACKLOG: i32 = 128;
 
 /// Binds a path, with its mode and group from the first moment at which anybody can connect. What a
 /// crash left behind is replaced; and what somebody listens on, if `yields` says so.
 ///
 /// # Errors
 /// The system's, with the path in its text.
-pub fn bind_guarded(
+pub fn bind_restricted(
     path: &Path,
     mode: u32,
     group: Option<u32>,
     yields: impl Fn() -> bool,
-) -> io::Result<(UnixListener, Name)> {
-    let bound = in_place_of_stale(path, yields, || bound(path, mode));
+) -> io::Result<(UnixListener, SocketName)> {
+    let bound = bind_replacing_stale(path, yields, || bound(path, mode));
     let listening = bound.and_then(|socket| {
-        let name = Name::of(path)?;
+        let name = SocketName::of(path)?;
         name.allow(mode, group)?;
         // Until here every connection was refused.
-        socket.listen(BACKLOG)?;
+        socket.listen(ACCEPT_BACKLOG)?;
         socket.set_nonblocking(true)?;
         Ok((UnixListener::from(socket), name))
     });
