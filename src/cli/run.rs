@@ -288,6 +288,10 @@ pub(super) fn start(source: Source, habits: Habits) -> u8 {
     // The log is open, and there is one thread still.
     #[cfg(target_os = "linux")]
     sandbox.enter(&config);
+    if config.in_comments > 0 {
+        let text = config::words_of_comments(config.in_comments);
+        Event::Finding { level: Level::Notice, text: &text }.log(Scope::PROGRAM);
+    }
     Event::Configured.log(Scope::PROGRAM);
     log::start();
     #[cfg(target_os = "linux")]

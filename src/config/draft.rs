@@ -211,6 +211,8 @@ pub struct Draft {
     pub preamble: Vec<String>,
     /// The comments at its end.
     pub remarks: Vec<String>,
+    /// How many restrictions stand in comments.
+    pub in_comments: usize,
     /// Whether something was so broken that nobody knows to what it belonged: what is missing then
     /// may well have been there.
     pub incomplete: bool,

@@ -134,6 +134,8 @@ impl Page<'_> {
         self.show(Opt::Threads, &process.threads, process.threads.value);
         let drain = self.time(config.drain_timeout.value);
         self.show(Opt::DrainTimeout, &config.drain_timeout, drain);
+        let watch = &config.watch_configuration;
+        self.show(Opt::WatchConfiguration, watch, self.yes(watch.value));
         self.outside();
     }
 

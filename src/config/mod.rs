@@ -29,5 +29,7 @@ mod value;
 mod windows;
 pub mod wires;
 
+pub use stunnel::in_comments::words as words_of_comments;
+
 pub use load::{Format, load, load_text, survey, survey_from, survey_text};
 pub use value::socket_options;

@@ -84,6 +84,10 @@ pub struct Config {
     pub http: HttpConfig,
     /// How long sessions may go on after SIGTERM.
     pub drain_timeout: Decided<Duration>,
+    /// Whether a change of its files asks for a reload. Key files are always watched.
+    pub watch_configuration: Decided<bool>,
+    /// How many restrictions of a stunnel.conf stand in comments, which stunnel ignores.
+    pub in_comments: usize,
     /// At least one.
     pub services: Vec<ServiceConfig>,
     /// Where values stand that hold for every service which says nothing else.

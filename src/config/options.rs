@@ -320,6 +320,8 @@ table! {
     // The process.
     DrainTimeout [Top "drain-timeout"] [] Global One Duration { zero: true }, Works, "5s" "5",
         "How long open sessions may continue after SIGTERM.";
+    WatchConfiguration [Top "watch-configuration"] [] Global One Bool, Works, "true" "no",
+        "Whether a changed configuration file takes effect by itself; otherwise it takes effect on SIGHUP and with `pskgate reload`. Key files are always watched.";
     Threads [Top "threads"] [] Global One Count { min: 1, max: 64 }, Works, "1" "1",
         "The number of threads that carry sessions. More than one is faster only if several processor cores are idle.";
     Foreground [] ["foreground"] Global One Kind::Foreground, Works, "" "no",

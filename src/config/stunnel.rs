@@ -17,7 +17,9 @@ use super::value;
 use crate::sys::content;
 
 mod command;
+pub(super) mod in_comments;
 use command::Meaning;
+use in_comments::InComments;
 
 /// A longer line is two lines to stunnel.
 const LINE_LIMIT: usize = 16_383;
@@ -41,6 +43,7 @@ pub(super) fn read(bytes: &[u8], name: &Path, base: &Path, report: &mut Report) 
             services: Vec::new(),
             preamble: Vec::new(),
             remarks: Vec::new(),
+            in_comments: 0,
             incomplete: false,
         },
         report,
@@ -48,9 +51,11 @@ pub(super) fn read(bytes: &[u8], name: &Path, base: &Path, report: &mut Report) 
         remarks: Vec::new(),
         commands: Vec::new(),
         own_commands: Vec::new(),
+        in_comments: InComments::default(),
     };
     reader.file(bytes, file, 0);
     reader.apply_commands();
+    reader.count_in_comments();
     reader.draft.remarks = reader.remarks;
     reader.draft
 }
@@ -66,6 +71,8 @@ struct Reader<'a> {
     commands: Vec<Command>,
     /// What it says in the section that is being read.
     own_commands: Vec<Command>,
+    /// Options in comments.
+    in_comments: InComments,
 }
 
 /// A value that `config` gives an option.
@@ -90,6 +97,9 @@ impl Reader<'_> {
     fn line(&mut self, line: &Line, source: &SourceText, depth: usize) {
         let whole = source.place(line.span(0..line.bytes.len()));
         let Some(split) = split(&line.bytes) else {
+            if !self.comment(line, source) {
+                return;
+            }
             let text = String::from_utf8_lossy(&line.bytes).trim().to_owned();
             let draft = &mut self.draft;
             let unbegun =

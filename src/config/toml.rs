@@ -34,6 +34,7 @@ pub(super) fn read(text: &str, name: &Path, base: &Path, report: &mut Report) ->
             services: Vec::new(),
             preamble: Vec::new(),
             remarks: Vec::new(),
+            in_comments: 0,
             incomplete: !mistakes.is_empty(),
         },
         remarks: comments(text),

@@ -51,6 +51,7 @@ pub(super) fn validate(draft: &Draft, report: &mut Report) -> Option<Config> {
     let http = check.http();
     let global = Scope { own: &draft.global, defaults: None, dialect: draft.dialect };
     let drain_timeout = global.decide(Opt::DrainTimeout, duration);
+    let watch_configuration = global.decide(Opt::WatchConfiguration, boolean);
     let mut services = Vec::new();
     if draft.services.is_empty() {
         services.push(check.inetd()?);
@@ -74,6 +75,8 @@ pub(super) fn validate(draft: &Draft, report: &mut Report) -> Option<Config> {
         control: control?,
         http: http?,
         drain_timeout: drain_timeout?,
+        watch_configuration: watch_configuration?,
+        in_comments: draft.in_comments,
         services,
         shared: draft.defaults.iter().map(|(_, said)| said.place.clone()).collect(),
     })

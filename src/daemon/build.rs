@@ -1,6 +1,5 @@
 //! Build everything, then bind everything: what the start, `check` and a reload have in common.
 
-use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +13,7 @@ use super::management::{self, ManagementConfig};
 #[cfg(unix)]
 use super::privileges;
 use super::shared_key;
+use super::succession;
 use super::watcher;
 use crate::config::diagnostic::{Diagnostic, Report, Severity};
 use crate::config::model::{Config, Decided, Endpoint, Host, Level, ServiceConfig};
@@ -65,15 +65,14 @@ pub(super) struct PreparedService {
     pub(super) listeners: Vec<(Vec<Endpoint>, Listener)>,
 }
 
-/// The services of a running program by name, in their order: a stunnel.conf may have two sections of one
-/// name.
-pub(super) type ServicesInForce = HashMap<String, VecDeque<(ServiceInForce, Arc<SecretSet>)>>;
+/// The services of a running program in their order, each with its keys as they were read again.
+pub(super) type ServicesInForce = Vec<(ServiceInForce, Arc<SecretSet>)>;
 
 impl BuiltConfig {
     /// Builds every service. Everything that is wrong with any of them goes to `report`; with an
     /// error there, of whatever origin, there is no plan.
     pub fn build(config: &Config, report: &mut Report) -> Option<Self> {
-        Self::build_replacing(config, ServicesInForce::new(), &[], &mut Reader::default(), report)
+        Self::build_replacing(config, &ServicesInForce::new(), &[], &mut Reader::default(), report)
     }
 
     /// The same for a program that runs already: keys that did not change keep their sessions, and so do
@@ -81,15 +80,18 @@ impl BuiltConfig {
     /// against the plan.
     pub(super) fn build_replacing(
         config: &Config,
-        mut current: ServicesInForce,
+        current: &ServicesInForce,
         last: &[PathBuf],
         reader: &mut Reader,
         report: &mut Report,
     ) -> Option<Self> {
+        let before: Vec<&ServiceConfig> = current.iter().map(|(old, _)| &*old.config).collect();
+        let after: Vec<&ServiceConfig> = config.services.iter().collect();
+        let mut successions = succession::find(&before, &after).into_iter();
         let mut plan = Self::with(config, report, |service, findings| {
-            let old = current.get_mut(&service.name.value).and_then(VecDeque::pop_front);
-            let paths = old.as_ref().map(|(old, _)| key_paths(&old.config)).unwrap_or_default();
-            let previous = old.as_ref().map(|(old, renewed)| {
+            let old = successions.next().flatten().and_then(|at| current.get(at));
+            let paths = old.map(|(old, _)| key_paths(&old.config)).unwrap_or_default();
+            let previous = old.map(|(old, renewed)| {
                 let snapshot = &*old.snapshot;
                 Previous { snapshot, renewed, paths: &paths, last }
             });
@@ -270,7 +272,7 @@ fn key_paths(config: &ServiceConfig) -> Vec<PathBuf> {
 /// How many folders are watched on behalf of a configuration.
 pub fn watched(config: &Config, report: &Report) -> usize {
     let files = Files::read(Some(config), report, &Reader::default());
-    let folders = files.paths().flat_map(watcher::folders);
+    let folders = files.watched().flat_map(watcher::folders);
     folders.collect::<std::collections::BTreeSet<_>>().len()
 }
 

@@ -21,6 +21,8 @@ pub struct Files {
     config: BTreeSet<PathBuf>,
     /// Folders of included files, in which the next one may appear.
     folders: BTreeSet<PathBuf>,
+    /// Whether a change of the configuration's own files counts.
+    watches_config: bool,
     /// The digest of the bytes that were parsed, and of nothing that was looked at before or after: a
     /// change in between must look like one, or a revocation could be missed.
     content: FileDigests,
@@ -37,12 +39,14 @@ impl Files {
         let mut content: FileDigests =
             reader.digests().map(|(path, digest)| (path.to_owned(), digest)).collect();
         content.extend(report.read.iter().map(|(path, digest)| (path.clone(), *digest)));
+        let watches_config = config.is_some_and(|config| config.watch_configuration.value);
         let config = report.read.keys().cloned().collect();
-        Self { keys, config, folders: report.folders.clone(), content }
+        Self { keys, config, folders: report.folders.clone(), watches_config, content }
     }
 
     /// These and the files in force, while those are refused: of either a change is worth another try.
     pub(super) fn merged_with(mut self, in_force: &Self) -> Self {
+        self.watches_config = in_force.watches_config;
         self.keys.extend(in_force.keys.iter().cloned());
         self.folders.extend(in_force.folders.iter().cloned());
         for path in &in_force.config {
@@ -67,7 +71,18 @@ impl Files {
         self
     }
 
-    /// Every name that counts.
+    /// Whether a change of the configuration's own files counts.
+    pub(super) fn watches_config(&self) -> bool {
+        self.watches_config
+    }
+
+    /// Every name whose change counts.
+    pub(super) fn watched(&self) -> impl Iterator<Item = &Path> {
+        let config = self.config.iter().chain(&self.folders).filter(|_| self.watches_config);
+        self.keys.iter().chain(config).map(PathBuf::as_path)
+    }
+
+    /// Every name that was read.
     pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
         let all = self.keys.iter().chain(&self.config).chain(&self.folders);
         all.map(PathBuf::as_path)
@@ -78,13 +93,16 @@ impl Files {
         self.config.iter().map(PathBuf::as_path)
     }
 
-    /// The content of all of it now. Reads every file: not for a thread on which sessions wait.
+    /// The content now of all that is watched. Reads every file: not for a thread on which sessions wait.
     pub(super) fn read_contents(&self) -> FileDigests {
         let mut all = FileDigests::new();
         for path in &self.keys {
             // What is unreadable in a folder is a change of its own, and its words come at the reload.
             let files = secrets::files_of(path, secrets::edit::LENIENT, &mut Vec::new());
             all.extend(files.into_iter().map(|file| (Digest::look(&file), file)).map(swap));
+        }
+        if !self.watches_config {
+            return all;
         }
         let included = self.folders.iter().flat_map(|folder| regular_files(folder));
         for file in included.chain(self.config.iter().cloned()) {
@@ -95,7 +113,8 @@ impl Files {
 
     /// The files of which one differs from what was read.
     pub(super) fn changed_in<'a>(&'a self, now: &'a FileDigests) -> impl Iterator<Item = &'a Path> {
-        let gone = self.content.keys().filter(|path| !now.contains_key(*path));
+        let is_watched = |path: &&PathBuf| self.watches_config || !self.config.contains(*path);
+        let gone = self.content.keys().filter(is_watched).filter(|path| !now.contains_key(*path));
         let other = now.iter().filter(|(path, digest)| self.content.get(*path) != Some(digest));
         gone.chain(other.map(|(path, _)| path)).map(PathBuf::as_path)
     }

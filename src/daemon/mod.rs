@@ -29,6 +29,7 @@ mod shared_key;
 pub mod signals;
 mod start;
 mod status;
+mod succession;
 pub mod watcher;
 
 use std::collections::BTreeSet;

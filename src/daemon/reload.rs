@@ -16,9 +16,10 @@ use super::build::{BoundConfig, HeldListeners, PreparedService, limits};
 use super::control::{Answer, Command};
 use super::key_renewal::{KeyRenewal, ServiceInForce};
 use super::retry::{self, ConfigDigests, RetriedAction, Retry};
+use super::succession;
 use super::{Load, Running, management, one_line, warn};
 use crate::config::diagnostic::{Diagnostic, Report, Severity};
-use crate::config::model::{Endpoint, LogConfig, ServiceConfig};
+use crate::config::model::{Endpoint, Level, LogConfig, ServiceConfig};
 use crate::net::AsyncListener;
 use crate::observe::event::{Event, Scope};
 use crate::observe::log;
@@ -40,6 +41,8 @@ pub(super) struct ReloadRequest {
     pub(super) who: &'static str,
     /// The files whose change it is about, where the watcher asks.
     pub(super) changed: Vec<PathBuf>,
+    /// Whether it is about the configuration too, also where its files are not watched.
+    pub(super) is_of_configuration: bool,
     /// Files that somebody is writing: they are left alone.
     pub(super) unfinished: BTreeSet<PathBuf>,
     /// Key files whose last key may go.
@@ -54,16 +57,18 @@ impl ReloadRequest {
         command: Command,
         asked: oneshot::Sender<Answer>,
     ) -> Result<Self, (Command, oneshot::Sender<Answer>)> {
-        let last = match command {
-            Command::Reload => Vec::new(),
-            Command::RemoveLast { file } => vec![file],
+        let (is_of_configuration, last) = match command {
+            Command::Reload => (true, Vec::new()),
+            Command::RemoveLast { file } => (false, vec![file]),
             other => return Err((other, asked)),
         };
-        Ok(Self { who: "the control socket", last, waiting: vec![asked], ..Self::default() })
+        let who = "the control socket";
+        Ok(Self { who, is_of_configuration, last, waiting: vec![asked], ..Self::default() })
     }
 
     fn join(&mut self, other: Self) {
         self.changed.extend(other.changed);
+        self.is_of_configuration |= other.is_of_configuration;
         self.unfinished.retain(|path| other.unfinished.contains(path));
         self.last.extend(other.last);
         self.waiting.extend(other.waiting);
@@ -201,6 +206,7 @@ impl Running {
         if let Some(mut old) = reloads.current.take() {
             reloads.retry = old.retry.take().or(reloads.retry.take());
             let old = std::mem::take(&mut old.ask);
+            ask.is_of_configuration |= old.is_of_configuration;
             ask.waiting.extend(old.waiting);
             ask.last.extend(old.last);
         }
@@ -220,6 +226,11 @@ impl Running {
         };
         let cancelled = Arc::new(AtomicBool::new(false));
         let (send_keys, keys) = oneshot::channel();
+        let is_watched = self.files.borrow().watches_config();
+        let expected = match retry.as_ref().map(|retry| &retry.what) {
+            Some(RetriedAction::Reload { read, .. }) if !is_watched => read.clone(),
+            _ => None,
+        };
         let job = read::ReloadJob {
             load: reloads.load.clone(),
             in_force: self.live.iter().map(ServiceInForce::of).collect(),
@@ -228,7 +239,9 @@ impl Running {
             inetd: self.inetd,
             unfinished: ask.unfinished.clone(),
             last: ask.last.clone(),
+            is_of_keys: !is_watched && !ask.is_of_configuration && retry.is_none(),
             is_retry: retry.is_some(),
+            expected,
             cancelled: cancelled.clone(),
         };
         let rest = Box::pin(super::run_on_thread(move || job.run(send_keys)));
@@ -288,6 +301,15 @@ impl Running {
             Some(read) => self.apply_read(*read, keys).await,
             None => ReloadOutcome::of_nothing(keys),
         };
+        if outcome.is_superseded {
+            let file = self.record.file().display();
+            let text = format!(
+                "{file} has changed since it was refused, and is not tried again: SIGHUP and \
+                 `pskgate reload` read it"
+            );
+            Event::Finding { level: Level::Notice, text: &text }.log(Scope::PROGRAM);
+            return None;
+        }
         let is_retry = reload.retry.is_some();
         let retried = reload.retry.take().filter(|retry| outcome.is_of(&retry.what));
         if is_retry && retried.is_none() {
@@ -374,7 +396,10 @@ impl Running {
                 });
                 let words = goes_on(is_renewed);
                 match refusal {
-                    ReloadRefusal::Unfinished => ReloadOutcome::of_keys(report),
+                    ReloadRefusal::KeysAlone => ReloadOutcome::of_keys(report),
+                    ReloadRefusal::Superseded => {
+                        ReloadOutcome { is_superseded: true, ..ReloadOutcome::of_keys(report) }
+                    }
                     ReloadRefusal::Mistake => {
                         ReloadOutcome::of_mistake(words.to_owned(), report, config)
                     }
@@ -414,6 +439,7 @@ impl Running {
             attempt,
             config: Some(config),
             is_of_keys: false,
+            is_superseded: false,
         }
     }
 
@@ -422,21 +448,23 @@ impl Running {
         self.management.replace(management);
         self.drain = drain;
         let mut old: Vec<ActiveService> = std::mem::take(&mut self.live);
-        let mut active_listeners: Vec<(String, ActiveListener)> = Vec::new();
-        for live in &mut old {
-            let name = live.service.name().to_owned();
+        let before: Vec<&ServiceConfig> = old.iter().map(|live| &*live.config).collect();
+        let after: Vec<&ServiceConfig> = next.iter().map(|(config, ..)| config).collect();
+        let successions = succession::find(&before, &after);
+        let mut active_listeners: Vec<(usize, ActiveListener)> = Vec::new();
+        for (owner, live) in old.iter_mut().enumerate() {
             active_listeners.extend(
-                live.active_listeners
-                    .drain(..)
-                    .map(|active_listener| (name.clone(), active_listener)),
+                live.active_listeners.drain(..).map(|active_listener| (owner, active_listener)),
             );
         }
-        for (config, snapshot, listeners) in next {
+        let mut old: Vec<Option<ActiveService>> = old.into_iter().map(Some).collect();
+        for ((config, snapshot, listeners), same) in next.into_iter().zip(successions) {
             let name = config.name.value.as_str();
             let limits = limits(&config);
-            let same = old.iter().position(|live| live.service.name() == name);
-            let (service, program) = match same.map(|at| old.remove(at)) {
+            let former = same.and_then(|at| old.get_mut(at)?.take());
+            let (service, program) = match former {
                 Some(ActiveService { service, program, .. }) => {
+                    service.rename(name);
                     service.replace(snapshot, limits);
                     (service, program)
                 }
@@ -454,7 +482,7 @@ impl Running {
                     .position(|(_, active_listener)| active_listener.at.contains(&listen.at.value))
                 {
                     let (owner, active_listener) = active_listeners.remove(at);
-                    let active_listener = if owner == name {
+                    let active_listener = if Some(owner) == same {
                         active_listener
                     } else {
                         let address = active_listener.address.clone();
@@ -482,7 +510,7 @@ impl Running {
         active_service::link_sni_services(&self.live);
         // What nobody wants any more: the listener closes with its last owner.
         drop(active_listeners);
-        for gone in old {
+        for gone in old.into_iter().flatten() {
             self.drain_removed(gone.service);
         }
     }
@@ -535,11 +563,20 @@ struct ReloadOutcome {
     config: Option<ConfigDigests>,
     /// Whether the keys alone were read.
     is_of_keys: bool,
+    /// Whether that is so because the configuration that was tried again is not there any more.
+    is_superseded: bool,
 }
 
 impl ReloadOutcome {
     fn of_keys(report: Report) -> Self {
-        Self { error: kept(&report), report, attempt: None, config: None, is_of_keys: true }
+        Self {
+            error: kept(&report),
+            report,
+            attempt: None,
+            config: None,
+            is_of_keys: true,
+            is_superseded: false,
+        }
     }
 
     /// Of a reload whose thread panicked or could not be had.
@@ -552,12 +589,20 @@ impl ReloadOutcome {
     }
 
     fn of_mistake(error: String, report: Report, config: ConfigDigests) -> Self {
-        Self { report, error: Some(error), attempt: None, config: Some(config), is_of_keys: false }
+        Self {
+            report,
+            error: Some(error),
+            attempt: None,
+            config: Some(config),
+            is_of_keys: false,
+            is_superseded: false,
+        }
     }
 
     fn of_obstacle(error: String, report: Report, config: Option<ConfigDigests>) -> Self {
         let error = Some(error);
-        let mut outcome = Self { report, error, attempt: None, config, is_of_keys: false };
+        let mut outcome =
+            Self { report, error, attempt: None, config, is_of_keys: false, is_superseded: false };
         let (read, reason) = (outcome.config.clone(), outcome.reason());
         outcome.attempt = Some(RetriedAction::Reload { read, reason });
         outcome

@@ -56,7 +56,10 @@ impl Running {
     fn answer(&mut self, request: Request, reloads: &mut ReloadQueue) {
         match request {
             Request::Reload(who) => {
-                self.request_reload(reloads, ReloadRequest { who, ..ReloadRequest::default() })
+                self.request_reload(
+                    reloads,
+                    ReloadRequest { who, is_of_configuration: true, ..ReloadRequest::default() },
+                );
             }
             Request::Changed { files: changed, unfinished } => {
                 let who = "changed files";

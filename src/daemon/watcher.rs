@@ -198,7 +198,7 @@ struct Names {
 impl Names {
     fn of(known: &Files) -> Self {
         let (mut files, mut folders) = (HashSet::new(), BTreeSet::new());
-        for path in known.paths() {
+        for path in known.watched() {
             let mut step = path.to_owned();
             // As in `folders`.
             for _ in 0..8 {
@@ -281,7 +281,7 @@ fn follow(
     watched: &mut BTreeSet<PathBuf>,
 ) {
     let Some(watcher) = watcher else { return };
-    let wanted: BTreeSet<PathBuf> = known.paths().flat_map(folders).collect();
+    let wanted: BTreeSet<PathBuf> = known.watched().flat_map(folders).collect();
     for gone in watched.difference(&wanted) {
         let _ = watcher.unwatch(gone);
     }

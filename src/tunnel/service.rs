@@ -1,6 +1,6 @@
 //! The running service: its listeners, its current snapshot, and the sessions it owns.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -47,7 +47,7 @@ pub enum LifecyclePhase {
 /// A service at work.
 #[derive(Debug)]
 pub struct Service {
-    pub(super) name: Arc<str>,
+    name: Mutex<&'static str>,
     current: watch::Sender<Arc<ServiceSnapshot>>,
     capacity: Mutex<Capacity>,
     competitors: Mutex<Competitors>,
@@ -86,6 +86,19 @@ pub struct RecentFailure {
     pub words: String,
 }
 
+/// Log lines borrow a service's name, which may change under them: each name that an operator ever gave
+/// a service is kept, once, as long as the process.
+fn intern(name: &str) -> &'static str {
+    static NAMES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = names.get(name) {
+        return known;
+    }
+    let kept: &'static str = Box::leak(name.into());
+    names.insert(kept);
+    kept
+}
+
 impl Service {
     /// A service that does not listen yet.
     pub fn new(
@@ -97,7 +110,7 @@ impl Service {
         let capacity = resources.capacity_for(limits);
         Arc::new(Self {
             competitors: Mutex::new(Competitors::of(&snapshot, limits, &resources)),
-            name: name.into(),
+            name: Mutex::new(intern(name)),
             current: watch::Sender::new(Arc::new(snapshot)),
             capacity: Mutex::new(capacity),
             counters: Counters::default(),
@@ -236,8 +249,13 @@ impl Service {
     }
 
     /// Its name in the configuration.
-    pub fn name(&self) -> &str {
-        &self.name
+    pub fn name(&self) -> &'static str {
+        *self.name.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives it another name: its section was renamed, and its sessions go on.
+    pub fn rename(&self, name: &str) {
+        *self.name.lock().unwrap_or_else(PoisonError::into_inner) = intern(name);
     }
 
     /// What a line of this service, or of one of its sessions, is about.
@@ -246,7 +264,7 @@ impl Service {
             let snapshot = self.current.borrow();
             (snapshot.level, snapshot.log_id)
         };
-        Scope { service: Some(&self.name), session, level, id }
+        Scope { service: Some(self.name()), session, level, id }
     }
 
     /// The snapshot that a new session takes.

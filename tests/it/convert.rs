@@ -433,15 +433,15 @@ fn stunnel_itself_runs_what_is_written_for_it() {
         client.echo("through stunnel");
     }
     // Who may come from where only is not let in from everywhere by a way back.
-    let narrow = toml.replace("mode =", "allow-from = \"10.0.0.0/8\"\nmode =");
+    let narrow = toml.replace("mode =", "proxy-protocol-from = \"10.0.0.0/8\"\nmode =");
     write_private(&gate.folder().join("narrow.toml"), &narrow);
     let narrow = ["convert", "--to", "stunnel", "narrow.toml", "-o", "narrow.conf"];
     let done = pskgate(gate.folder(), &narrow);
     assert_eq!(done.code, Some(1), "{}", done.err);
-    assert!(done.err.contains("nothing like `allow-from`"), "{}", done.err);
+    assert!(done.err.contains("nothing like `proxy-protocol-from`"), "{}", done.err);
     let mut refused = start("narrow.conf");
     assert!(!refused.wait(PATIENCE).success(), "{}", refused.text());
-    assert!(refused.text().contains("allow-from"), "{}", refused.text());
+    assert!(refused.text().contains("proxy-protocol-from"), "{}", refused.text());
 }
 
 #[test]

@@ -63,6 +63,7 @@ mod revocation;
 mod revocation_obstacles;
 mod safer;
 mod sandbox;
+mod saved_conf;
 mod schema;
 mod selfie;
 mod silence;

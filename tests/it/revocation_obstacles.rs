@@ -522,6 +522,7 @@ fn in_stunnel_s_format_a_reload_has_stunnel_s_lines_in_their_order() {
     assert!(log[before..].contains("(SIGHUP)"), "{log}");
     let before = log.len();
     fs::write(server.folder().join("x.conf"), text + "bogus = yes\n").expect("written");
+    server.signal(Signal::HUP);
     until("the refusal", PATIENCE, || {
         server.log()[before..].contains("Failed to reload").then_some(())
     });

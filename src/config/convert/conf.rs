@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use super::{anchored, comment, stunnel_name};
 use crate::config::ciphers::expand_named_sets;
 use crate::config::diagnostic::{Diagnostic, Place, Report};
-use crate::config::draft::{Draft, DraftPart, Side, Spanned, Value, Values};
+use crate::config::draft::{Draft, DraftPart, Side, Spanned, Statement, Value, Values};
 use crate::config::endpoint::{Endpoint, Host};
 use crate::config::model::{
     CipherOrder, Dialect, Keepalive, Mode, ProxyHeader, SocketOption, Spoken,
 };
 use crate::config::options::{Arity, Opt, Row, Scope, TABLE, Table, Treatment};
+use crate::config::stunnel::in_comments::{self, Comment};
 use crate::config::validate::speaks_of_keepalive;
 use crate::config::value;
 
@@ -66,7 +67,12 @@ impl Writer<'_> {
 
     fn remarks(&mut self, lines: &[String]) {
         for line in lines.iter().filter(|line| !line.is_empty()) {
-            self.line(&comment(line));
+            let line = comment(line);
+            match in_comments::read(line.as_bytes()) {
+                Comment::Plain => self.line(&line),
+                // It said nothing where it stood, and says nothing here.
+                _ => self.line(&format!("# - {}", line.trim_start_matches(['#', ' ']))),
+            }
         }
     }
 
@@ -93,7 +99,7 @@ impl Writer<'_> {
         let draft = self.draft;
         let name = draft.file.file_name().unwrap_or_default().to_string_lossy();
         let name = crate::config::diagnostic::escape(&name);
-        self.line(&format!("# {name}, written anew by `pskgate convert --to stunnel`"));
+        self.line(&format!("# Written anew from {name} by `pskgate convert --to stunnel`"));
         let quiet = draft.global.last(Opt::LogOutput).is_some();
         self.line("# A native file runs in the foreground.");
         self.option(Opt::Foreground, if quiet { "quiet" } else { "yes" });
@@ -112,10 +118,13 @@ impl Writer<'_> {
                     || (opt == Opt::LogLevel && draft.global.mentions(Opt::LogFacility))
             },
         );
+        if !draft.global.mentions(Opt::WatchConfiguration) {
+            self.line("; pskgate: watch-configuration = yes");
+        }
         for (statement, said) in draft.defaults.statements() {
             self.remarks(&statement.remarks);
             if !EACH.contains(&statement.opt) {
-                self.one(statement.opt, said);
+                self.either(None, &draft.defaults, statement, said);
             }
         }
         self.identities(&draft.defaults, "for all services");
@@ -170,6 +179,7 @@ impl Writer<'_> {
                     self.option(opt, &(facility.unwrap_or_default() + &level));
                 }
             }
+            Opt::WatchConfiguration => self.in_comment(None, &self.draft.global, opt, said),
             _ => self.one(opt, said),
         }
     }
@@ -222,7 +232,7 @@ impl Writer<'_> {
                     self.each(statement.opt, own, mode);
                 }
             } else {
-                self.one(statement.opt, said);
+                self.either(None, own, statement, said);
             }
         }
         for opt in EACH.iter().filter(|opt| !done.contains(opt)) {
@@ -424,6 +434,65 @@ impl Writer<'_> {
         }
     }
 
+    /// A line of its own, or a comment of pskgate's.
+    fn either(
+        &mut self,
+        identity: Option<&str>,
+        values: &Values,
+        statement: &Statement,
+        said: &Spanned<Value>,
+    ) {
+        if !in_comments::is_listed(statement.opt) {
+            if identity.is_some() {
+                self.without(statement.opt.row(), said);
+            } else {
+                self.one(statement.opt, said);
+            }
+        } else if statement.index == 0 {
+            // All of a list stands in one line; of a single value there is one.
+            self.in_comment(identity, values, statement.opt, said);
+        }
+    }
+
+    /// An option of which stunnel knows nothing, in a comment that pskgate reads.
+    fn in_comment(
+        &mut self,
+        identity: Option<&str>,
+        values: &Values,
+        opt: Opt,
+        said: &Spanned<Value>,
+    ) {
+        let row = opt.row();
+        let there = value::read(row.kind, Dialect::Stunnel, row.stunnel_default).ok();
+        let is_default = !row.stunnel_default.is_empty() && there.as_ref() == Some(&said.value);
+        let texts = values.all(opt).iter().map(|said| {
+            let native = || value::native(row.kind, &said.value)?.as_str().map(str::to_owned);
+            value::stunnel(row.kind, &said.value).or_else(native)
+        });
+        let texts: Option<Vec<String>> = texts.collect();
+        let key = row.name(Dialect::Native);
+        let name = match identity {
+            Some(identity) => format!("identities.{identity}.{key}"),
+            None => key.to_owned(),
+        };
+        let Some(texts) = texts.filter(|_| !is_default) else {
+            self.without(row, said);
+            return;
+        };
+        let line = format!("; pskgate: {name} = {}", texts.join(", "));
+        // The name of an identity may hold what would be read in another way.
+        if !in_comments::says(&line, &name) {
+            self.without(row, said);
+            return;
+        }
+        self.line(&line);
+        let message =
+            format!("`{name}` stands in a comment: pskgate reads it, and stunnel does not");
+        if opt != Opt::WatchConfiguration {
+            self.lost(said.place.clone(), message, "run the new file with pskgate");
+        }
+    }
+
     fn one(&mut self, opt: Opt, said: &Spanned<Value>) {
         let row = opt.row();
         let named = match opt {
@@ -533,7 +602,7 @@ impl Writer<'_> {
             self.line(format!("# the rules for {name} {whose}").trim_end());
             for (statement, said) in part.values.statements() {
                 self.remarks(&statement.remarks);
-                self.without(statement.opt.row(), said);
+                self.either(Some(&part.name.value), &part.values, statement, said);
             }
         }
     }

@@ -208,6 +208,7 @@ impl Writer<'_> {
                 self.statement(&draft.defaults, statement, said);
             }
         }
+        self.unsaid(Table::Top, |opt| draft.global.mentions(opt));
         let said = draft.global.last(Opt::Foreground);
         let kept = draft.global.last(Opt::LogOutput);
         let (message, help) = match said.map(|said| &said.value) {
@@ -257,6 +258,7 @@ impl Writer<'_> {
             }
         }
         self.unsaid(Table::Service, |opt| draft.defaults.mentions(opt));
+        self.identities("defaults", &draft.defaults);
     }
 
     /// Every default that a native file would take otherwise.
@@ -334,6 +336,17 @@ impl Writer<'_> {
             self.key("keepalive", &false.into(), Some(note));
         }
         self.program(values);
+        self.identities(&format!("services.{}", Key::new(name)), values);
+    }
+
+    /// The rules for single identities, which a stunnel.conf has in comments.
+    fn identities(&mut self, table: &str, values: &Values) {
+        for part in &values.identities {
+            self.head(&format!("{table}.identities.{}", Key::new(&part.name.value)));
+            for (statement, said) in part.values.statements() {
+                self.statement(&part.values, statement, said);
+            }
+        }
     }
 
     fn said<'v>(&'v self, own: &'v Values, opt: Opt) -> Option<&'v Spanned<Value>> {

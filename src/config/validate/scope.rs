@@ -1,6 +1,7 @@
 //! Where a value is looked for, and the kinds of values there are.
 
 use super::*;
+use crate::config::stunnel::in_comments;
 
 pub(super) fn duration(value: &Value) -> Option<std::time::Duration> {
     match value {
@@ -105,6 +106,10 @@ impl<'a> Scope<'a> {
         let defaults = self.defaults.map_or(&[][..], |d| d.all(opt));
         match self.dialect {
             Dialect::Native if self.own.mentions(opt) => own.iter().collect(),
+            // What stands in a comment is ours, and means what it means in a native file.
+            Dialect::Stunnel if in_comments::is_listed(opt) && self.own.mentions(opt) => {
+                own.iter().collect()
+            }
             _ => defaults.iter().chain(own).collect(),
         }
     }

@@ -16,7 +16,7 @@ use crate::daemon::files::Files;
 use crate::daemon::key_renewal::{KeyRenewal, ServiceInForce};
 use crate::daemon::retry::ConfigDigests;
 use crate::observe::event::{Event, Scope};
-use crate::secrets::{Reader, SecretSet};
+use crate::secrets::Reader;
 
 /// All that it takes.
 pub(super) struct ReloadJob {
@@ -30,8 +30,12 @@ pub(super) struct ReloadJob {
     pub(super) unfinished: BTreeSet<PathBuf>,
     /// Key files whose last key may go.
     pub(super) last: Vec<PathBuf>,
+    /// Whether nobody asked for more than the keys.
+    pub(super) is_of_keys: bool,
     /// Whether all of it was told before.
     pub(super) is_retry: bool,
+    /// What the configuration's files must be made of still: with other bytes it waits for a wish.
+    pub(super) expected: Option<ConfigDigests>,
     /// Set when nobody waits any more.
     pub(super) cancelled: Arc<AtomicBool>,
 }
@@ -53,8 +57,10 @@ pub(in crate::daemon) enum ReloadRefusal {
     Mistake,
     /// Something outside the files stands against it.
     Obstacle,
-    /// Somebody is writing it: the keys alone were read.
-    Unfinished,
+    /// Nobody asked for it, or somebody is writing it: the keys alone were read.
+    KeysAlone,
+    /// Its files have changed since it was refused, and nobody has asked for what is in them now.
+    Superseded,
 }
 
 /// Two reloads do not bind at once: one that was given up would hold what the next one wants.
@@ -68,16 +74,22 @@ impl ReloadJob {
         let sets = renewal.sets();
         // Nobody waits for it when the program stops.
         let _ = keys.send(renewal);
-        let is_unfinished = self.files.config().any(|path| reader.is_unfinished(path));
-        let (config, mut report) = match is_unfinished {
+        let is_left = self.is_of_keys || self.files.config().any(|path| reader.is_unfinished(path));
+        let (mut config, mut report) = match is_left {
             false => (self.load)(),
             true => (None, Report::default()),
         };
         let texts = report.read.clone();
-        let current = current(std::mem::take(&mut self.in_force), sets);
+        let is_superseded = self.expected.as_ref().is_some_and(|before| *before != texts);
+        if is_superseded {
+            (config, report) = (None, Report::default());
+        }
+        let in_force = std::mem::take(&mut self.in_force);
+        let current: ServicesInForce = in_force.into_iter().zip(sets).collect();
         let plan = match &config {
-            Some(config) => self.plan(config, current, &mut reader, &mut report),
-            None if is_unfinished => Err(ReloadRefusal::Unfinished),
+            Some(config) => self.plan(config, &current, &mut reader, &mut report),
+            None if is_left => Err(ReloadRefusal::KeysAlone),
+            None if is_superseded => Err(ReloadRefusal::Superseded),
             None => Err(ReloadRefusal::Mistake),
         };
         let files = Files::read(config.as_ref(), &report, &reader);
@@ -101,7 +113,7 @@ impl ReloadJob {
     fn plan(
         &self,
         config: &Config,
-        current: ServicesInForce,
+        current: &ServicesInForce,
         reader: &mut Reader,
         report: &mut Report,
     ) -> Result<BuiltConfig, ReloadRefusal> {
@@ -132,12 +144,4 @@ impl ReloadJob {
             if is_own { ReloadRefusal::Mistake } else { ReloadRefusal::Obstacle }
         })
     }
-}
-
-fn current(in_force: Vec<ServiceInForce>, sets: Vec<Arc<SecretSet>>) -> ServicesInForce {
-    let mut current = ServicesInForce::new();
-    for (one, set) in in_force.into_iter().zip(sets) {
-        current.entry(one.service.name().to_owned()).or_default().push_back((one, set));
-    }
-    current
 }

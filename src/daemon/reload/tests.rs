@@ -46,7 +46,9 @@ fn job(folder: &Path, meanwhile: impl Fn() + Send + Sync + 'static) -> ReloadJob
         inetd: false,
         unfinished: BTreeSet::new(),
         last: Vec::new(),
+        is_of_keys: false,
         is_retry: false,
+        expected: None,
         cancelled: Arc::default(),
     }
 }
@@ -114,7 +116,7 @@ fn a_configuration_that_somebody_is_writing_is_left_alone_and_its_keys_are_not()
     job.unfinished.insert(file.clone());
     let (send, mut renewed) = oneshot::channel();
     let read = job.run(send);
-    assert!(matches!(read.result, Err(ReloadRefusal::Unfinished)));
+    assert!(matches!(read.result, Err(ReloadRefusal::KeysAlone)));
     assert!(renewed.try_recv().unwrap().sets()[0].find(b"client2").is_some());
     assert_eq!(names(&read.files), ["pskgate.toml"], "it is looked at when it is done");
 }
