@@ -195,7 +195,7 @@ pub(super) enum TurnOutcome {
     /// Its handshake may begin. The turn lasts until [`PendingConnection::end_turn`].
     Turn,
     /// It has to go.
-    EvictedCount,
+    Evicted,
 }
 
 impl PendingConnection {
@@ -228,10 +228,10 @@ impl PendingConnection {
         let waited = timeout(MAX_WAIT, poll_fn(|cx| self.signal.poll_until(cx, told))).await;
         match waited {
             Ok(()) if !self.signal.is_put_out() => TurnOutcome::Turn,
-            Ok(()) => TurnOutcome::EvictedCount,
+            Ok(()) => TurnOutcome::Evicted,
             Err(_) => {
                 self.admission.change(|stages, now| stages.put_out(self.id, now));
-                TurnOutcome::EvictedCount
+                TurnOutcome::Evicted
             }
         }
     }

@@ -57,7 +57,7 @@ pub(super) struct ArrivalRoom {
 pub(super) enum RoomVerdict {
     Free,
     /// There is, if this one goes.
-    EvictedCount(Id),
+    Evict(Id),
     /// Nobody goes now. It may be otherwise at that moment, or when somebody has left.
     Wait(Instant),
 }
@@ -131,7 +131,7 @@ impl ArrivalRoom {
         };
         self.full = Some((since, now));
         if let Some(id) = self.surplus() {
-            return RoomVerdict::EvictedCount(id);
+            return RoomVerdict::Evict(id);
         }
         let next_ripe = [self.groups.next_ripe(), self.unnamed.next_ripe()];
         let next_ripe = next_ripe.into_iter().flatten().min().unwrap_or(now + MAX_PROTECTION);
@@ -142,7 +142,7 @@ impl ArrivalRoom {
                 if trend.is_herd() && now < patience {
                     RoomVerdict::Wait(patience.min(next_ripe))
                 } else {
-                    RoomVerdict::EvictedCount(candidate.id)
+                    RoomVerdict::Evict(candidate.id)
                 }
             }
             None => RoomVerdict::Wait(next_ripe),
@@ -206,11 +206,7 @@ mod tests {
         let mut room = room(4, now, &[(1, 1, 3 * SECOND), (2, 2, 2 * SECOND), (3, 2, SECOND)]);
         assert_eq!(room.verdict(now, &flood()), RoomVerdict::Free);
         room.groups.insert(History::Clean, 4, vec![Network::V4(2)], 1, now);
-        assert_eq!(
-            room.verdict(now, &flood()),
-            RoomVerdict::EvictedCount(2),
-            "1 is older, and alone"
-        );
+        assert_eq!(room.verdict(now, &flood()), RoomVerdict::Evict(2), "1 is older, and alone");
     }
 
     #[test]
@@ -219,7 +215,7 @@ mod tests {
         let young = Duration::ZERO;
         let mut room =
             room(4, now, &[(1, 1, 9 * SECOND), (2, 2, young), (3, 2, young), (4, 2, young)]);
-        assert_eq!(room.verdict(now, &flood()), RoomVerdict::EvictedCount(2));
+        assert_eq!(room.verdict(now, &flood()), RoomVerdict::Evict(2));
     }
 
     #[test]
@@ -230,14 +226,10 @@ mod tests {
         let mut herd = Trend::default();
         assert_eq!(room.verdict(now, &herd), RoomVerdict::Wait(now + YOUNG_CROWD_PAUSE));
         let later = now + YOUNG_CROWD_PAUSE;
-        assert_eq!(
-            room.verdict(later, &herd),
-            RoomVerdict::EvictedCount(2),
-            "nobody has proven anything"
-        );
+        assert_eq!(room.verdict(later, &herd), RoomVerdict::Evict(2), "nobody has proven anything");
         herd.note_proof(later);
         assert_eq!(room.verdict(later, &herd), RoomVerdict::Wait(now + MIN_PROTECTION));
-        assert_eq!(room.verdict(now, &flood()), RoomVerdict::EvictedCount(2));
+        assert_eq!(room.verdict(now, &flood()), RoomVerdict::Evict(2));
     }
 
     #[test]
@@ -247,7 +239,7 @@ mod tests {
         let mut room = room(3, now, &[(1, 1, young), (2, 2, young), (3, 3, young)]);
         let ripe = now + MIN_PROTECTION;
         assert_eq!(room.verdict(now, &flood()), RoomVerdict::Wait(ripe));
-        assert_eq!(room.verdict(ripe, &flood()), RoomVerdict::EvictedCount(1));
+        assert_eq!(room.verdict(ripe, &flood()), RoomVerdict::Evict(1));
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub(super) struct Handshakes {
 pub(super) enum Opening {
     Free,
     /// It can, if this one is cut short.
-    EvictedCount(Id),
+    Evict(Id),
     /// Everybody is young.
     Later,
 }
@@ -54,7 +54,7 @@ impl Handshakes {
             false => self.unproven.fullest_ripe(0),
             true => self.shown.fullest_ripe(),
         };
-        candidate.map_or(Opening::Later, |candidate| Opening::EvictedCount(candidate.id))
+        candidate.map_or(Opening::Later, |candidate| Opening::Evict(candidate.id))
     }
 
     /// Whether there is a place for one more whose binder was verified, and who goes for it. At most half
@@ -64,9 +64,7 @@ impl Handshakes {
             return Opening::Free;
         }
         self.shown.ripen(now);
-        self.shown
-            .fullest_ripe()
-            .map_or(Opening::Later, |candidate| Opening::EvictedCount(candidate.id))
+        self.shown.fullest_ripe().map_or(Opening::Later, |candidate| Opening::Evict(candidate.id))
     }
 
     /// When there may be somebody to evicted.
@@ -100,7 +98,7 @@ mod tests {
         }
         assert_eq!(all.opening(1, now), Opening::Later);
         assert_eq!(all.next_ripe(), Some(later));
-        assert_eq!(all.opening(1, later), Opening::EvictedCount(2));
+        assert_eq!(all.opening(1, later), Opening::Evict(2));
     }
 
     #[test]
@@ -111,9 +109,9 @@ mod tests {
             all.shown.insert(id, vec![who(name)], 1, now);
         }
         all.unproven.insert(History::Clean, 4, vec![Network::V4(1)], 1, now);
-        assert_eq!(all.opening(1, now), Opening::EvictedCount(4));
+        assert_eq!(all.opening(1, now), Opening::Evict(4));
         all.unproven.remove(4);
-        assert_eq!(all.opening(2, now), Opening::EvictedCount(2), "bob's own oldest");
+        assert_eq!(all.opening(2, now), Opening::Evict(2), "bob's own oldest");
     }
 
     #[test]
@@ -125,6 +123,6 @@ mod tests {
         assert_eq!(all.opening_for_shown(now), Opening::Free);
         all.shown.insert(2, vec![who("bob")], 1, later);
         assert_eq!(all.opening_for_shown(now), Opening::Later);
-        assert_eq!(all.opening_for_shown(later), Opening::EvictedCount(1));
+        assert_eq!(all.opening_for_shown(later), Opening::Evict(1));
     }
 }

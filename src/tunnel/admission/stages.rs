@@ -44,7 +44,7 @@ pub(super) enum Stage {
     /// Refused; it may read why.
     Lingering,
     /// Somebody else needs its place.
-    EvictedCount,
+    Evicted,
 }
 
 #[derive(Debug)]
@@ -131,13 +131,14 @@ impl Stages {
         loop {
             match self.room.verdict(now, &self.trend) {
                 RoomVerdict::Free => break,
-                RoomVerdict::EvictedCount(id) => self.put_out(id, now),
+                RoomVerdict::Evict(id) => self.put_out(id, now),
                 RoomVerdict::Wait(until) => return Err(until),
             }
         }
         let id = self.next_id;
         self.next_id += 1;
         let history = self.failures.history(&networks, now);
+        let protection = history.protection(protection);
         self.room.enter(history, id, &networks, 1, now + protection);
         let signal = Arc::<Signal>::default();
         let connection = Connection {
@@ -170,8 +171,9 @@ impl Stages {
     pub(super) fn rename(&mut self, id: Id, networks: Vec<Network>, now: Instant) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         if connection.stage == Stage::Arrived {
-            let until = now + connection.protection;
             connection.history = self.failures.history(&networks, now);
+            connection.protection = connection.history.protection(connection.protection);
+            let until = now + connection.protection;
             self.room.leave(id);
             self.room.enter(connection.history, id, &networks, connection.room_weight, until);
             (connection.networks, connection.arrived) = (networks, now);
@@ -249,7 +251,7 @@ impl Stages {
             let (_, weight) = self.connections.get(&id)?.pool?;
             match handshakes.opening(weight, now) {
                 Opening::Free => break (id, weight),
-                Opening::EvictedCount(other) => self.put_out(other, now),
+                Opening::Evict(other) => self.put_out(other, now),
                 Opening::Later => return handshakes.next_ripe().map(Err),
             }
         };
@@ -308,7 +310,7 @@ impl Stages {
         }
         match handshakes.opening_for_shown(now) {
             Opening::Free => {}
-            Opening::EvictedCount(other) => self.put_out(other, now),
+            Opening::Evict(other) => self.put_out(other, now),
             Opening::Later => return,
         }
         let until = now + self.trend.protection(protection);
@@ -358,7 +360,7 @@ impl Stages {
                 self.failures.note(&connection.networks, now);
             }
             Stage::Proven => self.room.beyond -= 1,
-            Stage::EvictedCount => self.room.closing -= 1,
+            Stage::Evicted => self.room.closing -= 1,
         }
         if matches!(
             connection.stage,
@@ -370,13 +372,13 @@ impl Stages {
 
     pub(super) fn put_out(&mut self, id: Id, now: Instant) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        let before = std::mem::replace(&mut connection.stage, Stage::EvictedCount);
+        let before = std::mem::replace(&mut connection.stage, Stage::Evicted);
         connection.signal.put_out();
-        // One that waits for us, or had no time yet to say who it is, has not failed.
+        // One that had no time yet to say who it is has not failed.
         let had_its_time = match before {
             Stage::Arrived => now >= connection.arrived + connection.protection,
-            Stage::Unproven | Stage::Shown => true,
-            _ => false,
+            Stage::Waiting | Stage::Unproven | Stage::Shown => true,
+            Stage::Proven | Stage::Lingering | Stage::Evicted => false,
         };
         if had_its_time && !self.trend.is_herd() {
             self.failures.note(&connection.networks, now);
@@ -386,7 +388,7 @@ impl Stages {
                 self.room.leave(id);
             }
             Stage::Unproven | Stage::Shown | Stage::Proven => self.room.beyond -= 1,
-            Stage::EvictedCount => return,
+            Stage::Evicted => return,
         }
         self.room.closing += 1;
         if before != Stage::Lingering {

@@ -34,8 +34,7 @@ impl Session {
         // Held until it is over, as its visitor asks.
         let pool = self.service.capacity().handshakes;
         let waiting = Instant::now();
-        if pending.pending_connection.wait_turn(&pool, pending.weight).await
-            == TurnOutcome::EvictedCount
+        if pending.pending_connection.wait_turn(&pool, pending.weight).await == TurnOutcome::Evicted
         {
             self.log_crowded_out();
             return None;
