@@ -29,7 +29,7 @@ pub(super) fn main(file: &File, json: bool, effective: bool) -> u8 {
         let first = report.diagnostics.iter().find(|found| found.severity == Severity::Error);
         if let Some(found) = first {
             complain(&format!(
-                "`pskgate explain {}` says more; so it does of every code.",
+                "`pskgate explain {}` says more about this finding; every code has such a page.",
                 found.code
             ));
         }

@@ -86,7 +86,7 @@ impl Which {
             tried = paths::places().iter().map(|place| format!("    {place}: none")).collect();
         }
         let (code, words) = match denied {
-            true => (exit::NO_PERMISSION, "no program answers this user"),
+            true => (exit::NO_PERMISSION, "no running program answers this user"),
             false => (exit::UNAVAILABLE, "no running program answers"),
         };
         let mut words = format!("{words}; what was tried:\n{}", tried.join("\n"));

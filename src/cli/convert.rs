@@ -74,7 +74,7 @@ pub(super) fn main(arguments: &Arguments) -> u8 {
         Ok(converted) => converted,
         Err(report) => {
             show(&report);
-            complain("nothing was written: mend these first");
+            complain("nothing was written: correct these first");
             return failed(&report);
         }
     };

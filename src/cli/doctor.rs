@@ -5,6 +5,7 @@ mod backend;
 mod connect;
 mod files;
 mod findings;
+mod names;
 mod overheard;
 mod ports;
 mod rehearsal;
@@ -28,8 +29,9 @@ const STEP: Duration = Duration::from_secs(10);
 Each line begins with ok, note, warn or bad, and says what to do. The exit code is 0 if nothing is bad, 78 \
 if a configuration, key or setting is bad, and 69 if an address or a peer is bad.
 
-Without --connect nothing is sent over the network: each service makes a handshake with itself inside this \
-process, no port is opened, and no backend is contacted unless --backend is given.
+Without --connect only the names of targets are looked up, and nothing else is sent: each service makes a \
+handshake with itself inside this process, no port is opened, and no backend is contacted unless --backend is \
+given.
 
 With --connect the peer sees one or more TCP connections. At most one of them becomes a session, which is \
 closed at once without sending data. But the server end opens a connection to its backend for it: if the \
@@ -125,7 +127,7 @@ fn tell(
             "configuration",
             Kind::Config,
             "it cannot be used".into(),
-            "ask `pskgate check`",
+            "run `pskgate check`",
         );
     }
 }

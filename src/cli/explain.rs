@@ -62,9 +62,9 @@ pub(super) fn main(code: Option<&str>) -> u8 {
             let known = nearest(code, pages().map(|page| page.code));
             let help = match known {
                 Some(near) => format!("did you mean `{near}`?"),
-                None => "`pskgate explain` lists all there are".into(),
+                None => "`pskgate explain` lists all codes".into(),
             };
-            complain(&format!("pskgate: there is no code {}; {help}", escape(code.as_bytes())));
+            complain(&format!("pskgate: unknown code {}; {help}", escape(code.as_bytes())));
             exit::USAGE
         }
     }

@@ -187,7 +187,7 @@ pub(super) fn start(source: Source, habits: Habits) -> u8 {
     let manager = match manager::take() {
         Ok(manager) => manager,
         Err(error) => {
-            let text = format!("a descriptor from the service manager cannot be used: {error}");
+            let text = format!("cannot use a descriptor of the service manager: {error}");
             return habits.give_up(exit::UNAVAILABLE, &text);
         }
     };
@@ -262,7 +262,13 @@ pub(super) fn start(source: Source, habits: Habits) -> u8 {
     #[cfg(unix)]
     {
         if let Err(error) = privileges.take() {
-            return habits.give_up(exit::NO_PERMISSION, &format!("cannot drop rights: {error}"));
+            return habits.give_up(
+                exit::NO_PERMISSION,
+                &format!(
+                    "cannot change to the configured \
+                                                                 user: {error}"
+                ),
+            );
         }
         bound = bound.rename_under_root(privileges.root());
         if let Some(root) = privileges.root() {
@@ -282,15 +288,15 @@ pub(super) fn start(source: Source, habits: Habits) -> u8 {
         daemon::warn(&bound.find_unreadable());
     }
     if let Some(error) = unheard {
-        let text = format!("the service manager at NOTIFY_SOCKET cannot be reached: {error}");
-        Event::Finding { level: Level::Warning, text: &text }.log(Scope::PROGRAM);
+        let text = format!("cannot reach the service manager at NOTIFY_SOCKET: {error}");
+        Event::Finding { level: Level::Warning, text: &text, code: None }.log(Scope::PROGRAM);
     }
     // The log is open, and there is one thread still.
     #[cfg(target_os = "linux")]
     sandbox.enter(&config);
     if config.in_comments > 0 {
         let text = config::words_of_comments(config.in_comments);
-        Event::Finding { level: Level::Notice, text: &text }.log(Scope::PROGRAM);
+        Event::Finding { level: Level::Notice, text: &text, code: None }.log(Scope::PROGRAM);
     }
     Event::Configured.log(Scope::PROGRAM);
     log::start();
@@ -307,7 +313,12 @@ pub(super) fn start(source: Source, habits: Habits) -> u8 {
         let worker = std::thread::Builder::new().name("tunnel".into()).spawn(run);
         match worker.map(std::thread::JoinHandle::join) {
             Ok(Ok(ended)) => ended,
-            Ok(Err(_)) => Err(Failure(exit::INTERNAL, "the tunnel has panicked".into())),
+            Ok(Err(_)) => Err(Failure(
+                exit::INTERNAL,
+                "the program has failed (a panic: please \
+                                                       report it)"
+                    .into(),
+            )),
             Err(error) => Err(error.into()),
         }
     } else {

@@ -52,7 +52,11 @@ pub(super) fn ask(arguments: Vec<OsString>) -> Asked {
     };
     match first.to_string_lossy().to_ascii_lowercase().as_str() {
         "-fd" => return Asked::Stunnel(Command::Descriptor(arguments.get(2).cloned())),
-        "-version" => return Asked::Stunnel(Command::Version),
+        "-version" if is_stunnel => return Asked::Stunnel(Command::Version),
+        "-version" => {
+            let program = arguments.into_iter().take(1);
+            return Asked::Native(program.chain(["--version".into()]).collect());
+        }
         "-help" => return Asked::Stunnel(Command::Help),
         "-sockets" => return Asked::Stunnel(Command::Sockets),
         "-options" => return Asked::Stunnel(Command::Options),
@@ -65,8 +69,11 @@ pub(super) fn ask(arguments: Vec<OsString>) -> Asked {
         return Asked::Native(arguments);
     }
     match Format::Auto.dialect(Path::new(first)) {
-        Dialect::Stunnel => Asked::Stunnel(Command::File(first.clone())),
-        Dialect::Native => {
+        Dialect::Stunnel if Path::new(first).exists() => {
+            Asked::Stunnel(Command::File(first.clone()))
+        }
+        // A file that is not there is told in this program's own words.
+        Dialect::Stunnel | Dialect::Native => {
             let mut arguments = arguments;
             arguments.insert(1, "run".into());
             Asked::Native(arguments)
@@ -74,7 +81,8 @@ pub(super) fn ask(arguments: Vec<OsString>) -> Asked {
     }
 }
 
-/// Whether an argument of pskgate's is the name of a file. A slip in a command's name is none.
+/// Whether an argument of pskgate's is the name of a file. A slip in a command's name is none, nor is a
+/// word such as `start` where there is no such file.
 fn is_file(argument: &OsStr) -> bool {
     use clap::CommandFactory;
     let text = argument.to_string_lossy();
@@ -86,7 +94,8 @@ fn is_file(argument: &OsStr) -> bool {
     if commands().any(|name| name == text) {
         return false;
     }
-    Path::new(argument).exists() || options::nearest(&text, commands()).is_none()
+    let is_path = text.contains(['.', '/', '\\']);
+    Path::new(argument).exists() || is_path && options::nearest(&text, commands()).is_none()
 }
 
 /// Does what was asked.
@@ -295,9 +304,11 @@ mod tests {
     }
 
     #[test]
-    fn flags_know_no_case_and_work_under_every_name() {
+    fn flags_know_no_case_and_all_but_one_work_under_every_name() {
+        assert_eq!(asked(&["stunnel", "-VERSION", "x"]), Asked::Stunnel(Command::Version));
+        let own = ["pskgate", "--version"].iter().map(OsString::from).collect();
+        assert_eq!(asked(&["pskgate", "-version", "x"]), Asked::Native(own));
         for name in ["pskgate", "stunnel"] {
-            assert_eq!(asked(&[name, "-VERSION", "x"]), Asked::Stunnel(Command::Version));
             assert_eq!(asked(&[name, "-Help"]), Asked::Stunnel(Command::Help));
             assert_eq!(asked(&[name, "-fd"]), Asked::Stunnel(Command::Descriptor(None)));
             let third = Asked::Stunnel(Command::Descriptor(Some("3".into())));
@@ -307,10 +318,18 @@ mod tests {
 
     #[test]
     fn a_file_alone_is_run_in_the_manner_of_its_language() {
-        assert_eq!(asked(&["pskgate", "plc.conf", "more"]), runs("plc.conf"));
+        let conf = "examples/stunnel-client.conf";
+        assert_eq!(asked(&["pskgate", conf, "more"]), runs(conf));
         let native = ["pskgate", "run", "plc.toml"].iter().map(OsString::from).collect();
         assert_eq!(asked(&["pskgate", "plc.toml"]), Asked::Native(native));
-        for line in [&["pskgate", "run", "x"][..], &["pskgate", "chekc"], &["pskgate", "--nope"]] {
+        let missing = ["pskgate", "run", "none.conf"].iter().map(OsString::from).collect();
+        assert_eq!(asked(&["pskgate", "none.conf"]), Asked::Native(missing));
+        for line in [
+            &["pskgate", "run", "x"][..],
+            &["pskgate", "chekc"],
+            &["pskgate", "start"],
+            &["pskgate", "--nope"],
+        ] {
             let same = line.iter().map(OsString::from).collect();
             assert_eq!(asked(line), Asked::Native(same));
         }

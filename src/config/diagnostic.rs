@@ -10,9 +10,8 @@ use std::sync::Arc;
 use annotate_snippets::{AnnotationKind, Element, Group, Level, Origin, Renderer, Snippet};
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
-use super::key_shape::{MIN_KEY_LENGTH, looks_like_key_line};
 pub use super::location::Place;
-use super::options::TABLE;
+use super::redaction::{is_unprintable, presentable};
 use crate::sys::content::Digest;
 
 /// How bad it is.
@@ -207,60 +206,67 @@ impl Report {
         out
     }
 
-    /// The errors and warnings in the shape in which stunnel prints them, for whoever parses its
-    /// output. Ends with `Configuration failed` when anything is an error.
+    /// The errors and warnings in the shape in which stunnel prints them, for programs that parse its
+    /// output, each with a line that says what to do. Ends with `Configuration failed` when anything is an
+    /// error.
     pub fn render_stunnel(&self) -> String {
         let mut out = String::new();
         for d in &self.diagnostics {
-            let mark = match d.severity {
-                Severity::Error => '!',
-                Severity::Warning => ':',
-                Severity::Notice => '.',
-            };
-            let message = escape(&d.message);
-            let Some(place) = &d.place else {
-                let _ = writeln!(out, "[{mark}] {message}");
-                continue;
-            };
-            let mut place = place;
-            let line = self.line(place);
-            // A finding about a whole section stands at its head.
-            let marked = self.sources.get(&place.file).and_then(|t| t.get(place.span.clone()));
-            if let Some(name) = line.strip_prefix('[').and_then(|l| l.strip_suffix(']'))
-                && marked.is_some_and(|text| text.trim_start().starts_with('['))
-            {
-                let _ = writeln!(out, "[{mark}] Service [{name}]: {message}");
-                continue;
-            }
-            let file = escape(&place.file.to_string_lossy());
-            // Of a key file there is a number only.
-            let line = match self.sources.contains_key(&place.file) {
-                true => format!(" \"{line}\":"),
-                false => String::new(),
-            };
-            let _ = writeln!(out, "[{mark}] {file}:{}:{line} {message}", place.line);
-            // A file cannot include itself for ever: the reader limits the depth.
-            for _ in 0..64 {
-                if d.severity != Severity::Error {
-                    break;
-                }
-                let Some(by) = self.included.get(&place.file) else {
-                    break;
-                };
-                let _ = writeln!(
-                    out,
-                    "[{mark}] {}:{}: \"{}\": Failed to include a file",
-                    escape(&by.file.to_string_lossy()),
-                    by.line,
-                    self.line(by)
-                );
-                place = by;
+            self.render_one_stunnel(d, &mut out);
+            if let Some(help) = &d.help {
+                let _ = writeln!(out, "[.] help: {}", escape(help));
             }
         }
         if self.has_errors() {
             out.push_str("[!] Configuration failed\n");
         }
         out
+    }
+
+    fn render_one_stunnel(&self, d: &Diagnostic, out: &mut String) {
+        let mark = match d.severity {
+            Severity::Error => '!',
+            Severity::Warning => ':',
+            Severity::Notice => '.',
+        };
+        let message = escape(&d.message);
+        let Some(place) = &d.place else {
+            let _ = writeln!(out, "[{mark}] {message}");
+            return;
+        };
+        let line = self.line(place);
+        // A finding about a whole section stands at its head.
+        let marked = self.sources.get(&place.file).and_then(|t| t.get(place.span.clone()));
+        if let Some(name) = line.strip_prefix('[').and_then(|l| l.strip_suffix(']'))
+            && marked.is_some_and(|text| text.trim_start().starts_with('['))
+        {
+            let _ = writeln!(out, "[{mark}] Service [{name}]: {message}");
+            return;
+        }
+        let file = escape(&place.file.to_string_lossy());
+        // Of a key file there is a number only.
+        let line = match self.sources.contains_key(&place.file) {
+            true => format!(" \"{line}\":"),
+            false => String::new(),
+        };
+        let _ = writeln!(out, "[{mark}] {file}:{}:{line} {message}", place.line);
+        if d.severity == Severity::Error {
+            self.render_includes_stunnel(place, out);
+        }
+    }
+
+    /// The lines that included a file, from the inside out.
+    fn render_includes_stunnel(&self, place: &Place, out: &mut String) {
+        /// A file cannot include itself for ever: the reader limits the depth.
+        const MAX_DEPTH: usize = 64;
+        let mut place = place;
+        for _ in 0..MAX_DEPTH {
+            let Some(by) = self.included.get(&place.file) else { return };
+            let file = escape(&by.file.to_string_lossy());
+            let line = self.line(by);
+            let _ = writeln!(out, "[!] {file}:{}: \"{line}\": Failed to include a file", by.line);
+            place = by;
+        }
     }
 
     /// The trimmed line at `place`, fit to be printed.
@@ -338,119 +344,6 @@ pub fn escape(text: &str) -> String {
         }
     }
     out
-}
-
-fn is_unprintable(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
-}
-
-/// A file's text as it may be shown: without control characters and without what looks like a key.
-/// Every character keeps its length in bytes, so that spans stay true.
-fn presentable(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut end = None;
-    for (n, line) in text.split('\n').enumerate() {
-        if n > 0 {
-            out.push('\n');
-        }
-        // In a list, whatever begins with a letter or a bracket is the next key or table.
-        let is_next = line.trim_start().starts_with(|c: char| c.is_ascii_alphabetic() || c == '[');
-        if end == Some("]") && is_next {
-            end = None;
-        }
-        let secret = match end {
-            Some(mark) => {
-                end = end.filter(|_| !line.trim_end().ends_with(mark));
-                Some(0..line.len())
-            }
-            None => {
-                end = goes_on_until(line);
-                key_in_line(line)
-            }
-        };
-        for (at, c) in line.char_indices() {
-            let hidden = secret.as_ref().is_some_and(|range| range.contains(&at));
-            match (c, c.len_utf8()) {
-                ('\t', _) => out.push('\t'),
-                _ if !hidden && !is_unprintable(c) => out.push(c),
-                ('\r', _) => out.push(' '),
-                (_, 1) => out.push(if hidden { '*' } else { '?' }),
-                (_, 2) => out.push('\u{b7}'),
-                (_, 3) => out.push('\u{fffd}'),
-                (_, n) => (0..n).for_each(|_| out.push('*')),
-            }
-        }
-    }
-    out
-}
-
-/// The bytes of a line that are nobody's to see: the value of an option that is a secret, and what looks
-/// like the key of an `identity:key` line which strayed into a configuration file.
-fn key_in_line(line: &str) -> Option<Range<usize>> {
-    match (secret_value(line), stray_key(line)) {
-        (Some(one), Some(other)) => Some(one.start.min(other.start)..one.end.max(other.end)),
-        (one, other) => one.or(other),
-    }
-}
-
-/// What stands behind the equals sign of a secret option, in either dialect, also as `table.key = ...` and
-/// in `{ key = ... }`; to the end of the line, because what follows may be part of it.
-fn secret_value(line: &str) -> Option<Range<usize>> {
-    let lower = line.to_ascii_lowercase();
-    let secret = TABLE.iter().filter(|row| row.opt.is_secret());
-    let names =
-        secret.flat_map(|row| row.stunnel.iter().copied().chain(row.native.map(|(_, key)| key)));
-    let values = names.filter_map(|name| {
-        let after = lower.find(&name.to_ascii_lowercase())? + name.len();
-        Some(after + lower.get(after..)?.find('=')? + 1)
-    });
-    values.min().map(|start| start..line.len())
-}
-
-/// What ends a secret that begins in this line, if it has several.
-fn goes_on_until(line: &str) -> Option<&'static str> {
-    let value = line.get(secret_value(line)?)?.trim();
-    let text = ["\"\"\"", "'''"].into_iter().find(|mark| value.starts_with(mark));
-    let goes_on = match text {
-        Some(mark) => !value.get(mark.len()..)?.contains(mark),
-        None => value.starts_with('[') && !value.ends_with(']'),
-    };
-    goes_on.then(|| text.unwrap_or("]"))
-}
-
-/// An equals sign makes a line an option, unless it can only be base64's padding.
-fn stray_key(line: &str) -> Option<Range<usize>> {
-    let is_padding = |c: char| matches!(c, '=' | '"' | '\'' | ',' | ']' | ' ' | '\t' | '\r');
-    let option =
-        line.split_once('=').filter(|(_, value)| !value.trim_matches(is_padding).is_empty());
-    let Some((name, value)) = option else {
-        let text = line.trim_start().trim_start_matches(['"', '\'']);
-        // `"[2001:db8::1]:3001",` or `"unix:/run/plc.sock",` in a list of addresses.
-        let is_address = text.starts_with('[') || text.starts_with("unix:/");
-        return if is_address { None } else { after_colon(line, 0) };
-    };
-    if let Some(key) = after_colon(name, 0) {
-        return Some(key);
-    }
-    let start = line.len() - value.len();
-    let bare = value.trim_matches(|c: char| is_padding(c) && c != '=' || c == '[');
-    match name.trim().trim_matches(['"', '\'']).to_ascii_lowercase().as_str() {
-        // Lists of words with colons between them.
-        "ciphers" | "ciphersuites" | "groups" | "curves" | "curve" => None,
-        "psk-secrets" | "psksecrets" | "psk-identity" | "pskidentity" => after_colon(line, start),
-        _ if bare.starts_with("unix:/") || !looks_like_key_line(bare) => None,
-        _ => after_colon(line, start),
-    }
-}
-
-/// What stands behind the first colon after `start`, if it is long enough for a key.
-fn after_colon(line: &str, start: usize) -> Option<Range<usize>> {
-    let colon = start + line.get(start..)?.find(':')?;
-    let after = line.get(colon + 1..)?;
-    let end = after.trim_end().trim_end_matches([',', ']', ' ', '"', '\'']).len();
-    let is_long = after.get(..end)?.chars().count() >= MIN_KEY_LENGTH;
-    is_long.then(|| colon + 1..colon + 1 + end)
 }
 
 impl Serialize for Severity {

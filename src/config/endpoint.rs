@@ -91,7 +91,7 @@ impl fmt::Display for AddressError {
             // The words that are known from stunnel, and searched for.
             Self::UnknownService(name) => write!(f, "Unknown TCP service \"{name}\""),
             Self::NoPort => write!(f, "the port is missing after the colon"),
-            Self::PortZero => write!(f, "port 0 is no port to connect to"),
+            Self::PortZero => write!(f, "port 0 cannot be connected to"),
             Self::OnlyHost(host) => write!(f, "`{host}` has no port"),
             Self::NoHost => write!(f, "the host is missing before the colon"),
             Self::Ambiguous { .. } => {

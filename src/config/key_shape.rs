@@ -15,7 +15,7 @@ pub(crate) fn looks_like_key_instead_of_file(text: &str) -> bool {
 }
 
 /// `C:\keys\psk.txt`
-fn is_drive(letter: &str, rest: &str) -> bool {
+pub(super) fn is_drive(letter: &str, rest: &str) -> bool {
     letter.len() == 1 && rest.starts_with(['/', '\\'])
 }
 

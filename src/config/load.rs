@@ -64,7 +64,7 @@ pub fn survey_from(here: &Path, path: &Path, format: Format) -> (Option<Config>,
             report.read.insert(opened, None);
             report.push(
                 Diagnostic::error("unreadable-file", format!("cannot read {shown}: {e}"))
-                    .help("name a configuration file that exists and that this user may read"),
+                    .help("name a configuration file that exists and that this user can read"),
             );
             return (None, report);
         }

@@ -20,6 +20,7 @@ pub mod location;
 pub mod manual;
 pub mod model;
 pub mod options;
+mod redaction;
 pub mod schema;
 mod stunnel;
 mod toml;

@@ -196,7 +196,7 @@ impl Reader<'_> {
         if row.opt == Opt::TlsMin && bytes.eq_ignore_ascii_case(b"SSLv3") {
             let found = Diagnostic::warning(
                 "obsolete-version",
-                "SSLv3 is never spoken: this bound is none",
+                "SSLv3 is never used: this bound has no effect",
             );
             self.report.push(found.at(at.clone()).help("write TLSv1.2"));
             self.keep(row, Spanned { value: Value::Version(None), place: at });
@@ -320,7 +320,12 @@ impl Reader<'_> {
         if depth >= DEPTH_LIMIT {
             self.included = FILE_LIMIT + 1;
             self.draft.incomplete = true;
-            fail(self.report, "files include each other without end".into(), "break the circle");
+            fail(
+                self.report,
+                "files include each other without end".into(),
+                "remove one of the \
+                                                                              includes",
+            );
             return;
         }
         let path = self.draft.base.join(dir);

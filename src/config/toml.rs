@@ -46,7 +46,10 @@ pub(super) fn read(text: &str, name: &Path, base: &Path, report: &mut Report) ->
         let line = text.lines().nth(index(place.line)).unwrap_or_default();
         let mut found = Diagnostic::error("syntax", mistake.message()).at(place.clone());
         if looks_like_key_line(line.trim()) {
-            found = found.help("keys belong into a file of their own, named by psk-secrets");
+            found = found.help(
+                "put keys into a file of their own, and name that file in \
+                                psk-secrets",
+            );
         } else if let Some(help) = unquoted(line) {
             found = found.help(help);
         }
@@ -87,9 +90,9 @@ fn unquoted(line: &str) -> Option<String> {
     }
     Some(match (row.kind, looks_like_key_line(value)) {
         (_, false) if !value.contains(['"', '#']) => {
-            format!("text stands in quotes: {key} = \"{value}\"")
+            format!("put the text in quotes: {key} = \"{value}\"")
         }
-        _ => format!("text stands in quotes: {key} = \"...\""),
+        _ => format!("put the text in quotes: {key} = \"...\""),
     })
 }
 
@@ -318,11 +321,16 @@ impl Reader {
             .into_iter()
             .find(|t| *t != table && options::native(*t, name).is_some());
         let help = match (elsewhere, near, options::stunnel(name)) {
-            (Some(Table::Log), ..) => "it stands in [log]".into(),
-            (Some(Table::Top), ..) => "it stands before the first [table]".into(),
-            (Some(Table::Control), ..) => "it stands in [control]".into(),
-            (Some(Table::Http), ..) => "it stands in [http]".into(),
-            (Some(_), ..) => "it stands in [defaults] or in [services.NAME]".into(),
+            (Some(Table::Log), ..) => "it belongs in [log]".into(),
+            (Some(Table::Top), ..) => "it belongs before the first [table]".into(),
+            (Some(Table::Control), ..) => "it belongs in [control]".into(),
+            (Some(Table::Http), ..) => "it belongs in [http]".into(),
+            (Some(_), ..) if table == Table::Top => {
+                "write the line [services.NAME] above it, or [defaults] for all services".into()
+            }
+            (Some(_), ..) => "it belongs in [defaults] or in [services.NAME]: is the line \
+                              [services.NAME] missing above it?"
+                .into(),
             (None, Some(near), _) => format!("did you mean `{near}`?"),
             (None, None, Some(row)) => match row.native {
                 Some((_, native)) => format!("stunnel's `{name}` is `{native}` here"),

@@ -22,7 +22,7 @@ use super::value;
 use crate::secrets::{IdentityRule, OnDuplicate, OnLoosePermissions, Rules, escape};
 
 /// Why what is said of a proxy has no effect.
-const UNASKED: &str = "no proxy is asked for the way";
+const UNASKED: &str = "no proxy is configured";
 
 mod around;
 mod certificates;
@@ -115,11 +115,11 @@ impl Checker<'_> {
                 | Treatment::Never(fine, _)
                     if asks_for_nothing(fine) =>
                 {
-                    accepted("this is how it is anyway")
+                    accepted("this is the default anyway")
                 }
                 Treatment::OwnCertificate | Treatment::AboutCertificates if !has_psk => continue,
                 Treatment::AboutCertificates if certificates::asks_for_nothing(&said.value) => {
-                    accepted("this is how it is anyway")
+                    accepted("this is the default anyway")
                 }
                 Treatment::AboutCertificates => accepted(certificates::KEY_IS_DEMANDED),
                 Treatment::OwnCertificate => accepted("with pre-shared keys no certificate is shown"),
@@ -404,8 +404,8 @@ impl Checker<'_> {
         let asks =
             |said: &Spanned<Value>| !matches!(said.value, Value::Retry(None) | Value::Bool(false));
         for (opt, of_use, why) in [
-            (Opt::Retry, connects, "nothing is started again but a program in place of accept"),
-            (Opt::Pty, program, "there is no program to have a terminal"),
+            (Opt::Retry, connects, "only a program in place of accept is started again"),
+            (Opt::Pty, program, "a terminal is for a program that exec starts"),
             (Opt::ProtocolHost, proxy, UNASKED),
             (Opt::ProtocolUsername, proxy, UNASKED),
             (Opt::ProtocolPassword, proxy, UNASKED),
@@ -496,7 +496,7 @@ impl Checker<'_> {
                 "The 'proxy' protocol is not supported in the client mode"
             };
             let found = Diagnostic::error("proxy-header-on-client", message)
-                .help("remove it here, and say it at the server's end");
+                .help("remove it here, and set it at the server end");
             self.report.push(found.at(said.place().cloned()));
         }
         None
@@ -523,7 +523,7 @@ impl Checker<'_> {
                 let (one, other) = (opt.name(self.dialect), other.name(self.dialect));
                 let message = format!("service `{shown}` has both `{one}` and `{other}`");
                 let found = Diagnostic::error("two-of-a-kind", message)
-                    .help("leave one of them out: either says where connections go");
+                    .help("remove one of them: both say where connections go");
                 self.report.push(found.at(said.place.clone()));
             }
             for (one, other) in [(Opt::Connect, Opt::Exec), (Opt::Accept, Opt::ServerName)] {
@@ -535,7 +535,7 @@ impl Checker<'_> {
                     let (one, other) = (one.name(self.dialect), other.name(self.dialect));
                     let message = format!("service `{shown}` has both `{one}` and `{other}`");
                     let found = Diagnostic::error("two-of-a-kind", message)
-                        .help("leave one of them out: either says all about this end");
+                        .help("remove one of them: each says what this end does");
                     self.report.push(found.at(said.place.clone()));
                 }
             }
@@ -576,13 +576,13 @@ impl Checker<'_> {
                     "Inetd mode: 'accept' option is only allowed in a [section]",
                 )
                 .at(said.place.clone())
-                .help("put a [section] with a name before accept and connect")
+                .help("put a [section] line with a name before accept and connect")
             } else {
                 Diagnostic::error(
                     "missing-option",
                     "Inetd mode: Inetd mode must define one endpoint",
                 )
-                .help("say either connect = HOST:PORT or exec = PROGRAM")
+                .help("write either connect = HOST:PORT or exec = PROGRAM")
             };
             if said(Opt::Accept) || targets != 1 {
                 self.report.push(found);
@@ -597,8 +597,9 @@ impl Checker<'_> {
                         _ if told > 0 => {
                             "leave out connect and exec: protocol or transparent says where connections go"
                         }
-                        (_, 2) => "say either connect or exec",
-                        _ => "say either accept or sni: a section with sni gets its connections from another",
+                        (_, 2) => "write either connect or exec",
+                        _ => "write either accept or sni: a section with sni gets its \
+                              connections from another section",
                     }),
             );
         }
@@ -622,9 +623,9 @@ impl Checker<'_> {
         // Among the defaults it is meant for the clients of the file.
         if self.native() && scope.own.last(Opt::PskIdentity).is_some() {
             self.report.push(
-                Diagnostic::error("identity-on-server", "a server presents no identity")
+                Diagnostic::error("identity-on-server", "a server end presents no identity")
                     .at(identity.place().cloned())
-                    .help("remove psk-identity: a server knows the identities of its psk-secrets"),
+                    .help("remove psk-identity, or write mode = \"client\" if this end connects to the tunnel's server: a server takes all identities from its psk-secrets"),
             );
         } else if !self.native() {
             self.report.push(
@@ -645,10 +646,10 @@ impl Checker<'_> {
             self.report.push(
                 Diagnostic::warning(
                     "trusts-everybody",
-                    "whoever can connect here says which address it comes from",
+                    "any client can then claim to come from any address",
                 )
                 .at(proxy.place().cloned())
-                .help("name the proxies' own addresses"),
+                .help("list the addresses of your proxies only"),
             );
         }
         proxies

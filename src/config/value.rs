@@ -240,8 +240,7 @@ pub(super) fn read(kind: Kind, dialect: Dialect, text: &str) -> Result<Value, Wr
                 "key-in-configuration",
                 "this looks like an identity and its key, not like the name of a file",
                 "put the identity:key line into a file of its own and name that file here; \
-                 consider this key known to whoever could read this file; if it is a file's name, \
-                 write ./ before it",
+                 replace the key if others could read this file; if it is a file name, write ./ before it",
             ));
         }
         Kind::Secrets => Value::Path(path(text)?),
@@ -420,7 +419,7 @@ fn ticket_key(text: &str) -> Result<TicketKey, Wrong> {
     TicketKey::from_hex(text).ok_or_else(|| {
         Wrong::new(
             "bad-ticket-key",
-            "this is no key of 16 or 32 bytes in hexadecimal digits",
+            "this is not a key of 16 or 32 bytes in hexadecimal digits",
             "write 32 or 64 hexadecimal digits, such as `openssl rand -hex 32` makes; or leave it out \
              for a random key",
         )
@@ -487,7 +486,7 @@ fn at_least(length: Duration, zero: bool, text: &str) -> Result<Duration, Wrong>
     if length.is_zero() && !zero {
         return Err(Wrong::new(
             "zero-duration",
-            "nothing can happen in no time at all",
+            "the time is zero",
             "write a length of time greater than zero",
         ));
     }
@@ -641,7 +640,12 @@ fn level(text: &str, dialect: Dialect) -> Result<Level, Wrong> {
 
 fn plain(text: &str, empty: bool) -> Result<String, Wrong> {
     if text.is_empty() && !empty {
-        return Err(Wrong::new("empty-value", "the value is empty", "write one, or leave it out"));
+        return Err(Wrong::new(
+            "empty-value",
+            "the value is empty",
+            "write a value, or remove the \
+                                                                    option",
+        ));
     }
     if text.chars().any(char::is_control) {
         return Err(Wrong::new(
@@ -664,7 +668,7 @@ fn host(text: &str) -> Result<Host, Wrong> {
 /// argv ends at a NUL, and nothing else is forbidden.
 fn argument(text: &str) -> Result<String, Wrong> {
     if text.contains('\0') {
-        let help = "remove it: it would end the argument";
+        let help = "remove it: it would cut the argument short";
         return Err(Wrong::new("control-character", "the value has a NUL", help));
     }
     Ok(text.into())
@@ -699,15 +703,15 @@ fn password(text: &str) -> Result<Password, Wrong> {
 /// The message repeats nothing: a variable may well hold a password.
 fn variable(text: &str) -> Result<Variable, Wrong> {
     let wrong = |message: &str, help: &str| Wrong::new("bad-variable", message, help);
-    let help = "write NAME=VALUE, or NAME= for a variable that shall not be there";
+    let help = "write NAME=VALUE, or NAME= to remove a variable";
     let Some((name, value)) = text.split_once('=') else {
-        return Err(wrong("this is no variable: it has no `=`", help));
+        return Err(wrong("this is not a variable: it has no `=`", help));
     };
     if name.is_empty() || name.contains(|c: char| c.is_whitespace() || c.is_control()) {
         return Err(wrong("a variable's name has no blanks, and at least one letter", help));
     }
     if value.contains('\0') {
-        return Err(wrong("the value has a NUL", "remove it: it would end the value"));
+        return Err(wrong("the value has a NUL", "remove it: it would cut the value short"));
     }
     let value = (!value.is_empty()).then(|| value.to_owned());
     Ok(Variable { name: name.to_owned(), value })
@@ -808,8 +812,8 @@ fn moment(text: &str) -> Result<jiff::Timestamp, Wrong> {
         .map_err(|_| {
             Wrong::new(
                 "bad-moment",
-                format!("{} is no day and no moment", quoted(text)),
-                "write a day such as 2027-01-31, or a moment such as 2027-01-31T12:00:00Z",
+                format!("{} is neither a day nor a time", quoted(text)),
+                "write a day such as 2027-01-31, or a time such as 2027-01-31T12:00:00Z",
             )
         })
 }

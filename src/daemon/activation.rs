@@ -23,7 +23,8 @@ pub fn assign(sockets: Vec<(OwnedFd, String)>, config: &Config) -> io::Result<Ve
         match named {
             Some(at) if services[at].accept().is_empty() => {
                 return Err(io::Error::other(format!(
-                    "the service manager has a socket for the service {name}, which does not listen"
+                    "the service manager passes a socket for the service {name}, which has no \
+                     listener"
                 )));
             }
             Some(at) => assigned[at].push(socket),

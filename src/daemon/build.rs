@@ -356,7 +356,7 @@ impl BoundConfig {
     pub fn find_unreadable(&self) -> Report {
         let found = self.files.find_unreadable().into_iter().map(|(path, error)| {
             let message = format!(
-                "a reload will be refused, because {} cannot be read any more: {error}",
+                "reloads will fail, because the program cannot read {} any more: {error}",
                 path.display()
             );
             Diagnostic::warning("cannot-be-reloaded", message).help(
@@ -371,7 +371,7 @@ impl BoundConfig {
     /// `localhost` has one.
     pub(super) fn log_absent(&self) {
         for text in &self.absent {
-            Event::Finding { level: Level::Notice, text }.log(Scope::PROGRAM);
+            Event::Finding { level: Level::Notice, text, code: None }.log(Scope::PROGRAM);
         }
     }
 

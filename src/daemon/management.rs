@@ -213,7 +213,7 @@ fn access_of(config: &ControlConfig, held: Option<&Access>) -> Result<Access, Bo
     Access::of(config, held).map_err(|(name, error)| {
         let diagnostic = Diagnostic::error("no-such-account", format!("[control] {error}"))
             .at(name.place().cloned())
-            .help("write the name or number of a user or a group of this machine");
+            .help("write the name or number of a user or group of this machine");
         let (kind, service) = (error.kind(), "control".into());
         Box::new(BindError { diagnostic, kind, service, is_own: false })
     })
@@ -231,8 +231,8 @@ fn bind_control(
 ) -> Result<BoundControl, ControlError> {
     let missing = |why: &dyn std::fmt::Display| {
         ControlError::Missing(format!(
-            "there is no control socket, and so no `status`, `reload` and `kick`: {why}; `[control] \
-             socket` names another path, `enabled = false` does without"
+            "there is no control socket, so `status`, `reload` and `kick` do not work: {why}; set \
+             `[control] socket` to another path, or `enabled = false`"
         ))
     };
     match (address, &config.socket) {
@@ -255,7 +255,7 @@ fn cannot_bind<T>(at: &Decided<T>, table: &str, error: &io::Error) -> BindError 
         place: at.place().cloned(),
         message: format!("[{table}] cannot listen on {error}"),
         label: None,
-        help: Some("another program has it, or this user may not: write another address".into()),
+        help: Some("another program uses it, or this user may not: choose another address".into()),
     };
     BindError { diagnostic, kind: error.kind(), service: table.into(), is_own: false }
 }
@@ -363,7 +363,8 @@ impl ManagementListeners {
                 if let Err(error) = guard.allow(&access) {
                     let path = guard.path().display();
                     let error = format!(
-                        "the control socket {path} keeps mode and group until a restart: {error}"
+                        "cannot change mode and group of the control socket {path} before a \
+                         restart: {error}"
                     );
                     Event::Uncontrolled { level: Level::Warning, error: &error }
                         .log(Scope::PROGRAM);

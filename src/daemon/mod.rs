@@ -126,7 +126,7 @@ pub fn warn(report: &Report) {
             Severity::Notice => Level::Debug,
         };
         let text = one_line(finding);
-        Event::Finding { level, text: &text }.log(Scope::PROGRAM);
+        Event::Finding { level, text: &text, code: Some(finding.code) }.log(Scope::PROGRAM);
     }
 }
 

@@ -44,11 +44,13 @@ impl Privileges {
         if is_root && user.is_some() && group.is_none() {
             let said = account.user.as_ref().and_then(Decided::place);
             report.push(
-                Diagnostic::warning("group-stays", "this user has no entry, and so no group")
-                    .at(said.cloned())
-                    .help(
-                        "name a group too, or the program keeps the one that it was started with",
-                    ),
+                Diagnostic::warning(
+                    "group-stays",
+                    "this user has no entry in the user database, \
+                                                    and so no group",
+                )
+                .at(said.cloned())
+                .help("set `group` too, or the program keeps the group that it was started with"),
             );
         }
         Some(Self { root, user, group })

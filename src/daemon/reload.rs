@@ -307,7 +307,7 @@ impl Running {
                 "{file} has changed since it was refused, and is not tried again: SIGHUP and \
                  `pskgate reload` read it"
             );
-            Event::Finding { level: Level::Notice, text: &text }.log(Scope::PROGRAM);
+            Event::Finding { level: Level::Notice, text: &text, code: None }.log(Scope::PROGRAM);
             return None;
         }
         let is_retry = reload.retry.is_some();
@@ -404,8 +404,7 @@ impl Running {
                         ReloadOutcome::of_mistake(words.to_owned(), report, config)
                     }
                     ReloadRefusal::Obstacle => {
-                        let words =
-                            format!("{words}; it is tried again while the files stay as they are");
+                        let words = format!("{words}; it is retried until the files change");
                         ReloadOutcome::of_obstacle(words, report, Some(config))
                     }
                 }
@@ -424,8 +423,11 @@ impl Running {
     ) -> ReloadOutcome {
         // The log never stands in the way: the one that is open goes on.
         let attempt = log::change(log).err().map(|error| {
-            let message = format!("cannot change the log, and the one before goes on: {error}");
-            let help = "it is tried again until it works or the files change";
+            let message = format!(
+                "cannot change the log, and goes on writing to the old one: \
+                                   {error}"
+            );
+            let help = "it is retried until it works or the files change";
             report.push(Diagnostic::warning("log-not-changed", message).help(help));
             RetriedAction::Log(Box::new(log.clone()))
         });
@@ -583,7 +585,7 @@ impl ReloadOutcome {
     fn of_nothing(keys: Option<KeyRenewal>) -> Self {
         let words = goes_on(keys.is_some_and(KeyRenewal::apply));
         let error = format!(
-            "reading the configuration has panicked, or there is no thread for it; {words}"
+            "reading the configuration failed inside the program (please report it); {words}"
         );
         Self::of_obstacle(error, Report::default(), None)
     }
@@ -636,9 +638,10 @@ impl ReloadOutcome {
 /// What goes on when a configuration is refused.
 fn goes_on(is_renewed: bool) -> &'static str {
     match is_renewed {
-        false => "what was running goes on unchanged",
+        false => "the running configuration stays in force",
         true => {
-            "the configuration that was running goes on, with the keys of the files that are sound"
+            "the running configuration stays in force, with the new keys of the key files \
+             without an error"
         }
     }
 }
@@ -646,7 +649,7 @@ fn goes_on(is_renewed: bool) -> &'static str {
 /// What is to be said of key files with an error, if there is one.
 fn kept(report: &Report) -> Option<String> {
     report.has_errors().then(|| {
-        "the keys of a file with an error stay as they were; all else is in force".to_owned()
+        "the keys of a file with an error stay as they were; everything else is in force".to_owned()
     })
 }
 

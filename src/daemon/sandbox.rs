@@ -144,21 +144,23 @@ impl Sandbox {
         if cfg!(sanitized) {
             return;
         }
-        let say = |level, text: &str| Event::Finding { level, text: &text }.log(Scope::PROGRAM);
+        let say = |level, text: &str| {
+            Event::Finding { level, text: &text, code: None }.log(Scope::PROGRAM)
+        };
         match why_open(config) {
             Some(NoSandboxReason::Said(_)) => {
-                return say(Level::Debug, "without a sandbox, as the file says");
+                return say(Level::Debug, "running without a sandbox, as the file says");
             }
             Some(NoSandboxReason::Exec(service, _)) => {
                 let text = format!(
-                    "without a sandbox, because the service {} starts a program",
+                    "running without a sandbox, because the service {} starts a program",
                     service.name.value
                 );
                 return say(Level::Notice, &text);
             }
             Some(NoSandboxReason::Transparent(service)) => {
                 let text = format!(
-                    "without a sandbox, because the service {} connects from its peers' addresses",
+                    "running without a sandbox, because the service {} connects from its peers' addresses",
                     service.name.value
                 );
                 return say(Level::Notice, &text);
@@ -171,7 +173,7 @@ impl Sandbox {
         // In the background the standard streams lead there.
         self.rooms.extend(Room::stream(Path::new("/dev/null")));
         if let Err(error) = sandbox::gain_nothing() {
-            say(Level::Warning, &format!("gaining rights cannot be given up: {error}"));
+            say(Level::Warning, &format!("cannot set no_new_privs: {error}"));
         }
         match sandbox::wall_in(&self.rooms) {
             Ok(walls) => {
@@ -179,12 +181,12 @@ impl Sandbox {
                 say(Level::Debug, words(walls));
             }
             Err(error) => {
-                let text = format!("writing elsewhere cannot be given up (landlock): {error}");
+                let text = format!("cannot limit writing to files (landlock): {error}");
                 say(Level::Warning, &text);
             }
         }
         if let Err(error) = sandbox::keep_powers(powers(config)) {
-            say(Level::Warning, &format!("capabilities cannot be given up: {error}"));
+            say(Level::Warning, &format!("cannot drop capabilities: {error}"));
         }
     }
 
@@ -195,7 +197,7 @@ impl Sandbox {
             return true;
         }
         let before = report.diagnostics.len();
-        const HELP: &str = "restart the program: it gave up what this needs when it started";
+        const HELP: &str = "restart the program: its sandbox does not allow this while it runs";
         if let Some(NoSandboxReason::Exec(service, program)) = why_open(config) {
             let text = format!("the service {} starts a program now", service.name.value);
             let found = Diagnostic::error("needs-restart", text);
@@ -215,8 +217,10 @@ impl Sandbox {
                 Use::Sockets => "a socket",
                 Use::Files | Use::Stream => "a log",
             };
-            let text =
-                format!("{} is {what} where nothing can be written any more", path.display());
+            let text = format!(
+                "{} is {what} in a folder that the running program may not write to",
+                path.display()
+            );
             report.push(Diagnostic::error("needs-restart", text).at(place).help(HELP));
         }
         report.diagnostics.len() == before
@@ -265,6 +269,9 @@ pub fn words(walls: Walls) -> &'static str {
             "nothing is executed, and files are written beside log, pid file and sockets only; this \
              kernel's landlock is an older one that does not limit everything"
         }
-        Walls::Missing => "this kernel has no landlock: writing and executing are not limited",
+        Walls::Missing => {
+            "this kernel has no landlock: writing files and executing programs are \
+                           not limited"
+        }
     }
 }

@@ -128,7 +128,7 @@ async fn answer_on_thread(
 ) {
     let _turn = LONG_ANSWER_TURN.acquire().await;
     if !asked.is_closed() {
-        let none = || Answer::Refused("there is no thread to write the answer".into());
+        let none = || Answer::Refused("the system has no thread for the answer".into());
         let _ = asked.send(super::run_on_thread(written).await.unwrap_or_else(none));
     }
 }
@@ -166,6 +166,7 @@ fn status(record: &ReloadHistory, phase: LifecyclePhase, services: Vec<ServiceVi
     Status {
         version: env!("CARGO_PKG_VERSION").into(),
         openssl: openssl::version::version().into(),
+        host: crate::sys::process::host_name(),
         pid: std::process::id(),
         file: record.file.display().to_string(),
         phase: match phase {

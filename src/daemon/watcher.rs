@@ -51,11 +51,11 @@ pub async fn watch(mut files: watch::Receiver<Files>, requests: mpsc::Sender<Req
     let mut watcher = watcher
         .inspect_err(|error| {
             let text = format!(
-                "files cannot be watched, so that a change is noticed within {} s and not at once \
-                 (SIGHUP and `pskgate reload` do it at once): {error}",
+                "cannot watch files: a change takes effect within {} s, or at once with SIGHUP \
+                 or `pskgate reload`: {error}",
                 POLL.as_secs()
             );
-            Event::Finding { level: Level::Warning, text: &text }.log(Scope::PROGRAM);
+            Event::Finding { level: Level::Warning, text: &text, code: None }.log(Scope::PROGRAM);
         })
         .ok();
     let mut watched = BTreeSet::new();

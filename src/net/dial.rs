@@ -328,7 +328,8 @@ impl Dialer {
         for option in &self.options {
             if let Err(error) = options::apply(&socket, option) {
                 let text = options::not_set(option, &error);
-                Event::Finding { level: Level::Warning, text: &text }.log(context.scope);
+                Event::Finding { level: Level::Warning, text: &text, code: None }
+                    .log(context.scope);
             }
         }
         if self.from_peer {
@@ -390,7 +391,7 @@ fn bind_as(
 
 #[cfg(not(target_os = "linux"))]
 fn bind_as(_: &socket2::Socket, _: &Peer, _: SocketAddr, _: bool) -> io::Result<()> {
-    let text = "connections from another's address are made on Linux alone";
+    let text = "connecting from another address works on Linux only";
     Err(io::Error::new(io::ErrorKind::Unsupported, text))
 }
 

@@ -26,11 +26,11 @@ where
     let said = |text: String| Err(io::Error::other(text));
     match read_status(proxy).await? {
         Some(200..=299) => Ok(()),
-        Some(407) => said(
-            "the proxy asks for a user name and a password (407), or does not take these".into(),
-        ),
-        Some(code) => said(format!("the proxy answers {code}")),
-        None => said("what answers is no HTTP proxy".into()),
+        Some(407) => {
+            said("the proxy demands a user name and a password (407), or rejects these".into())
+        }
+        Some(code) => said(format!("the proxy answers with HTTP status {code}")),
+        None => said("the program there is not an HTTP proxy".into()),
     }
 }
 
@@ -84,7 +84,7 @@ async fn read_status<S: AsyncRead + Unpin>(proxy: &mut S) -> io::Result<Option<u
                     continue;
                 }
                 Some(200..=299) if end < head.len() => {
-                    return Err(io::Error::other("the proxy says more than its answer"));
+                    return Err(io::Error::other("the proxy sends data behind its answer"));
                 }
                 status => return Ok(status),
             }
@@ -96,7 +96,7 @@ async fn read_status<S: AsyncRead + Unpin>(proxy: &mut S) -> io::Result<Option<u
         seen = head.len();
         if proxy.read_buf(&mut answer).await? == 0 {
             let kind = io::ErrorKind::UnexpectedEof;
-            return Err(io::Error::new(kind, "the proxy ends the connection without an answer"));
+            return Err(io::Error::new(kind, "the proxy closes the connection without an answer"));
         }
     }
 }
@@ -165,17 +165,17 @@ mod tests {
         for (bad, why) in [
             ("HTTP/1.1 407 Auth\r\n\r\n", "407"),
             ("HTTP/1.1 503 No\r\n\r\n", "503"),
-            ("HTTP/1.1 2000 No\r\n\r\n", "no HTTP proxy"),
-            ("SSH-2.0-x\r\n\r\n", "no HTTP proxy"),
-            ("\r\n\r\n", "no HTTP proxy"),
+            ("HTTP/1.1 2000 No\r\n\r\n", "not an HTTP proxy"),
+            ("SSH-2.0-x\r\n\r\n", "not an HTTP proxy"),
+            ("\r\n\r\n", "not an HTTP proxy"),
             ("HTTP/1.1 200 OK\r\n", "without an answer"),
             ("", "without an answer"),
-            ("HTTP/1.1 200 OK\r\n\r\n\x16\x03", "more than its answer"),
+            ("HTTP/1.1 200 OK\r\n\r\n\x16\x03", "behind its answer"),
             ("HTTP/1.1 503 No\r\n\r\nsorry", "503"),
             ("HTTP/1.1 101 Switching\r\n\r\n", "101"),
             ("HTTP/1.1 100 Continue\r\n\r\n", "without an answer"),
             ("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 503 No\r\n\r\n", "503"),
-            ("HTTP/1.1 100 Continue\r\n\r\nSSH-2.0-x\r\n\r\n", "no HTTP proxy"),
+            ("HTTP/1.1 100 Continue\r\n\r\nSSH-2.0-x\r\n\r\n", "not an HTTP proxy"),
         ] {
             let said = answered(&[bad.as_bytes()]).unwrap_err().to_string();
             assert!(said.contains(why), "{bad:?}: {said}");
@@ -203,7 +203,7 @@ mod tests {
         let bytes: Vec<&[u8]> = whole.chunks(1).collect();
         answered(&bytes).unwrap();
         let said = answered(&[&whole[..], b"x"]).unwrap_err().to_string();
-        assert!(said.contains("more than its answer"), "{said}");
+        assert!(said.contains("behind its answer"), "{said}");
         let endless = b"HTTP/1.1 100 Continue\r\n\r\n".repeat(1000);
         let said = answered(&[&endless]).unwrap_err().to_string();
         assert!(said.contains("16384 bytes"), "{said}");

@@ -202,7 +202,7 @@ fn original_destination(stream: &TcpStream, local: SocketAddr) -> io::Result<Soc
 
 #[cfg(not(target_os = "linux"))]
 fn original_destination(_: &TcpStream, _: SocketAddr) -> io::Result<SocketAddr> {
-    Err(io::Error::new(io::ErrorKind::Unsupported, "connections can be redirected on Linux alone"))
+    Err(io::Error::new(io::ErrorKind::Unsupported, "redirected connections work on Linux only"))
 }
 
 /// Sent again or asked for in vain this often, nothing came by mere bad luck.
@@ -212,7 +212,7 @@ fn find_dead_peer(tcp: &TcpStream) -> Option<io::Error> {
     // What is nearly always false first: the rest costs four more questions to the kernel.
     let owed = unanswered(tcp).filter(|owed| owed.tries >= MAX_UNANSWERED_PROBES)?;
     keepalive_timeout(tcp).filter(|limit| owed.silence >= *limit)?;
-    let text = format!("the peer has acknowledged nothing for {} s", owed.silence.as_secs());
+    let text = format!("the other end has acknowledged nothing for {} s", owed.silence.as_secs());
     Some(io::Error::new(io::ErrorKind::TimedOut, text))
 }
 

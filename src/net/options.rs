@@ -29,7 +29,7 @@ pub fn keepalive<'s>(socket: impl Into<SockRef<'s>>, keepalive: &Keepalive) -> i
 
 /// What to say of an option that could not be set on a connection.
 pub fn not_set(option: &SocketOption, error: &io::Error) -> String {
-    format!("cannot set the socket option {option:?}, and goes on without it: {error}")
+    format!("cannot set the socket option {option:?}; the connection goes on without it: {error}")
 }
 
 /// Sets one option.

@@ -57,11 +57,11 @@ pub enum ProxyHeaderError {
 impl fmt::Display for ProxyHeaderError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Missing => f.write_str("it began without a PROXY header"),
+            Self::Missing => f.write_str("its connection began without a PROXY header"),
             Self::Malformed => f.write_str("its PROXY header is malformed"),
             Self::TooLong => write!(f, "its PROXY header is longer than {MAX_V2_SIZE} bytes"),
-            Self::Cut => f.write_str("it ended within its PROXY header"),
-            Self::Io(error) => write!(f, "its PROXY header could not be read: {error}"),
+            Self::Cut => f.write_str("it closed the connection within its PROXY header"),
+            Self::Io(error) => write!(f, "reading its PROXY header failed: {error}"),
         }
     }
 }

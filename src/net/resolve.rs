@@ -238,10 +238,9 @@ impl Resolver {
             .is_none_or(|name| std::mem::replace(&mut name.is_told, true));
         if !is_told {
             let age = age.as_secs();
-            let text = format!(
-                "the look-up of {name} has no answer ({error}): its addresses of {age} s ago are used"
-            );
-            Event::Finding { level: Level::Warning, text: &text }.log(scope);
+            let text =
+                format!("cannot look up {name} ({error}): using its addresses of {age} s ago");
+            Event::Finding { level: Level::Warning, text: &text, code: None }.log(scope);
         }
         Ok(addresses)
     }

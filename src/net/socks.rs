@@ -62,7 +62,7 @@ where
     match peer.read_u8().await? {
         4 => read_v4(peer).await,
         5 => read_v5(peer).await,
-        _ => Err(wrong("this is no SOCKS request")),
+        _ => Err(wrong("the client sent no SOCKS request")),
     }
 }
 
@@ -81,8 +81,8 @@ async fn read_v4<S: AsyncRead + AsyncWrite + Unpin>(peer: &mut S) -> io::Result<
     };
     let asked = match (command, host) {
         (1, Some(host)) => return Ok(SocksRequest { to: Endpoint::Tcp { host, port }, form }),
-        (1, None) => "the name asked for is none of a host",
-        _ => "another SOCKS command than CONNECT",
+        (1, None) => "the requested name is not a host name",
+        _ => "a SOCKS command other than CONNECT",
     };
     answer(peer, &form, Err(DialRefusal::Unknown)).await?;
     Err(wrong(asked))
@@ -117,14 +117,14 @@ async fn read_v5<S: AsyncRead + AsyncWrite + Unpin>(peer: &mut S) -> io::Result<
     // None is needed: a key was proven.
     if !methods.contains(&0) {
         say(peer, &[5, 0xff]).await?;
-        return Err(wrong("a SOCKS5 peer that insists on a password"));
+        return Err(wrong("the SOCKS5 client insists on a password"));
     }
     say(peer, &[5, 0]).await?;
     let mut head = [0; 4];
     peer.read_exact(&mut head).await?;
     let [version, command, _, kind] = head;
     if version != 5 {
-        return Err(wrong("this is no SOCKS request"));
+        return Err(wrong("the client sent no SOCKS request"));
     }
     let mut form = vec![kind];
     let host = match kind {
@@ -163,11 +163,11 @@ async fn read_v5<S: AsyncRead + AsyncWrite + Unpin>(peer: &mut S) -> io::Result<
         }
         (1, None) => {
             answer(peer, &SocksVersion::Five(form), Err(DialRefusal::Unknown)).await?;
-            Err(wrong("the name asked for is none of a host"))
+            Err(wrong("the requested name is not a host name"))
         }
         _ => {
             say(peer, &[5, 7, 0, 1, 0, 0, 0, 0, 0, 0]).await?;
-            Err(wrong("another SOCKS command than CONNECT"))
+            Err(wrong("a SOCKS command other than CONNECT"))
         }
     }
 }
@@ -217,7 +217,7 @@ where
     let mut chosen = [0; 2];
     server.read_exact(&mut chosen).await?;
     if chosen != [5, 0] {
-        return Err(wrong("what answers is no SOCKS5 server, or asks for a password"));
+        return Err(wrong("the other end is not a SOCKS5 server, or demands a password"));
     }
     let mut request = vec![5, 1, 0];
     match to.ip().to_canonical() {
@@ -239,13 +239,13 @@ where
         1 => 4,
         3 => usize::from(server.read_u8().await?),
         4 => 16,
-        _ => return Err(wrong("what answers is no SOCKS5 server")),
+        _ => return Err(wrong("the other end is not a SOCKS5 server")),
     };
     server.read_exact(&mut vec![0; rest + 2]).await?;
     match (version, code) {
         (5, 0) => Ok(()),
         (5, code) => Err(io::Error::other(format!("the SOCKS server refuses (code {code})"))),
-        _ => Err(wrong("what answers is no SOCKS5 server")),
+        _ => Err(wrong("the other end is not a SOCKS5 server")),
     }
 }
 

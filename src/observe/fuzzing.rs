@@ -164,7 +164,7 @@ pub fn log_lines(data: &[u8]) {
         11 => Event::Begun { banner: &one },
         12 => Event::Ordered { what: first, who: second },
         13 => Event::Denied { what: first, who: second },
-        14 => Event::Finding { level: Level::Warning, text: first },
+        14 => Event::Finding { level: Level::Warning, text: first, code: None },
         15 => Event::KeysChanged { changes: who },
         16 => Event::ReloadFailed { who: &one, error: second },
         17 => Event::Draining { signal: &one, limit: age },

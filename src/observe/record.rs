@@ -44,6 +44,8 @@ pub(super) struct Record {
     pub(super) service: Option<String>,
     pub(super) session: Option<u64>,
     pub(super) id: Option<String>,
+    /// What `pskgate explain` takes.
+    pub(super) code: Option<String>,
     /// None where nobody reads more than the words.
     pub(super) fields: Option<Fields>,
     pub(super) message: String,
@@ -59,9 +61,9 @@ struct Reader {
 impl Record {
     /// A line of the log's own.
     pub(super) fn new(level: Level, event: &'static str, message: String) -> Self {
-        let (service, session, id) = (None, None, None);
+        let (service, session, id, code) = (None, None, None, None);
         let fields = Some(Fields::new());
-        Self { level: level as u8, event, service, session, id, fields, message }
+        Self { level: level as u8, event, service, session, id, code, fields, message }
     }
 
     /// What an event says; its values only if somebody reads them. Nothing for a dependency's chatter: only
@@ -120,6 +122,9 @@ impl Record {
                     let _ = write!(line, "#{session} ");
                 }
                 line.push_str(&self.message);
+                if let Some(code) = &self.code {
+                    let _ = write!(line, " [{code}]");
+                }
                 line
             }
             LogFormat::Json => {
@@ -174,6 +179,7 @@ impl Visit for Reader {
         match field.name() {
             "service" if self.is_own => self.record.service = Some(value.to_owned()),
             "id" if self.is_own => self.record.id = Some(value.to_owned()),
+            "code" if self.is_own => self.record.code = Some(value.to_owned()),
             _ => self.field(field, || value.into()),
         }
     }

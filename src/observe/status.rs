@@ -18,6 +18,9 @@ pub struct Status {
     pub openssl: String,
     /// The process's number.
     pub pid: u32,
+    /// The name of this machine; empty where the system does not tell.
+    #[serde(default)]
+    pub host: String,
     /// The configuration file, anchored.
     pub file: String,
     /// `running`, `draining` or `stopping`.

@@ -119,16 +119,40 @@ impl Problem {
 
 pub(super) fn unreadable(path: &Path, error: &io::Error) -> Problem {
     let (code, help) = match error.kind() {
-        io::ErrorKind::NotFound => {
-            ("no-such-file", "write it with `pskgate keygen NAME --output FILE`, or mend the path")
-        }
-        io::ErrorKind::PermissionDenied => {
-            ("not-readable", "let the user that pskgate runs as read it (mode 0600 or 0640)")
-        }
-        _ => ("not-readable", "a key file is a plain file of `identity:key` lines"),
+        io::ErrorKind::NotFound => ("no-such-file", help_for_missing(path)),
+        io::ErrorKind::PermissionDenied => (
+            "not-readable",
+            "let the user that pskgate runs as read it (chown, and chmod 0600 or 0640)".to_owned(),
+        ),
+        _ => ("not-readable", "a key file is a plain file of `identity:key` lines".to_owned()),
     };
     let message = format!("cannot read the key file {}: {error}", path.display());
     Problem::new(Gravity::Refuses, code, path, message).help(help)
+}
+
+fn help_for_missing(path: &Path) -> String {
+    match file_of_similar_name(path) {
+        Some(near) => format!("did you mean `{}`?", near.display()),
+        None => "correct the path, or write the file with `pskgate keygen NAME --output FILE`; a \
+                 relative path begins in the folder of a TOML file, and for a stunnel.conf where the \
+                 program is started"
+            .to_owned(),
+    }
+}
+
+/// A file in the same folder whose name differs in a slip of the hand only.
+fn file_of_similar_name(path: &Path) -> Option<PathBuf> {
+    /// A folder with more entries is not searched to its end.
+    const MAX_ENTRIES: usize = 1000;
+    let wrong = path.file_name()?.to_str()?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty())?;
+    let entries = std::fs::read_dir(folder).ok()?.take(MAX_ENTRIES).flatten();
+    let near = entries.filter_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        let distance = strsim::damerau_levenshtein(wrong, &name);
+        (distance <= 2 && distance * 3 <= wrong.len()).then(|| (distance, entry.path()))
+    });
+    near.filter(|(_, path)| path.is_file()).min().map(|(_, path)| path)
 }
 
 pub(super) fn no_key_file(file: &Path) -> Problem {

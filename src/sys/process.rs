@@ -94,3 +94,12 @@ pub fn lead_session(command: &mut std::process::Command) {
     // SAFETY: two system calls between fork and exec, both async-signal-safe, and no memory is asked for.
     unsafe { command.pre_exec(lead) };
 }
+
+/// The name of this machine; empty where the system does not tell.
+pub fn host_name() -> String {
+    #[cfg(unix)]
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    #[cfg(windows)]
+    let name = std::env::var("COMPUTERNAME").unwrap_or_default();
+    name
+}

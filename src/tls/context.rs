@@ -50,7 +50,7 @@ pub(super) fn build(
         Ok(context) if errors.is_empty() => Ok(context),
         Ok(_) => Err(errors),
         Err(stack) => {
-            let message = format!("OpenSSL does not take the TLS settings: {}", reasons(&stack));
+            let message = format!("OpenSSL does not accept the TLS settings: {}", reasons(&stack));
             errors.push(finding(Severity::Error, "tls-settings", None, message, None));
             Err(errors)
         }
@@ -189,7 +189,7 @@ impl Assembly<'_> {
             Err(Some(unknown)) => self.errors.push(*unknown),
             Err(None) => {
                 let message = format!(
-                    "no suite of the list has the hash of this service's key in TLS 1.3, {}",
+                    "no TLS 1.3 suite of the list has the hash of this service's key, {}",
                     hash.name()
                 );
                 let help = format!("add {}", default_suites(hash, aes).join(" or "));
@@ -235,7 +235,8 @@ impl Assembly<'_> {
 
     fn set_groups(&mut self) {
         if let Err(stack) = self.context.set_groups_list(&self.tls.groups) {
-            let message = format!("OpenSSL does not take this list of groups: {}", reasons(&stack));
+            let message =
+                format!("OpenSSL does not accept this list of groups: {}", reasons(&stack));
             let help = "groups are X25519, P-256, X448, P-521, P-384, separated by colons";
             let (at, help) = (Some(&self.tls.groups), Some(help.to_owned()));
             self.errors.push(finding(Severity::Error, "groups", at, message, help));
@@ -302,7 +303,7 @@ fn tls13_suites(
                 }
             }
             unknown => {
-                let message = format!("there is no TLS 1.3 suite {}", unknown.escape_debug());
+                let message = format!("unknown TLS 1.3 suite {}", unknown.escape_debug());
                 let help = "TLS 1.3 has TLS_AES_128_GCM_SHA256, TLS_CHACHA20_POLY1305_SHA256, \
                             TLS_AES_256_GCM_SHA384 and two of CCM"
                     .to_owned();
@@ -327,8 +328,8 @@ fn default_suites(hash: PskHash, aes: bool) -> Vec<&'static str> {
     }
 }
 
-const NO_PSK_SUITE: &str = "no suite of this list takes a pre-shared key";
-const PSK_SUITES: &str = "`PSK` stands for all that do; see `openssl ciphers -v PSK`";
+const NO_PSK_SUITE: &str = "no suite of this list uses a pre-shared key";
+const PSK_SUITES: &str = "`PSK` stands for all suites that do; `openssl ciphers -v PSK` lists them";
 
 /// Expands the list up to 1.2 on a scratch context and sets what it has of PSK suites, so that a
 /// peer cannot be met without the key, and no NULL cipher is ever offered. Returns the security level
@@ -351,7 +352,7 @@ fn tls12_suites(
             return Ok(None);
         }
         let message = format!("OpenSSL knows no suite of this list: {}", reasons(&stack));
-        let help = "see `openssl ciphers -v PSK` for what there is".to_owned();
+        let help = "`openssl ciphers -v PSK` lists the suites".to_owned();
         errors.push(finding(Severity::Error, "ciphers", Some(&tls.ciphers), message, Some(help)));
         return Ok(Some(None));
     }
@@ -390,10 +391,11 @@ fn without_forward_secrecy(tls: &TlsConfig, suites: &[&str]) -> Option<Diagnosti
         _ => (Severity::Notice, "not every suite of this list has"),
     };
     let message = format!(
-        "{which} forward secrecy: in TLS 1.2, who gets the key later can read what was recorded before"
+        "{which} forward secrecy: in TLS 1.2, recorded traffic can be read by anybody who gets \
+         the key later"
     );
-    let help = "add ECDHE-PSK-CHACHA20-POLY1305, or leave out the others with !kPSK:!kRSAPSK, if the \
-                peer has more";
+    let help = "add ECDHE-PSK-CHACHA20-POLY1305, or remove the others with !kPSK:!kRSAPSK, if \
+                the peer supports it";
     Some(finding(
         severity,
         "no-forward-secrecy",

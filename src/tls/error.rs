@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use openssl::ssl::{self, ErrorCode, SslRef};
 
+use super::offers::{self, Versions};
 use super::psk::{Handshake, OfferRejection};
 use crate::config::model::PskHash;
 use crate::secrets::{Escaped, escape};
@@ -33,6 +34,10 @@ pub enum RefusalCause {
         offered: Option<&'static str>,
         /// The line of this end's configuration that accepts it.
         cure: Option<&'static str>,
+        /// The suites that the client offers in the version that was chosen.
+        theirs: String,
+        /// The suites that this end accepts in it.
+        ours: String,
     },
     /// Server end: the keys that it offered in 1.3 have another hash than this end's, which is this one.
     OtherHash(PskHash),
@@ -41,13 +46,20 @@ pub enum RefusalCause {
     /// Server end: it would do without (EC)DHE in 1.3.
     NoForwardSecrecy,
     /// Either end: the peers' version ranges do not meet.
-    NoCommonVersion,
+    NoCommonVersion {
+        /// What the client offered; none at a client end, to which a server does not say its own.
+        client: Option<Versions>,
+        /// What this end is set to.
+        ours: Option<Versions>,
+    },
     /// Either end: no group that both know.
     NoCommonGroup,
     /// Server end: HTTP, SSH, or whatever else is not TLS.
     PlainText,
     /// Client end: what answers there does not speak TLS.
     NotTls,
+    /// Client end: what answers there speaks TLS as a client does.
+    NoServer,
     /// The connection ended in mid-handshake.
     ClosedEarly,
     /// The peer said no, and this is the alert it gave.
@@ -86,9 +98,9 @@ impl RefusalCause {
             Self::OtherHash(_) => "other-hash",
             Self::TooManyOffers(_) => "too-many-offers",
             Self::NoForwardSecrecy => "psk-ke-only",
-            Self::NoCommonVersion => "no-common-version",
+            Self::NoCommonVersion { .. } => "no-common-version",
             Self::NoCommonGroup => "no-common-group",
-            Self::PlainText | Self::NotTls => "plain-text",
+            Self::PlainText | Self::NotTls | Self::NoServer => "plain-text",
             Self::ClosedEarly => "closed-early",
             Self::Alert(_) => "alert",
             Self::Refused { .. } => "refused",
@@ -117,60 +129,122 @@ impl RefusalCause {
 impl fmt::Display for RefusalCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::UnknownIdentity(identity) => write!(f, "unknown identity {}", escape(identity)),
-            Self::NotFromHere(identity) => {
-                write!(f, "identity {} is not allowed from this address", escape(identity))
-            }
-            Self::Expired(identity) => {
-                write!(f, "the key of identity {} has expired", escape(identity))
-            }
-            Self::StaleTicket(identity) => write!(
+            Self::UnknownIdentity(identity) => write!(
                 f,
-                "a ticket of identity {} that is too old, or whose key is not taken any more",
+                "unknown identity {}: no key file of this service has it",
                 escape(identity)
             ),
-            Self::WrongKey(identity) => write!(f, "wrong key for identity {}", escape(identity)),
-            Self::NoPsk => f.write_str("the client offered no pre-shared key"),
-            Self::NoCommonSuite { offered, cure } => {
-                f.write_str("no suite in common")?;
-                let Some(offered) = offered else { return Ok(()) };
-                write!(f, ": in TLS 1.2 the client offers {offered} at best")?;
-                cure.map_or(Ok(()), |cure| write!(f, ", which `{cure}` in this service accepts"))
+            Self::NotFromHere(identity) => write!(
+                f,
+                "identity {} is not allowed from this address (allow-from)",
+                escape(identity)
+            ),
+            Self::Expired(identity) => write!(
+                f,
+                "the key of identity {} has expired: rotate it, or change `expires`",
+                escape(identity)
+            ),
+            Self::StaleTicket(identity) => write!(
+                f,
+                "the client resumed a session of identity {} that is too old, or whose key was \
+                 removed or changed",
+                escape(identity)
+            ),
+            Self::WrongKey(identity) => write!(
+                f,
+                "wrong key for identity {}: compare its line in the key files of both ends",
+                escape(identity)
+            ),
+            Self::NoPsk => f.write_str(
+                "the client offered no pre-shared key: it is a scanner, or is configured for \
+                 certificates",
+            ),
+            Self::NoCommonSuite { offered, cure, theirs, ours } => {
+                write!(
+                    f,
+                    "no cipher suite in common: the client offers {theirs}; this service accepts \
+                     {ours}"
+                )?;
+                let Some((offered, cure)) = offered.zip(*cure) else { return Ok(()) };
+                write!(f, "; `{cure}` in this service accepts {offered}")
             }
             Self::OtherHash(ours) => write!(
                 f,
-                "no key that the client offered has this end's hash in TLS 1.3, {} \
-                 (tls13-psk-hash)",
+                "no key of the client is for the hash of this end in TLS 1.3, {}: set \
+                 tls13-psk-hash alike at both ends",
                 ours.name()
             ),
-            Self::TooManyOffers(count) => write!(
-                f,
-                "the client offered {count} keys at once, and no list of more than 8 is looked at"
-            ),
+            Self::TooManyOffers(count) => {
+                write!(f, "the client offered {count} keys at once; at most 8 are accepted")
+            }
             Self::NoForwardSecrecy => f.write_str(
-                "the client offered its key without a Diffie-Hellman exchange beside it (psk_ke)",
+                "the client offered its key without a Diffie-Hellman exchange (psk_ke): have it \
+                 use psk_dhe_ke",
             ),
-            Self::NoCommonVersion => f.write_str("no version in common"),
-            Self::NoCommonGroup => f.write_str("no key exchange group in common"),
-            Self::PlainText => f.write_str("plain text on a TLS port"),
-            Self::NotTls => f.write_str("what answers there is not TLS"),
-            Self::ClosedEarly => f.write_str("closed before the handshake was complete"),
-            Self::Alert(alert) => write!(f, "the peer gave up with the alert \"{alert}\""),
+            Self::NoCommonVersion { client, ours } => {
+                f.write_str("no TLS version in common")?;
+                match (client, ours) {
+                    (Some(client), Some(ours)) => write!(
+                        f,
+                        ": the client offers {client}, this service accepts {ours} (tls-min, \
+                         tls-max)"
+                    ),
+                    (None, Some(ours)) => write!(
+                        f,
+                        ": this end offers {ours} (tls-min, tls-max), the server accepts none of it"
+                    ),
+                    (_, None) => Ok(()),
+                }
+            }
+            Self::NoCommonGroup => {
+                f.write_str("no key exchange group in common: compare `groups` of both ends")
+            }
+            Self::PlainText => f.write_str(
+                "plain text on a TLS port: the client must connect to the client end of the tunnel \
+                 (mode = \"client\"), not to a server end",
+            ),
+            Self::NotTls => f.write_str(
+                "the program there does not speak TLS: `connect` must lead to the server end of \
+                 the tunnel (mode = \"server\")",
+            ),
+            Self::NoServer => f.write_str(
+                "another client end or an echo service answers there: `connect` must lead to the \
+                 server end of the tunnel (mode = \"server\")",
+            ),
+            Self::ClosedEarly => f.write_str(
+                "the other end closed the connection during the handshake; its log may have the \
+                 reason",
+            ),
+            Self::Alert(alert) => write!(
+                f,
+                "the other end refused the handshake with the TLS alert \"{alert}\"; its log may \
+                 have the reason"
+            ),
             Self::Refused { identity, alert } => write!(
                 f,
                 "the server refused identity {}: it does not know it, or has another key for it{} \
-                 (alert \"{alert}\")",
+                 (TLS alert \"{alert}\"); its log says which",
                 escape(identity),
                 // No other alert of the kind is given for what comes before the key is looked at.
                 if *alert == "handshake failure" { ", or no suite or hash in common" } else { "" }
             ),
-            Self::ServerKeyDiffers(identity) => {
-                write!(f, "the server has another key for identity {}", escape(identity))
+            Self::ServerKeyDiffers(identity) => write!(
+                f,
+                "the server has another key for identity {}: compare its line in the key files of \
+                 both ends",
+                escape(identity)
+            ),
+            Self::NotProven => f.write_str(
+                "the other end did not prove that it has the key: it is configured for \
+                 certificates, or is another program",
+            ),
+            Self::Timeout(limit) => {
+                write!(f, "the handshake was not done within {limit:?} (handshake-timeout)")
             }
-            Self::NotProven => f.write_str("the peer did not prove the pre-shared key"),
-            Self::Timeout(limit) => write!(f, "no handshake within {limit:?}"),
-            Self::Io(error) => write!(f, "{error}"),
-            Self::Protocol(reasons) => write!(f, "{reasons}"),
+            Self::Io(error) => write!(f, "the connection failed: {error}"),
+            Self::Protocol(reasons) => {
+                write!(f, "OpenSSL refused what the other end sent: {reasons}")
+            }
         }
     }
 }
@@ -192,6 +266,7 @@ mod reason {
     pub(super) const WRONG_VERSION_NUMBER: i32 = 267;
     pub(super) const DECRYPTION_FAILED_OR_BAD_RECORD_MAC: i32 = 281;
     pub(super) const UNEXPECTED_EOF: i32 = 294;
+    pub(super) const UNEXPECTED_MESSAGE: i32 = 244;
     pub(super) const VERSION_TOO_LOW: i32 = 396;
     pub(super) const ALERT: i32 = 1000;
     pub(super) const PACKET_LENGTH_TOO_LONG: i32 = 198;
@@ -324,7 +399,8 @@ pub(super) fn of_client(error: ssl::Error, ssl: &SslRef) -> RefusalCause {
         return RefusalCause::PlainText;
     }
     if any(&[UNSUPPORTED_PROTOCOL, VERSION_TOO_LOW, WRONG_SSL_VERSION, UNKNOWN_PROTOCOL]) {
-        return RefusalCause::NoCommonVersion;
+        let client = seen.and_then(|seen| seen.versions);
+        return RefusalCause::NoCommonVersion { client, ours: Handshake::versions(ssl) };
     }
     if any(&[NO_SHARED_CIPHER, NO_SUITABLE_SIGNATURE_ALGORITHM]) {
         // A client of 1.2 or less can offer keys for 1.3 as well, and they did not matter.
@@ -336,7 +412,11 @@ pub(super) fn of_client(error: ssl::Error, ssl: &SslRef) -> RefusalCause {
         let offered = seen.is_some_and(|seen| seen.offered);
         let rfc4279 = seen.and_then(|seen| seen.rfc4279_suite).filter(|_| !is_tls13(ssl));
         return match offered {
-            true => RefusalCause::NoCommonSuite { offered: rfc4279, cure: None },
+            true => {
+                let suites = seen.map(|seen| &*seen.suites).unwrap_or_default();
+                let (theirs, ours) = offers::suites(ssl, suites);
+                RefusalCause::NoCommonSuite { offered: rfc4279, cure: None, theirs, ours }
+            }
             false => RefusalCause::NoPsk,
         };
     }
@@ -351,8 +431,10 @@ pub(super) fn of_client(error: ssl::Error, ssl: &SslRef) -> RefusalCause {
 }
 
 /// At a client end.
-pub(super) fn of_server(error: ssl::Error, identity: &[u8]) -> RefusalCause {
+pub(super) fn of_server(error: ssl::Error, ssl: &SslRef, identity: &[u8]) -> RefusalCause {
     use reason::*;
+    let no_common_version =
+        || RefusalCause::NoCommonVersion { client: None, ours: Handshake::versions(ssl) };
     let reasons = reasons(&error);
     let any = |wanted: &[i32]| reasons.iter().any(|reason| wanted.contains(reason));
     if any(&[CERTIFICATE_VERIFY_FAILED]) {
@@ -363,7 +445,7 @@ pub(super) fn of_server(error: ssl::Error, identity: &[u8]) -> RefusalCause {
             20 | 40 | 47 | 51 | 115 => {
                 RefusalCause::Refused { identity: identity.to_vec(), alert: name }
             }
-            70 => RefusalCause::NoCommonVersion,
+            70 => no_common_version(),
             _ => RefusalCause::Alert(name),
         };
     }
@@ -374,7 +456,11 @@ pub(super) fn of_server(error: ssl::Error, identity: &[u8]) -> RefusalCause {
         return RefusalCause::NotTls;
     }
     if any(&[UNSUPPORTED_PROTOCOL, VERSION_TOO_LOW, WRONG_SSL_VERSION]) {
-        return RefusalCause::NoCommonVersion;
+        return no_common_version();
+    }
+    // Of the first message: a server's is a ServerHello, and this one was a ClientHello.
+    if any(&[UNEXPECTED_MESSAGE]) && ssl.current_cipher().is_none() {
+        return RefusalCause::NoServer;
     }
     let text = words(&error);
     left(error, &reasons).unwrap_or(RefusalCause::Protocol(text))

@@ -11,6 +11,7 @@ mod error;
 pub(crate) mod fuzzing;
 mod hello;
 mod key_usage;
+mod offers;
 mod psk;
 #[cfg(test)]
 mod tests;
@@ -42,6 +43,7 @@ use batched_io::BatchedIo;
 use context::BuiltContext;
 pub use key_usage::KeyUpdateFlood;
 use key_usage::KeyUsage;
+use offers::Versions;
 pub use psk::Binder;
 use psk::{ClientResumption, Handshake};
 use ticket::Tickets;
@@ -97,6 +99,7 @@ pub enum Progress {
 #[derive(Debug, Clone)]
 pub struct Connector {
     context: SslContext,
+    versions: Versions,
     hash: PskHash,
     cache: Option<Cache>,
 }
@@ -233,8 +236,8 @@ impl Acceptor {
             Ok(ssl) => ssl,
             Err(error) => return Err(cannot_begin(&error, stream)),
         };
-        let tickets = self.tickets.clone();
-        if let Err(error) = Handshake::server(&mut ssl, keys.into(), self.hash, tickets, names) {
+        let (tickets, terms) = (self.tickets.clone(), (self.hash, self.built.range.into()));
+        if let Err(error) = Handshake::server(&mut ssl, keys.into(), terms, tickets, names) {
             return Err(cannot_begin(&error, stream));
         }
         let mut tls = wrap(ssl, BatchedIo::opened(stream, opening))?;
@@ -276,7 +279,8 @@ impl Connector {
         findings: &mut Vec<Diagnostic>,
     ) -> Result<Self, Vec<Diagnostic>> {
         let built = context::build(Mode::Client, tls, hash, has_aes(), findings)?;
-        Ok(Self { context: built.context, hash, cache: None })
+        let versions = built.range.into();
+        Ok(Self { context: built.context, versions, hash, cache: None })
     }
 
     /// The same with a cache of sessions to resume, where the configuration asks for it. `previous` is the
@@ -351,7 +355,9 @@ impl Connector {
             Some(ClientResumption::new(cache.clone(), SessionPurpose::new(address, name, &claim)))
         });
         let who = identity.clone();
-        if let Err(error) = Handshake::client(&mut ssl, keys, who, self.hash, resuming) {
+        if let Err(error) =
+            Handshake::client(&mut ssl, keys, who, (self.hash, self.versions), resuming)
+        {
             return Err(cannot_begin(&error, stream));
         }
         // OpenSSL fails to build a 1.3 ClientHello around an empty identity, which RFC 8446 (4.2.11)
@@ -371,7 +377,7 @@ impl Connector {
             Ok(()) => finish(tls),
             Err(error) => {
                 Handshake::failed(tls.ssl());
-                let cause = error::of_server(error, identity.as_bytes());
+                let cause = error::of_server(error, tls.ssl(), identity.as_bytes());
                 Err(HandshakeError { cause, stream: unwrap(tls) })
             }
         }

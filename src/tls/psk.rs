@@ -20,6 +20,8 @@ use openssl::ssl::{
 use zeroize::Zeroizing;
 
 use super::cache::{Cache, SessionPurpose};
+use super::offers::Versions;
+pub(super) use super::offers::is_psk;
 use super::ticket::{self, TicketKeyGeneration, Tickets};
 use super::{Progress, ServerNames, SniCandidate};
 use crate::config::ciphers::RFC4279_SUITES;
@@ -65,6 +67,7 @@ const DECOY_TAG: [u8; 8] = [0; 8];
 pub(super) struct Handshake {
     secrets: Option<Keys>,
     hash: PskHash,
+    versions: Versions,
     role: HandshakeRole,
     /// The services that the client can ask for. Taken by its first ClientHello, before any key is looked
     /// for.
@@ -119,6 +122,10 @@ pub(super) struct ClientHelloInfo {
     pub(super) offered: bool,
     /// The strongest suite of RFC 4279 and 5487 that it offered, by OpenSSL's name.
     pub(super) rfc4279_suite: Option<&'static str>,
+    /// The suites that it offered, by their codes.
+    pub(super) suites: Box<[u8]>,
+    /// The versions that it offered.
+    pub(super) versions: Option<Versions>,
     /// Why no key that it offered for 1.3 could have been taken, whosever it was.
     pub(super) unfit: Option<OfferRejection>,
     /// How many keys it offered for 1.3, if that is more than are looked at.
@@ -196,12 +203,12 @@ impl Handshake {
     pub(super) fn server(
         ssl: &mut SslRef,
         secrets: Keys,
-        hash: PskHash,
+        (hash, versions): (PskHash, Versions),
         tickets: Option<Tickets>,
         names: Option<Arc<dyn ServerNames>>,
     ) -> Result<(), ErrorStack> {
         let role = HandshakeRole::Server(ClientHelloInfo { tickets, ..ClientHelloInfo::default() });
-        ssl.set_ex_data(slot()?, Self { secrets: Some(secrets), hash, role, names });
+        ssl.set_ex_data(slot()?, Self { secrets: Some(secrets), hash, versions, role, names });
         Ok(())
     }
 
@@ -209,7 +216,7 @@ impl Handshake {
         ssl: &mut SslRef,
         secrets: Keys,
         identity: Identity,
-        hash: PskHash,
+        (hash, versions): (PskHash, Versions),
         resumption: Option<ClientResumption>,
     ) -> Result<(), ErrorStack> {
         if let Some(session) = resumption.as_ref().and_then(|r| r.offered.as_ref()) {
@@ -217,7 +224,8 @@ impl Handshake {
             sys::resume(ssl, session)?;
         }
         let role = HandshakeRole::Client(ClientCredentials { identity, resumption });
-        ssl.set_ex_data(slot()?, Self { secrets: Some(secrets), hash, role, names: None });
+        let this = Self { secrets: Some(secrets), hash, versions, role, names: None };
+        ssl.set_ex_data(slot()?, this);
         Ok(())
     }
 
@@ -246,6 +254,11 @@ impl Handshake {
             (true, ..) => Progress::Unproven,
             (false, ..) => Progress::Retried,
         }
+    }
+
+    /// The versions that this end offers or accepts.
+    pub(super) fn versions(ssl: &SslRef) -> Option<Versions> {
+        Some(ssl.ex_data(slot().ok()?)?.versions)
     }
 
     /// What a server end saw, for the words of a refusal.
@@ -369,12 +382,6 @@ fn received(ssl: &mut SslRef, session: SslSession) {
     }
 }
 
-/// Whether a suite's key exchange is the PSK and nothing but, by its OpenSSL name. RSA-PSK needs a
-/// certificate besides; NULL suites hide nothing.
-pub(super) fn is_psk(name: &str) -> bool {
-    name.contains("PSK") && !name.contains("RSA-PSK") && !name.contains("NULL")
-}
-
 /// A 1.3 suite of that hash: the session that carries an external PSK must name one.
 fn suite(hash: PskHash) -> [u8; 2] {
     match hash {
@@ -449,6 +456,7 @@ fn choose_service(ssl: &mut SslRef) -> Result<Option<Arc<str>>, ErrorStack> {
     };
     this.secrets = Some(secrets);
     this.hash = acceptor.hash;
+    this.versions = acceptor.built.range.into();
     if let HandshakeRole::Server(seen) = &mut this.role {
         seen.tickets = acceptor.tickets;
     }
@@ -512,6 +520,9 @@ fn read_hello(ssl: &mut SslRef) {
     let without_dhe = modes.is_some_and(|(_, modes)| !modes.contains(&PSK_DHE_KE));
     let suites = ssl.client_hello_ciphers().unwrap_or_default();
     let (has_psk_suite, rfc4279_suite) = (offers_psk_suite(suites), rfc4279_suite(suites));
+    let suites = suites.into();
+    let listed = sys::client_hello_extension(ssl, SUPPORTED_VERSIONS);
+    let versions = Versions::of_client(listed, ssl.client_hello_legacy_version());
     let tls13 = sys::allows_tls13(ssl)
         && sys::client_hello_extension(ssl, SUPPORTED_VERSIONS).is_some_and(lists_tls13);
     let Some(this) = handshake(ssl) else { return };
@@ -519,6 +530,7 @@ fn read_hello(ssl: &mut SslRef) {
     seen.hello = true;
     seen.offered = body.is_some() || has_psk_suite;
     seen.rfc4279_suite = rfc4279_suite;
+    (seen.suites, seen.versions) = (suites, versions);
     seen.unfit = without_dhe.then_some(OfferRejection::Mode);
     (seen.answer, seen.ticket, seen.stale, seen.binder) = (None, None, None, None);
     seen.too_many = None;

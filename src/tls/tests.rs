@@ -214,8 +214,8 @@ fn versions_and_groups_that_do_not_meet_are_named() {
         let set = SecretSet::of(&[(b"alice", KEY)]);
         let (server, client) = (acceptor(&only("1.3")), connector(&only("1.2")));
         let (one, two) = shake(&server, &set, &client, &set).await;
-        assert!(matches!(one.unwrap_err(), RefusalCause::NoCommonVersion));
-        assert!(matches!(two.unwrap_err(), RefusalCause::NoCommonVersion));
+        assert!(matches!(one.unwrap_err(), RefusalCause::NoCommonVersion { .. }));
+        assert!(matches!(two.unwrap_err(), RefusalCause::NoCommonVersion { .. }));
         let server = acceptor("tls-min = \"1.3\"\ngroups = \"P-256\"");
         let client = connector("tls-min = \"1.3\"\ngroups = \"X25519\"");
         let (one, two) = shake(&server, &set, &client, &set).await;
@@ -469,7 +469,7 @@ fn a_client_older_than_tls_1_2_is_refused_by_its_version() {
         context.set_security_level(0);
         context.set_cipher_list("ALL:@SECLEVEL=0").unwrap();
         let (one, two) = visit(context, &acceptor("")).await;
-        assert!(matches!(one.unwrap_err(), RefusalCause::NoCommonVersion));
+        assert!(matches!(one.unwrap_err(), RefusalCause::NoCommonVersion { .. }));
         assert!(two.unwrap_err().to_string().contains("protocol version"));
     });
 }
@@ -639,8 +639,9 @@ async fn agreed(server_has_aes: bool, client_has_aes: bool) -> String {
     let build = |mode, tls, aes| context::build(mode, tls, hash, aes, &mut Vec::new()).unwrap();
     let server =
         Acceptor { built: build(Mode::Server, &ours, server_has_aes), hash, tickets: None };
-    let context = build(Mode::Client, &theirs, client_has_aes).context;
-    let client = Connector { context, hash, cache: None };
+    let built = build(Mode::Client, &theirs, client_has_aes);
+    let versions = built.range.into();
+    let client = Connector { context: built.context, versions, hash, cache: None };
     let set = SecretSet::of(&[(b"alice", KEY)]);
     shake(&server, &set, &client, &set).await.0.unwrap().facts.suite
 }

@@ -212,22 +212,22 @@ impl AccessPolicies {
             }
             let Some(Decided { value: end, origin: said }) = &policy.expires else { continue };
             let Some(today) = now.0 else {
-                let message = "the clock of this machine shows a time before this program was \
-                               built: no key expires until it is set";
+                let message = "the clock of this machine shows a time before this program was built: \
+                               no key expires until it is set";
                 let help = "set the clock, or have NTP set it";
                 remark("clock-before-build", said, message.into(), help);
                 continue;
             };
             let left = end.duration_since(today);
             if left.is_negative() || left.is_zero() {
-                let message = format!("the keys of {name} have expired: it is not let in");
-                let help = "give it a new key, and set `expires` anew or remove it";
+                let message = format!("the keys of {name} have expired: it cannot connect");
+                let help = "give it a new key, and change or remove `expires`";
                 remark("key-expired", said, message, help);
             } else if left.unsigned_abs() < EXPIRY_WARNING_TIME {
                 let days = left.unsigned_abs().as_secs().div_ceil(86_400);
                 let days = if days == 1 { "a day".into() } else { format!("{days} days") };
                 let message = format!("the keys of {name} expire within {days}");
-                let help = "rotate it with `pskgate keys rotate`, and set `expires` anew";
+                let help = "rotate it with `pskgate keys rotate`, and change `expires`";
                 remark("key-expires-soon", said, message, help);
             }
         }

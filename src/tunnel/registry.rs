@@ -181,14 +181,22 @@ pub(super) enum SessionLimit {
 }
 
 impl SessionLimit {
-    pub(super) fn words(self) -> &'static str {
+    pub(super) fn words(self, most: usize) -> String {
         match self {
-            Self::Service => "the most sessions of this service",
-            Self::Source => "the most sessions from one address",
-            Self::Identity => "the most sessions of one identity",
-            Self::Unreserved => {
-                "all sessions but the last tenth, which is kept for identities with few of them,"
+            Self::Service => format!(
+                "all {most} sessions of this service are open (max-sessions, or the limit of open \
+                 files)"
+            ),
+            Self::Source => {
+                format!("all {most} sessions of one address are open (max-sessions-per-source)")
             }
+            Self::Identity => {
+                format!("all {most} sessions of this identity are open (max-sessions-per-identity)")
+            }
+            Self::Unreserved => format!(
+                "only the last tenth of the sessions is left, which is for identities with few of \
+                 them ({most} are open)"
+            ),
         }
     }
 }
@@ -649,10 +657,10 @@ mod tests {
         for (limit, word) in [
             (SessionLimit::Service, "this service"),
             (SessionLimit::Source, "one address"),
-            (SessionLimit::Identity, "one identity"),
+            (SessionLimit::Identity, "this identity"),
             (SessionLimit::Unreserved, "the last tenth"),
         ] {
-            assert!(limit.words().contains(word), "{limit:?}");
+            assert!(limit.words(7).contains(word), "{limit:?}");
         }
     }
 

@@ -77,7 +77,7 @@ async fn keep_running(service: Arc<Service>, mut stop: oneshot::Receiver<()>) {
             }
             Err(error) => {
                 let name = program.path.value.display();
-                service.record_failure(format!("{name} cannot be run: {error}"));
+                service.record_failure(format!("cannot run {name}: {error}"));
                 Event::NotSpawned { program: &name, error: &error }
                     .log(service.scope(Some(number)));
             }

@@ -437,7 +437,7 @@ impl Service {
                 // The connection goes on without, as with stunnel.
                 if let Err(error) = net::apply(&socket, option) {
                     let text = net::not_set(option, &error);
-                    let event = Event::Finding { level: Level::Warning, text: &text };
+                    let event = Event::Finding { level: Level::Warning, text: &text, code: None };
                     self.resources.peer_log.log(&event, self.scope(Some(number)));
                 }
             }

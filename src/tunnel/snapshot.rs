@@ -329,8 +329,9 @@ impl ServiceSnapshot {
     pub(super) fn refine_cause(&self, cause: RefusalCause, ip: Option<IpAddr>) -> RefusalCause {
         let (RefusalCause::UnknownIdentity(name) | RefusalCause::StaleTicket(name)) = &cause else {
             return match cause {
-                RefusalCause::NoCommonSuite { offered, .. } => {
-                    RefusalCause::NoCommonSuite { offered, cure: Some(self.old_suites_line) }
+                RefusalCause::NoCommonSuite { offered, theirs, ours, .. } => {
+                    let cure = Some(self.old_suites_line);
+                    RefusalCause::NoCommonSuite { offered, cure, theirs, ours }
                 }
                 other => other,
             };
@@ -481,12 +482,15 @@ fn warning(warning: PolicyWarning) -> Diagnostic {
 
 fn no_ticket_keys(error: &dyn std::fmt::Display) -> Diagnostic {
     Diagnostic::error("ticket-keys", format!("cannot make keys for session tickets: {error}"))
-        .help("switch resumption off, or see why the system has no random numbers")
+        .help("turn resumption off, or find out why the system has no random numbers")
 }
 
 fn no_key_to_present(config: &ServiceConfig) -> Diagnostic {
-    let message = format!("[{}] has no key that it could present", config.name.value);
-    Diagnostic::error("no-keys", message).help("write the key of its peer into its key file")
+    let message = format!("[{}] has no key to present", config.name.value);
+    Diagnostic::error("no-keys", message).help(
+        "write the identity and key of this connection \
+                                                into its key file",
+    )
 }
 
 fn no_such_identity(wanted: &Decided<Vec<u8>>) -> Diagnostic {

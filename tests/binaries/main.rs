@@ -213,7 +213,7 @@ fn openssl_cnf() {
     if version().contains("(the system's)") {
         let mut ours = gate.launch();
         assert_eq!(ours.exit_code(PATIENCE), Some(78), "{}", ours.log());
-        ours.wait_logged("OpenSSL does not take the TLS settings");
+        ours.wait_logged("OpenSSL does not accept the TLS settings");
     } else {
         let ours = gate.start();
         Plain::connect(client_to(ours.address("tls"), Tls::V13).address()).echo(b"without it");

@@ -153,8 +153,8 @@ fn every_answer_but_a_good_one_is_told_and_ends_the_connection() {
     let long = [b"HTTP/1.1 200 OK\r\nX: ".to_vec(), vec![b'a'; 100_000]].concat();
     for (answer, why) in [
         (b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n".to_vec(), "(407)"),
-        (b"HTTP/1.1 403 \x1b[31mNo\r\n\r\n".to_vec(), "answers 403"),
-        (b"220 mail.example ESMTP\r\n\r\n".to_vec(), "no HTTP proxy"),
+        (b"HTTP/1.1 403 \x1b[31mNo\r\n\r\n".to_vec(), "status 403"),
+        (b"220 mail.example ESMTP\r\n\r\n".to_vec(), "not an HTTP proxy"),
         (long, "more than 16384 bytes"),
         (Vec::new(), "does not answer"),
     ] {

@@ -377,7 +377,12 @@ fn what_is_not_tls_is_called_by_its_name() {
         let done = ask(speaker(words, listens_first), &[]);
         assert_eq!(done.code, Some(UNAVAILABLE), "{}{}", done.out, done.err);
         has(&done, "ok", "TCP", &["answers"]);
-        has(&done, "bad", "handshake", &["not TLS", wanted, "mend the port", "[plain-text]"]);
+        has(
+            &done,
+            "bad",
+            "handshake",
+            &["does not speak TLS", wanted, "correct the port", "[plain-text]"],
+        );
         assert!(!done.out.contains('\u{1b}') && !done.out.contains('\u{7}'), "{:?}", done.out);
     }
     let backend = Backend::echo();
@@ -390,18 +395,23 @@ fn silence_a_door_that_shuts_and_a_closed_port_are_told_apart() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let done = ask(silent.local_addr().unwrap(), &[]);
     assert_eq!(done.code, Some(UNAVAILABLE), "{}{}", done.out, done.err);
-    has(&done, "bad", "handshake", &["says nothing within 10s", "[timeout]"]);
+    has(&done, "bad", "handshake", &["sends nothing within 10s", "[timeout]"]);
 
     let shuts = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = shuts.local_addr().unwrap();
     std::thread::spawn(move || shuts.incoming().for_each(drop));
     let done = ask(address, &[]);
     assert_eq!(done.code, Some(UNAVAILABLE));
-    has(&done, "bad", "handshake", &["closes them without a word", "[closed-early]"]);
+    has(
+        &done,
+        "bad",
+        "handshake",
+        &["closes them when it receives a TLS handshake", "[closed-early]"],
+    );
 
     let done = ask(local(free_port()), &[]);
     assert_eq!(done.code, Some(UNAVAILABLE));
-    has(&done, "bad", "TCP", &["refused", "nobody listens"]);
+    has(&done, "bad", "TCP", &["refused", "no program listens"]);
 }
 
 #[test]

@@ -38,9 +38,14 @@ fn flags_know_no_case_ignore_what_follows_and_inform_on_standard_error() {
     assert!(informs(&done).lines().any(|line| line == "options = NO_TICKET"), "{}", done.err);
     let done = stage.run(&["-SOCKETS"]);
     assert!(informs(&done).contains("TCP_KEEPIDLE"), "{}", done.err);
-    // The same flags under the program's own name.
+    // Under the program's own name that is its own version.
     let done = pskgate(Gate::new().folder(), &["-version"]);
-    assert!(informs(&done).starts_with("stunnel 5.75 on "));
+    assert_eq!((done.code, done.err.as_str()), (Some(0), ""));
+    assert!(
+        done.out.starts_with(&format!("pskgate {} ", env!("CARGO_PKG_VERSION"))),
+        "{}",
+        done.out
+    );
 }
 
 #[test]
@@ -375,6 +380,17 @@ fn under_its_own_name_a_file_alone_runs_in_the_manner_of_its_language() {
     let done = pskgate(Gate::new().folder(), &["chekc", "x.toml"]);
     assert_eq!(done.code, Some(64), "{}", done.err);
     assert!(done.err.contains("check"), "{}", done.err);
+    // Nor is a command that there is not, and a file that there is not is told as `run` tells it.
+    let done = pskgate(Gate::new().folder(), &["start"]);
+    assert_eq!(done.code, Some(64), "{}", done.err);
+    assert!(
+        done.err.contains("'start'") && done.err.contains("`pskgate run FILE`"),
+        "{}",
+        done.err
+    );
+    let done = pskgate(Gate::new().folder(), &["none.conf"]);
+    assert_eq!(done.code, Some(66), "{}", done.err);
+    assert!(done.err.contains("cannot read none.conf: No such file"), "{}", done.err);
     // Native mistakes keep the native codes and words.
     let gate = Gate::new().toml("[services.x]\n");
     let done = pskgate(gate.folder(), &["pskgate.toml"]);

@@ -305,7 +305,7 @@ fn a_program_that_connects_is_started_once_unless_retry_says_otherwise() {
     assert_eq!(runs(once.folder()), 1);
     // A stop ends the pause as well.
     let mut slow = Gate::new().toml(&text("retry = \"1h\"")).launch();
-    slow.wait_logged("starts the program again");
+    slow.wait_logged("starting the program again");
     assert_eq!(slow.terminate(), Some(0));
 }
 
@@ -451,7 +451,7 @@ fn a_terminal_is_hung_up_with_its_session_and_the_end_of_the_data_is_an_end_of_i
     client.wait_for("ready", PATIENCE);
     client.kill();
     until("the hangup", PATIENCE, || gate.folder().join("hup").exists().then_some(()));
-    gate.wait_logged("Child process");
+    gate.wait_logged("the program (process ");
 }
 
 /// As first process of its PID namespace, which a container's is.

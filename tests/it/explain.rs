@@ -115,6 +115,22 @@ fn every_code_that_the_program_gives_has_a_page_and_every_page_is_of_such_a_code
 }
 
 #[test]
+fn the_page_in_the_browser_has_words_for_every_refusal_and_every_end() {
+    let script = root().join("src/daemon/http/page/page.js");
+    let script = std::fs::read_to_string(script).expect("the page's script");
+    let mut codes = 0;
+    for group in ["handshake.md", "session.md"] {
+        let pages = root().join("src/cli/explain").join(group);
+        let pages = std::fs::read_to_string(pages).expect("pages of explain");
+        for code in pages.lines().filter_map(|line| line.strip_prefix("## ")) {
+            assert!(script.contains(&format!("\n  \"{code}\": \"")), "no words for {code}");
+            codes += 1;
+        }
+    }
+    assert!(codes > 35, "only {codes}");
+}
+
+#[test]
 fn the_reader_of_codes_sees_every_form() {
     let source = "fn f() { Diagnostic::error(\n    \"one\", text); Wrong { code: \"two\", x }\n\
                   say(strict, \"three\", m); say(\n  Gravity::Warns,\n  \"four\",\n m)\n\

@@ -108,7 +108,7 @@ fn a_server_end_serves_openssl_and_tlslite_under_its_hash_and_no_other() {
         assert_eq!(said.contains("\"alert\": null"), meets, "{lines} {hash}: {said}");
         assert_eq!(backend.accepted() - served, usize::from(meets));
         if !meets {
-            gate.wait_logged("no key that the client offered has this end's hash in TLS 1.3");
+            gate.wait_logged("no key of the client is for the hash of this end in TLS 1.3");
         }
     }
 }
@@ -163,6 +163,6 @@ fn two_ends_meet_under_one_hash_and_say_why_under_two() {
     let server = Gate::new().toml(&server_toml(backend.address(), SHA384)).start();
     reaches(server.address("tls"), SHA384, "sha384", true, b"there and back\n");
     reaches(server.address("tls"), "tls-min = \"1.3\"", "sha256", false, b"");
-    server.wait_logged("this end's hash in TLS 1.3, SHA-384 (tls13-psk-hash)");
+    server.wait_logged("the hash of this end in TLS 1.3, SHA-384: set tls13-psk-hash alike");
     assert_eq!(backend.accepted(), 1);
 }

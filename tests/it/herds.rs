@@ -91,9 +91,10 @@ fn with_1024_descriptors_as_many_of_a_thousand_that_stay_are_served_as_fit_and_t
         }
         done.map(drop)
     });
-    let line = server.wait_logged("the most sessions of this service are open (");
-    let (_, most) = line.rsplit_once('(').expect("a number");
-    let most: usize = most.trim_end_matches(')').parse().expect("a number");
+    let line = server.wait_logged(" sessions of this service are open");
+    let (_, most) = line.split_once(": all ").expect("a number");
+    let (most, _) = most.split_once(' ').expect("a word behind the number");
+    let most: usize = most.parse().expect("a number");
     assert_eq!((served.into_inner(), refused.len()), (most, COUNT - most), "{refused:?}");
     assert!(most > 300, "{most}");
     assert!(!server.log().contains("without a proven key"), "{}", server.log());

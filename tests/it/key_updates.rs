@@ -263,7 +263,7 @@ fn a_session_that_has_lasted_its_time_ends_at_a_quiet_moment() {
         std::thread::sleep(Duration::from_millis(100));
     }
     assert!(!pair.server.log().contains("session closed"), "{}", pair.server.log());
-    pair.server.wait_logged("it has lasted for session-lifetime");
+    pair.server.wait_logged("it reached session-lifetime");
     // Half an answer must not look whole at the client end; a backend sees a FIN.
     assert_eq!(plain.end(), Ending::Rst);
     assert_eq!(backend.wait_end(0).1, Ending::Fin);

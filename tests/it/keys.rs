@@ -302,7 +302,7 @@ fn a_running_server_rotates_a_key_of_one_identity_and_says_when_the_old_one_may_
         server.log().contains(": reloaded;").then_some(())
     });
     assert_eq!(Plain::connect(new.address("plain")).end(), Ending::Rst);
-    server.wait_logged(&format!("turned \"{IDENTITY}\""));
+    server.wait_logged(&format!("refused identity \"{IDENTITY}\""));
     session.echo(b"undisturbed");
     drop(session);
     until("the new key to get in", PATIENCE, || {

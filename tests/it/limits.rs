@@ -74,7 +74,7 @@ fn a_service_that_is_full_refuses_the_next_one_and_has_room_again_when_one_leave
     second.echo(b"two");
     let third = Plain::connect(client.address("plain"));
     assert_eq!(third.end(), Ending::Rst);
-    server.wait_logged("the most sessions of this service are open (2)");
+    server.wait_logged("all 2 sessions of this service are open");
     assert_eq!(backend.accepted(), 2, "the third caused no connection to the backend");
     drop(first);
     until("a seat", PATIENCE, || {
@@ -131,7 +131,7 @@ fn the_holder_of_one_key_cannot_take_every_seat() {
     let (first, other) = (client(&server), other_client(&server, "tls"));
     let mine = take_all(&first, 20);
     assert_eq!(mine.len(), 18);
-    server.wait_logged("all sessions but the last tenth");
+    server.wait_logged("only the last tenth of the sessions is left");
     let theirs = take_all(&other, 20);
     assert_eq!(theirs.len(), 2, "the last seats");
     mine[0].echo(b"who is in stays in");
@@ -150,7 +150,7 @@ fn one_key_cannot_take_the_seats_that_services_share() {
     let server = gate.toml(&(first + &second)).descriptors(200).start();
     let (first, other) = (client(&server), other_client(&server, "more"));
     let mine = take_all(&first, 100);
-    server.wait_logged("all sessions but the last tenth");
+    server.wait_logged("only the last tenth of the sessions is left");
     let theirs = take_all(&other, 2);
     assert_eq!(theirs.len(), 2, "beside {} of the other service's", mine.len());
 }

@@ -141,7 +141,9 @@ fn a_reload_takes_another_bound_and_a_rotator_of_the_system_s_is_no_trouble() {
     fs::rename(&log, log.with_extension("by-hand")).unwrap();
     gate.signal(Signal::USR1);
     until("a new file", PATIENCE, || {
-        fs::read_to_string(&log).is_ok_and(|text| text.contains("opened anew")).then_some(())
+        fs::read_to_string(&log)
+            .is_ok_and(|text| text.contains("reopened the log file"))
+            .then_some(())
     });
     converse(port, 60);
     until("the bound to hold still", PATIENCE, || {

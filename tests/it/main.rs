@@ -3,6 +3,7 @@
 
 mod around;
 mod beremiz_page;
+mod breakages;
 mod broken_keys;
 mod cli;
 mod close_notify;

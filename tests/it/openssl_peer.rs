@@ -80,7 +80,7 @@ fn a_native_server_takes_its_four_suites_of_1_2_and_no_other() {
         let mut client = OpensslClient::start(gate.address("tls"), tool(Tls::V12, suite));
         assert!(client.alert().is_some(), "{suite}: {}", client.text());
     }
-    gate.wait_logged("no suite in common");
+    gate.wait_logged("no cipher suite in common");
     assert_eq!(backend.accepted(), reached, "nobody else reached the backend");
 }
 

@@ -104,7 +104,15 @@ fn the_page_shows_live_sessions_and_the_browser_complains_of_nothing() {
     assert_eq!(browser.complaints(), Vec::<String>::new());
     let stranger = openssl::psk_of("nobody", OTHER_KEY);
     assert!(OpensslClient::start(server.address("tls"), &stranger).alert().is_some());
-    wait_text(&mut browser, "#services", |text| text.contains("unknown-identity"));
+    wait_text(&mut browser, "#services", |text| {
+        text.contains("unknown identity") && text.contains("unknown-identity")
+    });
+    // Which of several machines this is.
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    let on = format!("on {}", host.trim());
+    wait_text(&mut browser, "#host", |text| text == on);
+    let title = browser.value("document.title").as_str().unwrap_or_default().to_owned();
+    assert!(title.contains(&format!("pskgate {on}")), "{title}");
     assert_eq!(browser.complaints(), Vec::<String>::new());
     // The policy is in force: what is not of the page does not run.
     let foreign = "(() => { const s = document.createElement('script'); \

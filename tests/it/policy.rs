@@ -73,7 +73,7 @@ fn an_address_that_a_service_does_not_allow_is_turned_away_before_tls() {
     let server = server(&backend, "allow-from = [\"127.0.0.1\", \"10.0.0.0/8\"]", "");
     is_in(&first(&server, 1));
     is_out(&first(&server, 2));
-    server.wait_logged("allow-from has not this address");
+    server.wait_logged("its address is not in allow-from");
     // Not one byte of TLS is said to it.
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.bind(&"127.0.0.3:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
@@ -133,7 +133,7 @@ fn two_names_on_the_wire_are_one_identity_with_one_limit_and_one_backend() {
     let (old, new) = (first(&server, 1), client(&server, &next, OTHER_KEY, 1));
     let session = is_in(&old);
     is_out(&new);
-    server.wait_logged(&format!("turned \"{IDENTITY}\" at 127.0.0.1"));
+    server.wait_logged(&format!("refused identity \"{IDENTITY}\" from 127.0.0.1"));
     drop(session);
     until("the place of the old one", PATIENCE, || {
         let mut plain = connect(&new);
@@ -151,11 +151,11 @@ fn one_at_its_limit_does_not_disturb_another() {
     let (one, two) = (first(&server, 1), second(&server, 1));
     let _full = [is_in(&one), is_in(&one)];
     is_out(&one);
-    server.wait_logged("the most sessions of one identity are open (2)");
+    server.wait_logged("all 2 sessions of this identity are open");
     let _other = is_in(&two);
     // Three are in from this address, and the second identity has had only one.
     is_out(&two);
-    server.wait_logged("the most sessions from one address are open (3)");
+    server.wait_logged("all 3 sessions of one address are open");
     is_in(&second(&server, 2));
 }
 
@@ -193,7 +193,7 @@ fn a_newcomer_takes_over_once_the_backend_has_let_go_of_the_other() {
         assert_eq!(holder.end(), Ending::Rst);
         holder = newcomer;
     }
-    server.wait_logged("has taken its place");
+    server.wait_logged("took its place");
     assert_eq!((backend.accepted(), most.load(Ordering::SeqCst)), (4, 1));
 }
 
@@ -361,7 +361,7 @@ fn who_waits_for_a_backend_is_cut_when_its_key_goes() {
     until("a place for it", PATIENCE, || (places(&server) == 1).then_some(()));
     write_private(&server.folder().join("psk.txt"), &secret(SECOND, OTHER_KEY));
     assert_eq!(plain.end(), Ending::Rst);
-    server.wait_logged("the identity or its key was revoked");
+    server.wait_logged("the identity or its key was removed from the key file");
     assert_eq!(places(&server), 0);
 }
 

@@ -162,7 +162,7 @@ fn a_busy_port_holds_back_the_configuration_alone_and_is_tried_again_until_it_is
     let few = scene.config().replace(&all.join(", "), &all[0]);
     replace(&scene.path("pskgate.toml"), &few);
     scene.wait_count(": not reloaded:", 1);
-    assert!(scene.server.log().contains("it is tried again"), "{}", scene.server.log());
+    assert!(scene.server.log().contains("it is retried"), "{}", scene.server.log());
     std::thread::sleep(Duration::from_secs(4));
     assert_eq!(scene.count(": not reloaded:"), 1, "only the first refusal is told");
     let freed = taken[0].local_addr().expect("its address");
@@ -341,7 +341,7 @@ fn a_fifo_that_nobody_reads_is_no_log_and_no_obstacle() {
         replace(&scene.path("pskgate.toml"), &text);
         replace(&scene.path("psk.txt"), &secret(IDENTITY, KEY));
     });
-    scene.server.wait_logged("cannot change the log, and the one before goes on");
+    scene.server.wait_logged("cannot change the log, and goes on writing to the old one");
     assert!(scene.status()["reloads"]["differs-since"].is_string(), "{}", scene.status());
     // It is tried again, and a reader gets the lines.
     let reader = fs::File::options().read(true).custom_flags(nonblocking()).open(&fifo);
@@ -352,7 +352,7 @@ fn a_fifo_that_nobody_reads_is_no_log_and_no_obstacle() {
         if let Ok(count) = reader.read(&mut piece) {
             text.extend_from_slice(&piece[..count]);
         }
-        String::from_utf8_lossy(&text).contains("opened anew").then_some(())
+        String::from_utf8_lossy(&text).contains("reopened the log file").then_some(())
     });
     assert!(scene.status()["reloads"]["differs-since"].is_null(), "{}", scene.status());
 }

@@ -156,7 +156,7 @@ fn a_server_that_became_somebody_else_has_no_power_and_no_group_left() {
         fs::read_to_string(jail.join("log.txt")).ok()?.contains("Log file reopened").then_some(())
     });
     let text = fs::read_to_string(jail.join("old.txt")).unwrap();
-    assert!(text.contains("nothing is executed") && !text.contains("given up"), "{text}");
+    assert!(text.contains("nothing is executed") && !text.contains("cannot limit"), "{text}");
     daemon.signal(Signal::TERM);
     daemon.wait_gone();
     assert!(!jail.join("pid.txt").exists(), "the pid file is left");
@@ -174,7 +174,7 @@ fn even_root_cannot_have_the_log_written_to_another_folder() {
         // In the same folder it may have any name.
         fs::rename(&path, path.with_extension("1")).unwrap();
         gate.signal(Signal::USR1);
-        wait_log(&gate, "opened anew");
+        wait_log(&gate, "reopened the log file");
         // The same name, but it leads out of the folder.
         fs::rename(&path, path.with_extension("2")).unwrap();
         symlink(&other, &path).unwrap();
@@ -323,8 +323,8 @@ fn a_reload_goes_where_the_start_went_and_is_refused_elsewhere_with_the_remedy()
     let program =
         start.replace(&format!("connect = \"{}\"", backend.address()), "exec = \"/bin/cat\"");
     for (text, what) in [
-        (start.replace("logs/log", "elsewhere/log"), "elsewhere/log is a log where"),
-        (with(far.to_str().unwrap()), "elsewhere/far.sock is a socket where"),
+        (start.replace("logs/log", "elsewhere/log"), "elsewhere/log is a log in a folder"),
+        (with(far.to_str().unwrap()), "elsewhere/far.sock is a socket in a folder"),
         (start.replace("run/control", "elsewhere/c"), "elsewhere/c.sock is a socket"),
         (program, "the service tls starts a program now"),
     ] {

@@ -116,7 +116,7 @@ fn a_start_that_fails_never_says_ready_and_a_manager_that_is_not_there_stops_not
     assert_eq!(ear.within(Duration::from_millis(10)), None);
     let gate = Gate::new().toml(&server_toml(backend.address(), ""));
     let gate = gate.shell("export NOTIFY_SOCKET=/no/such/socket").start();
-    gate.wait_logged("the service manager at NOTIFY_SOCKET cannot be reached");
+    gate.wait_logged("cannot reach the service manager at NOTIFY_SOCKET");
     echo_through(&client_of(gate.address("tls").port()));
 }
 

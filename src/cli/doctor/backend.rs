@@ -4,8 +4,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::findings::{Findings, Kind};
+use super::names::{Missing, look_up};
 use super::{STEP, of};
-use crate::config::model::{Config, Decided, Endpoint, Failover, Mode, ServiceConfig, Target};
+use crate::config::model::{
+    Config, Decided, Endpoint, Failover, Host, Mode, ServiceConfig, Target,
+};
 use crate::net::{DialContext, Dialer, Peer};
 use crate::observe::event::Scope;
 
@@ -25,7 +28,7 @@ pub(super) async fn tell(config: &Config, ask: bool, findings: &mut Findings) {
                     findings.ok("backend", format!("{shown} is a program"));
                 } else {
                     let text = format!("{shown} is no file that can be run");
-                    findings.bad("backend", Kind::Config, text, "mend the path after exec");
+                    findings.bad("backend", Kind::Config, text, "correct the path after exec");
                 }
             }
             Target::Asked | Target::Original => {
@@ -34,6 +37,11 @@ pub(super) async fn tell(config: &Config, ask: bool, findings: &mut Findings) {
                 findings.note("backend", text);
             }
             Target::Connect(targets) if !ask => {
+                for target in targets {
+                    if let Endpoint::Tcp { host: Host::Name(name), port } = &**target {
+                        look_up(name.as_str(), *port, &suffix, Missing::Warning, findings).await;
+                    }
+                }
                 let targets: Vec<_> = targets.iter().map(|target| target.to_string()).collect();
                 let (targets, mode) = (targets.join(", "), service.mode.value);
                 findings.note("backend", format!("{targets}{suffix} was not asked: {}", why(mode)));
@@ -88,9 +96,9 @@ async fn reach(
         }
         Err(error) => {
             let help = match service.mode.value {
-                Mode::Server => "start the program behind the tunnel, or mend `connect`",
+                Mode::Server => "start the program behind the tunnel, or correct `connect`",
                 Mode::Client => {
-                    "start the tunnel's other end, open the firewall, or mend `connect`"
+                    "start the tunnel's server end, open the firewall, or correct `connect`"
                 }
             };
             let text = format!("{}{suffix} does not answer: {error}", **target);

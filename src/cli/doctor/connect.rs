@@ -14,6 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::findings::{Findings, Kind};
+use super::names::ms;
 use super::overheard::{Heard, Overheard, Voice};
 use super::{STEP, files};
 use crate::config::diagnostic::{Diagnostic, Report};
@@ -159,7 +160,7 @@ impl Question<'_> {
         }
         let tried = match causes.len() {
             1 => String::new(),
-            n => format!(" ({} other settings were tried in vain)", n - 1),
+            n => format!(" ({} other settings were tried without success)", n - 1),
         };
         let help = advice::advice(&causes);
         findings.coded("handshake", Kind::Config, format!("{text}{tried}"), help, code);
@@ -225,25 +226,26 @@ async fn handshake(ours: &Ours, socket: Socket) -> Outcome {
 fn is_elsewhere(cause: &RefusalCause, voice: &Voice, findings: &mut Findings) -> bool {
     let (text, help, code) = match (voice, cause) {
         (Voice::Other(who), _) => (
-            format!("what answers there is not TLS but {who}"),
-            "mend the port: it should be the one that the tunnel's server end accepts on",
+            format!("the program there does not speak TLS: it is {who}"),
+            "correct the port: it must be the port on which the tunnel's server end accepts",
             "plain-text",
         ),
         (Voice::Echo, _) => (
-            "what answers there sends back what it is sent: an echo, or another client".into(),
-            "mend the port: it should be the one that the tunnel's server end accepts on",
+            "the program there sends back what it receives: an echo service, or another client \
+             end"
+            .into(),
+            "correct the port: it must be the port on which the tunnel's server end accepts",
             "plain-text",
         ),
         (Voice::Silence, RefusalCause::Timeout(limit)) => (
-            format!("it takes connections and says nothing within {limit:?}"),
-            "a TLS server answers a greeting at once: another kind of program listens there, or one that \
-             hangs",
+            format!("it accepts connections and sends nothing within {limit:?}"),
+            "a TLS server answers at once: another kind of program listens there, or it hangs",
             "timeout",
         ),
         (Voice::Silence, RefusalCause::ClosedEarly) => (
-            "it takes connections, and closes them without a word when it is greeted in TLS".into(),
-            "another kind of program listens there, a proxy whose server is down, or a server that lets \
-             this address not in",
+            "it accepts connections, and closes them when it receives a TLS handshake".into(),
+            "another kind of program listens there, a proxy whose server is down, or a server \
+             that does not allow this address",
             "closed-early",
         ),
         (Voice::Tls, RefusalCause::Timeout(limit)) => (
@@ -282,8 +284,4 @@ impl Session {
             ),
         }
     }
-}
-
-fn ms(took: Duration) -> String {
-    format!("{:.1} ms", took.as_secs_f64() * 1e3)
 }

@@ -42,9 +42,9 @@ pub(super) async fn tell(config: &Config, keys: &[Keys], findings: &mut Findings
             Err(Failure::RefusalCause(cause)) => findings.coded(
                 "handshake",
                 Kind::Config,
-                format!("a peer with the same settings could not be met{suffix}: {cause}"),
-                "leave out ciphers, ciphersuites, groups, security-level and the bounds of the \
-                 version, one after the other: what is left out is sound",
+                format!("a peer with the same settings could not connect{suffix}: {cause}"),
+                "remove ciphers, ciphersuites, groups, security-level, tls-min and tls-max one \
+                 after the other, to find the one that is wrong",
                 cause.name(),
             ),
         }

@@ -68,11 +68,11 @@ pub(super) fn clock(findings: &mut Findings) {
     if clock::is_before_build() {
         findings.warn(
             "clock",
-            "this machine believes to be in a time before this program was built".into(),
+            "the clock of this machine shows a time before this program was built".into(),
             "set it (NTP); timeouts do not depend on it, but the times in the log are wrong",
         );
     } else {
-        findings.ok("clock", "it is after the day on which this program was built".into());
+        findings.ok("clock", "it is later than the day on which this program was built".into());
     }
 }
 

@@ -40,7 +40,10 @@ pub(super) fn main(arguments: &Rotate) -> Result<u8, Refusal> {
     if kit.is_none() && arguments.output.is_none() {
         key_line::print(&key).map_err(|refusal| {
             let ways = old.removals(&site, &new).join(" and ");
-            refusal.and(&format!("nobody has the key; {ways} takes it out again"))
+            refusal.and(&format!(
+                "nothing was written for the client, and {ways} removes the new \
+                                  key again"
+            ))
         })?;
     }
     let shown = |name: &str| escape(name.as_bytes()).to_string();

@@ -199,8 +199,8 @@ impl Site {
         if !self.complain() {
             return Ok(());
         }
-        let words = "nothing was changed: the running program takes up no change while its configuration \
-                     is wrong; mend that, or name one key file with --file";
+        let words = "nothing was changed: the running program applies no change while its \
+                     configuration is wrong; correct that, or name one key file with --file";
         Err(Refusal::new(exit::CONFIG, words))
     }
 
@@ -215,7 +215,7 @@ impl Site {
 
 fn nothing_known(file: &Path, place: &Place) -> String {
     match place.config {
-        Some(_) => "without a configuration nobody knows where the keys are".into(),
+        Some(_) => "without a configuration the key files are not known".into(),
         None => format!(
             "{} is this machine's configuration unless another is named, or a key file with --file",
             file.display()

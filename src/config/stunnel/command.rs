@@ -58,7 +58,7 @@ pub(super) fn meaning(command: &str) -> Result<Meaning, Wrong> {
     let is = |names: &[&str]| names.iter().any(|known| known.eq_ignore_ascii_case(name));
     let one = |opt: Opt, value: &str| Ok(Meaning::Options(vec![(opt, value.to_owned())]));
     if value.is_empty() {
-        let message = "a command of OpenSSL's needs a value";
+        let message = "an OpenSSL command needs a value";
         return Err(Wrong::new("bad-command", message, "write NAME:VALUE"));
     }
     if is(&["CipherString"]) {
@@ -67,9 +67,7 @@ pub(super) fn meaning(command: &str) -> Result<Meaning, Wrong> {
         one(Opt::Ciphersuites, value)
     } else if is(&["Groups", "Curves", "ECDHParameters"]) {
         // stunnel sets its own list behind all commands (measured with 5.68).
-        Ok(Meaning::Nothing(
-            "`curves` has the last word about groups, its default too, as in stunnel",
-        ))
+        Ok(Meaning::Nothing("`curves` overrides this, even with its default, as in stunnel"))
     } else if is(&["MinProtocol"]) {
         // As with sslVersionMin: nobody speaks SSLv3 here, so it forbids nothing.
         one(Opt::TlsMin, if value == "SSLv3" { "all" } else { version(value) })
@@ -94,12 +92,12 @@ pub(super) fn meaning(command: &str) -> Result<Meaning, Wrong> {
     } else if is(&["NumTickets"]) {
         match value.trim() {
             "0" => one(Opt::SslOptions, "NO_TICKET"),
-            _ => Ok(Meaning::Nothing("how many tickets are given is not up to the file")),
+            _ => Ok(Meaning::Nothing("the number of tickets cannot be set")),
         }
     } else {
         Err(Wrong::new(
             "bad-command",
-            "this command of OpenSSL's is not supported",
+            "this OpenSSL command is not supported",
             "the commands are CipherString, Ciphersuites, MinProtocol, MaxProtocol, Protocol and Options",
         ))
     }
@@ -123,7 +121,7 @@ fn words(
         };
         let turned = switches(word, on);
         if turned.is_empty() {
-            let message = "OpenSSL knows no such word in this command";
+            let message = "OpenSSL does not accept this value for the command";
             return Err(Wrong::new("bad-command", message, "see SSL_CONF_cmd(3)"));
         }
         let sign = |on: bool| if on { "" } else { "-" };

@@ -169,6 +169,7 @@ fn a_mistake_in_an_included_file_names_both_lines() {
         report.render_stunnel(),
         "[!] d/x:2: \"broken\": No '=' found\n\
          [!] t.conf:2: \"include = d\": Failed to include a file\n\
+         [.] help: write NAME = VALUE, [SECTION], or # before a comment\n\
          [!] Configuration failed\n"
     );
 }

@@ -14,10 +14,11 @@ impl Checker<'_> {
         if whose.value.source() && becomes.is_some() {
             let found = Diagnostic::warning(
                 "transparent-without-rights",
-                "to connect from another's address takes root or CAP_NET_ADMIN at each connection, \
-                 and the program becomes another user",
+                "connecting from another address needs root or CAP_NET_ADMIN for each \
+                 connection, and the program changes its user",
             );
-            let help = "leave the user out, and give a service manager's user that capability";
+            let help = "remove `user`, and have the service manager start the program as a user \
+                        with that capability";
             self.report.push(found.at(whose.place().cloned()).help(help));
         }
         whose
@@ -83,9 +84,9 @@ impl Checker<'_> {
         if mode == Some(Mode::Server) {
             // Among the native defaults it is meant for the clients of the file.
             if !self.native() || scope.own.last(Opt::Negotiation).is_some() {
-                let message = "a server asks no proxy for the way";
+                let message = "a server end connects through no proxy";
                 let found = Diagnostic::error("protocol-on-server", message)
-                    .help("remove it here, and say it at the client's end");
+                    .help("remove it here, and set it at the client end");
                 self.report.push(found.at(place));
             }
             return None;
@@ -99,7 +100,7 @@ impl Checker<'_> {
             if !scope.mentions(Opt::ProtocolHost) {
                 let name = Opt::ProtocolHost.name(self.dialect);
                 let found = Diagnostic::error("missing-option", "protocolHost not specified")
-                    .help(format!("say with {name} which HOST:PORT the proxy is asked for"));
+                    .help(format!("set {name} to the HOST:PORT that the proxy connects to"));
                 self.report.push(found.at(place));
             }
             return None;

@@ -15,9 +15,9 @@ impl Checker<'_> {
         if mode == Some(Mode::Client) {
             // Among the defaults they are meant for the servers of the file.
             if let Some(part) = own.identities.first() {
-                let message = "a client end presents one identity, and lets nobody in";
+                let message = "rules for identities belong to a server end";
                 let found = Diagnostic::error("identities-on-client", message).help(
-                    "say it at the server's end; which identity a client presents is psk-identity",
+                    "write them at the server end; psk-identity sets the identity of a client end",
                 );
                 self.report.push(found.at(part.name.place.clone()));
             }
@@ -49,7 +49,7 @@ impl Checker<'_> {
                     wire[0] = Decided::said(bytes.clone(), said.place.clone());
                 }
                 Some(_) => self.report.push(
-                    Diagnostic::warning("wire-twice", "this name on the wire is there already")
+                    Diagnostic::warning("wire-twice", "this wire name is listed already")
                         .at(said.place.clone())
                         .help("remove it"),
                 ),
@@ -79,14 +79,14 @@ impl Checker<'_> {
                 .find(|other| other.wire.iter().any(|owned| owned.value == wire.value));
             if let Some(owner) = owner {
                 let message = format!(
-                    "the name {} on the wire belongs to the identity {} already",
+                    "the wire name {} belongs to the identity {} already",
                     escape(&wire.value),
                     escape(&owner.name.value)
                 );
                 self.report.push(
                     Diagnostic::error("wire-of-another", message)
                         .at(wire.place().cloned())
-                        .help("let each name on the wire belong to one identity"),
+                        .help("give each identity wire names of its own"),
                 );
             }
         }

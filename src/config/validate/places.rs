@@ -35,8 +35,8 @@ impl Checker<'_> {
                 self.report.push(
                     Diagnostic::warning(
                         "open-to-network",
-                        "a port alone listens on every interface: whoever can reach this machine \
-                         gets into the tunnel without a key",
+                        "a port alone listens on every interface: any machine that reaches this \
+                         one can use the tunnel without a key",
                     )
                     .at(said.place.clone())
                     .help(format!("write 127.0.0.1:{port}, or 0.0.0.0:{port} if it is meant")),
@@ -137,8 +137,10 @@ impl Checker<'_> {
             for (listen, name) in &doubled {
                 let message = format!("service `{name}` listens on {} already", listen.at.value);
                 let found = if goes_on {
-                    Diagnostic::warning("address-in-use", message)
-                        .help("the section does without this address: remove it here, or where it is said for all")
+                    Diagnostic::warning("address-in-use", message).help(
+                        "the section works without this address: remove it here, or in the \
+                               part for all sections",
+                    )
                 } else {
                     Diagnostic::error("address-in-use", message)
                         .help("give each service an address of its own")
@@ -165,7 +167,8 @@ impl Checker<'_> {
                 Some((Mode::Server, Source::Listeners(_))) => continue,
                 Some((Mode::Server, _)) => Diagnostic::warning(
                     "server-name",
-                    "nobody reaches this service: the one that it names has no address of its own",
+                    "no connection reaches this service: the service that it names has no \
+                     address of its own",
                 )
                 .help("name the service that listens"),
                 Some((Mode::Client, _)) => {

@@ -27,13 +27,13 @@ impl Checker<'_> {
                     },
                 )
                 .at(max.place().or(min.place()).cloned())
-                .help("nothing lies between them: swap them, or leave one out"),
+                .help("swap the two, or remove one"),
             );
         } else if min.value < TlsVersion::Tls12 {
             self.report.push(
                 Diagnostic::warning("old-tls", "TLS 1.0 and 1.1 are obsolete (RFC 8996)")
                     .at(min.place().or(max.place()).cloned())
-                    .help("allow them only for a peer that knows nothing else"),
+                    .help("allow them only for a peer that supports nothing newer"),
             );
         }
         // Of a server it says where its connections come from; see `source`.
@@ -220,7 +220,7 @@ impl Checker<'_> {
         self.report.push(
             Diagnostic::notice(
                 "without-effect",
-                "this switch has no effect: what it protects from is always off, or it would weaken what is always on",
+                "this switch has no effect: the protection that it is about is always on",
             )
             .at(said.place.clone()),
         );

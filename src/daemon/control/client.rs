@@ -78,7 +78,7 @@ impl Client {
         }
         read?;
         serde_json::from_slice(&answer).map_err(|_| {
-            let words = "the answer is none that this version knows: is another version running?";
+            let words = "this version does not understand the answer: is another version running?";
             io::Error::new(io::ErrorKind::InvalidData, words)
         })
     }

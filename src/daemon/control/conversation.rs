@@ -109,7 +109,7 @@ async fn leave(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
 
 /// What somebody hears for whom there is no room.
 pub(super) async fn refuse_connection(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
-    let full = Answer::Refused("too many others are asking; try again in a moment".into());
+    let full = Answer::Refused("too many requests at once; try again in a moment".into());
     if let Ok(Ok(())) = timeout(CLOSE_TIMEOUT, write(&mut stream, full)).await {
         leave(stream).await;
     }
@@ -162,7 +162,7 @@ impl fmt::Display for CommandLogLine<'_> {
 fn parse_command(line: &[u8]) -> Result<Command, &'static str> {
     serde_json::from_slice(line).map_err(|error| match error.classify() {
         serde_json::error::Category::Data => {
-            "this is no request that is known here: `status`, `reload`, `remove-last` and `kick` are"
+            "unknown request: send `status`, `reload`, `remove-last` or `kick`"
         }
         _ => "a request is one JSON object on a line",
     })

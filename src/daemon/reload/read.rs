@@ -121,8 +121,12 @@ impl ReloadJob {
         if config.services.iter().any(is_stdio) != self.inetd {
             // Its connection is there from the start, or never.
             report.push(
-                Diagnostic::error("inetd-mode", "sections cannot come or go as a whole")
-                    .help("start the program anew with this file"),
+                Diagnostic::error(
+                    "inetd-mode",
+                    "a reload cannot change between a file with \
+                                                 sections and one without (inetd mode)",
+                )
+                .help("restart the program with this file"),
             );
             return Err(ReloadRefusal::Mistake);
         }
@@ -135,7 +139,8 @@ impl ReloadJob {
         let is_cancelled = || self.cancelled.load(Ordering::Relaxed);
         let mut tell = |text: &str| {
             if !self.is_retry {
-                Event::Finding { level: Level::Warning, text: &text }.log(Scope::PROGRAM);
+                Event::Finding { level: Level::Warning, text: &text, code: None }
+                    .log(Scope::PROGRAM);
             }
         };
         plan.bind_except(&self.held, Vec::new(), &mut tell, &is_cancelled).map_err(|errors| {

@@ -70,12 +70,24 @@ fn every_version_is_read_and_answered_in_its_own_form() {
 fn what_is_no_request_for_a_connection_is_refused_and_where_it_can_be_in_its_own_words() {
     let long = [&[4, 1, 0, 80, 1, 2, 3, 4][..], &[b'u'; 300]].concat();
     let cases: [Case<'_>; 9] = [
-        (&[&[4, 2, 0, 80, 1, 2, 3, 4, 0]], "another SOCKS command", &[0, 0x5b, 0, 80, 1, 2, 3, 4]),
-        (&[&[5, 1, 0], &[5, 2, 0, 1, 1, 2, 3, 4, 0, 80]], "another SOCKS command", &[5, 0, 5, 7]),
-        (&[&[5, 1, 0], &[5, 3, 0, 1, 1, 2, 3, 4, 0, 80]], "another SOCKS command", &[5, 0, 5, 7]),
+        (
+            &[&[4, 2, 0, 80, 1, 2, 3, 4, 0]],
+            "a SOCKS command other than CONNECT",
+            &[0, 0x5b, 0, 80, 1, 2, 3, 4],
+        ),
+        (
+            &[&[5, 1, 0], &[5, 2, 0, 1, 1, 2, 3, 4, 0, 80]],
+            "a SOCKS command other than CONNECT",
+            &[5, 0, 5, 7],
+        ),
+        (
+            &[&[5, 1, 0], &[5, 3, 0, 1, 1, 2, 3, 4, 0, 80]],
+            "a SOCKS command other than CONNECT",
+            &[5, 0, 5, 7],
+        ),
         (&[&[5, 1, 2]], "insists on a password", &[5, 0xff]),
         (&[&[5, 1, 0], &[5, 1, 0, 2, 0, 0]], "unknown kind", &[5, 0, 5, 8]),
-        (&[&[5, 1, 0], &[5, 1, 0, 3, 3], b"a\nb", &[0, 80]], "none of a host", &[5, 0, 5, 4]),
+        (&[&[5, 1, 0], &[5, 1, 0, 3, 3], b"a\nb", &[0, 80]], "not a host name", &[5, 0, 5, 4]),
         (&[&[6, 1, 0]], "no SOCKS request", &[]),
         (&[&long], "too long", &[]),
         (&[&[5, 1]], "early eof", &[]),

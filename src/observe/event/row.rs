@@ -10,12 +10,13 @@
 /// }
 /// words("for people, {part}")
 /// stunnel(Notice "in stunnel's words, {part}"; Info "a second line")
+/// code("wrong-key")
 /// fields(part = %part)
 /// ```
 ///
 /// Behind the level may stand an expression for the level of this very event. `stunnel` left out means
 /// the same words at the same level, and `stunnel()` no line. `stunnel(|line| …)` hands each line, with its
-/// level, to `line`. `fields` are `tracing`'s: values are typed, and nothing is rendered that nobody reads.
+/// level, to `line`. `code` is what `pskgate explain` takes; lines for people end with it. `fields` are `tracing`'s: values are typed, and nothing is rendered that nobody reads.
 macro_rules! events {
     (stunnel knows $service:ident; $(
         $(#[$doc:meta])+
@@ -23,6 +24,7 @@ macro_rules! events {
             $({ $( $(#[$part_doc:meta])+ $part:ident: $type:ty, )+ })?
         words($($words:tt)+)
         $(stunnel $stunnel:tt)?
+        $(code($explained:expr))?
         $(fields($($fields:tt)+))?
     )+) => {
         /// Something worth a line. Parts that come from a peer are escaped by whoever displays them.
@@ -71,12 +73,15 @@ macro_rules! events {
                 let (level, id) = (level as u8, id::of(scope));
                 let id = id.as_deref();
                 match self { $(
-                    Self::$name { $($($part,)+)? } => tracing::event!(
-                        name: $code,
-                        target: TARGET,
-                        tracing_level(Level::$level),
-                        { level, service, session, id, $($($fields)+,)? message = text }
-                    ),
+                    Self::$name { $($($part,)+)? } => {
+                        let code = events!(@code $($explained)?);
+                        tracing::event!(
+                            name: $code,
+                            target: TARGET,
+                            tracing_level(Level::$level),
+                            { level, service, session, id, code, $($($fields)+,)? message = text }
+                        );
+                    }
                 )+ }
             }
         }
@@ -90,6 +95,8 @@ macro_rules! events {
             }
         }
     };
+    (@code) => { None::<&str> };
+    (@code $code:expr) => { Option::<&str>::from($code) };
     (@level $level:ident) => { Level::$level };
     (@level $level:ident, $this:expr) => { $this };
     (@stunnel $event:ident, $line:ident) => { $line($event.level(), format_args!("{}", $event)) };

@@ -56,8 +56,11 @@ events! {
         level: Level,
         /// In one line.
         text: &'a dyn Display,
+        /// Its code, if it has one.
+        code: Option<&'static str>,
     }
     words("{text}")
+    code(*code)
 
     /// A signal asked to stop; sessions may finish.
     Draining("draining", Notice) {
@@ -82,7 +85,7 @@ events! {
 
     /// The log's file was opened anew.
     LogReopened("log-reopened", Notice)
-    words("the log file was opened anew")
+    words("reopened the log file")
     stunnel(Notice "Log file reopened")
 
     /// It could not be, and the old one stays.
@@ -90,7 +93,7 @@ events! {
         /// The system's words.
         error: &'a dyn Display,
     }
-    words("cannot open the log file anew, and goes on with the old one: {error}")
+    words("cannot reopen the log file, and goes on writing to the old one: {error}")
     fields(error = %error)
 
     /// Lines that were not written because strangers cause too many.
@@ -100,7 +103,10 @@ events! {
         /// Since when.
         within: Duration,
     }
-    words("{lines} more lines of connections were withheld in {:.0} s", within.as_secs_f64())
+    words(
+        "{lines} more lines about connections were left out within {:.0} s (rate limit)",
+        within.as_secs_f64()
+    )
     fields(lines = lines, "within-ms" = millis(*within))
 
     // A reload.
@@ -114,7 +120,7 @@ events! {
         /// The files that changed, where that is why; empty otherwise.
         changed: &'a str,
     }
-    words("{who}: reload begins{}", Behind(": ", given(changed)))
+    words("{who}: reload begins{}", Behind(": changed: ", given(changed)))
     stunnel(Notice "Reading configuration from file {file} ({who}{})", Behind(": ", given(changed)))
     fields(by = who, file = %file, changed = given(changed))
 
@@ -189,7 +195,7 @@ events! {
         /// User and process.
         who: &'a dyn Display,
     }
-    words("control socket: {who} may not order: {what}")
+    words("control socket: {who} may not order: {what} ([control] command-users)")
     fields(order = %what, by = %who)
 
     // Listeners, and who comes in.
@@ -217,7 +223,7 @@ events! {
         /// The system's words.
         error: &'a dyn Display,
     }
-    words("cannot accept connections, and tries again ten times a second: {error}")
+    words("cannot accept connections; retrying ten times a second: {error}")
     fields(error = %error)
 
     /// Accepting works again.
@@ -225,7 +231,7 @@ events! {
         /// How often it had failed.
         failures: u64,
     }
-    words("accepts connections again after {failures} failures")
+    words("accepting connections again after {failures} failures")
     fields(failures = failures)
 
     /// A connection was accepted.
@@ -255,7 +261,7 @@ events! {
         /// The proxy.
         peer: &'a dyn Display,
     }
-    words("the proxy {peer} looked in and left")
+    words("the proxy {peer} connected and closed without sending anything (a health check)")
     fields(peer = %peer)
 
     /// A proxy did not say for whom it connects.
@@ -265,7 +271,8 @@ events! {
         /// Why.
         error: &'a dyn Display,
     }
-    words("turned the proxy {peer} away: {error}; proxy-protocol-from names it")
+    words("refused the proxy {peer}, which is in proxy-protocol-from: {error}")
+    code("bad-proxy-header")
     fields(peer = %peer, error = %error)
 
     /// A connection from an address that is not allowed.
@@ -273,7 +280,8 @@ events! {
         /// The downstream peer, who is now turned away.
         peer: &'a dyn Display,
     }
-    words("turned {peer} away: allow-from has not this address")
+    words("refused {peer}: its address is not in allow-from")
+    code("not-allowed-from")
     fields(peer = %peer)
 
     /// A connection without a proven key had to make room for others.
@@ -281,7 +289,8 @@ events! {
         /// The peer that was put out.
         peer: &'a dyn Display,
     }
-    words("put {peer} out before it had proven a key, to make room for others")
+    words("closed the connection of {peer}, which had not proven a key, to make room for others")
+    code("crowded-out")
     fields(peer = %peer)
 
     /// How many of those there were.
@@ -292,9 +301,10 @@ events! {
         within: Duration,
     }
     words(
-        "put {count} out without a proven key{}, to make room for others (crowded-out)",
+        "closed {count} connections without a proven key{}, to make room for others",
         Behind(" within ", (!within.is_zero()).then(|| format!("{:.0} s", within.as_secs_f64())))
     )
+    code("crowded-out")
     fields(connections = count, "within-ms" = millis(*within))
 
     /// There are as many sessions as there may be.
@@ -308,8 +318,9 @@ events! {
         /// How many that are.
         most: usize,
     }
-    words("turned {who} at {peer} away: {what} are open ({most})")
+    words("refused identity {who} from {peer}: {what}")
     stunnel(Warning "Connection rejected: too many clients (>={most})")
+    code("full")
     fields(peer = %peer, identity = %who, limit = most)
 
     // The handshake.
@@ -402,6 +413,7 @@ events! {
         Notice "SSL_accept: {peer}: {cause}";
         Notice "Connection reset/closed: {NOTHING}"
     )
+    code(*name)
     fields(peer = %peer, identity = who.map(tracing::field::display), cause = name)
 
     /// Client end: the server did not let us in, or did not prove itself.
@@ -422,6 +434,7 @@ events! {
         Error "SSL_connect: {target}: {cause}";
         Notice "Connection reset: {NOTHING}"
     )
+    code(*name)
     fields(peer = %peer, identity = %who, target = %target, cause = name)
 
     // The way to the target.
@@ -501,11 +514,12 @@ events! {
         /// What was tried, and what came of it.
         error: &'a dyn Display,
     }
-    words("turned {peer} away, no target answers: {error}")
+    words("no target answers for {peer}: {error}")
     stunnel(
         Error "No more addresses to connect";
         Notice "Connection reset: {NOTHING}"
     )
+    code("target-unreachable")
     fields(peer = %peer, error = %error)
 
     /// A socket option that the operator wrote cannot be set, so nobody can be served.
@@ -515,7 +529,8 @@ events! {
         /// The system's words.
         error: &'a dyn Display,
     }
-    words("turned {peer} away, a socket option cannot be set: {error}")
+    words("refused {peer}: a socket option cannot be set: {error}")
+    code("socket-options")
     fields(peer = %peer, error = %error)
 
     /// A program was started to serve a session.
@@ -523,7 +538,8 @@ events! {
         /// Its number.
         pid: u32,
     }
-    words("Local mode child started (PID={pid})")
+    words("program started (process {pid})")
+    stunnel(Info "Local mode child started (PID={pid})")
     fields(pid = pid)
 
     /// A program that served a session has ended.
@@ -533,12 +549,13 @@ events! {
         /// How, such as `finished with code 0`.
         end: &'a dyn Display,
     }
-    words("Child process {pid} {end}")
+    words("the program (process {pid}) {end}")
+    stunnel(Info "Child process {pid} {end}")
     fields(pid = pid, status = %end)
 
     /// The program in place of a listener is about to be started.
     Spawning("spawning", Debug)
-    words("starts the program whose connection it carries")
+    words("starting the program in place of a listener")
     stunnel(Debug "Starting exec+connect service [{service}]")
 
     /// It could not be.
@@ -556,7 +573,7 @@ events! {
         /// After which pause.
         pause: Duration,
     }
-    words("starts the program again in {:.1}s", pause.as_secs_f64())
+    words("starting the program again in {:.1} s", pause.as_secs_f64())
     stunnel(Info "Retrying an exec+connect section")
     fields("pause-ms" = millis(*pause))
 
@@ -596,10 +613,10 @@ events! {
         records: u64,
     }
     words(
-        "{records} records are protected with one key in the session of {who} at {peer}; {}{}",
+        "{records} records are encrypted with one key in the session of {who} from {peer}; {}{}",
         if *version == "TLSv1.3" { "" } else { version },
         if *version == "TLSv1.3" {
-            "the peer was asked for a new key and sends none"
+            "the peer was asked to change its key and does not"
         } else {
             " cannot change keys: use TLS 1.3, or set session-lifetime"
         }
@@ -653,6 +670,7 @@ events! {
             ),
         );
     })
+    code((*name != "complete").then_some(*name))
     fields(
         peer = %peer,
         identity = %who,

@@ -121,7 +121,7 @@ fn an_event_reaches_the_renderer_with_its_own_level_service_and_session() {
     assert_eq!(record.level, Level::Notice as u8);
     assert_eq!(record.event, "service-full");
     assert_eq!((record.service.as_deref(), record.session), (Some("plc"), Some(9)));
-    assert_eq!(record.message, "turned a at 192.0.2.1:5 away: sessions are open (3)");
+    assert_eq!(record.message, "refused identity a from 192.0.2.1:5: sessions");
 }
 
 #[test]

@@ -52,7 +52,12 @@ impl Session {
             return Some(registration);
         }
         let LimitReached { limit, most } = full;
-        self.log_stranger(&Event::Full { peer: &self.peer, who: &who, what: limit.words(), most });
+        self.log_stranger(&Event::Full {
+            peer: &self.peer,
+            who: &who,
+            what: &limit.words(most),
+            most,
+        });
         self.service.counters.refused("full");
         None
     }

@@ -172,7 +172,7 @@ impl Session {
                 return false;
             }
             Ok(Err(error)) => error,
-            Err(_) => &"it sent no PROXY header in time",
+            Err(_) => &"it sent no PROXY header in time (handshake-timeout)",
         };
         self.service.counters.refused("bad-proxy-header");
         self.log_stranger(&Event::NotIntroduced { peer: &self.peer, error });

@@ -75,7 +75,14 @@ impl Session {
         let mut reached = match dialed {
             Ok(reached) => reached,
             Err((refused, error)) => {
-                self.log_unreachable(&error);
+                match to {
+                    Destination::Configured(_) => self.log_unreachable(&format_args!(
+                        "{error}; start the program there, or correct `connect`"
+                    )),
+                    Destination::Original(_) | Destination::Requested(_) => {
+                        self.log_unreachable(&error);
+                    }
+                }
                 return Err(refused);
             }
         };
@@ -108,16 +115,20 @@ impl Session {
         owner: AddressOwner,
     ) -> Result<(), &'static str> {
         match (owner, snapshot.own_addresses) {
-            (AddressOwner::Nobody, _) => Err("not to be asked for"),
+            (AddressOwner::Nobody, _) => Err("this address is not allowed as a target"),
             (AddressOwner::ThisMachine, OwnAddressPolicy::Refuse) => {
                 Err("an address of this machine, and socks-allow-own is not set")
             }
             (AddressOwner::ThisMachine, OwnAddressPolicy::Warn) => {
                 let text = format!(
-                    "{} has a connection made to {address}, an address of this machine",
+                    "{} connects through socks to {address}, an address of this machine",
                     self.peer
                 );
-                self.log_stranger(&Event::Finding { level: Level::Warning, text: &text });
+                self.log_stranger(&Event::Finding {
+                    level: Level::Warning,
+                    text: &text,
+                    code: None,
+                });
                 Ok(())
             }
             (AddressOwner::Other, _) | (AddressOwner::ThisMachine, OwnAddressPolicy::Allow) => {

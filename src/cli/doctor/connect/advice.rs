@@ -12,22 +12,21 @@ pub(super) fn advice(causes: &[RefusalCause]) -> &'static str {
         return DIFFERENT_KEY;
     }
     if alerted(&["unknown psk identity"]) {
-        return "compare the identity first, byte by byte (most servers say this of a name that they do not \
-                know, this program's of a wrong key too), then the key; and let the server read its key file \
-                again";
+        return "compare the identity first, byte by byte (most servers say this of an unknown name, pskgate \
+                of a wrong key too), then the key; then reload the server's key file";
     }
     if alerted(&WRONG_KEY) {
         return "compare the key first, the whole line at both ends, also for blanks at its edges and for hex \
-                that only one end decodes (this program's servers say the same of an unknown identity); and \
-                let the server read its key file again";
+                that only one end decodes (pskgate says the same of an unknown identity); then reload the \
+                server's key file";
     }
     if any(|cause| matches!(cause, RefusalCause::NotProven)) {
         return "the peer shows a certificate and no proof of the key: it has no pre-shared keys, does not know \
                 this identity, has another key, or is somebody else in its place; find out who listens there \
                 before you change anything else";
     }
-    if causes.iter().all(|cause| matches!(cause, RefusalCause::NoCommonVersion)) {
-        return "the peer speaks none of TLS 1.0 to 1.3 as it is asked to: look at what it is";
+    if causes.iter().all(|cause| matches!(cause, RefusalCause::NoCommonVersion { .. })) {
+        return "the peer accepts none of TLS 1.0 to 1.3: look at what it is";
     }
     "the peer has no suite, version or group in common with anything that was tried, does not know the \
      identity, or has no pre-shared keys at all: its own log says which"
@@ -68,19 +67,15 @@ mod tests {
         assert!(advice(&[unclear(), refused("unknown psk identity")]).contains("identity first"));
         assert!(advice(&[unclear(), refused("bad record mac")]).contains("key first"));
         assert!(advice(&[RefusalCause::NotProven, unclear()]).contains("certificate"));
-        assert!(
-            advice(&[RefusalCause::NoCommonVersion, RefusalCause::NoCommonVersion])
-                .contains("TLS 1.0")
-        );
+        let no_version = || RefusalCause::NoCommonVersion { client: None, ours: None };
+        assert!(advice(&[no_version(), no_version()]).contains("TLS 1.0"));
     }
 
     #[test]
     fn other_settings_are_tried_unless_it_is_about_the_key() {
         assert!(is_about_settings(&refused("handshake failure")));
-        assert!(
-            is_about_settings(&RefusalCause::NoCommonVersion)
-                && is_about_settings(&RefusalCause::NotProven)
-        );
+        let no_version = RefusalCause::NoCommonVersion { client: None, ours: None };
+        assert!(is_about_settings(&no_version) && is_about_settings(&RefusalCause::NotProven));
         assert!(!is_about_settings(&refused("illegal parameter")));
         assert!(!is_about_settings(&RefusalCause::ServerKeyDiffers(b"a".to_vec())));
     }

@@ -1,20 +1,17 @@
 //! The way to a peer below TLS: its name, its addresses, and a connection.
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use tokio::time::timeout;
-
-use super::ms;
 use crate::cli::doctor::STEP;
 use crate::cli::doctor::findings::{Findings, Kind};
+use crate::cli::doctor::names::{Missing, look_up, ms};
 use crate::config::model::{Decided, Dialect, Endpoint, Failover, Host, Target};
 use crate::net::{DialContext, DialError, Dialer, Peer, Socket};
 use crate::observe::event::Scope;
 
 /// Addresses of one name that are tried.
-const ADDRESSES: usize = 8;
+const MAX_ADDRESSES: usize = 8;
 
 /// A target that answers, and a connection to it.
 pub(super) struct Reached {
@@ -27,24 +24,10 @@ pub(super) struct Reached {
 pub(super) async fn reach(target: &Endpoint, findings: &mut Findings) -> Option<Reached> {
     let mut places = vec![target.clone()];
     if let Endpoint::Tcp { host: Host::Name(name), port } = target {
-        let start = Instant::now();
-        let looked_up = timeout(STEP, tokio::net::lookup_host((name.as_str(), *port))).await;
-        let found = looked_up.unwrap_or_else(|_| {
-            Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {STEP:?}")))
-        });
-        let addresses: Vec<SocketAddr> = match found {
-            Ok(addresses) => addresses.take(ADDRESSES).collect(),
-            Err(error) => {
-                let text = format!("{name} has no address: {error}");
-                let help = "look for a slip, ask the name server, or write the address itself";
-                findings.bad("name", Kind::Unavailable, text, help);
-                return None;
-            }
-        };
-        let shown: Vec<_> = addresses.iter().map(|address| address.ip().to_string()).collect();
-        findings.ok("name", format!("{name} is {} ({})", shown.join(", "), ms(start.elapsed())));
+        let addresses = look_up(name, *port, "", Missing::Bad, findings).await?;
         places = addresses
             .into_iter()
+            .take(MAX_ADDRESSES)
             .map(|address| Endpoint::Tcp { host: Host::Ip(address.ip()), port: address.port() })
             .collect();
     }
@@ -86,8 +69,8 @@ fn tcp(error: &io::Error) -> (String, &'static str) {
     use io::ErrorKind as Kind;
     match error.kind() {
         Kind::ConnectionRefused => (
-            "refused: the machine is there, and nobody listens on this port".into(),
-            "start the server, or mend the port; some firewalls refuse like this too",
+            "refused: the machine answers, but no program listens on this port".into(),
+            "start the server, or correct the port; some firewalls refuse like this too",
         ),
         Kind::TimedOut => (
             format!("no answer ({error})"),

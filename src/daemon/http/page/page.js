@@ -76,7 +76,50 @@ const IDENTITY = [
   ["Key expires", "t", i => i.expired ? "✕ expired" : i.expires ? day(i.expires) : "never", i => i.expired ? day(i.expires) : ""],
   ["Written in", "", i => i.file + ":" + i.line],
 ];
-const CAUSE = [["Cause", "", c => c[0]], ["Connections", "n", c => count(c[1])]];
+// What each code of `pskgate explain` means.
+const WORDS = {
+  "aborted": "left before it was accepted",
+  "alert": "the other end refused the handshake",
+  "bad-proxy-header": "no valid PROXY header",
+  "closed-early": "closed during the handshake",
+  "crowded-out": "closed to make room for others",
+  "expired": "the key has expired",
+  "full": "no session free",
+  "io": "the connection failed",
+  "no-common-group": "no key exchange group in common",
+  "no-common-suite": "no cipher suite in common",
+  "no-common-version": "no TLS version in common",
+  "no-psk": "no pre-shared key offered",
+  "not-allowed-from": "address not in allow-from",
+  "not-proven": "the key was not proven",
+  "other-hash": "key for another hash",
+  "plain-text": "not TLS",
+  "protocol": "broken TLS",
+  "psk-ke-only": "key without Diffie-Hellman exchange",
+  "refused": "the server refused the identity or key",
+  "socket-options": "a socket option cannot be set",
+  "stale-ticket": "old session of a removed or changed key",
+  "target-unreachable": "no target answers",
+  "timeout": "handshake took too long",
+  "too-many-offers": "too many keys offered at once",
+  "unknown-identity": "unknown identity",
+  "wrong-key": "wrong key",
+  "complete": "finished by both sides",
+  "drain-expired": "cut at the stop of the program",
+  "draining": "idle at the stop of the program",
+  "half-closed": "finished by one side, the other silent",
+  "idle": "no data for idle-timeout",
+  "key-update-flood": "too many key updates",
+  "kicked": "ended by an operator",
+  "plain-side": "the plain connection failed",
+  "revoked": "key removed or changed",
+  "session-lifetime": "session-lifetime reached",
+  "taken-over": "replaced by a newer session",
+  "tls-side": "the TLS connection failed",
+  "truncated": "dropped without a TLS close",
+};
+const meaning = code => WORDS[code] || code;
+const CAUSE = [["Cause", "", c => meaning(c[0]), c => c[0]], ["Connections", "n", c => count(c[1])]];
 
 const table = (words, columns) => {
   const box = make("div", "wrap"), all = make("table"), head = make("tr"), body = make("tbody");
@@ -155,7 +198,7 @@ const showService = phase => (card, s) => {
   const failure = s["last-failure"];
   p.failure.hidden = !failure;
   if (failure) put(p.failure, "⚠ Last failure, " + (ago(failure.time) || day(failure.time)) + ": " + failure.words);
-  const ends = Object.entries(s.ended).map(([end, n]) => end + " " + count(n)).join(", ");
+  const ends = Object.entries(s.ended).map(([end, n]) => meaning(end) + " " + count(n)).join(", ");
   const facts = [
     [s["max-sessions"] ? count(s.sessions.length) + " of " + count(s["max-sessions"]) : count(s.sessions.length), "sessions open"],
     [count(s.opened), "opened so far"],
@@ -248,7 +291,7 @@ const draw = () => {
   }
   const newest = points[points.length - 1];
   const peak = way => rate(points.reduce((m, p) => Math.max(m, p[way]), 0));
-  put($("chart-words"), newest ? "Now " + rate(newest.up) + " up and " + rate(newest.down) + " down; at most " + peak("up") + " and " + peak("down") + " in what is shown, the last five minutes since this page was opened." : "Waiting for the second look …");
+  put($("chart-words"), newest ? "Now " + rate(newest.up) + " up and " + rate(newest.down) + " down; at most " + peak("up") + " and " + peak("down") + " in the time shown (at most five minutes, since this page was opened)." : "Waiting for data …");
 };
 
 const show = status => {
@@ -259,6 +302,7 @@ const show = status => {
   put($("phase"), words);
   dress($("phase"), "state " + name);
   put($("version"), status.version);
+  put($("host"), status.host ? "on " + status.host : "");
   put($("file"), status.file);
   put($("uptime"), "up for " + span(status.uptime));
   put($("openssl"), status.openssl);
@@ -292,7 +336,7 @@ const show = status => {
   put($("f-up"), newest ? rate(newest.up) : "–");
   put($("f-down"), newest ? rate(newest.down) : "–");
   const sessions = sum(all, s => s.sessions.length);
-  const title = (sessions ? "(" + sessions + ") " : "") + "pskgate" + (status.phase === "running" ? "" : ", " + status.phase);
+  const title = (sessions ? "(" + sessions + ") " : "") + "pskgate" + (status.host ? " on " + status.host : "") + (status.phase === "running" ? "" : ", " + status.phase);
   if (document.title !== title) document.title = title;
 };
 
