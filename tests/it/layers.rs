@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::harness::root;
 
 mod circles;
+mod design;
 
 /// The order of the layers, as the design writes it down.
 fn order() -> Vec<String> {
