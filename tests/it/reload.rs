@@ -512,7 +512,7 @@ fn without_a_watch_a_change_is_found_by_looking_now_and_then() {
     command.current_dir(gate.folder());
     let process = crate::harness::Process::spawn("pskgate", "the package strace", &mut command);
     process.wait_for("listening on", PATIENCE);
-    process.wait_for("a change is noticed within 30 s", PATIENCE);
+    process.wait_for("a change takes effect within 30 s", PATIENCE);
     let client = Gate::new().toml(&client_toml(local(port), "")).start();
     let session = connect(&client);
     session.echo(b"before");
