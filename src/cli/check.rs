@@ -1,5 +1,7 @@
 //! `check FILE`: a start that stops before the first address is taken.
 
+use std::path::Path;
+
 use super::{File, complain, exit, failed, say, show};
 use crate::config;
 use crate::config::diagnostic::{Report, Severity};
@@ -8,9 +10,12 @@ use crate::daemon::BuiltConfig;
 use crate::daemon::privileges::Privileges;
 
 pub(super) fn main(file: &File, json: bool, effective: bool) -> u8 {
-    let path = file.path();
+    let (source, path) = match file.source() {
+        Ok(found) => found,
+        Err(code) => return code,
+    };
     #[cfg_attr(not(unix), allow(unused_mut))]
-    let (mut config, mut report) = config::survey(&path, file.format.into());
+    let (mut config, mut report) = source.load();
     #[cfg(unix)]
     let accounts = config.as_mut().and_then(|config| Privileges::of(config, &mut report));
     let described = config.as_ref().filter(|_| effective).map(config::effective::describe);
@@ -46,9 +51,10 @@ pub(super) fn main(file: &File, json: bool, effective: bool) -> u8 {
     let count = |n: usize, one: &str, many: &str| {
         if n == 1 { format!("1 {one}") } else { format!("{n} {many}") }
     };
+    let name =
+        if path == Path::new("-") { "standard input".into() } else { path.display().to_string() };
     say(&format!(
-        "{}: {} with {}, {}",
-        path.display(),
+        "{name}: {} with {}, {}",
         count(services, "service", "services"),
         count(identities, "identity", "identities"),
         if warnings == 0 { "nothing wrong".into() } else { count(warnings, "warning", "warnings") }

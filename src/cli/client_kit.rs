@@ -94,7 +94,7 @@ impl Kit {
 
 /// An identity as the name of a file on every system: what shells, paths and Windows take for something
 /// else becomes `_`.
-fn file_name(identity: &str) -> String {
+pub(super) fn file_name(identity: &str) -> String {
     let safe = |c: char| c.is_alphanumeric() || "-_.~@+".contains(c);
     let mut name = String::new();
     for c in identity.chars().map(|c| if safe(c) { c } else { '_' }) {

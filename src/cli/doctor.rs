@@ -63,6 +63,10 @@ pub(super) fn main(arguments: &Arguments) -> u8 {
             return exit::INTERNAL;
         }
     };
+    if let Some(words) = arguments.peer.lacks_key_file() {
+        complain(&format!("pskgate: {words}"));
+        return exit::USAGE;
+    }
     let mut findings = Findings::new(arguments.json);
     match &arguments.peer.connect {
         Some(peer) => runtime.block_on(connect::examine(peer, &arguments.peer, &mut findings)),

@@ -125,6 +125,14 @@ mod tests {
     }
 
     #[test]
+    fn what_is_counted_has_a_page_and_the_other_way_round() {
+        use crate::observe::metrics::{REFUSAL_CAUSES, SESSION_ENDS};
+        let codes = |text| read(text).map(|page| page.code).collect::<Vec<_>>();
+        assert_eq!(codes(include_str!("explain/handshake.md")), REFUSAL_CAUSES);
+        assert_eq!(codes(include_str!("explain/session.md")), SESSION_ENDS);
+    }
+
+    #[test]
     fn the_pages_of_a_group_stand_in_the_order_of_their_codes() {
         for group in GROUPS {
             let codes: Vec<&str> = read(group).map(|page| page.code).collect();

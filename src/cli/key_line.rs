@@ -24,6 +24,12 @@ pub(super) struct Shape {
     bytes: usize,
 }
 
+impl Default for Shape {
+    fn default() -> Self {
+        Self { hex: false, bytes: DEFAULT_BYTES }
+    }
+}
+
 /// A new key.
 pub(super) struct KeyLine {
     /// `identity:key` and LF.

@@ -3,9 +3,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::beremiz_key::ProjectKey;
 use super::client_kit::{self, Kit};
 use super::key_line::{self, KeyLine, Shape, print, tell_tightened};
-use super::keys::refuse_second_key;
+use super::keys::{refuse_runtime_file, refuse_second_key};
 use super::private_file::Made;
 use super::refusal::Refusal;
 use super::{complain, exit, shell};
@@ -28,6 +29,13 @@ pub(super) struct Arguments {
     /// configurations of this machine and of the folder of the key file]
     #[arg(long, value_name = "FILE", conflicts_with = "output")]
     config: Option<PathBuf>,
+    /// Write the key for the Beremiz IDE, too: psk/IDENTITY.secret of this project, and its row of
+    /// psk/management.json
+    #[arg(long, value_name = "PROJECT", conflicts_with = "client")]
+    beremiz: Option<PathBuf>,
+    /// Also add to a file that looks like a Beremiz runtime's own, or is declared as one
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     order: client_kit::Order,
     #[command(flatten)]
@@ -46,23 +54,47 @@ pub(super) fn main(arguments: &Arguments) -> u8 {
 
 /// Makes and writes the key; the last line about it.
 fn make(arguments: &Arguments) -> Result<String, Refusal> {
-    let Arguments { identity, output, append, server, config, order, shape } = arguments;
+    let Arguments { identity, output, append, server, config, beremiz, force, order, shape } =
+        arguments;
     let key = key_line::fresh(identity, shape)?;
     let kit = order.kit(identity)?;
     if let Some(file) = append.as_ref().or(server.as_ref()) {
+        if !force {
+            refuse_runtime_file(file, config.as_deref())?;
+        }
         refuse_second_key(file, identity, config.as_deref())?;
     }
-    match (kit, append.as_ref().or(server.as_ref()), output) {
-        (Some(kit), Some(file), _) => both(&kit, file, &key, identity)?,
-        (Some(_), None, _) => {
-            let words = "--client needs --server FILE: a client's key is of use where the server has it too";
-            return Err(Refusal::new(exit::USAGE, words));
+    let secret = match beremiz {
+        Some(project) => Some(ProjectKey::write(project, identity, &key.text)?),
+        None => None,
+    };
+    let written = match (secret.is_some(), append, output) {
+        (true, None, None) => Ok(()),
+        _ => deliver(arguments, kit, &key),
+    };
+    match (written, secret) {
+        (Err(refusal), Some(secret)) => return Err(refusal.and(&secret.undo())),
+        (written, secret) => {
+            written?;
+            secret.iter().for_each(ProjectKey::tell);
         }
-        (None, Some(file), _) => added(file, &key, identity)?,
-        (None, None, Some(path)) => create(path, &key, identity)?,
-        (None, None, None) => print(&key)?,
     }
     Ok(format!("fingerprint, the same at both ends: {}", key.fingerprint))
+}
+
+/// Writes the key where it was asked for.
+fn deliver(arguments: &Arguments, kit: Option<Kit>, key: &KeyLine) -> Result<(), Refusal> {
+    let Arguments { identity, output, append, server, .. } = arguments;
+    match (kit, append.as_ref().or(server.as_ref()), output) {
+        (Some(kit), Some(file), _) => both(&kit, file, key, identity),
+        (Some(_), None, _) => {
+            let words = "--client needs --server FILE: a client's key is of use where the server has it too";
+            Err(Refusal::new(exit::USAGE, words))
+        }
+        (None, Some(file), _) => added(file, key, identity),
+        (None, None, Some(path)) => create(path, key, identity),
+        (None, None, None) => print(key),
+    }
 }
 
 /// The client's side first: a key that only a client has opens nothing.

@@ -1,11 +1,13 @@
-//! `keys list`, `keys rotate`, `keys remove`: the keys of a configuration's services, or of one key file.
+//! `keys list`, `keys rotate`, `keys import`, `keys remove`: the keys of a configuration's services, or of one key file.
 
 mod declaration;
+mod import;
 mod last;
 mod list;
 mod locations;
 mod remove;
 mod rotate;
+mod runtime_file;
 mod second_key;
 mod site;
 
@@ -13,6 +15,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use super::{FormatName, client_kit, key_line};
+pub(super) use runtime_file::refuse_runtime_file;
 pub(super) use second_key::refuse_second_key;
 
 #[derive(Debug, clap::Subcommand)]
@@ -27,6 +30,8 @@ pub(super) enum Command {
     },
     /// Add a second key for an identity, under a new name
     Rotate(Rotate),
+    /// Add the lines of other key files, such as those of clients, to a server's key file
+    Import(import::Arguments),
     /// Remove an identity from every key file, or from one
     Remove {
         /// The identity: the text before the colon
@@ -68,6 +73,9 @@ pub(super) struct Rotate {
     /// Write the client's line to a new file with mode 0600 instead of standard output
     #[arg(short, long, value_name = "FILE", conflicts_with = "client")]
     output: Option<PathBuf>,
+    /// Also add to a file that looks like a Beremiz runtime's own, or is declared as one
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     order: client_kit::Order,
     #[command(flatten)]
@@ -78,6 +86,7 @@ pub(super) fn main(command: &Command) -> u8 {
     let done = match command {
         Command::List { place, json } => list::main(place, *json),
         Command::Rotate(arguments) => rotate::main(arguments),
+        Command::Import(arguments) => import::main(arguments),
         Command::Remove { identity, place, last } => remove::main(identity, place, *last),
     };
     done.unwrap_or_else(|refusal| refusal.tell())

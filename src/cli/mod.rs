@@ -1,5 +1,6 @@
 //! The command line: arguments in, an exit code out.
 
+mod beremiz_key;
 mod check;
 mod client_kit;
 mod control_client;
@@ -8,6 +9,7 @@ mod demo;
 mod doctor;
 mod explain;
 mod generate;
+mod init;
 mod key_line;
 mod keygen;
 mod keys;
@@ -18,6 +20,7 @@ mod progress;
 mod refusal;
 mod reload;
 mod run;
+mod server_client;
 #[cfg(windows)]
 mod service;
 mod sessions;
@@ -90,6 +93,12 @@ struct Arguments {
 enum Command {
     /// Run the services of a configuration file in the foreground
     Run(File),
+    /// Run a server end without a file: accept TLS, connect plain
+    Server(server_client::Server),
+    /// Run a client end without a file: accept plain, connect TLS
+    Client(server_client::Client),
+    /// Write a commented configuration file, and a server's first key
+    Init(init::Arguments),
     /// Report every error in a configuration file and its key files
     #[command(
         after_help = "`pskgate explain CODE` describes a finding in detail; CODE is the word in brackets."
@@ -142,17 +151,41 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct File {
-    /// A TOML file, or a stunnel.conf; pskgate.toml in /etc/pskgate or %ProgramData%\pskgate if none
-    /// is named
+    /// A TOML file, or a stunnel.conf; - is standard input. If none is named: pskgate.toml in
+    /// /etc/pskgate or %ProgramData%\pskgate, and without that one pskgate.toml in this folder, if nobody
+    /// else can write to either
     file: Option<PathBuf>,
-    /// The language of the file; auto takes .toml for TOML and anything else for a stunnel.conf
+    /// The same file, for those who are used to say -c
+    #[arg(short, long, value_name = "FILE", conflicts_with = "file")]
+    config: Option<PathBuf>,
+    /// The language of the file; auto takes .toml and standard input for TOML and anything else for a
+    /// stunnel.conf
     #[arg(long, value_enum, default_value_t)]
     format: FormatName,
 }
 
 impl File {
+    /// The file that is meant. Which one that is will be said where nobody named it.
     fn path(&self) -> PathBuf {
-        self.file.clone().unwrap_or_else(paths::default_config)
+        self.file.clone().or_else(|| self.config.clone()).unwrap_or_else(|| {
+            let (path, words) = paths::find_config();
+            if let Some(words) = words {
+                complain(&format!("pskgate: {words}"));
+            }
+            path
+        })
+    }
+
+    /// What it says, or will say, and its name; or the exit code, when that has been told.
+    fn source(&self) -> Result<(run::Source, PathBuf), u8> {
+        let path = self.path();
+        match run::Source::named(&path, self.format.into()) {
+            Ok(source) => Ok((source, path)),
+            Err(error) => {
+                complain(&format!("pskgate: cannot read standard input: {error}"));
+                Err(exit::NO_INPUT)
+            }
+        }
     }
 }
 
@@ -200,6 +233,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let code = match arguments.command {
         _ if arguments.version => version::main(),
         Some(Command::Run(file)) => run::main(&file),
+        Some(Command::Server(arguments)) => server_client::server(&arguments),
+        Some(Command::Client(arguments)) => server_client::client(&arguments),
+        Some(Command::Init(arguments)) => init::main(&arguments),
         Some(Command::Check { file, json, effective }) => check::main(&file, json, effective),
         Some(Command::Convert(arguments)) => convert::main(&arguments),
         Some(Command::Doctor(arguments)) => doctor::main(&arguments),

@@ -1,6 +1,6 @@
 //! Where things are when nobody says where.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The configuration file of a machine.
 pub(super) fn default_config() -> PathBuf {
@@ -11,4 +11,65 @@ pub(super) fn default_config() -> PathBuf {
     } else {
         PathBuf::from("/etc/pskgate/pskgate.toml")
     }
+}
+
+/// The configuration to take when nobody named one, and what to say of the choice: the machine's, or, where
+/// that does not exist, pskgate.toml of the current folder, if only root or this user can write to both.
+pub(super) fn find_config() -> (PathBuf, Option<String>) {
+    let (default, local) = (default_config(), Path::new(LOCAL));
+    if default.symlink_metadata().is_ok() || local.symlink_metadata().is_err() {
+        return (default, None);
+    }
+    match distrust(local) {
+        None => {
+            let words = format!("taking ./{LOCAL}, because there is no {}", default.display());
+            (local.to_owned(), Some(words))
+        }
+        Some(why) => {
+            let words = format!(
+                "./{LOCAL} is not taken: {why}; name it if it is meant: pskgate run {LOCAL}"
+            );
+            (default, Some(words))
+        }
+    }
+}
+
+/// What is taken in the current folder.
+const LOCAL: &str = "pskgate.toml";
+
+/// Why a file in the current folder may be another user's doing.
+#[cfg(unix)]
+fn distrust(file: &Path) -> Option<String> {
+    use std::os::unix::fs::MetadataExt;
+    let own = rustix::process::geteuid().as_raw();
+    [(file, "the file"), (Path::new("."), "this folder")].into_iter().find_map(|(path, what)| {
+        let meta = match path.metadata() {
+            Ok(meta) => meta,
+            Err(error) => return Some(format!("{what} cannot be looked at: {error}")),
+        };
+        let (owner, mode) = (meta.uid(), meta.mode() & 0o7777);
+        if owner != 0 && owner != own {
+            return Some(format!("{what} belongs to user {owner}"));
+        }
+        let is_open = mode & 0o022 != 0;
+        is_open.then(|| format!("others can write to {what} (mode {mode:04o})"))
+    })
+}
+
+/// Who could put a file into the folder would own it.
+#[cfg(windows)]
+fn distrust(file: &Path) -> Option<String> {
+    use crate::sys::acl::{Open, descriptor, foreign_owner, loose, own_user};
+    let look = || {
+        let file = std::fs::File::open(file)?;
+        let (rights, user) = (descriptor(&file)?, own_user()?);
+        let owner = foreign_owner(&rights, &user).map_err(std::io::Error::other)?;
+        let open = loose(&rights).map_err(std::io::Error::other)?;
+        let open = open.filter(|loose| matches!(loose.open, Open::Change));
+        let words = owner.map(|owner| format!("it belongs to {owner}"));
+        Ok::<_, std::io::Error>(
+            words.or(open.map(|loose| format!("{} can change it", loose.group))),
+        )
+    };
+    look().unwrap_or_else(|error| Some(format!("it cannot be looked at: {error}")))
 }

@@ -42,6 +42,8 @@ pub(super) struct Source {
     /// Where relative names begin: the directory that the program was started in.
     here: PathBuf,
     format: Format,
+    /// What the program is called where it has no file.
+    title: Option<PathBuf>,
     /// The root directory, once it is another one.
     root: OnceLock<PathBuf>,
 }
@@ -58,17 +60,38 @@ impl Source {
         Self::of(Text::File(path.to_owned()), format)
     }
 
-    pub(super) fn read(text: Vec<u8>, name: &str) -> Self {
-        Self::of(Text::Read(text, name.into()), Format::Stunnel)
+    /// A text that was read already; `name` is what findings call it.
+    pub(super) fn text(text: Vec<u8>, name: &str, format: Format) -> Self {
+        Self::of(Text::Read(text, name.into()), format)
+    }
+
+    /// What a person named on the command line: a file, or `-` for standard input.
+    ///
+    /// # Errors
+    /// Standard input cannot be read.
+    pub(super) fn named(path: &Path, format: Format) -> io::Result<Self> {
+        if path != Path::new("-") {
+            return Ok(Self::file(path, format));
+        }
+        let mut text = Vec::new();
+        io::Read::read_to_end(&mut io::stdin().lock(), &mut text)?;
+        let format = if format == Format::Auto { Format::Toml } else { format };
+        Ok(Self::text(text, "standard input", format))
+    }
+
+    /// Gives a program without a file the name that `status` shows and its control socket has.
+    pub(super) fn called(mut self, title: &str) -> Self {
+        self.title = Some(title.into());
+        self
     }
 
     fn of(text: Text, format: Format) -> Self {
         // The directory may have been removed; only relative names suffer.
         let here = std::env::current_dir().unwrap_or_default();
-        Self { text, here, format, root: OnceLock::new() }
+        Self { text, here, format, title: None, root: OnceLock::new() }
     }
 
-    fn load(&self) -> (Option<Config>, Report) {
+    pub(super) fn load(&self) -> (Option<Config>, Report) {
         let inside = |path: &Path| match self.root.get() {
             Some(root) if path.is_absolute() => daemon::inside(root, path),
             _ => path.to_owned(),
@@ -79,8 +102,12 @@ impl Source {
             Text::Read(text, name) => config::survey_text(text, name, &here, self.format),
         };
         if let (Some(config), Text::Read(..)) = (&mut config, &self.text) {
-            // A control socket is called after a file, and this was none.
-            config.control.enabled.value = false;
+            match &self.title {
+                Some(title) => config.file.clone_from(title),
+                // A control socket is called after a file, and this was none.
+                None if config.control.socket.is_none() => config.control.enabled.value = false,
+                None => {}
+            }
         }
         for service in config.iter_mut().flat_map(|config| &mut config.services) {
             let psk = &mut service.psk;
@@ -176,7 +203,10 @@ impl Habits {
 }
 
 pub(super) fn main(file: &File) -> u8 {
-    start(Source::file(&file.path(), file.format.into()), Habits::Native)
+    match file.source() {
+        Ok((source, _)) => start(source, Habits::Native),
+        Err(code) => code,
+    }
 }
 
 /// Everything up to listening is synchronous and said on standard error: when this program goes on,

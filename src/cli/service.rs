@@ -121,7 +121,7 @@ fn install(file: &File, which: &Which, account: Option<&str>) -> Result<u8, Fail
         .map_err(|error| (exit::INTERNAL, format!("cannot tell where this program is: {error}")))?;
     let path = absolute(file.path())
         .map_err(|error| (exit::USAGE, format!("{}: {error}", file.path().display())))?;
-    let wanted = File { file: Some(path.clone()), format: file.format };
+    let wanted = File { file: Some(path.clone()), config: None, format: file.format };
     let checked = check::main(&wanted, false, false);
     if checked != exit::OK {
         return Ok(checked);

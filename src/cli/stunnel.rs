@@ -60,6 +60,12 @@ pub(super) fn ask(arguments: Vec<OsString>) -> Asked {
         "-help" => return Asked::Stunnel(Command::Help),
         "-sockets" => return Asked::Stunnel(Command::Sockets),
         "-options" => return Asked::Stunnel(Command::Options),
+        // `run` is meant, as other servers have it.
+        "-c" | "--config" if !is_stunnel => {
+            let mut arguments = arguments;
+            arguments.insert(1, "run".into());
+            return Asked::Native(arguments);
+        }
         _ => {}
     }
     if is_stunnel {
@@ -150,7 +156,10 @@ fn descriptor(number: Option<&OsStr>) -> u8 {
         return 1;
     };
     match read(parsed.into()) {
-        Ok(text) => run::start(Source::read(text, &parsed.to_string()), Habits::Stunnel),
+        Ok(text) => {
+            let source = Source::text(text, &parsed.to_string(), Format::Stunnel);
+            run::start(source, Habits::Stunnel)
+        }
         Err(error) => {
             let failed = "[!] Configuration failed";
             complain(&format!("[!] Cannot open configuration file: {error}\n{SYNTAX}\n{failed}"));

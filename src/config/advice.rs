@@ -1,8 +1,9 @@
 //! What `check` says of a configuration that works and could be stricter. A start says nothing of it.
 
+use super::credential;
 use super::diagnostic::Diagnostic;
 use super::endpoint::{Endpoint, Host};
-use super::model::{Config, Dialect, Mode, ServiceConfig, TlsVersion};
+use super::model::{Config, Dialect, Mode, ServiceConfig, TlsVersion, WhenFull};
 
 /// Notices about a sound configuration, each with the RFC that asks for more.
 pub fn advise(config: &Config) -> Vec<Diagnostic> {
@@ -11,7 +12,56 @@ pub fn advise(config: &Config) -> Vec<Diagnostic> {
         service.mode.value == Mode::Server && service.dialect == Dialect::Native
     };
     let servers = config.services.iter().filter(is_asked);
-    servers.flat_map(|service| [two_versions(service), open_port(service)]).flatten().collect()
+    let strict = servers.flat_map(|service| [two_versions(service), open_port(service)]);
+    let all = config.services.iter();
+    let of_files = all
+        .flat_map(|service| [credential(service), runtime_file(service), shared_identity(service)]);
+    strict.chain(of_files).flatten().collect()
+}
+
+/// A runtime hands its own key to every IDE that connects: whoever is taken out of another file comes back
+/// with it.
+fn runtime_file(service: &ServiceConfig) -> Option<Diagnostic> {
+    let psk = &service.psk;
+    if !psk.runtime_file.value || psk.secrets.len() < 2 {
+        return None;
+    }
+    let name = &service.name.value;
+    let found = Diagnostic::warning(
+        "runtime-key-for-all",
+        format!(
+            "service {name}: the runtime hands the key of its own file to each IDE that connects, so that an \
+             engineer who is removed from the other files comes back with it"
+        ),
+    );
+    let help = "give the engineers a service of their own without that file, and run the runtime without -s or \
+                keep its file for ERPCS alone (docs/beremiz.md)";
+    Some(found.at(psk.runtime_file.place().cloned()).help(help))
+}
+
+/// The identity of a runtime's file is everybody's who has it.
+fn shared_identity(service: &ServiceConfig) -> Option<Diagnostic> {
+    let when = &service.limits.when_full;
+    let takes_over = matches!(when.value, WhenFull::TakeOver | WhenFull::TakeOverOwn);
+    if !service.psk.runtime_file.value || !takes_over {
+        return None;
+    }
+    let name = &service.name.value;
+    let found = Diagnostic::notice(
+        "shared-identity",
+        format!(
+            "service {name}: all engineers share the identity of the runtime's file, and each throws out the other"
+        ),
+    );
+    Some(found.at(when.place().cloned()).help("write when-full = \"take-over-same-host\""))
+}
+
+/// A credential of systemd's looks like a key file that is watched, and is none.
+fn credential(service: &ServiceConfig) -> Option<Diagnostic> {
+    let folder = credential::folder().filter(|_| service.dialect == Dialect::Native)?;
+    let psk = &service.psk;
+    let file = psk.secrets.iter().find(|file| file.value.starts_with(&folder))?;
+    Some(credential::is_not_refreshed(file.place().cloned()))
 }
 
 /// RFC 9813, 4.1.1 and RFC 9846, F.7: a key for TLS 1.3 is not one for earlier versions as well.

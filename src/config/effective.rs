@@ -11,6 +11,7 @@ use super::model::{
 };
 use super::options::Opt;
 use super::value;
+use crate::secrets::Writer;
 
 /// The resulting configuration in the words of its own dialect, for a person. Key files are named,
 /// and nothing of what is in them is.
@@ -341,8 +342,19 @@ impl Page<'_> {
 
     fn keys(&mut self, service: &ServiceConfig) {
         let psk = &service.psk;
-        for file in &psk.secrets {
+        let mut files = psk.secrets.iter();
+        if psk.rules.writer == Writer::Ide
+            && let Some(project) = files.next()
+        {
+            self.show(Opt::BeremizProject, project, project.value.display());
+        }
+        for file in files {
             self.show(Opt::PskSecrets, file, file.value.display());
+        }
+        if service.mode.value == Mode::Server {
+            let (runtime, waits) = (&psk.runtime_file, &psk.wait_for_keys);
+            self.show(Opt::RuntimeFile, runtime, self.yes(runtime.value));
+            self.show(Opt::WaitForKeys, waits, self.yes(waits.value));
         }
         if service.mode.value == Mode::Client {
             let first = "the first of the key file";
@@ -437,6 +449,10 @@ impl Page<'_> {
             self.maybe(Opt::MaxPerIdentity, limits.per_identity.as_ref(), none, u32::to_string);
             let when = self.word(value::WHEN_FULL, value::WHEN_FULL, &limits.when_full.value);
             self.show(Opt::WhenFull, &limits.when_full, when);
+            if limits.max_sessions.as_ref().is_some_and(|most| most.value == 1) {
+                let pause = self.time(limits.backend_pause.value);
+                self.show(Opt::BackendPause, &limits.backend_pause, pause);
+            }
             let what = match service.on_revocation.value {
                 OnRevocation::Cut => "cut".into(),
                 OnRevocation::Keep => "keep".into(),

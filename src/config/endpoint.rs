@@ -81,6 +81,13 @@ pub enum AddressError {
     BadHost(String),
     /// `unix:` or `/` and nothing behind it, or a NUL in it.
     BadPath,
+    /// A URL in place of an address.
+    Url {
+        /// What stands before `://`.
+        scheme: String,
+        /// The host and perhaps the port behind it.
+        address: String,
+    },
 }
 
 impl fmt::Display for AddressError {
@@ -100,6 +107,12 @@ impl fmt::Display for AddressError {
             Self::Brackets(text) => write!(f, "brackets hold an IPv6 address, not `{text}`"),
             Self::BadHost(host) => write!(f, "`{host}` is neither an address nor a host name"),
             Self::BadPath => write!(f, "this is not the path of a Unix socket"),
+            Self::Url { scheme, .. } => {
+                write!(
+                    f,
+                    "this is a URL, and a tunnel carries any protocol: `{scheme}` is the client's affair"
+                )
+            }
         }
     }
 }
@@ -124,6 +137,12 @@ impl AddressError {
                  digits, dots and hyphens"
                     .into()
             }
+            Self::Url { scheme, address } if address.contains(':') => {
+                format!("write \"{address}\", and {scheme}:// in the program that connects")
+            }
+            Self::Url { address, .. } => {
+                format!("write the host and the port, such as \"{address}:3001\"")
+            }
             Self::BadPath => "write unix: and an absolute path, such as unix:/run/plc.sock".into(),
         }
     }
@@ -138,6 +157,11 @@ pub fn parse_native(text: &str, role: Role) -> Result<Endpoint, AddressError> {
     let text = text.trim();
     if text.is_empty() {
         return Err(AddressError::Empty);
+    }
+    if let Some((scheme, rest)) = text.split_once("://") {
+        let end = rest.find(['/', '#', '?']).unwrap_or(rest.len());
+        let address = rest.get(..end).unwrap_or_default().to_owned();
+        return Err(AddressError::Url { scheme: scheme.into(), address });
     }
     if let Some(path) = text.strip_prefix("unix:") {
         return unix(path);

@@ -24,7 +24,13 @@ pub enum Format {
 impl Format {
     /// The language of a file of this name.
     pub fn dialect(self, path: &Path) -> Dialect {
-        let is_toml = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("toml"));
+        let has = |path: &Path, ending: &str| {
+            path.extension().is_some_and(|e| e.eq_ignore_ascii_case(ending))
+        };
+        // Notepad adds its own ending.
+        let is_of_notepad =
+            has(path, "txt") && path.file_stem().is_some_and(|stem| has(Path::new(stem), "toml"));
+        let is_toml = has(path, "toml") || is_of_notepad;
         match self {
             Self::Toml => Dialect::Native,
             Self::Stunnel => Dialect::Stunnel,
@@ -327,6 +333,8 @@ mod tests {
     fn the_name_tells_the_language_unless_the_caller_does() {
         assert_eq!(Format::Auto.dialect(Path::new("a.toml")), Dialect::Native);
         assert_eq!(Format::Auto.dialect(Path::new("a.TOML")), Dialect::Native);
+        assert_eq!(Format::Auto.dialect(Path::new("pskgate.toml.txt")), Dialect::Native);
+        assert_eq!(Format::Auto.dialect(Path::new("pskgate.txt")), Dialect::Stunnel);
         assert_eq!(Format::Auto.dialect(Path::new("stunnel.conf")), Dialect::Stunnel);
         assert_eq!(Format::Auto.dialect(Path::new("-")), Dialect::Stunnel);
         assert_eq!(Format::Toml.dialect(Path::new("a.conf")), Dialect::Native);

@@ -8,6 +8,7 @@
 pub mod advice;
 pub mod ciphers;
 pub mod convert;
+mod credential;
 pub mod diagnostic;
 pub mod draft;
 pub mod effective;

@@ -525,6 +525,10 @@ impl ServiceConfig {
 pub struct PskConfig {
     /// Files, or directories of files, with `identity:key` lines; at least one.
     pub secrets: Vec<Decided<PathBuf>>,
+    /// Whether the first of them is the one line that a Beremiz runtime writes.
+    pub runtime_file: Decided<bool>,
+    /// Whether the service begins before they exist.
+    pub wait_for_keys: Decided<bool>,
     /// The identity that a client presents; the first of the first file when unset. Never set for a
     /// server.
     pub identity: Option<Decided<Vec<u8>>>,
@@ -708,6 +712,8 @@ pub struct Limits {
     pub per_identity: Option<Decided<u32>>,
     /// What becomes of a newcomer when one of these three is reached.
     pub when_full: Decided<WhenFull>,
+    /// How long a backend that serves one connection is left alone between two.
+    pub backend_pause: Decided<Duration>,
     /// Handshakes at once; unset shares the process's with other services.
     pub max_handshakes: Option<Decided<u32>>,
 }
@@ -721,6 +727,9 @@ pub enum WhenFull {
     TakeOver,
     /// The same, if that session is of the newcomer's own identity.
     TakeOverOwn,
+    /// The same, if that session is of the newcomer's own identity and source; or of its identity, and the
+    /// peer is found dead.
+    TakeOverSameHost,
 }
 
 /// Whose order of suites decides at a server (RFC 9325, 4.2.1 leaves it to the server).

@@ -398,6 +398,12 @@ table! {
         "The identity that a client uses; the first of its key file if unset.";
     PskSecrets [Service "psk-secrets"] ["PSKsecrets"] Service List Kind::Secrets, Works, "" "",
         "Key files, with a line identity:key for each key, or folders of such files.";
+    BeremizProject [Service "beremiz-project"] [] Service One Path, Works, "" "",
+        "A Beremiz project whose keys (psk/*.secret) are used before those of psk-secrets.";
+    RuntimeFile [Service "runtime-file"] [] Service One Bool, Works, "false" "no",
+        "Whether the first key file of a server is the one line that a Beremiz runtime writes: other users may read it, with a warning, and the service waits for it.";
+    WaitForKeys [Service "wait-for-keys"] [] Service One Bool, Works, "false" "no",
+        "Whether a server starts before its key files exist. Until they do, it answers every client as it answers a wrong key.";
     AllowSharedKeys [Service "allow-shared-keys"] [] Service One Bool, Works, "false" "yes",
         "Whether a client and a server service of this file may use the same key, which makes reflection attacks possible (RFC 9257, 4.1).";
     AllowLoosePermissions [Service "allow-loose-permissions"] [] Service One Bool, Works, "false" "yes",
@@ -473,7 +479,9 @@ table! {
     MaxPerIdentity [Service "max-sessions-per-identity"] [] Service One Count { min: 1, max: 1_000_000 }, Works, "" "",
         "The maximum number of sessions of each identity.";
     WhenFull [Service "when-full"] [] Service One Kind::WhenFull, Works, "refuse" "refuse",
-        "What happens to a new client at a session limit: refuse it, end the oldest session for it (take-over), or end the oldest session of the same identity for it (take-over-own).";
+        "What happens to a new client at a session limit: refuse it, end the oldest session for it (take-over), of the same identity (take-over-own), or of the same identity and address (take-over-same-host), for an identity that several people share.";
+    BackendPause [Service "backend-pause"] [] Service One Duration { zero: true }, Works, "50ms" "",
+        "The pause between two connections to the backend of a service with max-sessions = 1. The eRPC runtime of Beremiz needs it; a device that does not, such as most Modbus servers, takes 0ms.";
     OnRevocation [Service "on-revocation"] [] Service One Kind::OnRevocation, Works, "cut" "cut",
         "What happens to a session whose key was removed or changed: cut it, keep it, or cut it after a grace period such as 30s.";
     AllowFrom [Service "allow-from"] [] Service List Kind::Range, Works, "" "",

@@ -13,6 +13,9 @@ use super::model::Dialect;
 use super::options::{Arity, Kind, Opt, Row, TABLE, Table};
 use super::value::{SOCKET_OPTIONS, words};
 
+/// No character that stands for `\b`, `\t`, `\n`, `\f` or `\r`: in a path of Windows these were backslashes.
+const FILE_NAME: &str = r"^[^\x08\t\n\f\r]+$";
+
 /// A number below 65536, however many zeros stand before it.
 const PORT: &str = r"0*(\d{1,4}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d{2}|655[0-2]\d|6553[0-5])";
 /// A name of /etc/services: not only digits.
@@ -157,12 +160,16 @@ fn kind(kind: Kind) -> Value {
         Kind::Duration { zero } => duration(zero),
         Kind::Listen => address(0),
         Kind::Connect => address(1),
-        Kind::Path => json!({ "type": "string", "minLength": 1 }),
+        Kind::Path => json!({ "type": "string", "minLength": 1, "pattern": FILE_NAME }),
         // An identity:key line where the name of a file belongs: the code `key-in-configuration`.
         Kind::Secrets => json!({
             "type": "string",
             "minLength": 1,
-            "not": { "pattern": r"^[^:/\\]{2,}:.{16,}$" },
+            "pattern": FILE_NAME,
+            "anyOf": [
+                { "pattern": "^credential:[^/]{1,255}$" },
+                { "not": { "pattern": r"^[^:/\\]{2,}:.{16,}$" } },
+            ],
         }),
         Kind::Identity => json!({
             "type": "string",

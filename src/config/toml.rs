@@ -50,7 +50,7 @@ pub(super) fn read(text: &str, name: &Path, base: &Path, report: &mut Report) ->
                 "put keys into a file of their own, and name that file in \
                                 psk-secrets",
             );
-        } else if let Some(help) = unquoted(line) {
+        } else if let Some(help) = windows_path(line).or_else(|| unquoted(line)) {
             found = found.help(help);
         }
         // One slip makes the parser stumble several times over the same line.
@@ -77,6 +77,21 @@ pub(super) fn read(text: &str, name: &Path, base: &Path, report: &mut Report) ->
 
 fn index(line: u32) -> usize {
     (line as usize).saturating_sub(1)
+}
+
+/// A path of Windows in double quotes, where a backslash begins an escape.
+fn windows_path(line: &str) -> Option<String> {
+    let (_, quoted) = line.split_once('"')?;
+    let (path, _) = quoted.split_once('"').unwrap_or((quoted, ""));
+    let drive =
+        path.get(1..3) == Some(":\\") && path.starts_with(|c: char| c.is_ascii_alphabetic());
+    let share = path.starts_with("\\\\");
+    (drive || share).then(|| {
+        format!(
+            "a backslash begins an escape in double quotes: write '{path}', or {}",
+            path.replace('\\', "/")
+        )
+    })
 }
 
 /// The commonest slip of people who come from stunnel.conf.
@@ -471,5 +486,35 @@ fn type_of(item: &DeValue<'_>) -> &'static str {
         DeValue::Datetime(_) => "a date",
         DeValue::Array(_) => "a list",
         DeValue::Table(_) => "a table",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::config::load::{Format, load_text};
+
+    fn helps(line: &str) -> String {
+        let text = format!(
+            "[services.x]\nmode = \"client\"\naccept = \"127.0.0.1:1\"\n{line}\npsk-identity = \"a\"\n"
+        );
+        let read = load_text(text.as_bytes(), Path::new("x.toml"), Path::new("/"), Format::Auto);
+        let report = read.unwrap_err();
+        report.diagnostics.iter().filter_map(|found| found.help.clone()).collect()
+    }
+
+    #[test]
+    fn paths_of_windows_and_urls_are_told_how_they_are_written() {
+        let help = helps(r#"psk-secrets = "C:\Users\me\psk.txt""#);
+        assert!(
+            help.contains(r"'C:\Users\me\psk.txt'") && help.contains("C:/Users/me/psk.txt"),
+            "{help}"
+        );
+        assert!(helps(r#"psk-secrets = "C:\temp\new.txt""#).contains("'C:\\temp"));
+        let help = helps("connect = \"PYRO://plc:3001\"\npsk-secrets = \"psk.txt\"");
+        assert!(help.contains("write \"plc:3001\""), "{help}");
+        let help = helps("connect = \"https://plc/x\"\npsk-secrets = \"psk.txt\"");
+        assert!(help.contains("plc:3001"), "{help}");
     }
 }

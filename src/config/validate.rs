@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::mem::discriminant;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::ciphers::expand_named_sets;
 use super::diagnostic::{Diagnostic, Place, Report};
@@ -19,7 +20,7 @@ use super::model::{
 };
 use super::options::{Opt, Treatment};
 use super::value;
-use crate::secrets::{IdentityRule, OnDuplicate, OnLoosePermissions, Rules, escape};
+use crate::secrets::escape;
 
 /// Why what is said of a proxy has no effect.
 const UNASKED: &str = "no proxy is configured";
@@ -27,6 +28,7 @@ const UNASKED: &str = "no proxy is configured";
 mod around;
 mod certificates;
 mod identities;
+mod keys;
 mod places;
 mod program;
 mod scope;
@@ -210,14 +212,15 @@ impl Checker<'_> {
         if self.needs_certificates(service) {
             return None;
         }
-        let secrets = self.secrets(&scope);
-        self.treat(&service.values, scope.mentions(Opt::PskSecrets));
+        let has_keys = scope.mentions(Opt::PskSecrets) || scope.mentions(Opt::BeremizProject);
+        self.treat(&service.values, has_keys);
 
         let mode = scope.decide(Opt::Mode, |value| match value {
             Value::Mode(mode) => Some(*mode),
             _ => None,
         });
         let role = mode.as_ref().map(|mode| mode.value);
+        let keys = self.key_sources(&scope, role);
         let name = Decided::said(service.name.value.clone(), head.clone());
         self.key_or_certificate(service, role);
         self.missing(service, &scope, role);
@@ -240,25 +243,6 @@ impl Checker<'_> {
         let preface = self.preface(&scope, role);
         let tls = self.tls(&scope, role);
         let identity = self.identity(&scope, role);
-        let loose = scope.decide(Opt::AllowLoosePermissions, boolean).is_some_and(|d| d.value);
-        let rules = match dialect {
-            Dialect::Native => Rules {
-                duplicates: OnDuplicate::Refuse,
-                identities: IdentityRule::Utf8,
-                permissions: if loose {
-                    OnLoosePermissions::Warn
-                } else {
-                    OnLoosePermissions::Refuse
-                },
-                owner: None,
-            },
-            Dialect::Stunnel => Rules {
-                duplicates: OnDuplicate::LastWins,
-                identities: IdentityRule::Bytes,
-                permissions: OnLoosePermissions::Warn,
-                owner: None,
-            },
-        };
         let hash = scope
             .decide(Opt::PskHash, |value| match value {
                 Value::Hash(hash) => Some(*hash),
@@ -301,7 +285,15 @@ impl Checker<'_> {
                 Value::Failover(failover) => Some(*failover),
                 _ => None,
             })?,
-            psk: PskConfig { secrets, identity, rules, hash, allow_shared_keys },
+            psk: PskConfig {
+                secrets: keys.secrets,
+                runtime_file: keys.runtime_file,
+                wait_for_keys: keys.wait_for_keys,
+                identity,
+                rules: keys.rules,
+                hash,
+                allow_shared_keys,
+            },
             tls: tls?,
             timeouts: Timeouts {
                 handshake: scope.decide(Opt::HandshakeTimeout, duration)?,
@@ -318,6 +310,10 @@ impl Checker<'_> {
                     Value::WhenFull(when) => Some(*when),
                     _ => None,
                 })?,
+                // The eRPC runtime loses a connection that follows another at once.
+                backend_pause: scope
+                    .said(Opt::BackendPause, duration)
+                    .unwrap_or(Decided::default(Duration::from_millis(50), dialect)),
                 max_handshakes: scope.said(Opt::MaxHandshakes, count),
             },
             allow_from: ranges(&scope, Opt::AllowFrom),
@@ -330,20 +326,6 @@ impl Checker<'_> {
             sockets: self.sockets(&scope, role)?,
             reset: scope.said(Opt::Reset, boolean),
         })
-    }
-
-    /// In a stunnel.conf a section's file replaces the global one, and the last line counts.
-    fn secrets(&self, scope: &Scope<'_>) -> Vec<Decided<PathBuf>> {
-        let said = match self.dialect {
-            Dialect::Native => scope.all(Opt::PskSecrets),
-            Dialect::Stunnel => scope.last(Opt::PskSecrets).into_iter().collect(),
-        };
-        said.into_iter()
-            .filter_map(|said| match &said.value {
-                Value::Path(path) => Some(Decided::said(self.anchor(path), said.place.clone())),
-                _ => None,
-            })
-            .collect()
     }
 
     fn source(&mut self, scope: &Scope<'_>, mode: Option<Mode>) -> Option<Source> {
@@ -542,6 +524,7 @@ impl Checker<'_> {
             for opt in [Opt::Mode, Opt::Accept, Opt::Connect, Opt::PskSecrets] {
                 if said(opt)
                     || (opt == Opt::Accept && (by_name || programs))
+                    || (opt == Opt::PskSecrets && said(Opt::BeremizProject))
                     || (opt == Opt::Connect && (said(Opt::Exec) || told.is_some()))
                 {
                     continue;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::credential;
 use super::draft::Value;
 use super::endpoint::{Endpoint, Host, Role, parse_host, parse_native, parse_stunnel};
 use super::key_shape::{looks_like_key_instead_of_file, looks_like_key_line};
@@ -139,6 +140,7 @@ pub(super) const WHEN_FULL: &[(&str, WhenFull)] = &[
     ("refuse", WhenFull::Refuse),
     ("take-over", WhenFull::TakeOver),
     ("take-over-own", WhenFull::TakeOverOwn),
+    ("take-over-same-host", WhenFull::TakeOverSameHost),
 ];
 pub(super) const LOG_IDS: &[(&str, LogId)] = &[
     ("sequential", LogId::Sequential),
@@ -234,7 +236,26 @@ pub(super) fn read(kind: Kind, dialect: Dialect, text: &str) -> Result<Value, Wr
         }
         Kind::Count { min, max } => Value::Count(count(text, min, max)?),
         Kind::Bool => Value::Bool(choice(text, if native { TRUE_FALSE } else { YES_NO }, dialect)?),
+        Kind::Path | Kind::Secrets if native && text.contains(ESCAPED) => {
+            return Err(Wrong::new(
+                "control-character",
+                "the name of a file has a tab or a line's end in it",
+                "in double quotes \\t is a tab and \\n a line's end: write a path of Windows as 'C:\\temp\\new.txt' \
+                 or \"C:/temp/new.txt\"",
+            ));
+        }
         Kind::Path => Value::Path(path(text)?),
+        Kind::Secrets if native && text.starts_with(credential::PREFIX) => {
+            let name = text.strip_prefix(credential::PREFIX).unwrap_or_default();
+            if !credential::is_name(name) {
+                return Err(Wrong::new(
+                    "bad-credential",
+                    format!("{} names no credential", quoted(text)),
+                    "write credential:NAME, the name that LoadCredential= gives it",
+                ));
+            }
+            Value::Path(path(text)?)
+        }
         Kind::Secrets if looks_like_key_instead_of_file(text) => {
             return Err(Wrong::new(
                 "key-in-configuration",
@@ -545,6 +566,9 @@ pub(super) fn count(text: &str, min: u32, max: u32) -> Result<u32, Wrong> {
         )
     })
 }
+
+/// What `\b`, `\t`, `\n`, `\f` and `\r` of a TOML text become, and no file's name has.
+const ESCAPED: [char; 5] = ['\u{8}', '\t', '\n', '\u{c}', '\r'];
 
 fn path(text: &str) -> Result<PathBuf, Wrong> {
     if text.is_empty() || text.contains('\0') {

@@ -12,7 +12,7 @@ use super::files::Files;
 use super::management::ManagementListeners;
 use super::service_manager::{self, ServiceManagerNotifier};
 use super::status::ReloadHistory;
-use crate::config::model::Level;
+use crate::config::model::{Level, Mode};
 use crate::observe::event::{Event, Scope};
 use crate::observe::log;
 use crate::tunnel::{ProcessResources, Service, SessionDetails, SessionInfo};
@@ -48,7 +48,11 @@ impl Running {
     /// How it is, in a line.
     pub(super) fn words(&self) -> String {
         let sessions = self.services().map(|service| service.count()).sum();
-        service_manager::words(self.live.len(), sessions, self.trouble.as_deref())
+        let mut words = service_manager::words(self.live.len(), sessions, self.trouble.as_deref());
+        for service in self.services().filter(|service| is_waiting(service)) {
+            words += &format!("; [{}] waits for its keys", service.name());
+        }
+        words
     }
 
     /// The services, in the order of their file.
@@ -89,4 +93,10 @@ pub(super) fn list_sessions<'a>(services: impl Iterator<Item = &'a Arc<Service>>
         }
     }
     Event::ListedAll { count }.log(Scope { level: Some(Level::Debug), ..Scope::PROGRAM });
+}
+
+/// Whether a server lets nobody in, because its key files have yet to come.
+fn is_waiting(service: &Service) -> bool {
+    let snapshot = service.snapshot();
+    snapshot.mode() == Mode::Server && snapshot.secrets().is_empty()
 }

@@ -197,6 +197,7 @@ fn service_status(view: ServiceView) -> ServiceStatus {
         listeners,
         targets: snapshot.targets(),
         keys: snapshot.secrets().len(),
+        key_warnings: snapshot.key_warnings().to_vec(),
         max_sessions: service.session_limit(),
         handshakes: service.handshakes(),
         opened: counted.opened,

@@ -147,3 +147,51 @@ fn bump(map: &Mutex<BTreeMap<&'static str, u64>>, name: &'static str) {
         *map.entry(name).or_default() += 1;
     }
 }
+
+/// Why a connection becomes no session. `pskgate explain` has a page for each.
+pub const REFUSAL_CAUSES: [&str; 26] = [
+    "aborted",
+    "alert",
+    "bad-proxy-header",
+    "closed-early",
+    "crowded-out",
+    "expired",
+    "full",
+    "io",
+    "no-common-group",
+    "no-common-suite",
+    "no-common-version",
+    "no-psk",
+    "not-allowed-from",
+    "not-proven",
+    "other-hash",
+    "plain-text",
+    "protocol",
+    "psk-ke-only",
+    "refused",
+    "socket-options",
+    "stale-ticket",
+    "target-unreachable",
+    "timeout",
+    "too-many-offers",
+    "unknown-identity",
+    "wrong-key",
+];
+
+/// How a session ends. `pskgate explain` has a page for each.
+pub const SESSION_ENDS: [&str; 14] = [
+    "complete",
+    "drain-expired",
+    "draining",
+    "half-closed",
+    "idle",
+    "key-update-flood",
+    "kicked",
+    "not-served",
+    "plain-side",
+    "revoked",
+    "session-lifetime",
+    "taken-over",
+    "tls-side",
+    "truncated",
+];

@@ -15,6 +15,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
+use super::metrics::{REFUSAL_CAUSES, SESSION_ENDS};
 use super::status::{ServiceStatus, Status};
 use crate::sys::usage::Usage;
 
@@ -67,6 +68,10 @@ pub fn text(
     }
     Ok(written)
 }
+
+/// With more services than this, series of causes and ends begin with their first event: forty series for each
+/// of a thousand services would be most of a scrape.
+const MAX_SERVICES_FROM_ZERO: usize = 100;
 
 type Labels = Vec<(&'static str, String)>;
 
@@ -209,6 +214,11 @@ fn services(services: &[ServiceStatus]) -> Vec<Family> {
         sessions.add(of(), service.sessions.len() as u64);
         limit.add(of(), service.max_sessions as u64);
         opened.add(of(), service.opened);
+        if services.len() <= MAX_SERVICES_FROM_ZERO {
+            // An alert on an increase would miss the first event of a series that begins with it.
+            SESSION_ENDS.iter().for_each(|end| ended.add(with("end", end), 0));
+            REFUSAL_CAUSES.iter().for_each(|cause| refused.add(with("cause", cause), 0));
+        }
         for (kind, count) in &service.ended {
             ended.add(with("end", kind), *count);
         }

@@ -95,6 +95,9 @@ pub struct ServiceStatus {
     pub targets: Vec<String>,
     /// How many identities its key files hold.
     pub keys: usize,
+    /// What is tolerated in its key files or missing of them, a line each.
+    #[serde(default)]
+    pub key_warnings: Vec<String>,
     /// The most sessions that it may have at once.
     pub max_sessions: usize,
     /// Handshakes under way.

@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 
 use super::file::{self, MAX_FILE};
 use super::problem::{Gravity, Problem};
-use super::{Entry, Fingerprint, Identity, IdentityRule, OnDuplicate, OnLoosePermissions, Rules};
+use super::{
+    Entry, Fingerprint, Identity, IdentityRule, OnDuplicate, OnLoosePermissions, Rules, Writer,
+};
 use crate::sys::replace::Edit;
 use zeroize::Zeroizing;
 
@@ -23,6 +25,8 @@ pub(crate) const LENIENT: Rules = Rules {
     identities: IdentityRule::Bytes,
     permissions: OnLoosePermissions::Warn,
     owner: None,
+    writer: Writer::Operator,
+    waits: false,
 };
 
 /// A line that was added.
@@ -128,32 +132,56 @@ impl std::error::Error for EditError {}
 pub fn append(path: &Path, line: &[u8]) -> Result<Added, EditError> {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     let new = single(line, path)?;
+    append_all(path, &[(line, new)])
+}
+
+/// Adds lines without their ends, and the entries that they are, all of them or none. What it tells is of the
+/// first one.
+///
+/// # Errors
+/// As for [`append`]; an empty list is refused.
+pub fn append_all(path: &Path, lines: &[(&[u8], Entry)]) -> Result<Added, EditError> {
     let open = Open::begin(path)?;
     let entries = open.entries()?;
     let there = |entry: &Entry| (open.file(), entry.identity.clone(), entry.line);
-    if let Some(entry) = entries.iter().find(|entry| entry.identity == new.identity) {
-        let (file, identity, line) = there(entry);
-        return Err(EditError::Taken(file, identity, line));
-    }
-    if let Some(entry) = entries.iter().find(|entry| entry.key.same_as(&new.key)) {
-        let (file, identity, line) = there(entry);
-        return Err(EditError::SharedKey(file, identity, line));
+    for (_, new) in lines {
+        if let Some(entry) = entries.iter().find(|entry| entry.identity == new.identity) {
+            let (file, identity, line) = there(entry);
+            return Err(EditError::Taken(file, identity, line));
+        }
+        if let Some(entry) = entries.iter().find(|entry| entry.key.same_as(&new.key)) {
+            let (file, identity, line) = there(entry);
+            return Err(EditError::SharedKey(file, identity, line));
+        }
     }
     let text = open.text.as_slice();
     let end: &[u8] = if text.windows(2).any(|pair| pair == b"\r\n") { b"\r\n" } else { b"\n" };
     let joint: &[u8] = if text.is_empty() || text.ends_with(b"\n") { b"" } else { end };
-    if (text.len() + joint.len() + line.len() + end.len()) as u64 > MAX_FILE {
+    let mut pieces = vec![text, joint];
+    pieces.extend(lines.iter().flat_map(|(line, _)| [*line, end]));
+    if pieces.iter().map(|piece| piece.len()).sum::<usize>() as u64 > MAX_FILE {
         let error = io::Error::other(format!("it would be larger than {} MiB", MAX_FILE >> 20));
         return Err(EditError::Io(open.file(), error));
     }
-    let loose = open.write(&[text, joint, line, end])?;
-    let lines = text.iter().filter(|byte| **byte == b'\n').count() + usize::from(!joint.is_empty());
+    let Some((_, first)) = lines.first() else {
+        return Err(EditError::Io(open.file(), io::Error::other("there is no line to add")));
+    };
+    let loose = open.write(&pieces)?;
+    let before =
+        text.iter().filter(|byte| **byte == b'\n').count() + usize::from(!joint.is_empty());
     Ok(Added {
         file: open.file(),
-        line: u32::try_from(lines + 1).unwrap_or(u32::MAX),
-        fingerprint: new.fingerprint(),
+        line: u32::try_from(before + 1).unwrap_or(u32::MAX),
+        fingerprint: first.fingerprint(),
         loose,
     })
+}
+
+/// Whether a file looks like one that a Beremiz runtime writes, all of which it takes for its key: one line
+/// without a line feed.
+pub fn looks_like_runtime_file(path: &Path) -> bool {
+    file::open(path, LENIENT, &mut Vec::new())
+        .is_ok_and(|text| text.contains(&b':') && !text.contains(&b'\n'))
 }
 
 /// Takes every line of an identity out of a file.

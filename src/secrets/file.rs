@@ -13,7 +13,7 @@ use crate::sys::content::Digest;
 use crate::sys::file::open_regular;
 
 use super::problem::{Gravity, Problem, no_key_file, unreadable};
-use super::{Entry, IdentityRule, Known, Rules};
+use super::{Entry, IdentityRule, Known, Rules, Writer, beremiz};
 
 /// The largest key file that is read: room for 100,000 identities with 64-byte keys.
 pub(super) const MAX_FILE: u64 = 16 * 1024 * 1024;
@@ -67,6 +67,12 @@ pub(super) fn read(
     };
     if in_folder && begins_as_json(&text) {
         problems.push(no_key_file(path));
+        return Vec::new();
+    }
+    if rules.writer == Writer::Ide
+        && let Some(problem) = beremiz::without_key(&text, path)
+    {
+        problems.push(problem);
         return Vec::new();
     }
     parse(&text, path, rules, problems)
@@ -148,8 +154,11 @@ impl Text {
 #[cfg(unix)]
 fn permissions(path: &Path, meta: &fs::Metadata, rules: Rules, problems: &mut Vec<Problem>) {
     use std::os::unix::fs::MetadataExt;
-    let gravity = rules.permissions.gravity();
     let mode = meta.mode() & 0o777;
+    let gravity = match rules.writer {
+        Writer::Runtime | Writer::Ide if mode & 0o022 == 0 => Gravity::Warns,
+        _ => rules.permissions.gravity(),
+    };
     if mode & 0o027 != 0 {
         let who = match mode {
             mode if mode & 0o002 != 0 => "every user of this machine may change",
@@ -157,9 +166,15 @@ fn permissions(path: &Path, meta: &fs::Metadata, rules: Rules, problems: &mut Ve
             _ => "every user of this machine may read",
         };
         let message = format!("{who} the key file {} (mode {mode:04o})", path.display());
-        let help = format!("chmod 600 {}", path.display());
+        let help = match rules.writer {
+            Writer::Runtime => {
+                "start the runtime with `umask 077`, and remove the file once".into()
+            }
+            _ => format!("chmod 600 {}", path.display()),
+        };
         problems.push(Problem::new(gravity, "loose-permissions", path, message).help(help));
     }
+    let gravity = rules.permissions.gravity();
     let owner = meta.uid();
     let ours = rustix::process::geteuid().as_raw();
     if owner != 0 && owner != ours && Some(owner) != rules.owner {
@@ -186,6 +201,10 @@ pub(super) fn open_to(path: &Path, loose: crate::sys::acl::Loose, rules: Rules) 
         crate::sys::acl::Open::Change => "may change",
         crate::sys::acl::Open::Read => "may read",
     };
+    let gravity = match (loose.open, rules.writer) {
+        (crate::sys::acl::Open::Read, Writer::Runtime | Writer::Ide) => Gravity::Warns,
+        _ => rules.permissions.gravity(),
+    };
     let file = path.display();
     let message = format!("the group {} {what} the key file {file}", loose.group);
     // By identifiers, which are the same in every language: the owner, the system, administrators.
@@ -194,7 +213,7 @@ pub(super) fn open_to(path: &Path, loose: crate::sys::acl::Loose, rules: Rules) 
          *S-1-5-32-544:F",
         loose.account
     );
-    Problem::new(rules.permissions.gravity(), "loose-permissions", path, message).help(help)
+    Problem::new(gravity, "loose-permissions", path, message).help(help)
 }
 
 /// Parses a key file's text. What is wrong is added to `problems`; the entries are worth something
@@ -207,6 +226,26 @@ pub fn parse(text: &[u8], path: &Path, rules: Rules, problems: &mut Vec<Problem>
     entries
 }
 
+/// Whether a text is UTF-16, and if so whether its high bytes come first: with a mark, or with a
+/// NUL beside each of its first characters.
+pub(super) fn is_utf16(text: &[u8]) -> Option<bool> {
+    let (text, mark) = match text {
+        [0xff, 0xfe, rest @ ..] => (rest, Some(false)),
+        [0xfe, 0xff, rest @ ..] => (rest, Some(true)),
+        _ => (text, None),
+    };
+    // A mark alone may begin an identity, whose bytes a stunnel.conf does not restrict.
+    match (mark, text) {
+        (Some(false), [1..=255, 0, ..]) | (None, [1..=255, 0, 1..=255, 0, 1..=255, 0, ..]) => {
+            Some(false)
+        }
+        (Some(true), [0, 1..=255, ..]) | (None, [0, 1..=255, 0, 1..=255, 0, 1..=255, ..]) => {
+            Some(true)
+        }
+        _ => None,
+    }
+}
+
 /// The same for a file that may be empty.
 pub(super) fn lines(
     text: &[u8],
@@ -214,6 +253,12 @@ pub(super) fn lines(
     rules: Rules,
     problems: &mut Vec<Problem>,
 ) -> Vec<Entry> {
+    if is_utf16(text).is_some() {
+        let message = "the key file is in UTF-16, as Windows PowerShell writes it with `>`";
+        let help = "save it as UTF-8, or add its lines with `pskgate keys import`";
+        problems.push(Problem::new(Gravity::Refuses, "utf-16", path, message).help(help));
+        return Vec::new();
+    }
     let file: Arc<Path> = path.into();
     let mut entries = Vec::new();
     let mut lines = text.split(|byte| *byte == b'\n').peekable();

@@ -4,8 +4,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::Rules;
 use super::problem::{Gravity, Problem, no_key_file, unreadable};
+use super::{Rules, Writer, beremiz};
 
 /// What an entry of a folder is, by its name and the length of its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +39,9 @@ pub fn files_of(path: &Path, rules: Rules, problems: &mut Vec<Problem>) -> Vec<P
     };
     files.sort_by(|a, b| a.as_os_str().as_encoded_bytes().cmp(b.as_os_str().as_encoded_bytes()));
     files.retain(|file| !file.is_dir());
+    if rules.writer == Writer::Ide {
+        return beremiz::select(path, files, problems);
+    }
     files.retain(|file| match judge(file) {
         Entry::KeyFile => true,
         Entry::PassedOver => {

@@ -23,7 +23,14 @@ pub fn key_file(text: &[u8]) {
     for identities in [IdentityRule::Utf8, IdentityRule::Bytes] {
         for duplicates in [OnDuplicate::Refuse, OnDuplicate::LastWins] {
             let permissions = OnLoosePermissions::Refuse;
-            let rules = Rules { duplicates, identities, permissions, owner: None };
+            let rules = Rules {
+                duplicates,
+                identities,
+                permissions,
+                owner: None,
+                writer: super::Writer::Operator,
+                waits: false,
+            };
             let read = read(text, rules, None);
             told(&read);
             silent(text, rules, &read);

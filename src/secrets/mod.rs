@@ -4,12 +4,14 @@
 //! turns an identity found there into a [`Claim`], and the proof of the key turns the claim into a
 //! [`Grant`]; a session lives as long as the current set still [`grants`](SecretSet::grants) it.
 
+pub mod beremiz;
 pub mod edit;
 mod file;
 mod fingerprint;
 mod folder;
 #[cfg(all(unix, any(test, fuzzing)))]
 pub(crate) mod fuzzing;
+pub mod import;
 mod key;
 mod password;
 mod problem;
@@ -46,6 +48,29 @@ pub struct Rules {
     pub permissions: OnLoosePermissions,
     /// Who may own a file besides root and the user of this process: the one that it will become.
     pub owner: Option<u32>,
+    /// Who writes the first of a service's paths; all others are the operator's.
+    pub writer: Writer,
+    /// Whether a service may begin without a key and wait for its files.
+    pub waits: bool,
+}
+
+impl Rules {
+    /// The rules for a path by its position among those of a service.
+    fn of_path(self, position: usize) -> Self {
+        if position == 0 { self } else { Self { writer: Writer::Operator, ..self } }
+    }
+}
+
+/// Who writes a key file. What another program writes as it likes may be read by other users, with a
+/// warning, and by nobody changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Writer {
+    /// A person, or `pskgate keygen`.
+    Operator,
+    /// A Beremiz runtime: one line, which it hands to each IDE that connects.
+    Runtime,
+    /// The Beremiz IDE: a project's folder.
+    Ide,
 }
 
 /// What an identity that stands on two lines leads to.
@@ -106,6 +131,11 @@ impl Entry {
         Fingerprint::of(&self.identity, &self.key)
     }
 
+    /// Whether another entry has the same key.
+    pub fn has_key_of(&self, other: &Self) -> bool {
+        self.key.same_as(&other.key)
+    }
+
     /// The file, as it was named or listed.
     pub fn file(&self) -> &Path {
         &self.file
@@ -121,8 +151,8 @@ impl Entry {
 /// stands. What is wrong is added to `problems`; what can be read comes all the same.
 pub fn entries(paths: &[PathBuf], rules: Rules, problems: &mut Vec<Problem>) -> Vec<Entry> {
     let mut entries = Vec::new();
-    for path in paths {
-        let in_folder = path.is_dir();
+    for (position, path) in paths.iter().enumerate() {
+        let (in_folder, rules) = (path.is_dir(), rules.of_path(position));
         for file in files_of(path, rules, problems) {
             entries.extend(file::read(&file, in_folder, rules, problems));
         }

@@ -6,12 +6,13 @@
 //! key file changes nothing.
 
 use std::collections::{HashMap, HashSet};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::file::{self, begins_as_json};
 use super::key::{Identity, Serial};
 use super::problem::{self, Gravity, Problem, no_key_file};
-use super::{Entry, Known, OnDuplicate, Reader, Rules, SecretSet};
+use super::{Entry, Known, OnDuplicate, Reader, Rules, SecretSet, Writer, beremiz};
 
 #[cfg(test)]
 mod tests;
@@ -51,8 +52,8 @@ pub fn renew(
     in_force: Option<&InForce<'_>>,
 ) -> Result<Renewed, Vec<Problem>> {
     let mut renewal = Renewal::new(rules, in_force);
-    for path in paths {
-        renewal.take_path(path, reader);
+    for (position, path) in paths.iter().enumerate() {
+        renewal.take_path(path, rules.of_path(position), reader);
     }
     renewal.finish()
 }
@@ -77,11 +78,14 @@ impl<'a> Renewal<'a> {
         self.in_force.is_some_and(|in_force| in_force.paths.iter().any(|named| named == path))
     }
 
-    fn take_path(&mut self, path: &Path, reader: &mut Reader) {
+    fn take_path(&mut self, path: &Path, rules: Rules, reader: &mut Reader) {
         let is_named = self.is_named(path);
         let in_folder = path.is_dir();
         let mut found = Vec::new();
-        let files = reader.files(path, self.rules, &mut found);
+        let files = reader.files(path, rules, &mut found);
+        if in_folder && rules.writer == Writer::Runtime {
+            found.push(Problem::folder_of_runtime(path));
+        }
         let is_refused = found.iter().any(|problem| {
             problem.gravity == Gravity::Refuses && problem.file.as_deref() == Some(path)
         });
@@ -101,23 +105,55 @@ impl<'a> Renewal<'a> {
             if is_named && reader.is_unfinished(&file) {
                 self.keep(&file);
             } else {
-                self.take_file(&file, (is_named, in_folder), reader);
+                self.take_file(&file, (is_named, in_folder), rules, reader);
             }
         }
     }
 
-    fn take_file(&mut self, file: &Path, (is_named, in_folder): (bool, bool), reader: &mut Reader) {
+    fn take_file(
+        &mut self,
+        file: &Path,
+        (is_named, in_folder): (bool, bool),
+        rules: Rules,
+        reader: &mut Reader,
+    ) {
         let mut found = Vec::new();
         let mut entries = Vec::new();
         match reader.text(file) {
+            Err(error) if self.is_awaited(file, error) => {
+                self.problems.push(Problem::awaited(file));
+                return;
+            }
             Err(error) => found.push(problem::unreadable(file, error)),
             Ok(text) if in_folder && begins_as_json(&text.bytes) => found.push(no_key_file(file)),
             Ok(text) => {
-                text.judge(file, self.rules, &mut found);
-                entries = file::lines(&text.bytes, file, self.rules, &mut found);
+                text.judge(file, rules, &mut found);
+                let without_key = match rules.writer {
+                    Writer::Ide => beremiz::without_key(&text.bytes, file),
+                    Writer::Operator | Writer::Runtime => None,
+                };
+                if let Some(problem) = without_key {
+                    self.problems.extend(found);
+                    self.problems.push(problem);
+                    return;
+                }
+                entries = file::lines(&text.bytes, file, rules, &mut found);
+                if let (Writer::Runtime, Some(second)) = (rules.writer, entries.get(1)) {
+                    found.push(Problem::second_line(second));
+                }
             }
         }
         self.take_entries(file, is_named, entries, found);
+    }
+
+    /// Whether a file that is not there has yet to come: its service waits, and has no key of it.
+    fn is_awaited(&self, file: &Path, error: &io::Error) -> bool {
+        self.rules.waits && error.kind() == io::ErrorKind::NotFound && !self.has_keys_of(file)
+    }
+
+    fn has_keys_of(&self, path: &Path) -> bool {
+        let first = self.in_force.and_then(|in_force| in_force.sets.first());
+        first.is_some_and(|set| set.known.values().any(|known| known.file.starts_with(path)))
     }
 
     fn take_entries(
@@ -228,7 +264,8 @@ impl<'a> Renewal<'a> {
         }
         self.problems.extend(file::shared_keys(&known));
         let refuses = |problem: &Problem| problem.gravity == Gravity::Refuses;
-        if known.is_empty() && in_force.is_none() && !self.problems.iter().any(refuses) {
+        let is_first = in_force.is_none() && !self.rules.waits;
+        if known.is_empty() && is_first && !self.problems.iter().any(refuses) {
             self.problems.push(Problem::nothing());
         }
         match self.problems.iter().any(refuses) {
@@ -255,7 +292,8 @@ impl<'a> Renewal<'a> {
 
     /// Decides about files without a key: a removal, unless the service would be left without any.
     fn judge_empty_files(&mut self) {
-        let is_refused = self.entries.is_empty() && !self.may_be_last();
+        let begins = self.in_force.is_none() && self.rules.waits;
+        let is_refused = self.entries.is_empty() && !begins && !self.may_be_last();
         for (file, is_named) in std::mem::take(&mut self.empty) {
             let problem = if is_refused && !is_named {
                 Problem::without_key(Gravity::Refuses, &file)
@@ -291,6 +329,31 @@ impl<'a> Renewal<'a> {
             self.problems.push(problem);
         }
         held
+    }
+}
+
+impl Problem {
+    /// A second line in the file that a runtime writes.
+    fn second_line(entry: &Entry) -> Self {
+        let message =
+            "a second line in a runtime's own file, which the runtime takes for a part of its key";
+        let help = "move the line to another file of `psk-secrets`, or remove `runtime-file`";
+        Self::new(Gravity::Refuses, "second-line", &entry.file, message).line(entry.line).help(help)
+    }
+
+    /// A folder in place of the file that a runtime writes.
+    fn folder_of_runtime(folder: &Path) -> Self {
+        let message = format!("{} is a folder, and a runtime writes a file", folder.display());
+        let help = "name the file first in `psk-secrets`, or remove `runtime-file`";
+        Self::new(Gravity::Refuses, "second-line", folder, message).help(help)
+    }
+
+    /// A key file that has not been written yet.
+    fn awaited(path: &Path) -> Self {
+        let message = format!("waiting for the key file {}", path.display());
+        let help =
+            "its keys count as soon as it is there; until then they are answered as wrong keys";
+        Self::new(Gravity::Warns, "waiting-for-keys", path, message).help(help)
     }
 }
 

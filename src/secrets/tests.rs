@@ -13,12 +13,16 @@ const NATIVE: Rules = Rules {
     identities: IdentityRule::Utf8,
     permissions: OnLoosePermissions::Refuse,
     owner: None,
+    writer: Writer::Operator,
+    waits: false,
 };
 const STUNNEL: Rules = Rules {
     duplicates: OnDuplicate::LastWins,
     identities: IdentityRule::Bytes,
     permissions: OnLoosePermissions::Warn,
     owner: None,
+    writer: Writer::Operator,
+    waits: false,
 };
 const BOTH: [Rules; 2] = [NATIVE, STUNNEL];
 
@@ -716,6 +720,7 @@ fn all_problems() -> Vec<Problem> {
         format!("a:{CANARY}\na:{CANARY_HEX}"),
         format!("a:{CANARY}\nb:{CANARY}"),
         format!("a:{CANARY_HEX}\nb:{CANARY_HEX}"),
+        format!("a:{CANARY}").chars().flat_map(|c| [c, '\0']).collect(),
         CANARY.to_owned(),
         CANARY_HEX.to_owned(),
         format!("# {CANARY}"),

@@ -72,6 +72,18 @@ pub fn unanswered(socket: &impl std::os::fd::AsRawFd) -> Option<Unanswered> {
     (unacked > 0 || *probes > 0).then_some(Unanswered { tries, silence })
 }
 
+/// How long ago a peer acknowledged something last, if the system tells.
+#[cfg(target_os = "linux")]
+pub fn silence(socket: &impl std::os::fd::AsRawFd) -> Option<std::time::Duration> {
+    TcpInfo::of(socket).map(|info| std::time::Duration::from_millis(info.number(56).into()))
+}
+
+/// The system is not asked here.
+#[cfg(not(target_os = "linux"))]
+pub fn silence<S>(_: &S) -> Option<std::time::Duration> {
+    None
+}
+
 /// The round trip time of a connection as the kernel has measured it, if it tells. The peer can make it
 /// longer than it is.
 #[cfg(target_os = "linux")]

@@ -34,6 +34,9 @@ pub struct SessionInfo {
     details: OnceLock<SessionDetails>,
     order: OnceLock<TerminationOrder>,
     ordered: Notify,
+    /// The candidate for whom its peer has to prove that it lives.
+    challenger: Mutex<Option<u64>>,
+    challenged: Notify,
     over: AtomicBool,
 }
 
@@ -108,6 +111,31 @@ impl SessionInfo {
         self.over.store(true, Ordering::Relaxed);
     }
 
+    /// Returns when a candidate has its peer prove that it lives.
+    pub(super) async fn challenged(&self) -> u64 {
+        loop {
+            let challenger = *self.challenger.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(number) = challenger {
+                return number;
+            }
+            self.challenged.notified().await;
+        }
+    }
+
+    /// Its peer has answered.
+    pub(super) fn prove_alive(&self) {
+        *self.challenger.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn is_challenged_by(&self, number: u64) -> bool {
+        *self.challenger.lock().unwrap_or_else(PoisonError::into_inner) == Some(number)
+    }
+
+    /// Its peer is dead: the candidate takes its place.
+    pub(super) fn make_way_for(&self, number: u64) {
+        self.terminate(TerminationOrder::TakenOver(number));
+    }
+
     /// Makes it go. The first order counts.
     fn terminate(&self, order: TerminationOrder) {
         let _ = self.order.set(order);
@@ -166,6 +194,29 @@ impl RegistryState {
 /// How many candidates of one identity may wait for a place. Each holds a connection, and whoever keeps
 /// coming back would hold more of them than there may be sessions.
 const MAX_WAITING_PER_IDENTITY: usize = 4;
+
+/// Which sessions make way for a candidate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Evictable {
+    /// Any that counts for the limit.
+    Any,
+    /// Those of its identity.
+    OwnIdentity,
+    /// Those of its identity and its source. One identity may be shared by several people.
+    OwnIdentityAndSource,
+}
+
+impl Evictable {
+    fn includes(self, info: &SessionInfo, who: &Identity, from: &SourceAddress) -> bool {
+        match self {
+            Self::Any => true,
+            Self::OwnIdentity => info.who == *who,
+            Self::OwnIdentityAndSource => {
+                info.who == *who && source_address(info.peer.ip()) == *from
+            }
+        }
+    }
+}
 
 /// Which limit keeps a candidate out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -281,6 +332,8 @@ impl SessionRegistry {
             details: OnceLock::new(),
             order: OnceLock::new(),
             ordered: Notify::new(),
+            challenger: Mutex::new(None),
+            challenged: Notify::new(),
             over: AtomicBool::new(false),
         });
         state.waiting.remove(&number);
@@ -291,15 +344,14 @@ impl SessionRegistry {
         Ok(Registration { info, registry: self.clone(), number, slot: Some(slot) })
     }
 
-    /// Orders the oldest session under that limit to make way, of the candidate's own identity alone
-    /// if `own` says so. One for each candidate: who has been ordered to go already goes for somebody
+    /// Orders the oldest session under that limit to make way, of those that may be ended for it. One for each candidate: who has been ordered to go already goes for somebody
     /// else. The candidate is in the queue then. False if there is nobody to go, because a session that
     /// came later never has to; or if too many of its identity wait already.
     pub(super) fn evict_for(
         &self,
         candidate: &Candidate<'_>,
         limit: SessionLimit,
-        own: bool,
+        evictable: Evictable,
     ) -> bool {
         let from = source_address(candidate.peer.ip());
         let mut state = self.lock();
@@ -314,7 +366,7 @@ impl SessionRegistry {
         let mut oldest = None;
         for (number, info) in earlier {
             let counts = match limit {
-                _ if own && info.who != *candidate.who => false,
+                _ if !evictable.includes(info, candidate.who, &from) => false,
                 SessionLimit::Service => true,
                 SessionLimit::Source => source_address(info.peer.ip()) == from,
                 SessionLimit::Identity | SessionLimit::Unreserved => info.who == *candidate.who,
@@ -348,6 +400,51 @@ impl SessionRegistry {
         let waiter = WaitingCandidate { who: candidate.who.clone(), source: from, victim };
         state.waiting.insert(candidate.number, waiter);
         true
+    }
+
+    /// Has the peer of the oldest session of the candidate's identity prove that it lives, for a candidate from
+    /// another source: a session whose peer does not is ended for it. False if there is no such session, or
+    /// one is asked for somebody else already.
+    pub(super) fn challenge(&self, candidate: &Candidate<'_>) -> bool {
+        let mut state = self.lock();
+        let mut earlier = state.sessions.range(..candidate.number);
+        let is_it = |info: &SessionInfo| {
+            info.who == *candidate.who && info.details().is_some() && !info.is_over()
+        };
+        let Some((victim, info)) = earlier.find(|(_, info)| is_it(info)) else { return false };
+        let mut challenger = info.challenger.lock().unwrap_or_else(PoisonError::into_inner);
+        if challenger.is_some() {
+            return false;
+        }
+        *challenger = Some(candidate.number);
+        drop(challenger);
+        info.challenged.notify_one();
+        let waiter = WaitingCandidate {
+            who: candidate.who.clone(),
+            source: source_address(candidate.peer.ip()),
+            victim: Some(*victim),
+        };
+        state.waiting.insert(candidate.number, waiter);
+        true
+    }
+
+    /// Whether no session has yet to prove for this candidate that its peer lives.
+    pub(super) fn is_decided(&self, number: u64) -> bool {
+        let state = self.lock();
+        !state.sessions.values().any(|info| info.is_challenged_by(number))
+    }
+
+    /// Whether a session that is there has the order to go for this candidate.
+    pub(super) fn is_promised(&self, number: u64) -> bool {
+        let goes = |info: &Arc<SessionInfo>| {
+            info.order.get() == Some(&TerminationOrder::TakenOver(number))
+        };
+        self.lock().sessions.values().any(goes)
+    }
+
+    /// Tells candidates that a challenged peer has answered.
+    pub(super) fn tell_alive(&self) {
+        self.left.notify_waiters();
     }
 
     /// A place in the queue, for when it comes to that.
@@ -464,7 +561,8 @@ mod tests {
         ) -> bool {
             let (peer, who) = someone(from, who);
             let candidate = Candidate { number, peer: &peer, who: &who, wire: &who };
-            self.registry.evict_for(&candidate, limit, own)
+            let evictable = if own { Evictable::OwnIdentity } else { Evictable::Any };
+            self.registry.evict_for(&candidate, limit, evictable)
         }
     }
 

@@ -28,11 +28,6 @@ use crate::observe::event::{Event, Scope};
 use crate::observe::metrics::Counters;
 use crate::secrets::{Grant, Identity};
 
-/// How long a backend that bears one connection is left in peace between two. The eRPC runtime takes a
-/// moment after its FIN to forget the connection, and a new one that comes within it is forgotten in its
-/// place, which ends the runtime's loop for good (seen without any tunnel: once in 90 on a busy machine).
-const BACKEND_IDLE_TIME: Duration = Duration::from_millis(50);
-
 /// Where the process is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LifecyclePhase {
@@ -168,11 +163,13 @@ impl Service {
             Some(Instant::now());
     }
 
-    /// Waits until such a backend has had [`BACKEND_IDLE_TIME`] to get over its last connection.
-    pub(super) async fn wait_until_backend_idle(&self) {
+    /// Waits until such a backend has had this pause since its last connection. The eRPC runtime takes a moment
+    /// after its FIN to forget the connection, and a new one that comes within it is forgotten in its place,
+    /// which ends the runtime's loop for good (seen without any tunnel: once in 90 on a busy machine).
+    pub(super) async fn wait_until_backend_idle(&self, pause: Duration) {
         let last = *self.backend_released.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(last) = last {
-            sleep_until(last + BACKEND_IDLE_TIME).await;
+            sleep_until(last + pause).await;
         }
     }
 
@@ -284,8 +281,9 @@ impl Service {
     /// Puts other keys in place and nothing else: open sessions whose Grant they do not have end. Whether
     /// there was a change.
     pub fn renew(&self, snapshot: ServiceSnapshot) -> bool {
-        let is_changed = snapshot.secrets.since(&self.snapshot().secrets).is_some();
-        if is_changed {
+        let current = self.snapshot();
+        let is_changed = snapshot.secrets.since(&current.secrets).is_some();
+        if is_changed || snapshot.key_warnings() != current.key_warnings() {
             let limits = Limits { sessions: self.capacity().service_limit, handshakes: None };
             self.publish(snapshot, limits);
         }

@@ -12,6 +12,7 @@ mod admission;
 mod arrival;
 mod client;
 mod end;
+mod liveness;
 mod log;
 mod server;
 mod streams;
@@ -27,6 +28,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use arrival::Arrived;
+use liveness::PeerHandle;
 use streams::Streams;
 
 use super::admission::PendingConnection;
@@ -64,6 +66,8 @@ struct OpenSession {
     /// Its entry in the registry, which holds its slot. Dropped last, when the sockets are closed.
     registration: Registration,
     timeouts: SessionTimeouts,
+    /// By which its peer can be asked whether it lives.
+    peer_handle: PeerHandle,
     /// The option `reset`; unset means the table of endings.
     reset: Option<bool>,
     /// The service has `max-sessions = 1`.

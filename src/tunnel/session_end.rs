@@ -2,6 +2,7 @@
 //! in docs/DESIGN.md, as code.
 
 use std::fmt;
+use std::time::Duration;
 
 use super::registry::TerminationOrder;
 use super::relay::{RelayOutcome, SideError};
@@ -18,9 +19,15 @@ pub(super) enum SessionEnd {
     Plain(SideError),
     /// The TLS side failed, or ended without close_notify.
     Tls(SideError),
+    /// The server end ended it within moments, and nothing had come from its backend.
+    NotServed(SideError),
     /// We cut it.
     Cut(CutReason),
 }
+
+/// How soon after its connection was accepted a session has ended "at once". A server end gives up a backend
+/// and waits for a place for about as long.
+const AT_ONCE: Duration = Duration::from_secs(6);
 
 #[derive(Debug)]
 pub(super) enum CutReason {
@@ -61,9 +68,19 @@ impl SessionEnd {
         }
     }
 
+    /// The same with what only a whole session shows: what came down, and how long it has lasted.
+    pub(super) fn in_sight_of(self, mode: Mode, down: u64, age: Duration) -> Self {
+        match self {
+            Self::Tls(fault) if mode == Mode::Client && down == 0 && age < AT_ONCE => {
+                Self::NotServed(fault)
+            }
+            end => end,
+        }
+    }
+
     pub(super) fn level(&self, mode: Mode) -> Level {
         match (self, mode) {
-            (Self::Tls(_), Mode::Client) => Level::Warning,
+            (Self::Tls(_) | Self::NotServed(_), Mode::Client) => Level::Warning,
             (Self::Cut(CutReason::DrainExpired | CutReason::KeyUpdates(_)), _) => Level::Warning,
             (Self::Cut(CutReason::Revoked | CutReason::Ordered(_)), _) => Level::Notice,
             _ => Level::Info,
@@ -111,6 +128,7 @@ impl SessionEnd {
             Self::Plain(_) => "plain-side",
             Self::Tls(SideError::Truncated) => "truncated",
             Self::Tls(SideError::Failed(_)) => "tls-side",
+            Self::NotServed(_) => "not-served",
             Self::Cut(CutReason::Idle) => "idle",
             Self::Cut(CutReason::HalfClosed { .. }) => "half-closed",
             Self::Cut(CutReason::Revoked) => "revoked",
@@ -141,6 +159,10 @@ impl fmt::Display for SessionEnd {
             Self::Tls(SideError::Truncated) => f.write_str(
                 "the other end dropped the connection without a TLS close; data may \
                              be missing, and its log has the reason",
+            ),
+            Self::NotServed(_) => f.write_str(
+                "the server end ended it at once: its backend does not answer, it is full, or your access was \
+                 withdrawn; its log has the reason",
             ),
             Self::Cut(CutReason::Idle) => f.write_str("no data for idle-timeout"),
             Self::Cut(CutReason::HalfClosed { .. }) => {
@@ -203,6 +225,19 @@ mod tests {
     }
 
     #[test]
+    fn a_session_that_brought_nothing_and_ended_at_once_was_not_served() {
+        let end = |mode, down, seconds| {
+            let age = Duration::from_secs(seconds);
+            SessionEnd::Tls(SideError::Truncated).in_sight_of(mode, down, age).name()
+        };
+        assert_eq!(end(Client, 0, 1), "not-served");
+        assert_eq!(end(Client, 1, 1), "truncated", "it was served");
+        assert_eq!(end(Client, 0, 60), "truncated", "it has lasted");
+        assert_eq!(end(Server, 0, 1), "truncated", "a client that leaves");
+        assert_eq!(SessionEnd::Complete.in_sight_of(Client, 0, Duration::ZERO).name(), "complete");
+    }
+
+    #[test]
     fn only_a_client_end_has_delivered_what_a_silent_upstream_said() {
         for (mode, down_ended, wanted) in [
             (Client, true, true),
@@ -230,6 +265,13 @@ mod tests {
             (
                 SessionEnd::Tls(SideError::Truncated),
                 "truncated",
+                [Warning, Info],
+                [LocalReset, Closed],
+                false,
+            ),
+            (
+                SessionEnd::NotServed(SideError::Truncated),
+                "not-served",
                 [Warning, Info],
                 [LocalReset, Closed],
                 false,
@@ -313,7 +355,7 @@ mod tests {
         assert!(words.iter().all(|words| words.len() >= 8), "{words:?}");
         let alike = words.iter().filter(|words| words.contains("close-timeout")).count();
         words.dedup();
-        assert_eq!((alike, words.len()), (2, 13), "two of them say the same");
+        assert_eq!((alike, words.len()), (2, 14), "two of them say the same");
     }
 
     #[test]

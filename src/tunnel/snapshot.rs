@@ -15,7 +15,8 @@ use crate::config::model::{
 };
 use crate::net::Dialer;
 use crate::secrets::{
-    Grant, Gravity, Identity, InForce, Keys, Problem, Reader, Renewed, SecretSet, escape, renew,
+    Grant, Gravity, Identity, InForce, Keys, Problem, Reader, Renewed, SecretSet, Writer, escape,
+    renew,
 };
 use crate::tls::{Acceptor, Connector, RefusalCause, SniCandidate};
 
@@ -23,6 +24,10 @@ use crate::tls::{Acceptor, Connector, RefusalCause, SniCandidate};
 #[derive(Debug, Clone)]
 pub struct ServiceSnapshot {
     pub(super) secrets: Arc<SecretSet>,
+    /// How long a backend that serves one connection is left alone between two.
+    pub(super) backend_pause: Duration,
+    /// What is tolerated in its key files or missing of them.
+    key_warnings: Vec<String>,
     pub(super) role: TlsRole,
     pub(super) dialer: Arc<Dialer>,
     pub(super) policies: Arc<AccessPolicies>,
@@ -150,8 +155,11 @@ impl ServiceSnapshot {
         });
         match renew(&paths, psk.rules, reader, in_force.as_ref()) {
             Ok(Renewed { set, problems }) => {
+                let key_warnings = lasting_warnings(&problems, psk);
                 findings.extend(problems.into_iter().map(|problem| of_file(problem, psk)));
-                Self::with_keys(config, Arc::new(set), previous.map(|old| old.snapshot), findings)
+                let old = previous.map(|old| old.snapshot);
+                let snapshot = Self::with_keys(config, Arc::new(set), old, findings)?;
+                Ok(Self { key_warnings, ..snapshot })
             }
             Err(problems) => {
                 let mut all: Vec<_> =
@@ -181,8 +189,9 @@ impl ServiceSnapshot {
         let in_force = InForce { sets: &[&*self.secrets], paths: &paths, hold, last };
         let problems = match renew(&paths, psk.rules, reader, Some(&in_force)) {
             Ok(Renewed { set, problems }) => {
+                let key_warnings = lasting_warnings(&problems, psk);
                 findings.extend(problems.into_iter().map(|problem| of_file(problem, psk)));
-                return self.with_changed_keys(Arc::new(set));
+                return Self { key_warnings, ..self.with_changed_keys(Arc::new(set)) };
             }
             Err(problems) => problems,
         };
@@ -260,6 +269,8 @@ impl ServiceSnapshot {
         };
         Ok(Self {
             secrets,
+            key_warnings: Vec::new(),
+            backend_pause: config.limits.backend_pause.value,
             competitors,
             role,
             dialer: Arc::new(dialer(config.target.clone())),
@@ -394,6 +405,11 @@ impl ServiceSnapshot {
         &self.secrets
     }
 
+    /// What is tolerated in its key files or missing of them, a line each.
+    pub fn key_warnings(&self) -> &[String] {
+        &self.key_warnings
+    }
+
     /// The service through which this one is reached, by clients that send such a name.
     pub fn sni_entry(&self) -> Option<(&str, &NamePattern)> {
         self.sni_entry.as_ref().map(|(service, pattern)| (service.as_str(), pattern))
@@ -506,6 +522,17 @@ fn no_such_identity(wanted: &Decided<Vec<u8>>) -> Diagnostic {
 
 fn key_paths(psk: &PskConfig) -> Vec<PathBuf> {
     psk.secrets.iter().map(|path| path.value.clone()).collect()
+}
+
+/// What holds as long as the service runs so, and is shown wherever its state is.
+fn lasting_warnings(problems: &[Problem], psk: &PskConfig) -> Vec<String> {
+    let is_tolerated = psk.rules.writer != Writer::Operator;
+    let is_lasting = |problem: &&Problem| match problem.code {
+        "waiting-for-keys" => true,
+        "loose-permissions" => is_tolerated && problem.gravity == Gravity::Warns,
+        _ => false,
+    };
+    problems.iter().filter(is_lasting).map(|problem| problem.message.clone()).collect()
 }
 
 /// A problem of a key file, at its line; or, where it has none, where the file was named.

@@ -29,7 +29,7 @@ fn help_names_every_command() {
     assert_eq!(done.code, Some(0));
     for command in [
         "run", "check", "doctor", "explain", "status", "sessions", "reload", "kick", "keygen",
-        "keys", "generate", "demo", "version",
+        "keys", "generate", "demo", "version", "server", "client", "init",
     ] {
         assert!(done.out.contains(command), "`{command}` is not in: {}", done.out);
     }

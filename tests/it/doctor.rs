@@ -243,6 +243,31 @@ fn a_peer_with_the_key_is_reached_and_its_backend_sees_one_connection_that_ends_
 }
 
 #[test]
+fn a_clients_own_file_says_whom_to_ask() {
+    let backend = Backend::echo();
+    let server = Gate::new().toml(&server_toml(backend.address(), "")).start();
+    let to = server.address("tls");
+    let gate = Gate::new().file("client1.toml", &crate::harness::client_toml(to, ""));
+    let psk = gate.folder().join("psk");
+    std::fs::create_dir(&psk).unwrap();
+    write_private(&psk.join("client1.secret"), secret("client1", KEY).trim_end());
+    let list = format!("[[\"client1\", \"ERPC://{to}#client1\", \"\", null]]");
+    write_private(&psk.join("management.json"), &list);
+    for own in ["client1.toml", "psk/client1.secret"] {
+        let done = doctor(&gate, &["--connect", own]);
+        assert_eq!(done.code, Some(0), "{own}: {}{}", done.out, done.err);
+        has(&done, "ok", "handshake", &["client1"]);
+    }
+    write_private(&psk.join("management.json"), "[]");
+    let done = doctor(&gate, &["--connect", "psk/client1.secret"]);
+    assert_eq!(done.code, Some(CONFIG), "{}", done.out);
+    has(&done, "bad", "options", &["does not know the address", "--secrets psk/client1.secret"]);
+    write_private(&gate.folder().join("server.toml"), &server_toml("127.0.0.1:1", ""));
+    let done = doctor(&gate, &["--connect", "server.toml"]);
+    assert_eq!(done.code, Some(CONFIG), "{}", done.out);
+}
+
+#[test]
 fn a_peer_whose_backend_is_not_there_is_told_from_a_sound_one() {
     let nobody = local(free_port());
     let server = Gate::new().toml(&server_toml(nobody, "")).start();

@@ -173,3 +173,27 @@ fn a_second_start_on_a_unix_socket_does_not_disturb_the_first() {
     stream.write_all(b"x").expect("sent");
     std::io::Read::read_exact(&mut stream, &mut [0; 1]).expect("echoed");
 }
+
+#[test]
+fn the_pause_of_a_backend_that_serves_one_connection_is_what_the_service_says() {
+    const PAUSE: Duration = Duration::from_millis(400);
+    const POLLS: u32 = 4;
+    let backend = Backend::echo();
+    let poll = |pause: &str| {
+        let lines =
+            format!("max-sessions = 1\nwhen-full = \"take-over\"\nbackend-pause = \"{pause}\"");
+        let server = Gate::new().toml(&server_toml(backend.address(), &lines)).start();
+        let client = Gate::new().toml(&client_toml(server.address("tls"), "")).start();
+        let watch = Stopwatch::start();
+        for _ in 0..POLLS {
+            let plain = Plain::connect(client.address("plain"));
+            plain.echo(b"read 8 registers");
+            plain.shut();
+            assert_eq!(plain.end(), Ending::Fin);
+        }
+        watch.lasted()
+    };
+    let (with, without) = (poll("400ms"), poll("0ms"));
+    assert!(with > PAUSE * (POLLS - 1), "{with:?}");
+    assert!(without + PAUSE < with, "{without:?} without, {with:?} with it");
+}

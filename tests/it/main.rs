@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, unreachable_pub)]
 
 mod around;
+mod beremiz_keys;
 mod beremiz_page;
+mod beremiz_revocation;
 mod breakages;
 mod broken_keys;
 mod cli;
@@ -45,6 +47,8 @@ mod many_keys;
 mod members;
 mod memory;
 mod names;
+mod no_file;
+mod not_served;
 mod old_peers;
 mod openssl_peer;
 mod options;
@@ -73,6 +77,7 @@ mod socks_own;
 mod stunnel_peer;
 mod suites;
 mod supervised;
+mod take_over;
 mod timing;
 mod transcripts;
 mod troubleshooting;

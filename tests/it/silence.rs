@@ -343,6 +343,8 @@ fn what_a_panic_could_print_has_no_piece_of_a_key() {
         identities: IdentityRule::Utf8,
         permissions: OnLoosePermissions::Refuse,
         owner: None,
+        writer: pskgate::secrets::Writer::Operator,
+        waits: false,
     };
     let (set, _) = SecretSet::load(&[gate.folder().join("psk.txt")], rules, None).expect("a set");
     let set = Arc::new(set);

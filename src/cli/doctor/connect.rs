@@ -2,11 +2,12 @@
 //! settings with which it would not.
 
 mod advice;
+mod own_file;
 mod reach;
 mod settings;
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,7 @@ use crate::config::model::{Endpoint, Host, ServiceConfig};
 use crate::net::Socket;
 use crate::secrets::{Identity, SecretSet};
 use crate::tls::{Connector, EstablishedTls, HandshakeError, HandshakeInfo, RefusalCause};
+use own_file::Asked;
 use reach::{dial, reach};
 use settings::Settings;
 
@@ -32,13 +34,14 @@ const MANNERS: Duration = Duration::from_secs(2);
 #[command(next_help_heading = "A handshake with a peer")]
 #[group(skip)]
 pub(super) struct Arguments {
-    /// Make a TLS-PSK handshake with this peer, and explain the result
-    #[arg(long, value_name = "HOST:PORT", requires = "secrets")]
+    /// Make a TLS-PSK handshake with this peer, and explain the result. A client's own file has the address in
+    /// it: client1.toml, or the PLC1.secret of a Beremiz project
+    #[arg(long, value_name = "HOST:PORT|FILE")]
     pub(super) connect: Option<String>,
     /// The identity to use [default: the first of the key file]
     #[arg(long, value_name = "ID", requires = "connect")]
     identity: Option<String>,
-    /// The key file
+    /// The key file [default: that of the client's own file]
     #[arg(long, value_name = "FILE", requires = "connect")]
     secrets: Option<PathBuf>,
     /// The server name to send (SNI); empty for none [default: the host, if it is a name]
@@ -82,18 +85,23 @@ enum Farewell {
 
 /// Who is asked, and with which key.
 struct Question<'a> {
-    peer: &'a str,
+    asked: &'a Asked,
     arguments: &'a Arguments,
-    file: &'a Path,
     target: Endpoint,
     secrets: Arc<SecretSet>,
     identity: Identity,
 }
 
 pub(super) async fn examine(peer: &str, arguments: &Arguments, findings: &mut Findings) {
-    // clap has seen to it.
-    let Some(file) = &arguments.secrets else { return };
-    let (service, report) = match service(&arguments.settings, peer, file, arguments) {
+    let asked = match Asked::of(peer, arguments) {
+        Ok(asked) => asked,
+        Err((text, help)) => return findings.bad("options", Kind::Config, text, &help),
+    };
+    let built = match &asked.service {
+        Some(service) => Ok((service.clone(), Report::default())),
+        None => service(&arguments.settings, &asked),
+    };
+    let (service, report) = match built {
         Ok(built) => built,
         Err(report) => {
             return report.diagnostics.iter().for_each(|f| findings.diagnostic("options", f));
@@ -102,7 +110,7 @@ pub(super) async fn examine(peer: &str, arguments: &Arguments, findings: &mut Fi
     report.diagnostics.iter().for_each(|found| findings.diagnostic("options", found));
     let Some(target) = service.connect().first().map(|target| target.value.clone()) else { return };
     let Some((secrets, identity)) = files::one(&service, findings) else { return };
-    let question = Question { peer, arguments, file, target, secrets, identity };
+    let question = Question { asked: &asked, arguments, target, secrets, identity };
     let ours = match question.ours(&service) {
         Ok(ours) => ours,
         Err(errors) => return errors.iter().for_each(|f| findings.diagnostic("options", f)),
@@ -115,14 +123,30 @@ pub(super) async fn examine(peer: &str, arguments: &Arguments, findings: &mut Fi
     }
 }
 
-fn service(
-    settings: &Settings,
-    peer: &str,
-    file: &Path,
-    arguments: &Arguments,
-) -> Result<(ServiceConfig, Report), Report> {
-    let (identity, name) = (arguments.identity.as_deref(), arguments.server_name.as_deref());
-    settings.service(peer, file, identity, name)
+fn service(settings: &Settings, asked: &Asked) -> Result<(ServiceConfig, Report), Report> {
+    let (identity, name) = (asked.identity.as_deref(), asked.server_name.as_deref());
+    settings.service(&asked.peer, &asked.secrets, identity, name)
+}
+
+impl Arguments {
+    /// What to say where an address was named and no key file.
+    pub(super) fn lacks_key_file(&self) -> Option<String> {
+        let named = self.connect.as_deref().filter(|_| self.secrets.is_none())?;
+        (!std::path::Path::new(named).is_file()).then(|| {
+            format!(
+                "--connect {named} needs --secrets FILE; a client's own file has both: --connect client1.toml"
+            )
+        })
+    }
+
+    /// Whether something else than the client's own file says is to be tried.
+    fn overrides(&self) -> bool {
+        let Self { identity, secrets, server_name, settings, .. } = self;
+        identity.is_some()
+            || secrets.is_some()
+            || server_name.is_some()
+            || *settings != Settings::default()
+    }
 }
 
 impl Question<'_> {
@@ -144,7 +168,7 @@ impl Question<'_> {
         };
         let mut causes = vec![first];
         for other in others {
-            let built = service(&other.settings, self.peer, self.file, self.arguments).ok();
+            let built = service(&other.settings, self.asked).ok();
             let ours = built.and_then(|(service, _)| self.ours(&service).ok());
             let (Some(ours), Ok(again)) = (ours, dial(at).await) else { continue };
             match handshake(&ours, again.socket).await {

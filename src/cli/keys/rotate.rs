@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::Rotate;
 use super::declaration::change;
-use super::locations::{Locations, services};
+use super::locations::{Location, Locations, services};
+use super::refuse_runtime_file;
 use super::site::{Holder, Site};
 use crate::cli::key_line::{self, KeyLine};
 use crate::cli::private_file::Made;
@@ -21,6 +22,11 @@ pub(super) fn main(arguments: &Rotate) -> Result<u8, Refusal> {
     let site = Site::look(&arguments.place)?;
     site.sound()?;
     let old = Old::find(&site, &arguments.identity)?;
+    if !arguments.force {
+        let check =
+            |location: &Location<'_>| refuse_runtime_file(&location.file, site.file.as_deref());
+        old.files.iter().try_for_each(check)?;
+    }
     let new = new_name(&site, &old, arguments.name.as_deref())?;
     let key = key_line::fresh(&new, &arguments.shape)?;
     let kit = arguments.order.kit(&new)?;

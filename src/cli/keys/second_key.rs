@@ -70,7 +70,7 @@ fn check(holders: &[Holder], config: &Path, file: &Path, identity: &str) -> Resu
 }
 
 /// This machine's configuration, and what lies beside the key file or its folder.
-fn nearby(file: &Path) -> Vec<PathBuf> {
+pub(super) fn nearby(file: &Path) -> Vec<PathBuf> {
     let mut found = vec![paths::default_config()];
     let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
     for folder in file.ancestors().skip(1).take(2) {

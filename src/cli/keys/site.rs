@@ -27,6 +27,8 @@ pub(super) struct Holder {
     pub(super) presents: Option<Vec<u8>>,
     /// What becomes of the sessions of a key that goes; unset for a key file.
     pub(super) on_revocation: Option<OnRevocation>,
+    /// The file that a Beremiz runtime writes, if the service declares one.
+    pub(super) runtime_file: Option<PathBuf>,
     /// The files and folders that it names.
     pub(super) paths: Vec<PathBuf>,
     /// Every line of them.
@@ -241,6 +243,7 @@ fn of_key_file(file: &Path) -> Result<Site, Refusal> {
         is_client: false,
         presents: None,
         on_revocation: None,
+        runtime_file: None,
         paths,
         entries,
     };
@@ -264,6 +267,7 @@ pub(super) fn holders(config: &Config) -> Vec<Holder> {
             is_client,
             presents: if is_client { said.or_else(first) } else { None },
             on_revocation: Some(service.on_revocation.value),
+            runtime_file: paths.first().filter(|_| psk.runtime_file.value).cloned(),
             paths,
             entries,
         }

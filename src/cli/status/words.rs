@@ -92,6 +92,9 @@ fn one_service(text: &mut String, service: &ServiceStatus, style: &Style) {
             let _ = writeln!(text, "  {title}  {counts}");
         }
     }
+    for warning in &service.key_warnings {
+        let _ = writeln!(text, "  keys     {}", style.alert(&escape(warning)));
+    }
     if let Some(failure) = &service.last_failure {
         let words = style.alert(&escape(&failure.words));
         let _ = writeln!(text, "  failed   {}: {words}", escape(&failure.time));

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{anchored, comment, stunnel_name};
 use crate::config::ciphers::expand_named_sets;
+use crate::config::credential;
 use crate::config::diagnostic::{Diagnostic, Place, Report};
 use crate::config::draft::{Draft, DraftPart, Side, Spanned, Statement, Value, Values};
 use crate::config::endpoint::{Endpoint, Host};
@@ -393,7 +394,15 @@ impl Writer<'_> {
                 );
             }
         }
-        if let Some(said) = all.first() {
+        let is_credential = |said: &Spanned<Value>| match &said.value {
+            Value::Path(path) => credential::name(path).is_some(),
+            _ => false,
+        };
+        if let Some(said) = all.first().filter(|said| is_credential(said)) {
+            let message = "stunnel reads no credentials of systemd's".to_owned();
+            let help = "name the file that LoadCredential= loads";
+            self.lost(said.place.clone(), message, help);
+        } else if let Some(said) = all.first() {
             self.one(Opt::PskSecrets, said);
         }
     }

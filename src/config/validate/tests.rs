@@ -3,6 +3,7 @@ use std::time::Duration;
 use super::*;
 use crate::config::load::{Format, load_text};
 use crate::config::model::{Failover, Level, LogFormat, PskHash};
+use crate::secrets::{IdentityRule, OnDuplicate, OnLoosePermissions, Rules, Writer};
 
 fn load(text: &str, name: &str) -> Result<(Config, Report), Report> {
     load_text(text.as_bytes(), Path::new(name), Path::new("/base"), Format::Auto)
@@ -100,7 +101,9 @@ fn a_native_file_that_says_nothing_gets_the_native_defaults() {
             duplicates: OnDuplicate::Refuse,
             identities: IdentityRule::Utf8,
             permissions: OnLoosePermissions::Refuse,
-            owner: None
+            owner: None,
+            writer: Writer::Operator,
+            waits: false
         }
     );
 }
@@ -136,7 +139,9 @@ fn a_stunnel_conf_that_says_nothing_gets_stunnels_defaults() {
             duplicates: OnDuplicate::LastWins,
             identities: IdentityRule::Bytes,
             permissions: OnLoosePermissions::Warn,
-            owner: None
+            owner: None,
+            writer: Writer::Operator,
+            waits: false
         }
     );
 }

@@ -45,6 +45,8 @@ fn every_figure_of_a_service_becomes_a_sample() {
         "pskgate_sessions_opened_total{service=\"tls\"} 7",
         "pskgate_sessions_ended_total{service=\"tls\",end=\"complete\"} 6",
         "pskgate_connections_refused_total{service=\"tls\",cause=\"wrong-key\"} 4",
+        "pskgate_sessions_ended_total{service=\"tls\",end=\"revoked\"} 0",
+        "pskgate_connections_refused_total{service=\"tls\",cause=\"full\"} 0",
         "pskgate_bytes_total{service=\"tls\",direction=\"up\"} 1152921504606846977",
         "pskgate_bytes_total{service=\"tls\",direction=\"down\"} 5",
         "pskgate_records_total{service=\"tls\",direction=\"up\"} 70",

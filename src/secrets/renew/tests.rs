@@ -10,6 +10,8 @@ const RULES: Rules = Rules {
     identities: IdentityRule::Utf8,
     permissions: OnLoosePermissions::Warn,
     owner: None,
+    writer: Writer::Operator,
+    waits: false,
 };
 
 fn line(identity: &str) -> String {

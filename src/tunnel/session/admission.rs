@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
+use super::liveness::{CHALLENGE_TIMEOUT, can_challenge};
 use super::{BACKEND_CLOSE_TIMEOUT, Session};
 use crate::config::model::WhenFull;
 use crate::observe::event::Event;
 use crate::secrets::Identity;
-use crate::tunnel::registry::{Candidate, LimitReached, Registration, SessionLimit};
+use crate::tunnel::registry::{Candidate, Evictable, LimitReached, Registration, SessionLimit};
 use crate::tunnel::resources::Capacity;
 use crate::tunnel::snapshot::ServiceSnapshot;
 
@@ -27,7 +28,8 @@ impl Session {
         let registry = &self.service.registry;
         let who = snapshot.policies.who(wire);
         let candidate = Candidate { number: self.number, peer: &self.peer, who: &who, wire };
-        let deadline = Instant::now() + EVICTION_TIMEOUT;
+        let mut deadline = Instant::now() + EVICTION_TIMEOUT;
+        let mut has_challenged = false;
         let _queue_entry = registry.enqueue(self.number);
         let full = loop {
             let mut left = std::pin::pin!(registry.session_left());
@@ -37,14 +39,27 @@ impl Session {
                 Ok(registration) => return Some(registration),
                 Err(full) => full,
             };
-            let own_identity_only = match snapshot.policies.when_full {
+            let evictable = match snapshot.policies.when_full {
                 WhenFull::Refuse => break full,
-                WhenFull::TakeOver => false,
-                WhenFull::TakeOverOwn => true,
+                WhenFull::TakeOver => Evictable::Any,
+                WhenFull::TakeOverOwn => Evictable::OwnIdentity,
+                WhenFull::TakeOverSameHost => Evictable::OwnIdentityAndSource,
             };
-            if !registry.evict_for(&candidate, full.limit, own_identity_only)
-                || timeout_at(deadline, left).await.is_err()
-            {
+            if !registry.evict_for(&candidate, full.limit, evictable) {
+                let may_challenge = evictable == Evictable::OwnIdentityAndSource && can_challenge();
+                if has_challenged {
+                    // Its own place may still be on its way; a peer that has answered stays.
+                    if registry.is_decided(self.number) && !registry.is_promised(self.number) {
+                        break full;
+                    }
+                } else if may_challenge && registry.challenge(&candidate) {
+                    has_challenged = true;
+                    deadline = Instant::now() + CHALLENGE_TIMEOUT;
+                } else {
+                    break full;
+                }
+            }
+            if timeout_at(deadline, left).await.is_err() {
                 break full;
             }
         };

@@ -4,6 +4,7 @@ use std::io;
 
 use tokio::time::{Instant, timeout_at};
 
+use super::liveness::PeerHandle;
 use super::streams::Streams;
 use super::upstream::{Destination, timed_out};
 use super::{ALERT_READ_TIMEOUT, OpenSession, Session};
@@ -69,6 +70,7 @@ impl Session {
                     grant,
                     registration,
                     timeouts: snapshot.timeouts,
+                    peer_handle: PeerHandle::none(),
                     reset: snapshot.reset,
                     is_single_session: snapshot.is_single_session,
                 });

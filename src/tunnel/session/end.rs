@@ -27,23 +27,30 @@ impl Session {
         // Of the service that the client asked for.
         let mut phase = self.service.phase();
         let OpenSession { streams, grant, registration, timeouts, is_single_session, .. } = open;
+        let peer_handle = &open.peer_handle;
         let info = &registration.info;
         let mode = streams.mode();
         tokio::select! {
-            outcome = streams.relay(*timeouts, &info.meter) => SessionEnd::of(outcome, mode),
+            outcome = streams.relay(*timeouts, &info.meter) => {
+                let (_, down) = info.bytes();
+                SessionEnd::of(outcome, mode).in_sight_of(mode, down, self.accepted.elapsed())
+            }
             () = self.service.wait_until_revoked(grant, self.peer.ip()) => SessionEnd::Cut(CutReason::Revoked),
             () = self.wait_until_entry_revoked() => SessionEnd::Cut(CutReason::Revoked),
             order = info.termination_ordered() => SessionEnd::Cut(CutReason::Ordered(order)),
             cut = wait_until_drained(&mut phase, &info.meter, *is_single_session) => SessionEnd::Cut(cut),
             () = wait_for_lifetime(timeouts.lifetime, info) => SessionEnd::Cut(CutReason::LifetimeOver),
             never = self.warn_of_overused_key(info) => match never {},
+            never = self.answer_challenges(peer_handle, info) => match never {},
         }
     }
 
     /// Closes both sides as the table of endings says. The session keeps its slot until then: of a one-session
     /// service the next one must not reach the backend before.
     pub(super) async fn close(&self, open: OpenSession, end: &SessionEnd) {
-        let OpenSession { streams, registration, reset, is_single_session, .. } = open;
+        let OpenSession { streams, registration, reset, is_single_session, peer_handle, .. } = open;
+        // Before the sockets: the connection would stay open with it.
+        drop(peer_handle);
         let mode = streams.mode();
         streams.close(end, reset).await;
         if is_single_session && mode == Mode::Server {

@@ -96,9 +96,16 @@ impl Session {
         let (up, down) = info.carried();
         self.service.counters.ended(end.name(), up, down);
         info.set_over();
-        if let (Mode::Client, SessionEnd::Tls(_)) = (mode, end) {
-            self.service
-                .record_failure(format!("{end}; the log of the server's end may have the reason"));
+        match (mode, end) {
+            (Mode::Client, SessionEnd::Tls(_)) => {
+                self.service.record_failure(format!(
+                    "{end}; the log of the server's end may have the reason"
+                ));
+            }
+            (Mode::Client, SessionEnd::NotServed(_)) => {
+                self.service.record_failure(end.to_string())
+            }
+            _ => {}
         }
         let target = info.details().map_or("", |reached| reached.target.as_str());
         Event::Closed {

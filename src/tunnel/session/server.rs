@@ -9,10 +9,11 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::arrival::{MAX_HANDSHAKE_WEIGHT, PendingHandshake};
+use super::liveness::PeerHandle;
 use super::streams::Streams;
 use super::upstream::{Destination, VerifiedPeer, timed_out};
 use super::{ALERT_READ_TIMEOUT, OpenSession, Session};
-use crate::config::model::{Mode, Negotiation};
+use crate::config::model::{Mode, Negotiation, WhenFull};
 use crate::net::{self, Socket, UpstreamConnection};
 use crate::secrets::Grant;
 use crate::tls::{
@@ -67,6 +68,12 @@ impl Session {
         stream.rekey_after(snapshot.rekey_after);
         let traffic = stream.traffic().clone();
         self.log_opened(&registration, facts, reached.address, traffic, Mode::Server);
+        let peer_handle = match (snapshot.policies.when_full, stream.socket()) {
+            (WhenFull::TakeOverSameHost, Some(socket)) => {
+                PeerHandle::of(socket, snapshot.keepalive)
+            }
+            _ => PeerHandle::none(),
+        };
         let (downstream, upstream) = (Box::new(stream), reached.socket);
         let streams = Streams::Server { downstream, upstream };
         Some(OpenSession {
@@ -74,6 +81,7 @@ impl Session {
             grant,
             registration,
             timeouts: snapshot.timeouts,
+            peer_handle,
             reset: snapshot.reset,
             is_single_session: snapshot.is_single_session,
         })

@@ -86,7 +86,11 @@ impl Streams {
         }
         let (reset_plain, reset_tls) = end.resets(mode, reset);
         tls.reset_on_close(reset_tls);
-        if matches!(end, SessionEnd::Tls(SideError::Failed(_))) && !reset_tls {
+        let failed = matches!(
+            end,
+            SessionEnd::Tls(SideError::Failed(_)) | SessionEnd::NotServed(SideError::Failed(_))
+        );
+        if failed && !reset_tls {
             // OpenSSL has sent an alert, which a reset would overtake.
             tokio::join!(tls.close_gently(ALERT_READ_TIMEOUT), finish(plain, reset_plain));
         } else {

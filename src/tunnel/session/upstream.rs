@@ -47,7 +47,7 @@ impl Session {
         let own =
             verified_peer.and_then(|verified_peer| snapshot.policies.dialer(verified_peer.wire));
         if snapshot.is_single_session && verified_peer.is_some() {
-            Box::pin(self.service.wait_until_backend_idle()).await;
+            Box::pin(self.service.wait_until_backend_idle(snapshot.backend_pause)).await;
         }
         let any = |_| Ok(());
         let dialed = match to {

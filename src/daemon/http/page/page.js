@@ -171,6 +171,7 @@ const service = one => {
   title.append(p.name, p.mode, p.state);
   p.route = make("p", "route");
   p.failure = make("p", "failure");
+  p.warnings = make("p", "failure");
   p.facts = make("p", "facts");
   p.none = make("p", "none", "No open session.");
   p.headSessions = make("h3", "", "Open sessions");
@@ -182,7 +183,7 @@ const service = one => {
   p.summary = make("summary");
   p.identities = table("Identities and their keys", IDENTITY);
   p.keys.append(p.summary, p.identities);
-  card.append(title, p.route, p.failure, p.facts, p.none, p.headSessions, p.sessions, p.headRefused, p.refused, p.keys);
+  card.append(title, p.route, p.failure, p.warnings, p.facts, p.none, p.headSessions, p.sessions, p.headRefused, p.refused, p.keys);
   return card;
 };
 
@@ -198,6 +199,9 @@ const showService = phase => (card, s) => {
   const failure = s["last-failure"];
   p.failure.hidden = !failure;
   if (failure) put(p.failure, "⚠ Last failure, " + (ago(failure.time) || day(failure.time)) + ": " + failure.words);
+  const warnings = s["key-warnings"] || [];
+  p.warnings.hidden = warnings.length === 0;
+  put(p.warnings, warnings.map(one => "⚠ " + one).join(" · "));
   const ends = Object.entries(s.ended).map(([end, n]) => meaning(end) + " " + count(n)).join(", ");
   const facts = [
     [s["max-sessions"] ? count(s.sessions.length) + " of " + count(s["max-sessions"]) : count(s.sessions.length), "sessions open"],

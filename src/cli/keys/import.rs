@@ -1,0 +1,163 @@
+//! `keys import`: the lines of other key files, such as those that clients were given, become lines of a server's.
+
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+use super::site::{Holder, Site};
+use super::{Place, refuse_runtime_file, refuse_second_key};
+use crate::cli::refusal::Refusal;
+use crate::cli::{FormatName, complain, exit, key_line};
+use crate::secrets::edit::{self, EditError};
+use crate::secrets::{Entry, import};
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Arguments {
+    /// Files of identity:key lines, also with CRLF, a byte order mark or in UTF-16. The last one may be the
+    /// configuration, if it ends in .toml or .conf [default: this machine's]: the lines go to its server's
+    /// key file
+    #[arg(required = true, value_name = "KEYFILE")]
+    files: Vec<PathBuf>,
+    /// Add them to this key file, which need not exist yet
+    #[arg(long, value_name = "KEYFILE")]
+    file: Option<PathBuf>,
+    /// Also add to a file that looks like a Beremiz runtime's own, or is declared as one
+    #[arg(long)]
+    force: bool,
+}
+
+/// A line, and where it comes from.
+struct Line<'a> {
+    from: &'a Path,
+    number: u32,
+    text: Zeroizing<Vec<u8>>,
+    entry: Entry,
+}
+
+pub(super) fn main(arguments: &Arguments) -> Result<u8, Refusal> {
+    let (config, sources) = match arguments.files.split_last() {
+        Some((last, rest)) if is_config(last) => (Some(last.as_path()), rest),
+        _ => (None, arguments.files.as_slice()),
+    };
+    if sources.is_empty() {
+        return Err(Refusal::new(exit::USAGE, "no key file was named whose lines are to be added"));
+    }
+    let target = match &arguments.file {
+        Some(file) => file.clone(),
+        None => key_file(config)?,
+    };
+    let lines = read(sources)?;
+    if !arguments.force {
+        refuse_runtime_file(&target, config)?;
+    }
+    for line in &lines {
+        if let Ok(identity) = std::str::from_utf8(line.entry.identity().as_bytes()) {
+            refuse_second_key(&target, identity, config)?;
+        }
+    }
+    let mut first = None;
+    let mut fingerprints = Vec::new();
+    let mut new = Vec::with_capacity(lines.len());
+    for line in &lines {
+        fingerprints.push((line.entry.identity().plain(), line.entry.fingerprint()));
+        new.push((line.text.as_slice(), edit::single(&line.text, line.from)?));
+    }
+    let added = edit::append_all(&target, &new).map_err(|error| from_where(error, &lines))?;
+    let number = *first.get_or_insert(added.line);
+    for ((identity, fingerprint), line) in fingerprints.iter().zip(number..) {
+        complain(&format!(
+            "added {identity} to {}, line {line}; fingerprint, the same at both ends: {fingerprint}",
+            added.file.display()
+        ));
+    }
+    key_line::tell_tightened(&target, added.loose);
+    Ok(exit::OK)
+}
+
+fn is_config(path: &Path) -> bool {
+    path.extension().is_some_and(|ending| ending == "toml" || ending == "conf")
+}
+
+/// Every line of every file; none of them twice.
+fn read(sources: &[PathBuf]) -> Result<Vec<Line<'_>>, Refusal> {
+    let mut all: Vec<Line<'_>> = Vec::new();
+    for from in sources {
+        let found = import::lines(from)?;
+        if found.is_empty() {
+            let words = format!("nothing was changed: {} holds no key", from.display());
+            return Err(Refusal::new(exit::CONFIG, words));
+        }
+        for import::Line { number, text, entry } in found {
+            let is_twin = |line: &&Line<'_>| {
+                line.entry.identity() == entry.identity() || line.entry.has_key_of(&entry)
+            };
+            if let Some(twin) = all.iter().find(is_twin) {
+                let what = match twin.entry.identity() == entry.identity() {
+                    true => format!("{} stands", entry.identity()),
+                    false => format!(
+                        "one key of {} and {} stands",
+                        twin.entry.identity(),
+                        entry.identity()
+                    ),
+                };
+                let words = format!(
+                    "nothing was changed: {what} in {}:{} and in {}:{number}",
+                    twin.from.display(),
+                    twin.number,
+                    from.display()
+                );
+                return Err(Refusal::new(exit::CANNOT_CREATE, words));
+            }
+            all.push(Line { from, number, text, entry });
+        }
+    }
+    Ok(all)
+}
+
+/// Says of a line that the file has already where it comes from.
+fn from_where(error: EditError, lines: &[Line<'_>]) -> Refusal {
+    let source = match &error {
+        EditError::Taken(_, identity, _) => {
+            lines.iter().find(|line| line.entry.identity() == identity)
+        }
+        _ => None,
+    };
+    let place = source.map(|line| {
+        format!("nothing was changed; it comes from {}:{}", line.from.display(), line.number)
+    });
+    let refusal = Refusal::from(error);
+    match place {
+        Some(place) => refusal.and(&place),
+        None => refusal.and("nothing was changed"),
+    }
+}
+
+/// The one key file that the servers of a configuration read and that nobody else writes.
+fn key_file(config: Option<&Path>) -> Result<PathBuf, Refusal> {
+    let place = Place {
+        config: config.map(Path::to_owned),
+        format: FormatName::Auto,
+        key_file: None,
+        service: None,
+    };
+    let site = Site::look(&place)?;
+    let is_target = |holder: &Holder, path: &Path| {
+        holder.runtime_file.as_deref() != Some(path) && !path.is_dir()
+    };
+    let mut files: Vec<&PathBuf> = Vec::new();
+    for holder in site.holders.iter().filter(|holder| !holder.is_client) {
+        files.extend(holder.paths.iter().filter(|path| is_target(holder, path)));
+    }
+    files.dedup();
+    match files.as_slice() {
+        [only] => Ok((*only).clone()),
+        [] => {
+            Err(Refusal::new(exit::USAGE, "no server there has a key file; name one with --file"))
+        }
+        several => {
+            let names: Vec<_> = several.iter().map(|file| file.display().to_string()).collect();
+            let words = format!("say with --file which is meant: {}", names.join(", "));
+            Err(Refusal::new(exit::USAGE, words))
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! `server` and `client`: one service from the command line, without any file.
+//!
+//! The options become the text of a native file, which is then read like one: every default, check and
+//! message is the file's, and `--print` shows the text.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use toml_edit::Value;
+
+use super::run::{self, Habits, Source};
+use super::{exit, say, show};
+use crate::config::{self, Format};
+
+/// What findings call the text. Its lines are those that `--print` writes.
+const NAME: &str = "command line";
+
+/// What both ends are told.
+#[derive(Debug, clap::Args)]
+struct Common {
+    /// Write a file only: print the configuration that these options make, and do not run it
+    #[arg(long)]
+    print: bool,
+    /// The least important log level that is shown
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Every other option has the default of the configuration file. Key files are noticed \
+                        when they change. A key is made with `pskgate keygen NAME --append FILE`."
+)]
+pub(super) struct Server {
+    /// Where clients connect: a port, or ADDRESS:PORT
+    #[arg(long, value_name = "ADDRESS")]
+    accept: String,
+    /// The program that they reach: HOST:PORT; several are tried in turn
+    #[arg(long, value_name = "HOST:PORT", required = true)]
+    connect: Vec<String>,
+    /// A file of identity:key lines, or a folder of such files
+    #[arg(long, value_name = "FILE", required = true)]
+    keys: Vec<String>,
+    /// Sessions at once, such as 1 for a program that serves one connection
+    #[arg(long, value_name = "N")]
+    max_sessions: Option<u32>,
+    /// What happens to the next client when there are that many: refuse, take-over, ...
+    #[arg(long, value_name = "WHAT", requires = "max_sessions")]
+    when_full: Option<String>,
+    /// A network from which clients may connect, such as 192.168.1.0/24; all if none is named
+    #[arg(long, value_name = "NETWORK")]
+    allow_from: Vec<String>,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Every other option has the default of the configuration file. The key file is noticed \
+                        when it changes."
+)]
+pub(super) struct Client {
+    /// Where the program on this machine connects, such as 127.0.0.1:3002
+    #[arg(long, value_name = "ADDRESS")]
+    accept: String,
+    /// The server's end: HOST:PORT; several are tried in turn
+    #[arg(long, value_name = "HOST:PORT", required = true)]
+    connect: Vec<String>,
+    /// The file with this client's identity:key line
+    #[arg(long, value_name = "FILE", required = true)]
+    keys: Vec<String>,
+    /// The identity to present; the first of the key file if none is named
+    #[arg(long, value_name = "NAME")]
+    identity: Option<String>,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl Server {
+    fn lines(&self) -> Vec<(&'static str, String)> {
+        let mut lines = vec![
+            ("accept", address(&self.accept)),
+            ("connect", list(&self.connect)),
+            ("psk-secrets", list(&self.keys)),
+        ];
+        lines.extend(self.max_sessions.map(|most| ("max-sessions", most.to_string())));
+        lines.extend(self.when_full.as_deref().map(|what| ("when-full", text(what))));
+        if !self.allow_from.is_empty() {
+            lines.push(("allow-from", list(&self.allow_from)));
+        }
+        lines
+    }
+}
+
+impl Client {
+    fn lines(&self) -> Vec<(&'static str, String)> {
+        let mut lines = vec![
+            ("accept", address(&self.accept)),
+            ("connect", list(&self.connect)),
+            ("psk-secrets", list(&self.keys)),
+        ];
+        lines.extend(self.identity.as_deref().map(|name| ("psk-identity", text(name))));
+        lines
+    }
+}
+
+pub(super) fn server(arguments: &Server) -> u8 {
+    start("server", &arguments.accept, arguments.lines(), &arguments.common)
+}
+
+pub(super) fn client(arguments: &Client) -> u8 {
+    start("client", &arguments.accept, arguments.lines(), &arguments.common)
+}
+
+/// Runs the service, or prints its file.
+fn start(
+    mode: &'static str,
+    accept: &str,
+    lines: Vec<(&'static str, String)>,
+    common: &Common,
+) -> u8 {
+    let text = file(mode, lines, common.log_level.as_deref());
+    // What is wrong with the options themselves, before any file is looked at.
+    let here = std::env::current_dir().unwrap_or_default();
+    let read = config::load_text(text.as_bytes(), Path::new(NAME), &here, Format::Toml);
+    if let Err(report) = read {
+        show(&report);
+        return exit::USAGE;
+    }
+    if common.print {
+        return say(text.trim_end());
+    }
+    let source = Source::text(text.into_bytes(), NAME, Format::Toml).called(&title(mode, accept));
+    run::start(source, Habits::Native)
+}
+
+/// What `status` calls the program, and its control socket is named after.
+fn title(mode: &str, accept: &str) -> String {
+    let port = accept.rsplit(':').next().unwrap_or_default();
+    match port.bytes().all(|byte| byte.is_ascii_digit()) {
+        true => format!("{mode}-{port}"),
+        false => mode.to_owned(),
+    }
+}
+
+fn file(mode: &str, lines: Vec<(&'static str, String)>, level: Option<&str>) -> String {
+    let mut all = String::new();
+    if let Some(level) = level {
+        let _ = writeln!(all, "[log]\nlevel = {}\n", text(level));
+    }
+    let _ = writeln!(all, "[services.tunnel]\nmode = {}", text(mode));
+    for (name, value) in lines {
+        let _ = writeln!(all, "{name} = {value}");
+    }
+    all
+}
+
+/// A port alone is a number.
+fn address(accept: &str) -> String {
+    match accept.parse::<u16>() {
+        Ok(port) => port.to_string(),
+        Err(_) => text(accept),
+    }
+}
+
+fn list(values: &[String]) -> String {
+    match values {
+        [one] => text(one),
+        several => {
+            let all: Vec<_> = several.iter().map(|value| text(value)).collect();
+            format!("[{}]", all.join(", "))
+        }
+    }
+}
+
+/// In quotes, whatever it holds.
+fn text(value: &str) -> String {
+    Value::from(value).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_text_is_a_file_whatever_the_options_hold() {
+        let lines = vec![
+            ("accept", address("3001")),
+            ("connect", list(&["127.0.0.1:3000".into(), "[::1]:3000".into()])),
+            ("psk-secrets", list(&[r"C:\Users\me\psk.txt".into()])),
+        ];
+        let text = file("server", lines, Some("debug"));
+        let read =
+            config::load_text(text.as_bytes(), Path::new(NAME), Path::new("/"), Format::Toml);
+        let (config, _) = read.unwrap();
+        assert_eq!(config.services[0].connect().len(), 2);
+        let evil = "1\"\nconnect = \"elsewhere:1";
+        let text = file("server", vec![("accept", super::text(evil))], None);
+        let read: toml::Table = text.parse().unwrap();
+        assert_eq!(read["services"]["tunnel"]["accept"].as_str(), Some(evil));
+        assert!(read["services"]["tunnel"].get("connect").is_none());
+    }
+
+    #[test]
+    fn a_program_is_called_after_its_port() {
+        assert_eq!(title("server", "3001"), "server-3001");
+        assert_eq!(title("client", "127.0.0.1:3002"), "client-3002");
+        assert_eq!(title("client", "/run/x.sock"), "client");
+    }
+}

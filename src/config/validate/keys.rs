@@ -1,0 +1,101 @@
+//! Where a service's keys are, who writes them, and how strictly they are read.
+
+use super::*;
+use crate::config::credential;
+use crate::secrets::{IdentityRule, OnDuplicate, OnLoosePermissions, Rules, Writer, beremiz};
+
+/// What a service's configuration comes to.
+pub(super) struct KeySources {
+    pub(super) secrets: Vec<Decided<PathBuf>>,
+    pub(super) runtime_file: Decided<bool>,
+    pub(super) wait_for_keys: Decided<bool>,
+    pub(super) rules: Rules,
+}
+
+impl Checker<'_> {
+    pub(super) fn key_sources(&mut self, scope: &Scope<'_>, mode: Option<Mode>) -> KeySources {
+        let mut secrets = self.secrets(scope);
+        let project = self.path(scope, Opt::BeremizProject);
+        let is_project = project.is_some();
+        if let Some(Decided { value, origin }) = project {
+            // Written by another program, and so the first: see `Rules::writer`.
+            secrets.insert(0, Decided { value: beremiz::key_path(&value), origin });
+        }
+        let runtime_file = self.of_server(scope, Opt::RuntimeFile, mode);
+        let mut wait_for_keys = self.of_server(scope, Opt::WaitForKeys, mode);
+        if runtime_file.value && !scope.own.mentions(Opt::WaitForKeys) {
+            wait_for_keys = Decided { value: true, origin: runtime_file.origin.clone() };
+        }
+        if runtime_file.value && is_project {
+            let message = "`runtime-file` and `beremiz-project` both say who writes the first keys";
+            let found = Diagnostic::error("two-of-a-kind", message).help(
+                "leave one of them out: the runtime's file is the PLC's, a project the IDE's",
+            );
+            self.report.push(found.at(runtime_file.place().cloned()));
+        }
+        let writer = match (runtime_file.value, is_project) {
+            (true, _) => Writer::Runtime,
+            (false, true) => Writer::Ide,
+            (false, false) => Writer::Operator,
+        };
+        let rules = Rules { writer, waits: wait_for_keys.value, ..self.rules(scope) };
+        KeySources { secrets, runtime_file, wait_for_keys, rules }
+    }
+
+    fn rules(&self, scope: &Scope<'_>) -> Rules {
+        let loose = scope.decide(Opt::AllowLoosePermissions, boolean).is_some_and(|d| d.value);
+        let (duplicates, identities) = match self.dialect {
+            Dialect::Native => (OnDuplicate::Refuse, IdentityRule::Utf8),
+            Dialect::Stunnel => (OnDuplicate::LastWins, IdentityRule::Bytes),
+        };
+        let permissions = match self.native() && !loose {
+            true => OnLoosePermissions::Refuse,
+            false => OnLoosePermissions::Warn,
+        };
+        let (owner, writer, waits) = (None, Writer::Operator, false);
+        Rules { duplicates, identities, permissions, owner, writer, waits }
+    }
+
+    /// A switch that only a server has. Among the defaults it is meant for the servers of the file.
+    fn of_server(&mut self, scope: &Scope<'_>, opt: Opt, mode: Option<Mode>) -> Decided<bool> {
+        let off = Decided::default(false, self.dialect);
+        let Some(said) = scope.said(opt, boolean) else { return off };
+        if mode != Some(Mode::Client) {
+            return said;
+        }
+        if scope.own.mentions(opt) && said.value {
+            let name = opt.name(self.dialect);
+            let message = format!("`{name}` is for a server, and this is a client");
+            let found = Diagnostic::error("server-only", message).help("remove it here");
+            self.report.push(found.at(said.place().cloned()));
+        }
+        off
+    }
+
+    /// In a stunnel.conf a section's file replaces the global one, and the last line counts.
+    fn secrets(&mut self, scope: &Scope<'_>) -> Vec<Decided<PathBuf>> {
+        let said = match self.dialect {
+            Dialect::Native => scope.all(Opt::PskSecrets),
+            Dialect::Stunnel => scope.last(Opt::PskSecrets).into_iter().collect(),
+        };
+        said.into_iter()
+            .filter_map(|said| match &said.value {
+                Value::Path(path) => {
+                    Some(Decided::said(self.key_file(path, &said.place)?, said.place.clone()))
+                }
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn key_file(&mut self, path: &Path, place: &Place) -> Option<PathBuf> {
+        let Some(name) = credential::name(path).filter(|_| self.native()) else {
+            return Some(self.anchor(path));
+        };
+        let folder = credential::folder();
+        if folder.is_none() {
+            self.report.push(credential::missing(name, place.clone()));
+        }
+        folder.map(|folder| folder.join(name))
+    }
+}
