@@ -111,6 +111,7 @@ const WORDS = {
   "idle": "no data for idle-timeout",
   "key-update-flood": "too many key updates",
   "kicked": "ended by an operator",
+  "not-served": "ended at once by the server end",
   "plain-side": "the plain connection failed",
   "revoked": "key removed or changed",
   "session-lifetime": "session-lifetime reached",
