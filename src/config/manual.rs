@@ -87,6 +87,7 @@ impl Opt {
             | O::Ident
             | O::Libwrap
             | O::Stack
+            | O::Transport
             | O::Sessiond => Class::Obsolete,
             O::Chroot
             | O::SetEnv
@@ -194,6 +195,10 @@ impl Opt {
             }
             Opt::Redirect => {
                 "stunnel redirects a client with the right key too, since it sends no certificate."
+            }
+            Opt::Transport => "Of stunnel 5.79 and later.",
+            Opt::Stack => {
+                "stunnel 5.76 and later do not start with a stack below 16384 bytes; there is a warning."
             }
             Opt::CrlCheckChain => "Of stunnel 5.80 and later.",
             Opt::Cert | Opt::Key => {

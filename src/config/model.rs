@@ -618,6 +618,8 @@ pub struct TlsConfig {
     pub ciphersuites: Option<Decided<String>>,
     /// OpenSSL list of key exchange groups.
     pub groups: Decided<String>,
+    /// Whether a group that this OpenSSL does not have is left out, as long as another one is left.
+    pub skips_unknown_groups: bool,
     /// OpenSSL's security level; unset is the library's default.
     pub security_level: Option<Decided<u8>>,
     /// Switches of OpenSSL's that somebody turned, on or off.

@@ -554,6 +554,8 @@ table! {
         "A file that provides random numbers.";
     RndOverwrite [] ["RNDoverwrite"] Global One Bool, Harmless(RANDOM), "" "yes",
         "Whether RNDfile is overwritten.";
+    Transport [] ["transport"] Service One Raw, Never(&["tcp"], "TLS runs over TCP only, and DTLS over UDP is not supported"), "" "tcp",
+        "The transport under TLS: tcp or udp.";
     Stack [] ["stack"] Service One ANY, Harmless("there is no thread for each connection"), "" "131072",
         "The stack of a thread, in bytes.";
     Taskbar [] ["taskbar"] Global One Raw, Harmless(WINDOWS), "" "",

@@ -24,8 +24,9 @@ use in_comments::InComments;
 /// A longer line is two lines to stunnel.
 const LINE_LIMIT: usize = 16_383;
 
-/// Nobody includes this deep on purpose, and a directory can include itself.
-const DEPTH_LIMIT: usize = 16;
+/// So many files are open at most with stunnel 5.81 and later, the first one among them; a directory can
+/// include itself.
+const DEPTH_LIMIT: usize = 100;
 
 /// Nor so many files: two that include their own directory would double at each depth.
 const FILE_LIMIT: usize = 1_000;
@@ -112,7 +113,9 @@ impl Reader<'_> {
         };
         match split {
             Split::Section(name) => {
-                self.apply_commands();
+                if !self.draft.services.is_empty() {
+                    self.apply_commands();
+                }
                 let name = String::from_utf8_lossy(name).into_owned();
                 let name = Spanned { value: name, place: whole };
                 let remarks = std::mem::take(&mut self.remarks);
@@ -213,6 +216,11 @@ impl Reader<'_> {
             self.config(bytes, &at);
             return;
         }
+        if row.opt == Opt::Socket && is_of_udp(bytes) {
+            let message = "`socket` has no effect: this option is of UDP, and TLS runs over TCP";
+            self.report.push(Diagnostic::notice("without-effect", message).at(at));
+            return;
+        }
         match value::read_bytes(row.kind, bytes) {
             Ok(Value::Path(dir)) if row.opt == Opt::Include => self.include(&dir, at, depth),
             Ok(value) => {
@@ -269,16 +277,24 @@ impl Reader<'_> {
 
     /// Gives the options what `config` has said of them, at the end of a section: wherever it stands, it
     /// has the last word, and one before the sections also where a section speaks of the option itself.
+    /// Where a section has commands of its own, up to stunnel 5.75 they were added to the global ones.
     fn apply_commands(&mut self) {
         let own = std::mem::take(&mut self.own_commands);
-        let again = !self.draft.services.is_empty();
         let values = match self.draft.services.last_mut() {
             Some(service) => &mut service.values,
             None => &mut self.draft.defaults,
         };
-        let said = |one: &&Command| !again || values.mentions(one.opt);
-        let global: Vec<_> = self.commands.iter().filter(said).cloned().collect();
-        for Command { opt, value, remarks } in global.into_iter().chain(own) {
+        // A section's own commands replace the global ones, as in stunnel 5.76 and later.
+        if let (Some(first), false) = (own.first(), self.commands.is_empty()) {
+            let message = "`config` of this section replaces the global one; up to stunnel 5.75 it was added to it";
+            let found = Diagnostic::warning("list-replaced", message).at(first.value.place.clone());
+            self.report.push(found.help(
+                "for the same in every version, remove the global `config` and write in each section all that \
+                 it shall have",
+            ));
+        }
+        let said = if own.is_empty() { self.commands.clone() } else { own };
+        for Command { opt, value, remarks } in said {
             values.remark(remarks);
             values.push(opt, value);
         }
@@ -317,17 +333,6 @@ impl Reader<'_> {
         if self.included > FILE_LIMIT {
             return;
         }
-        if depth >= DEPTH_LIMIT {
-            self.included = FILE_LIMIT + 1;
-            self.draft.incomplete = true;
-            fail(
-                self.report,
-                "files include each other without end".into(),
-                "remove one of the \
-                                                                              includes",
-            );
-            return;
-        }
         let path = self.draft.base.join(dir);
         self.report.folders.insert(path.clone());
         let mut files: Vec<PathBuf> = match std::fs::read_dir(&path) {
@@ -349,6 +354,17 @@ impl Reader<'_> {
             name(a).cmp(&name(b))
         });
         for file in files {
+            if depth + 1 >= DEPTH_LIMIT {
+                self.included = FILE_LIMIT + 1;
+                self.draft.incomplete = true;
+                let shown = file.display();
+                let message = format!(
+                    "Include stack overflow while including \"{shown}\" (maximum depth {DEPTH_LIMIT}); \
+                     recursive includes suspected"
+                );
+                fail(self.report, message, "a directory must not include itself");
+                return;
+            }
             self.included += 1;
             if self.included > FILE_LIMIT {
                 // Said once: whoever noticed first has said it, or it is one very full directory.
@@ -383,6 +399,23 @@ impl Reader<'_> {
             }
         }
     }
+}
+
+/// Whether `socket` is about an option of UDP, which stunnel 5.79 and later know and a TCP socket ignores.
+fn is_of_udp(bytes: &[u8]) -> bool {
+    const OPTIONS: [&[u8]; 6] = [
+        b"UDP_CORK",
+        b"UDP_ENCAP",
+        b"UDP_NO_CHECK6_TX",
+        b"UDP_NO_CHECK6_RX",
+        b"UDP_SEGMENT",
+        b"UDP_GRO",
+    ];
+    let [b'a' | b'l' | b'r', b':', rest @ ..] = bytes else { return false };
+    let mut parts = rest.splitn(2, |byte| *byte == b'=');
+    let is_known = parts.next().is_some_and(|name| OPTIONS.contains(&name));
+    let value = parts.next().unwrap_or_default();
+    is_known && !value.is_empty() && value.iter().all(u8::is_ascii_alphanumeric)
 }
 
 enum Split<'a> {

@@ -33,7 +33,9 @@ mod places;
 mod program;
 mod scope;
 mod tls;
+mod versions;
 
+pub(super) use scope::replaces_inherited;
 pub(super) use tls::switch;
 
 use scope::{Scope, account, boolean, count, duration, level, owner, ranges, text, version};
@@ -111,6 +113,10 @@ impl Checker<'_> {
             };
             let found = match row.treatment {
                 Treatment::Works => continue,
+                Treatment::Harmless(_) if too_small_a_stack(opt, &said.value) => {
+                    Diagnostic::warning("small-stack", "Illegal thread stack size for stunnel 5.76 and later")
+                        .help("remove the line: there is no thread for each connection here")
+                }
                 Treatment::Harmless(why) => accepted(why),
                 Treatment::NeedsCertificates(fine)
                 | Treatment::Later(fine)
@@ -223,6 +229,7 @@ impl Checker<'_> {
         let keys = self.key_sources(&scope, role);
         let name = Decided::said(service.name.value.clone(), head.clone());
         self.key_or_certificate(service, role);
+        self.replaced_lists(service);
         self.missing(service, &scope, role);
         let source = self.source(&scope, role);
         let transparent = self.transparent(&scope);
@@ -669,6 +676,13 @@ impl Checker<'_> {
         }
         Some(Sockets { keepalive, accept, downstream, upstream })
     }
+}
+
+/// What stunnel 5.82 does not start with. Here there is no such stack.
+fn too_small_a_stack(opt: Opt, value: &Value) -> bool {
+    /// PTHREAD_STACK_MIN of Linux, in bytes.
+    const LEAST_STACK: u32 = 16_384;
+    opt == Opt::Stack && matches!(value, Value::Count(bytes) if *bytes < LEAST_STACK)
 }
 
 /// What inetd's one service is called in logs, as in stunnel's.

@@ -154,6 +154,15 @@ pub(super) const YES_NO: &[(&str, bool)] = &[("yes", true), ("no", false)];
 
 /// OpenSSL's switches, SSL_CTX_set_options(3), without `SSL_OP_`.
 pub(super) const SSL_OPTIONS: &[&str] = &[
+    "ECH_GREASE",
+    "ECH_GREASE_RETRY_CONFIG",
+    "ECH_IGNORE_CID",
+    "ECH_TRIALDECRYPT",
+    "ENABLE_KTLS_TX_ZEROCOPY_SENDFILE",
+    "LEGACY_EC_POINT_FORMATS",
+    "NO_RX_CERTIFICATE_COMPRESSION",
+    "NO_TX_CERTIFICATE_COMPRESSION",
+    "SERVER_PREFERENCE",
     "ALL",
     "ALLOW_CLIENT_RENEGOTIATION",
     "ALLOW_NO_DHE_KEX",

@@ -66,6 +66,8 @@ struct Assembly<'a> {
     context: SslContextBuilder,
     /// OpenSSL's security level so far.
     level: u32,
+    /// The groups that are spoken.
+    groups: String,
     findings: &'a mut Vec<Diagnostic>,
     errors: &'a mut Vec<Diagnostic>,
 }
@@ -82,7 +84,9 @@ fn assemble(
         Mode::Client => SslMethod::tls_client(),
         Mode::Server => SslMethod::tls_server(),
     })?;
-    let mut assembly = Assembly { mode, tls, hash, aes, context, level: 0, findings, errors };
+    let groups = tls.groups.value.clone();
+    let mut assembly =
+        Assembly { mode, tls, hash, aes, context, level: 0, groups, findings, errors };
     assembly.set_modes();
     let tickets = assembly.set_sessions()?;
     assembly.set_options();
@@ -90,8 +94,8 @@ fn assemble(
     let range = assembly.set_versions_and_suites()?;
     assembly.set_groups();
     assembly.install_psk()?;
-    let context = assembly.context;
-    let (groups, options) = (tls.groups.value.as_str().into(), context.options());
+    let Assembly { context, groups, .. } = assembly;
+    let (groups, options) = (groups.into(), context.options());
     Ok(BuiltContext { context: context.build(), range, groups, options, tickets })
 }
 
@@ -234,13 +238,33 @@ impl Assembly<'_> {
     }
 
     fn set_groups(&mut self) {
-        if let Err(stack) = self.context.set_groups_list(&self.tls.groups) {
+        if let Err(stack) = self.context.set_groups_list(&self.groups) {
+            if self.tls.skips_unknown_groups && self.skip_unknown_groups() {
+                return;
+            }
             let message =
                 format!("OpenSSL does not accept this list of groups: {}", reasons(&stack));
             let help = "groups are X25519, P-256, X448, P-521, P-384, separated by colons";
             let (at, help) = (Some(&self.tls.groups), Some(help.to_owned()));
             self.errors.push(finding(Severity::Error, "groups", at, message, help));
         }
+    }
+
+    /// Leaves out the groups that this OpenSSL does not have. Whether one is left.
+    fn skip_unknown_groups(&mut self) -> bool {
+        let all = self.groups.split(':');
+        let (known, unknown): (Vec<&str>, Vec<&str>) =
+            all.partition(|group| self.context.set_groups_list(group).is_ok());
+        let list = known.join(":");
+        if known.is_empty() || self.context.set_groups_list(&list).is_err() {
+            return false;
+        }
+        let message = format!("this OpenSSL does not have the group {}", unknown.join(", "));
+        let help = format!("key exchange goes on with {list}");
+        let at = Some(&self.tls.groups);
+        self.findings.push(finding(Severity::Warning, "unknown-group", at, message, Some(help)));
+        self.groups = list;
+        true
     }
 
     fn install_psk(&mut self) -> Result<(), ErrorStack> {
@@ -257,7 +281,7 @@ impl Assembly<'_> {
         if let Some(group) = group {
             self.context.set_tmp_dh(&*Dh::params_from_pem(group)?)?;
         }
-        psk::install_server(&mut self.context, self.tls.groups.value.as_str().into())
+        psk::install_server(&mut self.context, self.groups.as_str().into())
     }
 }
 

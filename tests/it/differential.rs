@@ -207,6 +207,7 @@ const NOT_IN_568: &[&str] = &[
     "OCSPrequire",
     "CAstore",
     "CRLcheckChain",
+    "transport",
     "compression",
     "taskbar",
     "iconActive",

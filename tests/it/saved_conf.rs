@@ -128,6 +128,9 @@ fn other_bytes_end_the_attempts_of_a_refused_reload_and_wait_for_sighup() {
     let to = backend.address();
     let (old, new) = (free_port(), free_port());
     let server = Gate::new().conf("x.conf", &section("a", old, to), None).start();
+    // It serves, and so it hears of signals.
+    let end = client(old);
+    Plain::connect(end.address("plain")).echo(b"it serves");
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let busy = taken.local_addr().expect("its address").port();
     replace(&server.folder().join("x.conf"), &section("a", busy, to));

@@ -13,7 +13,7 @@ use crate::config::draft::{Draft, DraftPart, Side, Spanned, Statement, Value, Va
 use crate::config::endpoint::{Endpoint, Host};
 use crate::config::model::{Dialect, Foreground, Mode, Spoken};
 use crate::config::options::{Arity, Kind, Opt, Row, TABLE, Table, Treatment};
-use crate::config::validate::{speaks_of_keepalive, switch};
+use crate::config::validate::{replaces_inherited, speaks_of_keepalive, switch};
 use crate::config::value;
 
 /// Writes what a stunnel.conf said, and what it left to stunnel's defaults.
@@ -354,7 +354,9 @@ impl Writer<'_> {
     }
 
     fn all<'v>(&'v self, own: &'v Values, opt: Opt) -> impl Iterator<Item = &'v Spanned<Value>> {
-        self.draft.defaults.all(opt).iter().chain(own.all(opt))
+        let is_replaced = replaces_inherited(opt) && own.mentions(opt);
+        let shared = if is_replaced { &[] } else { self.draft.defaults.all(opt) };
+        shared.iter().chain(own.all(opt))
     }
 
     fn mode(&self, own: &Values) -> Option<Mode> {
@@ -585,7 +587,8 @@ impl Writer<'_> {
             all.map(|(statement, said)| (said.clone(), statement.remarks.clone()))
                 .collect::<Vec<_>>()
         };
-        if std::ptr::eq(own, &self.draft.defaults) {
+        let is_replaced = replaces_inherited(opt) && own.mentions(opt);
+        if std::ptr::eq(own, &self.draft.defaults) || is_replaced {
             return of(own);
         }
         let shared = self.draft.defaults.all(opt).iter().map(|said| (said.clone(), Vec::new()));

@@ -76,6 +76,16 @@ pub(super) fn owner(scope: &Scope<'_>) -> Account {
     }
 }
 
+/// Lists of which a section's lines replace the global ones in stunnel 5.76 and later; up to 5.75 they
+/// were added to them.
+pub(super) const REPLACED: [Opt; 3] = [Opt::Accept, Opt::Connect, Opt::ProtocolHeader];
+
+/// Whether what a section of a stunnel.conf says of a list takes the place of what holds for all. What
+/// stands in a comment is ours, and means what it means in a native file.
+pub(in crate::config) fn replaces_inherited(opt: Opt) -> bool {
+    REPLACED.contains(&opt) || in_comments::is_listed(opt)
+}
+
 /// Where a value is looked for.
 #[derive(Clone, Copy)]
 pub(super) struct Scope<'a> {
@@ -99,15 +109,14 @@ impl<'a> Scope<'a> {
         last(self.own).or_else(|| self.defaults.and_then(last))
     }
 
-    /// A list. In a stunnel.conf the lines of a section come after the global ones; in a native file
-    /// they replace them, also with nothing.
+    /// A list. What a section says replaces what holds for all, in a native file also with nothing; of a
+    /// stunnel.conf's lists of switches each line adds one.
     pub(super) fn all(&self, opt: Opt) -> Vec<&'a Spanned<Value>> {
         let own = self.own.all(opt);
         let defaults = self.defaults.map_or(&[][..], |d| d.all(opt));
         match self.dialect {
             Dialect::Native if self.own.mentions(opt) => own.iter().collect(),
-            // What stands in a comment is ours, and means what it means in a native file.
-            Dialect::Stunnel if in_comments::is_listed(opt) && self.own.mentions(opt) => {
+            Dialect::Stunnel if replaces_inherited(opt) && self.own.mentions(opt) => {
                 own.iter().collect()
             }
             _ => defaults.iter().chain(own).collect(),

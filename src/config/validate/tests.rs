@@ -153,16 +153,16 @@ fn a_written_timeoutbusy_is_the_handshakes_limit() {
 }
 
 #[test]
-fn a_section_adds_to_global_lists_and_replaces_global_files() {
+fn a_section_replaces_global_addresses_and_files() {
     let text = "connect = 1\naccept = 127.0.0.1:9\nPSKsecrets = global\n\
                 [a]\nconnect = 2\n[b]\nPSKsecrets = x\nPSKsecrets = own\naccept = 127.0.0.1:8\n";
     let (config, _) =
         good(&text.replace("accept = 127.0.0.1:9\n", "accept = 127.0.0.1:0\n"), "x.conf");
-    assert_eq!(targets(&config.services[0]), ["1", "2"]);
+    assert_eq!(targets(&config.services[0]), ["2"]);
     assert_eq!(secrets(&config.services[0]), [Path::new("/base/global")]);
     assert_eq!(targets(&config.services[1]), ["1"]);
     assert_eq!(secrets(&config.services[1]), [Path::new("/base/own")]);
-    assert_eq!(listens(&config.services[1]).len(), 2);
+    assert_eq!(listens(&config.services[1]).len(), 1);
 }
 
 #[test]
@@ -325,14 +325,14 @@ fn two_services_cannot_share_an_address() {
 }
 
 #[test]
-fn a_global_address_is_the_first_sections_and_the_others_do_without_if_they_can() {
+fn a_global_address_is_the_first_sections_and_the_others_have_their_own() {
     let text =
         "accept = 127.0.0.1:5\nconnect = a:1\nPSKsecrets = k\n[a]\n[b]\naccept = 127.0.0.1:6\n";
     let (config, found) = good(text, "x.conf");
     assert_eq!(listens(&config.services[0]), [("127.0.0.1:5".into(), false)]);
     assert_eq!(listens(&config.services[1]), [("127.0.0.1:6".into(), false)]);
-    assert_eq!(found, ["address-in-use"]);
-    assert_eq!(codes(&format!("{text}[c]\n"), "x.conf"), ["address-in-use", "address-in-use"]);
+    assert_eq!(found, ["list-replaced"]);
+    assert_eq!(codes(&format!("{text}[c]\n"), "x.conf"), ["address-in-use", "list-replaced"]);
 }
 
 #[test]
@@ -512,7 +512,7 @@ fn a_section_has_a_log_level_of_its_own() {
 
 #[test]
 fn an_address_that_a_section_says_twice_counts_once() {
-    let text = "accept = 5\n[s]\naccept = 5\nconnect = a:1\nPSKsecrets = k\n";
+    let text = "[s]\naccept = 5\naccept = 5\nconnect = a:1\nPSKsecrets = k\n";
     let (config, codes) = good(text, "x.conf");
     assert_eq!(listens(&config.services[0]).len(), 1);
     assert_eq!(codes, ["address-twice"]);
@@ -718,3 +718,4 @@ fn an_empty_list_of_socket_options_unsays_the_defaults() {
 }
 
 mod certificates;
+mod versions;

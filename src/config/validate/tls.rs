@@ -45,6 +45,7 @@ impl Checker<'_> {
             cipher_order: scope.decide(Opt::CipherOrder, super::scope::cipher_order)?,
             ciphersuites: scope.decide(Opt::Ciphersuites, text),
             groups: scope.decide(Opt::Groups, text)?,
+            skips_unknown_groups: !self.native(),
             security_level: scope
                 .said(Opt::SecurityLevel, |value| count(value).and_then(|n| u8::try_from(n).ok())),
             switches,
@@ -231,7 +232,8 @@ impl Checker<'_> {
 pub(in crate::config) fn switch(name: &str) -> Option<TlsSwitch> {
     Some(match name.to_ascii_uppercase().as_str() {
         "ALL" => TlsSwitch::All,
-        "CIPHER_SERVER_PREFERENCE" => TlsSwitch::CipherServerPreference,
+        // The second name is that of later versions of OpenSSL.
+        "CIPHER_SERVER_PREFERENCE" | "SERVER_PREFERENCE" => TlsSwitch::CipherServerPreference,
         "PRIORITIZE_CHACHA" => TlsSwitch::PrioritizeChacha,
         "ENABLE_MIDDLEBOX_COMPAT" => TlsSwitch::MiddleboxCompat,
         "NO_ENCRYPT_THEN_MAC" => TlsSwitch::NoEncryptThenMac,
