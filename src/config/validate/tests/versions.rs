@@ -68,7 +68,7 @@ fn what_later_versions_know_is_accepted_where_it_asks_for_nothing_and_dtls_is_re
         ("transport = udp", "never-supported"),
         ("transport = sctp", "never-supported"),
         ("socket = a:UDP_NONE=1", "unknown-value"),
-        ("stack = -1", "bad-number"),
+        ("stack = -1", "out-of-range"),
     ] {
         let text = format!("[s]\naccept = 127.0.0.1:1\nconnect = 2\n{REST}{line}\n");
         assert_eq!(codes(&text, "x.conf"), [code], "{line}");
