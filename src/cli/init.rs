@@ -18,18 +18,18 @@ const SERVER_KEYS: &str = "psk.txt";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Where to write; the current folder if none is named
+    /// The folder for the files [default: the current folder]
     folder: Option<PathBuf>,
-    /// Write the client's end in place of the server's
+    /// Write the configuration of a client end instead of a server end
     #[arg(long)]
     client: bool,
-    /// Where this end accepts connections [default: 3001, and 127.0.0.1:3002 for a client]
+    /// The address on which this end accepts connections [default: 3001; client: 127.0.0.1:3002]
     #[arg(long, value_name = "ADDRESS")]
     accept: Option<String>,
-    /// Where this end connects [default: 127.0.0.1:3000, and plc.example:3001 for a client]
+    /// The address to which this end connects [default: 127.0.0.1:3000; client: plc.example:3001]
     #[arg(long, value_name = "HOST:PORT")]
     connect: Option<String>,
-    /// The name of the client, for which the server gets a key
+    /// The identity of the first client
     #[arg(long, value_name = "NAME", default_value = "client1")]
     identity: String,
 }

@@ -29,11 +29,11 @@ pub(super) struct Arguments {
     /// configurations of this machine and of the folder of the key file]
     #[arg(long, value_name = "FILE", conflicts_with = "output")]
     config: Option<PathBuf>,
-    /// Write the key for the Beremiz IDE, too: psk/IDENTITY.secret of this project, and its row of
+    /// Also write the key for the Beremiz IDE: psk/IDENTITY.secret of this project, with its row in
     /// psk/management.json
     #[arg(long, value_name = "PROJECT", conflicts_with = "client")]
     beremiz: Option<PathBuf>,
-    /// Also add to a file that looks like a Beremiz runtime's own, or is declared as one
+    /// Also add to the file of a Beremiz runtime
     #[arg(long)]
     force: bool,
     #[command(flatten)]

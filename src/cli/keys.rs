@@ -30,7 +30,7 @@ pub(super) enum Command {
     },
     /// Add a second key for an identity, under a new name
     Rotate(Rotate),
-    /// Add the lines of other key files, such as those of clients, to a server's key file
+    /// Add the keys of other key files, such as those of clients, to a server's key file
     Import(import::Arguments),
     /// Remove an identity from every key file, or from one
     Remove {
@@ -73,7 +73,7 @@ pub(super) struct Rotate {
     /// Write the client's line to a new file with mode 0600 instead of standard output
     #[arg(short, long, value_name = "FILE", conflicts_with = "client")]
     output: Option<PathBuf>,
-    /// Also add to a file that looks like a Beremiz runtime's own, or is declared as one
+    /// Also add to the file of a Beremiz runtime
     #[arg(long)]
     force: bool,
     #[command(flatten)]

@@ -93,11 +93,11 @@ struct Arguments {
 enum Command {
     /// Run the services of a configuration file in the foreground
     Run(File),
-    /// Run a server end without a file: accept TLS, connect plain
+    /// Run a server end without a configuration file
     Server(server_client::Server),
-    /// Run a client end without a file: accept plain, connect TLS
+    /// Run a client end without a configuration file
     Client(server_client::Client),
-    /// Write a commented configuration file, and a server's first key
+    /// Write a configuration file with comments, and the first key of a server
     Init(init::Arguments),
     /// Report every error in a configuration file and its key files
     #[command(
@@ -151,14 +151,13 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct File {
-    /// A TOML file, or a stunnel.conf; - is standard input. If none is named: pskgate.toml in
-    /// /etc/pskgate or %ProgramData%\pskgate, and without that one pskgate.toml in this folder, if nobody
-    /// else can write to either
+    /// The configuration: a TOML file, a stunnel.conf, or - for standard input [default: this machine's
+    /// pskgate.toml; without it, pskgate.toml in this folder, if nobody else can write to either]
     file: Option<PathBuf>,
-    /// The same file, for those who are used to say -c
+    /// The configuration file, as an option
     #[arg(short, long, value_name = "FILE", conflicts_with = "file")]
     config: Option<PathBuf>,
-    /// The language of the file; auto takes .toml and standard input for TOML and anything else for a
+    /// The format of the file; auto: TOML if the name ends in .toml and for standard input, otherwise
     /// stunnel.conf
     #[arg(long, value_enum, default_value_t)]
     format: FormatName,

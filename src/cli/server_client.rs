@@ -18,10 +18,10 @@ const NAME: &str = "command line";
 /// What both ends are told.
 #[derive(Debug, clap::Args)]
 struct Common {
-    /// Write a file only: print the configuration that these options make, and do not run it
+    /// Print these options as a configuration file, and do not run it
     #[arg(long)]
     print: bool,
-    /// The least important log level that is shown
+    /// The least severe level that is logged
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
 }
@@ -32,22 +32,22 @@ struct Common {
                         when they change. A key is made with `pskgate keygen NAME --append FILE`."
 )]
 pub(super) struct Server {
-    /// Where clients connect: a port, or ADDRESS:PORT
+    /// The TLS port for clients: a port, or ADDRESS:PORT
     #[arg(long, value_name = "ADDRESS")]
     accept: String,
-    /// The program that they reach: HOST:PORT; several are tried in turn
+    /// The backend, HOST:PORT; of several, the first that answers is used
     #[arg(long, value_name = "HOST:PORT", required = true)]
     connect: Vec<String>,
-    /// A file of identity:key lines, or a folder of such files
+    /// The file with the clients' keys, or a folder of such files
     #[arg(long, value_name = "FILE", required = true)]
     keys: Vec<String>,
-    /// Sessions at once, such as 1 for a program that serves one connection
+    /// The maximum number of sessions, such as 1 for a backend that supports one connection
     #[arg(long, value_name = "N")]
     max_sessions: Option<u32>,
-    /// What happens to the next client when there are that many: refuse, take-over, ...
+    /// What happens to a further client: refuse, take-over, take-over-own or take-over-same-host
     #[arg(long, value_name = "WHAT", requires = "max_sessions")]
     when_full: Option<String>,
-    /// A network from which clients may connect, such as 192.168.1.0/24; all if none is named
+    /// A network from which clients may connect, such as 192.168.1.0/24 [default: all]
     #[arg(long, value_name = "NETWORK")]
     allow_from: Vec<String>,
     #[command(flatten)]
@@ -60,16 +60,16 @@ pub(super) struct Server {
                         when it changes."
 )]
 pub(super) struct Client {
-    /// Where the program on this machine connects, such as 127.0.0.1:3002
+    /// The address on which local programs connect, such as 127.0.0.1:3002
     #[arg(long, value_name = "ADDRESS")]
     accept: String,
-    /// The server's end: HOST:PORT; several are tried in turn
+    /// The server end, HOST:PORT; of several, the first that answers is used
     #[arg(long, value_name = "HOST:PORT", required = true)]
     connect: Vec<String>,
-    /// The file with this client's identity:key line
+    /// The file with the key of this client
     #[arg(long, value_name = "FILE", required = true)]
     keys: Vec<String>,
-    /// The identity to present; the first of the key file if none is named
+    /// The identity to use [default: the first of the key file]
     #[arg(long, value_name = "NAME")]
     identity: Option<String>,
     #[command(flatten)]

@@ -80,6 +80,9 @@ const GROUPS: [(&str, &[&str]); 7] = [
         &[
             "psk-secrets",
             "psk-identity",
+            "beremiz-project",
+            "runtime-file",
+            "wait-for-keys",
             "on-revocation",
             "tls13-psk-hash",
             "allow-shared-keys",

@@ -13,15 +13,14 @@ use crate::secrets::{Entry, import};
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Arguments {
-    /// Files of identity:key lines, also with CRLF, a byte order mark or in UTF-16. The last one may be the
-    /// configuration, if it ends in .toml or .conf [default: this machine's]: the lines go to its server's
-    /// key file
+    /// Key files to read, also with CR LF, a byte order mark or in UTF-16. If the last name ends in .toml or
+    /// .conf, it is the configuration [default: this machine's], and the lines go to the key file of its server
     #[arg(required = true, value_name = "KEYFILE")]
     files: Vec<PathBuf>,
-    /// Add them to this key file, which need not exist yet
+    /// Add the lines to this key file; it is created if it does not exist
     #[arg(long, value_name = "KEYFILE")]
     file: Option<PathBuf>,
-    /// Also add to a file that looks like a Beremiz runtime's own, or is declared as one
+    /// Also add to the file of a Beremiz runtime
     #[arg(long)]
     force: bool,
 }
