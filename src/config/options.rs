@@ -315,7 +315,7 @@ table! {
         "The syslog facility of the log lines.";
 
     ServiceLogLevel [Service "log-level"] [] Service One Kind::Level, Works, "" "",
-        "The least severe level that is logged for this service; [log] level if unset.";
+        "The least severe level that is logged for this service; `log.level` if unset.";
 
     // The process.
     DrainTimeout [Top "drain-timeout"] [] Global One Duration { zero: true }, Works, "5s" "5",

@@ -91,7 +91,7 @@ impl ServiceManagerNotifier {
         self.say_with(&text, words);
     }
 
-    /// Returns when [`Self::beat`] has something to do. Cancel safe.
+    /// Returns when [`Self::send_due`] has something to do. Cancel safe.
     pub async fn wait_until_due(&self) {
         match (&self.notify, self.next) {
             (Some(_), Some(next)) => {

@@ -1,5 +1,5 @@
 //! Everything that is logged: what happened, how important it is, its words in each of the formats, and
-//! its values. [`table`] has a row for each event.
+//! its values. The module `table` has a row for each event.
 
 use std::fmt::{self, Display};
 
