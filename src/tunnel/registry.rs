@@ -344,9 +344,10 @@ impl SessionRegistry {
         Ok(Registration { info, registry: self.clone(), number, slot: Some(slot) })
     }
 
-    /// Orders the oldest session under that limit to make way, of those that may be ended for it. One for each candidate: who has been ordered to go already goes for somebody
-    /// else. The candidate is in the queue then. False if there is nobody to go, because a session that
-    /// came later never has to; or if too many of its identity wait already.
+    /// Orders the oldest session under that limit, of those that may be ended for the candidate, to make way.
+    /// One for each candidate: who has been ordered to go already goes for somebody else. The candidate is in
+    /// the queue then. False if there is nobody to go, because a session that came later never has to; or if
+    /// too many of its identity wait already.
     pub(super) fn evict_for(
         &self,
         candidate: &Candidate<'_>,
