@@ -126,6 +126,73 @@ impl RefusalCause {
     }
 }
 
+impl RefusalCause {
+    /// The words of causes that are not about what was offered.
+    fn fmt_conversation(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PlainText => f.write_str(
+                "plain text on a TLS port: the client must connect to the client end of the tunnel \
+                 (mode = \"client\"), not to a server end",
+            ),
+            Self::NotTls => f.write_str(
+                "the program there does not speak TLS: `connect` must lead to the server end of \
+                 the tunnel (mode = \"server\")",
+            ),
+            Self::NoServer => f.write_str(
+                "another client end or an echo service answers there: `connect` must lead to the \
+                 server end of the tunnel (mode = \"server\")",
+            ),
+            Self::ClosedEarly => f.write_str(
+                "the other end closed the connection during the handshake; its log may have the \
+                 reason",
+            ),
+            Self::Alert(alert) => write!(
+                f,
+                "the other end refused the handshake with the TLS alert \"{alert}\"; its log may \
+                 have the reason"
+            ),
+            Self::Refused { identity, alert } => write!(
+                f,
+                "the server refused identity {}: it does not know it, or has another key for it{} \
+                 (TLS alert \"{alert}\"); its log says which",
+                escape(identity),
+                // No other alert of the kind is given for what comes before the key is looked at.
+                if *alert == "handshake failure" { ", or no suite or hash in common" } else { "" }
+            ),
+            Self::ServerKeyDiffers(identity) => write!(
+                f,
+                "the server has another key for identity {}: compare its line in the key files of \
+                 both ends",
+                escape(identity)
+            ),
+            Self::NotProven => f.write_str(
+                "the other end did not prove that it has the key: it is configured for \
+                 certificates, or is another program",
+            ),
+            Self::Timeout(limit) => {
+                write!(f, "the handshake was not done within {limit:?} (handshake-timeout)")
+            }
+            Self::Io(error) => write!(f, "the connection failed: {error}"),
+            Self::Protocol(reasons) => {
+                write!(f, "OpenSSL refused what the other end sent: {reasons}")
+            }
+            // Said by `fmt`.
+            Self::UnknownIdentity(_)
+            | Self::NotFromHere(_)
+            | Self::Expired(_)
+            | Self::StaleTicket(_)
+            | Self::WrongKey(_)
+            | Self::NoPsk
+            | Self::NoCommonSuite { .. }
+            | Self::OtherHash(_)
+            | Self::TooManyOffers(_)
+            | Self::NoForwardSecrecy
+            | Self::NoCommonVersion { .. }
+            | Self::NoCommonGroup => Ok(()),
+        }
+    }
+}
+
 impl fmt::Display for RefusalCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -199,52 +266,7 @@ impl fmt::Display for RefusalCause {
             Self::NoCommonGroup => {
                 f.write_str("no key exchange group in common: compare `groups` of both ends")
             }
-            Self::PlainText => f.write_str(
-                "plain text on a TLS port: the client must connect to the client end of the tunnel \
-                 (mode = \"client\"), not to a server end",
-            ),
-            Self::NotTls => f.write_str(
-                "the program there does not speak TLS: `connect` must lead to the server end of \
-                 the tunnel (mode = \"server\")",
-            ),
-            Self::NoServer => f.write_str(
-                "another client end or an echo service answers there: `connect` must lead to the \
-                 server end of the tunnel (mode = \"server\")",
-            ),
-            Self::ClosedEarly => f.write_str(
-                "the other end closed the connection during the handshake; its log may have the \
-                 reason",
-            ),
-            Self::Alert(alert) => write!(
-                f,
-                "the other end refused the handshake with the TLS alert \"{alert}\"; its log may \
-                 have the reason"
-            ),
-            Self::Refused { identity, alert } => write!(
-                f,
-                "the server refused identity {}: it does not know it, or has another key for it{} \
-                 (TLS alert \"{alert}\"); its log says which",
-                escape(identity),
-                // No other alert of the kind is given for what comes before the key is looked at.
-                if *alert == "handshake failure" { ", or no suite or hash in common" } else { "" }
-            ),
-            Self::ServerKeyDiffers(identity) => write!(
-                f,
-                "the server has another key for identity {}: compare its line in the key files of \
-                 both ends",
-                escape(identity)
-            ),
-            Self::NotProven => f.write_str(
-                "the other end did not prove that it has the key: it is configured for \
-                 certificates, or is another program",
-            ),
-            Self::Timeout(limit) => {
-                write!(f, "the handshake was not done within {limit:?} (handshake-timeout)")
-            }
-            Self::Io(error) => write!(f, "the connection failed: {error}"),
-            Self::Protocol(reasons) => {
-                write!(f, "OpenSSL refused what the other end sent: {reasons}")
-            }
+            other => other.fmt_conversation(f),
         }
     }
 }

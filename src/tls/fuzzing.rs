@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use super::psk::{host_name, offers, offers_psk_suite};
+use super::hello_extensions::{host_name, offers, offers_psk_suite};
 use super::*;
 use crate::config::model::NamePattern;
 use crate::config::{Format, load_text};

@@ -10,6 +10,7 @@ mod error;
 #[cfg(all(unix, any(test, fuzzing)))]
 pub(crate) mod fuzzing;
 mod hello;
+mod hello_extensions;
 mod key_usage;
 mod offers;
 mod psk;
