@@ -87,6 +87,12 @@ impl SessionEnd {
         }
     }
 
+    /// What status calls a failure: at a client end whatever became of TLS, of which the application sees a reset.
+    pub(super) fn failure(&self, mode: Mode) -> Option<String> {
+        let is_failure = mode == Mode::Client && matches!(self, Self::Tls(_) | Self::NotServed(_));
+        is_failure.then(|| self.to_string())
+    }
+
     /// Whether it ended as it was meant to: both directions in order, or one of them and silence.
     pub(super) fn is_good(&self) -> bool {
         matches!(self, Self::Complete | Self::Cut(CutReason::HalfClosed { .. }))
@@ -204,6 +210,20 @@ mod tests {
 
     fn failed() -> SideError {
         SideError::Failed(io::Error::other("words"))
+    }
+
+    #[test]
+    fn a_failure_of_a_client_end_names_the_log_of_the_other_end_once() {
+        let failures: [fn(SideError) -> SessionEnd; 2] = [SessionEnd::Tls, SessionEnd::NotServed];
+        for of in failures {
+            for fault in [failed(), SideError::Truncated] {
+                let end = of(fault);
+                let words = end.failure(Client).unwrap_or_default();
+                assert_eq!(words.matches(" log ").count(), 1, "{words}");
+                assert_eq!(end.failure(Server), None);
+            }
+        }
+        assert_eq!(SessionEnd::Complete.failure(Client), None);
     }
 
     #[test]

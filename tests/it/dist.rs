@@ -205,6 +205,30 @@ fn asked(question: &str) -> Vec<(String, String)> {
     found
 }
 
+/// Prometheus' own tool plays the tests beside the rules, and each rule has one where it fires and one where it does not.
+#[test]
+fn each_alert_rule_fires_when_it_should_and_not_before() {
+    let folder = root().join("dist/monitoring");
+    let mut promtool = Command::new("promtool");
+    promtool.args(["test", "rules", "pskgate.rules.test.yml"]).current_dir(&folder);
+    let run = promtool.output().expect("promtool (Debian's package prometheus, see scripts/test)");
+    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(run.status.success(), "{}{}", said(&run.stdout), said(&run.stderr));
+    let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+    let (rules, tests) = (read("pskgate.rules.yml"), read("pskgate.rules.test.yml"));
+    let alerts: Vec<_> =
+        rules.lines().filter_map(|line| line.trim_start().strip_prefix("- alert: ")).collect();
+    assert!(alerts.len() >= 10, "{alerts:?}");
+    let tried: Vec<_> = tests
+        .lines()
+        .filter_map(|line| line.split_once("alertname: "))
+        .map(|(_, name)| name.trim_end_matches([' ', '}']))
+        .collect();
+    for alert in alerts {
+        assert_eq!(tried.iter().filter(|tried| **tried == alert).count(), 2, "{alert}");
+    }
+}
+
 #[test]
 fn what_the_rules_and_the_dashboard_ask_for_is_there() {
     let metrics = metrics();

@@ -52,7 +52,7 @@ impl Session {
             order = registration.info.termination_ordered() => {
                 let end = SessionEnd::Cut(CutReason::Ordered(order));
                 self.log_end_before_open(&end);
-                self.service.record_failure(format!("{end}; the log of the server's end may have the reason"));
+                self.service.record_failure(end.to_string());
                 return None;
             }
             attempt = self.attempt(&snapshot, &credentials, &downstream) => attempt?,

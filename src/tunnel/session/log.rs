@@ -96,16 +96,8 @@ impl Session {
         let (up, down) = info.carried();
         self.service.counters.ended(end.name(), up, down);
         info.set_over();
-        match (mode, end) {
-            (Mode::Client, SessionEnd::Tls(_)) => {
-                self.service.record_failure(format!(
-                    "{end}; the log of the server's end may have the reason"
-                ));
-            }
-            (Mode::Client, SessionEnd::NotServed(_)) => {
-                self.service.record_failure(end.to_string())
-            }
-            _ => {}
+        if let Some(words) = end.failure(mode) {
+            self.service.record_failure(words);
         }
         let target = info.details().map_or("", |reached| reached.target.as_str());
         Event::Closed {
