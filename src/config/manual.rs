@@ -120,6 +120,8 @@ impl Opt {
             Opt::Connect => {
                 "Names are looked up at each connection. If an answer takes longer than a second, or nobody answers, the last good answer is used for up to 24 hours, with a warning in the log. A target that nobody could ever reach is an error."
             }
+            Opt::Setuid => "In a section: the owner of its Unix socket.",
+            Opt::Setgid => "In a section: the group of its Unix socket.",
             Opt::PskSecrets => "See [Key file](key-file.md).",
             Opt::PskIdentity => "A server ignores it with a notice.",
             Opt::Ciphers => {

@@ -331,15 +331,15 @@ table! {
     Chroot [Top "chroot"] ["chroot"] Global One Path, Works, "" "",
         "The directory that becomes the root of the file system for this process.";
     Setuid [Top "user"] ["setuid"] Service One Text { empty: false }, Works, "" "",
-        "The user as which the process runs after it has opened its ports; in a section of a stunnel.conf, the owner of its Unix socket.";
+        "The user as which the process runs after it has opened its ports.";
     Setgid [Top "group"] ["setgid"] Service One Text { empty: false }, Works, "" "",
-        "The group as which the process runs after it has opened its ports; in a section of a stunnel.conf, the group of its Unix socket.";
+        "The group as which the process runs after it has opened its ports; the user's group if unset.";
     SocketUser [Service "socket-user"] [] Service One Text { empty: false }, Works, "" "",
         "The owner of the Unix sockets that the service listens on.";
     SocketGroup [Service "socket-group"] [] Service One Text { empty: false }, Works, "" "",
         "The group of the Unix sockets that the service listens on.";
     Sandbox [Top "sandbox"] [] Global One Bool, Works, "true" "yes",
-        "Whether the process drops, after the start, all permissions that a tunnel does not need; without effect in a file with exec.";
+        "Whether the process gives up permissions after the start: it cannot execute programs, gain privileges, or write outside the folders of its log, pid file and Unix sockets. A file with exec runs without the sandbox.";
     SetEnv [Top "environment"] ["setEnv"] Global List Kind::Variable, Works, "" "",
         "An environment variable for programs started by exec, as NAME=VALUE; NAME alone removes the variable.";
     ServiceName [Log "ident"] ["service"] Service One Text { empty: true }, Works, "pskgate" "stunnel",
@@ -351,7 +351,7 @@ table! {
     Control [Control "enabled"] [] Global One Bool, Works, "true" "yes",
         "Whether there is a control socket, for `status`, `sessions`, `reload` and `kick`.";
     ControlSocket [Control "socket"] [] Global One Path, Works, "" "",
-        "The path of the control socket; if unset, a socket in the runtime directory with the name of this file.";
+        "The path of the control socket. If unset: /run/pskgate/NAME.sock for root, otherwise $XDG_RUNTIME_DIR/pskgate/NAME.sock, where NAME is the name of this file without .toml; a systemd unit with RuntimeDirectory= has NAME.sock in that directory. Two files of the same name in different folders need different paths here.";
     ControlMode [Control "mode"] [] Global One Kind::FileMode, Works, "0600" "0600",
         "The file mode of the control socket. Everybody who can connect can read the status.";
     ControlGroup [Control "group"] [] Global One Text { empty: false }, Works, "" "",
@@ -371,21 +371,21 @@ table! {
     Connect [Service "connect"] ["connect"] Service List Kind::Connect, Works, "" "",
         "The address to connect to: host:port (IPv6 in brackets), a port of this machine or a Unix socket.";
     Failover [Service "failover"] ["failover"] Service One Kind::Failover, Works, "priority" "prio",
-        "The order in which several connect addresses are tried: always from the first, or in turn.";
+        "The order in which several connect addresses are tried. priority (stunnel: prio): always from the first. round-robin (stunnel: rr): each connection begins with the next one.";
     Delay [] ["delay"] Service One Bool, Harmless("names are always resolved when they are used"), "" "no",
         "Whether names are resolved at each connection.";
     Local [Service "local-address"] ["local"] Service One Kind::Host, Works, "" "",
         "The local address of outgoing connections.";
     Exec [Service "exec"] ["exec"] Service One Path, Works, "" "",
-        "The program to start for each connection, in place of connect. With connect and without accept: one program, whose standard input and output are carried to connect.";
+        "The program to start for each connection, in place of connect. A service with exec and connect but without accept starts the program once, and carries its standard input and output to connect.";
     ExecArgs [Service "exec-args"] ["execArgs"] Service List Kind::Arguments, Works, "" "",
-        "The arguments of that program, beginning with its name.";
+        "The arguments of the program of exec, beginning with its name.";
     Pty [Service "pty"] ["pty"] Service One Bool, Works, "false" "no",
-        "Whether that program gets a terminal.";
+        "Whether the program of exec gets a terminal.";
     Retry [Service "retry"] ["retry"] Service One Kind::Retry, Works, "off" "no",
-        "The pause after which a program in place of accept is started again after its end; off (stunnel: no) does not start it again.";
+        "With exec in place of accept: the pause between the end of the program and its next start. off (stunnel: no): it is not started again.";
     Transparent [Service "transparent"] ["transparent"] Service One Kind::Transparent, Works, "none" "none",
-        "source: connect to the backend from the peer's address. destination: connect to the original destination of a redirected connection. both: do both. Linux only.";
+        "source: the connection to the backend has the client's address as its source. destination: the connection goes to the original destination of a redirected connection. both: source and destination. Linux only.";
     Ident [] ["ident"] Service One Raw, Never(&[], "an answer of RFC 1413 is only as trustworthy as the machine that gives it; the key authenticates the peer"), "" "",
         "The user that an RFC 1413 server must name.";
     Libwrap [] ["libwrap"] Service One Raw, Later(NO), "" "no",
@@ -401,7 +401,7 @@ table! {
     BeremizProject [Service "beremiz-project"] [] Service One Path, Works, "" "",
         "A Beremiz project whose keys (psk/*.secret) are used before those of psk-secrets.";
     RuntimeFile [Service "runtime-file"] [] Service One Bool, Works, "false" "no",
-        "Whether the first key file of a server is the one line that a Beremiz runtime writes: other users may read it, with a warning, and the service waits for it.";
+        "Whether a Beremiz runtime writes the first key file of a server. Such a file has one line, other users may read it (with a warning), and the service starts before the file exists.";
     WaitForKeys [Service "wait-for-keys"] [] Service One Bool, Works, "false" "no",
         "Whether a server starts before its key files exist. Until they do, it answers every client as it answers a wrong key.";
     AllowSharedKeys [Service "allow-shared-keys"] [] Service One Bool, Works, "false" "yes",
@@ -426,14 +426,14 @@ table! {
         "Whether a server chooses the cipher suite by its own order or by the client's.";
     Ciphersuites [Service "ciphersuites"] ["ciphersuites"] Service One Text { empty: false }, Works, ""
         "TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256",
-        "Cipher suites of TLS 1.3, as an OpenSSL list; suites of another hash than the key's are left out. If unset, AES-128-GCM and ChaCha20-Poly1305.";
+        "Cipher suites of TLS 1.3, as an OpenSSL list. A suite whose hash differs from the key's (tls13-psk-hash) cannot be used and is left out. If unset, AES-128-GCM and ChaCha20-Poly1305.";
     Groups [Service "groups"] ["curves" "curve"] Service One Text { empty: false }, Works,
         "X25519:P-256" "X25519:P-256:X448:P-521:P-384",
         "Key exchange groups, as an OpenSSL list.";
     SecurityLevel [Service "security-level"] ["securityLevel"] Service One Count { min: 0, max: 5 }, Works, "" "",
-        "OpenSSL's security level; 2, or OpenSSL's default if that is higher, if unset.";
+        "OpenSSL's security level. If unset, 2, or OpenSSL's default if that is higher.";
     ServerName [Service "server-name"] ["sni"] Service One Text { empty: true }, Works, "" "",
-        "Client: the server name to send (SNI); the host name of connect if unset, none if empty. Server: SERVICE:PATTERN takes over those clients of SERVICE that send a matching name; the pattern can begin with *.";
+        "Client: the server name to send (SNI); the host name of connect if unset, none if empty. Server: SERVICE:PATTERN, in place of accept. Clients that connect to the service SERVICE and send a name that matches PATTERN get this service; PATTERN can begin with *.";
     SslOptions [Service "tls-options"] ["options"] Service List Kind::SslOption, Works, "" "NO_SSLv3",
         "An option of SSL_CTX_set_options(3) without SSL_OP_; a minus before it clears the option.";
     SslConfig [] ["config"] Service List Raw, Works, "" "",
@@ -467,7 +467,7 @@ table! {
     CloseTimeout [Service "close-timeout"] ["TIMEOUTclose"] Service One Duration { zero: true }, Works, "60s" "60",
         "A session ends after this time without data when one direction has been closed.";
     SessionLifetime [Service "session-lifetime"] [] Service One Duration { zero: false }, Works, "" "",
-        "The maximum age of a session; it ends at the next second without data, or 30 s later. No limit if unset.";
+        "The maximum age of a session. After this time the session ends at the first pause of 1 s without data, and 30 s later at the latest. No limit if unset.";
     OcspTimeout [] ["TIMEOUTocsp"] Service One Raw, Harmless("no certificate is ever checked"), "" "5",
         "How long an OCSP answer may take.";
     MaxSessions [Service "max-sessions"] [] Service One Count { min: 1, max: 1_000_000 }, Works, "" "",
@@ -479,17 +479,17 @@ table! {
     MaxPerIdentity [Service "max-sessions-per-identity"] [] Service One Count { min: 1, max: 1_000_000 }, Works, "" "",
         "The maximum number of sessions of each identity.";
     WhenFull [Service "when-full"] [] Service One Kind::WhenFull, Works, "refuse" "refuse",
-        "What happens to a new client at a session limit: refuse it, end the oldest session for it (take-over), of the same identity (take-over-own), or of the same identity and address (take-over-same-host), for an identity that several people share.";
+        "What happens to a new client when a session limit is reached. refuse: it is refused. take-over: it replaces the oldest session. take-over-own: it replaces the oldest session of its own identity only. take-over-same-host: only one of its own identity and address, for an identity that several people share.";
     BackendPause [Service "backend-pause"] [] Service One Duration { zero: true }, Works, "50ms" "",
         "The pause between two connections to the backend of a service with max-sessions = 1. The eRPC runtime of Beremiz needs it; a device that does not, such as most Modbus servers, takes 0ms.";
     OnRevocation [Service "on-revocation"] [] Service One Kind::OnRevocation, Works, "cut" "cut",
-        "What happens to a session whose key was removed or changed: cut it, keep it, or cut it after a grace period such as 30s.";
+        "What happens to a session whose key was removed or changed. cut: it ends at once. keep: it continues. TIME: it ends after this time, such as 30s.";
     AllowFrom [Service "allow-from"] [] Service List Kind::Range, Works, "" "",
         "The addresses and networks from which connections are accepted; all if unset.";
     ProxyProtocolFrom [Service "proxy-protocol-from"] [] Service List Kind::Range, Works, "" "",
         "The addresses and networks of proxies. Their connections must begin with a PROXY protocol header, whose client address is used. None if unset.";
     Identities [Service "identities"] [] Service One Raw, Works, "" "",
-        "Rules for single identities, one table for each.";
+        "Rules for single identities: a table for each, see below.";
     IdentityWire [Identity "wire"] [] Service List Kind::Identity, Works, "" "",
         "The names in the key files that belong to this identity; its own name if unset.";
     IdentityAllowFrom [Identity "allow-from"] [] Service List Kind::Range, Works, "" "",
@@ -513,7 +513,7 @@ table! {
     Protocol [Service "proxy-header"] ["protocol"] Service One Kind::Preface, Works, "" "",
         "The PROXY protocol header that a server sends to its backend: v1 has the addresses; v2 also has the identity, the TLS version and the cipher suite.";
     Negotiation [Service "protocol"] [] Service One Kind::Negotiation, Works, "" "",
-        "connect: a client connects through an HTTP proxy to protocol-host. socks: a server connects to the address that its client asks for in SOCKS; a client asks its server for the original destination of a redirected connection.";
+        "connect (client): connects through an HTTP proxy to protocol-host. socks (server): connects to the address that the client requests with SOCKS. socks (client): requests, from a server with socks, the original destination of a redirected connection.";
     SocksAllowOwn [Service "socks-allow-own"] [] Service One Bool, Works, "false" "",
         "Whether SOCKS clients may connect to this machine's own addresses; loopback addresses are always refused.";
     ProtocolAuthentication [] ["protocolAuthentication"] Service One Raw, Never(&["basic"], "only basic is supported; NTLM lets an eavesdropper guess the password offline"), "" "basic",

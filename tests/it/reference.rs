@@ -51,6 +51,8 @@ fn values(row: &Row) -> String {
         Kind::OnRevocation => "`cut`, `keep`, TIME".to_owned(),
         Kind::Retry => "TIME, `off`".to_owned(),
         Kind::Host => "HOST".to_owned(),
+        // The only one is `identities`.
+        Kind::Raw => "tables".to_owned(),
         _ => "TEXT".to_owned(),
     };
     if row.arity == Arity::List { format!("{one}; or a list") } else { one }
