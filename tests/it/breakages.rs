@@ -86,7 +86,7 @@ fn key_files_that_are_short_doubled_or_from_another_system() {
     let wide: Vec<u8> =
         std::iter::once(0xfeff).chain(good().encode_utf16()).flat_map(u16::to_le_bytes).collect();
     let said = check(&toml, &[("psk.txt", &wide)]);
-    says(&said, &["psk.txt:1", "error", "help: "]);
+    says(&said, &["utf-16", "psk.txt", "save it as UTF-8", "pskgate keys import"]);
     says(
         &check(&toml, &[("psk.txt", b"client1:short\n")]),
         &["short-key", "psk.txt:1", "a key of 5 bytes", "16 to 512 bytes", "pskgate keygen"],
@@ -143,7 +143,10 @@ fn the_plc_or_the_server_end_does_not_run() {
     let line = logged(&server, "no target answers", "target-unreachable");
     says(&line, &[&nobody.to_string(), "start the program there"]);
     let line = client.wait_logged("session closed");
-    says(&line, &["the other end", "log"]);
+    says(
+        &line,
+        &["the server end ended it at once", "its backend does not answer", "log", "[not-served]"],
+    );
 }
 
 #[test]

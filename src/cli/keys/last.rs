@@ -10,11 +10,11 @@ use crate::config::diagnostic::escape;
 use crate::daemon::control::{Answer, Command};
 
 /// Tells the program that runs `config`, or without one each program that answers. That none runs is no
-/// failure.
+/// failure. Returns whether one was told.
 ///
 /// # Errors
 /// A program that may not be asked, or whose answer is that it goes on with the key.
-pub(super) fn tell(file: &Path, config: Option<&Path>) -> Result<(), Refusal> {
+pub(super) fn tell(file: &Path, config: Option<&Path>) -> Result<bool, Refusal> {
     let shown = file.display();
     let kept = |code, words: &str| {
         let words = format!(
@@ -27,9 +27,10 @@ pub(super) fn tell(file: &Path, config: Option<&Path>) -> Result<(), Refusal> {
         Ok(programs) => programs,
         Err(trouble) if trouble.code == exit::UNAVAILABLE => {
             complain(&format!(
-                "no running program was told; one cannot be started before {shown} has a key"
+                "no program answers at a control socket, so none was told. One that runs without its control \
+                 socket goes on with the key: restart it. None can be started before {shown} has a key"
             ));
-            return Ok(());
+            return Ok(false);
         }
         Err(trouble) => return kept(trouble.code, &trouble.words),
     };
@@ -54,5 +55,5 @@ pub(super) fn tell(file: &Path, config: Option<&Path>) -> Result<(), Refusal> {
         "a running program answers everybody as it answers a wrong key from now on, where {shown} was the \
          last file with a key; one cannot be started before it has a key again"
     ));
-    Ok(())
+    Ok(true)
 }

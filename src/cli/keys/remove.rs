@@ -24,7 +24,9 @@ pub(super) fn main(identity: &OsStr, place: &Place, last: bool) -> Result<u8, Re
     let empty = site.files_without_key();
     if last && !empty.is_empty() && !site.has(name) {
         // It went before, and the program may not know that it was meant.
-        empty.iter().try_for_each(|file| last::tell(file, site.file.as_deref()))?;
+        for file in &empty {
+            last::tell(file, site.file.as_deref())?;
+        }
         return Ok(exit::OK);
     }
     let removal = Removal::plan(&site, name, last)?;
@@ -64,10 +66,13 @@ pub(super) fn main(identity: &OsStr, place: &Place, last: bool) -> Result<u8, Re
     {
         complain(&format!("took {} out of the `wire` names in {}", escape(name), config.display()));
     }
+    let mut all_told = true;
     for file in emptied {
-        last::tell(file, site.file.as_deref())?;
+        all_told &= last::tell(file, site.file.as_deref())?;
     }
     match site.file {
+        // Nobody takes that up by itself.
+        _ if !all_told => {}
         Some(_) => fates.iter().for_each(|fate| complain(fate)),
         None => complain(
             "a running program that reads this file takes that up by itself: live sessions of this key \
