@@ -82,6 +82,9 @@ async fn wait_for_second_stop(
             Some(Request::Pulse(asked)) => {
                 let _ = asked.send(Pulse { phase: LifecyclePhase::Draining, listens: false });
             }
+            Some(Request::Traffic(asked)) => {
+                let _ = asked.send(services.iter().map(|one| status::traffic(one)).collect());
+            }
             None => std::future::pending().await,
         }
     }

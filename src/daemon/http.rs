@@ -7,6 +7,7 @@ mod answer;
 mod chunked_body;
 mod page;
 mod status_cache;
+mod traffic_history;
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -26,6 +27,7 @@ use crate::net::{AsyncListener, Peer, Socket};
 use answer::RequestOrigin;
 use chunked_body::ChunkedBody;
 use status_cache::StatusCache;
+use traffic_history::TrafficHistory;
 
 /// Connections of one window at a time. [`super::RESERVED`] has room for them.
 const MAX_CONNECTIONS: usize = 16;
@@ -80,8 +82,11 @@ pub(super) async fn serve(
     requests: mpsc::Sender<Request>,
     labels: watch::Receiver<usize>,
 ) {
-    let cache = Arc::new(StatusCache::new(requests, labels));
+    let history = Arc::new(TrafficHistory::default());
     let mut tasks = JoinSet::new();
+    let (kept, samples) = (history.clone(), requests.clone());
+    tasks.spawn(async move { kept.keep(samples).await });
+    let cache = Arc::new(StatusCache::new(requests, labels));
     let mut connections: Vec<HttpConnection> = Vec::new();
     let mut due = Instant::now();
     loop {
@@ -111,7 +116,7 @@ pub(super) async fn serve(
         let task = tasks.spawn(serve_connection(
             socket,
             RequestOrigin::of(&peer),
-            cache.clone(),
+            (cache.clone(), history.clone()),
             Arc::new(mover),
         ));
         connections.push(HttpConnection { state, task });
@@ -142,12 +147,12 @@ fn first_to_go(states: impl Iterator<Item = ConnectionState>) -> Option<usize> {
 async fn serve_connection(
     socket: Socket,
     door: RequestOrigin,
-    cache: Arc<StatusCache>,
+    sources: (Arc<StatusCache>, Arc<TrafficHistory>),
     state: Arc<watch::Sender<ConnectionState>>,
 ) {
     let until = state.subscribe();
     let service = service_fn(move |request| {
-        let (cache, state) = (cache.clone(), state.clone());
+        let ((cache, history), state) = (sources.clone(), state.clone());
         let first = state.borrow().stage == RequestStage::Silent;
         let stage = if first { RequestStage::AskedFirst } else { RequestStage::AskedAgain };
         state.send_replace(ConnectionState { stage, until: Instant::now() + NEXT_REQUEST_TIMEOUT });
@@ -157,7 +162,7 @@ async fn serve_connection(
                 true => cache.first_turn().await,
                 false => cache.turn().await,
             }
-            let response = answer::answer(&cache, &request, door).await;
+            let response = answer::answer(&cache, &history, &request, door).await;
             if first {
                 cache.gave_first(response.body().size_hint().lower()).await;
             }

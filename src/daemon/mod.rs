@@ -73,6 +73,19 @@ pub enum Request {
     Ask(Command, oneshot::Sender<Answer>),
     /// Whether there is life in the main loop. What the answer is made of does not grow with anything.
     Pulse(oneshot::Sender<Pulse>),
+    /// What each service has carried, which takes a look at each of its sessions.
+    Traffic(oneshot::Sender<Vec<ServiceTraffic>>),
+}
+
+/// What a service has carried since the start of the program, over ended sessions and open ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServiceTraffic {
+    /// Its name.
+    pub name: &'static str,
+    /// Bytes from downstream to upstream.
+    pub up: u64,
+    /// Bytes from upstream to downstream.
+    pub down: u64,
 }
 
 /// How the program is, as shortly as it can be said.

@@ -82,6 +82,9 @@ impl Running {
                 // The asker may have gone.
                 let _ = asked.send(Pulse { phase: LifecyclePhase::Running, listens });
             }
+            Request::Traffic(asked) => {
+                let _ = asked.send(self.services().map(|one| status::traffic(one)).collect());
+            }
             Request::ReopenLog => reopen_log(),
             Request::List => list_sessions(self.services()),
             // Ends the loop above.

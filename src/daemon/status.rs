@@ -10,16 +10,18 @@ use std::sync::Arc;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 
+use super::ServiceTraffic;
 use super::active_service::ActiveService;
 use super::control::{Answer, Command, Kick};
 use crate::config::model::Mode;
 use crate::observe::log;
 use crate::observe::metrics::Counted;
 use crate::observe::status::{
-    Failure, IdentityStatus, LONG, Reload, Reloads, ServiceStatus, SessionStatus, Status,
+    Failure, IdentityStatus, LONG, RefusalStatus, Reload, Reloads, ServiceStatus, SessionStatus,
+    Status,
 };
 use crate::secrets::Identity;
-use crate::tunnel::{LifecyclePhase, Service, ServiceSnapshot, SessionInfo};
+use crate::tunnel::{LifecyclePhase, RecentRefusal, Service, ServiceSnapshot, SessionInfo};
 
 /// What is remembered from the start on.
 #[derive(Debug, Clone)]
@@ -133,6 +135,24 @@ async fn answer_on_thread(
     }
 }
 
+/// What a service has carried so far.
+pub(super) fn traffic(service: &Service) -> ServiceTraffic {
+    let counted = counted(service, &service.sessions());
+    let (up, down) = (counted.up.bytes, counted.down.bytes);
+    ServiceTraffic { name: service.name(), up, down }
+}
+
+/// What was counted, over the sessions that have ended and these.
+fn counted(service: &Service, sessions: &[(u64, Arc<SessionInfo>)]) -> Counted {
+    let mut counted = service.counters.read();
+    for (_, info) in sessions.iter().filter(|(_, info)| !info.is_over()) {
+        let (up, down) = info.carried();
+        counted.up += up;
+        counted.down += down;
+    }
+    counted
+}
+
 /// One service as it was when somebody asked.
 struct ServiceView {
     service: Arc<Service>,
@@ -145,12 +165,7 @@ struct ServiceView {
 impl ServiceView {
     fn of(service: &Arc<Service>, view: &ProgramView<'_>) -> Self {
         let sessions = service.sessions();
-        let mut counted = service.counters.read();
-        for (_, info) in sessions.iter().filter(|(_, info)| !info.is_over()) {
-            let (up, down) = info.carried();
-            counted.up += up;
-            counted.down += down;
-        }
+        let counted = counted(service, &sessions);
         let live = view.live.iter().find(|live| Arc::ptr_eq(&live.service, service));
         let listeners = live.map(ActiveService::addresses).unwrap_or_default();
         let (service, snapshot) = (service.clone(), service.snapshot());
@@ -212,8 +227,19 @@ fn service_status(view: ServiceView) -> ServiceStatus {
         last_failure: service
             .last_failure()
             .map(|failure| Failure { time: format_time(failure.time), words: failure.words }),
+        recent_refusals: service.recent_refusals().into_iter().map(refusal).collect(),
         identities: identities(&service, &snapshot, &all),
         sessions,
+    }
+}
+
+fn refusal(refusal: RecentRefusal) -> RefusalStatus {
+    RefusalStatus {
+        time: format_time(refusal.time),
+        peer: refusal.peer.to_string(),
+        identity: refusal.identity.map(|identity| identity.plain()),
+        cause: refusal.cause.into(),
+        count: refusal.count,
     }
 }
 

@@ -124,6 +124,9 @@ pub struct ServiceStatus {
     /// The last thing that went wrong beyond this end, where who connected sees only a reset: a target
     /// that did not answer, and at a client end whatever became of TLS.
     pub last_failure: Option<Failure>,
+    /// The last connections that became no session, the newest first.
+    #[serde(default)]
+    pub recent_refusals: Vec<RefusalStatus>,
     /// The open sessions, oldest first.
     pub sessions: Vec<SessionStatus>,
     /// Who may come, in the order of the key files.
@@ -138,6 +141,22 @@ pub struct Failure {
     pub time: String,
     /// In words.
     pub words: String,
+}
+
+/// A connection that was refused, and those like it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct RefusalStatus {
+    /// When the last of them was (RFC 3339, UTC).
+    pub time: String,
+    /// Who connected, the last time.
+    pub peer: String,
+    /// The name on the wire, if it was in the key files.
+    pub identity: Option<String>,
+    /// Why; `pskgate explain` has a page for each.
+    pub cause: String,
+    /// How often the same came from the same address.
+    pub count: u64,
 }
 
 /// One open session.

@@ -113,6 +113,11 @@ impl RefusalCause {
 
     /// The identity that was claimed or presented, where the cause is about one.
     pub fn identity(&self) -> Option<Escaped<'_>> {
+        self.claimed().map(escape)
+    }
+
+    /// The same in the peer's own bytes.
+    pub fn claimed(&self) -> Option<&[u8]> {
         match self {
             Self::UnknownIdentity(identity)
             | Self::NotFromHere(identity)
@@ -120,7 +125,7 @@ impl RefusalCause {
             | Self::StaleTicket(identity)
             | Self::WrongKey(identity)
             | Self::ServerKeyDiffers(identity)
-            | Self::Refused { identity, .. } => Some(escape(identity)),
+            | Self::Refused { identity, .. } => Some(identity),
             _ => None,
         }
     }

@@ -5,6 +5,7 @@ mod access_policy;
 mod admission;
 mod fair_share;
 mod memory_trimmer;
+mod recent_refusals;
 mod registry;
 mod relay;
 mod resources;
@@ -16,6 +17,7 @@ mod snapshot;
 
 pub use accept::{accept_connections, serve_connection};
 pub use fair_share::OneKey;
+pub use recent_refusals::RecentRefusal;
 pub use registry::{SessionDetails, SessionInfo};
 pub use resources::{Limits, ProcessLimits, ProcessResources};
 pub use respawn::Respawn;

@@ -19,11 +19,12 @@ use super::admission::{ConnectionOrigin, PendingConnection, SessionSlots};
 use super::fair_share::FairShare;
 #[cfg(unix)]
 use super::memory_trimmer::MemoryTrimmer;
+use super::recent_refusals::{RecentRefusal, RecentRefusals};
 use super::registry::{SessionInfo, SessionRegistry};
 use super::resources::{Capacity, Competitors, Limits, ProcessResources};
 use super::snapshot::{ServiceSnapshot, TlsRole};
 use crate::config::model::{Level, Mode, OnRevocation};
-use crate::net::{self, Socket};
+use crate::net::{self, Peer, Socket};
 use crate::observe::event::{Event, Scope};
 use crate::observe::metrics::Counters;
 use crate::secrets::{Grant, Identity};
@@ -58,6 +59,7 @@ pub struct Service {
     /// Where the last session of each identity went, for those that are resumed.
     last_upstreams: Mutex<HashMap<Identity, Box<str>>>,
     last_failure: Mutex<Option<RecentFailure>>,
+    recent_refusals: RecentRefusals,
     handshakes: AtomicUsize,
     /// When a session last let go of a backend that bears one connection.
     backend_released: Mutex<Option<Instant>>,
@@ -116,6 +118,7 @@ impl Service {
             uses: Mutex::default(),
             last_upstreams: Mutex::default(),
             last_failure: Mutex::default(),
+            recent_refusals: RecentRefusals::default(),
             handshakes: AtomicUsize::new(0),
             backend_released: Mutex::default(),
         })
@@ -215,6 +218,21 @@ impl Service {
     /// The last of those.
     pub fn last_failure(&self) -> Option<RecentFailure> {
         self.last_failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Counts a connection that becomes no session, and remembers it. `claimed` is what it called itself, in raw
+    /// bytes of a stranger, of which only a name that is in the key files is kept.
+    pub(super) fn record_refusal(&self, peer: &Peer, claimed: Option<&[u8]>, cause: &'static str) {
+        self.counters.refused(cause);
+        let snapshot = self.snapshot();
+        let known = claimed.and_then(|name| snapshot.secrets.find(name));
+        let identity = known.map(|(_, claim)| claim.who().clone());
+        self.recent_refusals.record(peer, identity, cause);
+    }
+
+    /// The last of those, the newest first.
+    pub fn recent_refusals(&self) -> Vec<RecentRefusal> {
+        self.recent_refusals.read()
     }
 
     /// Looks again who may be here, because time alone may have changed that.

@@ -125,7 +125,7 @@ impl Session {
     fn prepare(&self, snapshot: &ServiceSnapshot, socket: &Socket) -> Option<()> {
         let prepared = self.service.prepare(snapshot, socket, self.number);
         if let Err(error) = &prepared {
-            self.service.counters.refused("socket-options");
+            self.refused("socket-options", None);
             self.log_stranger(&Event::Unprepared { peer: &self.peer, error });
         }
         prepared.ok()

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::harness::process::pskgate;
 use crate::harness::web::{Flood, Habit, get, request, request_unix, scrape};
 use crate::harness::{
     Backend, Gate, IDENTITY, KEY, OTHER_KEY, OpensslClient, PATIENCE, Page, Plain, Process,
@@ -17,7 +18,7 @@ use crate::harness::{
     server_toml, until,
 };
 
-const PATHS: [&str; 5] = ["/", "/status.json", "/metrics", "/healthz", "/readyz"];
+const PATHS: [&str; 6] = ["/", "/status.json", "/history.json", "/metrics", "/healthz", "/readyz"];
 
 /// The table that opens a window there.
 fn http(at: &str) -> String {
@@ -403,6 +404,12 @@ fn an_identity_that_does_not_exist_is_told_nowhere() {
     let session = Plain::connect(client.address("plain"));
     session.echo(b"a member");
     seen.wait_sessions(1);
+    let recent = until("the refusals to be remembered", PATIENCE, || {
+        let recent = seen.status()["services"][0]["recent-refusals"].clone();
+        (recent[0]["count"] == 4).then_some(recent)
+    });
+    assert_eq!(recent[0]["cause"], "unknown-identity");
+    assert!(recent[0]["identity"].is_null(), "{recent}");
     for path in PATHS {
         assert!(!get(seen.at, path).body.contains("stranger"), "{path}");
     }
@@ -415,6 +422,27 @@ fn an_identity_that_does_not_exist_is_told_nowhere() {
             .sum();
         (refused >= 4.0).then_some(())
     });
+}
+
+#[test]
+fn a_refusal_is_told_with_its_peer_its_cause_and_whose_key_it_was() {
+    let backend = Backend::echo();
+    let seen = Seen::new(&backend);
+    let wrong = openssl::psk_of(IDENTITY, OTHER_KEY);
+    for _ in 0..2 {
+        assert!(OpensslClient::start(seen.gate.address("tls"), &wrong).alert().is_some());
+    }
+    let refusal = until("both refusals to be told", PATIENCE, || {
+        let refusal = seen.status()["services"][0]["recent-refusals"][0].clone();
+        (refusal["count"] == 2).then_some(refusal)
+    });
+    assert_eq!(refusal["cause"], "wrong-key", "{refusal}");
+    assert_eq!(refusal["identity"], IDENTITY, "{refusal}");
+    assert!(refusal["peer"].as_str().is_some_and(|peer| peer.starts_with("127.0.0.1:")));
+    assert!(refusal["time"].as_str().is_some_and(|time| time.ends_with('Z')), "{refusal}");
+    let told = pskgate(seen.gate.folder(), &["status", "pskgate.toml"]).out;
+    let line = format!(" as {IDENTITY}: wrong-key, 2 times");
+    assert!(told.lines().any(|one| one.ends_with(&line)), "{told}");
 }
 
 #[test]

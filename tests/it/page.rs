@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::harness::web::get;
 use crate::harness::{
     Backend, Browser, Gate, IDENTITY, KEY, OTHER_KEY, OpensslClient, Plain, Pskgate, client_toml,
     free_port, local, openssl, replace, secret, server_toml, until,
@@ -107,6 +108,11 @@ fn the_page_shows_live_sessions_and_the_browser_complains_of_nothing() {
     wait_text(&mut browser, "#services", |text| {
         text.contains("unknown identity") && text.contains("unknown-identity")
     });
+    let summary = wait_text(&mut browser, ".recent summary", |text| text.contains("unknown"));
+    assert!(summary.contains("127.0.0.1:"), "{summary}");
+    browser.value("document.querySelector('.recent').open = true");
+    let row = wait_text(&mut browser, ".recent tbody tr", |text| text.contains("127.0.0.1:"));
+    assert!(row.contains("unknown identity") && !row.contains("nobody"), "{row}");
     // Which of several machines this is.
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
     let on = format!("on {}", host.trim());
@@ -132,6 +138,55 @@ fn a_client_end_says_in_words_what_its_application_saw_as_a_reset() {
     let mut browser = Browser::open(&format!("http://{at}/"), WIDE);
     let words = wait_text(&mut browser, ".failure", |text| !text.is_empty());
     assert!(words.contains("refused") && words.contains(&nobody.to_string()), "{words}");
+}
+
+#[test]
+fn the_chart_is_there_when_the_page_opens() {
+    let backend = Backend::echo();
+    let (_server, at, client) = ends(&backend, IDENTITY);
+    let _traffic = Traffic::through(&client);
+    // Nobody has looked meanwhile.
+    let kept = until("samples of ten seconds", SLOWLY, || {
+        let kept = get(at, "/history.json").json();
+        let carried = |sample: &serde_json::Value| sample["services"]["tls"][0].as_u64();
+        let samples = kept.as_array()?;
+        (samples.len() >= 3 && carried(samples.last()?)? > carried(&samples[0])?).then_some(kept)
+    });
+    assert!(kept[0]["age"].as_f64() > kept[2]["age"].as_f64(), "{kept}");
+    let mut browser = Browser::open(&format!("http://{at}/"), WIDE);
+    wait_text(&mut browser, "#f-sessions", |text| text == "1");
+    // What the line spans, less how long this page has been there.
+    let before = "(() => { const of = name => document.getElementById(name), \
+                  d = of('line-up').getAttribute('d') ?? '', \
+                  xs = [...d.matchAll(/[ML]([0-9.]+)/g)].map(m => +m[1]), \
+                  width = of('chart').viewBox.baseVal.width - 74; \
+                  return xs.length < 2 ? 0 : \
+                  (xs.at(-1) - xs[0]) / width * 600 - performance.now() / 1000 })()";
+    until("a line that began before the page was opened", SLOWLY, || {
+        (browser.value(before).as_f64()? > 0.0).then_some(())
+    });
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+}
+
+#[test]
+fn a_key_that_expires_soon_is_in_sight_and_one_that_does_not_is_not() {
+    let backend = Backend::echo();
+    let at = local(free_port());
+    let end = |days: i64| {
+        let now = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC);
+        now.saturating_add(jiff::Span::new().days(days)).date()
+    };
+    let rules =
+        format!("identities.soon.expires = {}\nidentities.later.expires = {}\n", end(20), end(40));
+    let toml = format!("[http]\nlisten = \"{at}\"\n\n{}", server_toml(backend.address(), &rules));
+    let keys = secret("soon", KEY) + &secret("later", OTHER_KEY);
+    let _server = Gate::new().file("psk.txt", &keys).toml(&toml).start();
+    let mut browser = Browser::open(&format!("http://{at}/"), (500, 800));
+    let words = wait_text(&mut browser, "#services", |text| text.contains("expire within 30 days"));
+    let line = words.lines().find(|line| line.contains("expire within 30 days")).unwrap_or("");
+    assert!(line.contains(": soon in ") && !line.contains("later"), "{words}");
+    let widths = "document.documentElement.scrollWidth <= window.innerWidth";
+    assert_eq!(browser.value(widths), true, "it must not be wider than the window");
 }
 
 #[test]

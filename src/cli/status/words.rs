@@ -9,6 +9,9 @@ use crate::cli::units;
 use crate::config::diagnostic::escape;
 use crate::observe::status::{ServiceStatus, Status};
 
+/// Recent refusals of a service that are shown; `--json` has all that there are.
+const MAX_REFUSALS: usize = 5;
+
 /// All of it, without a last newline.
 pub(super) fn everything(status: &Status, rates: &Rates, style: &Style, bars: bool) -> String {
     let mut text = program(status, style);
@@ -91,6 +94,18 @@ fn one_service(text: &mut String, service: &ServiceStatus, style: &Style) {
         if !counts.is_empty() {
             let _ = writeln!(text, "  {title}  {counts}");
         }
+    }
+    for refusal in service.recent_refusals.iter().take(MAX_REFUSALS) {
+        let who = match (&refusal.identity, refusal.cause.as_str()) {
+            (Some(identity), _) => format!(" as {}", escape(identity)),
+            (None, "unknown-identity") => " as an unknown identity".to_owned(),
+            (None, _) => String::new(),
+        };
+        let (time, peer, cause) =
+            (escape(&refusal.time), escape(&refusal.peer), escape(&refusal.cause));
+        let times =
+            if refusal.count > 1 { format!(", {} times", refusal.count) } else { String::new() };
+        let _ = writeln!(text, "           {time}: {peer}{who}: {cause}{times}");
     }
     for warning in &service.key_warnings {
         let _ = writeln!(text, "  keys     {}", style.alert(&escape(warning)));

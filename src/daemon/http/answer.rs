@@ -9,6 +9,7 @@ use hyper::{Method, Request, Response, StatusCode};
 
 use super::page;
 use super::status_cache::{StatusCache, StatusFormat};
+use super::traffic_history::TrafficHistory;
 use crate::daemon::Pulse;
 use crate::observe::prometheus::Format;
 use crate::tunnel::LifecyclePhase;
@@ -35,6 +36,7 @@ type TextResponse = (StatusCode, &'static str, Bytes);
 /// Answers a request. Its body, if it has one, is nobody's business.
 pub(super) async fn answer<B>(
     cache: &StatusCache,
+    history: &TrafficHistory,
     request: &Request<B>,
     door: RequestOrigin,
 ) -> Response<Full<Bytes>> {
@@ -46,15 +48,23 @@ pub(super) async fn answer<B>(
     } else if !matches!(*request.method(), Method::GET | Method::HEAD) {
         short(StatusCode::METHOD_NOT_ALLOWED, "there is only something to look at here: GET\n")
     } else {
-        at(cache, request).await
+        at(cache, history, request).await
     };
     dressed(words)
 }
 
-async fn at<B>(cache: &StatusCache, request: &Request<B>) -> TextResponse {
+async fn at<B>(
+    cache: &StatusCache,
+    history: &TrafficHistory,
+    request: &Request<B>,
+) -> TextResponse {
     match request.uri().path() {
         "/" => (StatusCode::OK, HTML, Bytes::from_static(page::PAGE.as_bytes())),
         "/status.json" => whole(cache, StatusFormat::Json, JSON).await,
+        "/history.json" => match history.written() {
+            Some(text) => (StatusCode::OK, JSON, text.into()),
+            None => short(StatusCode::SERVICE_UNAVAILABLE, SILENT),
+        },
         "/metrics" => {
             let accept = request.headers().get(header::ACCEPT);
             let format = Format::accepted(accept.and_then(|a| a.to_str().ok()).unwrap_or(""));
@@ -70,7 +80,7 @@ async fn at<B>(cache: &StatusCache, request: &Request<B>) -> TextResponse {
         },
         _ => short(
             StatusCode::NOT_FOUND,
-            "there are / (a page to look at), /status.json, /metrics, /healthz and /readyz\n",
+            "there are / (a page to look at), /status.json, /history.json, /metrics, /healthz and /readyz\n",
         ),
     }
 }

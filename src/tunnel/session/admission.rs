@@ -73,7 +73,7 @@ impl Session {
             what: &limit.words(most),
             most,
         });
-        self.service.counters.refused("full");
+        self.refused("full", Some(wire.as_bytes()));
         None
     }
 

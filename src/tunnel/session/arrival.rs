@@ -124,7 +124,7 @@ impl Session {
     pub(super) fn is_allowed(&self, snapshot: &ServiceSnapshot) -> bool {
         let is_allowed = snapshot.policies.accepts(self.peer.ip());
         if !is_allowed {
-            self.service.counters.refused("not-allowed-from");
+            self.refused("not-allowed-from", None);
             self.log_stranger(&Event::NotAllowed { peer: &self.peer });
         }
         is_allowed
@@ -132,7 +132,7 @@ impl Session {
 
     /// The connection is closed, because its room is needed for another one.
     pub(super) fn log_crowded_out(&self) {
-        self.service.counters.refused("crowded-out");
+        self.refused("crowded-out", None);
         self.log_stranger(&Event::Crowded { peer: &self.peer });
         self.service.resources.report_evicted();
     }
@@ -174,7 +174,7 @@ impl Session {
             Ok(Err(error)) => error,
             Err(_) => &"it sent no PROXY header in time (handshake-timeout)",
         };
-        self.service.counters.refused("bad-proxy-header");
+        self.refused("bad-proxy-header", None);
         self.log_stranger(&Event::NotIntroduced { peer: &self.peer, error });
         false
     }

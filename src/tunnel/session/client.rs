@@ -78,7 +78,7 @@ impl Session {
             Ok(Err(HandshakeError { cause, stream, .. })) => (cause, stream),
             Err(_) => (RefusalCause::Timeout(snapshot.timeouts.handshake), None),
         };
-        self.service.counters.refused(cause.name());
+        self.refused(cause.name(), Some(identity.as_bytes()));
         self.service.record_failure(format!("handshake with {address} failed: {cause}"));
         // Any local client can cause this line, without a key: it is rate-limited.
         self.log_stranger(&Event::HandshakeFailed {

@@ -19,6 +19,11 @@ impl Session {
         self.service.scope(Some(self.number))
     }
 
+    /// Counts and remembers that this connection becomes no session.
+    pub(super) fn refused(&self, cause: &'static str, claimed: Option<&[u8]>) {
+        self.service.record_refusal(&self.peer, claimed, cause);
+    }
+
     /// Logs what a stranger can cause: rate-limited.
     pub(super) fn log_stranger(&self, event: &Event<'_>) {
         self.service.resources.peer_log.log(event, self.scope());
@@ -26,7 +31,7 @@ impl Session {
 
     /// The handshake was refused, for that cause.
     pub(super) fn log_refused(&self, cause: &RefusalCause) {
-        self.service.counters.refused(cause.name());
+        self.refused(cause.name(), cause.claimed());
         let claimed = cause.identity();
         let who = claimed.as_ref().map(|who| who as &dyn fmt::Display);
         self.log_stranger(&Event::Refused { peer: &self.peer, who, cause, name: cause.name() });
@@ -54,7 +59,7 @@ impl Session {
     }
 
     pub(super) fn log_unreachable(&self, error: &dyn fmt::Display) {
-        self.service.counters.refused("target-unreachable");
+        self.refused("target-unreachable", None);
         self.service.record_failure(format!("no target answered: {error}"));
         self.log_stranger(&Event::Unreachable { peer: &self.peer, error });
     }
@@ -85,7 +90,7 @@ impl Session {
 
     /// The session was ended before its target had answered.
     pub(super) fn log_end_before_open(&self, end: &SessionEnd) {
-        self.service.counters.refused(end.name());
+        self.refused(end.name(), None);
         self.log_stranger(&Event::Unreachable { peer: &self.peer, error: end });
     }
 

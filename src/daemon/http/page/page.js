@@ -1,6 +1,8 @@
 "use strict";
 (() => {
-const SPAN = 300, EVERY = 1000, LIMIT = 3000;
+const SPAN = 600, MINUTES = 10, EVERY = 1000, LIMIT = 3000;
+// Keys that expire within so many milliseconds are named above all others, at most so many of them.
+const SOON = 30 * 86400 * 1000, MOST_NAMED = 10;
 const $ = id => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -120,6 +122,13 @@ const WORDS = {
   "truncated": "dropped without a TLS close",
 };
 const meaning = code => WORDS[code] || code;
+const REFUSAL = [
+  ["Peer", "", r => r.peer],
+  ["When", "t", r => ago(r.time) || day(r.time)],
+  ["Identity", "", r => r.identity || (r.cause === "unknown-identity" ? "unknown identity" : "")],
+  ["Cause", "", r => meaning(r.cause), r => r.cause],
+  ["Times", "n", r => count(r.count)],
+];
 const CAUSE = [["Cause", "", c => meaning(c[0]), c => c[0]], ["Connections", "n", c => count(c[1])]];
 
 const table = (words, columns) => {
@@ -173,6 +182,7 @@ const service = one => {
   p.route = make("p", "route");
   p.failure = make("p", "failure");
   p.warnings = make("p", "failure");
+  p.expiring = make("p", "failure");
   p.facts = make("p", "facts");
   p.none = make("p", "none", "No open session.");
   p.headSessions = make("h3", "", "Open sessions");
@@ -180,12 +190,26 @@ const service = one => {
   p.headRefused = make("h3", "", "Refused connections, by cause");
   p.refused = table("Refused connections, by cause", CAUSE);
   p.refused.classList.add("tight");
+  p.recent = make("details", "recent");
+  p.recentSummary = make("summary");
+  p.recentTable = table("Recent refusals", REFUSAL);
+  p.recent.append(p.recentSummary, p.recentTable);
   p.keys = make("details");
   p.summary = make("summary");
   p.identities = table("Identities and their keys", IDENTITY);
   p.keys.append(p.summary, p.identities);
-  card.append(title, p.route, p.failure, p.warnings, p.facts, p.none, p.headSessions, p.sessions, p.headRefused, p.refused, p.keys);
+  card.append(title, p.route, p.failure, p.warnings, p.expiring, p.facts, p.none, p.headSessions, p.sessions, p.headRefused, p.refused, p.recent, p.keys);
   return card;
+};
+
+// Keys whose time is over, or nearly: the next to go first.
+const expiring = identities => {
+  const soon = identities.filter(i => i.expires && (i.expired || Date.parse(i.expires) - now < SOON))
+    .sort((a, b) => Date.parse(a.expires) - Date.parse(b.expires));
+  const words = i => i.identity + (i.wire !== i.identity ? " (as " + i.wire + ")" : "") +
+    (i.expired ? " has expired" : " in " + span((Date.parse(i.expires) - now) / 1000)) + ", " + day(i.expires);
+  const more = soon.length > MOST_NAMED ? " · and " + many(soon.length - MOST_NAMED, "more key", "more keys") : "";
+  return soon.length ? "⚠ Keys that expire within 30 days: " + soon.slice(0, MOST_NAMED).map(words).join(" · ") + more : "";
 };
 
 const showService = phase => (card, s) => {
@@ -203,6 +227,9 @@ const showService = phase => (card, s) => {
   const warnings = s["key-warnings"] || [];
   p.warnings.hidden = warnings.length === 0;
   put(p.warnings, warnings.map(one => "⚠ " + one).join(" · "));
+  const soon = expiring(s.identities);
+  p.expiring.hidden = !soon;
+  put(p.expiring, soon);
   const ends = Object.entries(s.ended).map(([end, n]) => meaning(end) + " " + count(n)).join(", ");
   const facts = [
     [s["max-sessions"] ? count(s.sessions.length) + " of " + count(s["max-sessions"]) : count(s.sessions.length), "sessions open"],
@@ -223,16 +250,21 @@ const showService = phase => (card, s) => {
   const causes = Object.entries(s.refused).sort((a, b) => b[1] - a[1]);
   p.headRefused.hidden = p.refused.hidden = causes.length === 0;
   p.refused.fill(causes, c => c[0]);
+  const recent = s["recent-refusals"] || [], newest = recent[0];
+  p.recent.hidden = !newest;
+  if (newest) put(p.recentSummary, "Recent refusals, the last " + (ago(newest.time) || day(newest.time)) + " from " + newest.peer + ": " + meaning(newest.cause));
+  // A table that nobody looks at costs nothing.
+  if (p.recent.open) p.recentTable.fill(recent, r => [r.peer.replace(/:\d+$/, ""), r.identity, r.cause].join(" "));
   p.keys.hidden = s.identities.length === 0;
   const gone = s.identities.filter(i => i.expired).length;
   put(p.summary, many(s.keys || s.identities.length, "key") + (gone ? ", " + count(gone) + " expired" : ""));
-  // A table that nobody looks at costs nothing.
   if (p.keys.open) p.identities.fill(s.identities, i => i.file + ":" + i.line);
 };
 
 const showServices = () => keyed($("services"), last.services, s => s.name, service, showService(last.phase));
 
-// Traffic: figures since the start, a sample a second; what is drawn is their difference.
+// Traffic: figures since the start, a sample a second after those that the program has kept; what is drawn is
+// their difference.
 let samples = [], last = null;
 const remember = status => {
   const sample = { at: performance.now() / 1000, all: [0, 0], of: new Map() };
@@ -244,6 +276,18 @@ const remember = status => {
   if (last && last.started !== status.started) samples = [];
   samples.push(sample);
   while (samples.length > 2 && sample.at - samples[1].at > SPAN) samples.shift();
+};
+const recall = async () => {
+  const stop = new AbortController(), clock = setTimeout(() => stop.abort(), LIMIT);
+  try {
+    const kept = await (await fetch("/history.json", { signal: stop.signal, cache: "no-store" })).json();
+    const here = performance.now() / 1000;
+    samples = kept.map(sample => ({ at: here - sample.age, all: sample.all, of: new Map(Object.entries(sample.services)) }));
+  } catch {
+    // The chart begins empty.
+  } finally {
+    clearTimeout(clock);
+  }
 };
 const rates = which => {
   const of = sample => which ? sample.of.get(which) : sample.all, points = [];
@@ -270,10 +314,10 @@ const draw = () => {
     grid.push([left, y(part * most), right, y(part * most)]);
     ticks.push([left - 8, y(part * most) + 4, "end", part ? rate(part * most) : "0"]);
   }
-  for (const minutes of [5, 4, 3, 2, 1, 0]) {
-    if (width < 480 && minutes % 5) continue;
-    const at = right - minutes / 5 * (right - left);
-    ticks.push([at, height - 4, minutes === 0 ? "end" : minutes === 5 ? "start" : "middle", minutes ? minutes + " min ago" : "now"]);
+  for (const minutes of [10, 8, 6, 4, 2, 0]) {
+    if (width < 480 && minutes % MINUTES) continue;
+    const at = right - minutes / MINUTES * (right - left);
+    ticks.push([at, height - 4, minutes === 0 ? "end" : minutes === MINUTES ? "start" : "middle", minutes ? minutes + " min ago" : "now"]);
   }
   const node = name => () => document.createElementNS(SVG, name);
   keyed($("grid"), grid, l => String(grid.indexOf(l)), node("line"), (line, l) => ["x1", "y1", "x2", "y2"].forEach((name, i) => line.setAttribute(name, l[i])));
@@ -296,7 +340,7 @@ const draw = () => {
   }
   const newest = points[points.length - 1];
   const peak = way => rate(points.reduce((m, p) => Math.max(m, p[way]), 0));
-  put($("chart-words"), newest ? "Now " + rate(newest.up) + " up and " + rate(newest.down) + " down; at most " + peak("up") + " and " + peak("down") + " in the time shown (at most five minutes, since this page was opened)." : "Waiting for data …");
+  put($("chart-words"), newest ? "Now " + rate(newest.up) + " up and " + rate(newest.down) + " down; at most " + peak("up") + " and " + peak("down") + " in the time shown (at most ten minutes, since the program was started)." : "Waiting for data …");
 };
 
 const show = status => {
@@ -374,5 +418,5 @@ document.addEventListener("toggle", () => last && showServices(), true);
 $("which").addEventListener("change", () => last && draw());
 addEventListener("resize", () => last && draw());
 $("which").textContent = "";
-look();
+recall().then(look);
 })();
