@@ -7,7 +7,7 @@ use crate::config;
 use crate::config::diagnostic::{Report, Severity};
 use crate::daemon::BuiltConfig;
 #[cfg(unix)]
-use crate::daemon::privileges::Privileges;
+use crate::daemon::{after_drop, privileges::Privileges};
 
 pub(super) fn main(file: &File, json: bool, effective: bool) -> u8 {
     let (source, path) = match file.source() {
@@ -22,7 +22,11 @@ pub(super) fn main(file: &File, json: bool, effective: bool) -> u8 {
     if let Some(config) = config.as_ref().filter(|_| !report.has_errors()) {
         report.diagnostics.extend(config::advice::advise(config));
     }
-    let plan = config.and_then(|config| BuiltConfig::build(&config, &mut report));
+    let plan = config.as_ref().and_then(|config| BuiltConfig::build(config, &mut report));
+    #[cfg(unix)]
+    if let Some(config) = config.as_ref().filter(|_| plan.is_some()) {
+        report.diagnostics.extend(after_drop::find_unreadable(config));
+    }
     #[cfg(unix)]
     let plan = accounts.and(plan);
     let size = plan.as_ref().map(BuiltConfig::size);

@@ -8,6 +8,7 @@ use crate::config::model::Config;
 use crate::secrets::{self, Reader};
 use crate::sys::content::Digest;
 use crate::sys::file::open_regular;
+use crate::sys::pipe::is_read_once;
 
 /// Content by file; a file that is not there counts as such.
 pub(super) type FileDigests = BTreeMap<PathBuf, Option<Digest>>;
@@ -34,10 +35,13 @@ impl Files {
         let mut keys = BTreeSet::new();
         for service in config.iter().flat_map(|config| &config.services) {
             let psk = &service.psk;
-            keys.extend(psk.secrets.iter().map(|path| path.value.clone()));
+            // A pipe has nothing more to tell, and looking at it would take from its next writer.
+            let named = psk.secrets.iter().map(|path| &path.value);
+            keys.extend(named.filter(|path| !is_read_once(path)).cloned());
         }
+        let files = reader.digests().filter(|(path, _)| !is_read_once(path));
         let mut content: FileDigests =
-            reader.digests().map(|(path, digest)| (path.to_owned(), digest)).collect();
+            files.map(|(path, digest)| (path.to_owned(), digest)).collect();
         content.extend(report.read.iter().map(|(path, digest)| (path.clone(), *digest)));
         let watches_config = config.is_some_and(|config| config.watch_configuration.value);
         let config = report.read.keys().cloned().collect();

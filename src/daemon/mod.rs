@@ -6,6 +6,8 @@
 #[cfg(unix)]
 pub mod activation;
 mod active_service;
+#[cfg(unix)]
+pub mod after_drop;
 mod bind_error;
 pub mod budget;
 mod build;

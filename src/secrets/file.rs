@@ -11,6 +11,8 @@ use zeroize::Zeroizing;
 use super::key::{Identity, Key, MAX_IDENTITY, MAX_KEY, MIN_KEY, escape};
 use crate::sys::content::Digest;
 use crate::sys::file::open_regular;
+#[cfg(unix)]
+use crate::sys::pipe::read_pipe;
 
 use super::problem::{Gravity, Problem, no_key_file, unreadable};
 use super::{Entry, IdentityRule, Known, Rules, Writer, beremiz};
@@ -132,6 +134,16 @@ impl Text {
             #[cfg(windows)]
             owner,
         })
+    }
+
+    /// Reads a pipe until its writer closes it.
+    ///
+    /// # Errors
+    /// The system's; more than a key file may hold; a writer that is not done in time.
+    #[cfg(unix)]
+    pub(super) fn read_pipe(path: &Path) -> io::Result<Self> {
+        let (bytes, meta) = read_pipe(path, MAX_FILE)?;
+        Ok(Self { bytes, meta })
     }
 
     /// Of the bytes that were read.

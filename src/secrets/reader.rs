@@ -9,6 +9,8 @@ use super::file::Text;
 use super::problem::Problem;
 use super::{Rules, files_of};
 use crate::sys::content::Digest;
+#[cfg(unix)]
+use crate::sys::pipe::is_pipe;
 
 /// Reads key files and keeps their texts until it is dropped, which wipes them. What it says of a file
 /// holds for the bytes that its keys were parsed from.
@@ -55,9 +57,16 @@ impl Reader {
         folder.files.clone()
     }
 
-    /// The text of a file.
-    pub(super) fn text(&mut self, path: &Path) -> &io::Result<Text> {
+    /// The text of a file, or of the pipe that a configuration names; a pipe in a folder of keys is none.
+    pub(super) fn text(&mut self, path: &Path, in_folder: bool) -> &io::Result<Text> {
+        #[cfg(not(unix))]
+        let _ = in_folder;
         let (text, _) = self.texts.entry(path.to_owned()).or_insert_with(|| {
+            #[cfg(unix)]
+            if !in_folder && is_pipe(path) {
+                // Nothing can be compared with it later.
+                return (Text::read_pipe(path), None);
+            }
             let text = Text::read(path);
             let digest = match &text {
                 Ok(text) => Some(text.digest()),

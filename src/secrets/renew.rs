@@ -13,6 +13,7 @@ use super::file::{self, begins_as_json};
 use super::key::{Identity, Serial};
 use super::problem::{self, Gravity, Problem, no_key_file};
 use super::{Entry, Known, OnDuplicate, Reader, Rules, SecretSet, Writer, beremiz};
+use crate::sys::pipe::is_read_once;
 
 #[cfg(test)]
 mod tests;
@@ -80,6 +81,14 @@ impl<'a> Renewal<'a> {
 
     fn take_path(&mut self, path: &Path, rules: Rules, reader: &mut Reader) {
         let is_named = self.is_named(path);
+        if self.in_force.is_some() && is_read_once(path) {
+            // Its descriptor may be another by now, and its keys have been taken out.
+            match is_named {
+                true => _ = self.keep(path),
+                false => self.problems.push(Problem::late_pipe(path)),
+            }
+            return;
+        }
         let in_folder = path.is_dir();
         let mut found = Vec::new();
         let files = reader.files(path, rules, &mut found);
@@ -119,7 +128,7 @@ impl<'a> Renewal<'a> {
     ) {
         let mut found = Vec::new();
         let mut entries = Vec::new();
-        match reader.text(file) {
+        match reader.text(file, in_folder) {
             Err(error) if self.is_awaited(file, error) => {
                 self.problems.push(Problem::awaited(file));
                 return;
@@ -128,6 +137,9 @@ impl<'a> Renewal<'a> {
             Ok(text) if in_folder && begins_as_json(&text.bytes) => found.push(no_key_file(file)),
             Ok(text) => {
                 text.judge(file, rules, &mut found);
+                if !in_folder && is_read_once(file) {
+                    found.push(Problem::pipe(file));
+                }
                 let without_key = match rules.writer {
                     Writer::Ide => beremiz::without_key(&text.bytes, file),
                     Writer::Operator | Writer::Runtime => None,
@@ -346,6 +358,23 @@ impl Problem {
         let message = format!("{} is a folder, and a runtime writes a file", folder.display());
         let help = "name the file first in `psk-secrets`, or remove `runtime-file`";
         Self::new(Gravity::Refuses, "second-line", folder, message).help(help)
+    }
+
+    /// Keys that come from a pipe.
+    fn pipe(path: &Path) -> Self {
+        let message = format!(
+            "the keys in the pipe {} are read once: a reload keeps them, and nothing watches them",
+            path.display()
+        );
+        let help = "restart the program to change them, or name a file, which is watched";
+        Self::new(Gravity::Warns, "keys-from-pipe", path, message).help(help)
+    }
+
+    /// A pipe that a reload would have to read.
+    fn late_pipe(path: &Path) -> Self {
+        let message = format!("a pipe is read at the start only: {}", path.display());
+        let help = "restart the program, or name a file";
+        Self::new(Gravity::Refuses, "keys-from-pipe", path, message).help(help)
     }
 
     /// A key file that has not been written yet.

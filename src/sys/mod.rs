@@ -32,6 +32,7 @@ pub mod names;
 pub mod openssl;
 #[cfg(unix)]
 pub mod pid_file;
+pub mod pipe;
 #[cfg(target_os = "linux")]
 mod proc;
 pub mod process;

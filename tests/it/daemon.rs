@@ -143,6 +143,31 @@ fn after_the_drop_there_are_no_groups_and_no_way_back_to_root() {
 }
 
 #[test]
+fn keys_that_the_user_cannot_read_again_are_warned_of_by_check_and_at_the_start() {
+    need_root();
+    let (stage, backend, port) = (Stage::new(), Backend::echo(), free_port());
+    let text = format!("setuid = nobody\n{GLOBAL}{}", section(port, &backend));
+    stage.file("x.conf", &text);
+    for path in [stage.path("."), stage.path("psk.txt"), stage.path("x.conf")] {
+        chown(path, Some(NOBODY), None).unwrap();
+    }
+    let check = || crate::harness::process::pskgate(&stage.path("."), &["check", "x.conf"]);
+    let done = check();
+    assert!(!done.err.contains("cannot-be-reloaded"), "{}", done.err);
+    chown(stage.path("psk.txt"), Some(0), None).unwrap();
+    let done = check();
+    assert_eq!(done.code, Some(0), "{}", done.err);
+    let said = format!("reloads will fail: user {NOBODY} may not read");
+    assert_eq!(done.err.matches("warning[cannot-be-reloaded]").count(), 1, "{}", done.err);
+    assert!(done.err.contains(&said), "{}", done.err);
+    let daemon = stage.background("x.conf");
+    let logged = || stage.read("log.txt").contains("reloads will fail").then_some(());
+    until("the warning", PATIENCE, logged);
+    daemon.signal(Signal::TERM);
+    daemon.wait_gone();
+}
+
+#[test]
 fn a_native_file_drops_its_rights_too() {
     need_root();
     let backend = Backend::echo();

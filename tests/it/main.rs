@@ -31,6 +31,7 @@ mod herds;
 mod hostile;
 mod http;
 mod inetd;
+mod key_pipes;
 mod key_updates;
 mod keyfile;
 mod keys;

@@ -7,13 +7,10 @@ use std::sync::Arc;
 use super::findings::{Findings, Kind};
 use super::of;
 use crate::config::model::{Config, PskConfig, ServiceConfig};
+#[cfg(unix)]
+use crate::daemon::after_drop::RightsLater;
 use crate::secrets::edit::LENIENT;
 use crate::secrets::{Gravity, Identity, Problem, SecretSet, escape, files_of};
-#[cfg(unix)]
-use crate::{
-    daemon::{inside, privileges},
-    sys::access,
-};
 
 /// The keys of one service, by its place among the services.
 #[derive(Debug)]
@@ -139,56 +136,22 @@ fn describe(path: &Path) -> String {
 /// left, and from inside another root directory if there is one.
 #[cfg(unix)]
 fn after_the_drop(config: &Config, path: &Path, findings: &mut Findings) {
-    let account = &config.process.account;
-    let root = config.process.chroot.as_ref().map(|root| root.value.as_path());
-    // A name that nobody knows was told already.
-    let Ok((user, group)) = privileges::numbers(account) else { return };
-    if user.is_none() && root.is_none() {
-        return;
-    }
-    const KEPT: &str =
-        "the start reads it, but a reload cannot: a key that is removed later stays in force";
-    let mut paths = files_of(path, LENIENT, &mut Vec::new());
-    if path.is_dir() {
-        paths.insert(0, path.to_owned());
-    }
-    let here = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    let (user, group) = (user.unwrap_or(here.0), group.unwrap_or(here.1));
-    for file in paths {
-        // What is not in the new root is looked for there under its old name.
-        let real = match root {
-            Some(root) => {
-                let name = inside(root, &file);
-                root.join(name.strip_prefix("/").unwrap_or(&name))
-            }
-            None => file.clone(),
-        };
-        match access::obstacle(&real, root, user, group) {
-            Ok(None) => {}
-            Ok(Some(found)) => {
-                let (path, mode, owner) = (found.path.display(), found.mode, found.owner);
-                let what = match found.folder {
-                    true => format!("enter {path} on the way to {}", file.display()),
-                    false => format!("read {path}"),
-                };
-                let text =
-                    format!("user {user} may not {what} (mode {mode:04o}, owner {owner}): {KEPT}");
-                let help = format!(
-                    "give it to that user's group with mode {}",
-                    if found.folder { "0750" } else { "0640" }
-                );
-                findings.warn("key file", text, &help);
-                return;
-            }
-            Err(error) if root.is_some() => {
-                let text = format!("{}: {error}; {KEPT}", real.display());
-                findings.warn("key file", text, "put a copy into the new root directory");
-                return;
-            }
-            // That it is not there was told already.
-            Err(_) => return,
+    let Some(rights) = RightsLater::of(&config.process) else { return };
+    match rights.unreadable(path) {
+        Ok(Some(found)) => {
+            let text = format!(
+                "{}: the start reads it, but a reload cannot: a key that is removed later stays in force",
+                found.text
+            );
+            findings.warn("key file", text, &found.help);
         }
+        Ok(None) => {
+            let user = rights.user;
+            let jail = rights.root.map(|root| format!(" inside {}", root.display()));
+            let jail = jail.unwrap_or_default();
+            findings.ok("key file", format!("{}: user {user} can read it{jail}", path.display()));
+        }
+        // That it is not there was told already.
+        Err(_) => {}
     }
-    let jail = root.map(|root| format!(" inside {}", root.display())).unwrap_or_default();
-    findings.ok("key file", format!("{}: user {user} can read it{jail}", path.display()));
 }

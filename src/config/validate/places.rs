@@ -109,6 +109,16 @@ impl Checker<'_> {
                         .at(target.place().cloned())
                         .help("connect to the port of the program behind it, or accept on another"),
                 );
+            } else if accept.iter().any(|listen| may_reach(&target.value, &listen.at.value)) {
+                let message = format!(
+                    "the service may connect to itself: {} can be this machine, and it accepts on \
+                     that port",
+                    target.value
+                );
+                let found = Diagnostic::warning("may-connect-to-itself", message);
+                self.report.push(found.at(target.place().cloned()).help(
+                    "write the address where the program behind it listens, or another port",
+                ));
             }
         }
     }
@@ -188,6 +198,37 @@ impl Checker<'_> {
             self.report.push(found.at(of.place().cloned()));
         }
     }
+}
+
+/// Whether a connection to `target` may arrive at `listener`, although that is not certain: by a name of
+/// loopback, or by loopback's address where the listener has every address of the other family. The name or
+/// the address of another machine with the same port is what most clients have, and no reason to doubt.
+fn may_reach(target: &Endpoint, listener: &Endpoint) -> bool {
+    let (Endpoint::Tcp { host: to, port: a }, Endpoint::Tcp { host: at, port: b }) =
+        (target, listener)
+    else {
+        return false;
+    };
+    let is_loopback = |host: &Host| match host {
+        Host::Name(name) => is_loopback_name(name),
+        Host::Ip(ip) => ip.is_loopback() || ip.is_unspecified(),
+        Host::Unspecified => true,
+    };
+    let is_name = |host: &Host| matches!(host, Host::Name(_));
+    let has_every_address = |host: &Host| matches!(host, Host::Ip(ip) if ip.is_unspecified());
+    a == b
+        && *a != 0
+        && is_loopback(to)
+        && is_loopback(at)
+        // Two addresses that differ are two addresses.
+        && (is_name(to) || is_name(at) || has_every_address(at))
+}
+
+/// Names that resolve to loopback everywhere (RFC 6761), and those of Debian's hosts file.
+fn is_loopback_name(name: &str) -> bool {
+    const NAMES: [&str; 3] = ["localhost", "ip6-localhost", "ip6-loopback"];
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    NAMES.contains(&name.as_str()) || name.ends_with(".localhost")
 }
 
 /// Whether a connection to `target` certainly arrives at `listener`. Names are not asked.

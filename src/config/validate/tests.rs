@@ -313,6 +313,28 @@ fn a_service_cannot_connect_to_itself() {
 }
 
 #[test]
+fn a_service_that_may_connect_to_itself_gets_a_warning_and_a_client_of_another_machine_none() {
+    for body in [
+        "accept = 5\nconnect = \"localhost:5\"\n",
+        "accept = \"127.0.0.1:5\"\nconnect = \"LOCALHOST:5\"\n",
+        "accept = \"localhost:5\"\nconnect = \"127.0.0.1:5\"\n",
+        "accept = \"[::]:5\"\nconnect = \"127.0.0.1:5\"\n",
+    ] {
+        assert_eq!(good(&native(body), "x.toml").1, ["may-connect-to-itself"], "{body}");
+    }
+    for body in [
+        "accept = \"127.0.0.1:5\"\nconnect = \"plc.example:5\"\n",
+        "accept = 5\nconnect = \"192.0.2.1:5\"\n",
+        "accept = \"127.0.0.1:5\"\nconnect = \"localhost:6\"\n",
+        "accept = \"127.0.0.1:5\"\nconnect = \"[::1]:5\"\n",
+        "accept = \"192.0.2.1:5\"\nconnect = \"localhost:5\"\n",
+    ] {
+        let found = good(&native(body), "x.toml").1;
+        assert!(!found.contains(&"may-connect-to-itself"), "{body}: {found:?}");
+    }
+}
+
+#[test]
 fn two_services_cannot_share_an_address() {
     let two = |a: &str, b: &str| {
         let one = native(&format!("accept = {a}\n"));
