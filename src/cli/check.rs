@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{File, complain, exit, failed, say, show};
 use crate::config;
-use crate::config::diagnostic::{Report, Severity};
+use crate::config::diagnostic::{Diagnostics, Severity};
 use crate::daemon::BuiltConfig;
 #[cfg(unix)]
 use crate::daemon::{after_drop, privileges::Privileges};
@@ -65,7 +65,7 @@ pub(super) fn main(file: &File, json: bool, effective: bool) -> u8 {
     ))
 }
 
-fn print_json(report: &Report, good: bool) -> u8 {
+fn print_json(report: &Diagnostics, good: bool) -> u8 {
     match serde_json::to_string_pretty(&report.diagnostics) {
         Ok(text) => {
             let said = say(&text);

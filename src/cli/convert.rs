@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use super::refusal::Refusal;
 use super::{FormatName, complain, exit, failed, show};
 use crate::config::convert::{Converted, Order, convert};
-use crate::config::diagnostic::{Report, Severity};
+use crate::config::diagnostic::{Diagnostics, Severity};
 use crate::config::model::Dialect;
 use crate::config::{self, Format};
 use crate::daemon::BuiltConfig;
@@ -109,7 +109,12 @@ fn home(path: &Path) -> Option<PathBuf> {
 }
 
 /// The errors of the new file, where the old one has none.
-fn refused_anew(bytes: &[u8], name: &Path, order: &Order<'_>, converted: &Converted) -> Report {
+fn refused_anew(
+    bytes: &[u8],
+    name: &Path,
+    order: &Order<'_>,
+    converted: &Converted,
+) -> Diagnostics {
     let build = |text: &[u8], name: &Path, base: &Path, format| {
         let (config, mut report) = config::survey_text(text, name, base, format);
         let plan = config.and_then(|config| BuiltConfig::build(&config, &mut report));
@@ -127,7 +132,7 @@ fn refused_anew(bytes: &[u8], name: &Path, order: &Order<'_>, converted: &Conver
     };
     let base = order.home.unwrap_or(order.start);
     let (works, report) = build(converted.text.as_bytes(), Path::new(new), base, format);
-    if worked && !works { report } else { Report::default() }
+    if worked && !works { report } else { Diagnostics::default() }
 }
 
 fn print(text: &str) -> Result<(), Refusal> {

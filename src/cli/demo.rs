@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use super::progress::Progress;
 use super::{complain, exit, run, say};
-use crate::config::diagnostic::Report;
+use crate::config::diagnostic::Diagnostics;
 use crate::config::{self, Format};
 use crate::daemon::{BuiltConfig, Load, Request, Running};
 use crate::secrets::SecretSet;
@@ -41,7 +41,7 @@ pub(super) fn main() -> u8 {
 #[derive(Debug)]
 enum Failure {
     Io(io::Error),
-    Report(Report),
+    Diagnostics(Diagnostics),
     Other(String),
 }
 
@@ -55,7 +55,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Io(error) => error.fmt(f),
-            Self::Report(report) => f.write_str(&report.render(false)),
+            Self::Diagnostics(report) => f.write_str(&report.render(false)),
             Self::Other(text) => f.write_str(text),
         }
     }
@@ -69,7 +69,7 @@ async fn demo() -> Result<(), Failure> {
     let echo = TcpListener::bind("127.0.0.1:0").await?;
     let backend = echo.local_addr()?.to_string();
     tokio::spawn(serve_echo(echo));
-    let never: Load = Arc::new(|| (None, Report::default()));
+    let never: Load = Arc::new(|| (None, Diagnostics::default()));
     for (version, name) in [("1.3", "TLS 1.3"), ("1.2", "TLS 1.2")] {
         let (server, gate) = start("server", "127.0.0.1:0", &backend, version, &key)?;
         let (client, door) = start("client", "127.0.0.1:0", &gate, version, &key)?;
@@ -110,9 +110,9 @@ fn start(
     let name = Path::new("demo.toml");
     let (config, mut report) =
         config::load_text(text.as_bytes(), name, Path::new(""), Format::Toml)
-            .map_err(Failure::Report)?;
+            .map_err(Failure::Diagnostics)?;
     let Some(plan) = BuiltConfig::with_secrets(&config, key, &mut report) else {
-        return Err(Failure::Report(report));
+        return Err(Failure::Diagnostics(report));
     };
     let bound = plan.bind(&mut complain).map_err(|errors| {
         let words: Vec<_> = errors.into_iter().map(|error| error.diagnostic.message).collect();

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use super::{FormatName, complain, exit, paths, run};
 use crate::config;
-use crate::config::diagnostic::{Report, Severity};
+use crate::config::diagnostic::{Diagnostics, Severity};
 use crate::config::model::Config;
 use crate::daemon::BuiltConfig;
 use findings::{Findings, Kind};
@@ -109,7 +109,7 @@ async fn examine(arguments: &Arguments, findings: &mut Findings) {
 fn tell(
     file: &Path,
     plan: Option<&BuiltConfig>,
-    report: &Report,
+    report: &Diagnostics,
     keys: &[files::Keys],
     findings: &mut Findings,
 ) {

@@ -23,7 +23,7 @@ pub(super) enum Command {
     /// List identities with the fingerprint, place, last use and sessions of their keys
     List {
         #[command(flatten)]
-        place: Place,
+        selection: KeySelection,
         /// Print the list as JSON
         #[arg(long)]
         json: bool,
@@ -37,7 +37,7 @@ pub(super) enum Command {
         /// The identity: the text before the colon
         identity: OsString,
         #[command(flatten)]
-        place: Place,
+        selection: KeySelection,
         /// Also remove the last key of a service, which then refuses every client
         #[arg(long)]
         last: bool,
@@ -46,7 +46,7 @@ pub(super) enum Command {
 
 /// Where to look for keys.
 #[derive(Debug, clap::Args)]
-pub(super) struct Place {
+pub(super) struct KeySelection {
     /// The configuration: a TOML file or a stunnel.conf [default: this machine's pskgate.toml]
     #[arg(value_name = "FILE")]
     config: Option<PathBuf>,
@@ -66,7 +66,7 @@ pub(super) struct Rotate {
     /// The identity, or one of its names in the key files
     identity: String,
     #[command(flatten)]
-    place: Place,
+    selection: KeySelection,
     /// The name of the new key [default: the next free one, such as plc-01~2]
     #[arg(long, value_name = "NEW")]
     name: Option<String>,
@@ -84,10 +84,10 @@ pub(super) struct Rotate {
 
 pub(super) fn main(command: &Command) -> u8 {
     let done = match command {
-        Command::List { place, json } => list::main(place, *json),
+        Command::List { selection, json } => list::main(selection, *json),
         Command::Rotate(arguments) => rotate::main(arguments),
         Command::Import(arguments) => import::main(arguments),
-        Command::Remove { identity, place, last } => remove::main(identity, place, *last),
+        Command::Remove { identity, selection, last } => remove::main(identity, selection, *last),
     };
     done.unwrap_or_else(|refusal| refusal.tell())
 }

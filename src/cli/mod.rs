@@ -40,7 +40,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::config::Format;
-use crate::config::diagnostic::Report;
+use crate::config::diagnostic::Diagnostics;
 use crate::sys::process;
 
 /// Exit codes, after sysexits.h, so that a supervisor can tell a mistake from bad luck.
@@ -270,7 +270,7 @@ fn colored() -> bool {
 }
 
 /// Findings go to standard error; results, to standard output.
-fn show(report: &Report) {
+fn show(report: &Diagnostics) {
     if !report.diagnostics.is_empty() {
         complain(&report.render(colored()));
     }
@@ -298,7 +298,7 @@ fn say(text: &str) -> u8 {
 }
 
 /// The code for a report with errors.
-fn failed(report: &Report) -> u8 {
+fn failed(report: &Diagnostics) -> u8 {
     // A file that is named in another one has a place there.
     let of = |code: &str| {
         report.diagnostics.iter().any(|found| found.code == code && found.place.is_none())

@@ -9,8 +9,8 @@ use tokio::sync::mpsc;
 
 use super::version::stunnel_banner;
 use super::{File, complain, exit, failed, show};
-use crate::config::diagnostic::{Report, escape};
-use crate::config::model::{Config, Decided, Dialect, Foreground, Level, Origin};
+use crate::config::diagnostic::{Diagnostics, escape};
+use crate::config::model::{Config, Dialect, Foreground, Level, Origin, Resolved};
 use crate::config::{self, Format};
 #[cfg(target_os = "linux")]
 use crate::daemon::sandbox::Sandbox;
@@ -91,7 +91,7 @@ impl Source {
         Self { text, here, format, title: None, root: OnceLock::new() }
     }
 
-    pub(super) fn load(&self) -> (Option<Config>, Report) {
+    pub(super) fn load(&self) -> (Option<Config>, Diagnostics) {
         let inside = |path: &Path| match self.root.get() {
             Some(root) if path.is_absolute() => daemon::inside(root, path),
             _ => path.to_owned(),
@@ -120,7 +120,7 @@ impl Source {
 }
 
 impl Habits {
-    fn refuse(self, report: &Report) -> u8 {
+    fn refuse(self, report: &Diagnostics) -> u8 {
         match self {
             Self::Native => {
                 show(report);
@@ -133,7 +133,7 @@ impl Habits {
         }
     }
 
-    fn cannot_bind(self, mut report: Report, errors: Vec<BindError>) -> u8 {
+    fn cannot_bind(self, mut report: Diagnostics, errors: Vec<BindError>) -> u8 {
         let denied = errors.iter().any(|e| e.kind == io::ErrorKind::PermissionDenied);
         match self {
             Self::Native => {
@@ -177,7 +177,7 @@ impl Habits {
         }
     }
 
-    fn foreground(self, said: &Decided<Foreground>) -> Foreground {
+    fn foreground(self, said: &Resolved<Foreground>) -> Foreground {
         match (self, &said.origin) {
             (Self::Native, Origin::Said(_)) if said.value != Foreground::No => said.value,
             (Self::Native, _) => Foreground::Yes,

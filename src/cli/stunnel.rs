@@ -12,7 +12,9 @@ use super::version::stunnel_banner;
 use super::{Arguments, complain};
 use crate::config::diagnostic::escape;
 use crate::config::model::Dialect;
-use crate::config::options::{self, Kind, Opt, Row, Scope, TABLE, Treatment};
+use crate::config::options::{
+    self, OptionId, OptionRow, StunnelScope, TABLE, Treatment, ValueKind,
+};
 use crate::config::{self, Format};
 
 /// What is run when nobody says what.
@@ -189,7 +191,7 @@ fn read(_: i32) -> std::io::Result<Vec<u8>> {
 
 /// Whether a file may have this option with a value that makes a difference or is noticed. Callers
 /// take a name in the list for leave to write it: what is refused must not be there.
-fn is_accepted(row: &Row) -> bool {
+fn is_accepted(row: &OptionRow) -> bool {
     match row.treatment {
         Treatment::Works | Treatment::Harmless(_) | Treatment::OwnCertificate => true,
         Treatment::Later(fine) | Treatment::Never(fine, _) => !fine.is_empty(),
@@ -197,16 +199,18 @@ fn is_accepted(row: &Row) -> bool {
     }
 }
 
-fn rows(scope: Scope) -> impl Iterator<Item = (&'static str, &'static Row)> {
+fn rows(scope: StunnelScope) -> impl Iterator<Item = (&'static str, &'static OptionRow)> {
     TABLE
         .iter()
         .filter(move |row| row.scope == scope && is_accepted(row))
         .flat_map(|row| row.stunnel.iter().map(move |name| (*name, row)))
 }
 
-fn by_scope(mut line: impl FnMut(&mut String, &str, &Row)) -> String {
+fn by_scope(mut line: impl FnMut(&mut String, &str, &OptionRow)) -> String {
     let mut text = String::new();
-    for (title, scope) in [("Global", Scope::Global), ("Service-level", Scope::Service)] {
+    for (title, scope) in
+        [("Global", StunnelScope::Global), ("Service-level", StunnelScope::Service)]
+    {
         let _ = writeln!(text, "{title} options:");
         for (name, row) in rows(scope) {
             line(&mut text, name, row);
@@ -230,21 +234,23 @@ fn help() -> String {
 }
 
 /// The shape of an option's values, in a word or two.
-fn values(row: &Row) -> String {
+fn values(row: &OptionRow) -> String {
     let words = row.words(Dialect::Stunnel);
     match row.kind {
-        Kind::Level => "[facility.]level".into(),
-        Kind::SslOption => "[-]NAME".into(),
+        ValueKind::Level => "[facility.]level".into(),
+        ValueKind::SslOption => "[-]NAME".into(),
         _ if !words.is_empty() => words.join("|"),
-        Kind::Duration { .. } => "seconds".into(),
-        Kind::Count { min, max } => format!("{min}-{max}"),
-        Kind::Path | Kind::Secrets if row.opt == Opt::Include || row.opt == Opt::Chroot => {
+        ValueKind::Duration { .. } => "seconds".into(),
+        ValueKind::Count { min, max } => format!("{min}-{max}"),
+        ValueKind::Path | ValueKind::Secrets
+            if row.opt == OptionId::Include || row.opt == OptionId::Chroot =>
+        {
             "directory".into()
         }
-        Kind::Path | Kind::Secrets => "file".into(),
-        Kind::Listen | Kind::Connect => "[host:]port|/path".into(),
-        Kind::Socket => "a|l|r:NAME=VALUE".into(),
-        Kind::Identity => "identity".into(),
+        ValueKind::Path | ValueKind::Secrets => "file".into(),
+        ValueKind::Listen | ValueKind::Connect => "[host:]port|/path".into(),
+        ValueKind::Socket => "a|l|r:NAME=VALUE".into(),
+        ValueKind::Identity => "identity".into(),
         _ => match row.treatment {
             Treatment::Later(fine) | Treatment::Never(fine, _) => fine.join("|"),
             _ => "text".into(),
@@ -281,7 +287,7 @@ fn sockets() -> String {
 
 fn ssl_options() -> String {
     let mut text = String::from("TLS options:\n");
-    for name in Opt::SslOptions.row().words(Dialect::Stunnel) {
+    for name in OptionId::SslOptions.row().words(Dialect::Stunnel) {
         let _ = writeln!(text, "options = {name}");
     }
     text

@@ -11,11 +11,11 @@ mod native;
 
 use std::path::{Path, PathBuf};
 
-use super::diagnostic::{Diagnostic, Place, Report, Severity};
-use super::draft::Draft;
+use super::diagnostic::{Diagnostic, Diagnostics, Severity, SourceLocation};
+use super::draft::ParsedFile;
 use super::load::{self, Format};
 use super::model::Dialect;
-use super::options::{Row, Treatment};
+use super::options::{OptionRow, Treatment};
 use super::validate;
 
 /// What is wanted.
@@ -37,7 +37,7 @@ pub struct Converted {
     /// Its text.
     pub text: String,
     /// What has no counterpart or another meaning (errors and warnings), and what is good to know.
-    pub report: Report,
+    pub report: Diagnostics,
 }
 
 /// Writes the file `name` with these contents anew.
@@ -45,7 +45,7 @@ pub struct Converted {
 /// # Errors
 /// Everything that is wrong with the file, but for options that the program refuses because it does not
 /// have them; or that it has this language already, or serves inetd, for which a native file has nothing.
-pub fn convert(text: &[u8], name: &Path, order: &Order<'_>) -> Result<Converted, Report> {
+pub fn convert(text: &[u8], name: &Path, order: &Order<'_>) -> Result<Converted, Diagnostics> {
     let from = order.format.dialect(name);
     let base = match from {
         Dialect::Stunnel => order.start.to_path_buf(),
@@ -53,8 +53,8 @@ pub fn convert(text: &[u8], name: &Path, order: &Order<'_>) -> Result<Converted,
             order.start.join(name).parent().map(Path::to_path_buf).unwrap_or_default()
         }
     };
-    let mut found = Report::default();
-    let refused = |mut report: Report, diagnostic: Option<Diagnostic>| {
+    let mut found = Diagnostics::default();
+    let refused = |mut report: Diagnostics, diagnostic: Option<Diagnostic>| {
         report.diagnostics.retain(|found| found.severity == Severity::Error);
         report.diagnostics.extend(diagnostic);
         report.sort();
@@ -99,7 +99,7 @@ pub fn convert(text: &[u8], name: &Path, order: &Order<'_>) -> Result<Converted,
 }
 
 /// Whether an option stands there that does not work here whatever its value.
-fn unsupported(draft: &Draft, place: &Place) -> bool {
+fn unsupported(draft: &ParsedFile, place: &SourceLocation) -> bool {
     let parts = draft.services.iter().map(|service| &service.values);
     [&draft.global, &draft.defaults].into_iter().chain(parts).any(|values| {
         values
@@ -109,12 +109,12 @@ fn unsupported(draft: &Draft, place: &Place) -> bool {
 }
 
 /// What the checks said of the option at that place.
-fn finding<'a>(found: &'a Report, place: &Place) -> Option<&'a Diagnostic> {
+fn finding<'a>(found: &'a Diagnostics, place: &SourceLocation) -> Option<&'a Diagnostic> {
     found.diagnostics.iter().find(|one| one.place.as_ref() == Some(place))
 }
 
 /// A line of the old file, in one line and without a key, for a comment.
-fn original(found: &Report, place: &Place) -> String {
+fn original(found: &Diagnostics, place: &SourceLocation) -> String {
     found.line(place)
 }
 
@@ -129,7 +129,7 @@ fn comment(line: &str) -> String {
 }
 
 /// The name by which stunnel knows an option.
-fn stunnel_name(row: &Row) -> &'static str {
+fn stunnel_name(row: &OptionRow) -> &'static str {
     row.stunnel.first().copied().unwrap_or_default()
 }
 

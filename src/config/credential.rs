@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::diagnostic::{Diagnostic, Place};
+use super::diagnostic::{Diagnostic, SourceLocation};
 
 /// What a name of a credential begins with. A file of such a name is written `./credential:NAME`.
 pub(super) const PREFIX: &str = "credential:";
@@ -26,7 +26,7 @@ pub(super) fn folder() -> Option<PathBuf> {
 }
 
 /// There is no such folder.
-pub(super) fn missing(name: &str, place: Place) -> Diagnostic {
+pub(super) fn missing(name: &str, place: SourceLocation) -> Diagnostic {
     let message =
         format!("the credential {name} needs ${FOLDER}, which systemd sets for its services");
     let help = format!(
@@ -36,7 +36,7 @@ pub(super) fn missing(name: &str, place: Place) -> Diagnostic {
 }
 
 /// What `check` says of a key file that is a credential.
-pub(super) fn is_not_refreshed(place: Option<Place>) -> Diagnostic {
+pub(super) fn is_not_refreshed(place: Option<SourceLocation>) -> Diagnostic {
     let message = "systemd before 2026 does not refresh a credential while its service runs";
     Diagnostic::notice("credential-stays", message)
         .at(place)

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use annotate_snippets::{AnnotationKind, Element, Group, Level, Origin, Renderer, Snippet};
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
-pub use super::location::Place;
+pub use super::location::SourceLocation;
 use super::redaction::{is_unprintable, presentable};
 use crate::sys::content::Digest;
 
@@ -44,7 +44,7 @@ pub struct Diagnostic {
     /// A stable name, lower case with hyphens, such as `unknown-option`.
     pub code: &'static str,
     /// Where; unset for what has no place in any file.
-    pub place: Option<Place>,
+    pub place: Option<SourceLocation>,
     /// What is wrong. Never key material, never an unescaped byte of a stranger.
     pub message: String,
     /// A word at the marked text.
@@ -82,7 +82,7 @@ impl Diagnostic {
     }
 
     /// Where it stands; `None` leaves it without a place, as for a default that nobody wrote.
-    pub fn at(mut self, place: impl Into<Option<Place>>) -> Self {
+    pub fn at(mut self, place: impl Into<Option<SourceLocation>>) -> Self {
         self.place = place.into();
         self
     }
@@ -103,13 +103,13 @@ impl Diagnostic {
 /// All findings of one run, and the texts they point into. Key files are never among the texts: a
 /// finding in one shows its line number only.
 #[derive(Debug, Clone, Default)]
-pub struct Report {
+pub struct Diagnostics {
     /// In the order they were found.
     pub diagnostics: Vec<Diagnostic>,
     /// File → text, for snippets.
     pub sources: BTreeMap<Arc<Path>, Arc<str>>,
     /// An included file → the line that included it.
-    pub included: BTreeMap<Arc<Path>, Place>,
+    pub included: BTreeMap<Arc<Path>, SourceLocation>,
     /// A file of the configuration, by the name under which it was opened → what was read of it; none if
     /// it could not be read.
     pub read: BTreeMap<PathBuf, Option<Digest>>,
@@ -117,7 +117,7 @@ pub struct Report {
     pub folders: BTreeSet<PathBuf>,
 }
 
-impl Report {
+impl Diagnostics {
     /// Adds one finding.
     pub fn push(&mut self, diagnostic: Diagnostic) {
         self.diagnostics.push(diagnostic);
@@ -134,7 +134,7 @@ impl Report {
     }
 
     /// Adds what another run found, and its texts.
-    pub fn extend(&mut self, other: Report) {
+    pub fn extend(&mut self, other: Diagnostics) {
         self.diagnostics.extend(other.diagnostics);
         self.sources.extend(other.sources);
         self.included.extend(other.included);
@@ -256,7 +256,7 @@ impl Report {
     }
 
     /// The lines that included a file, from the inside out.
-    fn render_includes_stunnel(&self, place: &Place, out: &mut String) {
+    fn render_includes_stunnel(&self, place: &SourceLocation, out: &mut String) {
         /// A file cannot include itself for ever: the reader limits the depth.
         const MAX_DEPTH: usize = 64;
         let mut place = place;
@@ -270,7 +270,7 @@ impl Report {
     }
 
     /// The trimmed line at `place`, fit to be printed.
-    pub(super) fn line(&self, place: &Place) -> String {
+    pub(super) fn line(&self, place: &SourceLocation) -> String {
         let index = (place.line as usize).saturating_sub(1);
         self.sources
             .get(&place.file)
@@ -282,7 +282,7 @@ impl Report {
 
 /// A finding in a file whose text is not shown, in the shape that the renderer gives it. A key file may have
 /// a remark on each of 100,000 lines, for which the renderer takes half a second.
-fn render_without_text(d: &Diagnostic, place: &Place, out: &mut String) {
+fn render_without_text(d: &Diagnostic, place: &SourceLocation, out: &mut String) {
     let path = escape(&place.file.to_string_lossy());
     let _ = writeln!(out, "{}[{}]: {}", d.severity.word(), d.code, escape(&d.message));
     let _ = writeln!(out, "--> {path}:{}", place.line);
@@ -293,7 +293,7 @@ fn render_without_text(d: &Diagnostic, place: &Place, out: &mut String) {
 }
 
 fn snippet<'a>(
-    place: &Place,
+    place: &SourceLocation,
     label: Option<&str>,
     sources: &'a BTreeMap<&Path, String>,
 ) -> Element<'a> {
@@ -366,7 +366,7 @@ impl Serialize for Diagnostic {
 }
 
 /// The findings without the texts: what a program wants, and nothing that could hold a key.
-impl Serialize for Report {
+impl Serialize for Diagnostics {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut s = serializer.serialize_struct("Report", 4)?;
         s.serialize_field("errors", &self.count(Severity::Error))?;
@@ -392,18 +392,23 @@ impl SourceText {
         Self { file, text, lines }
     }
 
-    pub(crate) fn place(&self, span: Range<usize>) -> Place {
+    pub(crate) fn place(&self, span: Range<usize>) -> SourceLocation {
         let index = self.lines.partition_point(|start| *start <= span.start).saturating_sub(1);
         let start = self.lines.get(index).copied().unwrap_or(0);
         let before = self.text.get(start..span.start).map_or(0, |t| t.chars().count());
-        Place { file: self.file.clone(), line: number(index + 1), column: number(before + 1), span }
+        SourceLocation {
+            file: self.file.clone(),
+            line: number(index + 1),
+            column: number(before + 1),
+            span,
+        }
     }
 
     pub(crate) fn text(&self) -> &str {
         &self.text
     }
 
-    pub(crate) fn register(&self, report: &mut Report) {
+    pub(crate) fn register(&self, report: &mut Diagnostics) {
         report.sources.insert(self.file.clone(), self.text.clone());
     }
 }

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::endpoint::{Endpoint, Host};
-use super::location::Place;
+use super::location::SourceLocation;
 use super::model::{
     CipherOrder, Dialect, Failover, Foreground, IpRange, Keepalive, Level, LogFormat, LogId, Mode,
-    OnRevocation, ProxyHeader, PskHash, RekeyAfter, SocketOption, Spoken, TlsVersion, Transparent,
-    Variable, WhenFull,
+    NegotiationKind, OnRevocation, ProxyHeader, PskHash, RekeyAfter, SocketOption, TlsVersion,
+    Transparent, Variable, WhenFull,
 };
-use super::options::Opt;
+use super::options::OptionId;
 use crate::secrets::{Password, TicketKey};
 
 /// A value and where it stands.
@@ -21,7 +21,7 @@ pub struct Spanned<T> {
     /// What was said.
     pub value: T,
     /// Where.
-    pub place: Place,
+    pub place: SourceLocation,
 }
 
 /// The socket that an option is for.
@@ -35,7 +35,7 @@ pub enum Side {
     Upstream,
 }
 
-/// A value as its [`Kind`](super::options::Kind) understands it.
+/// A value as its [`ValueKind`](super::options::ValueKind) understands it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
     /// A length of time.
@@ -99,7 +99,7 @@ pub enum Value {
     /// What tells connections apart.
     LogId(LogId),
     /// What is spoken around TLS.
-    Negotiation(Spoken),
+    Negotiation(NegotiationKind),
     /// A password.
     Password(Password),
     /// Whose addresses are kept.
@@ -113,7 +113,7 @@ pub struct Statement {
     /// Each with its mark; an empty line is empty.
     pub remarks: Vec<String>,
     /// The option.
-    pub opt: Opt,
+    pub opt: OptionId,
     /// Which of the option's values in this table or section.
     pub index: usize,
 }
@@ -121,17 +121,17 @@ pub struct Statement {
 /// What one table or section said: in the order in which it was written, for each option.
 #[derive(Debug, Clone, Default)]
 pub struct Values {
-    said: BTreeMap<Opt, Vec<Spanned<Value>>>,
-    tried: BTreeSet<Opt>,
+    said: BTreeMap<OptionId, Vec<Spanned<Value>>>,
+    tried: BTreeSet<OptionId>,
     order: Vec<Statement>,
     remarks: Vec<String>,
     /// Tables within the table: the rules for single identities.
-    pub identities: Vec<DraftPart>,
+    pub identities: Vec<ParsedSection>,
 }
 
 impl Values {
     /// Adds one value.
-    pub fn push(&mut self, opt: Opt, value: Spanned<Value>) {
+    pub fn push(&mut self, opt: OptionId, value: Spanned<Value>) {
         let values = self.said.entry(opt).or_default();
         let (remarks, index) = (std::mem::take(&mut self.remarks), values.len());
         self.order.push(Statement { remarks, opt, index });
@@ -149,28 +149,28 @@ impl Values {
     }
 
     /// All that was said about an option, first to last.
-    pub fn all(&self, opt: Opt) -> &[Spanned<Value>] {
+    pub fn all(&self, opt: OptionId) -> &[Spanned<Value>] {
         self.said.get(&opt).map_or(&[], Vec::as_slice)
     }
 
     /// The last that was said about an option: for a single value, the one that counts.
-    pub fn last(&self, opt: Opt) -> Option<&Spanned<Value>> {
+    pub fn last(&self, opt: OptionId) -> Option<&Spanned<Value>> {
         self.all(opt).last()
     }
 
     /// Everything, in the table's order.
-    pub fn iter(&self) -> impl Iterator<Item = (Opt, &Spanned<Value>)> {
+    pub fn iter(&self) -> impl Iterator<Item = (OptionId, &Spanned<Value>)> {
         self.said.iter().flat_map(|(opt, values)| values.iter().map(|value| (*opt, value)))
     }
 
     /// Notes that something was said about an option that could not be read: it is wrong then, but
     /// not missing.
-    pub fn tried(&mut self, opt: Opt) {
+    pub fn tried(&mut self, opt: OptionId) {
         self.tried.insert(opt);
     }
 
     /// Whether an option was mentioned, legibly or not.
-    pub fn mentions(&self, opt: Opt) -> bool {
+    pub fn mentions(&self, opt: OptionId) -> bool {
         self.said.contains_key(&opt) || self.tried.contains(&opt)
     }
 
@@ -182,7 +182,7 @@ impl Values {
 
 /// One service, or one identity of a service, as it was written.
 #[derive(Debug, Clone)]
-pub struct DraftPart {
+pub struct ParsedSection {
     /// Its name, and the place of its head.
     pub name: Spanned<String>,
     /// The comments and empty lines above its head.
@@ -193,7 +193,7 @@ pub struct DraftPart {
 
 /// What a file said.
 #[derive(Debug, Clone)]
-pub struct Draft {
+pub struct ParsedFile {
     /// The language it was written in.
     pub dialect: Dialect,
     /// The file as its reader named it.
@@ -206,7 +206,7 @@ pub struct Draft {
     pub defaults: Values,
     /// In the order of the file. A stunnel.conf without any is in inetd mode, and its `defaults` are
     /// the one service.
-    pub services: Vec<DraftPart>,
+    pub services: Vec<ParsedSection>,
     /// The comments at its top, up to an empty line: they are about all of it.
     pub preamble: Vec<String>,
     /// The comments at its end.

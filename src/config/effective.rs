@@ -3,13 +3,13 @@
 use std::fmt::{Display, Write as _};
 use std::time::Duration;
 
-use super::diagnostic::{Place, escape};
+use super::diagnostic::{SourceLocation, escape};
 use super::model::{
-    Config, Decided, Dialect, Endpoint, Host, HttpConnect, IdentityConfig, Listen, Mode,
-    Negotiation, OnRevocation, Origin, Program, ServiceConfig, Source, Spoken, Target, TlsVersion,
-    Variable,
+    Config, ConnectionSource, Dialect, Endpoint, Host, HttpConnect, IdentityConfig, Listen, Mode,
+    Negotiation, NegotiationKind, OnRevocation, Origin, Program, Resolved, ServiceConfig, Target,
+    TlsVersion, Variable,
 };
-use super::options::Opt;
+use super::options::OptionId;
 use super::value;
 use crate::secrets::Writer;
 
@@ -50,12 +50,12 @@ impl Page<'_> {
         }
     }
 
-    fn place(&self, place: &Place) -> String {
+    fn place(&self, place: &SourceLocation) -> String {
         let shared = if self.config.shared.contains(place) { ", for all services" } else { "" };
         format!("{}:{}{shared}", escape(&place.file.to_string_lossy()), place.line)
     }
 
-    fn show<T>(&mut self, opt: Opt, decided: &Decided<T>, value: impl Display) {
+    fn show<T>(&mut self, opt: OptionId, decided: &Resolved<T>, value: impl Display) {
         let who = self.who(&decided.origin);
         self.line(opt.name(self.dialect()), value, &who);
     }
@@ -63,8 +63,8 @@ impl Page<'_> {
     /// An option that may be unset, and what holds then.
     fn maybe<T>(
         &mut self,
-        opt: Opt,
-        decided: Option<&Decided<T>>,
+        opt: OptionId,
+        decided: Option<&Resolved<T>>,
         unset: &str,
         value: impl Fn(&T) -> String,
     ) {
@@ -110,40 +110,42 @@ impl Page<'_> {
         let _ = writeln!(self.out, "{file}");
         let (log, process) = (&config.log, &config.process);
         let level = self.word(value::LEVELS, value::STUNNEL_LEVELS, &log.level.value);
-        self.show(Opt::LogLevel, &log.level, level);
+        self.show(OptionId::LogLevel, &log.level, level);
         let format = self.word(value::FORMATS, value::FORMATS, &log.format.value);
-        self.show(Opt::LogFormat, &log.format, format);
+        self.show(OptionId::LogFormat, &log.format, format);
         let path = |path: &std::path::PathBuf| path.display().to_string();
-        self.maybe(Opt::LogOutput, log.output.as_ref(), "standard error", path);
+        self.maybe(OptionId::LogOutput, log.output.as_ref(), "standard error", path);
         let mode = if log.overwrite.value { "overwrite" } else { "append" };
-        self.show(Opt::LogMode, &log.overwrite, mode);
+        self.show(OptionId::LogMode, &log.overwrite, mode);
         if self.dialect() == Dialect::Native {
             let most = log.max_size.as_ref();
-            self.maybe(Opt::LogMaxSize, most, "it grows on", |bytes| value::with_prefix(*bytes));
+            self.maybe(OptionId::LogMaxSize, most, "it grows on", |bytes| {
+                value::with_prefix(*bytes)
+            });
         }
-        self.show(Opt::Syslog, &log.syslog, self.yes(log.syslog.value));
-        self.show(Opt::ServiceName, &log.ident, &log.ident.value);
+        self.show(OptionId::Syslog, &log.syslog, self.yes(log.syslog.value));
+        self.show(OptionId::ServiceName, &log.ident, &log.ident.value);
         let foreground =
             self.word(value::FOREGROUNDS, value::FOREGROUNDS, &process.foreground.value);
-        self.show(Opt::Foreground, &process.foreground, foreground);
-        self.maybe(Opt::Pid, process.pid.as_ref(), "none", path);
-        self.maybe(Opt::Chroot, process.chroot.as_ref(), "none", path);
+        self.show(OptionId::Foreground, &process.foreground, foreground);
+        self.maybe(OptionId::Pid, process.pid.as_ref(), "none", path);
+        self.maybe(OptionId::Chroot, process.chroot.as_ref(), "none", path);
         let (account, started) = (&process.account, "as it is started");
-        self.maybe(Opt::Setuid, account.user.as_ref(), started, Clone::clone);
-        self.maybe(Opt::Setgid, account.group.as_ref(), started, Clone::clone);
+        self.maybe(OptionId::Setuid, account.user.as_ref(), started, Clone::clone);
+        self.maybe(OptionId::Setgid, account.group.as_ref(), started, Clone::clone);
         self.sandbox();
-        self.show(Opt::Threads, &process.threads, process.threads.value);
+        self.show(OptionId::Threads, &process.threads, process.threads.value);
         let drain = self.time(config.drain_timeout.value);
-        self.show(Opt::DrainTimeout, &config.drain_timeout, drain);
+        self.show(OptionId::DrainTimeout, &config.drain_timeout, drain);
         let watch = &config.watch_configuration;
-        self.show(Opt::WatchConfiguration, watch, self.yes(watch.value));
+        self.show(OptionId::WatchConfiguration, watch, self.yes(watch.value));
         self.outside();
     }
 
     /// One that a service undoes is none.
     fn sandbox(&mut self) {
         let said = &self.config.process.sandbox;
-        let name = Opt::Sandbox.name(self.dialect());
+        let name = OptionId::Sandbox.name(self.dialect());
         let services = &self.config.services;
         let program = services.iter().find_map(ServiceConfig::program);
         let whose = services.iter().map(|service| &service.transparent);
@@ -156,7 +158,7 @@ impl Page<'_> {
                 let who = format!("because of exec, {}", self.who(&program.path.origin));
                 self.line(name, self.yes(false), &who);
             }
-            None => self.show(Opt::Sandbox, said, self.yes(said.value)),
+            None => self.show(OptionId::Sandbox, said, self.yes(said.value)),
         }
     }
 
@@ -166,18 +168,23 @@ impl Page<'_> {
             return;
         }
         let _ = writeln!(self.out, "\n[control]");
-        self.show(Opt::Control, &control.enabled, self.yes(control.enabled.value));
+        self.show(OptionId::Control, &control.enabled, self.yes(control.enabled.value));
         let named = "named after this file, in the runtime directory";
-        self.maybe(Opt::ControlSocket, control.socket.as_ref(), named, |path| {
+        self.maybe(OptionId::ControlSocket, control.socket.as_ref(), named, |path| {
             path.display().to_string()
         });
-        self.show(Opt::ControlMode, &control.mode, format_args!("{:04o}", control.mode.value));
-        self.maybe(Opt::ControlGroup, control.group.as_ref(), "the process's own", Clone::clone);
+        self.show(OptionId::ControlMode, &control.mode, format_args!("{:04o}", control.mode.value));
+        self.maybe(
+            OptionId::ControlGroup,
+            control.group.as_ref(),
+            "the process's own",
+            Clone::clone,
+        );
         for user in &control.users {
-            self.show(Opt::ControlUsers, user, &user.value);
+            self.show(OptionId::ControlUsers, user, &user.value);
         }
         for at in &http.listen {
-            self.show(Opt::HttpListen, at, &at.value);
+            self.show(OptionId::HttpListen, at, &at.value);
         }
     }
 
@@ -186,18 +193,18 @@ impl Page<'_> {
         let name = escape(&service.name.value);
         let _ = writeln!(self.out, "\n[{name}]{}", place.unwrap_or_default());
         let mode = self.word(value::MODES, value::STUNNEL_MODES, &service.mode.value);
-        self.show(Opt::Mode, &service.mode, mode);
+        self.show(OptionId::Mode, &service.mode, mode);
         self.source(service);
         match &service.target {
             Target::Connect(targets) => {
                 for target in targets {
-                    self.show(Opt::Connect, target, &target.value);
+                    self.show(OptionId::Connect, target, &target.value);
                 }
                 let order =
                     self.word(value::FAILOVERS, value::STUNNEL_FAILOVERS, &service.failover.value);
-                self.show(Opt::Failover, &service.failover, order);
+                self.show(OptionId::Failover, &service.failover, order);
                 let chosen = "the system chooses";
-                self.maybe(Opt::Local, service.local.as_ref(), chosen, |host| match host {
+                self.maybe(OptionId::Local, service.local.as_ref(), chosen, |host| match host {
                     Host::Unspecified => "*".into(),
                     Host::Ip(ip) => ip.to_string(),
                     Host::Name(name) => name.clone(),
@@ -205,12 +212,12 @@ impl Page<'_> {
             }
             Target::Exec(program) => self.program(program),
             Target::Asked => self.line(
-                Opt::Connect.name(self.dialect()),
+                OptionId::Connect.name(self.dialect()),
                 "(what each peer asks for)",
                 "because of socks",
             ),
             Target::Original => self.line(
-                Opt::Connect.name(self.dialect()),
+                OptionId::Connect.name(self.dialect()),
                 "(where each connection was meant to go)",
                 "because of transparent",
             ),
@@ -218,16 +225,16 @@ impl Page<'_> {
         self.around(service);
         if let Some(preface) = &service.preface {
             let word = self.word(value::PREFACES, value::STUNNEL_PREFACES, &preface.value);
-            self.show(Opt::Protocol, preface, word);
+            self.show(OptionId::Protocol, preface, word);
         }
         let level =
             |page: &Self, level| page.word(value::LEVELS, value::STUNNEL_LEVELS, level).to_owned();
         if let Some(said) = &service.log_level {
             let text = level(self, &said.value);
-            self.show(Opt::ServiceLogLevel, said, text);
+            self.show(OptionId::ServiceLogLevel, said, text);
         }
         let id = self.word(value::LOG_IDS, value::LOG_IDS, &service.log_id.value);
-        self.show(Opt::LogId, &service.log_id, id);
+        self.show(OptionId::LogId, &service.log_id, id);
         self.keys(service);
         self.tls(service);
         self.clocks(service);
@@ -244,98 +251,106 @@ impl Page<'_> {
         let _ =
             writeln!(self.out, "\n[{}.identities.{name}]  # {who}", escape(&service.name.value));
         for wire in &identity.wire {
-            self.show(Opt::IdentityWire, wire, shown(&wire.value));
+            self.show(OptionId::IdentityWire, wire, shown(&wire.value));
         }
         for range in &identity.allow_from {
-            self.show(Opt::IdentityAllowFrom, range, range.value);
+            self.show(OptionId::IdentityAllowFrom, range, range.value);
         }
         for target in &identity.connect {
-            self.show(Opt::IdentityConnect, target, &target.value);
+            self.show(OptionId::IdentityConnect, target, &target.value);
         }
         if let Some(limit) = &identity.max_sessions {
-            self.show(Opt::IdentityMaxSessions, limit, limit.value);
+            self.show(OptionId::IdentityMaxSessions, limit, limit.value);
         }
         if let Some(end) = &identity.expires {
-            self.show(Opt::IdentityExpires, end, end.value);
+            self.show(OptionId::IdentityExpires, end, end.value);
         }
     }
 
     fn around(&mut self, service: &ServiceConfig) {
         let whose =
             self.word(value::TRANSPARENCIES, value::TRANSPARENCIES, &service.transparent.value);
-        self.show(Opt::Transparent, &service.transparent, whose);
+        self.show(OptionId::Transparent, &service.transparent, whose);
         let Some(said) = &service.negotiation else { return };
         let (spoken, connect) = match &said.value {
-            Negotiation::Socks => (Spoken::Socks, None),
-            Negotiation::Connect(connect) => (Spoken::Connect, Some(connect)),
+            Negotiation::Socks => (NegotiationKind::Socks, None),
+            Negotiation::Connect(connect) => (NegotiationKind::Connect, Some(connect)),
         };
         let word = self.word(value::NEGOTIATIONS, value::NEGOTIATIONS, &spoken);
         let opt = match self.dialect() {
-            Dialect::Native => Opt::Negotiation,
-            Dialect::Stunnel => Opt::Protocol,
+            Dialect::Native => OptionId::Negotiation,
+            Dialect::Stunnel => OptionId::Protocol,
         };
         self.show(opt, said, word);
         if matches!(service.target, Target::Asked) {
             let own = self.yes(service.socks_allow_own.value);
-            self.show(Opt::SocksAllowOwn, &service.socks_allow_own, own);
+            self.show(OptionId::SocksAllowOwn, &service.socks_allow_own, own);
         }
         let Some(HttpConnect { host, credentials, headers }) = connect else { return };
         let who = "in the file";
-        self.line(Opt::ProtocolHost.name(self.dialect()), host, who);
+        self.line(OptionId::ProtocolHost.name(self.dialect()), host, who);
         if let Some((user, _)) = credentials {
-            self.line(Opt::ProtocolUsername.name(self.dialect()), user, who);
-            self.line(Opt::ProtocolPassword.name(self.dialect()), "...", who);
+            self.line(OptionId::ProtocolUsername.name(self.dialect()), user, who);
+            self.line(OptionId::ProtocolPassword.name(self.dialect()), "...", who);
         }
         for header in headers {
             let name = header.split(':').next().unwrap_or_default();
-            self.line(Opt::ProtocolHeader.name(self.dialect()), format_args!("{name}: ..."), who);
+            self.line(
+                OptionId::ProtocolHeader.name(self.dialect()),
+                format_args!("{name}: ..."),
+                who,
+            );
         }
     }
 
     fn program(&mut self, program: &Program) {
-        self.show(Opt::Exec, &program.path, program.path.value.display());
+        self.show(OptionId::Exec, &program.path, program.path.value.display());
         let who = self.who(&program.path.origin);
         let arguments = program.arguments.join(" ");
-        self.line(Opt::ExecArgs.name(self.dialect()), arguments, &who);
-        self.show(Opt::Pty, &program.pty, self.yes(program.pty.value));
+        self.line(OptionId::ExecArgs.name(self.dialect()), arguments, &who);
+        self.show(OptionId::Pty, &program.pty, self.yes(program.pty.value));
         for Variable { name, value } in &program.environment {
             // A value may be a password.
             let shown = if value.is_some() { format!("{name}=...") } else { format!("{name}=") };
-            self.line(Opt::SetEnv.name(self.dialect()), shown, "in the file");
+            self.line(OptionId::SetEnv.name(self.dialect()), shown, "in the file");
         }
     }
 
     fn source(&mut self, service: &ServiceConfig) {
         match &service.source {
-            Source::Listeners(listens) => {
+            ConnectionSource::Listeners(listens) => {
                 for listen in listens {
-                    self.show(Opt::Accept, &listen.at, &listen.at.value);
+                    self.show(OptionId::Accept, &listen.at, &listen.at.value);
                 }
                 let local = |listen: &Listen| matches!(listen.at.value, Endpoint::Unix(_));
                 if listens.iter().any(local) {
                     let (user, group) = match self.dialect() {
-                        Dialect::Native => (Opt::SocketUser, Opt::SocketGroup),
-                        Dialect::Stunnel => (Opt::Setuid, Opt::Setgid),
+                        Dialect::Native => (OptionId::SocketUser, OptionId::SocketGroup),
+                        Dialect::Stunnel => (OptionId::Setuid, OptionId::Setgid),
                     };
                     let own = "the process's own";
                     self.maybe(user, service.owner.user.as_ref(), own, Clone::clone);
                     self.maybe(group, service.owner.group.as_ref(), own, Clone::clone);
                 }
             }
-            Source::Program { program, retry } => {
+            ConnectionSource::Program { program, retry } => {
                 self.program(program);
                 let pause = match (retry.value, self.dialect()) {
                     (None, _) => self.yes(false).into(),
                     (Some(pause), Dialect::Stunnel) => pause.as_millis().to_string(),
                     (Some(pause), Dialect::Native) => self.time(pause),
                 };
-                self.show(Opt::Retry, retry, pause);
+                self.show(OptionId::Retry, retry, pause);
             }
-            Source::Stdio => {
-                self.line(Opt::Accept.name(self.dialect()), "(standard input and output)", "inetd");
+            ConnectionSource::Stdio => {
+                self.line(
+                    OptionId::Accept.name(self.dialect()),
+                    "(standard input and output)",
+                    "inetd",
+                );
             }
-            Source::ServerName { of, pattern } => {
-                self.show(Opt::ServerName, of, format_args!("{}:{pattern}", of.value));
+            ConnectionSource::ServerName { of, pattern } => {
+                self.show(OptionId::ServerName, of, format_args!("{}:{pattern}", of.value));
             }
         }
     }
@@ -346,26 +361,26 @@ impl Page<'_> {
         if psk.rules.writer == Writer::Ide
             && let Some(project) = files.next()
         {
-            self.show(Opt::BeremizProject, project, project.value.display());
+            self.show(OptionId::BeremizProject, project, project.value.display());
         }
         for file in files {
-            self.show(Opt::PskSecrets, file, file.value.display());
+            self.show(OptionId::PskSecrets, file, file.value.display());
         }
         if service.mode.value == Mode::Server {
             let (runtime, waits) = (&psk.runtime_file, &psk.wait_for_keys);
-            self.show(Opt::RuntimeFile, runtime, self.yes(runtime.value));
-            self.show(Opt::WaitForKeys, waits, self.yes(waits.value));
+            self.show(OptionId::RuntimeFile, runtime, self.yes(runtime.value));
+            self.show(OptionId::WaitForKeys, waits, self.yes(waits.value));
         }
         if service.mode.value == Mode::Client {
             let first = "the first of the key file";
-            self.maybe(Opt::PskIdentity, psk.identity.as_ref(), first, |identity| {
+            self.maybe(OptionId::PskIdentity, psk.identity.as_ref(), first, |identity| {
                 String::from_utf8_lossy(identity).into_owned()
             });
         }
         let hash = self.word(value::HASHES, value::HASHES, &psk.hash.value);
-        self.show(Opt::PskHash, &psk.hash, hash);
+        self.show(OptionId::PskHash, &psk.hash, hash);
         let shared = self.yes(psk.allow_shared_keys.value);
-        self.show(Opt::AllowSharedKeys, &psk.allow_shared_keys, shared);
+        self.show(OptionId::AllowSharedKeys, &psk.allow_shared_keys, shared);
     }
 
     fn tls(&mut self, service: &ServiceConfig) {
@@ -373,28 +388,28 @@ impl Page<'_> {
         let version = |page: &Self, version: TlsVersion| {
             page.word(value::VERSIONS, value::STUNNEL_VERSIONS, &Some(version))
         };
-        self.show(Opt::TlsMin, &tls.min, version(self, tls.min.value));
-        self.show(Opt::TlsMax, &tls.max, version(self, tls.max.value));
-        self.show(Opt::Ciphers, &tls.ciphers, &tls.ciphers.value);
+        self.show(OptionId::TlsMin, &tls.min, version(self, tls.min.value));
+        self.show(OptionId::TlsMax, &tls.max, version(self, tls.max.value));
+        self.show(OptionId::Ciphers, &tls.ciphers, &tls.ciphers.value);
         if service.mode.value == Mode::Server {
             let order =
                 self.word(value::CIPHER_ORDERS, value::CIPHER_ORDERS, &tls.cipher_order.value);
-            self.show(Opt::CipherOrder, &tls.cipher_order, order);
+            self.show(OptionId::CipherOrder, &tls.cipher_order, order);
         }
         let suites = "by the key's hash and this processor";
-        self.maybe(Opt::Ciphersuites, tls.ciphersuites.as_ref(), suites, Clone::clone);
-        self.show(Opt::Groups, &tls.groups, &tls.groups.value);
+        self.maybe(OptionId::Ciphersuites, tls.ciphersuites.as_ref(), suites, Clone::clone);
+        self.show(OptionId::Groups, &tls.groups, &tls.groups.value);
         let level = tls.security_level.as_ref();
-        self.maybe(Opt::SecurityLevel, level, "OpenSSL's own", u8::to_string);
+        self.maybe(OptionId::SecurityLevel, level, "OpenSSL's own", u8::to_string);
         for (switch, on) in &tls.switches {
             let off = if *on { "" } else { "-" };
-            let name = Opt::SslOptions.name(self.dialect());
+            let name = OptionId::SslOptions.name(self.dialect());
             self.line(name, format_args!("{off}{switch:?}"), "in the file");
         }
         self.resumption(service);
         if service.mode.value == Mode::Client {
             let host = "the host it connects to";
-            self.maybe(Opt::ServerName, tls.server_name.as_ref(), host, |name| {
+            self.maybe(OptionId::ServerName, tls.server_name.as_ref(), host, |name| {
                 if name.is_empty() { "(none is sent)".into() } else { name.clone() }
             });
         }
@@ -402,22 +417,23 @@ impl Page<'_> {
 
     fn resumption(&mut self, service: &ServiceConfig) {
         let how = &service.tls.resumption;
-        self.show(Opt::SessionResume, &how.enabled, self.yes(how.enabled.value));
+        self.show(OptionId::SessionResume, &how.enabled, self.yes(how.enabled.value));
         let timeout = self.time(how.timeout.value);
-        self.show(Opt::SessionCacheTimeout, &how.timeout, timeout);
+        self.show(OptionId::SessionCacheTimeout, &how.timeout, timeout);
         match (service.mode.value, &how.secret) {
             (Mode::Client, _) => {
-                self.show(Opt::SessionCacheSize, &how.cache_size, how.cache_size.value);
+                self.show(OptionId::SessionCacheSize, &how.cache_size, how.cache_size.value);
             }
             (Mode::Server, Some(secret)) => {
-                for (opt, half) in
-                    [(Opt::TicketKeySecret, &secret.key), (Opt::TicketMacSecret, &secret.mac)]
-                {
+                for (opt, half) in [
+                    (OptionId::TicketKeySecret, &secret.key),
+                    (OptionId::TicketMacSecret, &secret.mac),
+                ] {
                     self.show(opt, half, format_args!("({} bytes)", half.value.len()));
                 }
             }
             (Mode::Server, None) => {
-                self.maybe::<()>(Opt::TicketKeySecret, None, "random", |()| String::new());
+                self.maybe::<()>(OptionId::TicketKeySecret, None, "random", |()| String::new());
             }
         }
     }
@@ -425,10 +441,10 @@ impl Page<'_> {
     fn clocks(&mut self, service: &ServiceConfig) {
         let clocks = &service.timeouts;
         for (opt, clock) in [
-            (Opt::HandshakeTimeout, &clocks.handshake),
-            (Opt::ConnectTimeout, &clocks.connect),
-            (Opt::IdleTimeout, &clocks.idle),
-            (Opt::CloseTimeout, &clocks.close),
+            (OptionId::HandshakeTimeout, &clocks.handshake),
+            (OptionId::ConnectTimeout, &clocks.connect),
+            (OptionId::IdleTimeout, &clocks.idle),
+            (OptionId::CloseTimeout, &clocks.close),
         ] {
             let length = self.time(clock.value);
             self.show(opt, clock, length);
@@ -436,37 +452,47 @@ impl Page<'_> {
         if self.dialect() == Dialect::Native {
             let lifetime = clocks.lifetime.as_ref();
             let length = lifetime.map(|lifetime| self.time(lifetime.value)).unwrap_or_default();
-            self.maybe(Opt::SessionLifetime, lifetime, "no end", |_| length.clone());
+            self.maybe(OptionId::SessionLifetime, lifetime, "no end", |_| length.clone());
             let rekey_after = &service.tls.rekey_after;
-            self.show(Opt::RekeyAfter, rekey_after, value::rekey_after(rekey_after.value));
+            self.show(OptionId::RekeyAfter, rekey_after, value::rekey_after(rekey_after.value));
         }
         let limits = &service.limits;
         let derived = "from the limit on open files";
-        self.maybe(Opt::MaxSessions, limits.max_sessions.as_ref(), derived, u32::to_string);
+        self.maybe(OptionId::MaxSessions, limits.max_sessions.as_ref(), derived, u32::to_string);
         if self.dialect() == Dialect::Native {
             let none = "no limit of its own";
-            self.maybe(Opt::MaxPerSource, limits.per_source.as_ref(), none, u32::to_string);
-            self.maybe(Opt::MaxPerIdentity, limits.per_identity.as_ref(), none, u32::to_string);
+            self.maybe(OptionId::MaxPerSource, limits.per_source.as_ref(), none, u32::to_string);
+            self.maybe(
+                OptionId::MaxPerIdentity,
+                limits.per_identity.as_ref(),
+                none,
+                u32::to_string,
+            );
             let when = self.word(value::WHEN_FULL, value::WHEN_FULL, &limits.when_full.value);
-            self.show(Opt::WhenFull, &limits.when_full, when);
+            self.show(OptionId::WhenFull, &limits.when_full, when);
             if limits.max_sessions.as_ref().is_some_and(|most| most.value == 1) {
                 let pause = self.time(limits.backend_pause.value);
-                self.show(Opt::BackendPause, &limits.backend_pause, pause);
+                self.show(OptionId::BackendPause, &limits.backend_pause, pause);
             }
             let what = match service.on_revocation.value {
                 OnRevocation::Cut => "cut".into(),
                 OnRevocation::Keep => "keep".into(),
                 OnRevocation::Grace(grace) => self.time(grace),
             };
-            self.show(Opt::OnRevocation, &service.on_revocation, what);
+            self.show(OptionId::OnRevocation, &service.on_revocation, what);
             for range in &service.allow_from {
-                self.show(Opt::AllowFrom, range, range.value);
+                self.show(OptionId::AllowFrom, range, range.value);
             }
             for proxy in &service.proxies {
-                self.show(Opt::ProxyProtocolFrom, proxy, proxy.value);
+                self.show(OptionId::ProxyProtocolFrom, proxy, proxy.value);
             }
         }
-        self.maybe(Opt::MaxHandshakes, limits.max_handshakes.as_ref(), derived, u32::to_string);
+        self.maybe(
+            OptionId::MaxHandshakes,
+            limits.max_handshakes.as_ref(),
+            derived,
+            u32::to_string,
+        );
     }
 
     fn sockets(&mut self, service: &ServiceConfig) {
@@ -475,7 +501,7 @@ impl Page<'_> {
             Some(keepalive) => value::probes(keepalive),
             None => "off".into(),
         };
-        self.show(Opt::Keepalive, &sockets.keepalive, text);
+        self.show(OptionId::Keepalive, &sockets.keepalive, text);
         let native = self.dialect() == Dialect::Native;
         for (list, long, short) in [
             (&sockets.accept, "accept", "a"),
@@ -485,12 +511,12 @@ impl Page<'_> {
             let side = if native { long } else { short };
             for option in list {
                 let text = format!("{side}:{}", value::socket_option(&option.value));
-                self.show(Opt::Socket, option, text);
+                self.show(OptionId::Socket, option, text);
             }
         }
         let table = "by how the connection ended";
         let yes = if native { ["true", "false"] } else { ["yes", "no"] };
-        self.maybe(Opt::Reset, service.reset.as_ref(), table, |reset| {
+        self.maybe(OptionId::Reset, service.reset.as_ref(), table, |reset| {
             yes[usize::from(!*reset)].to_owned()
         });
     }

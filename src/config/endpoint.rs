@@ -46,7 +46,7 @@ impl fmt::Display for Endpoint {
 
 /// What an address is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
+pub enum AddressRole {
     /// To wait for connections.
     Listen,
     /// To make them.
@@ -153,7 +153,7 @@ impl AddressError {
 ///
 /// # Errors
 /// Whatever cannot be understood in exactly one way.
-pub fn parse_native(text: &str, role: Role) -> Result<Endpoint, AddressError> {
+pub fn parse_native(text: &str, role: AddressRole) -> Result<Endpoint, AddressError> {
     let text = text.trim();
     if text.is_empty() {
         return Err(AddressError::Empty);
@@ -193,7 +193,7 @@ pub fn parse_native(text: &str, role: Role) -> Result<Endpoint, AddressError> {
     }
     let host = match host {
         "" => return Err(AddressError::NoHost),
-        "*" if role == Role::Listen => Host::Unspecified,
+        "*" if role == AddressRole::Listen => Host::Unspecified,
         host => named(host)?,
     };
     Ok(Endpoint::Tcp { host, port: number(port, role)? })
@@ -204,7 +204,7 @@ pub fn parse_native(text: &str, role: Role) -> Result<Endpoint, AddressError> {
 ///
 /// # Errors
 /// A port that is neither a number nor a service, and a number that stunnel would wrap at 65536.
-pub fn parse_stunnel(text: &str, role: Role) -> Result<Endpoint, AddressError> {
+pub fn parse_stunnel(text: &str, role: AddressRole) -> Result<Endpoint, AddressError> {
     if text.is_empty() {
         return Err(AddressError::Empty);
     }
@@ -288,7 +288,7 @@ pub(crate) fn is_host_name(host: &str) -> bool {
     (1..=253).contains(&host.len()) && host.chars().all(good) && !host.starts_with(['.', '-'])
 }
 
-fn number(text: &str, role: Role) -> Result<u16, AddressError> {
+fn number(text: &str, role: AddressRole) -> Result<u16, AddressError> {
     if text.is_empty() {
         return Err(AddressError::NoPort);
     }
@@ -296,7 +296,7 @@ fn number(text: &str, role: Role) -> Result<u16, AddressError> {
         return service(text);
     }
     match text.parse::<u16>() {
-        Ok(0) if role == Role::Connect => Err(AddressError::PortZero),
+        Ok(0) if role == AddressRole::Connect => Err(AddressError::PortZero),
         Ok(port) => Ok(port),
         Err(_) => Err(AddressError::PortTooLarge(text.into())),
     }

@@ -3,23 +3,23 @@
 use std::path::Path;
 use std::sync::OnceLock;
 
-use super::diagnostic::{Report, escape};
+use super::diagnostic::{Diagnostics, escape};
 use super::effective::describe;
-use super::endpoint::{Endpoint, Host, Role, parse_host, parse_native, parse_stunnel};
+use super::endpoint::{AddressRole, Endpoint, Host, parse_host, parse_native, parse_stunnel};
 use super::model::{Config, Dialect};
-use super::options::{Kind, TABLE};
-use super::{Format, survey_text, value, wires};
+use super::options::{TABLE, ValueKind};
+use super::{Format, survey_text, value, wire_identity_edit};
 use crate::fuzzing::assert_plain;
 
 /// What a file may be mistaken for, twice of one shape.
 const KEYS: [&str; 2] = ["c2VjcmV0c2VjcmV0c2VjcmV0", "a9Vjca9Vjca9Vjca9Vjca9Vj"];
 
-fn survey(text: &[u8], format: Format) -> (Option<Config>, Report) {
+fn survey(text: &[u8], format: Format) -> (Option<Config>, Diagnostics) {
     survey_text(text, Path::new("fuzz"), Path::new("/no/such/folder"), format)
 }
 
 /// All the forms in which findings are shown.
-fn shown(report: &Report) -> [String; 3] {
+fn shown(report: &Diagnostics) -> [String; 3] {
     let json = serde_json::to_string(report).unwrap_or_else(|error| panic!("{error}"));
     [report.render(false), report.render_stunnel(), json]
 }
@@ -89,15 +89,20 @@ pub fn native_file(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let (Some(config), _) = survey(bytes, Format::Toml) else { return };
     for service in &config.services {
-        let declare =
-            |text: &str| wires::declare(text, &service.name.value, "plc-01", "plc-01", "plc-01~2");
+        let declare = |text: &str| {
+            wire_identity_edit::declare(text, &service.name.value, "plc-01", "plc-01", "plc-01~2")
+        };
         let Ok(declared) = declare(text) else { continue };
         assert_eq!(declare(&declared).as_deref(), Ok(&*declared), "declared twice");
         let (again, _) = survey(declared.as_bytes(), Format::Toml);
         assert!(again.is_some(), "no file any more:\n{declared}");
-        let retracted = wires::retract(&declared, "plc-01~2", |_| true);
+        let retracted = wire_identity_edit::retract(&declared, "plc-01~2", |_| true);
         let Ok(Some(retracted)) = retracted else { panic!("{retracted:?}:\n{declared}") };
-        assert_eq!(wires::retract(&retracted, "plc-01~2", |_| true), Ok(None), "{retracted}");
+        assert_eq!(
+            wire_identity_edit::retract(&retracted, "plc-01~2", |_| true),
+            Ok(None),
+            "{retracted}"
+        );
         assert!(survey(retracted.as_bytes(), Format::Toml).0.is_some(), "{retracted}");
     }
 }
@@ -105,7 +110,7 @@ pub fn native_file(bytes: &[u8]) {
 /// One value of an option: as an address in every way, and as one of the other kinds.
 pub fn addresses(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    for role in [Role::Listen, Role::Connect] {
+    for role in [AddressRole::Listen, AddressRole::Connect] {
         for parse in [parse_native, parse_stunnel] {
             match parse(text, role) {
                 Ok(endpoint) => shows_itself(&endpoint, |text| parse(text, role)),
@@ -128,20 +133,22 @@ pub fn addresses(bytes: &[u8]) {
     if let Err(wrong) = &read {
         assert!(!wrong.message.is_empty() && !wrong.code.is_empty(), "{wrong:?}");
     }
-    if dialect == Dialect::Stunnel && !matches!(kind, Kind::Identity) {
+    if dialect == Dialect::Stunnel && !matches!(kind, ValueKind::Identity) {
         assert_eq!(value::read_bytes(kind, bytes), read);
     }
 }
 
 /// Each kind of value once, in each dialect.
-fn kinds() -> &'static [(Dialect, Kind)] {
-    static KINDS: OnceLock<Vec<(Dialect, Kind)>> = OnceLock::new();
+fn kinds() -> &'static [(Dialect, ValueKind)] {
+    static KINDS: OnceLock<Vec<(Dialect, ValueKind)>> = OnceLock::new();
     KINDS.get_or_init(|| {
         let mut kinds = Vec::new();
         for row in TABLE {
             for kind in [Dialect::Native, Dialect::Stunnel].map(|dialect| (dialect, row.kind)) {
                 // The addresses have had their turn, and look names up in a file.
-                if !kinds.contains(&kind) && !matches!(row.kind, Kind::Listen | Kind::Connect) {
+                if !kinds.contains(&kind)
+                    && !matches!(row.kind, ValueKind::Listen | ValueKind::Connect)
+                {
                     kinds.push(kind);
                 }
             }

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::diagnostic::{Diagnostic, Place, Report};
-use super::draft::Draft;
+use super::diagnostic::{Diagnostic, Diagnostics, SourceLocation};
+use super::draft::ParsedFile;
 use super::model::{Config, Dialect};
 use super::{stunnel, toml, validate};
 use crate::sys::content;
@@ -48,25 +48,25 @@ impl Format {
 ///
 /// # Errors
 /// All mistakes at once, among them a file that cannot be read.
-pub fn load(path: &Path, format: Format) -> Result<(Config, Report), Report> {
+pub fn load(path: &Path, format: Format) -> Result<(Config, Diagnostics), Diagnostics> {
     sound(survey(path, format))
 }
 
 /// The same, for who looks for mistakes: what could be decided comes even when the report has errors,
 /// so that the keys and lists of its other services can be looked at in the same run.
-pub fn survey(path: &Path, format: Format) -> (Option<Config>, Report) {
+pub fn survey(path: &Path, format: Format) -> (Option<Config>, Diagnostics) {
     // The directory may have been removed; only relative names suffer.
     survey_from(&std::env::current_dir().unwrap_or_default(), path, format)
 }
 
 /// The same for a process that may have gone elsewhere since it was started in `here`.
-pub fn survey_from(here: &Path, path: &Path, format: Format) -> (Option<Config>, Report) {
+pub fn survey_from(here: &Path, path: &Path, format: Format) -> (Option<Config>, Diagnostics) {
     let opened = here.join(path);
     let (bytes, digest) = match content::read(&opened) {
         Ok(read) => read,
         Err(e) => {
             let shown = path.display();
-            let mut report = Report::default();
+            let mut report = Diagnostics::default();
             report.read.insert(opened, None);
             report.push(
                 Diagnostic::error("unreadable-file", format!("cannot read {shown}: {e}"))
@@ -94,7 +94,7 @@ pub fn load_text(
     name: &Path,
     base: &Path,
     format: Format,
-) -> Result<(Config, Report), Report> {
+) -> Result<(Config, Diagnostics), Diagnostics> {
     sound(survey_text(text, name, base, format))
 }
 
@@ -104,8 +104,8 @@ pub fn survey_text(
     name: &Path,
     base: &Path,
     format: Format,
-) -> (Option<Config>, Report) {
-    let mut report = Report::default();
+) -> (Option<Config>, Diagnostics) {
+    let mut report = Diagnostics::default();
     let draft = read(text, name, base, format, &mut report);
     #[cfg(windows)]
     if let Some(draft) = &draft {
@@ -116,7 +116,9 @@ pub fn survey_text(
     (config, report)
 }
 
-fn sound((config, report): (Option<Config>, Report)) -> Result<(Config, Report), Report> {
+fn sound(
+    (config, report): (Option<Config>, Diagnostics),
+) -> Result<(Config, Diagnostics), Diagnostics> {
     match config {
         Some(config) if !report.has_errors() => Ok((config, report)),
         _ => Err(report),
@@ -129,8 +131,8 @@ pub(crate) fn read(
     name: &Path,
     base: &Path,
     format: Format,
-    report: &mut Report,
-) -> Option<Draft> {
+    report: &mut Diagnostics,
+) -> Option<ParsedFile> {
     match format.dialect(name) {
         Dialect::Stunnel => Some(stunnel::read(text, name, base, report)),
         Dialect::Native => match std::str::from_utf8(text) {
@@ -140,7 +142,7 @@ pub(crate) fn read(
             Err(e) => {
                 let before = text.get(..e.valid_up_to()).unwrap_or_default();
                 let line = before.iter().filter(|b| **b == b'\n').count() + 1;
-                let place = Place {
+                let place = SourceLocation {
                     file: Arc::from(name),
                     line: u32::try_from(line).unwrap_or(u32::MAX),
                     column: 1,
@@ -165,7 +167,7 @@ mod tests {
     use crate::config::convert::{Order, convert};
     use crate::config::model::Mode;
 
-    fn example(name: &str) -> (Config, Report) {
+    fn example(name: &str) -> (Config, Diagnostics) {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name);
         match load(&path, Format::Auto) {
             Ok(loaded) => loaded,

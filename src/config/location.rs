@@ -8,7 +8,7 @@ use serde::ser::{Serialize, SerializeStruct, Serializer};
 
 /// A spot in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct SourceLocation {
     /// The file as its reader named it.
     pub file: Arc<Path>,
     /// From 1.
@@ -19,7 +19,7 @@ pub struct Place {
     pub span: Range<usize>,
 }
 
-impl Serialize for Place {
+impl Serialize for SourceLocation {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut s = serializer.serialize_struct("Place", 5)?;
         s.serialize_field("file", &self.file.to_string_lossy())?;

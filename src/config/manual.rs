@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::options::{Opt, Row, Scope, TABLE, Table, Treatment};
+use super::options::{OptionId, OptionRow, StunnelScope, TABLE, TomlTable, Treatment};
 
 /// What an option is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,10 +30,10 @@ impl Class {
     ];
 }
 
-impl Opt {
+impl OptionId {
     /// What it is for.
     pub fn class(self) -> Class {
-        use Opt as O;
+        use OptionId as O;
         match self {
             O::Cert
             | O::Key
@@ -105,108 +105,112 @@ impl Opt {
     /// What is different here, or easily taken for something else; empty where nothing is.
     fn note(self) -> &'static str {
         match self {
-            Opt::LogOutput => {
+            OptionId::LogOutput => {
                 "A relative name begins at the directory of the start, also in the background. Lines are written at once, not once a second."
             }
-            Opt::Pid => {
+            OptionId::Pid => {
                 "A relative name begins at the directory of the start, also in the background."
             }
-            Opt::LogLevel => {
+            OptionId::LogLevel => {
                 "A syslog facility is possible only before the first section, as in stunnel."
             }
-            Opt::Accept => {
+            OptionId::Accept => {
                 "A port alone is IPv4 only, as in stunnel in practice. `[v6]:port` is understood as well as `v6:port`. A port beyond 65535 is an error; an address that is taken is one even if the service has another."
             }
-            Opt::Connect => {
+            OptionId::Connect => {
                 "Names are looked up at each connection. If an answer takes longer than a second, or nobody answers, the last good answer is used for up to 24 hours, with a warning in the log. A target that nobody could ever reach is an error."
             }
-            Opt::Setuid => "In a section: the owner of its Unix socket.",
-            Opt::Setgid => "In a section: the group of its Unix socket.",
-            Opt::PskSecrets => "See [Key file](key-file.md).",
-            Opt::PskIdentity => "A server ignores it with a notice.",
-            Opt::Ciphers => {
+            OptionId::Setuid => "In a section: the owner of its Unix socket.",
+            OptionId::Setgid => "In a section: the group of its Unix socket.",
+            OptionId::PskSecrets => "See [Key file](key-file.md).",
+            OptionId::PskIdentity => "A server ignores it with a notice.",
+            OptionId::Ciphers => {
                 "If the list has no suite with a pre-shared key and encryption, TLS 1.2 is turned off with a warning."
             }
-            Opt::Ciphersuites => {
+            OptionId::Ciphersuites => {
                 "A key has the hash SHA-256: a list with SHA-384 suites only turns TLS 1.3 off with a warning; in stunnel each handshake fails."
             }
-            Opt::TlsVersion | Opt::TlsMin | Opt::TlsMax => {
+            OptionId::TlsVersion | OptionId::TlsMin | OptionId::TlsMax => {
                 "TLS 1.0 and 1.1 are used only if the file names them, with a warning. SSLv3 is never used; as a lower bound it means no lower bound, with a warning."
             }
-            Opt::SecurityLevel => "Levels 4 and 5 allow only ECDHE suites and TLS 1.3.",
-            Opt::HandshakeTimeout => {
+            OptionId::SecurityLevel => "Levels 4 and 5 allow only ECDHE suites and TLS 1.3.",
+            OptionId::HandshakeTimeout => {
                 "The default is 10 s for the whole handshake; stunnel's is 300 s for each step. Zero is an error."
             }
-            Opt::ConnectTimeout | Opt::IdleTimeout => {
+            OptionId::ConnectTimeout | OptionId::IdleTimeout => {
                 "Zero is an error, because no connection could work."
             }
-            Opt::CloseTimeout => {
+            OptionId::CloseTimeout => {
                 "At a client, the application then sees a reset, so that an incomplete answer does not look complete."
             }
-            Opt::Reset => {
+            OptionId::Reset => {
                 "If unset: after an error, a client's application gets a reset, and a backend gets a normal close (FIN)."
             }
-            Opt::ServerName => {
+            OptionId::ServerName => {
                 "A client that connects to an IP address sends no name (RFC 6066, 3). Each server section accepts its own keys only, also in TLS 1.3."
             }
-            Opt::Socket => {
+            OptionId::Socket => {
                 "TCP keepalive (15 s, 5 s, 3 times) is on for the TLS connection, unless a line sets it."
             }
-            Opt::Delay => "They always are.",
-            Opt::SessionResume => {
+            OptionId::Delay => "They always are.",
+            OptionId::SessionResume => {
                 "A ticket contains the identity, the service and the key, and is valid only as long as exactly this key is in the key file. A server stores no sessions: clients without tickets make a full handshake."
             }
-            Opt::SessionCacheSize => "There is always a limit.",
-            Opt::SessionCacheTimeout => {
+            OptionId::SessionCacheSize => "There is always a limit.",
+            OptionId::SessionCacheTimeout => {
                 "It also applies to TLS 1.3, where stunnel's tickets ignore it."
             }
-            Opt::TicketKeySecret | Opt::TicketMacSecret => {
+            OptionId::TicketKeySecret | OptionId::TicketMacSecret => {
                 "Each service derives its ticket keys (AES-256 and HMAC-SHA256) from both secrets. A client ignores them with a notice."
             }
-            Opt::Protocol => {
+            OptionId::Protocol => {
                 "These values work: `proxy` (version 1) in a server, `connect` in a client, `socks` in both (the last two are `protocol` in a TOML file). Others are refused. A `socks` server answers after it has connected; stunnel answers before. It refuses loopback addresses in every form, addresses with a scope, and names with such an address. It connects to other addresses of its machine with a warning; with a TOML file it refuses them unless `socks-allow-own` is set."
             }
-            Opt::ProtocolPassword => "It is never logged; stunnel logs it at level 7.",
-            Opt::ProtocolHost => {
+            OptionId::ProtocolPassword => "It is never logged; stunnel logs it at level 7.",
+            OptionId::ProtocolHost => {
                 "It is required at the start; without it, stunnel fails at each connection."
             }
-            Opt::Transparent => {
+            OptionId::Transparent => {
                 "`source` needs root or CAP_NET_ADMIN all the time, so that the sandbox is off."
             }
-            Opt::SslOptions => {
+            OptionId::SslOptions => {
                 "Options that would weaken security, or that are always set, have no effect, with a notice."
             }
-            Opt::Exec => {
+            OptionId::Exec => {
                 "The program inherits no file descriptors of pskgate, and finds the client's identity in `PSKGATE_IDENTITY`."
             }
-            Opt::SetEnv => {
+            OptionId::SetEnv => {
                 "It is set only for programs; stunnel also sets it for itself. Its value is never printed."
             }
-            Opt::Retry => {
+            OptionId::Retry => {
                 "The pause is up to a quarter longer at random, so that many ends do not return at once. A reload does not start a second program while the first still runs."
             }
-            Opt::Pty => {
+            OptionId::Pty => {
                 "The program has its own terminal with job control. It gets a hangup when the connection ends, and an end of input at the end of the peer's data."
             }
-            Opt::SslConfig => {
+            OptionId::SslConfig => {
                 "CipherString, Ciphersuites, MinProtocol, MaxProtocol, Protocol and Options work like the corresponding options, and override them as in stunnel. Groups has no effect, as in stunnel, because `curves` overrides it; nor have signature algorithms and Diffie-Hellman parameters. Other commands are refused."
             }
-            Opt::LogId => "JSON lines have it as `id`, in addition to the number of the session.",
-            Opt::CaFile | Opt::CaPath | Opt::CaStore => {
+            OptionId::LogId => {
+                "JSON lines have it as `id`, in addition to the number of the session."
+            }
+            OptionId::CaFile | OptionId::CaPath | OptionId::CaStore => {
                 "With PSKsecrets the file is not read. In stunnel, a server that also checks certificates accepts clients with a certificate and without a key; pskgate refuses them, with a warning at the start."
             }
-            Opt::Redirect => {
+            OptionId::Redirect => {
                 "stunnel redirects a client with the right key too, since it sends no certificate."
             }
-            Opt::Transport => "Of stunnel 5.79 and later.",
-            Opt::Stack => {
+            OptionId::Transport => "Of stunnel 5.79 and later.",
+            OptionId::Stack => {
                 "stunnel 5.76 and later do not start with a stack below 16384 bytes; there is a warning."
             }
-            Opt::CrlCheckChain => "Of stunnel 5.80 and later.",
-            Opt::Cert | Opt::Key => {
+            OptionId::CrlCheckChain => "Of stunnel 5.80 and later.",
+            OptionId::Cert | OptionId::Key => {
                 "With PSKsecrets the file is not read: no certificate is sent, and the pre-shared key is required."
             }
-            Opt::Include => "All regular files are read, including hidden ones, in byte order.",
+            OptionId::Include => {
+                "All regular files are read, including hidden ones, in byte order."
+            }
             _ => "",
         }
     }
@@ -220,8 +224,8 @@ pub fn stunnel_options() -> String {
             out,
             "### {heading}\n\n| option | here | in a TOML file | notes |\n| --- | --- | --- | --- |\n"
         );
-        let of_class = |row: &&Row| !row.stunnel.is_empty() && row.opt.class() == class;
-        let mut rows: Vec<&Row> = TABLE.iter().filter(of_class).collect();
+        let of_class = |row: &&OptionRow| !row.stunnel.is_empty() && row.opt.class() == class;
+        let mut rows: Vec<&OptionRow> = TABLE.iter().filter(of_class).collect();
         rows.sort_by_key(|row| row.stunnel.first().map(|name| name.to_ascii_lowercase()));
         for row in rows {
             let _ = writeln!(
@@ -238,9 +242,9 @@ pub fn stunnel_options() -> String {
     out
 }
 
-fn names(row: &Row) -> String {
+fn names(row: &OptionRow) -> String {
     let names: Vec<String> = row.stunnel.iter().map(|name| format!("`{name}`")).collect();
-    let global = if row.scope == Scope::Global { " (global)" } else { "" };
+    let global = if row.scope == StunnelScope::Global { " (global)" } else { "" };
     format!("{}{global}", names.join(", "))
 }
 
@@ -252,101 +256,109 @@ const NEGOTIATED: &str =
     "options::what_is_negotiated_under_each_tls_option_is_what_stunnel_negotiates";
 
 /// How an option compares with stunnel's, and the test that shows it.
-fn compared(opt: Opt) -> Option<(&'static str, &'static str)> {
+fn compared(opt: OptionId) -> Option<(&'static str, &'static str)> {
     Some(match opt {
-        Opt::SessionResume => (
+        OptionId::SessionResume => (
             "better",
             "resumption::a_stunnel_client_resumes_over_reloads_and_over_restarts_under_given_keys",
         ),
-        Opt::SessionCacheSize => {
+        OptionId::SessionCacheSize => {
             ("better", "resumption::a_client_end_keeps_no_more_sessions_than_it_was_told")
         }
-        Opt::SessionCacheTimeout => {
+        OptionId::SessionCacheTimeout => {
             ("better", "resumption::a_session_is_over_when_its_time_is_at_either_end")
         }
-        Opt::TicketKeySecret | Opt::TicketMacSecret => {
+        OptionId::TicketKeySecret | OptionId::TicketMacSecret => {
             ("better", "safer::who_was_removed_from_the_key_file_does_not_come_back_with_a_ticket")
         }
-        Opt::Accept | Opt::Mode | Opt::Include | Opt::PskIdentity => ("same", CORPUS),
-        Opt::Ciphers
-        | Opt::Ciphersuites
-        | Opt::Groups
-        | Opt::SecurityLevel
-        | Opt::SslConfig
-        | Opt::SslOptions
-        | Opt::TlsVersion
-        | Opt::TlsMin
-        | Opt::TlsMax => ("same", NEGOTIATED),
-        Opt::Connect | Opt::Delay => {
+        OptionId::Accept | OptionId::Mode | OptionId::Include | OptionId::PskIdentity => {
+            ("same", CORPUS)
+        }
+        OptionId::Ciphers
+        | OptionId::Ciphersuites
+        | OptionId::Groups
+        | OptionId::SecurityLevel
+        | OptionId::SslConfig
+        | OptionId::SslOptions
+        | OptionId::TlsVersion
+        | OptionId::TlsMin
+        | OptionId::TlsMax => ("same", NEGOTIATED),
+        OptionId::Connect | OptionId::Delay => {
             ("better", "options::a_name_is_looked_up_at_each_connection_as_by_stunnel_with_delay")
         }
-        Opt::LogLevel => ("same", "options::a_section_s_debug_is_its_own"),
-        Opt::Failover => {
+        OptionId::LogLevel => ("same", "options::a_section_s_debug_is_its_own"),
+        OptionId::Failover => {
             ("same", "options::failover_prefers_the_first_or_takes_turns_as_in_stunnel")
         }
-        Opt::Foreground => {
+        OptionId::Foreground => {
             ("same", "daemon::foreground_logs_to_standard_error_too_and_quiet_does_not")
         }
-        Opt::LogMode => {
+        OptionId::LogMode => {
             ("same", "daemon::a_restart_appends_to_the_log_and_overwrite_begins_it_anew")
         }
-        Opt::LogOutput => ("better", "daemon::no_line_is_lost_when_the_log_is_rotated"),
-        Opt::Syslog | Opt::ServiceName => {
+        OptionId::LogOutput => ("better", "daemon::no_line_is_lost_when_the_log_is_rotated"),
+        OptionId::Syslog | OptionId::ServiceName => {
             ("same", "daemon::syslog_gets_the_lines_with_facility_level_and_name")
         }
-        Opt::Pid => ("same", "dropin::debians_init_script_starts_hangs_up_rotates_and_stops_it"),
-        Opt::Setuid | Opt::Setgid => {
+        OptionId::Pid => {
+            ("same", "dropin::debians_init_script_starts_hangs_up_rotates_and_stops_it")
+        }
+        OptionId::Setuid | OptionId::Setgid => {
             ("better", "daemon::after_the_drop_there_are_no_groups_and_no_way_back_to_root")
         }
-        Opt::Chroot => ("same", "daemon::in_a_chroot_it_logs_reloads_and_cleans_up_inside"),
-        Opt::PskSecrets => (
+        OptionId::Chroot => ("same", "daemon::in_a_chroot_it_logs_reloads_and_cleans_up_inside"),
+        OptionId::PskSecrets => (
             "better",
             "revocation::stunnel_and_openssl_lose_what_they_had_and_an_ide_at_work_does_not_notice",
         ),
-        Opt::Reset => ("better", "safer::a_backend_that_dies_with_a_reset_is_not_an_orderly_end"),
-        Opt::ServerName => (
+        OptionId::Reset => {
+            ("better", "safer::a_backend_that_dies_with_a_reset_is_not_an_orderly_end")
+        }
+        OptionId::ServerName => (
             "better",
             "sni::the_primary_s_identities_open_the_secondary_s_backend_in_stunnel_and_not_here",
         ),
-        Opt::Socket => ("same", "options::every_socket_option_is_set_on_every_side"),
-        Opt::HandshakeTimeout => (
+        OptionId::Socket => ("same", "options::every_socket_option_is_set_on_every_side"),
+        OptionId::HandshakeTimeout => (
             "better",
             "hostile::a_peer_that_drips_its_hello_is_cut_at_the_handshake_timeout_all_the_same",
         ),
-        Opt::CloseTimeout => {
+        OptionId::CloseTimeout => {
             ("better", "safer::half_an_answer_that_the_close_timeout_cut_off_does_not_look_whole")
         }
-        Opt::ConnectTimeout => {
+        OptionId::ConnectTimeout => {
             ("same", "relay::the_connect_timeout_gives_up_a_target_that_does_not_answer")
         }
-        Opt::IdleTimeout => ("same", "relay::the_idle_timeout_cuts_a_silent_session_at_either_end"),
-        Opt::Local => ("same", "options::local_is_where_connections_come_from"),
-        Opt::Exec => {
+        OptionId::IdleTimeout => {
+            ("same", "relay::the_idle_timeout_cuts_a_silent_session_at_either_end")
+        }
+        OptionId::Local => ("same", "options::local_is_where_connections_come_from"),
+        OptionId::Exec => {
             ("same", "exec::a_program_that_connects_is_carried_and_started_again_as_by_stunnel")
         }
-        Opt::ExecArgs => {
+        OptionId::ExecArgs => {
             ("same", "exec::a_program_is_told_who_is_there_as_by_stunnel_and_the_identity_besides")
         }
-        Opt::Retry => (
+        OptionId::Retry => (
             "better",
             "exec::a_reload_leaves_a_program_that_runs_alone_and_starts_another_in_place_of_one_that_changed",
         ),
-        Opt::Pty => ("better", "exec::a_program_with_a_terminal_has_one_of_its_own"),
-        Opt::SetEnv => (
+        OptionId::Pty => ("better", "exec::a_program_with_a_terminal_has_one_of_its_own"),
+        OptionId::SetEnv => (
             "same",
             "exec::set_variables_are_in_a_program_s_environment_and_their_values_nowhere_else",
         ),
-        Opt::LogId => {
+        OptionId::LogId => {
             ("same", "options::a_line_has_the_word_for_its_connection_that_log_id_asks_for")
         }
-        Opt::Transparent => ("same", "around::a_backend_sees_the_peer_s_own_address"),
-        Opt::Protocol => {
+        OptionId::Transparent => ("same", "around::a_backend_sees_the_peer_s_own_address"),
+        OptionId::Protocol => {
             ("better", "around::a_server_connects_where_its_peer_asks_and_answers_as_stunnel_does")
         }
-        Opt::ProtocolHost | Opt::ProtocolUsername | Opt::ProtocolHeader => {
+        OptionId::ProtocolHost | OptionId::ProtocolUsername | OptionId::ProtocolHeader => {
             ("same", "around::a_client_asks_a_proxy_for_the_way_as_stunnel_does")
         }
-        Opt::ProtocolPassword => {
+        OptionId::ProtocolPassword => {
             ("better", "around::a_client_asks_a_proxy_for_the_way_as_stunnel_does")
         }
         _ => return None,
@@ -373,7 +385,7 @@ pub fn tests_named() -> Vec<&'static str> {
     TABLE.iter().filter_map(|row| compared(row.opt)).map(|(_, test)| test).collect()
 }
 
-fn treatment(opt: Opt, treatment: Treatment) -> String {
+fn treatment(opt: OptionId, treatment: Treatment) -> String {
     let does = match treatment {
         Treatment::Harmless(why) => format!("no effect: {why}"),
         _ => "works".into(),
@@ -400,18 +412,20 @@ fn treatment(opt: Opt, treatment: Treatment) -> String {
     }
 }
 
-fn native(row: &Row) -> String {
+fn native(row: &OptionRow) -> String {
     match row.native {
-        None if row.opt == Opt::TlsVersion => "`tls-min` and `tls-max`".into(),
+        None if row.opt == OptionId::TlsVersion => "`tls-min` and `tls-max`".into(),
         None => "-".into(),
-        Some((Table::Log, key)) => format!("`[log] {key}`"),
-        Some((Table::Control, key)) => format!("`[control] {key}`"),
-        Some((Table::Http, key)) => format!("`[http] {key}`"),
-        Some((Table::Top | Table::Service | Table::Identity, key)) => format!("`{key}`"),
+        Some((TomlTable::Log, key)) => format!("`[log] {key}`"),
+        Some((TomlTable::Control, key)) => format!("`[control] {key}`"),
+        Some((TomlTable::Http, key)) => format!("`[http] {key}`"),
+        Some((TomlTable::Top | TomlTable::Service | TomlTable::Identity, key)) => {
+            format!("`{key}`")
+        }
     }
 }
 
-fn notes(row: &Row) -> String {
+fn notes(row: &OptionRow) -> String {
     let mut notes = vec![row.doc.to_owned()];
     if !row.stunnel_default.is_empty() && row.treatment == Treatment::Works {
         notes.push(format!("Default `{}`.", row.stunnel_default));

@@ -2,7 +2,7 @@
 //!
 //! Pure text to data: a file becomes a draft (what was said, every value with its place), a draft
 //! becomes a [`model::Config`] (checked, immutable, valid by construction) or a
-//! [`diagnostic::Report`] with every mistake at once. Nothing here opens a socket, knows OpenSSL or
+//! [`diagnostic::Diagnostics`] with every mistake at once. Nothing here opens a socket, knows OpenSSL or
 //! needs a runtime.
 
 pub mod advice;
@@ -29,7 +29,7 @@ mod validate;
 mod value;
 #[cfg(any(windows, test))]
 mod windows;
-pub mod wires;
+pub mod wire_identity_edit;
 
 pub use stunnel::in_comments::words as words_of_comments;
 

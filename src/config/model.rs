@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use super::endpoint::{Endpoint, Host};
-use super::location::Place;
+use super::location::SourceLocation;
 use crate::secrets::{Password, Rules, TicketKey};
 
 /// Which language a file was written in. Only defaults and severities differ; what runs is the same.
@@ -24,23 +24,23 @@ pub enum Dialect {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     /// The operator, here.
-    Said(Place),
+    Said(SourceLocation),
     /// Nobody: it is this dialect's default.
     Default(Dialect),
 }
 
 /// A value and who decided it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Decided<T> {
+pub struct Resolved<T> {
     /// The value itself.
     pub value: T,
     /// Who decided it.
     pub origin: Origin,
 }
 
-impl<T> Decided<T> {
+impl<T> Resolved<T> {
     /// A value that the operator wrote at `place`.
-    pub fn said(value: T, place: Place) -> Self {
+    pub fn said(value: T, place: SourceLocation) -> Self {
         Self { value, origin: Origin::Said(place) }
     }
 
@@ -50,7 +50,7 @@ impl<T> Decided<T> {
     }
 
     /// Where it was written, if it was.
-    pub fn place(&self) -> Option<&Place> {
+    pub fn place(&self) -> Option<&SourceLocation> {
         match &self.origin {
             Origin::Said(place) => Some(place),
             Origin::Default(_) => None,
@@ -58,7 +58,7 @@ impl<T> Decided<T> {
     }
 }
 
-impl<T> Deref for Decided<T> {
+impl<T> Deref for Resolved<T> {
     type Target = T;
     fn deref(&self) -> &T {
         &self.value
@@ -83,15 +83,15 @@ pub struct Config {
     /// What is served over HTTP.
     pub http: HttpConfig,
     /// How long sessions may go on after SIGTERM.
-    pub drain_timeout: Decided<Duration>,
+    pub drain_timeout: Resolved<Duration>,
     /// Whether a change of its files asks for a reload. Key files are always watched.
-    pub watch_configuration: Decided<bool>,
+    pub watch_configuration: Resolved<bool>,
     /// How many restrictions of a stunnel.conf stand in comments, which stunnel ignores.
     pub in_comments: usize,
     /// At least one.
     pub services: Vec<ServiceConfig>,
     /// Where values stand that hold for every service which says nothing else.
-    pub shared: Vec<Place>,
+    pub shared: Vec<SourceLocation>,
 }
 
 /// Where the process stays, and to whom it logs meanwhile.
@@ -109,57 +109,57 @@ pub enum Foreground {
 #[derive(Debug, Clone)]
 pub struct ProcessConfig {
     /// Native: in the foreground. stunnel.conf: in the background, unless it says otherwise.
-    pub foreground: Decided<Foreground>,
+    pub foreground: Resolved<Foreground>,
     /// The file that holds the process's number while it runs.
-    pub pid: Option<Decided<PathBuf>>,
+    pub pid: Option<Resolved<PathBuf>>,
     /// The directory that becomes the root of the file system once the ports are bound. The log and
     /// the pid file are opened inside it.
-    pub chroot: Option<Decided<PathBuf>>,
+    pub chroot: Option<Resolved<PathBuf>>,
     /// Whom to become then.
     pub account: Account,
     /// Whether it gives up, once it serves, what a tunnel does not need.
-    pub sandbox: Decided<bool>,
+    pub sandbox: Resolved<bool>,
     /// How many threads carry sessions, from its start to its end.
-    pub threads: Decided<u32>,
+    pub threads: Resolved<u32>,
 }
 
 /// The socket over which a running program is asked and ordered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ControlConfig {
     /// Whether there is one.
-    pub enabled: Decided<bool>,
+    pub enabled: Resolved<bool>,
     /// Its path; by default one that is named after the configuration file.
-    pub socket: Option<Decided<PathBuf>>,
+    pub socket: Option<Resolved<PathBuf>>,
     /// Its mode: whoever can connect may look.
-    pub mode: Decided<u32>,
+    pub mode: Resolved<u32>,
     /// Its group, by name or number.
-    pub group: Option<Decided<String>>,
+    pub group: Option<Resolved<String>>,
     /// Users, by name or number, who may also give orders.
-    pub users: Vec<Decided<String>>,
+    pub users: Vec<Resolved<String>>,
 }
 
 /// What is served over HTTP, which nobody but this machine can reach.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpConfig {
     /// Loopback addresses and Unix sockets; none, and there is no HTTP.
-    pub listen: Vec<Decided<Endpoint>>,
+    pub listen: Vec<Resolved<Endpoint>>,
     /// How many identities get a label of their own in metrics.
-    pub labels: Decided<u32>,
+    pub labels: Resolved<u32>,
 }
 
 /// A user and a group, by name or number.
 #[derive(Debug, Clone, Default)]
 pub struct Account {
     /// The user.
-    pub user: Option<Decided<String>>,
+    pub user: Option<Resolved<String>>,
     /// The group; unset is the user's own.
-    pub group: Option<Decided<String>>,
+    pub group: Option<Resolved<String>>,
 }
 
 impl Config {
     /// Whether it serves the one connection that it is started with, as inetd's programs do.
     pub fn is_inetd(&self) -> bool {
-        self.services.iter().any(|service| matches!(service.source, Source::Stdio))
+        self.services.iter().any(|service| matches!(service.source, ConnectionSource::Stdio))
     }
 }
 
@@ -214,21 +214,21 @@ pub enum LogFormat {
 #[derive(Debug, Clone)]
 pub struct LogConfig {
     /// The least important level that is still written.
-    pub level: Decided<Level>,
+    pub level: Resolved<Level>,
     /// How a line looks.
-    pub format: Decided<LogFormat>,
+    pub format: Resolved<LogFormat>,
     /// The file; standard error when unset.
-    pub output: Option<Decided<PathBuf>>,
+    pub output: Option<Resolved<PathBuf>>,
     /// Whether opening the file empties it.
-    pub overwrite: Decided<bool>,
+    pub overwrite: Resolved<bool>,
     /// How large the file may become, in bytes, before it is moved aside.
-    pub max_size: Option<Decided<u64>>,
+    pub max_size: Option<Resolved<u64>>,
     /// Whether the log also goes to syslog, as it does for a stunnel.conf that does not forbid it.
-    pub syslog: Decided<bool>,
+    pub syslog: Resolved<bool>,
     /// The facility's number (RFC 5424, 6.2.1).
-    pub facility: Decided<u32>,
+    pub facility: Resolved<u32>,
     /// What syslog calls the program.
-    pub ident: Decided<String>,
+    pub ident: Resolved<String>,
 }
 
 /// Which side of a service wears TLS.
@@ -244,7 +244,7 @@ pub enum Mode {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listen {
     /// Where. Its host is never [`Host::Unspecified`]: a port alone has become the addresses it means.
-    pub at: Decided<Endpoint>,
+    pub at: Resolved<Endpoint>,
     /// A machine without that address is no mistake: it was added by the meaning of "a port alone", or
     /// it is one of several in a stunnel.conf. One of a service's addresses must be there all the same.
     pub optional: bool,
@@ -252,7 +252,7 @@ pub struct Listen {
 
 /// Where the connections of a service come from.
 #[derive(Debug, Clone)]
-pub enum Source {
+pub enum ConnectionSource {
     /// From whoever connects to these addresses; at least one.
     Listeners(Vec<Listen>),
     /// One connection, which standard input and output are already (inetd).
@@ -262,12 +262,12 @@ pub enum Source {
         /// The program.
         program: Program,
         /// After which pause it is started again when a connection has ended; none is never.
-        retry: Decided<Option<Duration>>,
+        retry: Resolved<Option<Duration>>,
     },
     /// From those clients of another server service that send such a name in SNI.
     ServerName {
         /// The service that they connect to.
-        of: Decided<String>,
+        of: Resolved<String>,
         /// The names.
         pattern: NamePattern,
     },
@@ -309,7 +309,7 @@ impl NamePattern {
 #[derive(Debug, Clone)]
 pub enum Target {
     /// To the first of these that answers; at least one.
-    Connect(Vec<Decided<Endpoint>>),
+    Connect(Vec<Resolved<Endpoint>>),
     /// To a program, started for each of them.
     Exec(Program),
     /// To wherever the peer asks for, by SOCKS.
@@ -322,14 +322,14 @@ pub enum Target {
 #[derive(Debug, Clone)]
 pub struct Program {
     /// Its file.
-    pub path: Decided<PathBuf>,
+    pub path: Resolved<PathBuf>,
     /// Its arguments, its name first; at least that one.
     pub arguments: Vec<String>,
     /// Whether its standard error goes to the peer too, as it does with stunnel unless that logs to
     /// its own standard error.
     pub errors_to_peer: bool,
     /// Whether it has a terminal of its own in place of a socket.
-    pub pty: Decided<bool>,
+    pub pty: Resolved<bool>,
     /// What its environment has besides ours, or has not.
     pub environment: Vec<Variable>,
 }
@@ -362,7 +362,7 @@ impl std::fmt::Debug for Variable {
 
 /// What is spoken around TLS, by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Spoken {
+pub enum NegotiationKind {
     /// An HTTP proxy is asked for the way.
     Connect,
     /// A server is told where to connect.
@@ -404,7 +404,7 @@ pub enum Transparent {
     /// Nobody's.
     None,
     /// Connections are made from the peer's address.
-    Source,
+    ConnectionSource,
     /// Connections are made to where the peer's was meant to go.
     Destination,
     /// From the one and to the other.
@@ -414,7 +414,7 @@ pub enum Transparent {
 impl Transparent {
     /// Whether the peer's address is kept.
     pub fn source(self) -> bool {
-        matches!(self, Self::Source | Self::Both)
+        matches!(self, Self::ConnectionSource | Self::Both)
     }
 
     /// Whether it goes where it was meant to go.
@@ -445,33 +445,33 @@ pub enum Failover {
 #[derive(Debug, Clone)]
 pub struct ServiceConfig {
     /// Its name, shown in logs.
-    pub name: Decided<String>,
+    pub name: Resolved<String>,
     /// The language of its file: advice about options is given in it.
     pub dialect: Dialect,
     /// Which side wears TLS.
-    pub mode: Decided<Mode>,
+    pub mode: Resolved<Mode>,
     /// Where its connections come from.
-    pub source: Source,
+    pub source: ConnectionSource,
     /// Who owns its Unix sockets; the process itself if unset.
     pub owner: Account,
     /// Where they go.
     pub target: Target,
     /// In which order several addresses are tried.
-    pub failover: Decided<Failover>,
+    pub failover: Resolved<Failover>,
     /// The address from which TCP connections are made; the system chooses if unset.
-    pub local: Option<Decided<Host>>,
+    pub local: Option<Resolved<Host>>,
     /// Whose addresses are kept.
-    pub transparent: Decided<Transparent>,
+    pub transparent: Resolved<Transparent>,
     /// What is spoken around TLS.
-    pub negotiation: Option<Decided<Negotiation>>,
+    pub negotiation: Option<Resolved<Negotiation>>,
     /// Whether a SOCKS peer is connected to addresses of this machine's interfaces, too.
-    pub socks_allow_own: Decided<bool>,
+    pub socks_allow_own: Resolved<bool>,
     /// What is said to the backend before the data. Never set for a client.
-    pub preface: Option<Decided<ProxyHeader>>,
+    pub preface: Option<Resolved<ProxyHeader>>,
     /// The least important level that is logged of it; the process's if unset.
-    pub log_level: Option<Decided<Level>>,
+    pub log_level: Option<Resolved<Level>>,
     /// What tells the log lines of one connection from another's.
-    pub log_id: Decided<LogId>,
+    pub log_id: Resolved<LogId>,
     /// How the peer proves itself.
     pub psk: PskConfig,
     /// Versions, suites and groups.
@@ -481,38 +481,42 @@ pub struct ServiceConfig {
     /// What strangers and members may use up.
     pub limits: Limits,
     /// From where connections are accepted; everywhere if empty.
-    pub allow_from: Vec<Decided<IpRange>>,
+    pub allow_from: Vec<Resolved<IpRange>>,
     /// The proxies that say in a PROXY header for whom they connect.
-    pub proxies: Vec<Decided<IpRange>>,
+    pub proxies: Vec<Resolved<IpRange>>,
     /// What becomes of a session whose key is gone.
-    pub on_revocation: Decided<OnRevocation>,
+    pub on_revocation: Resolved<OnRevocation>,
     /// Rules for single identities. Always empty for a client.
     pub identities: Vec<IdentityConfig>,
     /// What is set on sockets.
     pub sockets: Sockets,
     /// Overrides the endings table: yes resets on every error, no never does, unset is the table.
-    pub reset: Option<Decided<bool>>,
+    pub reset: Option<Resolved<bool>>,
 }
 
 impl ServiceConfig {
     /// The addresses that it listens on itself.
     pub fn accept(&self) -> &[Listen] {
         match &self.source {
-            Source::Listeners(listens) => listens,
-            Source::Stdio | Source::Program { .. } | Source::ServerName { .. } => &[],
+            ConnectionSource::Listeners(listens) => listens,
+            ConnectionSource::Stdio
+            | ConnectionSource::Program { .. }
+            | ConnectionSource::ServerName { .. } => &[],
         }
     }
 
     /// The program that it starts, for each connection or as the one that connects, if it does.
     pub fn program(&self) -> Option<&Program> {
         match (&self.target, &self.source) {
-            (Target::Exec(program), _) | (_, Source::Program { program, .. }) => Some(program),
+            (Target::Exec(program), _) | (_, ConnectionSource::Program { program, .. }) => {
+                Some(program)
+            }
             (Target::Connect(_) | Target::Asked | Target::Original, _) => None,
         }
     }
 
     /// The addresses that it connects to.
-    pub fn connect(&self) -> &[Decided<Endpoint>] {
+    pub fn connect(&self) -> &[Resolved<Endpoint>] {
         match &self.target {
             Target::Connect(targets) => targets,
             Target::Exec(_) | Target::Asked | Target::Original => &[],
@@ -524,21 +528,21 @@ impl ServiceConfig {
 #[derive(Debug, Clone)]
 pub struct PskConfig {
     /// Files, or directories of files, with `identity:key` lines; at least one.
-    pub secrets: Vec<Decided<PathBuf>>,
+    pub secrets: Vec<Resolved<PathBuf>>,
     /// Whether the first of them is the one line that a Beremiz runtime writes.
-    pub runtime_file: Decided<bool>,
+    pub runtime_file: Resolved<bool>,
     /// Whether the service begins before they exist.
-    pub wait_for_keys: Decided<bool>,
+    pub wait_for_keys: Resolved<bool>,
     /// The identity that a client presents; the first of the first file when unset. Never set for a
     /// server.
-    pub identity: Option<Decided<Vec<u8>>>,
+    pub identity: Option<Resolved<Vec<u8>>>,
     /// How strictly the files are read.
     pub rules: Rules,
     /// The hash that a TLS 1.3 external PSK is bound to (RFC 9846, 4.3.11; RFC 8446, 4.2.11).
-    pub hash: Decided<PskHash>,
+    pub hash: Resolved<PskHash>,
     /// The operator said that a client and a server service of this file may share a key (RFC 9257,
     /// 4.1: otherwise a peer can be made to talk to itself).
-    pub allow_shared_keys: Decided<bool>,
+    pub allow_shared_keys: Resolved<bool>,
 }
 
 /// The hash of a TLS 1.3 external PSK.
@@ -607,30 +611,30 @@ pub enum TlsSwitch {
 #[derive(Debug, Clone)]
 pub struct TlsConfig {
     /// The oldest version that is accepted.
-    pub min: Decided<TlsVersion>,
+    pub min: Resolved<TlsVersion>,
     /// The newest version that is offered.
-    pub max: Decided<TlsVersion>,
+    pub max: Resolved<TlsVersion>,
     /// OpenSSL list of suites up to 1.2; what is not PSK, and every NULL cipher, is filtered out.
-    pub ciphers: Decided<String>,
+    pub ciphers: Resolved<String>,
     /// Whose order of suites decides at a server.
-    pub cipher_order: Decided<CipherOrder>,
+    pub cipher_order: Resolved<CipherOrder>,
     /// OpenSSL list of 1.3 suites; unset chooses by the PSK's hash and this CPU.
-    pub ciphersuites: Option<Decided<String>>,
+    pub ciphersuites: Option<Resolved<String>>,
     /// OpenSSL list of key exchange groups.
-    pub groups: Decided<String>,
+    pub groups: Resolved<String>,
     /// Whether a group that this OpenSSL does not have is left out, as long as another one is left.
     pub skips_unknown_groups: bool,
     /// OpenSSL's security level; unset is the library's default.
-    pub security_level: Option<Decided<u8>>,
+    pub security_level: Option<Resolved<u8>>,
     /// Switches of OpenSSL's that somebody turned, on or off.
     pub switches: Vec<(TlsSwitch, bool)>,
     /// The name a client sends in SNI; unset sends the host of the address it connects to, empty
     /// sends none. Never set for a server.
-    pub server_name: Option<Decided<String>>,
+    pub server_name: Option<Resolved<String>>,
     /// Whether and how sessions are resumed.
     pub resumption: Resumption,
     /// After how much of a direction its keys are changed, in TLS 1.3.
-    pub rekey_after: Decided<RekeyAfter>,
+    pub rekey_after: Resolved<RekeyAfter>,
 }
 
 /// How much is protected with one key: records or bytes, whichever is reached first. AES-GCM's bound is
@@ -659,11 +663,11 @@ impl Default for RekeyAfter {
 #[derive(Debug, Clone)]
 pub struct Resumption {
     /// Whether they are.
-    pub enabled: Decided<bool>,
+    pub enabled: Resolved<bool>,
     /// How many of them a client keeps; 0 is the default.
-    pub cache_size: Decided<u32>,
+    pub cache_size: Resolved<u32>,
     /// For how long a session can be resumed.
-    pub timeout: Decided<Duration>,
+    pub timeout: Resolved<Duration>,
     /// What the keys of a server's tickets are made from; random if unset. Never set for a client.
     pub secret: Option<TicketSecret>,
 }
@@ -672,9 +676,9 @@ pub struct Resumption {
 #[derive(Debug, Clone)]
 pub struct TicketSecret {
     /// `ticketKeySecret`
-    pub key: Decided<TicketKey>,
+    pub key: Resolved<TicketKey>,
     /// `ticketMacSecret`
-    pub mac: Decided<TicketKey>,
+    pub mac: Resolved<TicketKey>,
 }
 
 impl TlsConfig {
@@ -692,32 +696,32 @@ impl TlsConfig {
 #[derive(Debug, Clone)]
 pub struct Timeouts {
     /// From accept to the end of the handshake, in total.
-    pub handshake: Decided<Duration>,
+    pub handshake: Resolved<Duration>,
     /// For each address that is tried.
-    pub connect: Decided<Duration>,
+    pub connect: Resolved<Duration>,
     /// Silence of both directions while both are open.
-    pub idle: Decided<Duration>,
+    pub idle: Resolved<Duration>,
     /// Silence after one direction has ended.
-    pub close: Decided<Duration>,
+    pub close: Resolved<Duration>,
     /// How long a session may last before it is ended at a quiet moment; for ever if unset.
-    pub lifetime: Option<Decided<Duration>>,
+    pub lifetime: Option<Resolved<Duration>>,
 }
 
 /// What strangers and members may use up.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// Sessions at once; unset shares what the limit of descriptors leaves with other services.
-    pub max_sessions: Option<Decided<u32>>,
+    pub max_sessions: Option<Resolved<u32>>,
     /// Sessions at once from one source.
-    pub per_source: Option<Decided<u32>>,
+    pub per_source: Option<Resolved<u32>>,
     /// Sessions at once of one identity that says nothing else.
-    pub per_identity: Option<Decided<u32>>,
+    pub per_identity: Option<Resolved<u32>>,
     /// What becomes of a newcomer when one of these three is reached.
-    pub when_full: Decided<WhenFull>,
+    pub when_full: Resolved<WhenFull>,
     /// How long a backend that serves one connection is left alone between two.
-    pub backend_pause: Decided<Duration>,
+    pub backend_pause: Resolved<Duration>,
     /// Handshakes at once; unset shares the process's with other services.
-    pub max_handshakes: Option<Decided<u32>>,
+    pub max_handshakes: Option<Resolved<u32>>,
 }
 
 /// What becomes of a newcomer when a limit on sessions is reached.
@@ -790,17 +794,17 @@ impl std::fmt::Display for IpRange {
 #[derive(Debug, Clone)]
 pub struct IdentityConfig {
     /// Its name, in logs, limits and metrics.
-    pub name: Decided<Vec<u8>>,
+    pub name: Resolved<Vec<u8>>,
     /// The identities on the wire that are this one; at least one.
-    pub wire: Vec<Decided<Vec<u8>>>,
+    pub wire: Vec<Resolved<Vec<u8>>>,
     /// From where it is taken; from wherever the service is if empty.
-    pub allow_from: Vec<Decided<IpRange>>,
+    pub allow_from: Vec<Resolved<IpRange>>,
     /// Its own backend; the service's if empty.
-    pub connect: Vec<Decided<Endpoint>>,
+    pub connect: Vec<Resolved<Endpoint>>,
     /// Sessions at once, in place of the service's limit for each identity.
-    pub max_sessions: Option<Decided<u32>>,
+    pub max_sessions: Option<Resolved<u32>>,
     /// The first moment at which its keys are not taken any more.
-    pub expires: Option<Decided<jiff::Timestamp>>,
+    pub expires: Option<Resolved<jiff::Timestamp>>,
 }
 
 /// When TCP gives up a silent peer.
@@ -818,13 +822,13 @@ pub struct Keepalive {
 #[derive(Debug, Clone)]
 pub struct Sockets {
     /// On the TLS side; unset leaves keepalive to the lists.
-    pub keepalive: Decided<Option<Keepalive>>,
+    pub keepalive: Resolved<Option<Keepalive>>,
     /// On listeners, before bind.
-    pub accept: Vec<Decided<SocketOption>>,
+    pub accept: Vec<Resolved<SocketOption>>,
     /// On accepted connections.
-    pub downstream: Vec<Decided<SocketOption>>,
+    pub downstream: Vec<Resolved<SocketOption>>,
     /// On connections that are made, before connect.
-    pub upstream: Vec<Decided<SocketOption>>,
+    pub upstream: Vec<Resolved<SocketOption>>,
 }
 
 /// A socket option and its value, under the names of socket(7), tcp(7) and ip(7).

@@ -7,7 +7,7 @@ use super::model::Dialect;
 
 /// The table of the native file in which an option stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Table {
+pub enum TomlTable {
     /// `[log]`
     Log,
     /// Before the first table.
@@ -24,7 +24,7 @@ pub enum Table {
 
 /// Where stunnel knows an option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scope {
+pub enum StunnelScope {
     /// Before the first `[section]` only.
     Global,
     /// In a section; before the first section it is a default for all of them.
@@ -43,7 +43,7 @@ pub enum Arity {
 
 /// How an option's text is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum ValueKind {
     /// Native: with units, `1h30m`. stunnel: whole seconds.
     Duration {
         /// Whether nothing at all is a sensible length.
@@ -162,17 +162,17 @@ pub enum Treatment {
 
 /// One option.
 #[derive(Debug)]
-pub struct Row {
+pub struct OptionRow {
     /// Which.
-    pub opt: Opt,
+    pub opt: OptionId,
     /// Table and key in a native file; unset if there is none.
-    pub native: Option<(Table, &'static str)>,
+    pub native: Option<(TomlTable, &'static str)>,
     /// Names in a stunnel.conf, the usual one first; empty if there is none.
     pub stunnel: &'static [&'static str],
     /// Where stunnel knows it; meaningless without a name there.
-    pub scope: Scope,
+    pub scope: StunnelScope,
     /// How its text is read.
-    pub kind: Kind,
+    pub kind: ValueKind,
     /// One or several.
     pub arity: Arity,
     /// What becomes of it.
@@ -185,7 +185,7 @@ pub struct Row {
     pub doc: &'static str,
 }
 
-impl Row {
+impl OptionRow {
     /// The name under which an operator of this dialect knows it.
     pub fn name(&self, dialect: Dialect) -> &'static str {
         let native = self.native.map(|(_, name)| name);
@@ -206,9 +206,9 @@ impl Row {
     }
 }
 
-impl Opt {
+impl OptionId {
     /// Its row.
-    pub fn row(self) -> &'static Row {
+    pub fn row(self) -> &'static OptionRow {
         &TABLE[self as usize]
     }
 
@@ -231,12 +231,12 @@ impl Opt {
 }
 
 /// The row of a key in a table of the native file.
-pub fn native(table: Table, key: &str) -> Option<&'static Row> {
+pub fn native(table: TomlTable, key: &str) -> Option<&'static OptionRow> {
     TABLE.iter().find(|row| row.native == Some((table, key)))
 }
 
 /// The row of an option of stunnel's, whose names know no case.
-pub fn stunnel(name: &str) -> Option<&'static Row> {
+pub fn stunnel(name: &str) -> Option<&'static OptionRow> {
     TABLE.iter().find(|row| row.stunnel.iter().any(|n| n.eq_ignore_ascii_case(name)))
 }
 
@@ -261,14 +261,14 @@ macro_rules! table {
         /// An option, by its place in the table.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[repr(usize)]
-        pub enum Opt { $(#[doc = $doc] $opt,)* }
+        pub enum OptionId { $(#[doc = $doc] $opt,)* }
 
         /// Every option there is.
-        pub static TABLE: &[Row] = &[$(Row {
-            opt: Opt::$opt,
-            native: first(&[$((Table::$table, $key))?]),
+        pub static TABLE: &[OptionRow] = &[$(OptionRow {
+            opt: OptionId::$opt,
+            native: first(&[$((TomlTable::$table, $key))?]),
             stunnel: &[$($name),*],
-            scope: Scope::$scope,
+            scope: StunnelScope::$scope,
             kind: $kind,
             arity: Arity::$arity,
             treatment: $treatment,
@@ -279,42 +279,42 @@ macro_rules! table {
     };
 }
 
-const fn first(native: &[(Table, &'static str)]) -> Option<(Table, &'static str)> {
+const fn first(native: &[(TomlTable, &'static str)]) -> Option<(TomlTable, &'static str)> {
     match native {
         [one, ..] => Some(*one),
         [] => None,
     }
 }
 
-use Kind::{Bool, Count, Duration, Path, Raw, Text};
 use Treatment::{
     AboutCertificates, Harmless, Later, NeedsCertificates, Never, OwnCertificate, Works,
 };
+use ValueKind::{Bool, Count, Duration, Path, Raw, Text};
 
 const RANDOM: &str = "random numbers come from the operating system";
 const WINDOWS: &str = "pskgate has no window";
 const NO: &[&str] = &["no"];
 /// A number that is checked, and then left alone.
-const ANY: Kind = Count { min: 0, max: u32::MAX };
+const ANY: ValueKind = Count { min: 0, max: u32::MAX };
 
 table! {
     // What is logged.
-    LogLevel [Log "level"] ["debug"] Service One Kind::Level, Works, "info" "notice",
+    LogLevel [Log "level"] ["debug"] Service One ValueKind::Level, Works, "info" "notice",
         "The least severe level that is logged.";
-    LogFormat [Log "format"] [] Global One Kind::LogFormat, Works, "human" "stunnel",
+    LogFormat [Log "format"] [] Global One ValueKind::LogFormat, Works, "human" "stunnel",
         "The form of a log line: for people, as JSON, or in stunnel's form.";
     LogOutput [Log "output"] ["output"] Global One Path, Works, "" "",
         "The log file; standard error if unset.";
-    LogMode [Log "mode"] ["log"] Global One Kind::LogMode, Works, "append" "append",
+    LogMode [Log "mode"] ["log"] Global One ValueKind::LogMode, Works, "append" "append",
         "Whether a start appends to the log file or overwrites it.";
-    LogMaxSize [Log "max-size"] [] Global One Kind::Size, Works, "" "",
+    LogMaxSize [Log "max-size"] [] Global One ValueKind::Size, Works, "" "",
         "The size at which the log file is renamed to FILE.1, which replaces the previous one, and a new file begins; no limit if unset.";
     Syslog [Log "syslog"] ["syslog"] Global One Bool, Works, "false" "yes",
         "Whether log lines also go to syslog.";
-    LogFacility [Log "facility"] [] Global One Kind::Facility, Works, "daemon" "daemon",
+    LogFacility [Log "facility"] [] Global One ValueKind::Facility, Works, "daemon" "daemon",
         "The syslog facility of the log lines.";
 
-    ServiceLogLevel [Service "log-level"] [] Service One Kind::Level, Works, "" "",
+    ServiceLogLevel [Service "log-level"] [] Service One ValueKind::Level, Works, "" "",
         "The least severe level that is logged for this service; `log.level` if unset.";
 
     // The process.
@@ -324,7 +324,7 @@ table! {
         "Whether a changed configuration file takes effect by itself; otherwise it takes effect on SIGHUP and with `pskgate reload`. Key files are always watched.";
     Threads [Top "threads"] [] Global One Count { min: 1, max: 64 }, Works, "1" "1",
         "The number of threads that carry sessions. More than one is faster only if several processor cores are idle.";
-    Foreground [] ["foreground"] Global One Kind::Foreground, Works, "" "no",
+    Foreground [] ["foreground"] Global One ValueKind::Foreground, Works, "" "no",
         "Whether the process stays in the foreground; with quiet it does not log to standard error.";
     Pid [Top "pid-file"] ["pid"] Global One Path, Works, "" "",
         "The file that contains the process ID while the program runs.";
@@ -340,7 +340,7 @@ table! {
         "The group of the Unix sockets that the service listens on.";
     Sandbox [Top "sandbox"] [] Global One Bool, Works, "true" "yes",
         "Whether the process gives up permissions after the start: it cannot execute programs, gain privileges, or write outside the folders of its log, pid file and Unix sockets. A file with exec runs without the sandbox.";
-    SetEnv [Top "environment"] ["setEnv"] Global List Kind::Variable, Works, "" "",
+    SetEnv [Top "environment"] ["setEnv"] Global List ValueKind::Variable, Works, "" "",
         "An environment variable for programs started by exec, as NAME=VALUE; NAME alone removes the variable.";
     ServiceName [Log "ident"] ["service"] Service One Text { empty: true }, Works, "pskgate" "stunnel",
         "The program's name in syslog and for inetd.";
@@ -352,39 +352,39 @@ table! {
         "Whether there is a control socket, for `status`, `sessions`, `reload` and `kick`.";
     ControlSocket [Control "socket"] [] Global One Path, Works, "" "",
         "The path of the control socket. If unset: /run/pskgate/NAME.sock for root, otherwise $XDG_RUNTIME_DIR/pskgate/NAME.sock, where NAME is the name of this file without .toml; a systemd unit with RuntimeDirectory= has NAME.sock in that directory. Two files of the same name in different folders need different paths here.";
-    ControlMode [Control "mode"] [] Global One Kind::FileMode, Works, "0600" "0600",
+    ControlMode [Control "mode"] [] Global One ValueKind::FileMode, Works, "0600" "0600",
         "The file mode of the control socket. Everybody who can connect can read the status.";
     ControlGroup [Control "group"] [] Global One Text { empty: false }, Works, "" "",
         "The group of the control socket.";
     ControlUsers [Control "command-users"] [] Global List Text { empty: false }, Works, "" "",
         "Users who may also reload and kick, besides root and the program's own user.";
-    HttpListen [Http "listen"] [] Global List Kind::Listen, Works, "" "",
+    HttpListen [Http "listen"] [] Global List ValueKind::Listen, Works, "" "",
         "Where metrics and the status page are served: a loopback address or a Unix socket.";
     HttpLabels [Http "max-identity-labels"] [] Global One Count { min: 0, max: 100_000 }, Works, "500" "500",
         "The number of identities with metrics of their own; all others are summed.";
 
     // Where connections come from and go to.
-    Mode [Service "mode"] ["client"] Service One Kind::Mode, Works, "" "no",
+    Mode [Service "mode"] ["client"] Service One ValueKind::Mode, Works, "" "no",
         "client accepts plain TCP and connects with TLS; server accepts TLS and connects in plain TCP.";
-    Accept [Service "accept"] ["accept"] Service List Kind::Listen, Works, "" "",
+    Accept [Service "accept"] ["accept"] Service List ValueKind::Listen, Works, "" "",
         "The address to listen on: a port, host:port (IPv6 in brackets) or a Unix socket.";
-    Connect [Service "connect"] ["connect"] Service List Kind::Connect, Works, "" "",
+    Connect [Service "connect"] ["connect"] Service List ValueKind::Connect, Works, "" "",
         "The address to connect to: host:port (IPv6 in brackets), a port of this machine or a Unix socket.";
-    Failover [Service "failover"] ["failover"] Service One Kind::Failover, Works, "priority" "prio",
+    Failover [Service "failover"] ["failover"] Service One ValueKind::Failover, Works, "priority" "prio",
         "The order in which several connect addresses are tried. priority (stunnel: prio): always from the first. round-robin (stunnel: rr): each connection begins with the next one.";
     Delay [] ["delay"] Service One Bool, Harmless("names are always resolved when they are used"), "" "no",
         "Whether names are resolved at each connection.";
-    Local [Service "local-address"] ["local"] Service One Kind::Host, Works, "" "",
+    Local [Service "local-address"] ["local"] Service One ValueKind::Host, Works, "" "",
         "The local address of outgoing connections.";
     Exec [Service "exec"] ["exec"] Service One Path, Works, "" "",
         "The program to start for each connection, in place of connect. A service with exec and connect but without accept starts the program once, and carries its standard input and output to connect.";
-    ExecArgs [Service "exec-args"] ["execArgs"] Service List Kind::Arguments, Works, "" "",
+    ExecArgs [Service "exec-args"] ["execArgs"] Service List ValueKind::Arguments, Works, "" "",
         "The arguments of the program of exec, beginning with its name.";
     Pty [Service "pty"] ["pty"] Service One Bool, Works, "false" "no",
         "Whether the program of exec gets a terminal.";
-    Retry [Service "retry"] ["retry"] Service One Kind::Retry, Works, "off" "no",
+    Retry [Service "retry"] ["retry"] Service One ValueKind::Retry, Works, "off" "no",
         "With exec in place of accept: the pause between the end of the program and its next start. off (stunnel: no): it is not started again.";
-    Transparent [Service "transparent"] ["transparent"] Service One Kind::Transparent, Works, "none" "none",
+    Transparent [Service "transparent"] ["transparent"] Service One ValueKind::Transparent, Works, "none" "none",
         "source: the connection to the backend has the client's address as its source. destination: the connection goes to the original destination of a redirected connection. both: source and destination. Linux only.";
     Ident [] ["ident"] Service One Raw, Never(&[], "an answer of RFC 1413 is only as trustworthy as the machine that gives it; the key authenticates the peer"), "" "",
         "The user that an RFC 1413 server must name.";
@@ -394,9 +394,9 @@ table! {
         "The address of a shared session cache.";
 
     // Pre-shared keys.
-    PskIdentity [Service "psk-identity"] ["PSKidentity"] Service One Kind::Identity, Works, "" "",
+    PskIdentity [Service "psk-identity"] ["PSKidentity"] Service One ValueKind::Identity, Works, "" "",
         "The identity that a client uses; the first of its key file if unset.";
-    PskSecrets [Service "psk-secrets"] ["PSKsecrets"] Service List Kind::Secrets, Works, "" "",
+    PskSecrets [Service "psk-secrets"] ["PSKsecrets"] Service List ValueKind::Secrets, Works, "" "",
         "Key files, with a line identity:key for each key, or folders of such files.";
     BeremizProject [Service "beremiz-project"] [] Service One Path, Works, "" "",
         "A Beremiz project whose keys (psk/*.secret) are used before those of psk-secrets.";
@@ -408,21 +408,21 @@ table! {
         "Whether a client and a server service of this file may use the same key, which makes reflection attacks possible (RFC 9257, 4.1).";
     AllowLoosePermissions [Service "allow-loose-permissions"] [] Service One Bool, Works, "false" "yes",
         "Whether key files are accepted that other users can read or write.";
-    PskHash [Service "tls13-psk-hash"] [] Service One Kind::Hash, Works, "sha256" "",
+    PskHash [Service "tls13-psk-hash"] [] Service One ValueKind::Hash, Works, "sha256" "",
         "The hash of the keys in TLS 1.3, which must be the same at both ends (RFC 9846, 4.3.11; RFC 8446, 4.2.11).";
 
     // TLS.
-    TlsVersion [] ["sslVersion"] Service One Kind::Version, Works, "" "all",
+    TlsVersion [] ["sslVersion"] Service One ValueKind::Version, Works, "" "all",
         "The only TLS version that is used.";
-    TlsMin [Service "tls-min"] ["sslVersionMin"] Service One Kind::Version, Works, "1.2" "TLSv1.2",
+    TlsMin [Service "tls-min"] ["sslVersionMin"] Service One ValueKind::Version, Works, "1.2" "TLSv1.2",
         "The oldest TLS version that is used.";
-    TlsMax [Service "tls-max"] ["sslVersionMax"] Service One Kind::Version, Works, "1.3" "TLSv1.3",
+    TlsMax [Service "tls-max"] ["sslVersionMax"] Service One ValueKind::Version, Works, "1.3" "TLSv1.3",
         "The newest TLS version that is used.";
     Ciphers [Service "ciphers"] ["ciphers"] Service One Text { empty: false }, Works,
         "ECDHE-PSK-CHACHA20-POLY1305"
         "HIGH:!aNULL:!SSLv2:!DH:!kDHEPSK",
         "Cipher suites up to TLS 1.2, as an OpenSSL list; suites without a pre-shared key or without encryption are left out. In a TOML file, rfc4279 is the default suite followed by DHE-PSK and PSK suites with AES-GCM and AES-CBC, for old peers.";
-    CipherOrder [Service "cipher-order"] [] Service One Kind::CipherOrder, Works, "server" "client",
+    CipherOrder [Service "cipher-order"] [] Service One ValueKind::CipherOrder, Works, "server" "client",
         "Whether a server chooses the cipher suite by its own order or by the client's.";
     Ciphersuites [Service "ciphersuites"] ["ciphersuites"] Service One Text { empty: false }, Works, ""
         "TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256",
@@ -434,7 +434,7 @@ table! {
         "OpenSSL's security level. If unset, 2, or OpenSSL's default if that is higher.";
     ServerName [Service "server-name"] ["sni"] Service One Text { empty: true }, Works, "" "",
         "Client: the server name to send (SNI); the host name of connect if unset, none if empty. Server: SERVICE:PATTERN, in place of accept. Clients that connect to the service SERVICE and send a name that matches PATTERN get this service; PATTERN can begin with *.";
-    SslOptions [Service "tls-options"] ["options"] Service List Kind::SslOption, Works, "" "NO_SSLv3",
+    SslOptions [Service "tls-options"] ["options"] Service List ValueKind::SslOption, Works, "" "NO_SSLv3",
         "An option of SSL_CTX_set_options(3) without SSL_OP_; a minus before it clears the option.";
     SslConfig [] ["config"] Service List Raw, Works, "" "",
         "An OpenSSL configuration command, NAME:VALUE as in SSL_CONF_cmd(3).";
@@ -450,11 +450,11 @@ table! {
         "The number of sessions that a client keeps for resumption, one for each address; 0 means 1000.";
     SessionCacheTimeout [Service "resumption-timeout"] ["sessionCacheTimeout" "session"] Service One Duration { zero: true }, Works, "5m" "300",
         "How long a session can be resumed, at most a week; 0 turns resumption off.";
-    TicketKeySecret [Service "ticket-key-secret"] ["ticketKeySecret"] Service One Kind::TicketKey, Works, "" "",
+    TicketKeySecret [Service "ticket-key-secret"] ["ticketKeySecret"] Service One ValueKind::TicketKey, Works, "" "",
         "The first half of the secret for a server's ticket keys: 16 or 32 bytes in hexadecimal digits; random if unset. It needs the second half, ticket-mac-secret (stunnel: ticketMacSecret).";
-    TicketMacSecret [Service "ticket-mac-secret"] ["ticketMacSecret"] Service One Kind::TicketKey, Works, "" "",
+    TicketMacSecret [Service "ticket-mac-secret"] ["ticketMacSecret"] Service One ValueKind::TicketKey, Works, "" "",
         "The second half of the secret for a server's ticket keys, in the same form.";
-    RekeyAfter [Service "rekey-after"] [] Service One Kind::RekeyAfter, Works, "8388608 records, 128GiB" "8388608 records, 128GiB",
+    RekeyAfter [Service "rekey-after"] [] Service One ValueKind::RekeyAfter, Works, "8388608 records, 128GiB" "8388608 records, 128GiB",
         "The number of records or bytes in one direction after which TLS 1.3 changes its encryption key. TLS 1.2 cannot change keys: a warning is logged after twice as many records.";
 
     // Time and amounts.
@@ -478,41 +478,41 @@ table! {
         "The maximum number of sessions from one IPv4 address or one IPv6 /64 network.";
     MaxPerIdentity [Service "max-sessions-per-identity"] [] Service One Count { min: 1, max: 1_000_000 }, Works, "" "",
         "The maximum number of sessions of each identity.";
-    WhenFull [Service "when-full"] [] Service One Kind::WhenFull, Works, "refuse" "refuse",
+    WhenFull [Service "when-full"] [] Service One ValueKind::WhenFull, Works, "refuse" "refuse",
         "What happens to a new client when a session limit is reached. refuse: it is refused. take-over: it replaces the oldest session. take-over-own: it replaces the oldest session of its own identity only. take-over-same-host: only one of its own identity and address, for an identity that several people share.";
     BackendPause [Service "backend-pause"] [] Service One Duration { zero: true }, Works, "50ms" "",
         "The pause between two connections to the backend of a service with max-sessions = 1. The eRPC runtime of Beremiz needs it; a device that does not, such as most Modbus servers, takes 0ms.";
-    OnRevocation [Service "on-revocation"] [] Service One Kind::OnRevocation, Works, "cut" "cut",
+    OnRevocation [Service "on-revocation"] [] Service One ValueKind::OnRevocation, Works, "cut" "cut",
         "What happens to a session whose key was removed or changed. cut: it ends at once. keep: it continues. TIME: it ends after this time, such as 30s.";
-    AllowFrom [Service "allow-from"] [] Service List Kind::Range, Works, "" "",
+    AllowFrom [Service "allow-from"] [] Service List ValueKind::Range, Works, "" "",
         "The addresses and networks from which connections are accepted; all if unset.";
-    ProxyProtocolFrom [Service "proxy-protocol-from"] [] Service List Kind::Range, Works, "" "",
+    ProxyProtocolFrom [Service "proxy-protocol-from"] [] Service List ValueKind::Range, Works, "" "",
         "The addresses and networks of proxies. Their connections must begin with a PROXY protocol header, whose client address is used. None if unset.";
     Identities [Service "identities"] [] Service One Raw, Works, "" "",
         "Rules for single identities: a table for each, see below.";
-    IdentityWire [Identity "wire"] [] Service List Kind::Identity, Works, "" "",
+    IdentityWire [Identity "wire"] [] Service List ValueKind::Identity, Works, "" "",
         "The names in the key files that belong to this identity; its own name if unset.";
-    IdentityAllowFrom [Identity "allow-from"] [] Service List Kind::Range, Works, "" "",
+    IdentityAllowFrom [Identity "allow-from"] [] Service List ValueKind::Range, Works, "" "",
         "The addresses and networks from which this identity is accepted; from others it is treated as unknown.";
-    IdentityConnect [Identity "connect"] [] Service List Kind::Connect, Works, "" "",
+    IdentityConnect [Identity "connect"] [] Service List ValueKind::Connect, Works, "" "",
         "The backend for this identity, in place of the service's connect.";
     IdentityMaxSessions [Identity "max-sessions"] [] Service One Count { min: 1, max: 1_000_000 }, Works, "" "",
         "The maximum number of sessions of this identity.";
-    IdentityExpires [Identity "expires"] [] Service One Kind::Moment, Works, "" "",
+    IdentityExpires [Identity "expires"] [] Service One ValueKind::Moment, Works, "" "",
         "The last day on which its keys are accepted (UTC), or a date with time.";
 
     // Sockets.
-    Keepalive [Service "keepalive"] [] Service One Kind::Keepalive, Works, "15s/5s/3" "15s/5s/3",
+    Keepalive [Service "keepalive"] [] Service One ValueKind::Keepalive, Works, "15s/5s/3" "15s/5s/3",
         "TCP keepalive for the TLS connection: time without data before the first probe, time between probes, number of unanswered probes.";
-    Socket [Service "socket"] ["socket"] Service List Kind::Socket, Works, "" "",
+    Socket [Service "socket"] ["socket"] Service List ValueKind::Socket, Works, "" "",
         "A socket option, as SOCKET:NAME=VALUE. SOCKET is accept (the listener), downstream (the accepted connection) or upstream (the outgoing one); in a stunnel.conf a, l or r. NAME as in socket(7).";
     Reset [Service "reset"] ["reset"] Service One Bool, Works, "" "",
         "Whether an error ends a connection with a TCP reset; if unset, it depends on the error.";
 
     // What stunnel also does.
-    Protocol [Service "proxy-header"] ["protocol"] Service One Kind::Preface, Works, "" "",
+    Protocol [Service "proxy-header"] ["protocol"] Service One ValueKind::Preface, Works, "" "",
         "The PROXY protocol header that a server sends to its backend: v1 has the addresses; v2 also has the identity, the TLS version and the cipher suite.";
-    Negotiation [Service "protocol"] [] Service One Kind::Negotiation, Works, "" "",
+    Negotiation [Service "protocol"] [] Service One ValueKind::Negotiation, Works, "" "",
         "connect (client): connects through an HTTP proxy to protocol-host. socks (server): connects to the address that the client requests with SOCKS. socks (client): requests, from a server with socks, the original destination of a redirected connection.";
     SocksAllowOwn [Service "socks-allow-own"] [] Service One Bool, Works, "false" "",
         "Whether SOCKS clients may connect to this machine's own addresses; loopback addresses are always refused.";
@@ -524,11 +524,11 @@ table! {
         "An additional HTTP header for the proxy.";
     ProtocolHost [Service "protocol-host"] ["protocolHost"] Service One Text { empty: false }, Works, "" "",
         "The server end behind the HTTP proxy, HOST:PORT. Its host name is also the server name of the handshake (SNI).";
-    ProtocolPassword [Service "protocol-password"] ["protocolPassword"] Service One Kind::Password, Works, "" "",
+    ProtocolPassword [Service "protocol-password"] ["protocolPassword"] Service One ValueKind::Password, Works, "" "",
         "The password for the proxy.";
     ProtocolUsername [Service "protocol-username"] ["protocolUsername"] Service One Text { empty: true }, Works, "" "",
         "The user name for the proxy.";
-    LogId [Service "log-id"] ["logId"] Service One Kind::LogId, Works, "sequential" "sequential",
+    LogId [Service "log-id"] ["logId"] Service One ValueKind::LogId, Works, "sequential" "sequential",
         "How log lines identify their connection: by a number, a globally unique text, the thread or the process.";
     Engine [] ["engine"] Global List Raw, Later(&[]), "" "",
         "An OpenSSL engine.";
@@ -606,7 +606,7 @@ table! {
         "The OCSP server.";
     OcspAia [] ["OCSPaia"] Service One Bool, AboutCertificates, "" "no",
         "Whether to use the OCSP server that a certificate names.";
-    OcspFlag [] ["OCSPflag"] Service List Kind::OcspFlag, AboutCertificates, "" "",
+    OcspFlag [] ["OCSPflag"] Service List ValueKind::OcspFlag, AboutCertificates, "" "",
         "An option for OCSP.";
     OcspNonce [] ["OCSPnonce"] Service One Bool, AboutCertificates, "" "no",
         "Whether OCSP requests contain a nonce.";

@@ -10,7 +10,7 @@
 use serde_json::{Map, Value, json};
 
 use super::model::Dialect;
-use super::options::{Arity, Kind, Opt, Row, TABLE, Table};
+use super::options::{Arity, OptionId, OptionRow, TABLE, TomlTable, ValueKind};
 use super::value::{SOCKET_OPTIONS, words};
 
 /// No character that stands for `\b`, `\t`, `\n`, `\f` or `\r`: in a path of Windows these were backslashes.
@@ -28,11 +28,11 @@ const CONTROL: &str = r"\u0000-\u001f\u007f-\u009f";
 /// The schema, as JSON in draft 07: editors know that one best.
 pub fn schema() -> String {
     let tables = [
-        ("log", Table::Log, "What is logged, how and where."),
-        ("control", Table::Control, "Who may look from outside, and give orders."),
-        ("http", Table::Http, "Metrics and a status page, for this machine alone."),
+        ("log", TomlTable::Log, "What is logged, how and where."),
+        ("control", TomlTable::Control, "Who may look from outside, and give orders."),
+        ("http", TomlTable::Http, "Metrics and a status page, for this machine alone."),
     ];
-    let mut properties = keys(Table::Top);
+    let mut properties = keys(TomlTable::Top);
     for (name, table, what) in tables {
         properties.insert(name.into(), object(what, keys(table)));
     }
@@ -67,8 +67,8 @@ pub fn schema() -> String {
         "required": ["services"],
         "allOf": needed(),
         "definitions": {
-            "service": object("One tunnel.", keys(Table::Service)),
-            "identity": object("Rules for one identity.", keys(Table::Identity)),
+            "service": object("One tunnel.", keys(TomlTable::Service)),
+            "identity": object("Rules for one identity.", keys(TomlTable::Identity)),
         },
     });
     // Values of serde_json's own are always written.
@@ -107,28 +107,28 @@ fn needed() -> Vec<Value> {
 }
 
 /// The keys of a table.
-fn keys(table: Table) -> Map<String, Value> {
-    let here = |row: &'static Row| match row.native {
+fn keys(table: TomlTable) -> Map<String, Value> {
+    let here = |row: &'static OptionRow| match row.native {
         Some((of, key)) if of == table => Some((key, row)),
         _ => None,
     };
     TABLE.iter().filter_map(here).map(|(key, row)| (key.to_owned(), option(row))).collect()
 }
 
-fn option(row: &Row) -> Value {
+fn option(row: &OptionRow) -> Value {
     let one = kind(row.kind);
     let mut made = match row.arity {
         Arity::One => one,
         Arity::List => {
             // Nothing in a list of sockets is a way to unsay the defaults.
-            let least = usize::from(row.opt != Opt::Socket);
+            let least = usize::from(row.opt != OptionId::Socket);
             json!({ "anyOf": [one, { "type": "array", "items": one, "minItems": least }] })
         }
     };
-    if row.opt == Opt::Identities {
+    if row.opt == OptionId::Identities {
         made = json!({
             "type": "object",
-            "propertyNames": kind(Kind::Identity),
+            "propertyNames": kind(ValueKind::Identity),
             "additionalProperties": { "$ref": "#/definitions/identity" },
         });
     }
@@ -140,29 +140,31 @@ fn option(row: &Row) -> Value {
 }
 
 /// As it would be written in the file.
-fn default(row: &Row) -> Option<Value> {
+fn default(row: &OptionRow) -> Option<Value> {
     let text = row.native_default;
     match row.kind {
         _ if text.is_empty() => None,
-        Kind::Bool | Kind::Count { .. } => serde_json::from_str(text).ok(),
+        ValueKind::Bool | ValueKind::Count { .. } => serde_json::from_str(text).ok(),
         _ => Some(text.into()),
     }
 }
 
 /// What the values of a kind look like in TOML.
-fn kind(kind: Kind) -> Value {
+fn kind(kind: ValueKind) -> Value {
     let pattern = |pattern: &str| json!({ "type": "string", "pattern": format!("^({pattern})$") });
     let plain = || json!({ "type": "string", "pattern": format!("^[^{CONTROL}]*$") });
     let known = words(kind, Dialect::Native);
     match kind {
-        Kind::Bool => json!({ "type": "boolean" }),
-        Kind::Count { min, max } => json!({ "type": "integer", "minimum": min, "maximum": max }),
-        Kind::Duration { zero } => duration(zero),
-        Kind::Listen => address(0),
-        Kind::Connect => address(1),
-        Kind::Path => json!({ "type": "string", "minLength": 1, "pattern": FILE_NAME }),
+        ValueKind::Bool => json!({ "type": "boolean" }),
+        ValueKind::Count { min, max } => {
+            json!({ "type": "integer", "minimum": min, "maximum": max })
+        }
+        ValueKind::Duration { zero } => duration(zero),
+        ValueKind::Listen => address(0),
+        ValueKind::Connect => address(1),
+        ValueKind::Path => json!({ "type": "string", "minLength": 1, "pattern": FILE_NAME }),
         // An identity:key line where the name of a file belongs: the code `key-in-configuration`.
-        Kind::Secrets => json!({
+        ValueKind::Secrets => json!({
             "type": "string",
             "minLength": 1,
             "pattern": FILE_NAME,
@@ -171,63 +173,63 @@ fn kind(kind: Kind) -> Value {
                 { "not": { "pattern": r"^[^:/\\]{2,}:.{16,}$" } },
             ],
         }),
-        Kind::Identity => json!({
+        ValueKind::Identity => json!({
             "type": "string",
             "minLength": 1,
             "maxLength": 255,
             "pattern": format!("^[^:{CONTROL}]*$"),
         }),
-        Kind::Text { empty } => {
+        ValueKind::Text { empty } => {
             let mut text = plain();
             text["minLength"] = usize::from(!empty).into();
             text
         }
-        Kind::Arguments => json!({ "type": "string" }),
-        Kind::Host => json!({ "type": "string", "minLength": 1 }),
-        Kind::Keepalive => json!({
+        ValueKind::Arguments => json!({ "type": "string" }),
+        ValueKind::Host => json!({ "type": "string", "minLength": 1 }),
+        ValueKind::Keepalive => json!({
             "anyOf": [{ "const": false }, pattern(r"off|[^/]*\d\s*[a-z]+\s*/[^/]*\d\s*[a-z]+\s*/\s*0*\d{1,3}\s*")],
         }),
-        Kind::Socket => pattern(&format!(
+        ValueKind::Socket => pattern(&format!(
             r"\s*(accept|downstream|upstream)\s*:\s*({})\s*=.*",
             SOCKET_OPTIONS.join("|")
         )),
-        Kind::OnRevocation => {
+        ValueKind::OnRevocation => {
             json!({ "anyOf": [{ "enum": ["cut", "keep"] }, duration(false)] })
         }
-        Kind::Range => pattern(r"\s*[0-9A-Fa-f:.]+(/\d{1,3})?\s*"),
+        ValueKind::Range => pattern(r"\s*[0-9A-Fa-f:.]+(/\d{1,3})?\s*"),
         // Editors hand a date of TOML's over as its text.
-        Kind::Moment => pattern(r"\s*[+-]?\d{4,6}-?\d{2}-?\d{2}.*"),
-        Kind::TicketKey => pattern("([0-9A-Fa-f]{2}:?){16}(([0-9A-Fa-f]{2}:?){16})?"),
-        Kind::FileMode => pattern("(0o)?0*[0-7]{3}"),
-        Kind::Variable => pattern(r"[^=\s]+=.*"),
-        Kind::Retry => {
+        ValueKind::Moment => pattern(r"\s*[+-]?\d{4,6}-?\d{2}-?\d{2}.*"),
+        ValueKind::TicketKey => pattern("([0-9A-Fa-f]{2}:?){16}(([0-9A-Fa-f]{2}:?){16})?"),
+        ValueKind::FileMode => pattern("(0o)?0*[0-7]{3}"),
+        ValueKind::Variable => pattern(r"[^=\s]+=.*"),
+        ValueKind::Retry => {
             json!({ "anyOf": [{ "const": false }, { "const": "off" }, duration(false)] })
         }
-        Kind::Password => plain(),
-        Kind::RekeyAfter => {
+        ValueKind::Password => plain(),
+        ValueKind::RekeyAfter => {
             pattern(r"\s*\d+\s*([A-Za-z]+|records?)\s*(,\s*\d+\s*([A-Za-z]+|records?)\s*)?")
         }
-        Kind::Size => pattern(r"\s*\d+(\.\d+)?\s*[A-Za-z]+\s*"),
-        Kind::Mode
-        | Kind::Failover
-        | Kind::Hash
-        | Kind::Version
-        | Kind::Level
-        | Kind::LogFormat
-        | Kind::LogMode
-        | Kind::Facility
-        | Kind::LogId
-        | Kind::Negotiation
-        | Kind::Preface
-        | Kind::Transparent
-        | Kind::CipherOrder
-        | Kind::WhenFull
-        | Kind::Foreground => json!({ "enum": known }),
-        Kind::SslOption => {
+        ValueKind::Size => pattern(r"\s*\d+(\.\d+)?\s*[A-Za-z]+\s*"),
+        ValueKind::Mode
+        | ValueKind::Failover
+        | ValueKind::Hash
+        | ValueKind::Version
+        | ValueKind::Level
+        | ValueKind::LogFormat
+        | ValueKind::LogMode
+        | ValueKind::Facility
+        | ValueKind::LogId
+        | ValueKind::Negotiation
+        | ValueKind::Preface
+        | ValueKind::Transparent
+        | ValueKind::CipherOrder
+        | ValueKind::WhenFull
+        | ValueKind::Foreground => json!({ "enum": known }),
+        ValueKind::SslOption => {
             let off = known.iter().map(|name| format!("-{name}"));
             json!({ "enum": known.iter().map(|name| (*name).to_owned()).chain(off).collect::<Vec<_>>() })
         }
-        Kind::Raw | Kind::OcspFlag => json!({}),
+        ValueKind::Raw | ValueKind::OcspFlag => json!({}),
     }
 }
 

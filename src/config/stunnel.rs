@@ -8,11 +8,11 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::diagnostic::{Diagnostic, Place, Report, SourceText};
-use super::draft::{Draft, DraftPart, Spanned, Value, Values};
+use super::diagnostic::{Diagnostic, Diagnostics, SourceLocation, SourceText};
+use super::draft::{ParsedFile, ParsedSection, Spanned, Value, Values};
 use super::key_shape::looks_like_key_line;
 use super::model::Dialect;
-use super::options::{self, Kind, Opt, Row, Scope};
+use super::options::{self, OptionId, OptionRow, StunnelScope, ValueKind};
 use super::value;
 use crate::sys::content;
 
@@ -32,10 +32,10 @@ const DEPTH_LIMIT: usize = 100;
 const FILE_LIMIT: usize = 1_000;
 
 /// Reads a file's bytes, and the directories it includes.
-pub(super) fn read(bytes: &[u8], name: &Path, base: &Path, report: &mut Report) -> Draft {
+pub(super) fn read(bytes: &[u8], name: &Path, base: &Path, report: &mut Diagnostics) -> ParsedFile {
     let file: Arc<Path> = Arc::from(name);
     let mut reader = Reader {
-        draft: Draft {
+        draft: ParsedFile {
             dialect: Dialect::Stunnel,
             file: file.clone(),
             base: base.to_path_buf(),
@@ -62,8 +62,8 @@ pub(super) fn read(bytes: &[u8], name: &Path, base: &Path, report: &mut Report) 
 }
 
 struct Reader<'a> {
-    draft: Draft,
-    report: &'a mut Report,
+    draft: ParsedFile,
+    report: &'a mut Diagnostics,
     /// How many files were included so far.
     included: usize,
     /// The comments and empty lines above the next option or section.
@@ -79,7 +79,7 @@ struct Reader<'a> {
 /// A value that `config` gives an option.
 #[derive(Clone)]
 struct Command {
-    opt: Opt,
+    opt: OptionId,
     value: Spanned<Value>,
     remarks: Vec<String>,
 }
@@ -119,7 +119,11 @@ impl Reader<'_> {
                 let name = String::from_utf8_lossy(name).into_owned();
                 let name = Spanned { value: name, place: whole };
                 let remarks = std::mem::take(&mut self.remarks);
-                self.draft.services.push(DraftPart { name, remarks, values: Values::default() });
+                self.draft.services.push(ParsedSection {
+                    name,
+                    remarks,
+                    values: Values::default(),
+                });
             }
             Split::NoEquals => {
                 // `accept 3001`
@@ -145,7 +149,14 @@ impl Reader<'_> {
         }
     }
 
-    fn option(&mut self, name: &str, name_at: Place, bytes: &[u8], at: Place, depth: usize) {
+    fn option(
+        &mut self,
+        name: &str,
+        name_at: SourceLocation,
+        bytes: &[u8],
+        at: SourceLocation,
+        depth: usize,
+    ) {
         let in_section = !self.draft.services.is_empty();
         let Some(row) = options::stunnel(name) else {
             let whole = String::from_utf8_lossy(bytes);
@@ -173,7 +184,7 @@ impl Reader<'_> {
             }
             return;
         };
-        if row.scope == Scope::Global && in_section {
+        if row.scope == StunnelScope::Global && in_section {
             self.report.push(
                 Diagnostic::error("misplaced-option", "Specified option name is not valid here")
                     .at(name_at)
@@ -182,11 +193,11 @@ impl Reader<'_> {
             return;
         }
         // An empty pid is how stunnel is told to write none.
-        if matches!(row.opt, Opt::Pid | Opt::Chroot) && bytes.is_empty() {
+        if matches!(row.opt, OptionId::Pid | OptionId::Chroot) && bytes.is_empty() {
             self.keep(row, Spanned { value: Value::Text(String::new()), place: at });
             return;
         }
-        if row.opt == Opt::LogLevel && in_section && bytes.contains(&b'.') {
+        if row.opt == OptionId::LogLevel && in_section && bytes.contains(&b'.') {
             let found = Diagnostic::error("unknown-value", "Illegal debug level");
             self.report.push(
                 found
@@ -196,7 +207,7 @@ impl Reader<'_> {
             return;
         }
         // Nobody speaks SSLv3 here, and as a lower bound it forbids nothing.
-        if row.opt == Opt::TlsMin && bytes.eq_ignore_ascii_case(b"SSLv3") {
+        if row.opt == OptionId::TlsMin && bytes.eq_ignore_ascii_case(b"SSLv3") {
             let found = Diagnostic::warning(
                 "obsolete-version",
                 "SSLv3 is never used: this bound has no effect",
@@ -206,29 +217,30 @@ impl Reader<'_> {
             return;
         }
         // `protocol` is two options in one: what backends are told, and what is spoken around TLS.
-        if row.opt == Opt::Protocol
-            && let Ok(value) = value::read_bytes(Kind::Negotiation, bytes)
+        if row.opt == OptionId::Protocol
+            && let Ok(value) = value::read_bytes(ValueKind::Negotiation, bytes)
         {
-            self.keep(Opt::Negotiation.row(), Spanned { value, place: at });
+            self.keep(OptionId::Negotiation.row(), Spanned { value, place: at });
             return;
         }
-        if row.opt == Opt::SslConfig {
+        if row.opt == OptionId::SslConfig {
             self.config(bytes, &at);
             return;
         }
-        if row.opt == Opt::Socket && is_of_udp(bytes) {
+        if row.opt == OptionId::Socket && is_of_udp(bytes) {
             let message = "`socket` has no effect: this option is of UDP, and TLS runs over TCP";
             self.report.push(Diagnostic::notice("without-effect", message).at(at));
             return;
         }
         match value::read_bytes(row.kind, bytes) {
-            Ok(Value::Path(dir)) if row.opt == Opt::Include => self.include(&dir, at, depth),
+            Ok(Value::Path(dir)) if row.opt == OptionId::Include => self.include(&dir, at, depth),
             Ok(value) => {
                 // `debug` is two options in one.
-                if let (Opt::LogLevel, Some(dot)) = (row.opt, bytes.iter().position(|b| *b == b'.'))
-                    && let Ok(value) = value::read_bytes(Kind::Facility, &bytes[..dot])
+                if let (OptionId::LogLevel, Some(dot)) =
+                    (row.opt, bytes.iter().position(|b| *b == b'.'))
+                    && let Ok(value) = value::read_bytes(ValueKind::Facility, &bytes[..dot])
                 {
-                    self.keep(Opt::LogFacility.row(), Spanned { value, place: at.clone() });
+                    self.keep(OptionId::LogFacility.row(), Spanned { value, place: at.clone() });
                 }
                 self.keep(row, Spanned { value, place: at });
             }
@@ -241,9 +253,9 @@ impl Reader<'_> {
     }
 
     /// A command of OpenSSL's.
-    fn config(&mut self, bytes: &[u8], at: &Place) {
+    fn config(&mut self, bytes: &[u8], at: &SourceLocation) {
         let text = String::from_utf8_lossy(bytes);
-        let read = |(opt, value): (Opt, String)| {
+        let read = |(opt, value): (OptionId, String)| {
             let value = value::read_bytes(opt.row().kind, value.as_bytes())?;
             let value = Spanned { value, place: at.clone() };
             Ok(Command { opt, value, remarks: Vec::new() })
@@ -268,7 +280,7 @@ impl Reader<'_> {
                 said.append(&mut commands);
             }
             Err(wrong) => {
-                self.values(Opt::SslConfig.row()).tried(Opt::SslConfig);
+                self.values(OptionId::SslConfig.row()).tried(OptionId::SslConfig);
                 let found = Diagnostic::error(wrong.code, wrong.message);
                 self.report.push(found.at(at.clone()).help(wrong.help));
             }
@@ -301,24 +313,24 @@ impl Reader<'_> {
     }
 
     /// Where an option of this row goes that stands here.
-    fn values(&mut self, row: &Row) -> &mut Values {
+    fn values(&mut self, row: &OptionRow) -> &mut Values {
         match self.draft.services.last_mut() {
             Some(service) => &mut service.values,
-            None if row.scope == Scope::Global || row.opt == Opt::LogLevel => {
+            None if row.scope == StunnelScope::Global || row.opt == OptionId::LogLevel => {
                 &mut self.draft.global
             }
             None => &mut self.draft.defaults,
         }
     }
 
-    fn keep(&mut self, row: &Row, value: Spanned<Value>) {
+    fn keep(&mut self, row: &OptionRow, value: Spanned<Value>) {
         let remarks = std::mem::take(&mut self.remarks);
         let values = self.values(row);
         values.remark(remarks);
-        if row.opt == Opt::TlsVersion {
+        if row.opt == OptionId::TlsVersion {
             // It is short for both, and a later line about one of them has the last word.
-            values.push(Opt::TlsMin, value.clone());
-            values.push(Opt::TlsMax, value);
+            values.push(OptionId::TlsMin, value.clone());
+            values.push(OptionId::TlsMax, value);
         } else {
             values.push(row.opt, value);
         }
@@ -326,8 +338,8 @@ impl Reader<'_> {
 
     /// Every regular file of a directory, in the order of the bytes of their names: stunnel sorts
     /// with strcoll in the C locale. Names with a leading dot and editors' backups are included too.
-    fn include(&mut self, dir: &Path, at: Place, depth: usize) {
-        let fail = |report: &mut Report, message: String, help: &str| {
+    fn include(&mut self, dir: &Path, at: SourceLocation, depth: usize) {
+        let fail = |report: &mut Diagnostics, message: String, help: &str| {
             report.push(Diagnostic::error("include-failed", message).at(at.clone()).help(help));
         };
         if self.included > FILE_LIMIT {

@@ -9,15 +9,15 @@ use std::sync::Arc;
 use ::toml::Spanned as TomlSpanned;
 use ::toml::de::{DeArray, DeString, DeTable, DeValue};
 
-use super::diagnostic::{Diagnostic, Report, SourceText};
-use super::draft::{Draft, DraftPart, Spanned, Value, Values};
+use super::diagnostic::{Diagnostic, Diagnostics, SourceText};
+use super::draft::{ParsedFile, ParsedSection, Spanned, Value, Values};
 use super::key_shape::looks_like_key_line;
 use super::model::Dialect;
-use super::options::{self, Arity, Kind, Opt, Row, TABLE, Table};
-use super::value::{self, Wrong};
+use super::options::{self, Arity, OptionId, OptionRow, TABLE, TomlTable, ValueKind};
+use super::value::{self, ValueError};
 
 /// Reads a file's text.
-pub(super) fn read(text: &str, name: &Path, base: &Path, report: &mut Report) -> Draft {
+pub(super) fn read(text: &str, name: &Path, base: &Path, report: &mut Diagnostics) -> ParsedFile {
     let file: Arc<Path> = Arc::from(name);
     let source = SourceText::new(file.clone(), text);
     source.register(report);
@@ -25,7 +25,7 @@ pub(super) fn read(text: &str, name: &Path, base: &Path, report: &mut Report) ->
     let mut reader = Reader {
         source,
         found: Vec::new(),
-        draft: Draft {
+        draft: ParsedFile {
             dialect: Dialect::Native,
             file,
             base: base.to_path_buf(),
@@ -98,7 +98,8 @@ fn windows_path(line: &str) -> Option<String> {
 fn unquoted(line: &str) -> Option<String> {
     let (key, value) = line.split_once('=')?;
     let (key, value) = (key.trim(), value.trim());
-    let row = options::native(Table::Service, key).or_else(|| options::native(Table::Log, key))?;
+    let row = options::native(TomlTable::Service, key)
+        .or_else(|| options::native(TomlTable::Log, key))?;
     let is_bare = !value.is_empty() && !value.starts_with(['"', '\'', '[', '{']);
     if !is_bare {
         return None;
@@ -117,7 +118,7 @@ type Item<'i> = TomlSpanned<DeValue<'i>>;
 struct Reader {
     source: SourceText,
     found: Vec<Diagnostic>,
-    draft: Draft,
+    draft: ParsedFile,
     /// The comments that no value has taken yet: where their line ends, and their text.
     remarks: VecDeque<(usize, String)>,
 }
@@ -156,9 +157,9 @@ impl Reader {
             match key.get_ref().as_ref() {
                 name @ ("log" | "control" | "http") => {
                     let kind = match name {
-                        "log" => Table::Log,
-                        "control" => Table::Control,
-                        _ => Table::Http,
+                        "log" => TomlTable::Log,
+                        "control" => TomlTable::Control,
+                        _ => TomlTable::Http,
                     };
                     if let Some(table) = self.table(key, item) {
                         self.global(kind, table);
@@ -174,12 +175,12 @@ impl Reader {
                         self.services(table);
                     }
                 }
-                name => match options::native(Table::Top, name) {
+                name => match options::native(TomlTable::Top, name) {
                     Some(row) => {
                         self.global_values(row, item);
                     }
                     None => {
-                        self.unknown(key, Table::Top);
+                        self.unknown(key, TomlTable::Top);
                     }
                 },
             }
@@ -202,7 +203,7 @@ impl Reader {
         }
     }
 
-    fn global(&mut self, table: Table, items: &DeTable<'_>) {
+    fn global(&mut self, table: TomlTable, items: &DeTable<'_>) {
         for (key, item) in entries(items) {
             match options::native(table, key.get_ref()) {
                 Some(row) => self.global_values(row, item),
@@ -213,7 +214,7 @@ impl Reader {
         }
     }
 
-    fn global_values(&mut self, row: &'static Row, item: &Item<'_>) {
+    fn global_values(&mut self, row: &'static OptionRow, item: &Item<'_>) {
         let values = self.values(row, item);
         let remarks = self.remarks(item.span().end);
         self.draft.global.remark(remarks);
@@ -233,7 +234,7 @@ impl Reader {
                 );
             }
             let DeValue::Table(items) = item.get_ref() else {
-                let row = options::native(Table::Service, &name);
+                let row = options::native(TomlTable::Service, &name);
                 let help = match row {
                     Some(_) => "a service's keys stand in [services.NAME]".into(),
                     None => format!("write [services.{name}] on a line of its own"),
@@ -245,15 +246,15 @@ impl Reader {
             };
             let values = self.service(items);
             let name = Spanned { value: name, place: self.source.place(key.span()) };
-            self.draft.services.push(DraftPart { name, remarks, values });
+            self.draft.services.push(ParsedSection { name, remarks, values });
         }
     }
 
     fn service(&mut self, items: &DeTable<'_>) -> Values {
         let mut values = Values::default();
         for (key, item) in entries(items) {
-            match options::native(Table::Service, key.get_ref()) {
-                Some(row) if row.opt == Opt::Identities => {
+            match options::native(TomlTable::Service, key.get_ref()) {
+                Some(row) if row.opt == OptionId::Identities => {
                     values.tried(row.opt);
                     values.identities = self.identities(key, item);
                 }
@@ -264,7 +265,7 @@ impl Reader {
                     read.into_iter().for_each(|v| values.push(row.opt, v));
                 }
                 None => {
-                    let meant = self.unknown(key, Table::Service);
+                    let meant = self.unknown(key, TomlTable::Service);
                     meant.into_iter().for_each(|opt| values.tried(opt));
                 }
             }
@@ -272,7 +273,7 @@ impl Reader {
         values
     }
 
-    fn identities(&mut self, key: &Key<'_>, item: &Item<'_>) -> Vec<DraftPart> {
+    fn identities(&mut self, key: &Key<'_>, item: &Item<'_>) -> Vec<ParsedSection> {
         let DeValue::Table(tables) = item.get_ref() else {
             let message =
                 format!("`{}` is a table, not {}", key.get_ref(), type_of(item.get_ref()));
@@ -285,7 +286,7 @@ impl Reader {
             let remarks = self.remarks(key.span().end);
             let name =
                 Spanned { value: key.get_ref().to_string(), place: self.source.place(key.span()) };
-            if let Err(wrong) = value::read(Kind::Identity, Dialect::Native, &name.value) {
+            if let Err(wrong) = value::read(ValueKind::Identity, Dialect::Native, &name.value) {
                 self.error(wrong.code, key.span(), wrong.message, wrong.help);
                 continue;
             }
@@ -299,48 +300,56 @@ impl Reader {
             };
             let mut values = Values::default();
             for (key, item) in entries(items) {
-                match options::native(Table::Identity, key.get_ref()) {
+                match options::native(TomlTable::Identity, key.get_ref()) {
                     Some(row) => {
                         let read = self.values(row, item);
                         values.remark(self.remarks(item.span().end));
                         read.into_iter().for_each(|value| values.push(row.opt, value));
                     }
                     None => {
-                        self.unknown(key, Table::Identity);
+                        self.unknown(key, TomlTable::Identity);
                     }
                 }
             }
-            all.push(DraftPart { name, remarks, values });
+            all.push(ParsedSection { name, remarks, values });
         }
         all
     }
 
     /// Tells of an unknown key, and which option was probably meant.
-    fn unknown(&mut self, key: &Key<'_>, table: Table) -> Option<Opt> {
+    fn unknown(&mut self, key: &Key<'_>, table: TomlTable) -> Option<OptionId> {
         let name = key.get_ref().as_ref();
-        let keys = |table: Table| {
+        let keys = |table: TomlTable| {
             TABLE
                 .iter()
                 .filter_map(move |row| row.native.filter(|(t, _)| *t == table).map(|(_, key)| key))
         };
         let (tables, here) = match table {
-            Table::Top => (["log", "control", "http", "defaults", "services"].as_slice(), "here"),
-            Table::Log => (&[][..], "in [log]"),
-            Table::Control => (&[][..], "in [control]"),
-            Table::Http => (&[][..], "in [http]"),
-            Table::Service => (&[][..], "in a service"),
-            Table::Identity => (&[][..], "in the rules for an identity"),
+            TomlTable::Top => {
+                (["log", "control", "http", "defaults", "services"].as_slice(), "here")
+            }
+            TomlTable::Log => (&[][..], "in [log]"),
+            TomlTable::Control => (&[][..], "in [control]"),
+            TomlTable::Http => (&[][..], "in [http]"),
+            TomlTable::Service => (&[][..], "in a service"),
+            TomlTable::Identity => (&[][..], "in the rules for an identity"),
         };
         let near = options::nearest(name, keys(table).chain(tables.iter().copied()));
-        let elsewhere = [Table::Top, Table::Log, Table::Service, Table::Control, Table::Http]
-            .into_iter()
-            .find(|t| *t != table && options::native(*t, name).is_some());
+        let elsewhere = [
+            TomlTable::Top,
+            TomlTable::Log,
+            TomlTable::Service,
+            TomlTable::Control,
+            TomlTable::Http,
+        ]
+        .into_iter()
+        .find(|t| *t != table && options::native(*t, name).is_some());
         let help = match (elsewhere, near, options::stunnel(name)) {
-            (Some(Table::Log), ..) => "it belongs in [log]".into(),
-            (Some(Table::Top), ..) => "it belongs before the first [table]".into(),
-            (Some(Table::Control), ..) => "it belongs in [control]".into(),
-            (Some(Table::Http), ..) => "it belongs in [http]".into(),
-            (Some(_), ..) if table == Table::Top => {
+            (Some(TomlTable::Log), ..) => "it belongs in [log]".into(),
+            (Some(TomlTable::Top), ..) => "it belongs before the first [table]".into(),
+            (Some(TomlTable::Control), ..) => "it belongs in [control]".into(),
+            (Some(TomlTable::Http), ..) => "it belongs in [http]".into(),
+            (Some(_), ..) if table == TomlTable::Top => {
                 "write the line [services.NAME] above it, or [defaults] for all services".into()
             }
             (Some(_), ..) => "it belongs in [defaults] or in [services.NAME]: is the line \
@@ -349,7 +358,7 @@ impl Reader {
             (None, Some(near), _) => format!("did you mean `{near}`?"),
             (None, None, Some(row)) => match row.native {
                 Some((_, native)) => format!("stunnel's `{name}` is `{native}` here"),
-                None if row.opt == Opt::TlsVersion => "write tls-min and tls-max".into(),
+                None if row.opt == OptionId::TlsVersion => "write tls-min and tls-max".into(),
                 None => format!("stunnel's `{name}` has no counterpart here"),
             },
             (None, None, None) => {
@@ -358,7 +367,7 @@ impl Reader {
             }
         };
         // `[default]` or `[service.a]`: what a service lacks may well stand there.
-        if table == Table::Top && near.is_some() {
+        if table == TomlTable::Top && near.is_some() {
             self.draft.incomplete = true;
         }
         let meant = near
@@ -375,11 +384,11 @@ impl Reader {
     }
 
     /// The values of an option: one, or the members of a list where the option is one.
-    fn values(&mut self, row: &'static Row, item: &Item<'_>) -> Vec<Spanned<Value>> {
+    fn values(&mut self, row: &'static OptionRow, item: &Item<'_>) -> Vec<Spanned<Value>> {
         let place = |reader: &Self, span| reader.source.place(span);
         match (row.arity, item.get_ref()) {
             // What does not work is judged by its treatment, whatever its type.
-            _ if row.kind == Kind::Raw => {
+            _ if row.kind == ValueKind::Raw => {
                 let text = match item.get_ref() {
                     DeValue::String(text) => text.to_string(),
                     other => type_of(other).to_owned(),
@@ -393,12 +402,12 @@ impl Reader {
 
     fn list(
         &mut self,
-        row: &'static Row,
+        row: &'static OptionRow,
         list: &DeArray<'_>,
         span: Range<usize>,
     ) -> Vec<Spanned<Value>> {
         // Nothing in a list of sockets is a way to unsay the defaults.
-        if list.is_empty() && row.opt != Opt::Socket {
+        if list.is_empty() && row.opt != OptionId::Socket {
             let name = row.name(Dialect::Native);
             self.error(
                 "empty-list",
@@ -410,7 +419,7 @@ impl Reader {
         list.iter().filter_map(|item| self.value(row, item)).collect()
     }
 
-    fn value(&mut self, row: &'static Row, item: &Item<'_>) -> Option<Spanned<Value>> {
+    fn value(&mut self, row: &'static OptionRow, item: &Item<'_>) -> Option<Spanned<Value>> {
         match single(row, item.get_ref()) {
             Ok(value) => Some(Spanned { value, place: self.source.place(item.span()) }),
             Err(wrong) => {
@@ -422,20 +431,22 @@ impl Reader {
 }
 
 /// One value of TOML as one value of ours.
-fn single(row: &Row, item: &DeValue<'_>) -> Result<Value, Wrong> {
+fn single(row: &OptionRow, item: &DeValue<'_>) -> Result<Value, ValueError> {
     let read = |text: &str| value::read(row.kind, Dialect::Native, text);
     match (row.kind, item) {
-        (Kind::Bool, DeValue::Boolean(b)) => Ok(Value::Bool(*b)),
-        (Kind::Bool, _) => Err(wrong_type(row, item)),
-        (Kind::Count { min, max }, DeValue::Integer(n)) if n.radix() == 10 => {
+        (ValueKind::Bool, DeValue::Boolean(b)) => Ok(Value::Bool(*b)),
+        (ValueKind::Bool, _) => Err(wrong_type(row, item)),
+        (ValueKind::Count { min, max }, DeValue::Integer(n)) if n.radix() == 10 => {
             value::count(&n.as_str().replace('_', ""), min, max).map(Value::Count)
         }
-        (Kind::Count { .. }, _) => Err(wrong_type(row, item)),
-        (Kind::Keepalive, DeValue::Boolean(false)) => Ok(Value::Keepalive(None)),
-        (Kind::Retry, DeValue::Boolean(false)) => Ok(Value::Retry(None)),
-        (Kind::Listen | Kind::Connect, DeValue::Integer(n)) if n.radix() == 10 => read(n.as_str()),
-        (Kind::Moment, DeValue::Datetime(moment)) => read(&moment.to_string()),
-        (Kind::Duration { .. }, DeValue::Integer(n)) => Err(Wrong {
+        (ValueKind::Count { .. }, _) => Err(wrong_type(row, item)),
+        (ValueKind::Keepalive, DeValue::Boolean(false)) => Ok(Value::Keepalive(None)),
+        (ValueKind::Retry, DeValue::Boolean(false)) => Ok(Value::Retry(None)),
+        (ValueKind::Listen | ValueKind::Connect, DeValue::Integer(n)) if n.radix() == 10 => {
+            read(n.as_str())
+        }
+        (ValueKind::Moment, DeValue::Datetime(moment)) => read(&moment.to_string()),
+        (ValueKind::Duration { .. }, DeValue::Integer(n)) => Err(ValueError {
             code: "unit-missing",
             message: format!("`{n}` has no unit"),
             help: format!("write \"{n}s\" for seconds; the units are ms, s, m, h and d"),
@@ -445,32 +456,34 @@ fn single(row: &Row, item: &DeValue<'_>) -> Result<Value, Wrong> {
     }
 }
 
-fn wrong_type(row: &Row, item: &DeValue<'_>) -> Wrong {
+fn wrong_type(row: &OptionRow, item: &DeValue<'_>) -> ValueError {
     let words = value::words(row.kind, Dialect::Native);
     let help = match row.kind {
-        Kind::Bool => "write true or false, without quotes".into(),
-        Kind::Count { min, max } => format!("write a number from {min} to {max}, without quotes"),
-        Kind::Duration { .. } => "write a text with a unit, such as \"10s\"".into(),
-        Kind::Retry => "write a pause such as \"1s\", or false".into(),
-        Kind::Variable => "write a text such as \"NAME=VALUE\", or a list of them".into(),
-        Kind::Keepalive => "write \"15s/5s/3\" (idle/interval/count) or false".into(),
-        Kind::Listen | Kind::Connect => {
+        ValueKind::Bool => "write true or false, without quotes".into(),
+        ValueKind::Count { min, max } => {
+            format!("write a number from {min} to {max}, without quotes")
+        }
+        ValueKind::Duration { .. } => "write a text with a unit, such as \"10s\"".into(),
+        ValueKind::Retry => "write a pause such as \"1s\", or false".into(),
+        ValueKind::Variable => "write a text such as \"NAME=VALUE\", or a list of them".into(),
+        ValueKind::Keepalive => "write \"15s/5s/3\" (idle/interval/count) or false".into(),
+        ValueKind::Listen | ValueKind::Connect => {
             "write a port or a text such as \"127.0.0.1:3002\", or a list of them".into()
         }
-        Kind::Secrets | Kind::Socket | Kind::Arguments | Kind::Range => {
+        ValueKind::Secrets | ValueKind::Socket | ValueKind::Arguments | ValueKind::Range => {
             "write a text in quotes, or a list of them".into()
         }
-        Kind::Moment => "write a day such as 2027-01-31".into(),
-        Kind::Size => "write a text with a unit, such as \"1MB\"".into(),
-        Kind::RekeyAfter => "write a text such as \"1000000 records, 10GB\"".into(),
-        Kind::FileMode => "write it in quotes, such as \"0660\"".into(),
+        ValueKind::Moment => "write a day such as 2027-01-31".into(),
+        ValueKind::Size => "write a text with a unit, such as \"1MB\"".into(),
+        ValueKind::RekeyAfter => "write a text such as \"1000000 records, 10GB\"".into(),
+        ValueKind::FileMode => "write it in quotes, such as \"0660\"".into(),
         _ if !words.is_empty() => format!(
             "write one of: {}",
             words.iter().map(|w| format!("\"{w}\"")).collect::<Vec<_>>().join(", ")
         ),
         _ => "write a text in quotes".into(),
     };
-    Wrong {
+    ValueError {
         code: "wrong-type",
         message: format!("`{}` cannot be {}", row.name(Dialect::Native), type_of(item)),
         help,

@@ -8,28 +8,28 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::ciphers::expand_named_sets;
-use super::diagnostic::{Diagnostic, Place, Report};
-use super::draft::{Draft, DraftPart, Side, Spanned, Value, Values};
+use super::diagnostic::{Diagnostic, Diagnostics, SourceLocation};
+use super::draft::{ParsedFile, ParsedSection, Side, Spanned, Value, Values};
 use super::endpoint::is_host_name;
 use super::model::{
-    Account, CipherOrder, Config, ControlConfig, Decided, Dialect, Endpoint, Foreground, Host,
-    HttpConfig, HttpConnect, IdentityConfig, IpRange, Keepalive, Level, Limits, Listen, LogConfig,
-    LogId, Mode, NamePattern, Negotiation, ProcessConfig, Program, ProxyHeader, PskConfig,
-    Resumption, ServiceConfig, SocketOption, Sockets, Source, Spoken, Target, TicketSecret,
-    Timeouts, TlsConfig, TlsSwitch, TlsVersion, Transparent,
+    Account, CipherOrder, Config, ConnectionSource, ControlConfig, Dialect, Endpoint, Foreground,
+    Host, HttpConfig, HttpConnect, IdentityConfig, IpRange, Keepalive, Level, Limits, Listen,
+    LogConfig, LogId, Mode, NamePattern, Negotiation, NegotiationKind, ProcessConfig, Program,
+    ProxyHeader, PskConfig, Resolved, Resumption, ServiceConfig, SocketOption, Sockets, Target,
+    TicketSecret, Timeouts, TlsConfig, TlsSwitch, TlsVersion, Transparent,
 };
-use super::options::{Opt, Treatment};
+use super::options::{OptionId, Treatment};
 use super::value;
 use crate::secrets::escape;
 
 /// Why what is said of a proxy has no effect.
 const UNASKED: &str = "no proxy is configured";
 
-mod around;
+mod addresses;
 mod certificates;
 mod identities;
 mod keys;
-mod places;
+mod negotiation;
 mod program;
 mod scope;
 mod tls;
@@ -38,11 +38,11 @@ mod versions;
 pub(super) use scope::replaces_inherited;
 pub(super) use tls::switch;
 
-use scope::{Scope, account, boolean, count, duration, level, owner, ranges, text, version};
+use scope::{ValueLookup, account, boolean, count, duration, level, owner, ranges, text, version};
 
 /// Decides everything that can be. With an error in the report, what comes of it must not run: it
 /// lacks what was wrong.
-pub(super) fn validate(draft: &Draft, report: &mut Report) -> Option<Config> {
+pub(super) fn validate(draft: &ParsedFile, report: &mut Diagnostics) -> Option<Config> {
     let mut check = Checker { draft, dialect: draft.dialect, report };
     check.treat(&draft.global, false);
     // What holds for all is judged once, and not again in each service. A section without keys is judged
@@ -53,9 +53,9 @@ pub(super) fn validate(draft: &Draft, report: &mut Report) -> Option<Config> {
     let log = check.log();
     let control = check.control();
     let http = check.http();
-    let global = Scope { own: &draft.global, defaults: None, dialect: draft.dialect };
-    let drain_timeout = global.decide(Opt::DrainTimeout, duration);
-    let watch_configuration = global.decide(Opt::WatchConfiguration, boolean);
+    let global = ValueLookup { own: &draft.global, defaults: None, dialect: draft.dialect };
+    let drain_timeout = global.decide(OptionId::DrainTimeout, duration);
+    let watch_configuration = global.decide(OptionId::WatchConfiguration, boolean);
     let mut services = Vec::new();
     if draft.services.is_empty() {
         services.push(check.inetd()?);
@@ -87,9 +87,9 @@ pub(super) fn validate(draft: &Draft, report: &mut Report) -> Option<Config> {
 }
 
 struct Checker<'a> {
-    draft: &'a Draft,
+    draft: &'a ParsedFile,
     dialect: Dialect,
-    report: &'a mut Report,
+    report: &'a mut Diagnostics,
 }
 
 impl Checker<'_> {
@@ -132,7 +132,7 @@ impl Checker<'_> {
                 Treatment::AboutCertificates => accepted(certificates::KEY_IS_DEMANDED),
                 Treatment::OwnCertificate => accepted("with pre-shared keys no certificate is shown"),
                 // Seen in stunnel 5.68: a client that proves a key and has no certificate is redirected.
-                Treatment::NeedsCertificates(_) if opt == Opt::Redirect && has_psk => {
+                Treatment::NeedsCertificates(_) if opt == OptionId::Redirect && has_psk => {
                     Diagnostic::error(
                         "needs-certificates",
                         "`redirect` sends every client without a certificate elsewhere, one with the right key too",
@@ -145,7 +145,7 @@ impl Checker<'_> {
                 )
                 .help("remove it if the pre-shared key is all the proof you need; it is refused because to ignore it could weaken your protection"),
                 // xapi and others look for these words.
-                Treatment::Later(_) if opt == Opt::Fips => {
+                Treatment::Later(_) if opt == OptionId::Fips => {
                     Diagnostic::error("no-fips", "FIPS support is not available")
                         .help("remove it, or write fips = no")
                 }
@@ -167,7 +167,7 @@ impl Checker<'_> {
         self.draft.base.join(path)
     }
 
-    fn path(&self, scope: &Scope<'_>, opt: Opt) -> Option<Decided<PathBuf>> {
+    fn path(&self, scope: &ValueLookup<'_>, opt: OptionId) -> Option<Resolved<PathBuf>> {
         scope.said(opt, |value| match value {
             Value::Path(path) => Some(self.anchor(path)),
             _ => None,
@@ -191,10 +191,11 @@ impl Checker<'_> {
                 let text = self.report.sources.get(&draft.file);
                 let lines = text.map_or(1, |text| text.lines().count().max(1));
                 let line = u32::try_from(lines).unwrap_or(u32::MAX);
-                let place = Place { file: draft.file.clone(), line, column: 1, span: 0..0 };
+                let place =
+                    SourceLocation { file: draft.file.clone(), line, column: 1, span: 0..0 };
                 let name = Spanned { value: INETD.to_owned(), place };
                 let (remarks, values) = (Vec::new(), Values::default());
-                return self.service(&DraftPart { name, remarks, values });
+                return self.service(&ParsedSection { name, remarks, values });
             }
         };
         self.report.push(found);
@@ -202,32 +203,37 @@ impl Checker<'_> {
     }
 
     /// Where a value of a section is looked for.
-    fn section_scope<'s>(&'s self, section: &'s DraftPart) -> Scope<'s> {
-        Scope { own: &section.values, defaults: Some(&self.draft.defaults), dialect: self.dialect }
+    fn section_scope<'s>(&'s self, section: &'s ParsedSection) -> ValueLookup<'s> {
+        ValueLookup {
+            own: &section.values,
+            defaults: Some(&self.draft.defaults),
+            dialect: self.dialect,
+        }
     }
 
     fn is_inetd(&self) -> bool {
         self.draft.services.is_empty()
     }
 
-    fn service(&mut self, service: &DraftPart) -> Option<ServiceConfig> {
+    fn service(&mut self, service: &ParsedSection) -> Option<ServiceConfig> {
         let draft = self.draft;
         let dialect = self.dialect;
-        let scope = Scope { own: &service.values, defaults: Some(&draft.defaults), dialect };
+        let scope = ValueLookup { own: &service.values, defaults: Some(&draft.defaults), dialect };
         let head = &service.name.place;
         if self.needs_certificates(service) {
             return None;
         }
-        let has_keys = scope.mentions(Opt::PskSecrets) || scope.mentions(Opt::BeremizProject);
+        let has_keys =
+            scope.mentions(OptionId::PskSecrets) || scope.mentions(OptionId::BeremizProject);
         self.treat(&service.values, has_keys);
 
-        let mode = scope.decide(Opt::Mode, |value| match value {
+        let mode = scope.decide(OptionId::Mode, |value| match value {
             Value::Mode(mode) => Some(*mode),
             _ => None,
         });
         let role = mode.as_ref().map(|mode| mode.value);
         let keys = self.key_sources(&scope, role);
-        let name = Decided::said(service.name.value.clone(), head.clone());
+        let name = Resolved::said(service.name.value.clone(), head.clone());
         self.key_or_certificate(service, role);
         self.replaced_lists(service);
         self.missing(service, &scope, role);
@@ -236,13 +242,13 @@ impl Checker<'_> {
         let negotiation = self.negotiation(&scope, role);
         let target = self.target(&scope, negotiation.as_ref(), transparent.value, role);
         self.idle(&scope, source.as_ref(), target.as_ref(), negotiation.as_ref());
-        if let (Some(Source::Listeners(accept)), Some(Target::Connect(connect))) =
+        if let (Some(ConnectionSource::Listeners(accept)), Some(Target::Connect(connect))) =
             (&source, &target)
         {
             self.loops(accept, connect);
         }
         let accept = match &source {
-            Some(Source::Listeners(accept)) => accept.clone(),
+            Some(ConnectionSource::Listeners(accept)) => accept.clone(),
             _ => Vec::new(),
         };
         let identities = self.identities(&service.values, role, &accept);
@@ -251,44 +257,45 @@ impl Checker<'_> {
         let tls = self.tls(&scope, role);
         let identity = self.identity(&scope, role);
         let hash = scope
-            .decide(Opt::PskHash, |value| match value {
+            .decide(OptionId::PskHash, |value| match value {
                 Value::Hash(hash) => Some(*hash),
                 _ => None,
             })
-            .unwrap_or(Decided::default(super::model::PskHash::Sha256, dialect));
-        let allow_shared_keys =
-            scope.decide(Opt::AllowSharedKeys, boolean).unwrap_or(Decided::default(false, dialect));
+            .unwrap_or(Resolved::default(super::model::PskHash::Sha256, dialect));
+        let allow_shared_keys = scope
+            .decide(OptionId::AllowSharedKeys, boolean)
+            .unwrap_or(Resolved::default(false, dialect));
         Some(ServiceConfig {
             name,
             dialect,
             mode: mode?,
             // Where these are missing that is an error by now, and the others should be told too.
-            source: source.unwrap_or(Source::Listeners(Vec::new())),
+            source: source.unwrap_or(ConnectionSource::Listeners(Vec::new())),
             owner: owner(&scope),
             target: target.unwrap_or(Target::Connect(Vec::new())),
-            local: scope.said(Opt::Local, |value| match value {
+            local: scope.said(OptionId::Local, |value| match value {
                 Value::Host(host) => Some(host.clone()),
                 _ => None,
             }),
             transparent,
             negotiation,
             socks_allow_own: scope
-                .said(Opt::SocksAllowOwn, boolean)
+                .said(OptionId::SocksAllowOwn, boolean)
                 // stunnel connects there.
-                .unwrap_or(Decided::default(!self.native(), dialect)),
+                .unwrap_or(Resolved::default(!self.native(), dialect)),
             preface,
             // What a stunnel.conf says before its sections is said of the process.
             log_level: match dialect {
-                Dialect::Native => scope.said(Opt::ServiceLogLevel, level),
-                Dialect::Stunnel => scope.said(Opt::LogLevel, level),
+                Dialect::Native => scope.said(OptionId::ServiceLogLevel, level),
+                Dialect::Stunnel => scope.said(OptionId::LogLevel, level),
             },
             log_id: scope
-                .decide(Opt::LogId, |value| match value {
+                .decide(OptionId::LogId, |value| match value {
                     Value::LogId(id) => Some(*id),
                     _ => None,
                 })
-                .unwrap_or(Decided::default(LogId::Sequential, dialect)),
-            failover: scope.decide(Opt::Failover, |value| match value {
+                .unwrap_or(Resolved::default(LogId::Sequential, dialect)),
+            failover: scope.decide(OptionId::Failover, |value| match value {
                 Value::Failover(failover) => Some(*failover),
                 _ => None,
             })?,
@@ -303,103 +310,103 @@ impl Checker<'_> {
             },
             tls: tls?,
             timeouts: Timeouts {
-                handshake: scope.decide(Opt::HandshakeTimeout, duration)?,
-                connect: scope.decide(Opt::ConnectTimeout, duration)?,
-                idle: scope.decide(Opt::IdleTimeout, duration)?,
-                close: scope.decide(Opt::CloseTimeout, duration)?,
-                lifetime: scope.said(Opt::SessionLifetime, duration),
+                handshake: scope.decide(OptionId::HandshakeTimeout, duration)?,
+                connect: scope.decide(OptionId::ConnectTimeout, duration)?,
+                idle: scope.decide(OptionId::IdleTimeout, duration)?,
+                close: scope.decide(OptionId::CloseTimeout, duration)?,
+                lifetime: scope.said(OptionId::SessionLifetime, duration),
             },
             limits: Limits {
-                max_sessions: scope.said(Opt::MaxSessions, count),
-                per_source: scope.said(Opt::MaxPerSource, count),
-                per_identity: scope.said(Opt::MaxPerIdentity, count),
-                when_full: scope.decide(Opt::WhenFull, |value| match value {
+                max_sessions: scope.said(OptionId::MaxSessions, count),
+                per_source: scope.said(OptionId::MaxPerSource, count),
+                per_identity: scope.said(OptionId::MaxPerIdentity, count),
+                when_full: scope.decide(OptionId::WhenFull, |value| match value {
                     Value::WhenFull(when) => Some(*when),
                     _ => None,
                 })?,
                 // The eRPC runtime loses a connection that follows another at once.
                 backend_pause: scope
-                    .said(Opt::BackendPause, duration)
-                    .unwrap_or(Decided::default(Duration::from_millis(50), dialect)),
-                max_handshakes: scope.said(Opt::MaxHandshakes, count),
+                    .said(OptionId::BackendPause, duration)
+                    .unwrap_or(Resolved::default(Duration::from_millis(50), dialect)),
+                max_handshakes: scope.said(OptionId::MaxHandshakes, count),
             },
-            allow_from: ranges(&scope, Opt::AllowFrom),
+            allow_from: ranges(&scope, OptionId::AllowFrom),
             proxies: self.proxies(&scope),
-            on_revocation: scope.decide(Opt::OnRevocation, |value| match value {
+            on_revocation: scope.decide(OptionId::OnRevocation, |value| match value {
                 Value::OnRevocation(what) => Some(*what),
                 _ => None,
             })?,
             identities,
             sockets: self.sockets(&scope, role)?,
-            reset: scope.said(Opt::Reset, boolean),
+            reset: scope.said(OptionId::Reset, boolean),
         })
     }
 
-    fn source(&mut self, scope: &Scope<'_>, mode: Option<Mode>) -> Option<Source> {
+    fn source(&mut self, scope: &ValueLookup<'_>, mode: Option<Mode>) -> Option<ConnectionSource> {
         if self.is_inetd() {
-            return Some(Source::Stdio);
+            return Some(ConnectionSource::Stdio);
         }
         if self.is_programs(scope, mode) {
             let program = self.program(scope)?;
             let retry = scope
-                .decide(Opt::Retry, |value| match value {
+                .decide(OptionId::Retry, |value| match value {
                     Value::Retry(pause) => Some(*pause),
                     _ => None,
                 })
-                .unwrap_or(Decided::default(None, self.dialect));
-            return Some(Source::Program { program, retry });
+                .unwrap_or(Resolved::default(None, self.dialect));
+            return Some(ConnectionSource::Program { program, retry });
         }
         let listens = self.accept(scope, mode);
         if !listens.is_empty() {
-            return Some(Source::Listeners(listens));
+            return Some(ConnectionSource::Listeners(listens));
         }
-        let said = scope.said(Opt::ServerName, text).filter(|_| mode == Some(Mode::Server))?;
+        let said = scope.said(OptionId::ServerName, text).filter(|_| mode == Some(Mode::Server))?;
         let Some((of, pattern)) = said.value.split_once(':') else {
             let found = Diagnostic::error("server-name", "Invalid SNI parameter format")
                 .help("write SERVICE:PATTERN, such as plc:*.example");
             self.report.push(found.at(said.place().cloned()));
             return None;
         };
-        let of = Decided { value: of.to_owned(), origin: said.origin.clone() };
-        Some(Source::ServerName { of, pattern: NamePattern::new(pattern) })
+        let of = Resolved { value: of.to_owned(), origin: said.origin.clone() };
+        Some(ConnectionSource::ServerName { of, pattern: NamePattern::new(pattern) })
     }
 
     /// Whether a service gets its connection from a program, and from nobody else.
-    fn is_programs(&self, scope: &Scope<'_>, mode: Option<Mode>) -> bool {
+    fn is_programs(&self, scope: &ValueLookup<'_>, mode: Option<Mode>) -> bool {
         // Of a native server's, what holds for all would make a forgotten `accept` another meaning.
         let said = |opt| match (self.dialect, mode) {
             (Dialect::Native, Some(Mode::Server) | None) => scope.own.mentions(opt),
             _ => scope.mentions(opt),
         };
-        let by_name = scope.mentions(Opt::ServerName) && mode != Some(Mode::Client);
-        let elsewhere = self.is_inetd() || scope.mentions(Opt::Accept) || by_name;
-        !elsewhere && said(Opt::Exec) && said(Opt::Connect)
+        let by_name = scope.mentions(OptionId::ServerName) && mode != Some(Mode::Client);
+        let elsewhere = self.is_inetd() || scope.mentions(OptionId::Accept) || by_name;
+        !elsewhere && said(OptionId::Exec) && said(OptionId::Connect)
     }
 
     /// What is said of a program or a proxy, where there is none, asks for nothing.
     fn idle(
         &mut self,
-        scope: &Scope<'_>,
-        source: Option<&Source>,
+        scope: &ValueLookup<'_>,
+        source: Option<&ConnectionSource>,
         target: Option<&Target>,
-        negotiation: Option<&Decided<Negotiation>>,
+        negotiation: Option<&Resolved<Negotiation>>,
     ) {
-        let connects = matches!(source, Some(Source::Program { .. }));
+        let connects = matches!(source, Some(ConnectionSource::Program { .. }));
         let program = connects || matches!(target, Some(Target::Exec(_)));
         let told = target.is_none_or(|target| matches!(target, Target::Asked));
         // What went wrong about a proxy has been told.
-        let proxy = scope.mentions(Opt::Negotiation)
-            && !matches!(negotiation, Some(Decided { value: Negotiation::Socks, .. }));
+        let proxy = scope.mentions(OptionId::Negotiation)
+            && !matches!(negotiation, Some(Resolved { value: Negotiation::Socks, .. }));
         let asks =
             |said: &Spanned<Value>| !matches!(said.value, Value::Retry(None) | Value::Bool(false));
         for (opt, of_use, why) in [
-            (Opt::Retry, connects, "only a program in place of accept is started again"),
-            (Opt::Pty, program, "a terminal is for a program that exec starts"),
-            (Opt::ProtocolHost, proxy, UNASKED),
-            (Opt::ProtocolUsername, proxy, UNASKED),
-            (Opt::ProtocolPassword, proxy, UNASKED),
-            (Opt::ProtocolHeader, proxy, UNASKED),
-            (Opt::SocksAllowOwn, told, "only a peer of a socks server says where to connect"),
+            (OptionId::Retry, connects, "only a program in place of accept is started again"),
+            (OptionId::Pty, program, "a terminal is for a program that exec starts"),
+            (OptionId::ProtocolHost, proxy, UNASKED),
+            (OptionId::ProtocolUsername, proxy, UNASKED),
+            (OptionId::ProtocolPassword, proxy, UNASKED),
+            (OptionId::ProtocolHeader, proxy, UNASKED),
+            (OptionId::SocksAllowOwn, told, "only a peer of a socks server says where to connect"),
         ] {
             let Some(said) = scope.own.last(opt).filter(|said| !of_use && asks(said)) else {
                 continue;
@@ -412,8 +419,8 @@ impl Checker<'_> {
     /// `None` if nothing was said that could be read; `missing` has told.
     fn target(
         &mut self,
-        scope: &Scope<'_>,
-        negotiation: Option<&Decided<Negotiation>>,
+        scope: &ValueLookup<'_>,
+        negotiation: Option<&Resolved<Negotiation>>,
         transparent: Transparent,
         mode: Option<Mode>,
     ) -> Option<Target> {
@@ -428,18 +435,19 @@ impl Checker<'_> {
         let connect = self.connect(scope);
         // What a native service says itself takes the place of what holds for all.
         let own = scope.own;
-        let inherited = self.native() && own.mentions(Opt::Exec) && !own.mentions(Opt::Connect);
+        let inherited =
+            self.native() && own.mentions(OptionId::Exec) && !own.mentions(OptionId::Connect);
         if !connect.is_empty() && !inherited {
             return Some(Target::Connect(connect));
         }
         self.program(scope).map(Target::Exec)
     }
 
-    fn program(&self, scope: &Scope<'_>) -> Option<Program> {
-        let path = self.path(scope, Opt::Exec)?;
+    fn program(&self, scope: &ValueLookup<'_>) -> Option<Program> {
+        let path = self.path(scope, OptionId::Exec)?;
         let said = match self.dialect {
-            Dialect::Native => scope.all(Opt::ExecArgs),
-            Dialect::Stunnel => scope.last(Opt::ExecArgs).into_iter().collect(),
+            Dialect::Native => scope.all(OptionId::ExecArgs),
+            Dialect::Stunnel => scope.last(OptionId::ExecArgs).into_iter().collect(),
         };
         let mut arguments: Vec<String> = said
             .into_iter()
@@ -452,13 +460,15 @@ impl Checker<'_> {
         if arguments.is_empty() {
             arguments.push(path.value.to_string_lossy().into_owned());
         }
-        let global = Scope { own: &self.draft.global, defaults: None, dialect: self.dialect };
+        let global = ValueLookup { own: &self.draft.global, defaults: None, dialect: self.dialect };
         let to_stderr =
             |value: &Value| matches!(value, Value::Foreground(Foreground::Yes)).then_some(());
-        let errors_to_peer = !self.native() && global.said(Opt::Foreground, to_stderr).is_none();
-        let pty = scope.decide(Opt::Pty, boolean).unwrap_or(Decided::default(false, self.dialect));
+        let errors_to_peer =
+            !self.native() && global.said(OptionId::Foreground, to_stderr).is_none();
+        let pty =
+            scope.decide(OptionId::Pty, boolean).unwrap_or(Resolved::default(false, self.dialect));
         let environment =
-            global.all(Opt::SetEnv).into_iter().filter_map(|said| match &said.value {
+            global.all(OptionId::SetEnv).into_iter().filter_map(|said| match &said.value {
                 Value::Variable(variable) => Some(variable.clone()),
                 _ => None,
             });
@@ -466,19 +476,25 @@ impl Checker<'_> {
         Some(Program { path, arguments, errors_to_peer, pty, environment })
     }
 
-    fn preface(&mut self, scope: &Scope<'_>, mode: Option<Mode>) -> Option<Decided<ProxyHeader>> {
-        let said = scope.said(Opt::Protocol, |value| match value {
+    fn preface(
+        &mut self,
+        scope: &ValueLookup<'_>,
+        mode: Option<Mode>,
+    ) -> Option<Resolved<ProxyHeader>> {
+        let said = scope.said(OptionId::Protocol, |value| match value {
             Value::Preface(header) => Some(*header),
             _ => None,
         })?;
-        if !self.native() && scope.latest(Opt::Protocol, Opt::Negotiation) != Some(Opt::Protocol) {
+        if !self.native()
+            && scope.latest(OptionId::Protocol, OptionId::Negotiation) != Some(OptionId::Protocol)
+        {
             return None;
         }
         if mode != Some(Mode::Client) {
             return Some(said);
         }
         // Among the native defaults it is meant for the servers of the file.
-        if !self.native() || scope.own.last(Opt::Protocol).is_some() {
+        if !self.native() || scope.own.last(OptionId::Protocol).is_some() {
             let message = if self.native() {
                 "a client has no backend to tell where a connection came from"
             } else {
@@ -492,7 +508,7 @@ impl Checker<'_> {
     }
 
     /// What a service cannot do without.
-    fn missing(&mut self, service: &DraftPart, scope: &Scope<'_>, mode: Option<Mode>) {
+    fn missing(&mut self, service: &ParsedSection, scope: &ValueLookup<'_>, mode: Option<Mode>) {
         if self.draft.incomplete {
             // A line that could not be read may have been the one; the next run will tell.
             return;
@@ -500,14 +516,14 @@ impl Checker<'_> {
         let head = &service.name.place;
         let shown = &service.name.value;
         let said = |opt| scope.mentions(opt);
-        let by_name = said(Opt::ServerName) && mode != Some(Mode::Client);
+        let by_name = said(OptionId::ServerName) && mode != Some(Mode::Client);
         if self.native() {
             let own = scope.own;
             let programs = self.is_programs(scope, mode);
             let told = self.is_told(scope, mode);
             if let Some((opt, said)) = told
                 && let Some(other) =
-                    [Opt::Connect, Opt::Exec].into_iter().find(|o| own.mentions(*o))
+                    [OptionId::Connect, OptionId::Exec].into_iter().find(|o| own.mentions(*o))
             {
                 let (one, other) = (opt.name(self.dialect), other.name(self.dialect));
                 let message = format!("service `{shown}` has both `{one}` and `{other}`");
@@ -515,11 +531,13 @@ impl Checker<'_> {
                     .help("remove one of them: both say where connections go");
                 self.report.push(found.at(said.place.clone()));
             }
-            for (one, other) in [(Opt::Connect, Opt::Exec), (Opt::Accept, Opt::ServerName)] {
+            for (one, other) in
+                [(OptionId::Connect, OptionId::Exec), (OptionId::Accept, OptionId::ServerName)]
+            {
                 if own.mentions(one)
-                    && !(programs && one == Opt::Connect)
+                    && !(programs && one == OptionId::Connect)
                     && let Some(said) = own.last(other)
-                    && (other == Opt::Exec || mode == Some(Mode::Server))
+                    && (other == OptionId::Exec || mode == Some(Mode::Server))
                 {
                     let (one, other) = (one.name(self.dialect), other.name(self.dialect));
                     let message = format!("service `{shown}` has both `{one}` and `{other}`");
@@ -528,11 +546,11 @@ impl Checker<'_> {
                     self.report.push(found.at(said.place.clone()));
                 }
             }
-            for opt in [Opt::Mode, Opt::Accept, Opt::Connect, Opt::PskSecrets] {
+            for opt in [OptionId::Mode, OptionId::Accept, OptionId::Connect, OptionId::PskSecrets] {
                 if said(opt)
-                    || (opt == Opt::Accept && (by_name || programs))
-                    || (opt == Opt::PskSecrets && said(Opt::BeremizProject))
-                    || (opt == Opt::Connect && (said(Opt::Exec) || told.is_some()))
+                    || (opt == OptionId::Accept && (by_name || programs))
+                    || (opt == OptionId::PskSecrets && said(OptionId::BeremizProject))
+                    || (opt == OptionId::Connect && (said(OptionId::Exec) || told.is_some()))
                 {
                     continue;
                 }
@@ -556,11 +574,12 @@ impl Checker<'_> {
             }
             return;
         }
-        let sources = [said(Opt::Accept), by_name].into_iter().filter(|one| *one).count();
+        let sources = [said(OptionId::Accept), by_name].into_iter().filter(|one| *one).count();
         let told = usize::from(self.is_told(scope, mode).is_some());
-        let targets = told + [Opt::Connect, Opt::Exec].into_iter().filter(|o| said(*o)).count();
+        let targets =
+            told + [OptionId::Connect, OptionId::Exec].into_iter().filter(|o| said(*o)).count();
         if self.is_inetd() {
-            let found = if let Some(said) = scope.last(Opt::Accept) {
+            let found = if let Some(said) = scope.last(OptionId::Accept) {
                 Diagnostic::error(
                     "accept-without-section",
                     "Inetd mode: 'accept' option is only allowed in a [section]",
@@ -574,7 +593,7 @@ impl Checker<'_> {
                 )
                 .help("write either connect = HOST:PORT or exec = PROGRAM")
             };
-            if said(Opt::Accept) || targets != 1 {
+            if said(OptionId::Accept) || targets != 1 {
                 self.report.push(found);
             }
         } else if !matches!((sources, targets, told), (1, 1, _) | (0, 2, 0)) {
@@ -593,7 +612,7 @@ impl Checker<'_> {
                     }),
             );
         }
-        if !scope.mentions(Opt::PskSecrets) {
+        if !scope.mentions(OptionId::PskSecrets) {
             self.report.push(
                 Diagnostic::error("missing-option", "the service has no PSKsecrets")
                     .at(head.clone())
@@ -602,8 +621,12 @@ impl Checker<'_> {
         }
     }
 
-    fn identity(&mut self, scope: &Scope<'_>, mode: Option<Mode>) -> Option<Decided<Vec<u8>>> {
-        let identity = scope.said(Opt::PskIdentity, |value| match value {
+    fn identity(
+        &mut self,
+        scope: &ValueLookup<'_>,
+        mode: Option<Mode>,
+    ) -> Option<Resolved<Vec<u8>>> {
+        let identity = scope.said(OptionId::PskIdentity, |value| match value {
             Value::Bytes(bytes) => Some(bytes.clone()),
             _ => None,
         })?;
@@ -611,7 +634,7 @@ impl Checker<'_> {
             return Some(identity);
         }
         // Among the defaults it is meant for the clients of the file.
-        if self.native() && scope.own.last(Opt::PskIdentity).is_some() {
+        if self.native() && scope.own.last(OptionId::PskIdentity).is_some() {
             self.report.push(
                 Diagnostic::error("identity-on-server", "a server end presents no identity")
                     .at(identity.place().cloned())
@@ -630,8 +653,8 @@ impl Checker<'_> {
     }
 
     /// Who is believed about addresses is believed about all of them.
-    fn proxies(&mut self, scope: &Scope<'_>) -> Vec<Decided<IpRange>> {
-        let proxies = ranges(scope, Opt::ProxyProtocolFrom);
+    fn proxies(&mut self, scope: &ValueLookup<'_>) -> Vec<Resolved<IpRange>> {
+        let proxies = ranges(scope, OptionId::ProxyProtocolFrom);
         for proxy in proxies.iter().filter(|proxy| proxy.value.is_all()) {
             self.report.push(
                 Diagnostic::warning(
@@ -645,9 +668,9 @@ impl Checker<'_> {
         proxies
     }
 
-    fn sockets(&mut self, scope: &Scope<'_>, mode: Option<Mode>) -> Option<Sockets> {
-        let mut lists: [Vec<Decided<SocketOption>>; 3] = Default::default();
-        for said in scope.all(Opt::Socket) {
+    fn sockets(&mut self, scope: &ValueLookup<'_>, mode: Option<Mode>) -> Option<Sockets> {
+        let mut lists: [Vec<Resolved<SocketOption>>; 3] = Default::default();
+        for said in scope.all(OptionId::Socket) {
             let Value::Socket(side, option) = &said.value else {
                 continue;
             };
@@ -657,13 +680,13 @@ impl Checker<'_> {
                 Side::Upstream => &mut lists[2],
             };
             // The last word about an option counts, in the place of the first.
-            let decided = Decided::said(option.clone(), said.place.clone());
+            let decided = Resolved::said(option.clone(), said.place.clone());
             match list.iter_mut().find(|d| discriminant(&d.value) == discriminant(option)) {
                 Some(earlier) => *earlier = decided,
                 None => list.push(decided),
             }
         }
-        let mut keepalive = scope.decide(Opt::Keepalive, keepalive)?;
+        let mut keepalive = scope.decide(OptionId::Keepalive, keepalive)?;
         let [accept, downstream, upstream] = lists;
         let tls_side = match mode {
             Some(Mode::Client) => &upstream,
@@ -672,17 +695,17 @@ impl Checker<'_> {
         if !self.native()
             && let Some(said) = tls_side.iter().find(|d| speaks_of_keepalive(&d.value))
         {
-            keepalive = Decided { value: None, origin: said.origin.clone() };
+            keepalive = Resolved { value: None, origin: said.origin.clone() };
         }
         Some(Sockets { keepalive, accept, downstream, upstream })
     }
 }
 
 /// What stunnel 5.82 does not start with. Here there is no such stack.
-fn too_small_a_stack(opt: Opt, value: &Value) -> bool {
+fn too_small_a_stack(opt: OptionId, value: &Value) -> bool {
     /// PTHREAD_STACK_MIN of Linux, in bytes.
     const LEAST_STACK: u32 = 16_384;
-    opt == Opt::Stack && matches!(value, Value::Count(bytes) if *bytes < LEAST_STACK)
+    opt == OptionId::Stack && matches!(value, Value::Count(bytes) if *bytes < LEAST_STACK)
 }
 
 /// What inetd's one service is called in logs, as in stunnel's.

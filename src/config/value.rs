@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use super::credential;
 use super::draft::Value;
-use super::endpoint::{Endpoint, Host, Role, parse_host, parse_native, parse_stunnel};
+use super::endpoint::{AddressRole, Endpoint, Host, parse_host, parse_native, parse_stunnel};
 use super::key_shape::{looks_like_key_instead_of_file, looks_like_key_line};
 use super::model::{
     CipherOrder, Dialect, Failover, Foreground, IpRange, Keepalive, Level, LogFormat, LogId, Mode,
-    OnRevocation, ProxyHeader, PskHash, RekeyAfter, Spoken, TlsVersion, Transparent, Variable,
-    WhenFull,
+    NegotiationKind, OnRevocation, ProxyHeader, PskHash, RekeyAfter, TlsVersion, Transparent,
+    Variable, WhenFull,
 };
-use super::options::{Kind, Row, nearest};
+use super::options::{OptionRow, ValueKind, nearest};
 use crate::secrets::{Password, TicketKey};
 pub(super) use socket::SOCKET_OPTIONS;
 pub(super) use write::{native, probes, rekey_after, socket_option, stunnel, with_prefix};
@@ -22,13 +22,13 @@ mod write;
 
 /// Why a text is no value of its kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Wrong {
+pub(super) struct ValueError {
     pub(super) code: &'static str,
     pub(super) message: String,
     pub(super) help: String,
 }
 
-impl Wrong {
+impl ValueError {
     pub(super) fn new(
         code: &'static str,
         message: impl Into<String>,
@@ -123,16 +123,16 @@ pub(super) const STUNNEL_PREFACES: &[(&str, ProxyHeader)] = &[("proxy", ProxyHea
 /// What else stunnel can speak before or around TLS.
 const STUNNEL_PROTOCOLS: &[&str] =
     &["cifs", "capwin", "capwinctrl", "imap", "ldap", "nntp", "pgsql", "pop3", "smtp"];
-pub(super) const NEGOTIATIONS: &[(&str, Spoken)] =
-    &[("connect", Spoken::Connect), ("socks", Spoken::Socks)];
+pub(super) const NEGOTIATIONS: &[(&str, NegotiationKind)] =
+    &[("connect", NegotiationKind::Connect), ("socks", NegotiationKind::Socks)];
 pub(super) const TRANSPARENCIES: &[(&str, Transparent)] = &[
     ("none", Transparent::None),
-    ("source", Transparent::Source),
+    ("source", Transparent::ConnectionSource),
     ("destination", Transparent::Destination),
     ("both", Transparent::Both),
     // Of a time when there was the source alone.
     ("no", Transparent::None),
-    ("yes", Transparent::Source),
+    ("yes", Transparent::ConnectionSource),
 ];
 pub(super) const CIPHER_ORDERS: &[(&str, CipherOrder)] =
     &[("server", CipherOrder::Server), ("client", CipherOrder::Client)];
@@ -237,27 +237,29 @@ const OCSP_FLAGS: &[(&str, ())] = &[
 
 /// Reads what stands behind an option's name. Native files come here with their strings only; see
 /// the reader of TOML for what other types mean.
-pub(super) fn read(kind: Kind, dialect: Dialect, text: &str) -> Result<Value, Wrong> {
+pub(super) fn read(kind: ValueKind, dialect: Dialect, text: &str) -> Result<Value, ValueError> {
     let native = dialect == Dialect::Native;
     Ok(match kind {
-        Kind::Duration { zero } => {
+        ValueKind::Duration { zero } => {
             Value::Duration(if native { duration(text, zero)? } else { seconds(text, zero)? })
         }
-        Kind::Count { min, max } => Value::Count(count(text, min, max)?),
-        Kind::Bool => Value::Bool(choice(text, if native { TRUE_FALSE } else { YES_NO }, dialect)?),
-        Kind::Path | Kind::Secrets if native && text.contains(ESCAPED) => {
-            return Err(Wrong::new(
+        ValueKind::Count { min, max } => Value::Count(count(text, min, max)?),
+        ValueKind::Bool => {
+            Value::Bool(choice(text, if native { TRUE_FALSE } else { YES_NO }, dialect)?)
+        }
+        ValueKind::Path | ValueKind::Secrets if native && text.contains(ESCAPED) => {
+            return Err(ValueError::new(
                 "control-character",
                 "the name of a file has a tab or a line's end in it",
                 "in double quotes \\t is a tab and \\n a line's end: write a path of Windows as 'C:\\temp\\new.txt' \
                  or \"C:/temp/new.txt\"",
             ));
         }
-        Kind::Path => Value::Path(path(text)?),
-        Kind::Secrets if native && text.starts_with(credential::PREFIX) => {
+        ValueKind::Path => Value::Path(path(text)?),
+        ValueKind::Secrets if native && text.starts_with(credential::PREFIX) => {
             let name = text.strip_prefix(credential::PREFIX).unwrap_or_default();
             if !credential::is_name(name) {
-                return Err(Wrong::new(
+                return Err(ValueError::new(
                     "bad-credential",
                     format!("{} names no credential", quoted(text)),
                     "write credential:NAME, the name that LoadCredential= gives it",
@@ -265,86 +267,86 @@ pub(super) fn read(kind: Kind, dialect: Dialect, text: &str) -> Result<Value, Wr
             }
             Value::Path(path(text)?)
         }
-        Kind::Secrets if looks_like_key_instead_of_file(text) => {
-            return Err(Wrong::new(
+        ValueKind::Secrets if looks_like_key_instead_of_file(text) => {
+            return Err(ValueError::new(
                 "key-in-configuration",
                 "this looks like an identity and its key, not like the name of a file",
                 "put the identity:key line into a file of its own and name that file here; \
                  replace the key if others could read this file; if it is a file name, write ./ before it",
             ));
         }
-        Kind::Secrets => Value::Path(path(text)?),
-        Kind::Listen => Value::Endpoint(address(text, dialect, Role::Listen)?),
-        Kind::Connect => Value::Endpoint(address(text, dialect, Role::Connect)?),
-        Kind::Mode => {
+        ValueKind::Secrets => Value::Path(path(text)?),
+        ValueKind::Listen => Value::Endpoint(address(text, dialect, AddressRole::Listen)?),
+        ValueKind::Connect => Value::Endpoint(address(text, dialect, AddressRole::Connect)?),
+        ValueKind::Mode => {
             Value::Mode(choice(text, if native { MODES } else { STUNNEL_MODES }, dialect)?)
         }
-        Kind::Failover => {
+        ValueKind::Failover => {
             let words = if native { FAILOVERS } else { STUNNEL_FAILOVERS };
             Value::Failover(choice(text, words, dialect)?)
         }
-        Kind::Identity => Value::Bytes(identity(text.as_bytes(), dialect)?),
-        Kind::Hash => Value::Hash(choice(text, HASHES, dialect)?),
-        Kind::Version => Value::Version(version(text, dialect)?),
-        Kind::Level => Value::Level(level(text, dialect)?),
-        Kind::LogFormat => Value::LogFormat(choice(text, FORMATS, dialect)?),
-        Kind::LogMode => Value::Bool(choice(text, LOG_MODES, dialect)?),
-        Kind::Facility => Value::Count(choice(text, FACILITIES, dialect)?),
-        Kind::Text { empty } => Value::Text(plain(text, empty)?),
-        Kind::Keepalive => Value::Keepalive(keepalive(text)?),
-        Kind::Socket => {
+        ValueKind::Identity => Value::Bytes(identity(text.as_bytes(), dialect)?),
+        ValueKind::Hash => Value::Hash(choice(text, HASHES, dialect)?),
+        ValueKind::Version => Value::Version(version(text, dialect)?),
+        ValueKind::Level => Value::Level(level(text, dialect)?),
+        ValueKind::LogFormat => Value::LogFormat(choice(text, FORMATS, dialect)?),
+        ValueKind::LogMode => Value::Bool(choice(text, LOG_MODES, dialect)?),
+        ValueKind::Facility => Value::Count(choice(text, FACILITIES, dialect)?),
+        ValueKind::Text { empty } => Value::Text(plain(text, empty)?),
+        ValueKind::Keepalive => Value::Keepalive(keepalive(text)?),
+        ValueKind::Socket => {
             let (side, option) = socket::read(text, dialect)?;
             Value::Socket(side, option)
         }
-        Kind::Foreground => Value::Foreground(choice(text, FOREGROUNDS, dialect)?),
-        Kind::SslOption => Value::Text(ssl_option(text)?),
-        Kind::OcspFlag => {
+        ValueKind::Foreground => Value::Foreground(choice(text, FOREGROUNDS, dialect)?),
+        ValueKind::SslOption => Value::Text(ssl_option(text)?),
+        ValueKind::OcspFlag => {
             choice(text, OCSP_FLAGS, dialect)?;
             Value::Text(text.to_ascii_uppercase())
         }
-        Kind::Host => Value::Host(host(text)?),
-        Kind::Arguments if native => Value::Arguments(vec![argument(text)?]),
-        Kind::Arguments => {
+        ValueKind::Host => Value::Host(host(text)?),
+        ValueKind::Arguments if native => Value::Arguments(vec![argument(text)?]),
+        ValueKind::Arguments => {
             let words = text.split_ascii_whitespace();
             Value::Arguments(words.map(argument).collect::<Result<_, _>>()?)
         }
-        Kind::Preface => Value::Preface(preface(text, dialect)?),
-        Kind::CipherOrder => Value::CipherOrder(choice(text, CIPHER_ORDERS, dialect)?),
-        Kind::WhenFull => Value::WhenFull(choice(text, WHEN_FULL, dialect)?),
-        Kind::OnRevocation => Value::OnRevocation(on_revocation(text)?),
-        Kind::Range => Value::Range(range(text)?),
-        Kind::Moment => Value::Moment(moment(text)?),
-        Kind::FileMode => Value::Count(file_mode(text)?),
-        Kind::Size => Value::Size(size(text)?),
-        Kind::RekeyAfter => Value::RekeyAfter(read_rekey_after(text)?),
-        Kind::TicketKey => Value::TicketKey(ticket_key(text)?),
-        Kind::Variable => Value::Variable(variable(text)?),
-        Kind::Retry => Value::Retry(if native { pause(text)? } else { stunnel_pause(text)? }),
-        Kind::Negotiation => Value::Negotiation(choice(text, NEGOTIATIONS, dialect)?),
-        Kind::Password => Value::Password(password(text)?),
-        Kind::Transparent if native => {
+        ValueKind::Preface => Value::Preface(preface(text, dialect)?),
+        ValueKind::CipherOrder => Value::CipherOrder(choice(text, CIPHER_ORDERS, dialect)?),
+        ValueKind::WhenFull => Value::WhenFull(choice(text, WHEN_FULL, dialect)?),
+        ValueKind::OnRevocation => Value::OnRevocation(on_revocation(text)?),
+        ValueKind::Range => Value::Range(range(text)?),
+        ValueKind::Moment => Value::Moment(moment(text)?),
+        ValueKind::FileMode => Value::Count(file_mode(text)?),
+        ValueKind::Size => Value::Size(size(text)?),
+        ValueKind::RekeyAfter => Value::RekeyAfter(read_rekey_after(text)?),
+        ValueKind::TicketKey => Value::TicketKey(ticket_key(text)?),
+        ValueKind::Variable => Value::Variable(variable(text)?),
+        ValueKind::Retry => Value::Retry(if native { pause(text)? } else { stunnel_pause(text)? }),
+        ValueKind::Negotiation => Value::Negotiation(choice(text, NEGOTIATIONS, dialect)?),
+        ValueKind::Password => Value::Password(password(text)?),
+        ValueKind::Transparent if native => {
             // Of the words, the last two are stunnel's alone.
             let words = TRANSPARENCIES.get(..4).unwrap_or_default();
             Value::Transparent(choice(text, words, dialect)?)
         }
-        Kind::Transparent => Value::Transparent(choice(text, TRANSPARENCIES, dialect)?),
-        Kind::LogId => Value::LogId(choice(text, LOG_IDS, dialect)?),
-        Kind::Raw => Value::Text(text.into()),
+        ValueKind::Transparent => Value::Transparent(choice(text, TRANSPARENCIES, dialect)?),
+        ValueKind::LogId => Value::LogId(choice(text, LOG_IDS, dialect)?),
+        ValueKind::Raw => Value::Text(text.into()),
     })
 }
 
 /// A value of stunnel's, whose bytes have no encoding.
-pub(super) fn read_bytes(kind: Kind, bytes: &[u8]) -> Result<Value, Wrong> {
+pub(super) fn read_bytes(kind: ValueKind, bytes: &[u8]) -> Result<Value, ValueError> {
     match (kind, std::str::from_utf8(bytes)) {
-        (Kind::Identity, _) => Ok(Value::Bytes(identity(bytes, Dialect::Stunnel)?)),
+        (ValueKind::Identity, _) => Ok(Value::Bytes(identity(bytes, Dialect::Stunnel)?)),
         (_, Ok(text)) => read(kind, Dialect::Stunnel, text),
         #[cfg(unix)]
-        (Kind::Path | Kind::Secrets, Err(_)) => {
+        (ValueKind::Path | ValueKind::Secrets, Err(_)) => {
             use std::os::unix::ffi::OsStrExt as _;
             Ok(Value::Path(PathBuf::from(std::ffi::OsStr::from_bytes(bytes))))
         }
-        (Kind::Raw, Err(_)) => Ok(Value::Text(String::from_utf8_lossy(bytes).into_owned())),
-        (_, Err(_)) => Err(Wrong::new(
+        (ValueKind::Raw, Err(_)) => Ok(Value::Text(String::from_utf8_lossy(bytes).into_owned())),
+        (_, Err(_)) => Err(ValueError::new(
             "not-utf-8",
             "the value is not UTF-8",
             "save the file as UTF-8, or write this value in ASCII",
@@ -352,7 +354,7 @@ pub(super) fn read_bytes(kind: Kind, bytes: &[u8]) -> Result<Value, Wrong> {
     }
 }
 
-impl Row {
+impl OptionRow {
     /// The words that are a value of it; empty where any text of its kind may be.
     pub fn words(&self, dialect: Dialect) -> Vec<&'static str> {
         words(self.kind, dialect)
@@ -365,35 +367,35 @@ pub fn socket_options() -> &'static [&'static str] {
 }
 
 /// The words that are a value of this kind; empty where any text may be.
-pub(super) fn words(kind: Kind, dialect: Dialect) -> Vec<&'static str> {
+pub(super) fn words(kind: ValueKind, dialect: Dialect) -> Vec<&'static str> {
     fn names<T>(table: &'static [(&'static str, T)]) -> Vec<&'static str> {
         table.iter().map(|(name, _)| *name).collect()
     }
     match (kind, dialect) {
-        (Kind::Bool, Dialect::Native) => names(TRUE_FALSE),
-        (Kind::Bool, Dialect::Stunnel) => names(YES_NO),
-        (Kind::Mode, Dialect::Native) => names(MODES),
-        (Kind::Mode, Dialect::Stunnel) => names(STUNNEL_MODES),
-        (Kind::Failover, Dialect::Native) => names(FAILOVERS),
-        (Kind::Failover, Dialect::Stunnel) => names(STUNNEL_FAILOVERS),
-        (Kind::Hash, _) => names(HASHES),
-        (Kind::Version, Dialect::Native) => names(VERSIONS),
-        (Kind::Version, Dialect::Stunnel) => names(STUNNEL_VERSIONS),
-        (Kind::Level, Dialect::Native) => names(LEVELS),
-        (Kind::Level, Dialect::Stunnel) => names(STUNNEL_LEVELS),
-        (Kind::LogFormat, _) => names(FORMATS),
-        (Kind::LogMode, _) => names(LOG_MODES),
-        (Kind::Facility, _) => names(FACILITIES),
-        (Kind::Foreground, _) => names(FOREGROUNDS),
-        (Kind::SslOption, _) => SSL_OPTIONS.to_vec(),
-        (Kind::OcspFlag, _) => names(OCSP_FLAGS),
-        (Kind::CipherOrder, _) => names(CIPHER_ORDERS),
-        (Kind::WhenFull, _) => names(WHEN_FULL),
-        (Kind::LogId, _) => names(LOG_IDS),
-        (Kind::Negotiation, _) => names(NEGOTIATIONS),
-        (Kind::Transparent, _) => names(TRANSPARENCIES.get(..4).unwrap_or_default()),
-        (Kind::Preface, Dialect::Native) => names(PREFACES),
-        (Kind::Preface, Dialect::Stunnel) => names(STUNNEL_PREFACES),
+        (ValueKind::Bool, Dialect::Native) => names(TRUE_FALSE),
+        (ValueKind::Bool, Dialect::Stunnel) => names(YES_NO),
+        (ValueKind::Mode, Dialect::Native) => names(MODES),
+        (ValueKind::Mode, Dialect::Stunnel) => names(STUNNEL_MODES),
+        (ValueKind::Failover, Dialect::Native) => names(FAILOVERS),
+        (ValueKind::Failover, Dialect::Stunnel) => names(STUNNEL_FAILOVERS),
+        (ValueKind::Hash, _) => names(HASHES),
+        (ValueKind::Version, Dialect::Native) => names(VERSIONS),
+        (ValueKind::Version, Dialect::Stunnel) => names(STUNNEL_VERSIONS),
+        (ValueKind::Level, Dialect::Native) => names(LEVELS),
+        (ValueKind::Level, Dialect::Stunnel) => names(STUNNEL_LEVELS),
+        (ValueKind::LogFormat, _) => names(FORMATS),
+        (ValueKind::LogMode, _) => names(LOG_MODES),
+        (ValueKind::Facility, _) => names(FACILITIES),
+        (ValueKind::Foreground, _) => names(FOREGROUNDS),
+        (ValueKind::SslOption, _) => SSL_OPTIONS.to_vec(),
+        (ValueKind::OcspFlag, _) => names(OCSP_FLAGS),
+        (ValueKind::CipherOrder, _) => names(CIPHER_ORDERS),
+        (ValueKind::WhenFull, _) => names(WHEN_FULL),
+        (ValueKind::LogId, _) => names(LOG_IDS),
+        (ValueKind::Negotiation, _) => names(NEGOTIATIONS),
+        (ValueKind::Transparent, _) => names(TRANSPARENCIES.get(..4).unwrap_or_default()),
+        (ValueKind::Preface, Dialect::Native) => names(PREFACES),
+        (ValueKind::Preface, Dialect::Stunnel) => names(STUNNEL_PREFACES),
         _ => Vec::new(),
     }
 }
@@ -403,7 +405,7 @@ fn choice<T: Copy>(
     text: &str,
     words: &'static [(&'static str, T)],
     dialect: Dialect,
-) -> Result<T, Wrong> {
+) -> Result<T, ValueError> {
     let is = |word: &str| match dialect {
         Dialect::Native => word == text,
         Dialect::Stunnel => word.eq_ignore_ascii_case(text),
@@ -415,12 +417,12 @@ fn choice<T: Copy>(
     })
 }
 
-fn no_such_word(text: &str, names: &[&str]) -> Wrong {
+fn no_such_word(text: &str, names: &[&str]) -> ValueError {
     let help = match nearest(text, names.iter().copied()) {
         Some(name) => format!("did you mean `{name}`? It is one of: {}", names.join(", ")),
         None => format!("it is one of: {}", names.join(", ")),
     };
-    Wrong::new("unknown-value", format!("{} is not known here", quoted(text)), help)
+    ValueError::new("unknown-value", format!("{} is not known here", quoted(text)), help)
 }
 
 /// A text in quotes, or the word for none.
@@ -445,9 +447,9 @@ fn shortened(text: &str, limit: usize) -> String {
 }
 
 /// The text is nobody's business, good or bad.
-fn ticket_key(text: &str) -> Result<TicketKey, Wrong> {
+fn ticket_key(text: &str) -> Result<TicketKey, ValueError> {
     TicketKey::from_hex(text).ok_or_else(|| {
-        Wrong::new(
+        ValueError::new(
             "bad-ticket-key",
             "this is not a key of 16 or 32 bytes in hexadecimal digits",
             "write 32 or 64 hexadecimal digits, such as `openssl rand -hex 32` makes; or leave it out \
@@ -456,8 +458,8 @@ fn ticket_key(text: &str) -> Result<TicketKey, Wrong> {
     })
 }
 
-fn bad_duration(text: &str) -> Wrong {
-    Wrong::new(
+fn bad_duration(text: &str) -> ValueError {
+    ValueError::new(
         "bad-duration",
         format!("{} is not a length of time", quoted(text)),
         "write a number and a unit, such as \"250ms\", \"10s\", \"5m\", \"12h\" or \"1h30m\"",
@@ -465,14 +467,14 @@ fn bad_duration(text: &str) -> Wrong {
 }
 
 /// `1h30m`: whole numbers, each with its unit, of which none comes twice.
-fn duration(text: &str, zero: bool) -> Result<Duration, Wrong> {
+fn duration(text: &str, zero: bool) -> Result<Duration, ValueError> {
     let bad = || bad_duration(text);
     let mut rest = text.trim();
     if rest.is_empty() {
         return Err(bad());
     }
     if rest.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(Wrong::new(
+        return Err(ValueError::new(
             "unit-missing",
             format!("`{}` has no unit", shown(text)),
             format!("write \"{}s\" for seconds; the units are ms, s, m, h and d", shown(rest)),
@@ -511,17 +513,17 @@ fn duration(text: &str, zero: bool) -> Result<Duration, Wrong> {
 
 /// A clock that has rung before it started refuses every connection, so zero has to make sense; and
 /// beyond 100 years it cannot be told from no clock, but can overflow one.
-fn at_least(length: Duration, zero: bool, text: &str) -> Result<Duration, Wrong> {
+fn at_least(length: Duration, zero: bool, text: &str) -> Result<Duration, ValueError> {
     const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
     if length.is_zero() && !zero {
-        return Err(Wrong::new(
+        return Err(ValueError::new(
             "zero-duration",
             "the time is zero",
             "write a length of time greater than zero",
         ));
     }
     if length > LONGEST {
-        return Err(Wrong::new(
+        return Err(ValueError::new(
             "bad-duration",
             format!("`{}` is longer than a hundred years", shown(text)),
             "write a shorter time",
@@ -543,7 +545,7 @@ fn strtol(text: &str) -> Option<i64> {
 }
 
 /// stunnel's seconds. It hands a negative number to poll(2), where it means for ever.
-fn seconds(text: &str, zero: bool) -> Result<Duration, Wrong> {
+fn seconds(text: &str, zero: bool) -> Result<Duration, ValueError> {
     const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 86_400);
     let number = strtol(text).ok_or_else(|| {
         let native = duration(text, true).map(|d| d.as_secs().max(1));
@@ -551,7 +553,7 @@ fn seconds(text: &str, zero: bool) -> Result<Duration, Wrong> {
             Ok(n) if !text.is_empty() => format!("write whole seconds without a unit: {n}"),
             _ => "write whole seconds without a unit, such as 10".into(),
         };
-        Wrong::new("bad-number", format!("{} is not a number", quoted(text)), help)
+        ValueError::new("bad-number", format!("{} is not a number", quoted(text)), help)
     })?;
     match u64::try_from(number) {
         Ok(n) => at_least(Duration::from_secs(n).min(FOR_EVER), zero, text),
@@ -559,16 +561,16 @@ fn seconds(text: &str, zero: bool) -> Result<Duration, Wrong> {
     }
 }
 
-pub(super) fn count(text: &str, min: u32, max: u32) -> Result<u32, Wrong> {
+pub(super) fn count(text: &str, min: u32, max: u32) -> Result<u32, ValueError> {
     let number = strtol(text).ok_or_else(|| {
-        Wrong::new(
+        ValueError::new(
             "bad-number",
             format!("{} is not a number", quoted(text)),
             format!("write a number from {min} to {max}"),
         )
     })?;
     u32::try_from(number).ok().filter(|n| (min..=max).contains(n)).ok_or_else(|| {
-        Wrong::new(
+        ValueError::new(
             "out-of-range",
             format!("{number} is out of range"),
             format!("write a number from {min} to {max}"),
@@ -579,9 +581,9 @@ pub(super) fn count(text: &str, min: u32, max: u32) -> Result<u32, Wrong> {
 /// What `\b`, `\t`, `\n`, `\f` and `\r` of a TOML text become, and no file's name has.
 const ESCAPED: [char; 5] = ['\u{8}', '\t', '\n', '\u{c}', '\r'];
 
-fn path(text: &str) -> Result<PathBuf, Wrong> {
+fn path(text: &str) -> Result<PathBuf, ValueError> {
     if text.is_empty() || text.contains('\0') {
-        return Err(Wrong::new(
+        return Err(ValueError::new(
             "bad-path",
             "this is not the name of a file",
             "write the name of a file",
@@ -590,7 +592,7 @@ fn path(text: &str) -> Result<PathBuf, Wrong> {
     Ok(PathBuf::from(text))
 }
 
-fn address(text: &str, dialect: Dialect, role: Role) -> Result<Endpoint, Wrong> {
+fn address(text: &str, dialect: Dialect, role: AddressRole) -> Result<Endpoint, ValueError> {
     let read = match dialect {
         Dialect::Native => parse_native(text, role),
         Dialect::Stunnel => parse_stunnel(text, role),
@@ -598,15 +600,15 @@ fn address(text: &str, dialect: Dialect, role: Role) -> Result<Endpoint, Wrong> 
     read.map_err(|e| {
         let message =
             if looks_like_key_line(text) { "this is not an address".into() } else { e.to_string() };
-        Wrong::new("bad-address", message, e.help())
+        ValueError::new("bad-address", message, e.help())
     })
 }
 
 /// Its length is OpenSSL's limit of 256 bytes with the NUL. A native identity can be typed and
 /// logged; stunnel's is any bytes.
-fn identity(bytes: &[u8], dialect: Dialect) -> Result<Vec<u8>, Wrong> {
+fn identity(bytes: &[u8], dialect: Dialect) -> Result<Vec<u8>, ValueError> {
     let bad = |message: String| {
-        Wrong::new(
+        ValueError::new(
             "bad-identity",
             message,
             "write an identity of 1 to 255 bytes, without control characters or a colon",
@@ -616,7 +618,7 @@ fn identity(bytes: &[u8], dialect: Dialect) -> Result<Vec<u8>, Wrong> {
         return Err(bad(format!("the identity has {} bytes", bytes.len())));
     }
     if std::str::from_utf8(bytes).is_ok_and(looks_like_key_line) {
-        return Err(Wrong::new(
+        return Err(ValueError::new(
             "key-in-configuration",
             "this looks like an identity and its key",
             "write the identity alone, and put the identity:key line into a file of its own",
@@ -637,13 +639,13 @@ fn identity(bytes: &[u8], dialect: Dialect) -> Result<Vec<u8>, Wrong> {
     Ok(bytes.to_vec())
 }
 
-fn version(text: &str, dialect: Dialect) -> Result<Option<TlsVersion>, Wrong> {
+fn version(text: &str, dialect: Dialect) -> Result<Option<TlsVersion>, ValueError> {
     let words = match dialect {
         Dialect::Native => VERSIONS,
         Dialect::Stunnel => STUNNEL_VERSIONS,
     };
     if ["SSLv2", "SSLv3"].iter().any(|old| old.eq_ignore_ascii_case(text)) {
-        return Err(Wrong::new(
+        return Err(ValueError::new(
             "obsolete-version",
             format!("{text} is broken and not supported (RFC 7568)"),
             "write TLSv1.2 or TLSv1.3",
@@ -657,7 +659,7 @@ fn version(text: &str, dialect: Dialect) -> Result<Option<TlsVersion>, Wrong> {
     })
 }
 
-fn level(text: &str, dialect: Dialect) -> Result<Level, Wrong> {
+fn level(text: &str, dialect: Dialect) -> Result<Level, ValueError> {
     if dialect == Dialect::Native {
         return choice(text, LEVELS, dialect);
     }
@@ -671,9 +673,9 @@ fn level(text: &str, dialect: Dialect) -> Result<Level, Wrong> {
     choice(level, STUNNEL_LEVELS, dialect)
 }
 
-fn plain(text: &str, empty: bool) -> Result<String, Wrong> {
+fn plain(text: &str, empty: bool) -> Result<String, ValueError> {
     if text.is_empty() && !empty {
-        return Err(Wrong::new(
+        return Err(ValueError::new(
             "empty-value",
             "the value is empty",
             "write a value, or remove the \
@@ -681,7 +683,7 @@ fn plain(text: &str, empty: bool) -> Result<String, Wrong> {
         ));
     }
     if text.chars().any(char::is_control) {
-        return Err(Wrong::new(
+        return Err(ValueError::new(
             "control-character",
             "the value has a control character",
             "remove it",
@@ -690,52 +692,52 @@ fn plain(text: &str, empty: bool) -> Result<String, Wrong> {
     Ok(text.into())
 }
 
-fn host(text: &str) -> Result<Host, Wrong> {
+fn host(text: &str) -> Result<Host, ValueError> {
     parse_host(text).map_err(|e| {
         let message =
             if looks_like_key_line(text) { "this is no address".into() } else { e.to_string() };
-        Wrong::new("bad-address", message, "write an address of this machine, or its name")
+        ValueError::new("bad-address", message, "write an address of this machine, or its name")
     })
 }
 
 /// argv ends at a NUL, and nothing else is forbidden.
-fn argument(text: &str) -> Result<String, Wrong> {
+fn argument(text: &str) -> Result<String, ValueError> {
     if text.contains('\0') {
         let help = "remove it: it would cut the argument short";
-        return Err(Wrong::new("control-character", "the value has a NUL", help));
+        return Err(ValueError::new("control-character", "the value has a NUL", help));
     }
     Ok(text.into())
 }
 
-fn preface(text: &str, dialect: Dialect) -> Result<ProxyHeader, Wrong> {
+fn preface(text: &str, dialect: Dialect) -> Result<ProxyHeader, ValueError> {
     if dialect == Dialect::Native {
         return choice(text, PREFACES, dialect);
     }
     choice(text, STUNNEL_PREFACES, dialect).map_err(|_| {
         if STUNNEL_PROTOCOLS.iter().any(|known| known.eq_ignore_ascii_case(text)) {
-            Wrong::new(
+            ValueError::new(
                 "not-supported-yet",
                 format!("protocol = {} is not supported yet", shown(text)),
                 "remove it if you can do without it; of stunnel's protocols there are proxy, connect and socks",
             )
         } else {
-            Wrong::new("unknown-value", "Protocol not supported", "it is one of: proxy, connect, socks")
+            ValueError::new("unknown-value", "Protocol not supported", "it is one of: proxy, connect, socks")
         }
     })
 }
 
 /// The message repeats nothing of it.
-fn password(text: &str) -> Result<Password, Wrong> {
+fn password(text: &str) -> Result<Password, ValueError> {
     if text.chars().any(char::is_control) {
         let message = "the password has a control character";
-        return Err(Wrong::new("control-character", message, "remove it"));
+        return Err(ValueError::new("control-character", message, "remove it"));
     }
     Ok(Password::new(text.to_owned()))
 }
 
 /// The message repeats nothing: a variable may well hold a password.
-fn variable(text: &str) -> Result<Variable, Wrong> {
-    let wrong = |message: &str, help: &str| Wrong::new("bad-variable", message, help);
+fn variable(text: &str) -> Result<Variable, ValueError> {
+    let wrong = |message: &str, help: &str| ValueError::new("bad-variable", message, help);
     let help = "write NAME=VALUE, or NAME= to remove a variable";
     let Some((name, value)) = text.split_once('=') else {
         return Err(wrong("this is not a variable: it has no `=`", help));
@@ -755,9 +757,9 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 /// What stunnel's `yes` means.
 const USUAL_PAUSE: Duration = Duration::from_secs(1);
 
-fn no_pause(length: Duration) -> Result<Option<Duration>, Wrong> {
+fn no_pause(length: Duration) -> Result<Option<Duration>, ValueError> {
     if length < SHORTEST_PAUSE {
-        return Err(Wrong::new(
+        return Err(ValueError::new(
             "out-of-range",
             "a pause this short would start a failing program without end",
             "write at least 10 ms",
@@ -767,25 +769,25 @@ fn no_pause(length: Duration) -> Result<Option<Duration>, Wrong> {
 }
 
 /// `1s`, or `off`.
-fn pause(text: &str) -> Result<Option<Duration>, Wrong> {
+fn pause(text: &str) -> Result<Option<Duration>, ValueError> {
     if text == "off" {
         return Ok(None);
     }
     duration(text, true).and_then(no_pause)
 }
 
-fn stunnel_pause(text: &str) -> Result<Option<Duration>, Wrong> {
+fn stunnel_pause(text: &str) -> Result<Option<Duration>, ValueError> {
     if let Ok(yes) = choice(text, YES_NO, Dialect::Stunnel) {
         return Ok(yes.then_some(USUAL_PAUSE));
     }
     let number = strtol(text).and_then(|n| u64::try_from(n).ok()).ok_or_else(|| {
         let message = format!("{} is neither yes, no nor a number", quoted(text));
-        Wrong::new("unknown-value", message, "write yes, no or a number of milliseconds")
+        ValueError::new("unknown-value", message, "write yes, no or a number of milliseconds")
     })?;
     at_least(Duration::from_millis(number), true, text).and_then(no_pause)
 }
 
-fn ssl_option(text: &str) -> Result<String, Wrong> {
+fn ssl_option(text: &str) -> Result<String, ValueError> {
     let name = text.strip_prefix('-').unwrap_or(text);
     if SSL_OPTIONS.iter().any(|known| known.eq_ignore_ascii_case(name)) {
         Ok(text.into())
@@ -794,18 +796,18 @@ fn ssl_option(text: &str) -> Result<String, Wrong> {
             Some(near) => format!("did you mean `{near}`?"),
             None => "SSL_CTX_set_options(3) has them, each without SSL_OP_".into(),
         };
-        Err(Wrong::new("unknown-value", format!("there is no switch `{}`", shown(name)), help))
+        Err(ValueError::new("unknown-value", format!("there is no switch `{}`", shown(name)), help))
     }
 }
 
 /// `cut`, `keep`, or how long until it is cut.
-fn on_revocation(text: &str) -> Result<OnRevocation, Wrong> {
+fn on_revocation(text: &str) -> Result<OnRevocation, ValueError> {
     match text {
         "cut" => Ok(OnRevocation::Cut),
         "keep" => Ok(OnRevocation::Keep),
         _ => duration(text, false).map(OnRevocation::Grace).map_err(|_| {
             let message = format!("{} is not known here", quoted(text));
-            Wrong::new(
+            ValueError::new(
                 "unknown-value",
                 message,
                 "write \"cut\", \"keep\" or a grace such as \"30s\"",
@@ -815,9 +817,9 @@ fn on_revocation(text: &str) -> Result<OnRevocation, Wrong> {
 }
 
 /// An address or a network. Bits behind the prefix are a slip: either is longer than was meant.
-fn range(text: &str) -> Result<IpRange, Wrong> {
+fn range(text: &str) -> Result<IpRange, ValueError> {
     let help = "write an address or a network, such as 10.1.2.3, 10.1.0.0/16 or 2001:db8::/32";
-    let bad = |message: String, help: &str| Wrong::new("bad-range", message, help);
+    let bad = |message: String, help: &str| ValueError::new("bad-range", message, help);
     let text = text.trim();
     if let Ok(address) = text.parse::<std::net::IpAddr>() {
         return Ok(IpRange::new(address.to_canonical().into()));
@@ -833,7 +835,7 @@ fn range(text: &str) -> Result<IpRange, Wrong> {
 }
 
 /// A day lasts to its end in UTC: the boards that read this know no time zone.
-fn moment(text: &str) -> Result<jiff::Timestamp, Wrong> {
+fn moment(text: &str) -> Result<jiff::Timestamp, ValueError> {
     let text = text.trim();
     if let Ok(moment) = text.parse::<jiff::Timestamp>() {
         return Ok(moment);
@@ -843,7 +845,7 @@ fn moment(text: &str) -> Result<jiff::Timestamp, Wrong> {
         .and_then(|next| next.to_zoned(jiff::tz::TimeZone::UTC))
         .map(|start| start.timestamp())
         .map_err(|_| {
-            Wrong::new(
+            ValueError::new(
                 "bad-moment",
                 format!("{} is neither a day nor a time", quoted(text)),
                 "write a day such as 2027-01-31, or a time such as 2027-01-31T12:00:00Z",
@@ -851,13 +853,13 @@ fn moment(text: &str) -> Result<jiff::Timestamp, Wrong> {
         })
 }
 
-fn file_mode(text: &str) -> Result<u32, Wrong> {
+fn file_mode(text: &str) -> Result<u32, ValueError> {
     let digits = text.strip_prefix("0o").unwrap_or(text);
     u32::from_str_radix(digits, 8)
         .ok()
         .filter(|mode| *mode <= 0o777 && digits.len() >= 3)
         .ok_or_else(|| {
-            Wrong::new(
+            ValueError::new(
                 "bad-mode",
                 format!("{} is not a mode", quoted(text)),
                 "write a mode in octal, such as \"0660\"",
@@ -869,9 +871,9 @@ fn file_mode(text: &str) -> Result<u32, Wrong> {
 const LEAST_SIZE: u64 = 10_000;
 
 /// A whole number and its unit.
-fn size(text: &str) -> Result<u64, Wrong> {
+fn size(text: &str) -> Result<u64, ValueError> {
     let help = "write a number and a unit, such as \"500kB\", \"1MB\" or \"1MiB\"";
-    let bad = || Wrong::new("bad-size", format!("{} is not a size", quoted(text)), help);
+    let bad = || ValueError::new("bad-size", format!("{} is not a size", quoted(text)), help);
     let text = text.trim();
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
@@ -887,16 +889,16 @@ fn size(text: &str) -> Result<u64, Wrong> {
     let bytes = number.parse::<u64>().ok().and_then(|n| n.checked_mul(unit)).ok_or_else(bad)?;
     if bytes < LEAST_SIZE {
         let message = format!("`{text}` is less than 10kB");
-        return Err(Wrong::new("bad-size", message, "write at least \"10kB\""));
+        return Err(ValueError::new("bad-size", message, "write at least \"10kB\""));
     }
     Ok(bytes)
 }
 
 /// `8000000 records, 100GB`, or one of both; the other one is the default then.
-fn read_rekey_after(text: &str) -> Result<RekeyAfter, Wrong> {
+fn read_rekey_after(text: &str) -> Result<RekeyAfter, ValueError> {
     const UNIT: &str = "records";
     const MIN_RECORDS: u32 = 100;
-    let bad = |message: String, help: &str| Wrong::new("bad-rekey-after", message, help);
+    let bad = |message: String, help: &str| ValueError::new("bad-rekey-after", message, help);
     let help =
         "write records, bytes or both, such as \"1000000 records\" or \"1000000 records, 10GB\"";
     let mut limit = RekeyAfter::default();
@@ -931,12 +933,12 @@ fn read_rekey_after(text: &str) -> Result<RekeyAfter, Wrong> {
 }
 
 /// `15s/5s/3`, or `off`.
-fn keepalive(text: &str) -> Result<Option<Keepalive>, Wrong> {
+fn keepalive(text: &str) -> Result<Option<Keepalive>, ValueError> {
     if text == "off" {
         return Ok(None);
     }
     let bad = || {
-        Wrong::new(
+        ValueError::new(
             "bad-keepalive",
             format!("`{}` is not a keepalive", shown(text)),
             "write idle/interval/count, such as \"15s/5s/3\", or false",
@@ -949,7 +951,7 @@ fn keepalive(text: &str) -> Result<Option<Keepalive>, Wrong> {
     let whole = |text: &str| match duration(text, false) {
         // The kernel counts seconds, up to 32767 (tcp(7)).
         Ok(d) if d.subsec_nanos() == 0 && d.as_secs() <= 32_767 => Ok(d),
-        Ok(_) => Err(Wrong::new(
+        Ok(_) => Err(ValueError::new(
             "bad-keepalive",
             "keepalive counts whole seconds, up to 32767",
             "write idle/interval/count, such as \"15s/5s/3\", or false",

@@ -1,9 +1,9 @@
 //! What Windows does not have: each option that is meant for a Unix is named, with what to do instead.
 
-use super::diagnostic::{Diagnostic, Report};
-use super::draft::{Draft, Value};
+use super::diagnostic::{Diagnostic, Diagnostics};
+use super::draft::{ParsedFile, Value};
 use super::model::{Endpoint, Foreground, Transparent};
-use super::options::Opt;
+use super::options::OptionId;
 
 /// What an option comes to there.
 enum Fate {
@@ -16,7 +16,7 @@ enum Fate {
 use Fate::{Idle, Refused};
 
 /// Judges everything that a file says for Windows.
-pub(super) fn judge(draft: &Draft, report: &mut Report) {
+pub(super) fn judge(draft: &ParsedFile, report: &mut Diagnostics) {
     let parts = draft.services.iter().map(|service| &service.values);
     for (opt, said) in
         [&draft.global, &draft.defaults].into_iter().chain(parts).flat_map(|v| v.iter())
@@ -38,33 +38,33 @@ pub(super) fn judge(draft: &Draft, report: &mut Report) {
     }
 }
 
-fn fate(opt: Opt, value: &Value) -> Option<Fate> {
+fn fate(opt: OptionId, value: &Value) -> Option<Fate> {
     Some(match (opt, value) {
         (_, Value::Endpoint(Endpoint::Unix(_))) => {
             Refused("write an address with a port, such as 127.0.0.1:3000")
         }
-        (Opt::Exec | Opt::ExecArgs, _) => {
+        (OptionId::Exec | OptionId::ExecArgs, _) => {
             Refused("start the program by itself, and have `connect` name its port")
         }
-        (Opt::Transparent, Value::Transparent(whose)) if *whose != Transparent::None => {
+        (OptionId::Transparent, Value::Transparent(whose)) if *whose != Transparent::None => {
             Refused("remove it: Linux alone lets a program do so")
         }
-        (Opt::SetEnv, _) => Idle("remove it: it is for programs, and none is started"),
-        (Opt::Setuid | Opt::Setgid, _) => {
+        (OptionId::SetEnv, _) => Idle("remove it: it is for programs, and none is started"),
+        (OptionId::Setuid | OptionId::Setgid, _) => {
             Refused("remove it; `pskgate service install --account` says whom a service runs as")
         }
-        (Opt::Chroot, _) => Refused("remove it"),
-        (Opt::ControlGroup | Opt::ControlUsers | Opt::ControlMode, _) => Refused(
+        (OptionId::Chroot, _) => Refused("remove it"),
+        (OptionId::ControlGroup | OptionId::ControlUsers | OptionId::ControlMode, _) => Refused(
             "remove it: whoever started the program and administrators can reach its control pipe, and nobody else",
         ),
-        (Opt::Pid, _) => Idle("remove it; `pskgate status` tells the number of the process"),
-        (Opt::Foreground, Value::Foreground(Foreground::No)) => {
+        (OptionId::Pid, _) => Idle("remove it; `pskgate status` tells the number of the process"),
+        (OptionId::Foreground, Value::Foreground(Foreground::No)) => {
             Idle("remove it; `pskgate service install` runs it in the background")
         }
-        (Opt::Syslog, Value::Bool(true)) => {
+        (OptionId::Syslog, Value::Bool(true)) => {
             Idle("remove it; a service without `output` writes to the event log")
         }
-        (Opt::Sandbox, Value::Bool(true)) => {
+        (OptionId::Sandbox, Value::Bool(true)) => {
             Idle("remove it; a service has an account of its own, with few rights")
         }
         _ => return None,
@@ -81,7 +81,7 @@ mod tests {
     use crate::config::load::{Format, read};
 
     fn found(name: &str, text: &str) -> Vec<(Severity, u32, String)> {
-        let mut report = Report::default();
+        let mut report = Diagnostics::default();
         let name = Path::new(name);
         let draft = read(text.as_bytes(), name, Path::new("/"), Format::Auto, &mut report).unwrap();
         assert!(!report.has_errors(), "{}", report.render(false));

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::{inside, privileges};
 use crate::config::diagnostic::Diagnostic;
-use crate::config::model::{Config, Decided, ProcessConfig};
+use crate::config::model::{Config, ProcessConfig, Resolved};
 use crate::secrets::edit::LENIENT;
 use crate::secrets::files_of;
 use crate::sys::access;
@@ -103,7 +103,7 @@ pub fn find_unreadable(config: &Config) -> Vec<Diagnostic> {
         let Ok(Some(Unreadable { text, help })) = rights.unreadable(path) else { continue };
         let message = format!("reloads will fail: {text}");
         let finding = Diagnostic::warning("cannot-be-reloaded", message).help(help);
-        found.push(finding.at(Decided::place(named).cloned()));
+        found.push(finding.at(Resolved::place(named).cloned()));
     }
     found
 }

@@ -15,8 +15,8 @@ use super::privileges;
 use super::shared_key;
 use super::succession;
 use super::watcher;
-use crate::config::diagnostic::{Diagnostic, Report, Severity};
-use crate::config::model::{Config, Decided, Endpoint, Host, Level, ServiceConfig};
+use crate::config::diagnostic::{Diagnostic, Diagnostics, Severity};
+use crate::config::model::{Config, Endpoint, Host, Level, Resolved, ServiceConfig};
 use crate::net::{self, BusyRetry, Listener};
 use crate::observe::event::{Event, Scope};
 use crate::secrets::{Reader, SecretSet};
@@ -71,7 +71,7 @@ pub(super) type ServicesInForce = Vec<(ServiceInForce, Arc<SecretSet>)>;
 impl BuiltConfig {
     /// Builds every service. Everything that is wrong with any of them goes to `report`; with an
     /// error there, of whatever origin, there is no plan.
-    pub fn build(config: &Config, report: &mut Report) -> Option<Self> {
+    pub fn build(config: &Config, report: &mut Diagnostics) -> Option<Self> {
         Self::build_replacing(config, &ServicesInForce::new(), &[], &mut Reader::default(), report)
     }
 
@@ -83,7 +83,7 @@ impl BuiltConfig {
         current: &ServicesInForce,
         last: &[PathBuf],
         reader: &mut Reader,
-        report: &mut Report,
+        report: &mut Diagnostics,
     ) -> Option<Self> {
         let before: Vec<&ServiceConfig> = current.iter().map(|(old, _)| &*old.config).collect();
         let after: Vec<&ServiceConfig> = config.services.iter().collect();
@@ -105,7 +105,7 @@ impl BuiltConfig {
     pub fn with_secrets(
         config: &Config,
         secrets: &Arc<SecretSet>,
-        report: &mut Report,
+        report: &mut Diagnostics,
     ) -> Option<Self> {
         Self::with(config, report, |service, findings| {
             ServiceSnapshot::with_secrets(service, secrets.clone(), findings)
@@ -114,7 +114,7 @@ impl BuiltConfig {
 
     fn with(
         config: &Config,
-        report: &mut Report,
+        report: &mut Diagnostics,
         mut build: impl FnMut(
             &ServiceConfig,
             &mut Vec<Diagnostic>,
@@ -270,7 +270,7 @@ fn key_paths(config: &ServiceConfig) -> Vec<PathBuf> {
 }
 
 /// How many folders are watched on behalf of a configuration.
-pub fn watched(config: &Config, report: &Report) -> usize {
+pub fn watched(config: &Config, report: &Diagnostics) -> usize {
     let files = Files::read(Some(config), report, &Reader::default());
     let folders = files.watched().flat_map(watcher::folders);
     folders.collect::<std::collections::BTreeSet<_>>().len()
@@ -304,7 +304,7 @@ fn conflicts_with(one: &Endpoint, other: &Endpoint) -> bool {
     }
 }
 
-fn cannot_bind<T>(config: &ServiceConfig, at: &Decided<T>, error: &std::io::Error) -> BindError {
+fn cannot_bind<T>(config: &ServiceConfig, at: &Resolved<T>, error: &std::io::Error) -> BindError {
     use std::io::ErrorKind as Kind;
     let help = match error.kind() {
         Kind::AddrInUse => "another program has it: `ss -ltnp` shows which",
@@ -326,7 +326,7 @@ fn cannot_bind<T>(config: &ServiceConfig, at: &Decided<T>, error: &std::io::Erro
 
 /// The limits of its own that a service has.
 pub(super) fn limits(config: &ServiceConfig) -> Limits {
-    let said = |limit: &Option<Decided<u32>>| limit.as_ref().map(|n| n.value as usize);
+    let said = |limit: &Option<Resolved<u32>>| limit.as_ref().map(|n| n.value as usize);
     Limits {
         sessions: said(&config.limits.max_sessions),
         handshakes: said(&config.limits.max_handshakes),
@@ -353,7 +353,7 @@ impl BoundConfig {
 
     /// What a reload will not be able to read, now that the process has other rights. To be said at
     /// the start: whoever takes a key away later relies on it.
-    pub fn find_unreadable(&self) -> Report {
+    pub fn find_unreadable(&self) -> Diagnostics {
         let found = self.files.find_unreadable().into_iter().map(|(path, error)| {
             let message = format!(
                 "reloads will fail, because the program cannot read {} any more: {error}",
@@ -364,7 +364,7 @@ impl BoundConfig {
                  copy into the chroot if there is one; until then a restart does it",
             )
         });
-        Report { diagnostics: found.collect(), ..Report::default() }
+        Diagnostics { diagnostics: found.collect(), ..Diagnostics::default() }
     }
 
     /// Logs which addresses are left out. They are not worth a warning: on a machine without IPv6 every

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use super::{Running, warn};
-use crate::config::diagnostic::Report;
+use crate::config::diagnostic::Diagnostics;
 
 /// How often it is looked whether the time of a key or of ticket keys is over. By the clock on the wall for
 /// the former: a timer would miss that this one was set.
@@ -47,7 +47,7 @@ impl Running {
             service.snapshot().rotate_ticket_keys(now);
             if is_warning_due {
                 let diagnostics = service.snapshot().warnings();
-                warn(&Report { diagnostics, ..Report::default() });
+                warn(&Diagnostics { diagnostics, ..Diagnostics::default() });
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use crate::config::diagnostic::Report;
+use crate::config::diagnostic::Diagnostics;
 use crate::config::model::Config;
 use crate::secrets::{self, Reader};
 use crate::sys::content::Digest;
@@ -31,7 +31,7 @@ pub struct Files {
 
 impl Files {
     /// What was read of a configuration and of its key files.
-    pub(super) fn read(config: Option<&Config>, report: &Report, reader: &Reader) -> Self {
+    pub(super) fn read(config: Option<&Config>, report: &Diagnostics, reader: &Reader) -> Self {
         let mut keys = BTreeSet::new();
         for service in config.iter().flat_map(|config| &config.services) {
             let psk = &service.psk;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::active_service::ActiveService;
 use super::shared_key;
-use crate::config::diagnostic::{Diagnostic, Report, Severity};
+use crate::config::diagnostic::{Diagnostic, Diagnostics, Severity};
 use crate::config::model::ServiceConfig;
 use crate::secrets::{Identity, Reader, SecretSet};
 use crate::tunnel::{Service, ServiceSnapshot};
@@ -43,7 +43,7 @@ impl KeyRenewal {
         let mut held = Vec::new();
         loop {
             // Two services may read one key file: its findings are said once.
-            let mut report = Report { diagnostics: held.clone(), ..Report::default() };
+            let mut report = Diagnostics { diagnostics: held.clone(), ..Diagnostics::default() };
             let mut snapshots = Vec::new();
             for (one, hold) in in_force.iter().zip(&hold) {
                 let mut found = Vec::new();

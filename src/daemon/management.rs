@@ -12,14 +12,14 @@ use super::bind_error::BindError;
 use super::control::{Access, BoundControl, ControlConnections, ControlName, ReadyControl, paths};
 use super::{Request, inside};
 use crate::config::diagnostic::{Diagnostic, Severity};
-use crate::config::model::{Config, ControlConfig, Decided, Dialect, Endpoint, Level, Listen};
+use crate::config::model::{Config, ControlConfig, Dialect, Endpoint, Level, Listen, Resolved};
 use crate::net::{self, AsyncListener, BusyRetry, Listener};
 use crate::observe::event::{Event, Scope};
 
 /// What a configuration wants to be seen through.
 #[derive(Debug)]
 pub(super) struct ManagementConfig {
-    addresses: Vec<(ManagementAddress, Decided<Endpoint>)>,
+    addresses: Vec<(ManagementAddress, Resolved<Endpoint>)>,
     /// How many identities get a label of their own in metrics.
     labels: usize,
     control: Option<Control>,
@@ -136,7 +136,8 @@ impl Drop for AbortOnDrop {
 impl ManagementConfig {
     pub(super) fn of(config: &Config) -> Self {
         let labels = config.http.labels.value as usize;
-        let http = |at: &Decided<Endpoint>| (ManagementAddress::Http(at.value.clone()), at.clone());
+        let http =
+            |at: &Resolved<Endpoint>| (ManagementAddress::Http(at.value.clone()), at.clone());
         // Who serves one connection is gone before anybody asks.
         let control = (config.control.enabled.value && !config.is_inetd()).then(|| Control {
             address: match &config.control.socket {
@@ -248,7 +249,7 @@ fn bind_control(
     }
 }
 
-fn cannot_bind<T>(at: &Decided<T>, table: &str, error: &io::Error) -> BindError {
+fn cannot_bind<T>(at: &Resolved<T>, table: &str, error: &io::Error) -> BindError {
     let diagnostic = Diagnostic {
         severity: Severity::Error,
         code: "cannot-listen",

@@ -40,7 +40,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use crate::config::diagnostic::{Diagnostic, Report, Severity};
+use crate::config::diagnostic::{Diagnostic, Diagnostics, Severity};
 use crate::config::model::{Config, Level};
 use crate::observe::event::{Event, Scope};
 use crate::tunnel::LifecyclePhase;
@@ -51,7 +51,7 @@ pub use running::Running;
 
 /// Reads the configuration, at the start and at every reload: what could be decided, and whether it
 /// may run.
-pub type Load = Arc<dyn Fn() -> (Option<Config>, Report) + Send + Sync>;
+pub type Load = Arc<dyn Fn() -> (Option<Config>, Diagnostics) + Send + Sync>;
 
 /// What is asked of a running program.
 #[derive(Debug)]
@@ -133,7 +133,7 @@ fn run_on_thread<T: Send + 'static>(
 }
 
 /// What does not keep the program from running goes to the log, where it is found later.
-pub fn warn(report: &Report) {
+pub fn warn(report: &Diagnostics) {
     for finding in &report.diagnostics {
         let level = match finding.severity {
             Severity::Error => Level::Error,

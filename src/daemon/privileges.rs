@@ -3,8 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::config::diagnostic::{Diagnostic, Report};
-use crate::config::model::{Account, Config, Decided};
+use crate::config::diagnostic::{Diagnostic, Diagnostics};
+use crate::config::model::{Account, Config, Resolved};
 use crate::sys::{account, daemon, process};
 
 /// A root directory, a user and a group to change to. What can be found out beforehand is known.
@@ -18,13 +18,13 @@ pub struct Privileges {
 impl Privileges {
     /// Looks up the names that the configuration has for them, and lets the user own the key files.
     /// `None`, and the reasons in `report`, if there is no such user or group.
-    pub fn of(config: &mut Config, report: &mut Report) -> Option<Self> {
+    pub fn of(config: &mut Config, report: &mut Diagnostics) -> Option<Self> {
         let account = &config.process.account;
         let root = config.process.chroot.as_ref().map(|root| root.value.clone());
         let (user, group) = match numbers(account) {
             Ok(numbers) => numbers,
             Err(error) => {
-                let said = account.user.iter().chain(&account.group).find_map(Decided::place);
+                let said = account.user.iter().chain(&account.group).find_map(Resolved::place);
                 let found = Diagnostic::error("no-such-account", error.to_string())
                     .at(said.cloned())
                     .help("write the name or number of a user and a group of this machine");
@@ -42,7 +42,7 @@ impl Privileges {
         let is_root = rustix::process::geteuid().is_root();
         let group = group.filter(|_| is_root || account.group.is_some());
         if is_root && user.is_some() && group.is_none() {
-            let said = account.user.as_ref().and_then(Decided::place);
+            let said = account.user.as_ref().and_then(Resolved::place);
             report.push(
                 Diagnostic::warning(
                     "group-stays",

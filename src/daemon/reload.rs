@@ -18,7 +18,7 @@ use super::key_renewal::{KeyRenewal, ServiceInForce};
 use super::retry::{self, ConfigDigests, RetriedAction, Retry};
 use super::succession;
 use super::{Load, Running, management, one_line, warn};
-use crate::config::diagnostic::{Diagnostic, Report, Severity};
+use crate::config::diagnostic::{Diagnostic, Diagnostics, Severity};
 use crate::config::model::{Endpoint, Level, LogConfig, ServiceConfig};
 use crate::net::AsyncListener;
 use crate::observe::event::{Event, Scope};
@@ -418,7 +418,7 @@ impl Running {
         &mut self,
         next: NextGeneration,
         log: &LogConfig,
-        mut report: Report,
+        mut report: Diagnostics,
         config: ConfigDigests,
     ) -> ReloadOutcome {
         // The log never stands in the way: the one that is open goes on.
@@ -556,7 +556,7 @@ impl NextGeneration {
 
 /// What a reload has come to.
 struct ReloadOutcome {
-    report: Report,
+    report: Diagnostics,
     /// Why not all of it is in force. A log that cannot be changed stands in the report alone.
     error: Option<String>,
     /// What is to be tried again.
@@ -570,7 +570,7 @@ struct ReloadOutcome {
 }
 
 impl ReloadOutcome {
-    fn of_keys(report: Report) -> Self {
+    fn of_keys(report: Diagnostics) -> Self {
         Self {
             error: kept(&report),
             report,
@@ -587,10 +587,10 @@ impl ReloadOutcome {
         let error = format!(
             "reading the configuration failed inside the program (please report it); {words}"
         );
-        Self::of_obstacle(error, Report::default(), None)
+        Self::of_obstacle(error, Diagnostics::default(), None)
     }
 
-    fn of_mistake(error: String, report: Report, config: ConfigDigests) -> Self {
+    fn of_mistake(error: String, report: Diagnostics, config: ConfigDigests) -> Self {
         Self {
             report,
             error: Some(error),
@@ -601,7 +601,7 @@ impl ReloadOutcome {
         }
     }
 
-    fn of_obstacle(error: String, report: Report, config: Option<ConfigDigests>) -> Self {
+    fn of_obstacle(error: String, report: Diagnostics, config: Option<ConfigDigests>) -> Self {
         let error = Some(error);
         let mut outcome =
             Self { report, error, attempt: None, config, is_of_keys: false, is_superseded: false };
@@ -647,14 +647,14 @@ fn goes_on(is_renewed: bool) -> &'static str {
 }
 
 /// What is to be said of key files with an error, if there is one.
-fn kept(report: &Report) -> Option<String> {
+fn kept(report: &Diagnostics) -> Option<String> {
     report.has_errors().then(|| {
         "the keys of a file with an error stay as they were; everything else is in force".to_owned()
     })
 }
 
 /// The first of a report's errors, with its place.
-fn first_error(report: &Report) -> Option<String> {
+fn first_error(report: &Diagnostics) -> Option<String> {
     let is_error = |finding: &&Diagnostic| finding.severity == Severity::Error;
     let first = report.diagnostics.iter().find(is_error)?;
     let at = first.place.as_ref().map(|at| format!("{}:{}: ", at.file.display(), at.line));

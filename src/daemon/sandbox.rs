@@ -8,9 +8,9 @@ use rustix::thread::CapabilitySet;
 
 use super::control::paths;
 use super::inside;
-use crate::config::diagnostic::{Diagnostic, Place, Report};
+use crate::config::diagnostic::{Diagnostic, Diagnostics, SourceLocation};
 use crate::config::model::{
-    Config, Decided, Endpoint, Level, Program, ServiceConfig, SocketOption,
+    Config, Endpoint, Level, Program, Resolved, ServiceConfig, SocketOption,
 };
 use crate::observe::event::{Event, Scope};
 use crate::observe::log;
@@ -20,7 +20,7 @@ use crate::sys::sandbox::{self, Room, Use, Walls};
 #[derive(Debug, Clone, Copy)]
 pub enum NoSandboxReason<'a> {
     /// The file says so.
-    Said(&'a Decided<bool>),
+    Said(&'a Resolved<bool>),
     /// This service starts a program, which needs what the program itself does not.
     Exec(&'a ServiceConfig, &'a Program),
     /// This service connects from the addresses of others, which takes rights to the end.
@@ -46,13 +46,13 @@ pub fn why_open(config: &Config) -> Option<NoSandboxReason<'_>> {
 struct WrittenFolder {
     path: PathBuf,
     uses: Use,
-    place: Option<Place>,
+    place: Option<SourceLocation>,
 }
 
 /// Everything that it writes, and where its file says so.
 fn wanted(config: &Config) -> Vec<WrittenFolder> {
     let mut all = Vec::new();
-    let mut want = |path: &Path, uses, place: Option<&Place>| {
+    let mut want = |path: &Path, uses, place: Option<&SourceLocation>| {
         all.push(WrittenFolder { path: path.to_owned(), uses, place: place.cloned() });
     };
     // A standard stream is copied, not opened.
@@ -192,7 +192,7 @@ impl Sandbox {
 
     /// Refuses a new configuration that the process cannot follow any more, with the reasons in
     /// `report`.
-    pub fn allows(&self, config: &Config, report: &mut Report) -> bool {
+    pub fn allows(&self, config: &Config, report: &mut Diagnostics) -> bool {
         if !self.closed {
             return true;
         }
@@ -250,7 +250,7 @@ impl Sandbox {
 /// What is kept of root's, or of what a service manager gave.
 fn powers(config: &Config) -> CapabilitySet {
     let is_debug =
-        |option: &Decided<SocketOption>| matches!(option.value, SocketOption::Debug(true));
+        |option: &Resolved<SocketOption>| matches!(option.value, SocketOption::Debug(true));
     let debug = config.services.iter().any(|service| {
         let sockets = &service.sockets;
         sockets.accept.iter().chain(&sockets.downstream).chain(&sockets.upstream).any(is_debug)

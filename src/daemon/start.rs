@@ -11,7 +11,7 @@ use super::build::{BoundConfig, PreparedService, limits};
 use super::running::Running;
 use super::service_manager::ServiceManagerNotifier;
 use super::status::ReloadHistory;
-use crate::config::model::Source;
+use crate::config::model::ConnectionSource;
 #[cfg(unix)]
 use crate::net;
 use crate::observe::event::{Event, Scope};
@@ -43,7 +43,7 @@ impl BoundConfig {
                 active_listener.announce(&service, false);
                 active_listeners.push(active_listener);
             }
-            if matches!(config.source, Source::Stdio) {
+            if matches!(config.source, ConnectionSource::Stdio) {
                 only = Some(serve_stdio(&service, &alive)?);
             }
             live.push(ActiveService {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::config::model::{Endpoint, ServiceConfig, Source};
+use crate::config::model::{ConnectionSource, Endpoint, ServiceConfig};
 
 /// For each service of `after`, in its order, the one of `before` that it succeeds: the one of its name, or
 /// else, of those that are left, the one of the same end at the same addresses. A stunnel.conf may have two
@@ -31,7 +31,7 @@ pub(super) fn find(before: &[&ServiceConfig], after: &[&ServiceConfig]) -> Vec<O
 /// Whether both get their connections from the same addresses, or by the same server name.
 fn is_at_same_place(one: &ServiceConfig, other: &ServiceConfig) -> bool {
     match (&one.source, &other.source) {
-        (Source::Listeners(_), Source::Listeners(_)) => {
+        (ConnectionSource::Listeners(_), ConnectionSource::Listeners(_)) => {
             let places = |service: &ServiceConfig| -> Option<BTreeSet<String>> {
                 let listens = service.accept().iter().map(|listen| &listen.at.value);
                 // A port that the system chooses is another one each time.
@@ -44,8 +44,8 @@ fn is_at_same_place(one: &ServiceConfig, other: &ServiceConfig) -> bool {
             places(one).is_some_and(|all| !all.is_empty() && places(other) == Some(all))
         }
         (
-            Source::ServerName { of, pattern },
-            Source::ServerName { of: other_of, pattern: other_pattern },
+            ConnectionSource::ServerName { of, pattern },
+            ConnectionSource::ServerName { of: other_of, pattern: other_pattern },
         ) => of.value == other_of.value && pattern == other_pattern,
         _ => false,
     }

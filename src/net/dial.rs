@@ -14,7 +14,7 @@ use super::program::{self, ChildProcess, StartedProgram};
 use super::resolve::{self, Asker};
 use super::{DialContext, Peer, Socket, options};
 use crate::config::model::{
-    Decided, Endpoint, Failover, Host, Keepalive, Level, Program, SocketOption, Target,
+    Endpoint, Failover, Host, Keepalive, Level, Program, Resolved, SocketOption, Target,
 };
 use crate::observe::event::Event;
 
@@ -29,7 +29,7 @@ pub struct Dialer {
     local: Option<Host>,
     limit: Duration,
     keepalive: Option<Keepalive>,
-    options: Vec<Decided<SocketOption>>,
+    options: Vec<Resolved<SocketOption>>,
     /// Whether connections are made from the peer's address.
     from_peer: bool,
     turn: AtomicUsize,
@@ -104,7 +104,7 @@ impl Dialer {
         local: Option<Host>,
         limit: Duration,
         keepalive: Option<Keepalive>,
-        options: Vec<Decided<SocketOption>>,
+        options: Vec<Resolved<SocketOption>>,
     ) -> Self {
         // Many that start together should not all begin with the same target.
         let start = getrandom::u32().unwrap_or_default() as usize;

@@ -11,7 +11,7 @@ use socket2::{Domain, Protocol, Type};
 #[cfg(unix)]
 use super::socket_name::SocketName;
 use super::{Peer, Socket, options};
-use crate::config::model::{Decided, Endpoint, Host, Listen, SocketOption};
+use crate::config::model::{Endpoint, Host, Listen, Resolved, SocketOption};
 use crate::sys::holder::{self, Holder};
 
 #[cfg(test)]
@@ -71,7 +71,7 @@ impl std::fmt::Debug for BusyRetry<'_> {
 pub fn bind(
     listen: &Listen,
     siblings: &[Listen],
-    options: &[Decided<SocketOption>],
+    options: &[Resolved<SocketOption>],
     absent: &mut Vec<String>,
     busy: &mut BusyRetry<'_>,
 ) -> io::Result<Vec<Listener>> {
@@ -195,7 +195,7 @@ fn in_use(address: &str, holder: Option<Holder>) -> String {
 fn bind_tcp(
     address: SocketAddr,
     v6_alone: bool,
-    written: &[Decided<SocketOption>],
+    written: &[Resolved<SocketOption>],
 ) -> io::Result<Listener> {
     let socket = take(address, v6_alone, written)?;
     socket.listen(ACCEPT_BACKLOG)?;
@@ -209,7 +209,7 @@ fn bind_tcp(
 fn take(
     address: SocketAddr,
     v6_alone: bool,
-    written: &[Decided<SocketOption>],
+    written: &[Resolved<SocketOption>],
 ) -> io::Result<socket2::Socket> {
     let socket =
         socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
@@ -276,7 +276,7 @@ fn is_socket(path: &Path) -> bool {
 pub fn could_bind(
     listen: &Listen,
     siblings: &[Listen],
-    options: &[Decided<SocketOption>],
+    options: &[Resolved<SocketOption>],
 ) -> Vec<(Option<SocketAddr>, io::Result<()>)> {
     match &listen.at.value {
         Endpoint::Tcp { host, port } => {

@@ -11,7 +11,9 @@ use openssl::ssl::{
 
 use super::psk;
 use crate::config::diagnostic::{Diagnostic, Severity};
-use crate::config::model::{CipherOrder, Decided, Mode, PskHash, TlsConfig, TlsSwitch, TlsVersion};
+use crate::config::model::{
+    CipherOrder, Mode, PskHash, Resolved, TlsConfig, TlsSwitch, TlsVersion,
+};
 use crate::sys;
 
 /// OpenSSL's security level, unless the library's own is higher or somebody said another.
@@ -441,7 +443,7 @@ fn version(version: TlsVersion) -> SslVersion {
 fn finding(
     severity: Severity,
     code: &'static str,
-    at: Option<&Decided<String>>,
+    at: Option<&Resolved<String>>,
     message: String,
     help: Option<String>,
 ) -> Diagnostic {

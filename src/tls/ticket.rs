@@ -298,15 +298,15 @@ fn hmac(key: &[u8], parts: &[&[u8]]) -> Result<HalfKey, ErrorStack> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::config::model::{Decided, Dialect};
+    use crate::config::model::{Dialect, Resolved};
     use crate::secrets::{SecretSet, TicketKey};
 
     const KEY: &[u8] = b"0123456789abcdef0123456789abcdef";
     const OTHER: &[u8] = b"fedcba9876543210fedcba9876543210";
 
     fn how(seconds: u64, secret: Option<&str>) -> Resumption {
-        fn decided<T>(value: T) -> Decided<T> {
-            Decided::default(value, Dialect::Native)
+        fn decided<T>(value: T) -> Resolved<T> {
+            Resolved::default(value, Dialect::Native)
         }
         let half = |text: &str| decided(TicketKey::from_hex(text).unwrap());
         Resumption {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::fair_share::FairShare;
 use crate::config::model::{
-    Decided, IpRange, OnRevocation, Origin, ServiceConfig, Target, WhenFull as When,
+    IpRange, OnRevocation, Origin, Resolved, ServiceConfig, Target, WhenFull as When,
 };
 use crate::net::Dialer;
 use crate::secrets::{Identity, SecretSet};
@@ -46,7 +46,7 @@ struct IdentityPolicy {
     allow_from: Vec<IpRange>,
     dialer: Option<Dialer>,
     max_sessions: Option<usize>,
-    expires: Option<Decided<jiff::Timestamp>>,
+    expires: Option<Resolved<jiff::Timestamp>>,
 }
 
 impl IdentityPolicy {
@@ -90,8 +90,8 @@ fn allows(ranges: &[IpRange], ip: Option<IpAddr>) -> bool {
 impl AccessPolicies {
     pub(super) fn new(config: &ServiceConfig, dialer: impl Fn(Target) -> Dialer) -> Self {
         let number =
-            |limit: &Option<Decided<u32>>| limit.as_ref().map(|limit| limit.value as usize);
-        let ranges = |all: &[Decided<IpRange>]| all.iter().map(|range| range.value).collect();
+            |limit: &Option<Resolved<u32>>| limit.as_ref().map(|limit| limit.value as usize);
+        let ranges = |all: &[Resolved<IpRange>]| all.iter().map(|range| range.value).collect();
         let mut by_wire = HashMap::new();
         let mut all: Vec<Arc<IdentityPolicy>> = Vec::new();
         for rules in &config.identities {
@@ -210,7 +210,7 @@ impl AccessPolicies {
                 remark("identity-without-key", &policy.said, message, help);
                 continue;
             }
-            let Some(Decided { value: end, origin: said }) = &policy.expires else { continue };
+            let Some(Resolved { value: end, origin: said }) = &policy.expires else { continue };
             let Some(today) = now.0 else {
                 let message = "the clock of this machine shows a time before this program was built: \
                                no key expires until it is set";

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::access_policy::{AccessPolicies, ClockReading, PolicyWarning};
-use crate::config::diagnostic::{Diagnostic, Place, Severity};
+use crate::config::diagnostic::{Diagnostic, Severity, SourceLocation};
 use crate::config::model::{
-    Decided, Dialect, Endpoint, Failover, Host, Keepalive, Level, LogId, Mode, NamePattern,
-    Negotiation, Origin, Program, ProxyHeader, PskConfig, RekeyAfter, ServiceConfig, SocketOption,
-    Source, Target,
+    ConnectionSource, Dialect, Endpoint, Failover, Host, Keepalive, Level, LogId, Mode,
+    NamePattern, Negotiation, Origin, Program, ProxyHeader, PskConfig, RekeyAfter, Resolved,
+    ServiceConfig, SocketOption, Target,
 };
 use crate::net::Dialer;
 use crate::secrets::{
@@ -49,7 +49,7 @@ pub struct ServiceSnapshot {
     sni_entry: Option<(String, NamePattern)>,
     /// Of the TLS side's socket when it is the accepted one; the dialer has it otherwise.
     pub(super) keepalive: Option<Keepalive>,
-    pub(super) downstream: Vec<Decided<SocketOption>>,
+    pub(super) downstream: Vec<Resolved<SocketOption>>,
     /// How important a line of this service must be, where it differs from the program's.
     pub(super) level: Option<Level>,
     /// What tells the log lines of one session from another's.
@@ -74,11 +74,11 @@ pub(super) enum OwnAddressPolicy {
 }
 
 impl OwnAddressPolicy {
-    fn of(allowed: &Decided<bool>) -> Self {
+    fn of(allowed: &Resolved<bool>) -> Self {
         match allowed {
-            Decided { value: false, .. } => Self::Refuse,
-            Decided { origin: Origin::Default(_), .. } => Self::Warn,
-            Decided { origin: Origin::Said(_), .. } => Self::Allow,
+            Resolved { value: false, .. } => Self::Refuse,
+            Resolved { origin: Origin::Default(_), .. } => Self::Warn,
+            Resolved { origin: Origin::Said(_), .. } => Self::Allow,
         }
     }
 }
@@ -292,15 +292,21 @@ impl ServiceSnapshot {
             uses_original_destination: matches!(config.target, Target::Original),
             proxy_header: config.preface.as_ref().map(|preface| preface.value),
             sni_entry: match &config.source {
-                Source::ServerName { of, pattern } => Some((of.value.clone(), pattern.clone())),
-                Source::Listeners(_) | Source::Stdio | Source::Program { .. } => None,
+                ConnectionSource::ServerName { of, pattern } => {
+                    Some((of.value.clone(), pattern.clone()))
+                }
+                ConnectionSource::Listeners(_)
+                | ConnectionSource::Stdio
+                | ConnectionSource::Program { .. } => None,
             },
             keepalive: accepted,
             downstream: config.sockets.downstream.clone(),
             level: config.log_level.as_ref().map(|level| level.value),
             log_id: config.log_id.value,
             program: match &config.source {
-                Source::Program { program, retry } => Some((program.clone(), retry.value)),
+                ConnectionSource::Program { program, retry } => {
+                    Some((program.clone(), retry.value))
+                }
                 _ => None,
             },
             is_sticky: config.failover.value == Failover::RoundRobin
@@ -509,7 +515,7 @@ fn no_key_to_present(config: &ServiceConfig) -> Diagnostic {
     )
 }
 
-fn no_such_identity(wanted: &Decided<Vec<u8>>) -> Diagnostic {
+fn no_such_identity(wanted: &Resolved<Vec<u8>>) -> Diagnostic {
     Diagnostic {
         severity: Severity::Error,
         code: "no-such-identity",
@@ -551,7 +557,7 @@ fn of_file(problem: Problem, psk: &PskConfig) -> Diagnostic {
     };
     let place = match (&problem.file, problem.line) {
         (Some(file), Some(line)) => {
-            Some(Place { file: file.as_path().into(), line, column: 1, span: 0..0 })
+            Some(SourceLocation { file: file.as_path().into(), line, column: 1, span: 0..0 })
         }
         _ => named(),
     };

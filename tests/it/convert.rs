@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use pskgate::config::convert::{Converted, Order, convert};
-use pskgate::config::diagnostic::Report;
+use pskgate::config::diagnostic::Diagnostics;
 use pskgate::config::effective::describe;
 use pskgate::config::model::{Config, Dialect};
 use pskgate::config::{Format, load_text, survey_text};
@@ -91,11 +91,11 @@ fn with_keepalive(lines: &[String]) -> Vec<String> {
     blocks.join("\n\n").lines().map(str::to_owned).collect()
 }
 
-fn loaded(text: &[u8], name: &str, folder: &Path) -> Result<Config, Report> {
+fn loaded(text: &[u8], name: &str, folder: &Path) -> Result<Config, Diagnostics> {
     load_text(text, Path::new(name), folder, Format::Auto).map(|(config, _)| config)
 }
 
-fn lists(report: &Report) -> String {
+fn lists(report: &Diagnostics) -> String {
     report.render(false)
 }
 

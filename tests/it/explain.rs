@@ -11,7 +11,7 @@ const BEFORE: [&str; 16] = [
     "Diagnostic::error(",
     "Diagnostic::warning(",
     "Diagnostic::notice(",
-    "Wrong::new(",
+    "ValueError::new(",
     "self.error(",
     "remark(",
     "code:",

@@ -3,21 +3,21 @@
 use std::collections::BTreeMap;
 use std::process::Command;
 
-use pskgate::config::options::{TABLE, Table};
+use pskgate::config::options::{TABLE, TomlTable};
 
 use crate::harness::process::pskgate;
 use crate::harness::stage::finish;
 use crate::harness::{Gate, root};
 
 /// The heading under which a table's options stand.
-fn table(heading: &str) -> Option<Table> {
+fn table(heading: &str) -> Option<TomlTable> {
     Some(match heading {
-        "BEFORE THE FIRST TABLE" => Table::Top,
-        "[log]" => Table::Log,
-        "[control]" => Table::Control,
-        "[http]" => Table::Http,
-        "[services.NAME] AND [defaults]" => Table::Service,
-        "[services.NAME.identities.IDENTITY]" => Table::Identity,
+        "BEFORE THE FIRST TABLE" => TomlTable::Top,
+        "[log]" => TomlTable::Log,
+        "[control]" => TomlTable::Control,
+        "[http]" => TomlTable::Http,
+        "[services.NAME] AND [defaults]" => TomlTable::Service,
+        "[services.NAME.identities.IDENTITY]" => TomlTable::Identity,
         _ => return None,
     })
 }
@@ -68,7 +68,7 @@ fn the_page_of_the_configuration_has_every_option_and_its_default_and_no_other()
     assert!(options.len() >= 60, "only {}", options.len());
 }
 
-fn row_name(row: &pskgate::config::options::Row) -> Option<&'static str> {
+fn row_name(row: &pskgate::config::options::OptionRow) -> Option<&'static str> {
     row.native.map(|(_, name)| name)
 }
 

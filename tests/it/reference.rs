@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 
 use pskgate::config::model::Dialect;
-use pskgate::config::options::{Arity, Kind, Row, TABLE, Table};
+use pskgate::config::options::{Arity, OptionRow, TABLE, TomlTable, ValueKind};
 
 use crate::harness::{
     Backend, Gate, IDENTITY, PATIENCE, Plain, client_toml, free_port, local, program_command,
@@ -27,38 +27,38 @@ fn hold(page: &str, parts: &[(&str, String)]) -> String {
 }
 
 /// What an option takes, in the words of the page's head.
-fn values(row: &Row) -> String {
+fn values(row: &OptionRow) -> String {
     let words = row.words(Dialect::Native);
     let one = match row.kind {
         // These are in OpenSSL's manual.
-        Kind::SslOption => "WORD".to_owned(),
-        Kind::Level => "`error`, `warning`, `notice`, `info`, `debug` and others".to_owned(),
-        Kind::Facility => "`daemon`, `user`, `local0` to `local7` and others".to_owned(),
+        ValueKind::SslOption => "WORD".to_owned(),
+        ValueKind::Level => "`error`, `warning`, `notice`, `info`, `debug` and others".to_owned(),
+        ValueKind::Facility => "`daemon`, `user`, `local0` to `local7` and others".to_owned(),
         _ if !words.is_empty() => {
             words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
         }
-        Kind::Duration { .. } => "TIME".to_owned(),
-        Kind::Count { min: 0, max: u32::MAX } => "NUMBER".to_owned(),
-        Kind::Count { min, max } => format!("NUMBER, {min} to {max}"),
-        Kind::Path => "FILE".to_owned(),
-        Kind::Secrets => "FILE or folder".to_owned(),
-        Kind::Listen | Kind::Connect => "ADDRESS".to_owned(),
-        Kind::Range => "NETWORK".to_owned(),
-        Kind::Moment => "DATE".to_owned(),
-        Kind::FileMode => "MODE".to_owned(),
-        Kind::Size => "SIZE".to_owned(),
-        Kind::Keepalive => "`IDLE/INTERVAL/COUNT`, `false`".to_owned(),
-        Kind::OnRevocation => "`cut`, `keep`, TIME".to_owned(),
-        Kind::Retry => "TIME, `off`".to_owned(),
-        Kind::Host => "HOST".to_owned(),
+        ValueKind::Duration { .. } => "TIME".to_owned(),
+        ValueKind::Count { min: 0, max: u32::MAX } => "NUMBER".to_owned(),
+        ValueKind::Count { min, max } => format!("NUMBER, {min} to {max}"),
+        ValueKind::Path => "FILE".to_owned(),
+        ValueKind::Secrets => "FILE or folder".to_owned(),
+        ValueKind::Listen | ValueKind::Connect => "ADDRESS".to_owned(),
+        ValueKind::Range => "NETWORK".to_owned(),
+        ValueKind::Moment => "DATE".to_owned(),
+        ValueKind::FileMode => "MODE".to_owned(),
+        ValueKind::Size => "SIZE".to_owned(),
+        ValueKind::Keepalive => "`IDLE/INTERVAL/COUNT`, `false`".to_owned(),
+        ValueKind::OnRevocation => "`cut`, `keep`, TIME".to_owned(),
+        ValueKind::Retry => "TIME, `off`".to_owned(),
+        ValueKind::Host => "HOST".to_owned(),
         // The only one is `identities`.
-        Kind::Raw => "tables".to_owned(),
+        ValueKind::Raw => "tables".to_owned(),
         _ => "TEXT".to_owned(),
     };
     if row.arity == Arity::List { format!("{one}; or a list") } else { one }
 }
 
-fn table<'a>(rows: impl Iterator<Item = &'a Row>) -> String {
+fn table<'a>(rows: impl Iterator<Item = &'a OptionRow>) -> String {
     let mut made =
         "| option | values | default | meaning |\n| --- | --- | --- | --- |\n".to_owned();
     for row in rows {
@@ -70,7 +70,7 @@ fn table<'a>(rows: impl Iterator<Item = &'a Row>) -> String {
     made
 }
 
-fn options(of: Table) -> String {
+fn options(of: TomlTable) -> String {
     table(TABLE.iter().filter(|row| row.native.is_some_and(|(table, _)| table == of)))
 }
 
@@ -158,7 +158,7 @@ const GROUPS: [(&str, &[&str]); 7] = [
 fn service_options() -> String {
     let rows = || {
         TABLE.iter().filter_map(|row| match row.native {
-            Some((Table::Service, name)) => Some((name, row)),
+            Some((TomlTable::Service, name)) => Some((name, row)),
             _ => None,
         })
     };
@@ -182,12 +182,12 @@ fn service_options() -> String {
 #[test]
 fn the_page_of_options_has_every_option() {
     let parts = [
-        ("top", options(Table::Top)),
-        ("log", options(Table::Log)),
-        ("control", options(Table::Control)),
-        ("http", options(Table::Http)),
+        ("top", options(TomlTable::Top)),
+        ("log", options(TomlTable::Log)),
+        ("control", options(TomlTable::Control)),
+        ("http", options(TomlTable::Http)),
         ("service", service_options()),
-        ("identity", options(Table::Identity)),
+        ("identity", options(TomlTable::Identity)),
     ];
     let made = hold("configuration.md", &parts);
     let native = TABLE.iter().filter(|row| row.native.is_some()).count();

@@ -7,7 +7,7 @@ use super::findings::{Findings, Kind};
 use super::names::{Missing, look_up};
 use super::{STEP, of};
 use crate::config::model::{
-    Config, Decided, Endpoint, Failover, Host, Mode, ServiceConfig, Target,
+    Config, Endpoint, Failover, Host, Mode, Resolved, ServiceConfig, Target,
 };
 use crate::net::{DialContext, Dialer, Peer};
 use crate::observe::event::Scope;
@@ -72,7 +72,7 @@ fn why(mode: Mode) -> &'static str {
 
 async fn reach(
     service: &ServiceConfig,
-    target: &Decided<Endpoint>,
+    target: &Resolved<Endpoint>,
     suffix: &str,
     findings: &mut Findings,
 ) {

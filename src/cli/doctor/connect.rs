@@ -18,7 +18,7 @@ use super::findings::{Findings, Kind};
 use super::names::ms;
 use super::overheard::{Heard, Overheard, Voice};
 use super::{STEP, files};
-use crate::config::diagnostic::{Diagnostic, Report};
+use crate::config::diagnostic::{Diagnostic, Diagnostics};
 use crate::config::model::{Endpoint, Host, ServiceConfig};
 use crate::net::Socket;
 use crate::secrets::{Identity, SecretSet};
@@ -98,7 +98,7 @@ pub(super) async fn examine(peer: &str, arguments: &Arguments, findings: &mut Fi
         Err((text, help)) => return findings.bad("options", Kind::Config, text, &help),
     };
     let built = match &asked.service {
-        Some(service) => Ok((service.clone(), Report::default())),
+        Some(service) => Ok((service.clone(), Diagnostics::default())),
         None => service(&arguments.settings, &asked),
     };
     let (service, report) = match built {
@@ -123,7 +123,10 @@ pub(super) async fn examine(peer: &str, arguments: &Arguments, findings: &mut Fi
     }
 }
 
-fn service(settings: &Settings, asked: &Asked) -> Result<(ServiceConfig, Report), Report> {
+fn service(
+    settings: &Settings,
+    asked: &Asked,
+) -> Result<(ServiceConfig, Diagnostics), Diagnostics> {
     let (identity, name) = (asked.identity.as_deref(), asked.server_name.as_deref());
     settings.service(&asked.peer, &asked.secrets, identity, name)
 }

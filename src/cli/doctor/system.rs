@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use jiff::civil::{Date, date};
 
 use super::findings::Findings;
-use crate::config::diagnostic::Report;
+use crate::config::diagnostic::Diagnostics;
 use crate::config::model::Config;
 use crate::daemon;
 use crate::daemon::budget::Budget;
@@ -111,7 +111,7 @@ pub(super) fn limits(config: &Config, findings: &mut Findings) {
 }
 
 #[cfg(target_os = "linux")]
-pub(super) fn watching(config: &Config, report: &Report, findings: &mut Findings) {
+pub(super) fn watching(config: &Config, report: &Diagnostics, findings: &mut Findings) {
     use crate::daemon::privileges;
     use crate::sys::inotify;
 
@@ -141,7 +141,7 @@ pub(super) fn watching(config: &Config, report: &Report, findings: &mut Findings
 
 /// Other systems have other means, and no such limits.
 #[cfg(not(target_os = "linux"))]
-pub(super) fn watching(config: &Config, report: &Report, findings: &mut Findings) {
+pub(super) fn watching(config: &Config, report: &Diagnostics, findings: &mut Findings) {
     let folders = daemon::watched(config, report);
     findings.note("file watch", format!("folders to watch {folders}; no limits are known here"));
 }

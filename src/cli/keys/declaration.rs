@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::cli::exit;
 use crate::cli::refusal::Refusal;
-use crate::config::wires::NotEdited;
+use crate::config::wire_identity_edit::NotEdited;
 use crate::sys::file::read_regular;
 use crate::sys::replace::Edit;
 

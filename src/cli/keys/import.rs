@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use super::site::{Holder, Site};
-use super::{Place, refuse_runtime_file, refuse_second_key};
+use super::{KeySelection, refuse_runtime_file, refuse_second_key};
 use crate::cli::refusal::Refusal;
 use crate::cli::{FormatName, complain, exit, key_line};
 use crate::secrets::edit::{self, EditError};
@@ -121,25 +121,25 @@ fn from_where(error: EditError, lines: &[Line<'_>]) -> Refusal {
         }
         _ => None,
     };
-    let place = source.map(|line| {
+    let selection = source.map(|line| {
         format!("nothing was changed; it comes from {}:{}", line.from.display(), line.number)
     });
     let refusal = Refusal::from(error);
-    match place {
-        Some(place) => refusal.and(&place),
+    match selection {
+        Some(selection) => refusal.and(&selection),
         None => refusal.and("nothing was changed"),
     }
 }
 
 /// The one key file that the servers of a configuration read and that nobody else writes.
 fn key_file(config: Option<&Path>) -> Result<PathBuf, Refusal> {
-    let place = Place {
+    let selection = KeySelection {
         config: config.map(Path::to_owned),
         format: FormatName::Auto,
         key_file: None,
         service: None,
     };
-    let site = Site::look(&place)?;
+    let site = Site::look(&selection)?;
     let is_target = |holder: &Holder, path: &Path| {
         holder.runtime_file.as_deref() != Some(path) && !path.is_dir()
     };

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::Place;
+use super::KeySelection;
 use super::site::{Site, shown};
 use crate::cli::refusal::Refusal;
 use crate::cli::table::{Column, Side};
@@ -44,8 +44,8 @@ const COLUMNS: [Column; 8] = [
     ("expires", Side::Left, 2),
 ];
 
-pub(super) fn main(place: &Place, json: bool) -> Result<u8, Refusal> {
-    let site = Site::look(place)?;
+pub(super) fn main(selection: &KeySelection, json: bool) -> Result<u8, Refusal> {
+    let site = Site::look(selection)?;
     let rows = rows(&site, running(&site).as_ref());
     let wrong = site.complain();
     let said = if json {
@@ -166,9 +166,13 @@ mod tests {
         let file = folder.path().join("psk.txt");
         let key = |n: u32| format!("key number {n} of more than thirty-two bytes");
         std::fs::write(&file, format!("plc:{}\nplc~2:{}\n", key(1), key(2))).unwrap();
-        let place =
-            Place { config: None, format: Default::default(), key_file: Some(file), service: None };
-        let mut site = Site::look(&place).unwrap();
+        let selection = KeySelection {
+            config: None,
+            format: Default::default(),
+            key_file: Some(file),
+            service: None,
+        };
+        let mut site = Site::look(&selection).unwrap();
         let style = |size| Style { size, unicode: true, color: false };
         let said = lines(&rows(&site, None), &style(None));
         assert_eq!(said.lines().count(), 3, "{said}");

@@ -83,10 +83,10 @@ impl<'a> Locations<'a> {
 impl Location<'_> {
     fn describe(&self) -> String {
         let lines: Vec<_> = self.lines.iter().map(u32::to_string).collect();
-        let place = format!("{}:{}", self.file.display(), lines.join(","));
+        let selection = format!("{}:{}", self.file.display(), lines.join(","));
         match services(&self.readers) {
-            readers if readers.is_empty() => place,
-            readers => format!("{place}, read by {readers}"),
+            readers if readers.is_empty() => selection,
+            readers => format!("{selection}, read by {readers}"),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::Path;
 
-use super::Place;
+use super::KeySelection;
 use super::declaration::change;
 use super::last;
 use super::locations::{Location, Locations, services};
@@ -12,12 +12,12 @@ use super::site::{Holder, Site, resolved};
 use crate::cli::refusal::Refusal;
 use crate::cli::{complain, exit, key_line, say, shell, units};
 use crate::config::model::OnRevocation;
-use crate::config::wires;
+use crate::config::wire_identity_edit;
 use crate::secrets::edit::{self, Emptied};
 use crate::secrets::{Entry, escape, files_of};
 
-pub(super) fn main(identity: &OsStr, place: &Place, last: bool) -> Result<u8, Refusal> {
-    let site = Site::look(place)?;
+pub(super) fn main(identity: &OsStr, selection: &KeySelection, last: bool) -> Result<u8, Refusal> {
+    let site = Site::look(selection)?;
     // A running program takes up a key that is gone whatever else is wrong.
     site.complain();
     let name = identity.as_encoded_bytes();
@@ -59,8 +59,10 @@ pub(super) fn main(identity: &OsStr, place: &Place, last: bool) -> Result<u8, Re
     }
     // After the key, so that it never counts for a stranger's.
     if let (Some(config), Ok(text_of_name)) = (&site.native, std::str::from_utf8(name))
-        && change(config, |text| wires::retract(text, text_of_name, |place| removal.loses(place)))
-            .map_err(|refusal| {
+        && change(config, |text| {
+            wire_identity_edit::retract(text, text_of_name, |selection| removal.loses(selection))
+        })
+        .map_err(|refusal| {
             refusal.and("the key was removed; its name is still among the `wire` names there")
         })?
     {

@@ -11,7 +11,7 @@ use crate::cli::key_line::{self, KeyLine};
 use crate::cli::private_file::Made;
 use crate::cli::refusal::Refusal;
 use crate::cli::{complain, exit, shell};
-use crate::config::wires;
+use crate::config::wire_identity_edit;
 use crate::secrets::edit::{self, EditError, Emptied};
 use crate::secrets::{Entry, Identity, MAX_IDENTITY, escape};
 
@@ -19,7 +19,7 @@ use crate::secrets::{Entry, Identity, MAX_IDENTITY, escape};
 const MARK: char = '~';
 
 pub(super) fn main(arguments: &Rotate) -> Result<u8, Refusal> {
-    let site = Site::look(&arguments.place)?;
+    let site = Site::look(&arguments.selection)?;
     site.sound()?;
     let old = Old::find(&site, &arguments.identity)?;
     if !arguments.force {
@@ -164,15 +164,15 @@ fn nobody(site: &Site, identity: &str) -> String {
 fn several(identity: &str, standing: &[(&Holder, &Entry, String)]) -> Refusal {
     let mut places: Vec<String> = Vec::new();
     for (holder, entry, name) in standing {
-        let place = format!(
+        let selection = format!(
             "{}:{} as {}, read by {}",
             entry.file().display(),
             entry.line(),
             escape(name.as_bytes()),
             services(&[holder])
         );
-        if !places.contains(&place) {
-            places.push(place);
+        if !places.contains(&selection) {
+            places.push(selection);
         }
     }
     let words = format!(
@@ -297,7 +297,8 @@ fn declare<'a>(
         for holder in &old.servers {
             let Some(service) = holder.service.as_deref() else { continue };
             let owner = site.owner(Some(service), &old.name);
-            declared.after = wires::declare(&declared.after, service, owner, &old.name, new)?;
+            declared.after =
+                wire_identity_edit::declare(&declared.after, service, owner, &old.name, new)?;
         }
         Ok(Some(declared.after.clone()))
     })?;
@@ -309,7 +310,7 @@ impl Declared<'_> {
     fn undo(&self, new: &str) -> Result<(), Refusal> {
         change(self.config, |text| match text == self.after {
             true => Ok(Some(self.before.clone())),
-            false => wires::retract(text, new, |_| true),
+            false => wire_identity_edit::retract(text, new, |_| true),
         })
         .map(drop)
     }

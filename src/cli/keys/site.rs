@@ -7,14 +7,14 @@ use clap::ValueEnum;
 use crate::cli::refusal::Refusal;
 use crate::cli::{FormatName, exit, failed, paths, show};
 use crate::config;
-use crate::config::diagnostic::{Report, Severity};
+use crate::config::diagnostic::{Diagnostics, Severity};
 use crate::config::model::{Config, Dialect, Mode, OnRevocation, ServiceConfig};
 use crate::daemon::BuiltConfig;
 #[cfg(unix)]
 use crate::daemon::privileges::Privileges;
 use crate::secrets::{self, Entry, Identity};
 
-use super::Place;
+use super::KeySelection;
 
 /// The keys of a service, or of a key file that was named by itself.
 #[derive(Debug)]
@@ -116,18 +116,18 @@ pub(super) struct Site {
     /// What of all this is meant.
     pub(super) scope: Scope,
     /// What is wrong, errors alone: warnings are for `check`.
-    findings: Report,
+    findings: Diagnostics,
 }
 
 impl Site {
     /// Reads everything that can be read.
-    pub(super) fn look(place: &Place) -> Result<Self, Refusal> {
-        if let (Some(file), None) = (&place.key_file, &place.config) {
+    pub(super) fn look(selection: &KeySelection) -> Result<Self, Refusal> {
+        if let (Some(file), None) = (&selection.key_file, &selection.config) {
             return of_key_file(file);
         }
-        let file = place.config.clone().unwrap_or_else(paths::default_config);
+        let file = selection.config.clone().unwrap_or_else(paths::default_config);
         #[cfg_attr(not(unix), allow(unused_mut))]
-        let (mut config, mut findings) = config::survey(&file, place.format.into());
+        let (mut config, mut findings) = config::survey(&file, selection.format.into());
         #[cfg(unix)]
         if let Some(config) = &mut config {
             // For whom the key files may belong to.
@@ -140,26 +140,28 @@ impl Site {
         findings.diagnostics.retain(|finding| finding.severity == Severity::Error);
         let Some(config) = config else {
             show(&findings);
-            return Err(Refusal::new(failed(&findings), nothing_known(&file, place)));
+            return Err(Refusal::new(failed(&findings), nothing_known(&file, selection)));
         };
         let holders: Vec<_> = holders(&config);
         let native = (config.dialect == Dialect::Native).then(|| config.file.clone());
         let wires = wires(&config);
-        let scope =
-            Scope { service: place.service.clone(), file: place.key_file.as_deref().map(resolved) };
-        let format = match place.format {
+        let scope = Scope {
+            service: selection.service.clone(),
+            file: selection.key_file.as_deref().map(resolved),
+        };
+        let format = match selection.format {
             FormatName::Auto => None,
             said => said.to_possible_value().map(|value| value.get_name().to_owned()),
         };
         let site = Self { file: Some(file), native, format, holders, wires, scope, findings };
-        site.check_scope(place).map(|()| site)
+        site.check_scope(selection).map(|()| site)
     }
 
     /// Refuses a service that there is not, and a key file that no service reads.
-    fn check_scope(&self, place: &Place) -> Result<(), Refusal> {
+    fn check_scope(&self, selection: &KeySelection) -> Result<(), Refusal> {
         let config = self.file.as_deref().unwrap_or(Path::new("")).display();
         let services = self.holders.iter().filter_map(|holder| holder.service.as_deref());
-        let words = match (&place.service, &place.key_file) {
+        let words = match (&selection.service, &selection.key_file) {
             (Some(name), _) if services.clone().all(|service| service != name) => format!(
                 "{config} has no service {}; it has [{}]",
                 secrets::escape(name.as_bytes()),
@@ -215,8 +217,8 @@ impl Site {
     }
 }
 
-fn nothing_known(file: &Path, place: &Place) -> String {
-    match place.config {
+fn nothing_known(file: &Path, selection: &KeySelection) -> String {
+    match selection.config {
         Some(_) => "without a configuration the key files are not known".into(),
         None => format!(
             "{} is this machine's configuration unless another is named, or a key file with --file",
@@ -247,7 +249,7 @@ fn of_key_file(file: &Path) -> Result<Site, Refusal> {
         paths,
         entries,
     };
-    let findings = Report::default();
+    let findings = Diagnostics::default();
     let (wires, scope) = (Vec::new(), Scope::default());
     let (file, native, format) = (None, None, None);
     Ok(Site { file, native, format, holders: vec![holder], wires, scope, findings })

@@ -5,59 +5,61 @@ use std::path::{Path, PathBuf};
 use super::{anchored, comment, stunnel_name};
 use crate::config::ciphers::expand_named_sets;
 use crate::config::credential;
-use crate::config::diagnostic::{Diagnostic, Place, Report};
-use crate::config::draft::{Draft, DraftPart, Side, Spanned, Statement, Value, Values};
+use crate::config::diagnostic::{Diagnostic, Diagnostics, SourceLocation};
+use crate::config::draft::{ParsedFile, ParsedSection, Side, Spanned, Statement, Value, Values};
 use crate::config::endpoint::{Endpoint, Host};
 use crate::config::model::{
-    CipherOrder, Dialect, Keepalive, Mode, ProxyHeader, SocketOption, Spoken,
+    CipherOrder, Dialect, Keepalive, Mode, NegotiationKind, ProxyHeader, SocketOption,
 };
-use crate::config::options::{Arity, Opt, Row, Scope, TABLE, Table, Treatment};
+use crate::config::options::{
+    Arity, OptionId, OptionRow, StunnelScope, TABLE, TomlTable, Treatment,
+};
 use crate::config::stunnel::in_comments::{self, Comment};
 use crate::config::validate::speaks_of_keepalive;
 use crate::config::value;
 
 /// Writes what a native file said, and what it left to the native defaults.
-pub(super) fn write(draft: &Draft, found: &Report) -> (String, Report) {
-    let mut writer = Writer { draft, found, out: String::new(), report: Report::default() };
+pub(super) fn write(draft: &ParsedFile, found: &Diagnostics) -> (String, Diagnostics) {
+    let mut writer = Writer { draft, found, out: String::new(), report: Diagnostics::default() };
     writer.file();
     (writer.out, writer.report)
 }
 
 /// What each section says for itself: lists, which stunnel adds to those that hold for all, and what an
 /// end of a tunnel has one of, which in a native file the section's own word takes the place of.
-const EACH: &[Opt] = &[
-    Opt::Accept,
-    Opt::Connect,
-    Opt::Exec,
-    Opt::ExecArgs,
-    Opt::ServerName,
-    Opt::Protocol,
-    Opt::PskSecrets,
-    Opt::Socket,
-    Opt::CipherOrder,
-    Opt::SslOptions,
-    Opt::Keepalive,
-    Opt::ServiceLogLevel,
-    Opt::SocketUser,
-    Opt::SocketGroup,
+const EACH: &[OptionId] = &[
+    OptionId::Accept,
+    OptionId::Connect,
+    OptionId::Exec,
+    OptionId::ExecArgs,
+    OptionId::ServerName,
+    OptionId::Protocol,
+    OptionId::PskSecrets,
+    OptionId::Socket,
+    OptionId::CipherOrder,
+    OptionId::SslOptions,
+    OptionId::Keepalive,
+    OptionId::ServiceLogLevel,
+    OptionId::SocketUser,
+    OptionId::SocketGroup,
 ];
 
 /// What decides who gets in, or whether anybody does: a file without it is not to be started by mistake.
-const BARS: &[Opt] = &[
-    Opt::ProxyProtocolFrom,
-    Opt::AllowFrom,
-    Opt::IdentityWire,
-    Opt::IdentityAllowFrom,
-    Opt::IdentityConnect,
-    Opt::IdentityExpires,
-    Opt::SocksAllowOwn,
+const BARS: &[OptionId] = &[
+    OptionId::ProxyProtocolFrom,
+    OptionId::AllowFrom,
+    OptionId::IdentityWire,
+    OptionId::IdentityAllowFrom,
+    OptionId::IdentityConnect,
+    OptionId::IdentityExpires,
+    OptionId::SocksAllowOwn,
 ];
 
 struct Writer<'a> {
-    draft: &'a Draft,
-    found: &'a Report,
+    draft: &'a ParsedFile,
+    found: &'a Diagnostics,
     out: String,
-    report: Report,
+    report: Diagnostics,
 }
 
 impl Writer<'_> {
@@ -77,18 +79,18 @@ impl Writer<'_> {
         }
     }
 
-    fn option(&mut self, opt: Opt, text: &str) {
+    fn option(&mut self, opt: OptionId, text: &str) {
         let name = match opt {
-            Opt::ServiceLogLevel => stunnel_name(Opt::LogLevel.row()),
-            Opt::Negotiation => stunnel_name(Opt::Protocol.row()),
-            Opt::SocketUser => stunnel_name(Opt::Setuid.row()),
-            Opt::SocketGroup => stunnel_name(Opt::Setgid.row()),
+            OptionId::ServiceLogLevel => stunnel_name(OptionId::LogLevel.row()),
+            OptionId::Negotiation => stunnel_name(OptionId::Protocol.row()),
+            OptionId::SocketUser => stunnel_name(OptionId::Setuid.row()),
+            OptionId::SocketGroup => stunnel_name(OptionId::Setgid.row()),
             _ => stunnel_name(opt.row()),
         };
         self.line(format!("{name} = {text}").trim_end());
     }
 
-    fn lost(&mut self, place: Place, message: String, help: &str) {
+    fn lost(&mut self, place: SourceLocation, message: String, help: &str) {
         let found = Diagnostic::warning("no-counterpart", message).at(place).help(help);
         // What stands among the defaults is the same in every section.
         if !self.report.diagnostics.contains(&found) {
@@ -101,9 +103,9 @@ impl Writer<'_> {
         let name = draft.file.file_name().unwrap_or_default().to_string_lossy();
         let name = crate::config::diagnostic::escape(&name);
         self.line(&format!("# Written anew from {name} by `pskgate convert --to stunnel`"));
-        let quiet = draft.global.last(Opt::LogOutput).is_some();
+        let quiet = draft.global.last(OptionId::LogOutput).is_some();
         self.line("# A native file runs in the foreground.");
-        self.option(Opt::Foreground, if quiet { "quiet" } else { "yes" });
+        self.option(OptionId::Foreground, if quiet { "quiet" } else { "yes" });
         for (statement, said) in draft.global.statements() {
             self.remarks(&statement.remarks);
             if statement.index + 1 == draft.global.all(statement.opt).len()
@@ -113,13 +115,16 @@ impl Writer<'_> {
             }
         }
         self.unsaid(
-            |row| row.scope == Scope::Global || matches!(row.opt, Opt::LogLevel | Opt::ServiceName),
+            |row| {
+                row.scope == StunnelScope::Global
+                    || matches!(row.opt, OptionId::LogLevel | OptionId::ServiceName)
+            },
             |opt| {
                 draft.global.mentions(opt)
-                    || (opt == Opt::LogLevel && draft.global.mentions(Opt::LogFacility))
+                    || (opt == OptionId::LogLevel && draft.global.mentions(OptionId::LogFacility))
             },
         );
-        if !draft.global.mentions(Opt::WatchConfiguration) {
+        if !draft.global.mentions(OptionId::WatchConfiguration) {
             self.line("; pskgate: watch-configuration = yes");
         }
         for (statement, said) in draft.defaults.statements() {
@@ -130,7 +135,7 @@ impl Writer<'_> {
         }
         self.identities(&draft.defaults, "for all services");
         self.unsaid(
-            |row| matches!(row.native, Some((Table::Service, _))),
+            |row| matches!(row.native, Some((TomlTable::Service, _))),
             |opt| EACH.contains(&opt) || draft.defaults.mentions(opt),
         );
         // A section with sni names one that stands before it.
@@ -142,51 +147,51 @@ impl Writer<'_> {
         self.remarks(&draft.remarks);
     }
 
-    fn last(&self, own: &Values, opt: Opt) -> Option<Spanned<Value>> {
+    fn last(&self, own: &Values, opt: OptionId) -> Option<Spanned<Value>> {
         own.last(opt).or_else(|| self.draft.defaults.last(opt)).cloned()
     }
 
     /// A section's own list, or that of the defaults.
-    fn all(&self, own: &Values, opt: Opt) -> Vec<Spanned<Value>> {
+    fn all(&self, own: &Values, opt: OptionId) -> Vec<Spanned<Value>> {
         let values = if own.mentions(opt) { own } else { &self.draft.defaults };
         values.all(opt).to_vec()
     }
 
     fn mode(&self, own: &Values) -> Mode {
-        match self.last(own, Opt::Mode).map(|said| said.value) {
+        match self.last(own, OptionId::Mode).map(|said| said.value) {
             Some(Value::Mode(Mode::Client)) => Mode::Client,
             _ => Mode::Server,
         }
     }
 
-    fn is_named(&self, service: &DraftPart) -> bool {
+    fn is_named(&self, service: &ParsedSection) -> bool {
         self.mode(&service.values) == Mode::Server
-            && self.all(&service.values, Opt::Accept).is_empty()
+            && self.all(&service.values, OptionId::Accept).is_empty()
     }
 
-    fn global(&mut self, opt: Opt, said: &Spanned<Value>) {
-        let facility = self.draft.global.last(Opt::LogFacility).map(|said| said.value.clone());
+    fn global(&mut self, opt: OptionId, said: &Spanned<Value>) {
+        let facility = self.draft.global.last(OptionId::LogFacility).map(|said| said.value.clone());
         let facility = facility
-            .and_then(|value| value::stunnel(Opt::LogFacility.row().kind, &value))
+            .and_then(|value| value::stunnel(OptionId::LogFacility.row().kind, &value))
             .map(|text| text + ".");
         match opt {
-            Opt::LogFacility if self.draft.global.last(Opt::LogLevel).is_none() => {
+            OptionId::LogFacility if self.draft.global.last(OptionId::LogLevel).is_none() => {
                 let text = facility.unwrap_or_default() + "info";
-                self.option(Opt::LogLevel, &text);
+                self.option(OptionId::LogLevel, &text);
             }
-            Opt::LogFacility => {}
-            Opt::LogLevel => {
+            OptionId::LogFacility => {}
+            OptionId::LogLevel => {
                 if let Some(level) = value::stunnel(opt.row().kind, &said.value) {
                     self.option(opt, &(facility.unwrap_or_default() + &level));
                 }
             }
-            Opt::WatchConfiguration => self.in_comment(None, &self.draft.global, opt, said),
+            OptionId::WatchConfiguration => self.in_comment(None, &self.draft.global, opt, said),
             _ => self.one(opt, said),
         }
     }
 
     /// Every default that a stunnel.conf would take otherwise.
-    fn unsaid(&mut self, of: impl Fn(&Row) -> bool, said: impl Fn(Opt) -> bool) {
+    fn unsaid(&mut self, of: impl Fn(&OptionRow) -> bool, said: impl Fn(OptionId) -> bool) {
         let mut begun = false;
         for row in TABLE.iter().filter(|row| of(row) && !said(row.opt)) {
             if row.stunnel.is_empty()
@@ -204,7 +209,7 @@ impl Writer<'_> {
                 continue;
             };
             // stunnel's own is five minutes for each step, and pskgate's reader knows better.
-            if ours == meant(Dialect::Stunnel) && row.opt != Opt::HandshakeTimeout {
+            if ours == meant(Dialect::Stunnel) && row.opt != OptionId::HandshakeTimeout {
                 continue;
             }
             if !begun {
@@ -215,14 +220,14 @@ impl Writer<'_> {
         }
     }
 
-    fn service(&mut self, service: &DraftPart) {
+    fn service(&mut self, service: &ParsedSection) {
         let own = &service.values;
         let mode = self.mode(own);
         self.line("");
         self.remarks(&service.remarks);
         self.line(&format!("[{}]", service.name.value));
-        if self.last(own, Opt::Mode).is_none() {
-            self.option(Opt::Mode, "no");
+        if self.last(own, OptionId::Mode).is_none() {
+            self.option(OptionId::Mode, "no");
         }
         let mut done = Vec::new();
         for (statement, said) in own.statements() {
@@ -245,9 +250,9 @@ impl Writer<'_> {
 
     /// A stunnel.conf has no way to keep SOCKS peers from this machine's own addresses.
     fn own_addresses(&mut self, own: &Values, mode: Mode) {
-        let socks = Value::Negotiation(Spoken::Socks);
-        let is_said = self.last(own, Opt::SocksAllowOwn).is_some();
-        let spoken = self.last(own, Opt::Negotiation).filter(|said| said.value == socks);
+        let socks = Value::Negotiation(NegotiationKind::Socks);
+        let is_said = self.last(own, OptionId::SocksAllowOwn).is_some();
+        let spoken = self.last(own, OptionId::Negotiation).filter(|said| said.value == socks);
         if let Some(spoken) = spoken.filter(|_| mode == Mode::Server && !is_said) {
             let message =
                 "a stunnel.conf connects SOCKS peers to this machine's own addresses, too";
@@ -255,40 +260,40 @@ impl Writer<'_> {
         }
     }
 
-    fn each(&mut self, opt: Opt, own: &Values, mode: Mode) {
+    fn each(&mut self, opt: OptionId, own: &Values, mode: Mode) {
         match opt {
-            Opt::Accept => self.accept(own),
-            Opt::Connect | Opt::Exec | Opt::ExecArgs => self.target(opt, own),
-            Opt::PskSecrets => self.secrets(own),
-            Opt::Socket => {
+            OptionId::Accept => self.accept(own),
+            OptionId::Connect | OptionId::Exec | OptionId::ExecArgs => self.target(opt, own),
+            OptionId::PskSecrets => self.secrets(own),
+            OptionId::Socket => {
                 // Keepalive comes first: a list has the last word about it.
                 self.keepalive(own, mode);
                 for said in self.all(own, opt) {
                     self.one(opt, &said);
                 }
             }
-            Opt::Keepalive => {}
-            Opt::CipherOrder => {
+            OptionId::Keepalive => {}
+            OptionId::CipherOrder => {
                 let said = self.last(own, opt).map(|said| said.value);
                 let order = said.unwrap_or(Value::CipherOrder(CipherOrder::Server));
                 // stunnel has a switch in place of an option, and its default is the client's order.
                 if mode == Mode::Server && order == Value::CipherOrder(CipherOrder::Server) {
-                    self.option(Opt::SslOptions, "CIPHER_SERVER_PREFERENCE");
+                    self.option(OptionId::SslOptions, "CIPHER_SERVER_PREFERENCE");
                 }
             }
-            Opt::SslOptions => {
+            OptionId::SslOptions => {
                 for said in self.all(own, opt) {
                     self.one(opt, &said);
                 }
             }
-            Opt::ServerName => {
-                let listens = !self.all(own, Opt::Accept).is_empty();
+            OptionId::ServerName => {
+                let listens = !self.all(own, OptionId::Accept).is_empty();
                 if let Some(said) = self.last(own, opt).filter(|_| mode == Mode::Client || !listens)
                 {
                     self.one(opt, &said);
                 }
             }
-            Opt::Protocol => {
+            OptionId::Protocol => {
                 let Some(said) = self.last(own, opt).filter(|_| mode == Mode::Server) else {
                     return;
                 };
@@ -312,7 +317,7 @@ impl Writer<'_> {
     /// A port alone is both families. stunnel's second socket for one port fails; one for IPv6 takes IPv4
     /// as well, unless another address of the section cannot bear the option.
     fn accept(&mut self, own: &Values) {
-        let all = self.all(own, Opt::Accept);
+        let all = self.all(own, OptionId::Accept);
         let port_of = |said: &Spanned<Value>| match &said.value {
             Value::Endpoint(Endpoint::Tcp { host: Host::Unspecified, port }) if *port != 0 => {
                 Some(*port)
@@ -322,42 +327,42 @@ impl Writer<'_> {
         let only = all.iter().all(|said| port_of(said).is_some());
         for said in &all {
             let Some(port) = port_of(said) else {
-                self.one(Opt::Accept, said);
+                self.one(OptionId::Accept, said);
                 continue;
             };
             if !only {
-                self.option(Opt::Accept, &port.to_string());
+                self.option(OptionId::Accept, &port.to_string());
                 let message =
                     format!("stunnel listens on IPv4 alone at port {port} of this section");
                 self.lost(said.place.clone(), message, "give the port a section of its own");
             }
-            self.option(Opt::Accept, &format!(":::{port}"));
+            self.option(OptionId::Accept, &format!(":::{port}"));
         }
         if only && !all.is_empty() {
             self.line("# IPv4 too:");
-            self.option(Opt::Socket, "a:IPV6_V6ONLY=no");
+            self.option(OptionId::Socket, "a:IPV6_V6ONLY=no");
         }
     }
 
-    fn target(&mut self, opt: Opt, own: &Values) {
-        let inherited = own.mentions(Opt::Exec) && !own.mentions(Opt::Connect);
-        let connect = self.all(own, Opt::Connect);
-        let both = own.mentions(Opt::Exec)
-            && own.mentions(Opt::Connect)
-            && self.all(own, Opt::Accept).is_empty();
+    fn target(&mut self, opt: OptionId, own: &Values) {
+        let inherited = own.mentions(OptionId::Exec) && !own.mentions(OptionId::Connect);
+        let connect = self.all(own, OptionId::Connect);
+        let both = own.mentions(OptionId::Exec)
+            && own.mentions(OptionId::Connect)
+            && self.all(own, OptionId::Accept).is_empty();
         let connects = !connect.is_empty() && !inherited;
         match opt {
-            Opt::Connect if connects => {
+            OptionId::Connect if connects => {
                 for said in connect {
                     self.one(opt, &said);
                 }
             }
-            Opt::Exec if !connects || both => {
+            OptionId::Exec if !connects || both => {
                 if let Some(said) = self.last(own, opt) {
                     self.one(opt, &said);
                 }
             }
-            Opt::ExecArgs if !connects || both => {
+            OptionId::ExecArgs if !connects || both => {
                 let said = self.all(own, opt);
                 let Some(first) = said.first() else { return };
                 let words = said.iter().filter_map(|said| match &said.value {
@@ -372,7 +377,7 @@ impl Writer<'_> {
     }
 
     fn secrets(&mut self, own: &Values) {
-        let all = self.all(own, Opt::PskSecrets);
+        let all = self.all(own, OptionId::PskSecrets);
         let path = |said: &Spanned<Value>| match &said.value {
             Value::Path(path) => Some(self.draft.base.join(path)),
             _ => None,
@@ -403,7 +408,7 @@ impl Writer<'_> {
             let help = "name the file that LoadCredential= loads";
             self.lost(said.place.clone(), message, help);
         } else if let Some(said) = all.first() {
-            self.one(Opt::PskSecrets, said);
+            self.one(OptionId::PskSecrets, said);
         }
     }
 
@@ -413,13 +418,13 @@ impl Writer<'_> {
             Mode::Client => Side::Upstream,
             Mode::Server => Side::Downstream,
         };
-        let said = self.last(own, Opt::Keepalive);
-        let row = Opt::Keepalive.row();
+        let said = self.last(own, OptionId::Keepalive);
+        let row = OptionId::Keepalive.row();
         let value = match said {
             Some(said) => Some(said.value),
             None => value::read(row.kind, Dialect::Native, row.native_default).ok(),
         };
-        let sockets = self.all(own, Opt::Socket);
+        let sockets = self.all(own, OptionId::Socket);
         let spoken = sockets.iter().any(|said| {
             matches!(&said.value, Value::Socket(its, option) if *its == side && speaks_of_keepalive(option))
         });
@@ -437,8 +442,8 @@ impl Writer<'_> {
         };
         for option in options {
             let value = Value::Socket(side, option);
-            if let Some(text) = value::stunnel(Opt::Socket.row().kind, &value) {
-                self.option(Opt::Socket, &text);
+            if let Some(text) = value::stunnel(OptionId::Socket.row().kind, &value) {
+                self.option(OptionId::Socket, &text);
             }
         }
     }
@@ -468,7 +473,7 @@ impl Writer<'_> {
         &mut self,
         identity: Option<&str>,
         values: &Values,
-        opt: Opt,
+        opt: OptionId,
         said: &Spanned<Value>,
     ) {
         let row = opt.row();
@@ -497,15 +502,18 @@ impl Writer<'_> {
         self.line(&line);
         let message =
             format!("`{name}` stands in a comment: pskgate reads it, and stunnel does not");
-        if opt != Opt::WatchConfiguration {
+        if opt != OptionId::WatchConfiguration {
             self.lost(said.place.clone(), message, "run the new file with pskgate");
         }
     }
 
-    fn one(&mut self, opt: Opt, said: &Spanned<Value>) {
+    fn one(&mut self, opt: OptionId, said: &Spanned<Value>) {
         let row = opt.row();
         let named = match opt {
-            Opt::ServiceLogLevel | Opt::Negotiation | Opt::SocketUser | Opt::SocketGroup => true,
+            OptionId::ServiceLogLevel
+            | OptionId::Negotiation
+            | OptionId::SocketUser
+            | OptionId::SocketGroup => true,
             _ => !row.stunnel.is_empty(),
         };
         if !named {
@@ -514,7 +522,7 @@ impl Writer<'_> {
         }
         let value = match &said.value {
             Value::Path(path) => Value::Path(self.path(opt, path)),
-            Value::Text(list) if opt == Opt::Ciphers => Value::Text(expand_named_sets(list)),
+            Value::Text(list) if opt == OptionId::Ciphers => Value::Text(expand_named_sets(list)),
             Value::Endpoint(Endpoint::Unix(path)) => {
                 Value::Endpoint(Endpoint::Unix(self.draft.base.join(path)))
             }
@@ -548,20 +556,20 @@ impl Writer<'_> {
         }
     }
 
-    fn path(&self, opt: Opt, path: &Path) -> PathBuf {
-        let jailed = self.draft.global.last(Opt::Chroot).is_some();
-        if jailed && matches!(opt, Opt::Pid | Opt::LogOutput) {
+    fn path(&self, opt: OptionId, path: &Path) -> PathBuf {
+        let jailed = self.draft.global.last(OptionId::Chroot).is_some();
+        if jailed && matches!(opt, OptionId::Pid | OptionId::LogOutput) {
             return Path::new("/").join(path);
         }
         anchored(path, &self.draft.base, None).0
     }
 
     /// An option that stunnel does not have.
-    fn without(&mut self, row: &Row, said: &Spanned<Value>) {
+    fn without(&mut self, row: &OptionRow, said: &Spanned<Value>) {
         let name = row.name(Dialect::Native);
         let there = value::read(row.kind, Dialect::Stunnel, row.stunnel_default).ok();
         let same = match row.opt {
-            Opt::SocksAllowOwn => said.value == Value::Bool(true),
+            OptionId::SocksAllowOwn => said.value == Value::Bool(true),
             _ => !row.stunnel_default.is_empty() && there.as_ref() == Some(&said.value),
         };
         let shown = self.shown(row, said);
@@ -587,7 +595,7 @@ impl Writer<'_> {
     }
 
     /// As a native file has it: the line itself may hold a whole list, or a part of one.
-    fn shown(&self, row: &Row, said: &Spanned<Value>) -> String {
+    fn shown(&self, row: &OptionRow, said: &Spanned<Value>) -> String {
         match value::native(row.kind, &said.value) {
             Some(value) => {
                 let text = crate::config::diagnostic::escape(&value.to_string());
@@ -598,7 +606,7 @@ impl Writer<'_> {
     }
 
     /// A line that both programs refuse.
-    fn stop(&mut self, row: &Row, said: &Spanned<Value>) {
+    fn stop(&mut self, row: &OptionRow, said: &Spanned<Value>) {
         let (name, shown) = (row.name(Dialect::Native), self.shown(row, said));
         self.line(&format!("# {shown}  # remove the next line if you can do without it"));
         self.line(&format!("{name} = (pskgate)"));

@@ -8,17 +8,21 @@ use std::path::{Path, PathBuf};
 use toml_edit::Key;
 
 use super::{anchored, comment, finding, original, stunnel_name};
-use crate::config::diagnostic::{Diagnostic, Place, Report, Severity};
-use crate::config::draft::{Draft, DraftPart, Side, Spanned, Statement, Value, Values};
+use crate::config::diagnostic::{Diagnostic, Diagnostics, Severity, SourceLocation};
+use crate::config::draft::{ParsedFile, ParsedSection, Side, Spanned, Statement, Value, Values};
 use crate::config::endpoint::{Endpoint, Host};
-use crate::config::model::{Dialect, Foreground, Mode, Spoken};
-use crate::config::options::{Arity, Kind, Opt, Row, TABLE, Table, Treatment};
+use crate::config::model::{Dialect, Foreground, Mode, NegotiationKind};
+use crate::config::options::{Arity, OptionId, OptionRow, TABLE, TomlTable, Treatment, ValueKind};
 use crate::config::validate::{replaces_inherited, speaks_of_keepalive, switch};
 use crate::config::value;
 
 /// Writes what a stunnel.conf said, and what it left to stunnel's defaults.
-pub(super) fn write(draft: &Draft, found: &Report, home: Option<&Path>) -> (String, Report) {
-    let (out, report) = (String::new(), Report::default());
+pub(super) fn write(
+    draft: &ParsedFile,
+    found: &Diagnostics,
+    home: Option<&Path>,
+) -> (String, Diagnostics) {
+    let (out, report) = (String::new(), Diagnostics::default());
     let (taken, names) = (Vec::new(), Vec::new());
     let mut writer = Writer {
         draft,
@@ -37,21 +41,21 @@ pub(super) fn write(draft: &Draft, found: &Report, home: Option<&Path>) -> (Stri
 }
 
 struct Writer<'a> {
-    draft: &'a Draft,
-    found: &'a Report,
+    draft: &'a ParsedFile,
+    found: &'a Diagnostics,
     home: Option<&'a Path>,
     out: String,
-    report: Report,
+    report: Diagnostics,
     /// The addresses of the services so far: in a stunnel.conf, the first that names one has it.
     taken: Vec<Endpoint>,
     /// What the sections are called: there, and here.
     names: Vec<(String, String)>,
     /// Options of which a section unsays what is said for all: each section says them itself.
-    moved: BTreeSet<Opt>,
+    moved: BTreeSet<OptionId>,
     /// Whether a relative name was joined to the directory of the start.
     anchored: bool,
     /// The line whose comment was written last.
-    told: Option<Place>,
+    told: Option<SourceLocation>,
 }
 
 /// A value with what stands around it.
@@ -89,7 +93,7 @@ impl Writer<'_> {
     }
 
     /// A line of the old file that has no line here, and why.
-    fn aside(&mut self, place: &Place, why: &str) {
+    fn aside(&mut self, place: &SourceLocation, why: &str) {
         // `sslVersion` is two options in one line.
         if self.told.as_ref() != Some(place) {
             let text = format!("# {}  # {why}", original(self.found, place));
@@ -98,7 +102,12 @@ impl Writer<'_> {
         }
     }
 
-    fn changed(&mut self, place: impl Into<Option<Place>>, message: impl Into<String>, help: &str) {
+    fn changed(
+        &mut self,
+        place: impl Into<Option<SourceLocation>>,
+        message: impl Into<String>,
+        help: &str,
+    ) {
         let found = Diagnostic::warning("different-meaning", message).at(place);
         self.report.push(found.help(help));
     }
@@ -152,14 +161,14 @@ impl Writer<'_> {
         let unsays = |values: &Values, opt| {
             matches!(values.last(opt), Some(Spanned { value: Value::Version(None), .. }))
         };
-        for opt in [Opt::TlsMin, Opt::TlsMax] {
+        for opt in [OptionId::TlsMin, OptionId::TlsMax] {
             let said = self.draft.defaults.last(opt).is_some();
             if said && self.draft.services.iter().any(|service| unsays(&service.values, opt)) {
                 self.moved.insert(opt);
             }
         }
-        for opt in [Opt::Protocol, Opt::Negotiation] {
-            let replaced = |service: &DraftPart| {
+        for opt in [OptionId::Protocol, OptionId::Negotiation] {
+            let replaced = |service: &ParsedSection| {
                 rival(opt).is_some_and(|other| service.values.mentions(other))
             };
             if self.draft.defaults.mentions(opt) && self.draft.services.iter().any(replaced) {
@@ -197,20 +206,21 @@ impl Writer<'_> {
 
     fn top(&mut self) {
         let draft = self.draft;
-        let is_here = |row: &Row| !matches!(row.native, Some((table, _)) if table != Table::Top);
+        let is_here =
+            |row: &OptionRow| !matches!(row.native, Some((table, _)) if table != TomlTable::Top);
         for (statement, said) in draft.global.statements() {
             if is_here(statement.opt.row()) {
                 self.statement(&draft.global, statement, said);
             }
         }
         for (statement, said) in draft.defaults.statements() {
-            if matches!(statement.opt, Opt::Setuid | Opt::Setgid) {
+            if matches!(statement.opt, OptionId::Setuid | OptionId::Setgid) {
                 self.statement(&draft.defaults, statement, said);
             }
         }
-        self.unsaid(Table::Top, |opt| draft.global.mentions(opt));
-        let said = draft.global.last(Opt::Foreground);
-        let kept = draft.global.last(Opt::LogOutput);
+        self.unsaid(TomlTable::Top, |opt| draft.global.mentions(opt));
+        let said = draft.global.last(OptionId::Foreground);
+        let kept = draft.global.last(OptionId::LogOutput);
         let (message, help) = match said.map(|said| &said.value) {
             Some(Value::Foreground(Foreground::Yes)) if kept.is_none() => return,
             Some(Value::Foreground(Foreground::Yes)) => (
@@ -237,32 +247,35 @@ impl Writer<'_> {
         let draft = self.draft;
         self.head("log");
         for (statement, said) in draft.global.statements() {
-            if matches!(statement.opt.row().native, Some((Table::Log, _))) {
+            if matches!(statement.opt.row().native, Some((TomlTable::Log, _))) {
                 self.statement(&draft.global, statement, said);
             }
         }
         for (statement, said) in draft.defaults.statements() {
-            if statement.opt == Opt::ServiceName {
+            if statement.opt == OptionId::ServiceName {
                 self.statement(&draft.defaults, statement, said);
             }
         }
-        self.unsaid(Table::Log, |opt| draft.global.mentions(opt) || draft.defaults.mentions(opt));
+        self.unsaid(TomlTable::Log, |opt| {
+            draft.global.mentions(opt) || draft.defaults.mentions(opt)
+        });
     }
 
     fn defaults(&mut self) {
         let draft = self.draft;
         self.head("defaults");
         for (statement, said) in draft.defaults.statements() {
-            if !matches!(statement.opt, Opt::Setuid | Opt::Setgid | Opt::ServiceName) {
+            if !matches!(statement.opt, OptionId::Setuid | OptionId::Setgid | OptionId::ServiceName)
+            {
                 self.statement(&draft.defaults, statement, said);
             }
         }
-        self.unsaid(Table::Service, |opt| draft.defaults.mentions(opt));
+        self.unsaid(TomlTable::Service, |opt| draft.defaults.mentions(opt));
         self.identities("defaults", &draft.defaults);
     }
 
     /// Every default that a native file would take otherwise.
-    fn unsaid(&mut self, table: Table, said: impl Fn(Opt) -> bool) {
+    fn unsaid(&mut self, table: TomlTable, said: impl Fn(OptionId) -> bool) {
         let mut begun = false;
         for row in TABLE {
             let Some((_, key)) = row.native.filter(|(its, _)| *its == table) else { continue };
@@ -289,7 +302,7 @@ impl Writer<'_> {
         }
     }
 
-    fn service(&mut self, service: &DraftPart, name: &str) {
+    fn service(&mut self, service: &ParsedSection, name: &str) {
         let values = &service.values;
         if service.remarks.first().is_none_or(|line| !line.is_empty()) {
             self.line("");
@@ -297,14 +310,14 @@ impl Writer<'_> {
         self.remarks(&service.remarks);
         self.line(&format!("[services.{}]", Key::new(name)));
         let mode = self.mode(values);
-        if !values.mentions(Opt::Accept) {
+        if !values.mentions(OptionId::Accept) {
             self.accept(values);
         }
         for (statement, said) in values.statements() {
             match statement.opt {
-                Opt::Accept if statement.index == 0 => self.accept(values),
-                Opt::Accept => {}
-                Opt::Setuid | Opt::Setgid => {
+                OptionId::Accept if statement.index == 0 => self.accept(values),
+                OptionId::Accept => {}
+                OptionId::Setuid | OptionId::Setgid => {
                     self.remarks(&statement.remarks);
                     if !self.has_unix_socket(values) {
                         self.aside(
@@ -313,21 +326,22 @@ impl Writer<'_> {
                         );
                     }
                 }
-                Opt::ServiceName => {
+                OptionId::ServiceName => {
                     self.remarks(&statement.remarks);
                     self.aside(&said.place, "it counts before the first section alone");
                 }
-                Opt::LogLevel => {
+                OptionId::LogLevel => {
                     self.remarks(&statement.remarks);
-                    self.one(Opt::ServiceLogLevel.row(), values, statement, said);
+                    self.one(OptionId::ServiceLogLevel.row(), values, statement, said);
                 }
                 _ => self.statement(values, statement, said),
             }
         }
         self.moved_here(values);
         self.socket_owner(values);
-        let socks = self.said(values, Opt::Negotiation).map(|said| &said.value);
-        if socks == Some(&Value::Negotiation(Spoken::Socks)) && mode == Some(Mode::Server) {
+        let socks = self.said(values, OptionId::Negotiation).map(|said| &said.value);
+        if socks == Some(&Value::Negotiation(NegotiationKind::Socks)) && mode == Some(Mode::Server)
+        {
             let note = "as a stunnel.conf does, with a warning each time";
             self.key("socks-allow-own", &true.into(), Some(note));
         }
@@ -349,25 +363,29 @@ impl Writer<'_> {
         }
     }
 
-    fn said<'v>(&'v self, own: &'v Values, opt: Opt) -> Option<&'v Spanned<Value>> {
+    fn said<'v>(&'v self, own: &'v Values, opt: OptionId) -> Option<&'v Spanned<Value>> {
         own.last(opt).or_else(|| self.draft.defaults.last(opt))
     }
 
-    fn all<'v>(&'v self, own: &'v Values, opt: Opt) -> impl Iterator<Item = &'v Spanned<Value>> {
+    fn all<'v>(
+        &'v self,
+        own: &'v Values,
+        opt: OptionId,
+    ) -> impl Iterator<Item = &'v Spanned<Value>> {
         let is_replaced = replaces_inherited(opt) && own.mentions(opt);
         let shared = if is_replaced { &[] } else { self.draft.defaults.all(opt) };
         shared.iter().chain(own.all(opt))
     }
 
     fn mode(&self, own: &Values) -> Option<Mode> {
-        match self.said(own, Opt::Mode).map(|said| &said.value) {
+        match self.said(own, OptionId::Mode).map(|said| &said.value) {
             Some(Value::Mode(mode)) => Some(*mode),
             _ => Some(Mode::Server),
         }
     }
 
     fn has_unix_socket(&self, own: &Values) -> bool {
-        self.all(own, Opt::Accept)
+        self.all(own, OptionId::Accept)
             .any(|said| matches!(said.value, Value::Endpoint(Endpoint::Unix(_))))
     }
 
@@ -376,7 +394,7 @@ impl Writer<'_> {
             Mode::Client => Side::Upstream,
             Mode::Server => Side::Downstream,
         };
-        self.all(own, Opt::Socket).any(|said| match &said.value {
+        self.all(own, OptionId::Socket).any(|said| match &said.value {
             Value::Socket(side, option) => *side == tls_side && speaks_of_keepalive(option),
             _ => false,
         })
@@ -403,7 +421,9 @@ impl Writer<'_> {
         if !self.has_unix_socket(own) {
             return;
         }
-        for (theirs, ours) in [(Opt::Setuid, Opt::SocketUser), (Opt::Setgid, Opt::SocketGroup)] {
+        for (theirs, ours) in
+            [(OptionId::Setuid, OptionId::SocketUser), (OptionId::Setgid, OptionId::SocketGroup)]
+        {
             let said = self.said(own, theirs).map(|said| said.value.clone());
             if let (Some(value), Some((_, key))) = (said, ours.row().native)
                 && let Some(value) = value::native(ours.row().kind, &value)
@@ -415,8 +435,10 @@ impl Writer<'_> {
 
     /// Where the standard error of a program goes.
     fn program(&mut self, own: &Values) {
-        let foreground = self.draft.global.last(Opt::Foreground).map(|said| &said.value);
-        let Some(said) = self.said(own, Opt::Exec).map(|said| said.place.clone()) else { return };
+        let foreground = self.draft.global.last(OptionId::Foreground).map(|said| &said.value);
+        let Some(said) = self.said(own, OptionId::Exec).map(|said| said.place.clone()) else {
+            return;
+        };
         if !matches!(foreground, Some(Value::Foreground(Foreground::Yes))) {
             let help = "write sh -c 'exec PROGRAM 2>&1' if the peer shall read it";
             self.changed(
@@ -432,7 +454,7 @@ impl Writer<'_> {
         let row = statement.opt.row();
         let is_list = row.arity == Arity::List
             && row.treatment == Treatment::Works
-            && !matches!(row.opt, Opt::PskSecrets | Opt::ExecArgs);
+            && !matches!(row.opt, OptionId::PskSecrets | OptionId::ExecArgs);
         if is_list {
             if statement.index == 0 {
                 self.list(row, values);
@@ -444,7 +466,13 @@ impl Writer<'_> {
     }
 
     /// An option of which the last line counts.
-    fn one(&mut self, row: &Row, values: &Values, statement: &Statement, said: &Spanned<Value>) {
+    fn one(
+        &mut self,
+        row: &OptionRow,
+        values: &Values,
+        statement: &Statement,
+        said: &Spanned<Value>,
+    ) {
         let theirs = values.all(statement.opt);
         let last = statement.index + 1 == theirs.len();
         let Some((_, key)) = row.native.filter(|_| row.treatment == Treatment::Works) else {
@@ -470,7 +498,7 @@ impl Writer<'_> {
                 self.aside(&said.place, "no bound: as if nothing had been said");
                 return;
             }
-            Value::Text(text) if text.is_empty() && row.kind == Kind::Path => {
+            Value::Text(text) if text.is_empty() && row.kind == ValueKind::Path => {
                 self.aside(&said.place, "none");
                 return;
             }
@@ -490,7 +518,11 @@ impl Writer<'_> {
         }
     }
 
-    fn written(&mut self, row: &Row, value: &Value) -> Option<(toml_edit::Value, Option<String>)> {
+    fn written(
+        &mut self,
+        row: &OptionRow,
+        value: &Value,
+    ) -> Option<(toml_edit::Value, Option<String>)> {
         match value {
             Value::Path(path) => {
                 let path = self.path(row.opt, path);
@@ -502,7 +534,7 @@ impl Writer<'_> {
                     .map(|word| value::native(row.kind, &Value::Arguments(vec![word.clone()])));
                 Some((toml_edit::Value::Array(words.collect::<Option<_>>()?), None))
             }
-            Value::Text(text) if row.opt == Opt::ServerName => {
+            Value::Text(text) if row.opt == OptionId::ServerName => {
                 let text = match text.split_once(':') {
                     Some((of, pattern)) => format!("{}:{pattern}", self.renamed(of)),
                     None => text.clone(),
@@ -510,7 +542,7 @@ impl Writer<'_> {
                 Some((value::native(row.kind, &Value::Text(text))?, None))
             }
             Value::Endpoint(at @ Endpoint::Tcp { host: Host::Unspecified, port })
-                if row.opt == Opt::Accept =>
+                if row.opt == OptionId::Accept =>
             {
                 let every =
                     Endpoint::Tcp { host: Host::Ip(Ipv4Addr::UNSPECIFIED.into()), port: *port };
@@ -531,10 +563,10 @@ impl Writer<'_> {
     }
 
     /// The log and the pid file are opened inside the new root directory, if there is one.
-    fn path(&mut self, opt: Opt, path: &Path) -> PathBuf {
-        let root = self.draft.global.last(Opt::Chroot);
+    fn path(&mut self, opt: OptionId, path: &Path) -> PathBuf {
+        let root = self.draft.global.last(OptionId::Chroot);
         let jailed = matches!(root, Some(Spanned { value: Value::Path(_), .. }));
-        if jailed && matches!(opt, Opt::Pid | Opt::LogOutput) {
+        if jailed && matches!(opt, OptionId::Pid | OptionId::LogOutput) {
             return Path::new("/").join(path);
         }
         let (path, moved) = anchored(path, &self.draft.base, self.home);
@@ -544,9 +576,9 @@ impl Writer<'_> {
 
     /// All addresses of a service. A stunnel.conf's section goes on without those that are taken.
     fn accept(&mut self, own: &Values) {
-        let row = Opt::Accept.row();
+        let row = OptionId::Accept.row();
         let mut items = Vec::new();
-        for (said, remarks) in self.merged(own, Opt::Accept) {
+        for (said, remarks) in self.merged(own, OptionId::Accept) {
             let Value::Endpoint(at) = &said.value else { continue };
             let at = match at {
                 Endpoint::Tcp { host: Host::Unspecified, port } => {
@@ -568,7 +600,7 @@ impl Writer<'_> {
             }
         }
         if items.len() > 1
-            && let Some(said) = self.said(own, Opt::Accept)
+            && let Some(said) = self.said(own, OptionId::Accept)
         {
             let place = said.place.clone();
             self.changed(
@@ -581,7 +613,7 @@ impl Writer<'_> {
     }
 
     /// What is said for all and in the section, with the remarks of the latter.
-    fn merged(&self, own: &Values, opt: Opt) -> Vec<(Spanned<Value>, Vec<String>)> {
+    fn merged(&self, own: &Values, opt: OptionId) -> Vec<(Spanned<Value>, Vec<String>)> {
         let of = |values: &Values| {
             let all = values.statements().filter(|(statement, _)| statement.opt == opt);
             all.map(|(statement, said)| (said.clone(), statement.remarks.clone()))
@@ -595,9 +627,9 @@ impl Writer<'_> {
         shared.chain(of(own)).collect()
     }
 
-    fn list(&mut self, row: &Row, values: &Values) {
+    fn list(&mut self, row: &OptionRow, values: &Values) {
         let Some((_, key)) = row.native else { return };
-        if row.opt == Opt::Accept {
+        if row.opt == OptionId::Accept {
             // Each section listens for itself, on what is not taken.
             for (said, remarks) in self.merged(values, row.opt) {
                 self.remarks(&remarks);
@@ -607,7 +639,7 @@ impl Writer<'_> {
         }
         let mut items = Vec::new();
         for (said, remarks) in self.merged(values, row.opt) {
-            let idle = matches!(&said.value, Value::Text(name) if row.kind == Kind::SslOption && !decides(name));
+            let idle = matches!(&said.value, Value::Text(name) if row.kind == ValueKind::SslOption && !decides(name));
             if idle {
                 self.remarks(&remarks);
                 self.aside(&said.place, "it is always so here, or would weaken what is");
@@ -654,8 +686,8 @@ impl Writer<'_> {
 
     /// An option that does not work here: a comment where nothing is lost, and where something would be, a
     /// line that is refused.
-    fn unsupported(&mut self, row: &Row, said: &Spanned<Value>, last: bool) {
-        if row.opt == Opt::Foreground {
+    fn unsupported(&mut self, row: &OptionRow, said: &Spanned<Value>, last: bool) {
+        if row.opt == OptionId::Foreground {
             let why = "a native file runs in the foreground, and says so with no word";
             self.aside(&said.place, why);
             return;
@@ -676,14 +708,14 @@ impl Writer<'_> {
     }
 
     /// A line that the native reader refuses, and says why.
-    fn stop(&mut self, row: &Row, text: &str) {
+    fn stop(&mut self, row: &OptionRow, text: &str) {
         let text = if row.opt.is_secret() { "***" } else { text };
         let mut line = String::new();
         let _ = write!(line, "{} = {}", stunnel_name(row), toml_edit::Value::from(text));
         self.line(&format!("{line}  # remove this line if you can do without it"));
     }
 
-    fn unwritable(&mut self, row: &Row, said: &Spanned<Value>) {
+    fn unwritable(&mut self, row: &OptionRow, said: &Spanned<Value>) {
         self.aside(&said.place, "a native file cannot say it");
         let name = stunnel_name(row);
         let message = format!("a native file cannot say this value of `{name}`");
@@ -695,16 +727,16 @@ impl Writer<'_> {
 }
 
 /// A stunnel.conf has one word for both of these.
-fn rival(opt: Opt) -> Option<Opt> {
+fn rival(opt: OptionId) -> Option<OptionId> {
     match opt {
-        Opt::Protocol => Some(Opt::Negotiation),
-        Opt::Negotiation => Some(Opt::Protocol),
+        OptionId::Protocol => Some(OptionId::Negotiation),
+        OptionId::Negotiation => Some(OptionId::Protocol),
         _ => None,
     }
 }
 
 /// The later value in the same section that takes the place of all those of an option.
-fn replaced_in(values: &Values, opt: Opt) -> Option<&Spanned<Value>> {
+fn replaced_in(values: &Values, opt: OptionId) -> Option<&Spanned<Value>> {
     let other = rival(opt)?;
     let both = values.statements().filter(|(one, _)| one.opt == opt || one.opt == other);
     let (statement, said) = both.last()?;

@@ -1,7 +1,7 @@
 use super::*;
 
-fn report(text: &str, span: Range<usize>) -> Report {
-    let mut report = Report::default();
+fn report(text: &str, span: Range<usize>) -> Diagnostics {
+    let mut report = Diagnostics::default();
     let source = SourceText::new(Arc::from(Path::new("a.conf")), text);
     source.register(&mut report);
     let found = Diagnostic::error("some-code", "bad \u{1b}[31mthing")
@@ -53,9 +53,9 @@ fn a_span_that_points_nowhere_does_no_harm() {
 
 #[test]
 fn a_finding_in_a_key_file_shows_its_line_number_only() {
-    let mut r = Report::default();
+    let mut r = Diagnostics::default();
     let file: Arc<Path> = Arc::from(Path::new("psk.txt"));
-    let place = Place { file, line: 7, column: 1, span: 0..0 };
+    let place = SourceLocation { file, line: 7, column: 1, span: 0..0 };
     r.push(Diagnostic::error("bad-key", "the key is too short").at(place).label("here"));
     assert!(r.render(false).contains("psk.txt:7"), "{}", r.render(false));
     assert!(r.render_stunnel().starts_with("[!] psk.txt:7: "));
@@ -86,9 +86,13 @@ fn programs_get_json_without_the_texts() {
 fn a_finding_in_a_key_file_has_the_shape_of_the_others() {
     for severity in [Severity::Error, Severity::Warning, Severity::Notice] {
         for help in [None, Some("write\tit anew: `x`")] {
-            let mut r = Report::default();
-            let place =
-                Place { file: Path::new("a/psk.txt").into(), line: 100_000, column: 1, span: 0..0 };
+            let mut r = Diagnostics::default();
+            let place = SourceLocation {
+                file: Path::new("a/psk.txt").into(),
+                line: 100_000,
+                column: 1,
+                span: 0..0,
+            };
             let mut finding = Diagnostic::error("a-code", "what \u{1b} is é wrong").at(place);
             (finding.severity, finding.help) = (severity, help.map(str::to_owned));
             r.push(finding);
@@ -107,10 +111,11 @@ fn a_finding_in_a_key_file_has_the_shape_of_the_others() {
 #[test]
 fn findings_that_are_there_already_are_not_added_again() {
     let finding = |line, message: &str| {
-        let place = Place { file: Path::new("psk.txt").into(), line, column: 1, span: 0..0 };
+        let place =
+            SourceLocation { file: Path::new("psk.txt").into(), line, column: 1, span: 0..0 };
         Diagnostic::notice("weak-key", message).at(place)
     };
-    let mut r = Report::default();
+    let mut r = Diagnostics::default();
     r.push(finding(1, "one"));
     let elsewhere = finding(1, "one").at(None);
     r.add_new(vec![finding(2, "two"), finding(1, "one"), finding(2, "two"), elsewhere.clone()]);

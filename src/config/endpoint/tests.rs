@@ -1,11 +1,11 @@
 use super::*;
 
 fn native(text: &str) -> Result<String, AddressError> {
-    parse_native(text, Role::Listen).map(|e| format!("{e}"))
+    parse_native(text, AddressRole::Listen).map(|e| format!("{e}"))
 }
 
 fn stunnel(text: &str) -> Result<String, AddressError> {
-    parse_stunnel(text, Role::Listen).map(|e| format!("{e}"))
+    parse_stunnel(text, AddressRole::Listen).map(|e| format!("{e}"))
 }
 
 #[test]
@@ -46,7 +46,7 @@ fn native_addresses_are_understood_in_one_way_only() {
     ] {
         assert_eq!(native(text), Err(error), "{text}");
     }
-    assert_eq!(parse_native("0", Role::Connect), Err(AddressError::PortZero));
+    assert_eq!(parse_native("0", AddressRole::Connect), Err(AddressError::PortZero));
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn what_is_shown_can_be_read_again() {
     for text in
         ["3001", "127.0.0.1:3001", "[::1]:3001", "[fe80::1%eth0]:3001", "plc.example:1", "/run/a"]
     {
-        let once = parse_native(text, Role::Listen).unwrap();
-        assert_eq!(parse_native(&once.to_string(), Role::Listen).unwrap(), once);
+        let once = parse_native(text, AddressRole::Listen).unwrap();
+        assert_eq!(parse_native(&once.to_string(), AddressRole::Listen).unwrap(), once);
     }
 }

@@ -4,13 +4,13 @@ use crate::config::options::Treatment;
 #[test]
 fn every_native_option_is_in_it_with_its_sentence_and_its_default() {
     let made: Value = serde_json::from_str(&schema()).unwrap();
-    let of = |table: Table| match table {
-        Table::Top => &made["properties"],
-        Table::Log => &made["properties"]["log"]["properties"],
-        Table::Control => &made["properties"]["control"]["properties"],
-        Table::Http => &made["properties"]["http"]["properties"],
-        Table::Service => &made["definitions"]["service"]["properties"],
-        Table::Identity => &made["definitions"]["identity"]["properties"],
+    let of = |table: TomlTable| match table {
+        TomlTable::Top => &made["properties"],
+        TomlTable::Log => &made["properties"]["log"]["properties"],
+        TomlTable::Control => &made["properties"]["control"]["properties"],
+        TomlTable::Http => &made["properties"]["http"]["properties"],
+        TomlTable::Service => &made["definitions"]["service"]["properties"],
+        TomlTable::Identity => &made["definitions"]["identity"]["properties"],
     };
     let mut count = 0;
     for row in TABLE {
@@ -32,6 +32,6 @@ fn every_native_option_is_in_it_with_its_sentence_and_its_default() {
 #[test]
 fn only_the_rules_of_identities_are_read_as_nothing_in_particular() {
     for row in TABLE.iter().filter(|row| row.native.is_some()) {
-        assert_eq!(row.kind == Kind::Raw, row.opt == Opt::Identities, "{:?}", row.opt);
+        assert_eq!(row.kind == ValueKind::Raw, row.opt == OptionId::Identities, "{:?}", row.opt);
     }
 }

@@ -1,14 +1,14 @@
 //! `config`: commands of OpenSSL's (SSL_CONF_cmd(3), as they stand in its own files), read as the options
 //! that say the same.
 
-use crate::config::options::Opt;
-use crate::config::value::Wrong;
+use crate::config::options::OptionId;
+use crate::config::value::ValueError;
 
 /// What a command comes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Meaning {
     /// These options have these values.
-    Options(Vec<(Opt, String)>),
+    Options(Vec<(OptionId, String)>),
     /// Nothing, and why.
     Nothing(&'static str),
 }
@@ -53,26 +53,26 @@ const VERSIONS: [(&str, &str); 5] = [
 ///
 /// # Errors
 /// Commands that OpenSSL does not know, and those that have no counterpart among the options.
-pub(super) fn meaning(command: &str) -> Result<Meaning, Wrong> {
+pub(super) fn meaning(command: &str) -> Result<Meaning, ValueError> {
     let (name, value) = command.split_once(':').unwrap_or((command, ""));
     let is = |names: &[&str]| names.iter().any(|known| known.eq_ignore_ascii_case(name));
-    let one = |opt: Opt, value: &str| Ok(Meaning::Options(vec![(opt, value.to_owned())]));
+    let one = |opt: OptionId, value: &str| Ok(Meaning::Options(vec![(opt, value.to_owned())]));
     if value.is_empty() {
         let message = "an OpenSSL command needs a value";
-        return Err(Wrong::new("bad-command", message, "write NAME:VALUE"));
+        return Err(ValueError::new("bad-command", message, "write NAME:VALUE"));
     }
     if is(&["CipherString"]) {
-        one(Opt::Ciphers, value)
+        one(OptionId::Ciphers, value)
     } else if is(&["Ciphersuites"]) {
-        one(Opt::Ciphersuites, value)
+        one(OptionId::Ciphersuites, value)
     } else if is(&["Groups", "Curves", "ECDHParameters"]) {
         // stunnel sets its own list behind all commands (measured with 5.68).
         Ok(Meaning::Nothing("`curves` overrides this, even with its default, as in stunnel"))
     } else if is(&["MinProtocol"]) {
         // As with sslVersionMin: nobody speaks SSLv3 here, so it forbids nothing.
-        one(Opt::TlsMin, if value == "SSLv3" { "all" } else { version(value) })
+        one(OptionId::TlsMin, if value == "SSLv3" { "all" } else { version(value) })
     } else if is(&["MaxProtocol"]) {
-        one(Opt::TlsMax, version(value))
+        one(OptionId::TlsMax, version(value))
     } else if is(&["Protocol"]) {
         words(value, |word, on| {
             let of = VERSIONS.iter().filter(|(known, _)| {
@@ -91,11 +91,11 @@ pub(super) fn meaning(command: &str) -> Result<Meaning, Wrong> {
         Ok(Meaning::Nothing("the groups of RFC 7919 are always used"))
     } else if is(&["NumTickets"]) {
         match value.trim() {
-            "0" => one(Opt::SslOptions, "NO_TICKET"),
+            "0" => one(OptionId::SslOptions, "NO_TICKET"),
             _ => Ok(Meaning::Nothing("the number of tickets cannot be set")),
         }
     } else {
-        Err(Wrong::new(
+        Err(ValueError::new(
             "bad-command",
             "this OpenSSL command is not supported",
             "the commands are CipherString, Ciphersuites, MinProtocol, MaxProtocol, Protocol and Options",
@@ -112,7 +112,7 @@ fn version(word: &str) -> &str {
 fn words(
     list: &str,
     switches: impl Fn(&str, bool) -> Vec<(&'static str, bool)>,
-) -> Result<Meaning, Wrong> {
+) -> Result<Meaning, ValueError> {
     let mut all = Vec::new();
     for word in list.split(',').map(str::trim) {
         let (word, on) = match word.strip_prefix('-') {
@@ -122,10 +122,10 @@ fn words(
         let turned = switches(word, on);
         if turned.is_empty() {
             let message = "OpenSSL does not accept this value for the command";
-            return Err(Wrong::new("bad-command", message, "see SSL_CONF_cmd(3)"));
+            return Err(ValueError::new("bad-command", message, "see SSL_CONF_cmd(3)"));
         }
         let sign = |on: bool| if on { "" } else { "-" };
-        let said = |(switch, on)| (Opt::SslOptions, format!("{}{switch}", sign(on)));
+        let said = |(switch, on)| (OptionId::SslOptions, format!("{}{switch}", sign(on)));
         all.extend(turned.into_iter().map(said));
     }
     Ok(Meaning::Options(all))
@@ -139,7 +139,7 @@ mod tests {
     use crate::config::model::Dialect;
     use crate::config::value;
 
-    fn options(command: &str) -> Vec<(Opt, String)> {
+    fn options(command: &str) -> Vec<(OptionId, String)> {
         match meaning(command) {
             Ok(Meaning::Options(options)) => options,
             other => panic!("{command}: {other:?}"),
@@ -150,7 +150,7 @@ mod tests {
     fn every_switch_is_one_that_options_knows() {
         let named = SWITCHES.iter().map(|(_, switch, _)| switch);
         for switch in named.chain(VERSIONS.iter().map(|(_, switch)| switch)) {
-            let kind = Opt::SslOptions.row().kind;
+            let kind = OptionId::SslOptions.row().kind;
             assert!(value::read(kind, Dialect::Stunnel, switch).is_ok(), "{switch}");
         }
     }
@@ -158,10 +158,10 @@ mod tests {
     #[test]
     fn a_command_is_the_option_that_says_the_same() {
         let one = |opt, value: &str| vec![(opt, value.to_owned())];
-        assert_eq!(options("minprotocol:TLSv1.3"), one(Opt::TlsMin, "TLSv1.3"));
-        assert_eq!(options("MaxProtocol:None"), one(Opt::TlsMax, "all"));
-        assert_eq!(options("CipherString:PSK:!aNULL"), one(Opt::Ciphers, "PSK:!aNULL"));
-        assert_eq!(options("NumTickets:0"), one(Opt::SslOptions, "NO_TICKET"));
+        assert_eq!(options("minprotocol:TLSv1.3"), one(OptionId::TlsMin, "TLSv1.3"));
+        assert_eq!(options("MaxProtocol:None"), one(OptionId::TlsMax, "all"));
+        assert_eq!(options("CipherString:PSK:!aNULL"), one(OptionId::Ciphers, "PSK:!aNULL"));
+        assert_eq!(options("NumTickets:0"), one(OptionId::SslOptions, "NO_TICKET"));
         let all = options("Options:-SessionTicket,+ServerPreference, EncryptThenMac");
         let shown: Vec<_> = all.iter().map(|(_, word)| word.as_str()).collect();
         assert_eq!(shown, ["NO_TICKET", "CIPHER_SERVER_PREFERENCE", "-NO_ENCRYPT_THEN_MAC"]);

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 use super::{Reader, SourceText, Split, is_space, split, trim};
-use crate::config::diagnostic::{Diagnostic, Place};
-use crate::config::draft::{DraftPart, Spanned, Value, Values};
+use crate::config::diagnostic::{Diagnostic, SourceLocation};
+use crate::config::draft::{ParsedSection, Spanned, Value, Values};
 use crate::config::model::Dialect;
-use crate::config::options::{self, Arity, Kind, Opt, Row, Table};
-use crate::config::value::{self, Wrong};
+use crate::config::options::{self, Arity, OptionId, OptionRow, TomlTable, ValueKind};
+use crate::config::value::{self, ValueError};
 
 /// What the comment of an option begins with.
 const MARK: &[u8] = b"pskgate:";
@@ -18,26 +18,26 @@ const NAME: &[u8] = b"pskgate";
 const IDENTITIES: &str = "identities.";
 
 /// The options that a comment may carry: restrictions and habits which stunnel has no option for.
-const LISTED: &[Opt] = &[
-    Opt::WatchConfiguration,
-    Opt::MaxSessions,
-    Opt::MaxPerIdentity,
-    Opt::MaxPerSource,
-    Opt::WhenFull,
-    Opt::AllowFrom,
-    Opt::MaxHandshakes,
-    Opt::RekeyAfter,
-    Opt::SessionLifetime,
-    Opt::OnRevocation,
-    Opt::CipherOrder,
-    Opt::IdentityAllowFrom,
-    Opt::IdentityConnect,
-    Opt::IdentityMaxSessions,
-    Opt::IdentityExpires,
+const LISTED: &[OptionId] = &[
+    OptionId::WatchConfiguration,
+    OptionId::MaxSessions,
+    OptionId::MaxPerIdentity,
+    OptionId::MaxPerSource,
+    OptionId::WhenFull,
+    OptionId::AllowFrom,
+    OptionId::MaxHandshakes,
+    OptionId::RekeyAfter,
+    OptionId::SessionLifetime,
+    OptionId::OnRevocation,
+    OptionId::CipherOrder,
+    OptionId::IdentityAllowFrom,
+    OptionId::IdentityConnect,
+    OptionId::IdentityMaxSessions,
+    OptionId::IdentityExpires,
 ];
 
 /// Whether a comment may carry this option.
-pub(in crate::config) fn is_listed(opt: Opt) -> bool {
+pub(in crate::config) fn is_listed(opt: OptionId) -> bool {
     LISTED.contains(&opt)
 }
 
@@ -93,9 +93,9 @@ pub(in crate::config) fn says(line: &str, name: &str) -> bool {
 #[derive(Debug, Default)]
 pub(super) struct InComments {
     /// How many sections had begun, the identity and the option.
-    said: BTreeSet<(usize, Option<String>, Opt)>,
+    said: BTreeSet<(usize, Option<String>, OptionId)>,
     /// Where they stand, but for what restricts nothing.
-    restrictions: Vec<Place>,
+    restrictions: Vec<SourceLocation>,
 }
 
 impl Reader<'_> {
@@ -127,7 +127,13 @@ impl Reader<'_> {
         false
     }
 
-    fn commented_option(&mut self, name: &str, name_at: Place, bytes: &[u8], at: &Place) {
+    fn commented_option(
+        &mut self,
+        name: &str,
+        name_at: SourceLocation,
+        bytes: &[u8],
+        at: &SourceLocation,
+    ) {
         let (identity, table, key) = parts(name);
         let Some(row) = options::native(table, key).or(top(table, key)) else {
             let names = LISTED.iter().filter_map(|opt| opt.row().native);
@@ -150,7 +156,7 @@ impl Reader<'_> {
             return;
         }
         let section = self.draft.services.len();
-        if row.opt == Opt::WatchConfiguration && section > 0 {
+        if row.opt == OptionId::WatchConfiguration && section > 0 {
             let found = Diagnostic::error("misplaced-option", "this is about the whole file");
             self.report.push(found.at(name_at).help("move it before the first [section]"));
             return;
@@ -167,7 +173,7 @@ impl Reader<'_> {
                 self.report.push(found.help(wrong.help));
             }
             Ok(read) => {
-                if row.opt != Opt::WatchConfiguration {
+                if row.opt != OptionId::WatchConfiguration {
                     self.in_comments.restrictions.push(name_at.clone());
                 }
                 let remarks = std::mem::take(&mut self.remarks);
@@ -205,25 +211,25 @@ pub fn words(count: usize) -> String {
 
 /// An identity, the table of the native file, and the option: `identities.plc-02.expires`. The name of an
 /// identity may have dots.
-fn parts(name: &str) -> (Option<&str>, Table, &str) {
+fn parts(name: &str) -> (Option<&str>, TomlTable, &str) {
     let rest = name.strip_prefix(IDENTITIES).and_then(|rest| rest.rsplit_once('.'));
     match rest {
-        Some((identity, key)) if !identity.is_empty() => (Some(identity), Table::Identity, key),
-        _ => (None, Table::Service, name),
+        Some((identity, key)) if !identity.is_empty() => (Some(identity), TomlTable::Identity, key),
+        _ => (None, TomlTable::Service, name),
     }
 }
 
-fn top(table: Table, key: &str) -> Option<&'static Row> {
-    options::native(Table::Top, key).filter(|_| table == Table::Service)
+fn top(table: TomlTable, key: &str) -> Option<&'static OptionRow> {
+    options::native(TomlTable::Top, key).filter(|_| table == TomlTable::Service)
 }
 
 /// The values of an option, with commas between those of a list.
-fn values(row: &Row, bytes: &[u8]) -> Result<Vec<Value>, Wrong> {
+fn values(row: &OptionRow, bytes: &[u8]) -> Result<Vec<Value>, ValueError> {
     let one = |text: &[u8]| {
         let read = value::read_bytes(row.kind, text);
         match (row.kind, &read, std::str::from_utf8(text)) {
             // stunnel has whole seconds; `8h` is easier to read.
-            (Kind::Duration { .. }, Err(_), Ok(text)) => {
+            (ValueKind::Duration { .. }, Err(_), Ok(text)) => {
                 value::read(row.kind, Dialect::Native, text).or(read)
             }
             _ => read,
@@ -238,12 +244,12 @@ fn values(row: &Row, bytes: &[u8]) -> Result<Vec<Value>, Wrong> {
     }
 }
 
-fn identity_of<'v>(values: &'v mut Values, name: &str, place: Place) -> &'v mut Values {
+fn identity_of<'v>(values: &'v mut Values, name: &str, place: SourceLocation) -> &'v mut Values {
     let known = values.identities.iter().position(|part| part.name.value == name);
     let at = known.unwrap_or_else(|| {
         let name = Spanned { value: name.to_owned(), place };
         let (remarks, own) = (Vec::new(), Values::default());
-        values.identities.push(DraftPart { name, remarks, values: own });
+        values.identities.push(ParsedSection { name, remarks, values: own });
         values.identities.len() - 1
     });
     &mut values.identities[at].values
@@ -251,11 +257,11 @@ fn identity_of<'v>(values: &'v mut Values, name: &str, place: Place) -> &'v mut 
 
 #[cfg(test)]
 mod tests {
-    use crate::config::diagnostic::Report;
+    use crate::config::diagnostic::Diagnostics;
     use crate::config::load::{Format, load_text};
     use crate::config::model::{Config, WhenFull};
 
-    fn load(text: &str) -> Result<(Config, Report), Report> {
+    fn load(text: &str) -> Result<(Config, Diagnostics), Diagnostics> {
         let path = std::path::Path::new;
         load_text(text.as_bytes(), path("x.conf"), path("/base"), Format::Auto)
     }

@@ -1,7 +1,7 @@
 use super::*;
 
-fn draft(text: &[u8]) -> (Draft, Report) {
-    let mut report = Report::default();
+fn draft(text: &[u8]) -> (ParsedFile, Diagnostics) {
+    let mut report = Diagnostics::default();
     let draft = read(text, Path::new("t.conf"), Path::new("/base"), &mut report);
     (draft, report)
 }
@@ -11,7 +11,7 @@ fn codes(text: &[u8]) -> Vec<(&'static str, u32)> {
     report.diagnostics.iter().map(|d| (d.code, d.place.as_ref().map_or(0, |p| p.line))).collect()
 }
 
-fn text(values: &Values, opt: Opt) -> Vec<String> {
+fn text(values: &Values, opt: OptionId) -> Vec<String> {
     let show = |v: &Spanned<Value>| match &v.value {
         Value::Text(t) => t.clone(),
         Value::Path(p) => p.display().to_string(),
@@ -26,27 +26,27 @@ fn text(values: &Values, opt: Opt) -> Vec<String> {
 fn the_first_line_may_begin_with_a_byte_order_mark() {
     let (d, r) = draft(b"\xef\xbb\xbfoutput = a.log\n");
     assert!(r.diagnostics.is_empty());
-    assert_eq!(text(&d.global, Opt::LogOutput), ["a.log"]);
+    assert_eq!(text(&d.global, OptionId::LogOutput), ["a.log"]);
 }
 
 #[test]
 fn carriage_returns_vanish_wherever_they_are() {
     let (d, r) = draft(b"[a]\r\nacc\rept = 30\r02\r\r\n");
     assert!(r.diagnostics.is_empty());
-    assert_eq!(text(&d.services[0].values, Opt::Accept), ["3002"]);
+    assert_eq!(text(&d.services[0].values, OptionId::Accept), ["3002"]);
 }
 
 #[test]
 fn a_last_line_needs_no_line_feed() {
     let (d, _) = draft(b"[a]\nPSKidentity = client1");
-    assert_eq!(text(&d.services[0].values, Opt::PskIdentity), ["client1"]);
+    assert_eq!(text(&d.services[0].values, OptionId::PskIdentity), ["client1"]);
 }
 
 #[test]
 fn what_stands_behind_a_nul_is_not_there() {
     let (d, r) = draft(b"[a]\nciphers = PSK\0garbage\n\0= x\n");
     assert!(r.diagnostics.is_empty());
-    assert_eq!(text(&d.services[0].values, Opt::Ciphers), ["PSK"]);
+    assert_eq!(text(&d.services[0].values, OptionId::Ciphers), ["PSK"]);
 }
 
 #[test]
@@ -57,14 +57,14 @@ fn a_line_that_is_too_long_is_two_lines() {
     let mut comment = vec![b'#'; LINE_LIMIT];
     comment.extend_from_slice(b"output = x\n");
     let (d, _) = draft(&comment);
-    assert_eq!(text(&d.global, Opt::LogOutput), ["x"]);
+    assert_eq!(text(&d.global, OptionId::LogOutput), ["x"]);
 }
 
 #[test]
 fn only_a_lines_first_character_makes_a_comment() {
     let (d, r) = draft(b"  ; x\n\t# y\n[a]\nciphers = PSK # all of them\n");
     assert!(r.diagnostics.is_empty());
-    assert_eq!(text(&d.services[0].values, Opt::Ciphers), ["PSK # all of them"]);
+    assert_eq!(text(&d.services[0].values, OptionId::Ciphers), ["PSK # all of them"]);
     assert_eq!(codes(b"[a] ; comment\n"), [("no-equals-sign", 1)]);
     assert_eq!(codes(b"[a]\naccept = 127.0.0.1:0 ; x\n"), [("bad-address", 2)]);
 }
@@ -72,16 +72,16 @@ fn only_a_lines_first_character_makes_a_comment() {
 #[test]
 fn the_first_equals_sign_ends_the_name() {
     let (d, _) = draft(b"[a]\n  PSKidentity  =  a=b = c  \nsni=\n");
-    assert_eq!(text(&d.services[0].values, Opt::PskIdentity), ["a=b = c"]);
-    assert_eq!(text(&d.services[0].values, Opt::ServerName), [""]);
+    assert_eq!(text(&d.services[0].values, OptionId::PskIdentity), ["a=b = c"]);
+    assert_eq!(text(&d.services[0].values, OptionId::ServerName), [""]);
 }
 
 #[test]
 fn names_and_words_know_no_case() {
     let (d, r) = draft(b"CLIENT = YES\npsksecrets = x\n[a]\ncurve = P-256\n");
     assert!(r.diagnostics.is_empty());
-    assert_eq!(text(&d.defaults, Opt::Mode), ["Mode(Client)"]);
-    assert_eq!(text(&d.services[0].values, Opt::Groups), ["P-256"]);
+    assert_eq!(text(&d.defaults, OptionId::Mode), ["Mode(Client)"]);
+    assert_eq!(text(&d.services[0].values, OptionId::Groups), ["P-256"]);
     assert_eq!(codes(b"client = true\n"), [("unknown-value", 1)]);
 }
 
@@ -117,10 +117,10 @@ fn bytes_that_are_not_utf_8_are_an_identity_and_a_path() {
     let (d, r) = draft(b"[a]\nPSKidentity = \xe9t\xe9\nPSKsecrets = \xe9\n");
     assert!(r.diagnostics.is_empty());
     assert_eq!(
-        d.services[0].values.last(Opt::PskIdentity).map(|v| v.value.clone()),
+        d.services[0].values.last(OptionId::PskIdentity).map(|v| v.value.clone()),
         Some(Value::Bytes(b"\xe9t\xe9".to_vec()))
     );
-    assert_eq!(d.services[0].values.all(Opt::PskSecrets).len(), 1);
+    assert_eq!(d.services[0].values.all(OptionId::PskSecrets).len(), 1);
     assert_eq!(codes(b"[a]\nciphers = \xe9\n"), [("not-utf-8", 2)]);
 }
 
@@ -149,13 +149,13 @@ fn included_directories_are_read_in_the_order_of_bytes_and_the_section_goes_on()
         std::fs::write(conf.join(name), body).unwrap();
     }
     std::fs::create_dir(conf.join("sub")).unwrap();
-    let mut report = Report::default();
+    let mut report = Diagnostics::default();
     let text_ = b"[first]\ninclude = d\naccept = 8\n";
     let d = read(text_, Path::new("t.conf"), dir.path(), &mut report);
     assert!(report.diagnostics.is_empty(), "{}", report.render(false));
-    assert_eq!(text(&d.services[0].values, Opt::Connect), ["1", "2", "3", "4", "5", "6"]);
-    assert_eq!(text(&d.services[1].values, Opt::Connect), ["7"]);
-    assert_eq!(text(&d.services[1].values, Opt::Accept), ["8"]);
+    assert_eq!(text(&d.services[0].values, OptionId::Connect), ["1", "2", "3", "4", "5", "6"]);
+    assert_eq!(text(&d.services[1].values, OptionId::Connect), ["7"]);
+    assert_eq!(text(&d.services[1].values, OptionId::Accept), ["8"]);
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn a_mistake_in_an_included_file_names_both_lines() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join("d")).unwrap();
     std::fs::write(dir.path().join("d/x"), "\nbroken\n").unwrap();
-    let mut report = Report::default();
+    let mut report = Diagnostics::default();
     read(b"# hi\ninclude = d\n", Path::new("t.conf"), dir.path(), &mut report);
     assert_eq!(
         report.render_stunnel(),
@@ -179,7 +179,7 @@ fn a_directory_that_includes_itself_is_an_error_and_ends() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join("d")).unwrap();
     std::fs::write(dir.path().join("d/x"), "include = d\n").unwrap();
-    let mut report = Report::default();
+    let mut report = Diagnostics::default();
     read(b"include = d\n", Path::new("t.conf"), dir.path(), &mut report);
     assert_eq!(report.diagnostics.len(), 1);
     assert_eq!(report.diagnostics[0].code, "include-failed");

@@ -8,17 +8,18 @@ pub(super) const KEY_IS_DEMANDED: &str =
     "every peer must prove the pre-shared key, and no certificate is ever believed";
 
 /// Where stunnel finds the authorities that it believes.
-const AUTHORITIES: [Opt; 3] = [Opt::CaFile, Opt::CaPath, Opt::CaStore];
+const AUTHORITIES: [OptionId; 3] = [OptionId::CaFile, OptionId::CaPath, OptionId::CaStore];
 
 /// What turns the check of a peer's certificate on.
-const CHECKS: [Opt; 4] = [Opt::VerifyChain, Opt::VerifyPeer, Opt::Verify, Opt::RequireCert];
+const CHECKS: [OptionId; 4] =
+    [OptionId::VerifyChain, OptionId::VerifyPeer, OptionId::Verify, OptionId::RequireCert];
 
 /// Whether a value of such an option asks for nothing: `verifyChain = no`, `verify = 0`.
 pub(super) fn asks_for_nothing(value: &Value) -> bool {
     matches!(value, Value::Bool(false) | Value::Count(0))
 }
 
-fn is_about_certificates(opt: Opt) -> bool {
+fn is_about_certificates(opt: OptionId) -> bool {
     matches!(
         opt.row().treatment,
         Treatment::OwnCertificate | Treatment::AboutCertificates | Treatment::NeedsCertificates(_)
@@ -27,17 +28,17 @@ fn is_about_certificates(opt: Opt) -> bool {
 
 /// A section of the file, with what it inherits.
 struct Section<'a> {
-    part: &'a DraftPart,
-    scope: Scope<'a>,
+    part: &'a ParsedSection,
+    scope: ValueLookup<'a>,
 }
 
 impl Section<'_> {
     fn has_psk(&self) -> bool {
-        self.scope.mentions(Opt::PskSecrets)
+        self.scope.mentions(OptionId::PskSecrets)
     }
 
     fn is_client(&self) -> bool {
-        self.scope.last(Opt::Mode).is_some_and(|said| said.value == Value::Mode(Mode::Client))
+        self.scope.last(OptionId::Mode).is_some_and(|said| said.value == Value::Mode(Mode::Client))
     }
 
     /// Whether it asks for a certificate, or for the check of one.
@@ -68,13 +69,13 @@ impl Checker<'_> {
 
     /// Whether some section has pre-shared keys, its own or those that hold for all.
     pub(super) fn has_psk_somewhere(&self) -> bool {
-        !self.draft.defaults.all(Opt::PskSecrets).is_empty()
+        !self.draft.defaults.all(OptionId::PskSecrets).is_empty()
             || self.sections().iter().any(Section::has_psk)
     }
 
     /// Tells of a section without PSKsecrets, in one finding. Whether there is such a finding: nothing
     /// else that the section says matters here then.
-    pub(super) fn needs_certificates(&mut self, part: &DraftPart) -> bool {
+    pub(super) fn needs_certificates(&mut self, part: &ParsedSection) -> bool {
         let section = Section { part, scope: self.section_scope(part) };
         if self.native() || section.has_psk() || self.draft.incomplete {
             return false;
@@ -102,13 +103,14 @@ impl Checker<'_> {
     }
 
     /// Takes back what the reader has said of options in a section that only stunnel runs.
-    fn withdraw_refusals(&mut self, part: &DraftPart) {
+    fn withdraw_refusals(&mut self, part: &ParsedSection) {
         let head = &part.name.place;
         let later = self.draft.services.iter().map(|other| &other.name.place);
         let end = later.filter(|place| place.file == head.file && place.line > head.line);
         let end = end.map(|place| place.line).min().unwrap_or(u32::MAX);
-        let is_own =
-            |place: &Place| place.file == head.file && (head.line..end).contains(&place.line);
+        let is_own = |place: &SourceLocation| {
+            place.file == head.file && (head.line..end).contains(&place.line)
+        };
         self.report.diagnostics.retain(|found| {
             !(matches!(found.code, "not-supported-yet" | "never-supported")
                 && found.place.as_ref().is_some_and(is_own))
@@ -146,9 +148,9 @@ impl Checker<'_> {
     }
 
     /// stunnel lets a client in that has a key or a certificate: the second kind is turned away here.
-    pub(super) fn key_or_certificate(&mut self, part: &DraftPart, mode: Option<Mode>) {
+    pub(super) fn key_or_certificate(&mut self, part: &ParsedSection, mode: Option<Mode>) {
         let scope = self.section_scope(part);
-        let said = |opt: &Opt| scope.last(*opt).filter(|said| !asks_for_nothing(&said.value));
+        let said = |opt: &OptionId| scope.last(*opt).filter(|said| !asks_for_nothing(&said.value));
         let (Some(_), Some(check)) =
             (AUTHORITIES.iter().find_map(said), CHECKS.iter().find_map(said))
         else {
@@ -170,25 +172,28 @@ impl Checker<'_> {
 }
 
 /// Where two sections share an address, or one gets the other's connections: the line of each.
-fn shared(one: &Section<'_>, other: &Section<'_>) -> Vec<((Opt, Place), Place)> {
+fn shared(
+    one: &Section<'_>,
+    other: &Section<'_>,
+) -> Vec<((OptionId, SourceLocation), SourceLocation)> {
     let mut lines = Vec::new();
-    for mine in one.scope.all(Opt::Accept) {
+    for mine in one.scope.all(OptionId::Accept) {
         let same = |said: &&Spanned<Value>| said.value == mine.value;
-        if let Some(theirs) = other.scope.all(Opt::Accept).into_iter().find(same) {
-            lines.push(((Opt::Accept, mine.place.clone()), theirs.place.clone()));
+        if let Some(theirs) = other.scope.all(OptionId::Accept).into_iter().find(same) {
+            lines.push(((OptionId::Accept, mine.place.clone()), theirs.place.clone()));
         }
     }
     let goes_to = |from: &Section<'_>, to: &Section<'_>| {
-        let said = from.scope.own.last(Opt::ServerName).filter(|_| !from.is_client())?;
+        let said = from.scope.own.last(OptionId::ServerName).filter(|_| !from.is_client())?;
         let Value::Text(text) = &said.value else { return None };
         let (primary, _) = text.split_once(':')?;
         (primary == to.part.name.value).then(|| said.place.clone())
     };
     if let Some(place) = goes_to(one, other) {
-        lines.push(((Opt::ServerName, place), other.part.name.place.clone()));
+        lines.push(((OptionId::ServerName, place), other.part.name.place.clone()));
     }
     if let Some(place) = goes_to(other, one) {
-        lines.push(((Opt::ServerName, one.part.name.place.clone()), place));
+        lines.push(((OptionId::ServerName, one.part.name.place.clone()), place));
     }
     lines
 }

@@ -1,7 +1,7 @@
 //! Rules for single identities: who owns which names on the wire, from where, to which backend.
 
 use super::*;
-use crate::config::draft::DraftPart;
+use crate::config::draft::ParsedSection;
 
 impl Checker<'_> {
     /// The rules of a service; those of the defaults hold for the identities of which it says nothing
@@ -27,7 +27,7 @@ impl Checker<'_> {
         let unsaid = shared
             .iter()
             .filter(|part| own.identities.iter().all(|o| o.name.value != part.name.value));
-        let parts: Vec<&DraftPart> = own.identities.iter().chain(unsaid).collect();
+        let parts: Vec<&ParsedSection> = own.identities.iter().chain(unsaid).collect();
         let mut all: Vec<IdentityConfig> = Vec::new();
         for part in parts {
             let one = self.identity_rules(part, accept);
@@ -37,34 +37,34 @@ impl Checker<'_> {
         all
     }
 
-    fn identity_rules(&mut self, part: &DraftPart, accept: &[Listen]) -> IdentityConfig {
-        let scope = Scope { own: &part.values, defaults: None, dialect: self.dialect };
-        let name = Decided::said(part.name.value.clone().into_bytes(), part.name.place.clone());
+    fn identity_rules(&mut self, part: &ParsedSection, accept: &[Listen]) -> IdentityConfig {
+        let scope = ValueLookup { own: &part.values, defaults: None, dialect: self.dialect };
+        let name = Resolved::said(part.name.value.clone().into_bytes(), part.name.place.clone());
         // A key under the name itself can belong to nobody else.
         let mut wire = vec![name.clone()];
-        for said in scope.all(Opt::IdentityWire) {
+        for said in scope.all(OptionId::IdentityWire) {
             let Value::Bytes(bytes) = &said.value else { continue };
             match wire.iter().position(|known| known.value == *bytes) {
                 Some(0) if wire[0].place() == name.place() => {
-                    wire[0] = Decided::said(bytes.clone(), said.place.clone());
+                    wire[0] = Resolved::said(bytes.clone(), said.place.clone());
                 }
                 Some(_) => self.report.push(
                     Diagnostic::warning("wire-twice", "this wire name is listed already")
                         .at(said.place.clone())
                         .help("remove it"),
                 ),
-                None => wire.push(Decided::said(bytes.clone(), said.place.clone())),
+                None => wire.push(Resolved::said(bytes.clone(), said.place.clone())),
             }
         }
-        let connect = self.endpoints(scope.all(Opt::IdentityConnect));
+        let connect = self.endpoints(scope.all(OptionId::IdentityConnect));
         self.loops(accept, &connect);
         IdentityConfig {
             name,
             wire,
-            allow_from: ranges(&scope, Opt::IdentityAllowFrom),
+            allow_from: ranges(&scope, OptionId::IdentityAllowFrom),
             connect,
-            max_sessions: scope.said(Opt::IdentityMaxSessions, count),
-            expires: scope.said(Opt::IdentityExpires, |value| match value {
+            max_sessions: scope.said(OptionId::IdentityMaxSessions, count),
+            expires: scope.said(OptionId::IdentityExpires, |value| match value {
                 Value::Moment(moment) => Some(*moment),
                 _ => None,
             }),

@@ -6,25 +6,29 @@ use crate::secrets::{IdentityRule, OnDuplicate, OnLoosePermissions, Rules, Write
 
 /// What a service's configuration comes to.
 pub(super) struct KeySources {
-    pub(super) secrets: Vec<Decided<PathBuf>>,
-    pub(super) runtime_file: Decided<bool>,
-    pub(super) wait_for_keys: Decided<bool>,
+    pub(super) secrets: Vec<Resolved<PathBuf>>,
+    pub(super) runtime_file: Resolved<bool>,
+    pub(super) wait_for_keys: Resolved<bool>,
     pub(super) rules: Rules,
 }
 
 impl Checker<'_> {
-    pub(super) fn key_sources(&mut self, scope: &Scope<'_>, mode: Option<Mode>) -> KeySources {
+    pub(super) fn key_sources(
+        &mut self,
+        scope: &ValueLookup<'_>,
+        mode: Option<Mode>,
+    ) -> KeySources {
         let mut secrets = self.secrets(scope);
-        let project = self.path(scope, Opt::BeremizProject);
+        let project = self.path(scope, OptionId::BeremizProject);
         let is_project = project.is_some();
-        if let Some(Decided { value, origin }) = project {
+        if let Some(Resolved { value, origin }) = project {
             // Written by another program, and so the first: see `Rules::writer`.
-            secrets.insert(0, Decided { value: beremiz::key_path(&value), origin });
+            secrets.insert(0, Resolved { value: beremiz::key_path(&value), origin });
         }
-        let runtime_file = self.of_server(scope, Opt::RuntimeFile, mode);
-        let mut wait_for_keys = self.of_server(scope, Opt::WaitForKeys, mode);
-        if runtime_file.value && !scope.own.mentions(Opt::WaitForKeys) {
-            wait_for_keys = Decided { value: true, origin: runtime_file.origin.clone() };
+        let runtime_file = self.of_server(scope, OptionId::RuntimeFile, mode);
+        let mut wait_for_keys = self.of_server(scope, OptionId::WaitForKeys, mode);
+        if runtime_file.value && !scope.own.mentions(OptionId::WaitForKeys) {
+            wait_for_keys = Resolved { value: true, origin: runtime_file.origin.clone() };
         }
         if runtime_file.value && is_project {
             let message = "`runtime-file` and `beremiz-project` both say who writes the first keys";
@@ -42,8 +46,8 @@ impl Checker<'_> {
         KeySources { secrets, runtime_file, wait_for_keys, rules }
     }
 
-    fn rules(&self, scope: &Scope<'_>) -> Rules {
-        let loose = scope.decide(Opt::AllowLoosePermissions, boolean).is_some_and(|d| d.value);
+    fn rules(&self, scope: &ValueLookup<'_>) -> Rules {
+        let loose = scope.decide(OptionId::AllowLoosePermissions, boolean).is_some_and(|d| d.value);
         let (duplicates, identities) = match self.dialect {
             Dialect::Native => (OnDuplicate::Refuse, IdentityRule::Utf8),
             Dialect::Stunnel => (OnDuplicate::LastWins, IdentityRule::Bytes),
@@ -57,8 +61,13 @@ impl Checker<'_> {
     }
 
     /// A switch that only a server has. Among the defaults it is meant for the servers of the file.
-    fn of_server(&mut self, scope: &Scope<'_>, opt: Opt, mode: Option<Mode>) -> Decided<bool> {
-        let off = Decided::default(false, self.dialect);
+    fn of_server(
+        &mut self,
+        scope: &ValueLookup<'_>,
+        opt: OptionId,
+        mode: Option<Mode>,
+    ) -> Resolved<bool> {
+        let off = Resolved::default(false, self.dialect);
         let Some(said) = scope.said(opt, boolean) else { return off };
         if mode != Some(Mode::Client) {
             return said;
@@ -73,22 +82,22 @@ impl Checker<'_> {
     }
 
     /// In a stunnel.conf a section's file replaces the global one, and the last line counts.
-    fn secrets(&mut self, scope: &Scope<'_>) -> Vec<Decided<PathBuf>> {
+    fn secrets(&mut self, scope: &ValueLookup<'_>) -> Vec<Resolved<PathBuf>> {
         let said = match self.dialect {
-            Dialect::Native => scope.all(Opt::PskSecrets),
-            Dialect::Stunnel => scope.last(Opt::PskSecrets).into_iter().collect(),
+            Dialect::Native => scope.all(OptionId::PskSecrets),
+            Dialect::Stunnel => scope.last(OptionId::PskSecrets).into_iter().collect(),
         };
         said.into_iter()
             .filter_map(|said| match &said.value {
                 Value::Path(path) => {
-                    Some(Decided::said(self.key_file(path, &said.place)?, said.place.clone()))
+                    Some(Resolved::said(self.key_file(path, &said.place)?, said.place.clone()))
                 }
                 _ => None,
             })
             .collect()
     }
 
-    fn key_file(&mut self, path: &Path, place: &Place) -> Option<PathBuf> {
+    fn key_file(&mut self, path: &Path, place: &SourceLocation) -> Option<PathBuf> {
         let Some(name) = credential::name(path).filter(|_| self.native()) else {
             return Some(self.anchor(path));
         };

@@ -5,25 +5,26 @@ use super::*;
 impl Checker<'_> {
     pub(super) fn process(&mut self) -> Option<ProcessConfig> {
         let draft = self.draft;
-        let scope = Scope { own: &draft.global, defaults: None, dialect: self.dialect };
+        let scope = ValueLookup { own: &draft.global, defaults: None, dialect: self.dialect };
         let foreground = scope
-            .decide(Opt::Foreground, |value| match value {
+            .decide(OptionId::Foreground, |value| match value {
                 Value::Foreground(f) => Some(*f),
                 _ => None,
             })
-            .unwrap_or(Decided::default(Foreground::Yes, self.dialect));
-        let chroot = self.path(&scope, Opt::Chroot);
-        let pid = self.inner_path(&scope, Opt::Pid);
-        let sandbox = scope.decide(Opt::Sandbox, boolean)?;
-        let threads = scope.decide(Opt::Threads, scope::count)?;
+            .unwrap_or(Resolved::default(Foreground::Yes, self.dialect));
+        let chroot = self.path(&scope, OptionId::Chroot);
+        let pid = self.inner_path(&scope, OptionId::Pid);
+        let sandbox = scope.decide(OptionId::Sandbox, boolean)?;
+        let threads = scope.decide(OptionId::Threads, scope::count)?;
         // stunnel has these for sections too, and they stand among its defaults.
-        let scope = Scope { defaults: Some(&draft.defaults), ..scope };
+        let scope = ValueLookup { defaults: Some(&draft.defaults), ..scope };
         Some(ProcessConfig { foreground, pid, chroot, account: account(&scope), sandbox, threads })
     }
 
     /// The name of a file that is opened once the root directory has changed, if it does.
-    fn inner_path(&self, scope: &Scope<'_>, opt: Opt) -> Option<Decided<PathBuf>> {
-        let jailed = matches!(scope.last(Opt::Chroot), Some(Spanned { value: Value::Path(_), .. }));
+    fn inner_path(&self, scope: &ValueLookup<'_>, opt: OptionId) -> Option<Resolved<PathBuf>> {
+        let jailed =
+            matches!(scope.last(OptionId::Chroot), Some(Spanned { value: Value::Path(_), .. }));
         scope.said(opt, |value| match value {
             Value::Path(path) if jailed => Some(Path::new("/").join(path)),
             Value::Path(path) => Some(self.anchor(path)),
@@ -33,29 +34,29 @@ impl Checker<'_> {
 
     pub(super) fn log(&mut self) -> Option<LogConfig> {
         let draft = self.draft;
-        let scope = Scope { own: &draft.global, defaults: None, dialect: self.dialect };
+        let scope = ValueLookup { own: &draft.global, defaults: None, dialect: self.dialect };
         Some(LogConfig {
-            level: scope.decide(Opt::LogLevel, level)?,
-            format: scope.decide(Opt::LogFormat, |value| match value {
+            level: scope.decide(OptionId::LogLevel, level)?,
+            format: scope.decide(OptionId::LogFormat, |value| match value {
                 Value::LogFormat(format) => Some(*format),
                 _ => None,
             })?,
-            output: self.inner_path(&scope, Opt::LogOutput),
-            overwrite: scope.decide(Opt::LogMode, boolean)?,
+            output: self.inner_path(&scope, OptionId::LogOutput),
+            overwrite: scope.decide(OptionId::LogMode, boolean)?,
             max_size: self.max_size(&scope),
-            syslog: scope.decide(Opt::Syslog, boolean)?,
-            facility: scope.decide(Opt::LogFacility, count)?,
-            ident: Scope { defaults: Some(&draft.defaults), ..scope }
-                .decide(Opt::ServiceName, text)?,
+            syslog: scope.decide(OptionId::Syslog, boolean)?,
+            facility: scope.decide(OptionId::LogFacility, count)?,
+            ident: ValueLookup { defaults: Some(&draft.defaults), ..scope }
+                .decide(OptionId::ServiceName, text)?,
         })
     }
 
-    fn max_size(&mut self, scope: &Scope<'_>) -> Option<Decided<u64>> {
-        let said = scope.said(Opt::LogMaxSize, |value| match value {
+    fn max_size(&mut self, scope: &ValueLookup<'_>) -> Option<Resolved<u64>> {
+        let said = scope.said(OptionId::LogMaxSize, |value| match value {
             Value::Size(bytes) => Some(*bytes),
             _ => None,
         })?;
-        if !scope.mentions(Opt::LogOutput) {
+        if !scope.mentions(OptionId::LogOutput) {
             let found = Diagnostic::warning("no-log-file", "there is no file whose size it bounds");
             self.report.push(
                 found.at(said.place().cloned()).help("name one with output, or remove max-size"),
@@ -67,17 +68,17 @@ impl Checker<'_> {
     /// Two defaults make a control socket: it is there, and nobody but its owner reaches it.
     pub(super) fn control(&mut self) -> Option<ControlConfig> {
         let draft = self.draft;
-        let scope = Scope { own: &draft.global, defaults: None, dialect: self.dialect };
-        let users = scope.all(Opt::ControlUsers).into_iter().filter_map(|said| {
+        let scope = ValueLookup { own: &draft.global, defaults: None, dialect: self.dialect };
+        let users = scope.all(OptionId::ControlUsers).into_iter().filter_map(|said| {
             let user = text(&said.value)?;
-            Some(Decided::said(user, said.place.clone()))
+            Some(Resolved::said(user, said.place.clone()))
         });
         Some(ControlConfig {
-            enabled: scope.decide(Opt::Control, boolean)?,
+            enabled: scope.decide(OptionId::Control, boolean)?,
             // Bound before the root directory changes: no inner path.
-            socket: self.path(&scope, Opt::ControlSocket),
-            mode: scope.decide(Opt::ControlMode, count)?,
-            group: scope.said(Opt::ControlGroup, text),
+            socket: self.path(&scope, OptionId::ControlSocket),
+            mode: scope.decide(OptionId::ControlMode, count)?,
+            group: scope.said(OptionId::ControlGroup, text),
             users: users.collect(),
         })
     }
@@ -85,9 +86,9 @@ impl Checker<'_> {
     /// What is served there is for this machine: nobody is asked for a key.
     pub(super) fn http(&mut self) -> Option<HttpConfig> {
         let draft = self.draft;
-        let scope = Scope { own: &draft.global, defaults: None, dialect: self.dialect };
+        let scope = ValueLookup { own: &draft.global, defaults: None, dialect: self.dialect };
         let mut listen = Vec::new();
-        for said in scope.all(Opt::HttpListen) {
+        for said in scope.all(OptionId::HttpListen) {
             let Value::Endpoint(endpoint) = &said.value else { continue };
             let local = |ip: IpAddr, port| Endpoint::Tcp { host: Host::Ip(ip), port };
             let endpoint = match endpoint {
@@ -104,7 +105,7 @@ impl Checker<'_> {
                 Endpoint::Tcp { .. } => None,
             };
             match endpoint {
-                Some(endpoint) => listen.push(Decided::said(endpoint, said.place.clone())),
+                Some(endpoint) => listen.push(Resolved::said(endpoint, said.place.clone())),
                 None => self.report.push(
                     Diagnostic::error(
                         "http-not-local",
@@ -116,6 +117,6 @@ impl Checker<'_> {
                 ),
             }
         }
-        Some(HttpConfig { listen, labels: scope.decide(Opt::HttpLabels, count)? })
+        Some(HttpConfig { listen, labels: scope.decide(OptionId::HttpLabels, count)? })
     }
 }

@@ -5,7 +5,7 @@ use crate::config::load::{Format, load_text};
 use crate::config::model::{Failover, Level, LogFormat, PskHash};
 use crate::secrets::{IdentityRule, OnDuplicate, OnLoosePermissions, Rules, Writer};
 
-fn load(text: &str, name: &str) -> Result<(Config, Report), Report> {
+fn load(text: &str, name: &str) -> Result<(Config, Diagnostics), Diagnostics> {
     load_text(text.as_bytes(), Path::new(name), Path::new("/base"), Format::Auto)
 }
 
@@ -384,7 +384,7 @@ fn a_program_takes_the_place_of_connect() {
     let three = "[s]\naccept = 1\nconnect = 2\nexec = /bin/cat\nPSKsecrets = k\n";
     assert_eq!(codes(three, "x.conf"), ["missing-option"]);
     let (config, found) = good(&three.replace("accept = 1\n", "retry = 20\n"), "x.conf");
-    let Source::Program { program, retry } = &config.services[0].source else { panic!() };
+    let ConnectionSource::Program { program, retry } = &config.services[0].source else { panic!() };
     assert_eq!(program.arguments, ["/bin/cat"]);
     assert_eq!(retry.value, Some(std::time::Duration::from_millis(20)));
     assert!(found.is_empty() && config.services[0].connect().len() == 1);
@@ -398,7 +398,7 @@ fn a_section_with_sni_belongs_to_one_before_it() {
         )
     };
     let (config, found) = good(&text("p:*.Example", ""), "x.conf");
-    let Source::ServerName { of, pattern } = &config.services[2].source else { panic!() };
+    let ConnectionSource::ServerName { of, pattern } = &config.services[2].source else { panic!() };
     assert_eq!(of.value, "p");
     assert!(found.is_empty() && config.services[2].tls.server_name.is_none());
     for (name, meant) in [("a.example", true), (".EXAMPLE", true), ("example", false), ("", false)]
@@ -418,7 +418,10 @@ fn a_section_with_sni_belongs_to_one_before_it() {
     }
     let native = native("server-name = \"t:*\"\n").replace("accept = \"127.0.0.1:1\"\n", "")
         + &native("").replace("services.s", "services.t");
-    assert!(matches!(good(&native, "x.toml").0.services[0].source, Source::ServerName { .. }));
+    assert!(matches!(
+        good(&native, "x.toml").0.services[0].source,
+        ConnectionSource::ServerName { .. }
+    ));
 }
 
 #[test]
@@ -613,7 +616,7 @@ fn the_founding_file_with_its_placeholder_starts_and_says_so() {
 #[test]
 fn a_file_without_a_section_is_inetd_mode() {
     let (config, _) = good("client = yes\nconnect = a:1\nPSKsecrets = k\n", "x.conf");
-    assert!(matches!(config.services[0].source, Source::Stdio));
+    assert!(matches!(config.services[0].source, ConnectionSource::Stdio));
     assert_eq!(config.services[0].name.value, "stunnel");
     let loud = "foreground = yes\nconnect = a:1\nPSKsecrets = k\n";
     assert!(good(loud, "x.conf").0.log.output.is_none());
@@ -631,7 +634,7 @@ fn a_file_without_a_section_is_inetd_mode() {
 #[test]
 fn a_unix_socket_s_owner_is_the_section_s_there_and_has_words_of_its_own_here() {
     let names = |service: &ServiceConfig| {
-        let of = |said: &Option<Decided<String>>| said.as_ref().map(|said| said.value.clone());
+        let of = |said: &Option<Resolved<String>>| said.as_ref().map(|said| said.value.clone());
         (of(&service.owner.user), of(&service.owner.group))
     };
     let both = (Some("plc".to_owned()), Some("dialout".to_owned()));

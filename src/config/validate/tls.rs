@@ -3,9 +3,9 @@
 use super::*;
 
 impl Checker<'_> {
-    pub(super) fn tls(&mut self, scope: &Scope<'_>, mode: Option<Mode>) -> Option<TlsConfig> {
-        let mut min = self.bound(scope, Opt::TlsMin)?;
-        let mut max = self.bound(scope, Opt::TlsMax)?;
+    pub(super) fn tls(&mut self, scope: &ValueLookup<'_>, mode: Option<Mode>) -> Option<TlsConfig> {
+        let mut min = self.bound(scope, OptionId::TlsMin)?;
+        let mut max = self.bound(scope, OptionId::TlsMax)?;
         // One bound alone may contradict the other's default, which then gives way: whoever asks for
         // nothing newer than 1.1 has asked for 1.1.
         if min.value > max.value {
@@ -37,21 +37,23 @@ impl Checker<'_> {
             );
         }
         // Of a server it says where its connections come from; see `source`.
-        let server_name = scope.said(Opt::ServerName, text).filter(|_| mode != Some(Mode::Server));
+        let server_name =
+            scope.said(OptionId::ServerName, text).filter(|_| mode != Some(Mode::Server));
         Some(TlsConfig {
             min,
             max,
             ciphers: self.ciphers(scope)?,
-            cipher_order: scope.decide(Opt::CipherOrder, super::scope::cipher_order)?,
-            ciphersuites: scope.decide(Opt::Ciphersuites, text),
-            groups: scope.decide(Opt::Groups, text)?,
+            cipher_order: scope.decide(OptionId::CipherOrder, super::scope::cipher_order)?,
+            ciphersuites: scope.decide(OptionId::Ciphersuites, text),
+            groups: scope.decide(OptionId::Groups, text)?,
             skips_unknown_groups: !self.native(),
-            security_level: scope
-                .said(Opt::SecurityLevel, |value| count(value).and_then(|n| u8::try_from(n).ok())),
+            security_level: scope.said(OptionId::SecurityLevel, |value| {
+                count(value).and_then(|n| u8::try_from(n).ok())
+            }),
             switches,
             server_name,
             resumption: self.resumption(scope, mode)?,
-            rekey_after: scope.decide(Opt::RekeyAfter, |value| match value {
+            rekey_after: scope.decide(OptionId::RekeyAfter, |value| match value {
                 Value::RekeyAfter(limit) => Some(*limit),
                 _ => None,
             })?,
@@ -59,21 +61,21 @@ impl Checker<'_> {
     }
 
     /// Named sets are this program's own: a stunnel.conf means OpenSSL's words alone.
-    fn ciphers(&self, scope: &Scope<'_>) -> Option<Decided<String>> {
-        let mut list = scope.decide(Opt::Ciphers, text)?;
+    fn ciphers(&self, scope: &ValueLookup<'_>) -> Option<Resolved<String>> {
+        let mut list = scope.decide(OptionId::Ciphers, text)?;
         if self.native() {
             list.value = expand_named_sets(&list.value);
         }
         Some(list)
     }
 
-    fn resumption(&mut self, scope: &Scope<'_>, mode: Option<Mode>) -> Option<Resumption> {
+    fn resumption(&mut self, scope: &ValueLookup<'_>, mode: Option<Mode>) -> Option<Resumption> {
         let key = |value: &Value| match value {
             Value::TicketKey(key) => Some(key.clone()),
             _ => None,
         };
         let mentioned = |opt| scope.mentions(opt);
-        let (one, other) = (Opt::TicketKeySecret, Opt::TicketMacSecret);
+        let (one, other) = (OptionId::TicketKeySecret, OptionId::TicketMacSecret);
         for (there, missing) in [(one, other), (other, one)] {
             if let Some(said) = scope.last(there).filter(|_| !mentioned(missing)) {
                 let (there, missing) = (there.name(self.dialect), missing.name(self.dialect));
@@ -89,8 +91,8 @@ impl Checker<'_> {
             .said(one, key)
             .zip(scope.said(other, key))
             .map(|(key, mac)| TicketSecret { key, mac });
-        let enabled = scope.decide(Opt::SessionResume, boolean)?;
-        let timeout = scope.decide(Opt::SessionCacheTimeout, duration)?;
+        let enabled = scope.decide(OptionId::SessionResume, boolean)?;
+        let timeout = scope.decide(OptionId::SessionCacheTimeout, duration)?;
         let useless = match mode {
             Some(Mode::Client) => {
                 secret = None;
@@ -100,7 +102,7 @@ impl Checker<'_> {
                 ))
             }
             _ if !enabled.value => {
-                let name = Opt::SessionResume.name(self.dialect);
+                let name = OptionId::SessionResume.name(self.dialect);
                 Some(Diagnostic::notice(
                     "without-effect",
                     format!("ticket keys have no effect: no session is resumed without `{name}`"),
@@ -115,22 +117,26 @@ impl Checker<'_> {
                 self.report.push(found.clone().at(said.place.clone()));
             }
         }
-        let cache_size = scope.decide(Opt::SessionCacheSize, count)?;
+        let cache_size = scope.decide(OptionId::SessionCacheSize, count)?;
         Some(Resumption { enabled, cache_size, timeout, secret })
     }
 
     /// stunnel's `all` leaves the choice to the library, as if nothing had been said: the versions
     /// below 1.2 are there only for whoever names them.
-    pub(super) fn bound(&self, scope: &Scope<'_>, opt: Opt) -> Option<Decided<TlsVersion>> {
+    pub(super) fn bound(
+        &self,
+        scope: &ValueLookup<'_>,
+        opt: OptionId,
+    ) -> Option<Resolved<TlsVersion>> {
         let default = || {
             let none = Values::default();
-            let nobody = Scope { own: &none, defaults: None, dialect: self.dialect };
+            let nobody = ValueLookup { own: &none, defaults: None, dialect: self.dialect };
             nobody
                 .decide(opt, version)
-                .and_then(|d| Some(Decided { value: d.value?, origin: d.origin }))
+                .and_then(|d| Some(Resolved { value: d.value?, origin: d.origin }))
         };
         match scope.said(opt, version) {
-            Some(Decided { value: Some(value), origin }) => Some(Decided { value, origin }),
+            Some(Resolved { value: Some(value), origin }) => Some(Resolved { value, origin }),
             _ => default(),
         }
     }
@@ -140,14 +146,14 @@ impl Checker<'_> {
     /// line turns it on.
     pub(super) fn switches(
         &mut self,
-        scope: &Scope<'_>,
-        min: &mut Decided<TlsVersion>,
-        max: &mut Decided<TlsVersion>,
+        scope: &ValueLookup<'_>,
+        min: &mut Resolved<TlsVersion>,
+        max: &mut Resolved<TlsVersion>,
     ) -> Vec<(TlsSwitch, bool)> {
         let mut turned = Vec::new();
         let mut allowed_again = BTreeSet::new();
-        let mut forbidden: BTreeMap<TlsVersion, Place> = BTreeMap::new();
-        for said in scope.all(Opt::SslOptions) {
+        let mut forbidden: BTreeMap<TlsVersion, SourceLocation> = BTreeMap::new();
+        for said in scope.all(OptionId::SslOptions) {
             let Value::Text(name) = &said.value else {
                 continue;
             };
@@ -173,7 +179,7 @@ impl Checker<'_> {
                     continue;
                 }
                 _ => {
-                    if scope.own.all(Opt::SslOptions).contains(said) {
+                    if scope.own.all(OptionId::SslOptions).contains(said) {
                         self.without_effect(said);
                     }
                     continue;
@@ -209,10 +215,10 @@ impl Checker<'_> {
             return turned;
         }
         if *first != min.value {
-            *min = Decided::said(*first, place.clone());
+            *min = Resolved::said(*first, place.clone());
         }
         if *last != max.value {
-            *max = Decided::said(*last, place);
+            *max = Resolved::said(*last, place);
         }
         turned
     }

@@ -5,7 +5,7 @@ use super::*;
 
 impl Checker<'_> {
     /// Warns where a section's list replaces the global one, and was added to it up to stunnel 5.75.
-    pub(super) fn replaced_lists(&mut self, part: &DraftPart) {
+    pub(super) fn replaced_lists(&mut self, part: &ParsedSection) {
         if self.native() {
             return;
         }
@@ -39,7 +39,7 @@ impl Checker<'_> {
     }
 }
 
-fn texts<'v>(opt: Opt, said: impl Iterator<Item = &'v Spanned<Value>>) -> Vec<String> {
+fn texts<'v>(opt: OptionId, said: impl Iterator<Item = &'v Spanned<Value>>) -> Vec<String> {
     let mut all: Vec<String> = Vec::new();
     for one in said {
         // A header may hold what is nobody's to see.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Wrong, choice, count, duration, no_such_word, plain, shown};
+use super::{ValueError, choice, count, duration, no_such_word, plain, shown};
 use crate::config::draft::Side;
 use crate::config::model::{Dialect, SocketOption};
 
@@ -34,12 +34,12 @@ pub(in crate::config) const SOCKET_OPTIONS: &[&str] = &[
 ];
 
 /// `a:SO_LINGER=1:60` in stunnel.conf, `accept:SO_LINGER=1:60` in a native file.
-pub(super) fn read(text: &str, dialect: Dialect) -> Result<(Side, SocketOption), Wrong> {
+pub(super) fn read(text: &str, dialect: Dialect) -> Result<(Side, SocketOption), ValueError> {
     let shape = match dialect {
         Dialect::Native => "write accept, downstream or upstream, a colon and NAME=VALUE",
         Dialect::Stunnel => "write a, l or r, a colon and NAME=VALUE",
     };
-    let bad = |message: String| Wrong::new("bad-socket-option", message, shape);
+    let bad = |message: String| ValueError::new("bad-socket-option", message, shape);
     let Some((side, rest)) = text.split_once(':') else {
         return Err(bad("there is no colon".into()));
     };
@@ -65,7 +65,7 @@ pub(super) fn read(text: &str, dialect: Dialect) -> Result<(Side, SocketOption),
         "no" | "0" => Ok(false),
         "true" if dialect == Dialect::Native => Ok(true),
         "false" if dialect == Dialect::Native => Ok(false),
-        _ => Err(Wrong::new(
+        _ => Err(ValueError::new(
             "bad-socket-option",
             format!("`{}` does not switch {name} on or off", shown(value)),
             "write 1 or 0",
@@ -100,7 +100,7 @@ pub(super) fn read(text: &str, dialect: Dialect) -> Result<(Side, SocketOption),
     Ok((side, option))
 }
 
-fn octet(value: &str) -> Result<u8, Wrong> {
+fn octet(value: &str) -> Result<u8, ValueError> {
     // IP_TOS is usually given in hex.
     if let Some(hex) = value.strip_prefix("0x")
         && let Ok(n) = u8::from_str_radix(hex, 16)
@@ -111,13 +111,17 @@ fn octet(value: &str) -> Result<u8, Wrong> {
 }
 
 /// `1:60`: on, for so many seconds.
-fn linger(value: &str) -> Result<Option<u16>, Wrong> {
+fn linger(value: &str) -> Result<Option<u16>, ValueError> {
     let (on, seconds) = value.split_once(':').unwrap_or((value, "0"));
     let on = match on.to_ascii_lowercase().as_str() {
         "0" | "no" => false,
         _ => count(on, 1, 1)
             .map_err(|_| {
-                Wrong::new("bad-socket-option", "SO_LINGER is on or off", "write 1:SECONDS or 0")
+                ValueError::new(
+                    "bad-socket-option",
+                    "SO_LINGER is on or off",
+                    "write 1:SECONDS or 0",
+                )
             })
             .map(|_| true)?,
     };
@@ -126,7 +130,7 @@ fn linger(value: &str) -> Result<Option<u16>, Wrong> {
 }
 
 /// stunnel's `seconds:microseconds`; a native file may also write a duration.
-fn timeval(value: &str, dialect: Dialect) -> Result<Duration, Wrong> {
+fn timeval(value: &str, dialect: Dialect) -> Result<Duration, ValueError> {
     if dialect == Dialect::Native && value.ends_with(|c: char| c.is_ascii_alphabetic()) {
         return duration(value, true);
     }

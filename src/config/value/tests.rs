@@ -3,11 +3,11 @@ use crate::config::draft::Side;
 use crate::config::model::SocketOption;
 use crate::config::options::{TABLE, Treatment};
 
-fn native(kind: Kind, text: &str) -> Result<Value, &'static str> {
+fn native(kind: ValueKind, text: &str) -> Result<Value, &'static str> {
     read(kind, Dialect::Native, text).map_err(|w| w.code)
 }
 
-fn stunnel(kind: Kind, text: &str) -> Result<Value, &'static str> {
+fn stunnel(kind: ValueKind, text: &str) -> Result<Value, &'static str> {
     read(kind, Dialect::Stunnel, text).map_err(|w| w.code)
 }
 
@@ -42,7 +42,7 @@ fn every_word_of_a_kind_is_a_value_of_it() {
 
 #[test]
 fn durations_have_units_that_fall() {
-    let d = |text| match native(Kind::Duration { zero: true }, text) {
+    let d = |text| match native(ValueKind::Duration { zero: true }, text) {
         Ok(Value::Duration(d)) => Ok(d.as_millis()),
         Ok(_) => Err("other"),
         Err(code) => Err(code),
@@ -70,12 +70,12 @@ fn durations_have_units_that_fall() {
     ] {
         assert_eq!(d(bad), Err("bad-duration"), "{bad}");
     }
-    assert_eq!(native(Kind::Duration { zero: false }, "0s"), Err("zero-duration"));
+    assert_eq!(native(ValueKind::Duration { zero: false }, "0s"), Err("zero-duration"));
 }
 
 #[test]
 fn stunnels_seconds_are_strtols_and_negative_ones_never_end() {
-    let d = |text| match stunnel(Kind::Duration { zero: true }, text) {
+    let d = |text| match stunnel(ValueKind::Duration { zero: true }, text) {
         Ok(Value::Duration(d)) => Ok(d.as_secs()),
         Ok(_) => Err("other"),
         Err(code) => Err(code),
@@ -95,30 +95,30 @@ fn stunnels_seconds_are_strtols_and_negative_ones_never_end() {
 #[test]
 fn a_level_of_stunnels_may_have_a_facility() {
     for text in ["7", "debug", "DEBUG", "daemon.debug", "authpriv.7"] {
-        assert_eq!(stunnel(Kind::Level, text), Ok(Value::Level(Level::Debug)), "{text}");
+        assert_eq!(stunnel(ValueKind::Level, text), Ok(Value::Level(Level::Debug)), "{text}");
     }
-    assert_eq!(stunnel(Kind::Level, "kitchen.7"), Err("unknown-value"));
-    assert_eq!(stunnel(Kind::Level, "8"), Err("unknown-value"));
-    assert_eq!(native(Kind::Level, "daemon.debug"), Err("unknown-value"));
+    assert_eq!(stunnel(ValueKind::Level, "kitchen.7"), Err("unknown-value"));
+    assert_eq!(stunnel(ValueKind::Level, "8"), Err("unknown-value"));
+    assert_eq!(native(ValueKind::Level, "daemon.debug"), Err("unknown-value"));
 }
 
 #[test]
 fn identities_have_1_to_255_bytes() {
     for (length, good) in [(1, true), (127, true), (128, true), (255, true), (256, false)] {
         let text = "x".repeat(length);
-        assert_eq!(native(Kind::Identity, &text).is_ok(), good, "{length}");
-        assert_eq!(stunnel(Kind::Identity, &text).is_ok(), good, "{length}");
+        assert_eq!(native(ValueKind::Identity, &text).is_ok(), good, "{length}");
+        assert_eq!(stunnel(ValueKind::Identity, &text).is_ok(), good, "{length}");
     }
-    assert_eq!(native(Kind::Identity, ""), Err("bad-identity"));
-    assert_eq!(native(Kind::Identity, "a\u{1b}"), Err("bad-identity"));
-    assert_eq!(native(Kind::Identity, "a\0"), Err("bad-identity"));
-    assert_eq!(native(Kind::Identity, "a:b"), Err("bad-identity"));
-    assert!(stunnel(Kind::Identity, "a\u{1b}").is_ok());
+    assert_eq!(native(ValueKind::Identity, ""), Err("bad-identity"));
+    assert_eq!(native(ValueKind::Identity, "a\u{1b}"), Err("bad-identity"));
+    assert_eq!(native(ValueKind::Identity, "a\0"), Err("bad-identity"));
+    assert_eq!(native(ValueKind::Identity, "a:b"), Err("bad-identity"));
+    assert!(stunnel(ValueKind::Identity, "a\u{1b}").is_ok());
 }
 
 #[test]
 fn socket_options_have_a_side_a_name_and_a_value() {
-    let s = |text| stunnel(Kind::Socket, text);
+    let s = |text| stunnel(ValueKind::Socket, text);
     let is = |side, option| Ok(Value::Socket(side, option));
     assert_eq!(s("a:SO_REUSEADDR=no"), is(Side::Accept, SocketOption::ReuseAddress(false)));
     assert_eq!(s("l:TCP_NODELAY=1"), is(Side::Downstream, SocketOption::NoDelay(true)));
@@ -145,20 +145,20 @@ fn socket_options_have_a_side_a_name_and_a_value() {
         assert!(s(bad).is_err(), "{bad}");
     }
     assert_eq!(
-        native(Kind::Socket, "downstream:IP_TOS=0x10"),
+        native(ValueKind::Socket, "downstream:IP_TOS=0x10"),
         is(Side::Downstream, SocketOption::TypeOfService(16))
     );
-    assert!(native(Kind::Socket, "l:TCP_NODELAY=1").is_err());
+    assert!(native(ValueKind::Socket, "l:TCP_NODELAY=1").is_err());
 }
 
 #[test]
 fn keepalive_is_three_numbers_or_off() {
     let good =
         Keepalive { idle: Duration::from_secs(15), interval: Duration::from_secs(5), count: 3 };
-    assert_eq!(native(Kind::Keepalive, "15s/5s/3"), Ok(Value::Keepalive(Some(good))));
-    assert_eq!(native(Kind::Keepalive, "off"), Ok(Value::Keepalive(None)));
+    assert_eq!(native(ValueKind::Keepalive, "15s/5s/3"), Ok(Value::Keepalive(Some(good))));
+    assert_eq!(native(ValueKind::Keepalive, "off"), Ok(Value::Keepalive(None)));
     for bad in ["", "15s", "15s/5s", "15s/5s/0", "15s/5s/3/1", "15ms/5s/3", "10h/5s/3", "0s/5s/3"] {
-        assert!(native(Kind::Keepalive, bad).is_err(), "{bad}");
+        assert!(native(ValueKind::Keepalive, bad).is_err(), "{bad}");
     }
 }
 

@@ -11,14 +11,14 @@ use super::{
 use crate::config::draft::{Side, Value};
 use crate::config::endpoint::{Endpoint, Host};
 use crate::config::model::{Dialect, Keepalive, OnRevocation, RekeyAfter, SocketOption, Variable};
-use crate::config::options::Kind;
+use crate::config::options::ValueKind;
 
 /// A value as it stands in a native file; none for what no native file can say: other bytes than
 /// text, an empty identity, a host that no resolver could know.
-pub(in crate::config) fn native(kind: Kind, value: &Value) -> Option<toml_edit::Value> {
+pub(in crate::config) fn native(kind: ValueKind, value: &Value) -> Option<toml_edit::Value> {
     let bare = match (kind, value) {
-        (Kind::Count { .. }, Value::Count(n)) => Some(i64::from(*n).into()),
-        (Kind::Bool, Value::Bool(on)) => Some((*on).into()),
+        (ValueKind::Count { .. }, Value::Count(n)) => Some(i64::from(*n).into()),
+        (ValueKind::Bool, Value::Bool(on)) => Some((*on).into()),
         (_, Value::Keepalive(None) | Value::Retry(None)) => Some(false.into()),
         _ => None,
     };
@@ -30,11 +30,11 @@ pub(in crate::config) fn native(kind: Kind, value: &Value) -> Option<toml_edit::
     same.then(|| text.into())
 }
 
-fn native_text(kind: Kind, value: &Value) -> Option<String> {
+fn native_text(kind: ValueKind, value: &Value) -> Option<String> {
     let named = |text: &str| Some(text.to_owned());
     match value {
         Value::Duration(length) => Some(with_unit(*length)),
-        Value::Count(n) if kind == Kind::FileMode => Some(format!("{n:04o}")),
+        Value::Count(n) if kind == ValueKind::FileMode => Some(format!("{n:04o}")),
         Value::Count(n) => word(FACILITIES, n),
         Value::Bool(on) => word(LOG_MODES, on),
         Value::Size(bytes) => Some(with_prefix(*bytes)),
@@ -84,16 +84,16 @@ fn native_text(kind: Kind, value: &Value) -> Option<String> {
 
 /// A value as it stands in a stunnel.conf; none for what no stunnel.conf can say: part of a second, an
 /// argument with a blank in it, a blank at either end.
-pub(in crate::config) fn stunnel(kind: Kind, value: &Value) -> Option<String> {
+pub(in crate::config) fn stunnel(kind: ValueKind, value: &Value) -> Option<String> {
     let named = |text: &str| Some(text.to_owned());
     let text = match value {
         Value::Duration(length) if *length >= FOR_EVER => named("-1"),
         Value::Duration(length) => {
             (length.subsec_nanos() == 0).then(|| length.as_secs().to_string())
         }
-        Value::Count(n) if kind == Kind::Facility => word(FACILITIES, n),
+        Value::Count(n) if kind == ValueKind::Facility => word(FACILITIES, n),
         Value::Count(n) => Some(n.to_string()),
-        Value::Bool(on) if kind == Kind::LogMode => word(LOG_MODES, on),
+        Value::Bool(on) if kind == ValueKind::LogMode => word(LOG_MODES, on),
         Value::Bool(on) => word(YES_NO, on),
         Value::Path(path) => path.to_str().and_then(named),
         Value::Endpoint(at) => Some(stunnel_endpoint(at)),

@@ -5,7 +5,7 @@ use std::io;
 
 use super::Right;
 #[cfg(unix)]
-use crate::config::model::{ControlConfig, Decided};
+use crate::config::model::{ControlConfig, Resolved};
 #[cfg(unix)]
 use crate::sys::account;
 
@@ -35,7 +35,7 @@ impl Access {
     pub(in crate::daemon) fn of<'a>(
         config: &'a ControlConfig,
         held: Option<&Self>,
-    ) -> Result<Self, (&'a Decided<String>, io::Error)> {
+    ) -> Result<Self, (&'a Resolved<String>, io::Error)> {
         let known = |all: &[(String, u32)], name: &str| {
             all.iter().find(|(known, _)| known == name).map(|(_, number)| *number)
         };

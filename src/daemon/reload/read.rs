@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::oneshot;
 
-use crate::config::diagnostic::{Diagnostic, Report};
-use crate::config::model::{Config, Level, LogConfig, ServiceConfig, Source};
+use crate::config::diagnostic::{Diagnostic, Diagnostics};
+use crate::config::model::{Config, ConnectionSource, Level, LogConfig, ServiceConfig};
 use crate::daemon::Load;
 use crate::daemon::build::{BoundConfig, BuiltConfig, HeldListeners, ServicesInForce};
 use crate::daemon::files::Files;
@@ -42,7 +42,7 @@ pub(super) struct ReloadJob {
 
 /// What was read.
 pub(in crate::daemon) struct ReloadResult {
-    pub(super) report: Report,
+    pub(super) report: Diagnostics,
     /// What is watched from now on, as it was read.
     pub(super) files: Files,
     /// What was read of the configuration.
@@ -77,12 +77,12 @@ impl ReloadJob {
         let is_left = self.is_of_keys || self.files.config().any(|path| reader.is_unfinished(path));
         let (mut config, mut report) = match is_left {
             false => (self.load)(),
-            true => (None, Report::default()),
+            true => (None, Diagnostics::default()),
         };
         let texts = report.read.clone();
         let is_superseded = self.expected.as_ref().is_some_and(|before| *before != texts);
         if is_superseded {
-            (config, report) = (None, Report::default());
+            (config, report) = (None, Diagnostics::default());
         }
         let in_force = std::mem::take(&mut self.in_force);
         let current: ServicesInForce = in_force.into_iter().zip(sets).collect();
@@ -115,9 +115,9 @@ impl ReloadJob {
         config: &Config,
         current: &ServicesInForce,
         reader: &mut Reader,
-        report: &mut Report,
+        report: &mut Diagnostics,
     ) -> Result<BuiltConfig, ReloadRefusal> {
-        let is_stdio = |service: &ServiceConfig| matches!(service.source, Source::Stdio);
+        let is_stdio = |service: &ServiceConfig| matches!(service.source, ConnectionSource::Stdio);
         if config.services.iter().any(is_stdio) != self.inetd {
             // Its connection is there from the start, or never.
             report.push(
@@ -134,7 +134,11 @@ impl ReloadJob {
             .ok_or(ReloadRefusal::Mistake)
     }
 
-    fn bind(&self, plan: BuiltConfig, report: &mut Report) -> Result<BoundConfig, ReloadRefusal> {
+    fn bind(
+        &self,
+        plan: BuiltConfig,
+        report: &mut Diagnostics,
+    ) -> Result<BoundConfig, ReloadRefusal> {
         let _turn = BINDING.lock().unwrap_or_else(PoisonError::into_inner);
         let is_cancelled = || self.cancelled.load(Ordering::Relaxed);
         let mut tell = |text: &str| {

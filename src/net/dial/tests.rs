@@ -40,7 +40,7 @@ fn dialer(targets: &[SocketAddr], failover: Failover) -> Dialer {
 }
 
 fn dialer_to(targets: Vec<Endpoint>, failover: Failover) -> Dialer {
-    let candidate = |at: Endpoint| Decided::default(at, Dialect::Native);
+    let candidate = |at: Endpoint| Resolved::default(at, Dialect::Native);
     let target = Target::Connect(targets.into_iter().map(candidate).collect());
     Dialer::new(target, failover, None, LIMIT, None, Vec::new())
 }

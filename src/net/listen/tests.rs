@@ -11,7 +11,7 @@ use crate::config::model::Dialect;
 fn bind(
     listen: &Listen,
     siblings: &[Listen],
-    options: &[Decided<SocketOption>],
+    options: &[Resolved<SocketOption>],
 ) -> io::Result<Vec<Listener>> {
     let mut absent = Vec::new();
     let bound =
@@ -21,7 +21,7 @@ fn bind(
 }
 
 fn listen(at: Endpoint) -> Listen {
-    Listen { at: Decided::default(at, Dialect::Native), optional: false }
+    Listen { at: Resolved::default(at, Dialect::Native), optional: false }
 }
 
 fn tcp(ip: &str, port: u16) -> Listen {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::Arguments;
-use crate::config::endpoint::{Role, parse_native};
+use crate::config::endpoint::{AddressRole, parse_native};
 use crate::config::model::{Mode, ServiceConfig};
 use crate::config::{self, Format};
 use crate::secrets::beremiz::{ENDING, MANAGEMENT};
@@ -88,7 +88,7 @@ fn address_of(secret: &Path) -> Option<String> {
     let uri = row.get(1)?.as_str()?;
     let (_, rest) = uri.split_once("://")?;
     let address = rest.split(['/', '#']).next()?;
-    parse_native(address, Role::Connect).ok().map(|_| address.to_owned())
+    parse_native(address, AddressRole::Connect).ok().map(|_| address.to_owned())
 }
 
 #[cfg(test)]

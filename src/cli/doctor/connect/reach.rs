@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::cli::doctor::STEP;
 use crate::cli::doctor::findings::{Findings, Kind};
 use crate::cli::doctor::names::{Missing, look_up, ms};
-use crate::config::model::{Decided, Dialect, Endpoint, Failover, Host, Target};
+use crate::config::model::{Dialect, Endpoint, Failover, Host, Resolved, Target};
 use crate::net::{DialContext, DialError, Dialer, Peer, Socket};
 use crate::observe::event::Scope;
 
@@ -54,7 +54,7 @@ pub(super) async fn reach(target: &Endpoint, findings: &mut Findings) -> Option<
 }
 
 pub(super) async fn dial(place: &Endpoint) -> Result<Reached, DialError> {
-    let target = Decided::default(place.clone(), Dialect::Native);
+    let target = Resolved::default(place.clone(), Dialect::Native);
     let target = Target::Connect(vec![target]);
     let dialer = Dialer::new(target, Failover::Priority, None, STEP, None, Vec::new());
     let start = Instant::now();

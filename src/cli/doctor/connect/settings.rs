@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use crate::config::diagnostic::Report;
+use crate::config::diagnostic::Diagnostics;
 use crate::config::model::ServiceConfig;
 use crate::config::{self, Format};
 
@@ -112,7 +112,7 @@ impl Settings {
         secrets: &Path,
         identity: Option<&str>,
         server_name: Option<&str>,
-    ) -> Result<(ServiceConfig, Report), Report> {
+    ) -> Result<(ServiceConfig, Diagnostics), Diagnostics> {
         // It never listens.
         let mut text =
             String::from("[services.peer]\nmode = \"client\"\naccept = \"127.0.0.1:0\"\n");
@@ -141,7 +141,7 @@ impl Settings {
 const UNSEEN: &str = "options.toml";
 
 /// Without places in a file that nobody has: a person sees options on a command line.
-fn unplaced(mut report: Report) -> Report {
+fn unplaced(mut report: Diagnostics) -> Diagnostics {
     for finding in &mut report.diagnostics {
         finding.place.take_if(|place| *place.file == *Path::new(UNSEEN));
     }

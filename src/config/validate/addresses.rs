@@ -3,15 +3,15 @@
 use super::*;
 
 impl Checker<'_> {
-    pub(super) fn accept(&mut self, scope: &Scope<'_>, mode: Option<Mode>) -> Vec<Listen> {
-        let said = scope.all(Opt::Accept);
+    pub(super) fn accept(&mut self, scope: &ValueLookup<'_>, mode: Option<Mode>) -> Vec<Listen> {
+        let said = scope.all(OptionId::Accept);
         let mut listens: Vec<Listen> = Vec::new();
         let mut extra = Vec::new();
         for said in said {
             let Value::Endpoint(endpoint) = &said.value else {
                 continue;
             };
-            let at = |endpoint| Decided::said(endpoint, said.place.clone());
+            let at = |endpoint| Resolved::said(endpoint, said.place.clone());
             let Endpoint::Tcp { host: Host::Unspecified, port } = endpoint else {
                 let endpoint = self.anchored(endpoint);
                 if !self.native() && listens.iter().any(|l| l.at.value == endpoint) {
@@ -54,7 +54,7 @@ impl Checker<'_> {
     }
 
     /// stunnel binds the address once, fails the second time, and goes on.
-    pub(super) fn twice(&mut self, place: &Place) {
+    pub(super) fn twice(&mut self, place: &SourceLocation) {
         self.report.push(
             Diagnostic::warning("address-twice", "the service listens on this address already")
                 .at(place.clone())
@@ -69,11 +69,11 @@ impl Checker<'_> {
         }
     }
 
-    pub(super) fn connect(&mut self, scope: &Scope<'_>) -> Vec<Decided<Endpoint>> {
-        self.endpoints(scope.all(Opt::Connect))
+    pub(super) fn connect(&mut self, scope: &ValueLookup<'_>) -> Vec<Resolved<Endpoint>> {
+        self.endpoints(scope.all(OptionId::Connect))
     }
 
-    pub(super) fn endpoints(&mut self, all: Vec<&Spanned<Value>>) -> Vec<Decided<Endpoint>> {
+    pub(super) fn endpoints(&mut self, all: Vec<&Spanned<Value>>) -> Vec<Resolved<Endpoint>> {
         let mut targets = Vec::new();
         for said in all {
             let Value::Endpoint(endpoint) = &said.value else {
@@ -93,13 +93,13 @@ impl Checker<'_> {
                     .help("write the address or the name of the other end"),
                 );
             }
-            targets.push(Decided::said(self.anchored(endpoint), said.place.clone()));
+            targets.push(Resolved::said(self.anchored(endpoint), said.place.clone()));
         }
         targets
     }
 
     /// A service that connects to itself would run out of descriptors with its first connection.
-    pub(super) fn loops(&mut self, accept: &[Listen], connect: &[Decided<Endpoint>]) {
+    pub(super) fn loops(&mut self, accept: &[Listen], connect: &[Resolved<Endpoint>]) {
         for target in connect {
             if accept.iter().any(|listen| reaches(&target.value, &listen.at.value)) {
                 let found =
@@ -127,7 +127,7 @@ impl Checker<'_> {
     pub(super) fn between(&mut self, services: &mut [ServiceConfig]) {
         let mut taken: Vec<(Listen, String)> = Vec::new();
         for service in services {
-            let Source::Listeners(listens) = &mut service.source else { continue };
+            let ConnectionSource::Listeners(listens) = &mut service.source else { continue };
             let own_name = &service.name.value;
             let (mut free, mut doubled) = (Vec::new(), Vec::new());
             for listen in listens.drain(..) {
@@ -168,13 +168,13 @@ impl Checker<'_> {
     /// A service that is reached by a name needs one that takes its connections.
     pub(super) fn server_names(&mut self, services: &[ServiceConfig]) {
         for (place, service) in services.iter().enumerate() {
-            let Source::ServerName { of, .. } = &service.source else { continue };
+            let ConnectionSource::ServerName { of, .. } = &service.source else { continue };
             // stunnel knows only the sections that it has read so far.
             let known = if self.native() { services } else { &services[..place] };
             let primary = known.iter().find(|other| other.name.value == of.value);
             let written = self.draft.services.iter().any(|other| other.name.value == of.value);
             let found = match primary.map(|primary| (primary.mode.value, &primary.source)) {
-                Some((Mode::Server, Source::Listeners(_))) => continue,
+                Some((Mode::Server, ConnectionSource::Listeners(_))) => continue,
                 Some((Mode::Server, _)) => Diagnostic::warning(
                     "server-name",
                     "no connection reaches this service: the service that it names has no \

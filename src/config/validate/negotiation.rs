@@ -3,14 +3,15 @@
 use super::*;
 
 impl Checker<'_> {
-    pub(super) fn transparent(&mut self, scope: &Scope<'_>) -> Decided<Transparent> {
+    pub(super) fn transparent(&mut self, scope: &ValueLookup<'_>) -> Resolved<Transparent> {
         let whose = scope
-            .decide(Opt::Transparent, |value| match value {
+            .decide(OptionId::Transparent, |value| match value {
                 Value::Transparent(whose) => Some(*whose),
                 _ => None,
             })
-            .unwrap_or(Decided::default(Transparent::None, self.dialect));
-        let becomes = self.draft.global.last(Opt::Setuid).or(self.draft.defaults.last(Opt::Setuid));
+            .unwrap_or(Resolved::default(Transparent::None, self.dialect));
+        let becomes =
+            self.draft.global.last(OptionId::Setuid).or(self.draft.defaults.last(OptionId::Setuid));
         if whose.value.source() && becomes.is_some() {
             let found = Diagnostic::warning(
                 "transparent-without-rights",
@@ -27,26 +28,26 @@ impl Checker<'_> {
     /// What says where connections go without an address of its own.
     pub(super) fn is_told<'s>(
         &self,
-        scope: &Scope<'s>,
+        scope: &ValueLookup<'s>,
         mode: Option<Mode>,
-    ) -> Option<(Opt, &'s Spanned<Value>)> {
-        let socks = scope.last(Opt::Negotiation).filter(|said| {
-            said.value == Value::Negotiation(Spoken::Socks)
+    ) -> Option<(OptionId, &'s Spanned<Value>)> {
+        let socks = scope.last(OptionId::Negotiation).filter(|said| {
+            said.value == Value::Negotiation(NegotiationKind::Socks)
                 && mode != Some(Mode::Client)
                 && self.is_latest_protocol(scope)
         });
-        let original = scope.last(Opt::Transparent).filter(|said| match said.value {
+        let original = scope.last(OptionId::Transparent).filter(|said| match said.value {
             Value::Transparent(whose) => whose.destination(),
             _ => false,
         });
-        let socks = socks.map(|said| (Opt::Negotiation, said));
-        socks.or_else(|| original.map(|said| (Opt::Transparent, said)))
+        let socks = socks.map(|said| (OptionId::Negotiation, said));
+        socks.or_else(|| original.map(|said| (OptionId::Transparent, said)))
     }
 
     /// An identity has no backend of its own where its peer, or the packet filter, says where to go.
     pub(super) fn led_elsewhere(
         &mut self,
-        scope: &Scope<'_>,
+        scope: &ValueLookup<'_>,
         mode: Option<Mode>,
         identities: &[IdentityConfig],
     ) {
@@ -59,31 +60,33 @@ impl Checker<'_> {
     }
 
     /// In a stunnel.conf a later `protocol` takes an earlier one's place.
-    fn is_latest_protocol(&self, scope: &Scope<'_>) -> bool {
-        self.native() || scope.latest(Opt::Protocol, Opt::Negotiation) == Some(Opt::Negotiation)
+    fn is_latest_protocol(&self, scope: &ValueLookup<'_>) -> bool {
+        self.native()
+            || scope.latest(OptionId::Protocol, OptionId::Negotiation)
+                == Some(OptionId::Negotiation)
     }
 
     pub(super) fn negotiation(
         &mut self,
-        scope: &Scope<'_>,
+        scope: &ValueLookup<'_>,
         mode: Option<Mode>,
-    ) -> Option<Decided<Negotiation>> {
-        let said = scope.said(Opt::Negotiation, |value| match value {
+    ) -> Option<Resolved<Negotiation>> {
+        let said = scope.said(OptionId::Negotiation, |value| match value {
             Value::Negotiation(spoken) => Some(*spoken),
             _ => None,
         });
         let said = said.filter(|_| self.is_latest_protocol(scope))?;
-        let Decided { value: spoken, origin } = said;
+        let Resolved { value: spoken, origin } = said;
         let place = match &origin {
             crate::config::model::Origin::Said(place) => Some(place.clone()),
             crate::config::model::Origin::Default(_) => None,
         };
-        if spoken == Spoken::Socks {
-            return Some(Decided { value: Negotiation::Socks, origin });
+        if spoken == NegotiationKind::Socks {
+            return Some(Resolved { value: Negotiation::Socks, origin });
         }
         if mode == Some(Mode::Server) {
             // Among the native defaults it is meant for the clients of the file.
-            if !self.native() || scope.own.last(Opt::Negotiation).is_some() {
+            if !self.native() || scope.own.last(OptionId::Negotiation).is_some() {
                 let message = "a server end connects through no proxy";
                 let found = Diagnostic::error("protocol-on-server", message)
                     .help("remove it here, and set it at the client end");
@@ -92,13 +95,17 @@ impl Checker<'_> {
             return None;
         }
         let value = Negotiation::Connect(self.http_connect(scope, place)?);
-        Some(Decided { value, origin })
+        Some(Resolved { value, origin })
     }
 
-    fn http_connect(&mut self, scope: &Scope<'_>, place: Option<Place>) -> Option<HttpConnect> {
-        let Some(host) = scope.said(Opt::ProtocolHost, text) else {
-            if !scope.mentions(Opt::ProtocolHost) {
-                let name = Opt::ProtocolHost.name(self.dialect);
+    fn http_connect(
+        &mut self,
+        scope: &ValueLookup<'_>,
+        place: Option<SourceLocation>,
+    ) -> Option<HttpConnect> {
+        let Some(host) = scope.said(OptionId::ProtocolHost, text) else {
+            if !scope.mentions(OptionId::ProtocolHost) {
+                let name = OptionId::ProtocolHost.name(self.dialect);
                 let found = Diagnostic::error("missing-option", "protocolHost not specified")
                     .help(format!("set {name} to the HOST:PORT that the proxy connects to"));
                 self.report.push(found.at(place));
@@ -112,15 +119,15 @@ impl Checker<'_> {
             self.report.push(found.at(host.place().cloned()).help(help));
             return None;
         }
-        let user = scope.said(Opt::ProtocolUsername, text).map(|user| user.value);
-        let password = scope.said(Opt::ProtocolPassword, |value| match value {
+        let user = scope.said(OptionId::ProtocolUsername, text).map(|user| user.value);
+        let password = scope.said(OptionId::ProtocolPassword, |value| match value {
             Value::Password(password) => Some(password.clone()),
             _ => None,
         });
         // As stunnel, which asks for both.
         let credentials = user.zip(password.map(|password| password.value));
         let mut headers = Vec::new();
-        for said in scope.all(Opt::ProtocolHeader) {
+        for said in scope.all(OptionId::ProtocolHeader) {
             let Some(header) = text(&said.value) else { continue };
             let name = header.split_once(':').map_or("", |(name, _)| name);
             if name.is_empty() || name.contains(char::is_whitespace) {
