@@ -266,7 +266,7 @@ impl Running {
             }
             ReloadStep::Retry => match reloads.retry.take() {
                 Some(retry) if matches!(retry.what, RetriedAction::Log(_)) => {
-                    reloads.retry = self.change_log_again(&retry);
+                    reloads.retry = self.retry_log_change(&retry);
                 }
                 Some(retry) => {
                     let ask = ReloadRequest { who: "another attempt", ..ReloadRequest::default() };
@@ -278,7 +278,7 @@ impl Running {
         self.begin_queued(reloads);
     }
 
-    fn change_log_again(&mut self, retry: &Retry) -> Option<Retry> {
+    fn retry_log_change(&mut self, retry: &Retry) -> Option<Retry> {
         let RetriedAction::Log(config) = &retry.what else { return None };
         if log::change(config).is_err() {
             return Some(retry.again(retry.what.clone()));
@@ -298,8 +298,8 @@ impl Running {
     ) -> Option<Retry> {
         let keys = reload.keys.take();
         let outcome = match read {
-            Some(read) => self.apply_read(*read, keys).await,
-            None => ReloadOutcome::of_nothing(keys),
+            Some(read) => self.apply_result(*read, keys).await,
+            None => ReloadOutcome::of_panic(keys),
         };
         if outcome.is_superseded {
             let file = self.record.file().display();
@@ -350,7 +350,7 @@ impl Running {
             }
             Some(error) => Event::ReloadFailed { who, error }.log(Scope::PROGRAM),
         }
-        if !outcome.is_whole() {
+        if !outcome.is_fully_applied() {
             self.record.differs(reload.began);
         } else if !outcome.is_of_keys {
             self.record.is_in_force();
@@ -371,7 +371,11 @@ impl Running {
     }
 
     /// Puts in force what was read, as far as it can be.
-    async fn apply_read(&mut self, read: ReloadResult, keys: Option<KeyRenewal>) -> ReloadOutcome {
+    async fn apply_result(
+        &mut self,
+        read: ReloadResult,
+        keys: Option<KeyRenewal>,
+    ) -> ReloadOutcome {
         let ReloadResult { mut report, files, config, result } = read;
         let outcome = match result {
             Ok(whole) => {
@@ -380,12 +384,8 @@ impl Running {
                 match NextGeneration::of(bound) {
                     Ok(next) => self.put_in_force(next, &log, report, config).await,
                     Err(error) => {
-                        let words = goes_on(keys.is_some_and(KeyRenewal::apply));
-                        ReloadOutcome::of_obstacle(
-                            format!("{error}; {words}"),
-                            report,
-                            Some(config),
-                        )
+                        let words = config_kept_message(keys.is_some_and(KeyRenewal::apply));
+                        ReloadOutcome::retryable(format!("{error}; {words}"), report, Some(config))
                     }
                 }
             }
@@ -394,18 +394,18 @@ impl Running {
                     report.add_new(keys.findings.clone());
                     keys.apply()
                 });
-                let words = goes_on(is_renewed);
+                let words = config_kept_message(is_renewed);
                 match refusal {
                     ReloadRefusal::KeysAlone => ReloadOutcome::of_keys(report),
                     ReloadRefusal::Superseded => {
                         ReloadOutcome { is_superseded: true, ..ReloadOutcome::of_keys(report) }
                     }
                     ReloadRefusal::Mistake => {
-                        ReloadOutcome::of_mistake(words.to_owned(), report, config)
+                        ReloadOutcome::permanent(words.to_owned(), report, config)
                     }
                     ReloadRefusal::Obstacle => {
                         let words = format!("{words}; it is retried until the files change");
-                        ReloadOutcome::of_obstacle(words, report, Some(config))
+                        ReloadOutcome::retryable(words, report, Some(config))
                     }
                 }
             }
@@ -436,7 +436,7 @@ impl Running {
         }
         self.commit(next).await;
         ReloadOutcome {
-            error: kept(&report),
+            error: kept_keys_message(&report),
             report,
             attempt,
             config: Some(config),
@@ -572,7 +572,7 @@ struct ReloadOutcome {
 impl ReloadOutcome {
     fn of_keys(report: Diagnostics) -> Self {
         Self {
-            error: kept(&report),
+            error: kept_keys_message(&report),
             report,
             attempt: None,
             config: None,
@@ -582,15 +582,15 @@ impl ReloadOutcome {
     }
 
     /// Of a reload whose thread panicked or could not be had.
-    fn of_nothing(keys: Option<KeyRenewal>) -> Self {
-        let words = goes_on(keys.is_some_and(KeyRenewal::apply));
+    fn of_panic(keys: Option<KeyRenewal>) -> Self {
+        let words = config_kept_message(keys.is_some_and(KeyRenewal::apply));
         let error = format!(
             "reading the configuration failed inside the program (please report it); {words}"
         );
-        Self::of_obstacle(error, Diagnostics::default(), None)
+        Self::retryable(error, Diagnostics::default(), None)
     }
 
-    fn of_mistake(error: String, report: Diagnostics, config: ConfigDigests) -> Self {
+    fn permanent(error: String, report: Diagnostics, config: ConfigDigests) -> Self {
         Self {
             report,
             error: Some(error),
@@ -601,7 +601,7 @@ impl ReloadOutcome {
         }
     }
 
-    fn of_obstacle(error: String, report: Diagnostics, config: Option<ConfigDigests>) -> Self {
+    fn retryable(error: String, report: Diagnostics, config: Option<ConfigDigests>) -> Self {
         let error = Some(error);
         let mut outcome =
             Self { report, error, attempt: None, config, is_of_keys: false, is_superseded: false };
@@ -619,7 +619,7 @@ impl ReloadOutcome {
     }
 
     /// Whether all that was asked for is in force.
-    fn is_whole(&self) -> bool {
+    fn is_fully_applied(&self) -> bool {
         self.error.is_none() && self.attempt.is_none()
     }
 
@@ -636,7 +636,7 @@ impl ReloadOutcome {
 }
 
 /// What goes on when a configuration is refused.
-fn goes_on(is_renewed: bool) -> &'static str {
+fn config_kept_message(is_renewed: bool) -> &'static str {
     match is_renewed {
         false => "the running configuration stays in force",
         true => {
@@ -647,7 +647,7 @@ fn goes_on(is_renewed: bool) -> &'static str {
 }
 
 /// What is to be said of key files with an error, if there is one.
-fn kept(report: &Diagnostics) -> Option<String> {
+fn kept_keys_message(report: &Diagnostics) -> Option<String> {
     report.has_errors().then(|| {
         "the keys of a file with an error stay as they were; everything else is in force".to_owned()
     })

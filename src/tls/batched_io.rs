@@ -82,7 +82,7 @@ pub(super) struct BatchedIo<S> {
     /// How much the next receive may take, which is none when this loan's one is over.
     room: usize,
     /// OpenSSL asked for more than this loan may receive.
-    starved: bool,
+    starved_of_input: bool,
     /// This session has had its turn, and more of it would keep others waiting.
     spent: bool,
     traffic: Arc<Traffic>,
@@ -110,7 +110,7 @@ impl<S> BatchedIo<S> {
             socket: Some(socket),
             loan: None,
             room: 0,
-            starved: false,
+            starved_of_input: false,
             spent: false,
             traffic: Arc::default(),
             rest: PendingBytes::default(),
@@ -127,12 +127,12 @@ impl<S> BatchedIo<S> {
     }
 
     /// Whether others should have a turn before this session reads on.
-    pub(super) fn is_spent(&self) -> bool {
+    pub(super) fn is_turn_over(&self) -> bool {
         self.spent
     }
 
     /// It has taken long enough.
-    pub(super) fn spend(&mut self) {
+    pub(super) fn end_turn(&mut self) {
         self.spent = true;
     }
 
@@ -151,7 +151,7 @@ impl<S> BatchedIo<S> {
 
     /// The handshake is over: what is said from here on goes at the end of each loan. What is said
     /// already waits for the next one, or goes at once when nothing will come of this handshake.
-    pub(super) fn settle(&mut self, secured: bool) {
+    pub(super) fn end_handshake(&mut self, secured: bool) {
         (self.handshake, self.hold) = (false, secured);
     }
 
@@ -174,15 +174,15 @@ impl<S> BatchedIo<S> {
 
     /// Whether OpenSSL would have gone on in the last loan, had it been given more: nobody has been asked to
     /// wake it then.
-    pub(super) fn starved(&self) -> bool {
-        self.starved
+    pub(super) fn starved_of_input(&self) -> bool {
+        self.starved_of_input
     }
 
     /// Takes the thread's buffers for one poll, in which at most `room` bytes are received.
-    pub(super) fn borrow(&mut self, room: usize) {
+    pub(super) fn lend_buffers(&mut self, room: usize) {
         self.loan = Some(Buffers::borrow());
         self.room = room.min(RECEIVE_BUFFER_SIZE);
-        (self.starved, self.spent, self.hold) = (false, false, false);
+        (self.starved_of_input, self.spent, self.hold) = (false, false, false);
     }
 }
 
@@ -191,7 +191,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> BatchedIo<S> {
     ///
     /// # Errors
     /// The socket does not take what was said.
-    pub(super) fn give_back(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+    pub(super) fn return_buffers(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         let Some(mut loan) = self.loan.take() else { return Ok(()) };
         if loan.from < loan.to {
             // In place of what was left before: that was taken first.
@@ -294,7 +294,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for BatchedIo<S> {
         let Some(loan) = &mut this.loan else { return Pin::new(socket).poll_read(cx, buf) };
         if loan.from == loan.to {
             if this.room == 0 {
-                this.starved = true;
+                this.starved_of_input = true;
                 return Poll::Pending;
             }
             let mut inbox = ReadBuf::new(&mut loan.inbox[..this.room]);
@@ -381,11 +381,11 @@ mod tests {
     fn what_a_deaf_peer_makes_openssl_say_is_bounded() {
         let cx = &mut Context::from_waker(std::task::Waker::noop());
         let mut wire = BatchedIo::new(Full);
-        wire.settle(true);
+        wire.end_handshake(true);
         for _ in 0..10 * MAX_BACKLOG_SIZE / 1000 {
-            wire.borrow(usize::MAX);
+            wire.lend_buffers(usize::MAX);
             let polled = Pin::new(&mut wire).poll_write(cx, &[7; 1000]);
-            wire.give_back(cx).unwrap();
+            wire.return_buffers(cx).unwrap();
             if polled.is_pending() {
                 assert!((MAX_BACKLOG_SIZE..MAX_BACKLOG_SIZE + 1000).contains(&wire.backlog()));
                 return;
@@ -398,11 +398,11 @@ mod tests {
     fn nothing_is_kept_between_polls_when_nothing_is_left() {
         let cx = &mut Context::from_waker(std::task::Waker::noop());
         let mut wire = BatchedIo::new(Full);
-        wire.settle(true);
-        wire.borrow(usize::MAX);
+        wire.end_handshake(true);
+        wire.lend_buffers(usize::MAX);
         assert!(Pin::new(&mut wire).poll_read(cx, &mut ReadBuf::new(&mut [0; 5])).is_pending());
-        wire.give_back(cx).unwrap();
-        assert!(!wire.starved());
+        wire.return_buffers(cx).unwrap();
+        assert!(!wire.starved_of_input());
         assert!(wire.loan.is_none() && wire.rest.bytes.capacity() == 0);
         assert_eq!(wire.out.bytes.capacity(), 0);
     }

@@ -407,13 +407,13 @@ async fn shake<S: AsyncRead + AsyncWrite + Unpin>(
     mut step: impl FnMut(Pin<&mut Inner<S>>, &mut Context<'_>) -> Poll<Result<(), openssl::ssl::Error>>,
 ) -> Result<(), openssl::ssl::Error> {
     poll_fn(|cx| {
-        tls.get_mut().borrow(usize::MAX);
+        tls.get_mut().lend_buffers(usize::MAX);
         let polled = step(Pin::new(tls), cx);
         if polled.is_ready() {
-            tls.get_mut().settle(matches!(polled, Poll::Ready(Ok(()))));
+            tls.get_mut().end_handshake(matches!(polled, Poll::Ready(Ok(()))));
         }
         // A socket that takes nothing any more is found out by the next read.
-        let _ = tls.get_mut().give_back(cx);
+        let _ = tls.get_mut().return_buffers(cx);
         polled
     })
     .await
@@ -441,7 +441,7 @@ fn finish<S: AsyncRead + AsyncWrite + Unpin>(
         group: ssl.peer_tmp_key().ok().and_then(|key| group(&key)),
     };
     let keys = KeyUsage::new(traffic, sys::is_tls13(ssl));
-    let stream = Stream { tls, met: None, ended: false, keys, max_turn: MAX_TURN };
+    let stream = Stream { tls, deferred_end: None, ended: false, keys, max_turn: MAX_TURN };
     Ok(EstablishedTls { stream, grant, facts, resumed })
 }
 
@@ -470,14 +470,14 @@ const MAX_RECORD_SIZE: usize = 16 * 1024;
 /// For how long one session decrypts before others have a turn, and after how many records it looks at the
 /// clock: a receive brings eight whole records, or five thousand of one byte each.
 const MAX_TURN: Duration = Duration::from_millis(2);
-const RECORDS_PER_LOOK: u32 = 64;
+const RECORDS_PER_CLOCK_CHECK: u32 = 64;
 
 /// A session's TLS side.
 #[derive(Debug)]
 pub struct Stream<S> {
     tls: Inner<S>,
     /// How the stream ended, when that came to light behind data that had to be handed over first.
-    met: Option<io::Result<()>>,
+    deferred_end: Option<io::Result<()>>,
     /// close_notify was said.
     ended: bool,
     keys: KeyUsage,
@@ -519,8 +519,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
     }
 
     /// Whether the last read ended because it had taken long enough: others should have a turn before the next.
-    pub fn is_spent(&self) -> bool {
-        self.tls.get_ref().is_spent()
+    pub fn is_turn_over(&self) -> bool {
+        self.tls.get_ref().is_turn_over()
     }
 
     /// Ends TLS without a word to the peer and gives the socket back.
@@ -530,7 +530,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
 
     /// Decrypts what one receive brings, until `buf` is full. `Ready` tells how the stream ended, or
     /// nothing when there may be more.
-    fn batch(
+    fn decrypt_batch(
         &mut self,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
@@ -566,10 +566,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
                 return Poll::Ready(None);
             }
             records += 1;
-            if records.is_multiple_of(RECORDS_PER_LOOK)
+            if records.is_multiple_of(RECORDS_PER_CLOCK_CHECK)
                 && look.get_or_insert_with(Instant::now).elapsed() >= self.max_turn
             {
-                self.tls.get_mut().spend();
+                self.tls.get_mut().end_turn();
                 return Poll::Ready(None);
             }
         }
@@ -583,7 +583,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Stream<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if let Some(met) = this.met.take() {
+        if let Some(met) = this.deferred_end.take() {
             return Poll::Ready(met);
         }
         if buf.remaining() == 0 {
@@ -599,27 +599,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Stream<S> {
         loop {
             // Plain text is shorter than what it came in, but for a record that had begun before.
             let room = buf.remaining().saturating_sub(MAX_RECORD_SIZE).max(MAX_RECORD_SIZE);
-            this.tls.get_mut().borrow(room);
-            let polled = this.batch(cx, buf);
+            this.tls.get_mut().lend_buffers(room);
+            let polled = this.decrypt_batch(cx, buf);
             // An answer of OpenSSL's own that the peer cannot be told is no reason not to read on.
-            let _ = this.tls.get_mut().give_back(cx);
+            let _ = this.tls.get_mut().return_buffers(cx);
             let bytes = buf.filled().len() - before;
             this.keys.read_ended(bytes);
             let got = bytes > 0;
             match polled {
                 Poll::Ready(Some(met)) if got => {
-                    this.met = Some(met);
+                    this.deferred_end = Some(met);
                     return Poll::Ready(Ok(()));
                 }
                 Poll::Ready(Some(met)) => return Poll::Ready(met),
                 Poll::Ready(None) => return Poll::Ready(Ok(())),
                 Poll::Pending if got => return Poll::Ready(Ok(())),
                 // Behind all who are ready; the wire has asked nobody to wake this up.
-                Poll::Pending if this.is_spent() => {
+                Poll::Pending if this.is_turn_over() => {
                     let _ = std::pin::pin!(tokio::task::yield_now()).poll(cx);
                     return Poll::Pending;
                 }
-                Poll::Pending if this.tls.get_ref().starved() => {}
+                Poll::Pending if this.tls.get_ref().starved_of_input() => {}
                 Poll::Pending => return Poll::Pending,
             }
         }
@@ -640,7 +640,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
         if this.keys.update_is_due() {
             this.announce_update(this.keys.request_is_due());
         }
-        this.tls.get_mut().borrow(usize::MAX);
+        this.tls.get_mut().lend_buffers(usize::MAX);
         let (mut said, mut met) = (0, Poll::Pending);
         while said < buf.len() {
             met = Pin::new(&mut this.tls).poll_write(cx, &buf[said..]);
@@ -653,8 +653,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
             }
         }
         this.keys.write_ended(said, said < buf.len() && met.is_pending());
-        this.tls.get_mut().give_back(cx)?;
-        if said == 0 && this.tls.get_ref().starved() {
+        this.tls.get_mut().return_buffers(cx)?;
+        if said == 0 && this.tls.get_ref().starved_of_input() {
             cx.waker().wake_by_ref();
         }
         match met {
@@ -673,9 +673,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
         this.keys.note_updates();
         if !this.ended && this.keys.is_announced() {
             // OpenSSL refuses to shut down before it is written.
-            this.tls.get_mut().borrow(0);
+            this.tls.get_mut().lend_buffers(0);
             let written = Pin::new(&mut this.tls).poll_do_handshake(cx);
-            this.tls.get_mut().give_back(cx)?;
+            this.tls.get_mut().return_buffers(cx)?;
             if let Err(error) = ready!(written) {
                 return Poll::Ready(Err(error.into_io_error().unwrap_or_else(io::Error::other)));
             }
@@ -683,9 +683,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
         if !this.ended {
             // A second time it would wait for the peer's.
             this.ended = true;
-            this.tls.get_mut().borrow(0);
+            this.tls.get_mut().lend_buffers(0);
             let said = Pin::new(&mut this.tls).poll_shutdown(cx);
-            this.tls.get_mut().give_back(cx)?;
+            this.tls.get_mut().return_buffers(cx)?;
             if let Poll::Ready(Err(error)) = said {
                 return Poll::Ready(Err(error::plain(error)));
             }

@@ -1243,9 +1243,9 @@ async fn update_keys(peer: &mut Stream<DuplexStream>, count: usize) {
     for _ in 0..count {
         key_update::key_update(sys::ssl_mut(&mut peer.tls), false).unwrap();
         poll_fn(|cx| {
-            peer.tls.get_mut().borrow(0);
+            peer.tls.get_mut().lend_buffers(0);
             let written = Pin::new(&mut peer.tls).poll_do_handshake(cx);
-            peer.tls.get_mut().give_back(cx).unwrap();
+            peer.tls.get_mut().return_buffers(cx).unwrap();
             written
         })
         .await
@@ -1332,7 +1332,10 @@ fn a_session_deals_with_few_key_updates_in_one_turn() {
             let _ = Pin::new(&mut one).poll_read(cx, &mut buf);
             let all = one.traffic().read.key_updates();
             assert!(all - seen <= 16, "{} in one turn", all - seen);
-            assert!(all == seen || all == PAIRS as u64 || one.is_spent(), "who has more says so");
+            assert!(
+                all == seen || all == PAIRS as u64 || one.is_turn_over(),
+                "who has more says so"
+            );
             (heard, turns, seen) = (heard + buf.filled().len(), turns + 1, all);
         }
         assert!(turns >= PAIRS / 16 && seen == PAIRS as u64, "{turns} turns");
@@ -1361,7 +1364,7 @@ async fn turns_to_read_small_records(max_turn: Duration) -> (usize, usize) {
         let mut buf = ReadBuf::new(&mut buf);
         poll_fn(|cx| Pin::new(&mut one).poll_read(cx, &mut buf)).await.unwrap();
         heard += buf.filled().len();
-        (turns, spent) = (turns + 1, spent + usize::from(one.is_spent()));
+        (turns, spent) = (turns + 1, spent + usize::from(one.is_turn_over()));
     }
     assert_eq!(one.traffic().read.records.load(Ordering::Relaxed), RECORDS as u64);
     (turns, spent)
@@ -1372,7 +1375,10 @@ fn a_session_that_has_decrypted_for_its_time_lets_others_have_a_turn() {
     block(async {
         // No time at all: it ends at each look at the clock.
         let (turns, spent) = turns_to_read_small_records(Duration::ZERO).await;
-        assert!(spent >= 20_000 / RECORDS_PER_LOOK as usize / 2, "{turns} turns, {spent} over");
+        assert!(
+            spent >= 20_000 / RECORDS_PER_CLOCK_CHECK as usize / 2,
+            "{turns} turns, {spent} over"
+        );
         // Time without end: a turn is what one receive brings.
         let (turns, spent) = turns_to_read_small_records(Duration::MAX).await;
         assert!(spent == 0 && turns < 100, "{turns} turns, {spent} over");

@@ -13,9 +13,9 @@
 mod arrivals;
 mod groups;
 mod handshakes;
-mod history;
 mod network;
 mod replays;
+mod reputation;
 mod signal;
 mod slots;
 mod stages;
@@ -63,7 +63,7 @@ struct AdmissionTable {
 impl Admission {
     /// For so many connections without a slot. So many first flights are worked on at the same time.
     pub(super) fn new(connections: usize, turns: usize) -> Arc<Self> {
-        let bounds = Bounds { connections: connections.max(1), turns: turns.max(1) };
+        let bounds = Bounds { connections: connections.max(1), max_turns: turns.max(1) };
         let table = AdmissionTable { stages: Stages::new(bounds), alarm: None };
         Arc::new(Self { stages: Mutex::new(table), left: Notify::new() })
     }
@@ -201,36 +201,36 @@ pub(super) enum TurnOutcome {
 impl PendingConnection {
     /// Returns when its place is needed for somebody else.
     pub(super) async fn wait_until_evicted(&self) {
-        poll_fn(|cx| self.signal.poll_until(cx, Signal::is_put_out)).await;
+        poll_fn(|cx| self.signal.poll_until(cx, Signal::is_evicted)).await;
     }
 
     /// It has nothing to prove: it waits for a slot at most.
     pub(super) fn exempt(&self) {
-        self.admission.change(|stages, _| stages.vouch(self.id));
+        self.admission.change(|stages, _| stages.exempt(self.id));
     }
 
     /// A proxy has said for whom it connects.
     pub(super) fn set_peer(&self, ip: Option<IpAddr>) {
-        self.admission.change(|stages, now| stages.rename(self.id, networks_of(ip), now));
+        self.admission.change(|stages, now| stages.set_networks(self.id, networks_of(ip), now));
         // Whoever waits for room may have it now.
         self.admission.left.notify_waiters();
     }
 
     /// Says how much of the room it takes.
     pub(super) fn set_weight(&self, weight: usize) {
-        self.admission.change(|stages, now| stages.weigh(self.id, weight, now));
+        self.admission.change(|stages, now| stages.set_room_weight(self.id, weight, now));
     }
 
     /// Waits for a turn in that pool, which must stay as long as this.
     pub(super) async fn wait_turn(&self, pool: &Pool, weight: usize) -> TurnOutcome {
-        self.admission.change(|stages, now| stages.wait(self.id, pool.id, weight, now));
-        let told = |signal: &Signal| signal.has_turn() || signal.is_put_out();
+        self.admission.change(|stages, now| stages.enqueue_for_turn(self.id, pool.id, weight, now));
+        let told = |signal: &Signal| signal.has_turn() || signal.is_evicted();
         let waited = timeout(MAX_WAIT, poll_fn(|cx| self.signal.poll_until(cx, told))).await;
         match waited {
-            Ok(()) if !self.signal.is_put_out() => TurnOutcome::Turn,
+            Ok(()) if !self.signal.is_evicted() => TurnOutcome::Turn,
             Ok(()) => TurnOutcome::Evicted,
             Err(_) => {
-                self.admission.change(|stages, now| stages.put_out(self.id, now));
+                self.admission.change(|stages, now| stages.evict(self.id, now));
                 TurnOutcome::Evicted
             }
         }
@@ -248,17 +248,17 @@ impl PendingConnection {
 
     /// The binder of its ClientHello was verified, with the key of that identity.
     pub(super) fn set_shown(&self, who: Identity, binder: Binder) {
-        self.admission.change(|stages, now| stages.show(self.id, who, binder, now));
+        self.admission.change(|stages, now| stages.set_shown(self.id, who, binder, now));
     }
 
     /// Its key is proven.
     pub(super) fn set_proven(&self) {
-        self.admission.change(|stages, now| stages.prove(self.id, now));
+        self.admission.change(|stages, now| stages.set_proven(self.id, now));
     }
 
     /// It was refused, and may read why.
     pub(super) fn begin_close(&self) {
-        self.admission.change(|stages, now| stages.linger(self.id, now));
+        self.admission.change(|stages, now| stages.begin_close(self.id, now));
     }
 }
 

@@ -50,7 +50,7 @@ pub(super) trait RelayStream: AsyncRead + AsyncWrite + Unpin {
     }
 
     /// Whether others should have a turn before the next read.
-    fn is_spent(&self) -> bool {
+    fn is_turn_over(&self) -> bool {
         false
     }
 
@@ -467,7 +467,7 @@ impl Direction {
                     self.eof = true;
                     break;
                 }
-                Poll::Ready(Ok(())) if reader.is_spent() => break,
+                Poll::Ready(Ok(())) if reader.is_turn_over() => break,
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => {
                     failed = Some(error);

@@ -7,9 +7,9 @@ use tokio::time::Instant;
 
 use super::Id;
 use super::groups::Groups;
-use super::history::{GroupsByHistory, History};
 use super::network::Network;
-use super::trend::Trend;
+use super::reputation::{GroupsByReputation, Reputation};
+use super::trend::HerdDetector;
 
 /// Nobody has to leave an arrival's place before: the first bytes of a client with a round trip of 300 ms
 /// are there three times over.
@@ -40,14 +40,14 @@ pub(super) fn protection(round_trip: Option<Duration>) -> Duration {
 #[derive(Debug)]
 pub(super) struct ArrivalRoom {
     limit: usize,
-    groups: GroupsByHistory<Network>,
+    groups: GroupsByReputation<Network>,
     /// Proxies' connections of which nobody knows yet for whom they are. They are no network, and make
     /// nobody else's share smaller.
     unnamed: Groups<Network>,
     /// Connections in a handshake, or that wait for a slot.
-    pub(super) beyond: usize,
+    pub(super) in_handshake: usize,
     /// Those that were evicted and are not closed yet.
-    pub(super) closing: usize,
+    pub(super) evicted_unclosed: usize,
     /// Since when it has been full without a break, and when it was found so last.
     full: Option<(Instant, Instant)>,
 }
@@ -64,13 +64,13 @@ pub(super) enum RoomVerdict {
 
 impl ArrivalRoom {
     pub(super) fn new(limit: usize) -> Self {
-        let (groups, unnamed) = (GroupsByHistory::default(), Groups::default());
-        Self { limit, groups, unnamed, beyond: 0, closing: 0, full: None }
+        let (groups, unnamed) = (GroupsByReputation::default(), Groups::default());
+        Self { limit, groups, unnamed, in_handshake: 0, evicted_unclosed: 0, full: None }
     }
 
     pub(super) fn enter(
         &mut self,
-        history: History,
+        reputation: Reputation,
         id: Id,
         networks: &[Network],
         weight: usize,
@@ -79,7 +79,7 @@ impl ArrivalRoom {
         if networks == [Network::Unnamed] {
             self.unnamed.insert(id, networks.to_vec(), weight, young_until);
         } else {
-            self.groups.insert(history, id, networks.to_vec(), weight, young_until);
+            self.groups.insert(reputation, id, networks.to_vec(), weight, young_until);
         }
     }
 
@@ -104,7 +104,7 @@ impl ArrivalRoom {
     }
 
     fn taken(&self) -> usize {
-        self.groups.weight() + self.unnamed.weight() + self.beyond
+        self.groups.weight() + self.unnamed.weight() + self.in_handshake
     }
 
     fn is_full(&self) -> bool {
@@ -117,8 +117,8 @@ impl ArrivalRoom {
     }
 
     /// For one more connection. Nobody is evicted by being asked about.
-    pub(super) fn verdict(&mut self, now: Instant, trend: &Trend) -> RoomVerdict {
-        if self.closing >= MAX_CLOSING {
+    pub(super) fn verdict(&mut self, now: Instant, trend: &HerdDetector) -> RoomVerdict {
+        if self.evicted_unclosed >= MAX_CLOSING {
             return RoomVerdict::Wait(now + CLOSING_POLL);
         }
         if !self.is_full() {
@@ -130,7 +130,7 @@ impl ArrivalRoom {
             _ => now,
         };
         self.full = Some((since, now));
-        if let Some(id) = self.surplus() {
+        if let Some(id) = self.victim() {
             return RoomVerdict::Evict(id);
         }
         let next_ripe = [self.groups.next_ripe(), self.unnamed.next_ripe()];
@@ -155,16 +155,16 @@ impl ArrivalRoom {
     }
 
     /// The oldest ripe one of the fullest network, unless that network has less than its share.
-    fn surplus(&self) -> Option<Id> {
-        let share = self.limit.saturating_sub(self.beyond) / self.groups.group_count().max(1);
+    fn victim(&self) -> Option<Id> {
+        let share = self.limit.saturating_sub(self.in_handshake) / self.groups.group_count().max(1);
         let candidate = self.groups.fullest_ripe(share);
         Some(candidate.or_else(|| self.unnamed.fullest_ripe())?.id)
     }
 
     /// One of the fullest network, however young.
-    pub(super) fn any_surplus(&mut self, now: Instant) -> Option<Id> {
+    pub(super) fn any_victim(&mut self, now: Instant) -> Option<Id> {
         self.ripen(now);
-        let any = self.surplus();
+        let any = self.victim();
         any.or_else(|| Some(self.groups.fullest(1).or_else(|| self.unnamed.fullest())?.id))
     }
 }
@@ -179,13 +179,13 @@ mod tests {
         let mut room = ArrivalRoom::new(limit);
         for (id, network, age) in list {
             let until = (now + MIN_PROTECTION).checked_sub(*age).unwrap_or(now);
-            room.groups.insert(History::Clean, *id, vec![Network::V4(*network)], 1, until);
+            room.groups.insert(Reputation::Clean, *id, vec![Network::V4(*network)], 1, until);
         }
         room
     }
 
-    fn flood() -> Trend {
-        let mut trend = Trend::default();
+    fn flood() -> HerdDetector {
+        let mut trend = HerdDetector::default();
         (0..100).for_each(|_| trend.note_departure());
         trend
     }
@@ -205,7 +205,7 @@ mod tests {
         let now = Instant::now();
         let mut room = room(4, now, &[(1, 1, 3 * SECOND), (2, 2, 2 * SECOND), (3, 2, SECOND)]);
         assert_eq!(room.verdict(now, &flood()), RoomVerdict::Free);
-        room.groups.insert(History::Clean, 4, vec![Network::V4(2)], 1, now);
+        room.groups.insert(Reputation::Clean, 4, vec![Network::V4(2)], 1, now);
         assert_eq!(room.verdict(now, &flood()), RoomVerdict::Evict(2), "1 is older, and alone");
     }
 
@@ -223,7 +223,7 @@ mod tests {
         let now = Instant::now();
         let young = Duration::ZERO;
         let mut room = room(3, now, &[(1, 1, young), (2, 2, young), (3, 2, young)]);
-        let mut herd = Trend::default();
+        let mut herd = HerdDetector::default();
         assert_eq!(room.verdict(now, &herd), RoomVerdict::Wait(now + YOUNG_CROWD_PAUSE));
         let later = now + YOUNG_CROWD_PAUSE;
         assert_eq!(room.verdict(later, &herd), RoomVerdict::Evict(2), "nobody has proven anything");
@@ -246,9 +246,9 @@ mod tests {
     fn sockets_that_are_not_closed_yet_are_waited_for() {
         let now = Instant::now();
         let mut room = room(3, now, &[]);
-        room.closing = MAX_CLOSING;
+        room.evicted_unclosed = MAX_CLOSING;
         assert_eq!(room.verdict(now, &flood()), RoomVerdict::Wait(now + CLOSING_POLL));
-        room.closing -= 1;
+        room.evicted_unclosed -= 1;
         assert_eq!(room.verdict(now, &flood()), RoomVerdict::Free);
     }
 }

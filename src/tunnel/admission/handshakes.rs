@@ -6,8 +6,8 @@ use tokio::time::Instant;
 
 use super::Id;
 use super::groups::Groups;
-use super::history::{GroupsByHistory, TurnsByHistory};
 use super::network::Network;
+use super::reputation::{GroupsByReputation, TurnsByReputation};
 use crate::secrets::Identity;
 
 /// The handshakes of all services without a `max-handshakes` of their own, or of one that has it, and
@@ -15,15 +15,15 @@ use crate::secrets::Identity;
 #[derive(Debug)]
 pub(super) struct Handshakes {
     pub(super) limit: usize,
-    pub(super) turns: TurnsByHistory<Network>,
-    pub(super) unproven: GroupsByHistory<Network>,
+    pub(super) turns: TurnsByReputation<Network>,
+    pub(super) unproven: GroupsByReputation<Network>,
     /// By identity: each has its own share, in which its own oldest goes first.
     pub(super) shown: Groups<Identity>,
 }
 
 /// Whether one more can begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Opening {
+pub(super) enum PlaceVerdict {
     Free,
     /// It can, if this one is cut short.
     Evict(Id),
@@ -35,17 +35,17 @@ impl Handshakes {
     pub(super) fn new(limit: usize) -> Self {
         Self {
             limit,
-            turns: TurnsByHistory::default(),
-            unproven: GroupsByHistory::default(),
+            turns: TurnsByReputation::default(),
+            unproven: GroupsByReputation::default(),
             shown: Groups::default(),
         }
     }
 
     /// For a handshake of that weight. One that is heavier than all there is takes all there is.
-    pub(super) fn opening(&mut self, weight: usize, now: Instant) -> Opening {
+    pub(super) fn verdict(&mut self, weight: usize, now: Instant) -> PlaceVerdict {
         let used = self.unproven.weight() + self.shown.weight();
         if used == 0 || used + weight <= self.limit {
-            return Opening::Free;
+            return PlaceVerdict::Free;
         }
         self.unproven.ripen(now);
         self.shown.ripen(now);
@@ -54,20 +54,22 @@ impl Handshakes {
             false => self.unproven.fullest_ripe(0),
             true => self.shown.fullest_ripe(),
         };
-        candidate.map_or(Opening::Later, |candidate| Opening::Evict(candidate.id))
+        candidate.map_or(PlaceVerdict::Later, |candidate| PlaceVerdict::Evict(candidate.id))
     }
 
     /// Whether there is a place for one more whose binder was verified, and who goes for it. At most half
     /// of all places are for these: whoever has a recorded ClientHello for each would have all of them.
-    pub(super) fn opening_for_shown(&mut self, now: Instant) -> Opening {
+    pub(super) fn verdict_for_shown(&mut self, now: Instant) -> PlaceVerdict {
         if self.shown.weight() < self.limit.div_ceil(2) {
-            return Opening::Free;
+            return PlaceVerdict::Free;
         }
         self.shown.ripen(now);
-        self.shown.fullest_ripe().map_or(Opening::Later, |candidate| Opening::Evict(candidate.id))
+        self.shown
+            .fullest_ripe()
+            .map_or(PlaceVerdict::Later, |candidate| PlaceVerdict::Evict(candidate.id))
     }
 
-    /// When there may be somebody to evicted.
+    /// When there may be somebody to evict.
     pub(super) fn next_ripe(&self) -> Option<Instant> {
         match self.unproven.is_empty() {
             false => self.unproven.next_ripe(),
@@ -80,7 +82,7 @@ impl Handshakes {
 mod tests {
     use std::time::Duration;
 
-    use super::super::history::History;
+    use super::super::reputation::Reputation;
     use super::*;
 
     fn who(name: &str) -> Identity {
@@ -91,14 +93,14 @@ mod tests {
     fn the_fullest_networks_oldest_ripe_handshake_goes_and_the_young_ones_stay() {
         let now = Instant::now();
         let mut all = Handshakes::new(3);
-        assert_eq!(all.opening(9, now), Opening::Free, "it would never begin");
+        assert_eq!(all.verdict(9, now), PlaceVerdict::Free, "it would never begin");
         let later = now + Duration::from_secs(1);
         for (id, network) in [(1, 7), (2, 8), (3, 8)] {
-            all.unproven.insert(History::Clean, id, vec![Network::V4(network)], 1, later);
+            all.unproven.insert(Reputation::Clean, id, vec![Network::V4(network)], 1, later);
         }
-        assert_eq!(all.opening(1, now), Opening::Later);
+        assert_eq!(all.verdict(1, now), PlaceVerdict::Later);
         assert_eq!(all.next_ripe(), Some(later));
-        assert_eq!(all.opening(1, later), Opening::Evict(2));
+        assert_eq!(all.verdict(1, later), PlaceVerdict::Evict(2));
     }
 
     #[test]
@@ -108,10 +110,10 @@ mod tests {
         for (id, name) in [(1, "alice"), (2, "bob"), (3, "bob")] {
             all.shown.insert(id, vec![who(name)], 1, now);
         }
-        all.unproven.insert(History::Clean, 4, vec![Network::V4(1)], 1, now);
-        assert_eq!(all.opening(1, now), Opening::Evict(4));
+        all.unproven.insert(Reputation::Clean, 4, vec![Network::V4(1)], 1, now);
+        assert_eq!(all.verdict(1, now), PlaceVerdict::Evict(4));
         all.unproven.remove(4);
-        assert_eq!(all.opening(2, now), Opening::Evict(2), "bob's own oldest");
+        assert_eq!(all.verdict(2, now), PlaceVerdict::Evict(2), "bob's own oldest");
     }
 
     #[test]
@@ -120,9 +122,9 @@ mod tests {
         let mut all = Handshakes::new(4);
         let later = now + Duration::from_secs(1);
         all.shown.insert(1, vec![who("alice")], 1, later);
-        assert_eq!(all.opening_for_shown(now), Opening::Free);
+        assert_eq!(all.verdict_for_shown(now), PlaceVerdict::Free);
         all.shown.insert(2, vec![who("bob")], 1, later);
-        assert_eq!(all.opening_for_shown(now), Opening::Later);
-        assert_eq!(all.opening_for_shown(later), Opening::Evict(1));
+        assert_eq!(all.verdict_for_shown(now), PlaceVerdict::Later);
+        assert_eq!(all.verdict_for_shown(later), PlaceVerdict::Evict(1));
     }
 }

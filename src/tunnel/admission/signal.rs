@@ -19,7 +19,7 @@ impl Signal {
         self.set(TURN);
     }
 
-    pub(super) fn put_out(&self) {
+    pub(super) fn evict(&self) {
         self.set(PUT_OUT);
     }
 
@@ -27,7 +27,7 @@ impl Signal {
         self.state.load(Ordering::Acquire) & TURN != 0
     }
 
-    pub(super) fn is_put_out(&self) -> bool {
+    pub(super) fn is_evicted(&self) -> bool {
         self.state.load(Ordering::Acquire) & PUT_OUT != 0
     }
 

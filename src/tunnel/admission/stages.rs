@@ -8,12 +8,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::arrivals::{ArrivalRoom, RoomVerdict};
-use super::handshakes::{Handshakes, Opening};
-use super::history::{Failures, History};
+use super::handshakes::{Handshakes, PlaceVerdict};
 use super::network::Network;
 use super::replays::Replays;
+use super::reputation::{Failures, Reputation};
 use super::signal::Signal;
-use super::trend::Trend;
+use super::trend::HerdDetector;
 use super::{Id, PoolId};
 use crate::secrets::Identity;
 use crate::tls::Binder;
@@ -25,7 +25,7 @@ pub(super) struct Bounds {
     pub(super) connections: usize,
     /// Handshakes whose first flight is worked on at the same time. More would make everybody wait who
     /// needs the processor, sessions too.
-    pub(super) turns: usize,
+    pub(super) max_turns: usize,
 }
 
 /// Where a connection is.
@@ -52,7 +52,7 @@ struct Connection {
     stage: Stage,
     networks: Vec<Network>,
     /// That of its network when it came.
-    history: History,
+    reputation: Reputation,
     arrived: Instant,
     /// How long it is protected in each stage.
     protection: Duration,
@@ -73,13 +73,13 @@ pub(super) struct Stages {
     connections: HashMap<Id, Connection>,
     replays: Replays,
     failures: Failures,
-    trend: Trend,
+    trend: HerdDetector,
     /// How many have a turn.
     turns: usize,
     next_id: Id,
     next_pool: PoolId,
     /// How many were evicted and not reported yet.
-    put_out: u64,
+    unreported_evictions: u64,
 }
 
 impl Stages {
@@ -91,11 +91,11 @@ impl Stages {
             connections: HashMap::new(),
             replays: Replays::default(),
             failures: Failures::default(),
-            trend: Trend::default(),
+            trend: HerdDetector::default(),
             turns: 0,
             next_id: 0,
             next_pool: 0,
-            put_out: 0,
+            unreported_evictions: 0,
         }
     }
 
@@ -131,20 +131,20 @@ impl Stages {
         loop {
             match self.room.verdict(now, &self.trend) {
                 RoomVerdict::Free => break,
-                RoomVerdict::Evict(id) => self.put_out(id, now),
+                RoomVerdict::Evict(id) => self.evict(id, now),
                 RoomVerdict::Wait(until) => return Err(until),
             }
         }
         let id = self.next_id;
         self.next_id += 1;
-        let history = self.failures.history(&networks, now);
-        let protection = history.protection(protection);
-        self.room.enter(history, id, &networks, 1, now + protection);
+        let reputation = self.failures.reputation(&networks, now);
+        let protection = reputation.protection(protection);
+        self.room.enter(reputation, id, &networks, 1, now + protection);
         let signal = Arc::<Signal>::default();
         let connection = Connection {
             stage: Stage::Arrived,
             networks,
-            history,
+            reputation,
             arrived: now,
             protection,
             room_weight: 1,
@@ -160,38 +160,38 @@ impl Stages {
     /// Puts out one of the fullest network, because the system has no more descriptors than there are
     /// connections. Whether there was anybody.
     pub(super) fn shed(&mut self, now: Instant) -> bool {
-        let someone = self.room.any_surplus(now);
+        let someone = self.room.any_victim(now);
         if let Some(id) = someone {
-            self.put_out(id, now);
+            self.evict(id, now);
         }
         someone.is_some()
     }
 
     /// A proxy has said for whom it connects.
-    pub(super) fn rename(&mut self, id: Id, networks: Vec<Network>, now: Instant) {
+    pub(super) fn set_networks(&mut self, id: Id, networks: Vec<Network>, now: Instant) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         if connection.stage == Stage::Arrived {
-            connection.history = self.failures.history(&networks, now);
-            connection.protection = connection.history.protection(connection.protection);
+            connection.reputation = self.failures.reputation(&networks, now);
+            connection.protection = connection.reputation.protection(connection.protection);
             let until = now + connection.protection;
             self.room.leave(id);
-            self.room.enter(connection.history, id, &networks, connection.room_weight, until);
+            self.room.enter(connection.reputation, id, &networks, connection.room_weight, until);
             (connection.networks, connection.arrived) = (networks, now);
         }
     }
 
     /// Nobody puts it out any more: it has nothing to prove.
-    pub(super) fn vouch(&mut self, id: Id) {
+    pub(super) fn exempt(&mut self, id: Id) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         if connection.stage == Stage::Arrived {
             connection.stage = Stage::Proven;
             self.room.leave(id);
-            self.room.beyond += 1;
+            self.room.in_handshake += 1;
         }
     }
 
     /// How much of the room an arrival takes now.
-    pub(super) fn weigh(&mut self, id: Id, weight: usize, now: Instant) {
+    pub(super) fn set_room_weight(&mut self, id: Id, weight: usize, now: Instant) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         if connection.stage != Stage::Arrived || connection.room_weight == weight {
             return;
@@ -199,15 +199,15 @@ impl Stages {
         connection.room_weight = weight;
         self.room.set_weight(id, weight);
         while self.room.is_overfull()
-            && let Some(id) = self.room.any_surplus(now)
+            && let Some(id) = self.room.any_victim(now)
         {
-            self.put_out(id, now);
+            self.evict(id, now);
         }
     }
 
     /// Its first bytes are there. It waits for its turn in that pool, where its handshake will have that
     /// weight.
-    pub(super) fn wait(&mut self, id: Id, pool: PoolId, weight: usize, now: Instant) {
+    pub(super) fn enqueue_for_turn(&mut self, id: Id, pool: PoolId, weight: usize, now: Instant) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let Some(handshakes) = self.pools.get_mut(&pool) else { return };
         if connection.stage != Stage::Arrived {
@@ -216,7 +216,7 @@ impl Stages {
         connection.stage = Stage::Waiting;
         connection.pool = Some((pool, weight.min(handshakes.limit)));
         self.room.set_young(id, now + self.trend.protection(connection.protection));
-        handshakes.turns.join(connection.history, id, connection.networks.clone());
+        handshakes.turns.join(connection.reputation, id, connection.networks.clone());
     }
 
     /// Gives turns as long as there are places and turns. Says when to ask again, if somebody waits for a
@@ -242,27 +242,27 @@ impl Stages {
     /// One turn of one pool. Nothing if nobody waits there or all turns are given; an error says when
     /// there may be a place.
     fn give_turn(&mut self, pool: PoolId, now: Instant) -> Option<Result<(), Instant>> {
-        if self.turns >= self.bounds.turns {
+        if self.turns >= self.bounds.max_turns {
             return None;
         }
         let (id, weight) = loop {
             let handshakes = self.pools.get_mut(&pool)?;
             let id = handshakes.turns.first()?;
             let (_, weight) = self.connections.get(&id)?.pool?;
-            match handshakes.opening(weight, now) {
-                Opening::Free => break (id, weight),
-                Opening::Evict(other) => self.put_out(other, now),
-                Opening::Later => return handshakes.next_ripe().map(Err),
+            match handshakes.verdict(weight, now) {
+                PlaceVerdict::Free => break (id, weight),
+                PlaceVerdict::Evict(other) => self.evict(other, now),
+                PlaceVerdict::Later => return handshakes.next_ripe().map(Err),
             }
         };
         let handshakes = self.pools.get_mut(&pool)?;
         let connection = self.connections.get_mut(&id)?;
         handshakes.turns.take_first();
         self.room.leave(id);
-        self.room.beyond += 1;
+        self.room.in_handshake += 1;
         let young_until = now + self.trend.protection(connection.protection);
         handshakes.unproven.insert(
-            connection.history,
+            connection.reputation,
             id,
             connection.networks.clone(),
             weight,
@@ -296,7 +296,7 @@ impl Stages {
     }
 
     /// The binder of its ClientHello was verified, with the key of that identity.
-    pub(super) fn show(&mut self, id: Id, who: Identity, binder: Binder, now: Instant) {
+    pub(super) fn set_shown(&mut self, id: Id, who: Identity, binder: Binder, now: Instant) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let Some((pool, weight)) = connection.pool else { return };
         if connection.stage != Stage::Unproven || connection.binder.is_some() {
@@ -308,10 +308,10 @@ impl Stages {
         if !self.replays.begin(binder, now) {
             return;
         }
-        match handshakes.opening_for_shown(now) {
-            Opening::Free => {}
-            Opening::Evict(other) => self.put_out(other, now),
-            Opening::Later => return,
+        match handshakes.verdict_for_shown(now) {
+            PlaceVerdict::Free => {}
+            PlaceVerdict::Evict(other) => self.evict(other, now),
+            PlaceVerdict::Later => return,
         }
         let until = now + self.trend.protection(protection);
         if let Some(handshakes) = self.pools.get_mut(&pool)
@@ -324,7 +324,7 @@ impl Stages {
     }
 
     /// Its key is proven: nobody puts it out any more.
-    pub(super) fn prove(&mut self, id: Id, now: Instant) {
+    pub(super) fn set_proven(&mut self, id: Id, now: Instant) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         if matches!(connection.stage, Stage::Unproven | Stage::Shown) {
             connection.stage = Stage::Proven;
@@ -335,12 +335,12 @@ impl Stages {
     }
 
     /// It was refused, and may read why; whoever needs the place puts it out at once.
-    pub(super) fn linger(&mut self, id: Id, now: Instant) {
+    pub(super) fn begin_close(&mut self, id: Id, now: Instant) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         if matches!(connection.stage, Stage::Unproven | Stage::Shown) {
             connection.stage = Stage::Lingering;
-            self.room.beyond -= 1;
-            self.room.enter(connection.history, id, &connection.networks, 1, now);
+            self.room.in_handshake -= 1;
+            self.room.enter(connection.reputation, id, &connection.networks, 1, now);
             self.trend.note_departure();
             self.failures.note(&connection.networks, now);
             self.leave_pool(id, now);
@@ -356,11 +356,11 @@ impl Stages {
                 self.room.leave(id);
             }
             Stage::Unproven | Stage::Shown => {
-                self.room.beyond -= 1;
+                self.room.in_handshake -= 1;
                 self.failures.note(&connection.networks, now);
             }
-            Stage::Proven => self.room.beyond -= 1,
-            Stage::Evicted => self.room.closing -= 1,
+            Stage::Proven => self.room.in_handshake -= 1,
+            Stage::Evicted => self.room.evicted_unclosed -= 1,
         }
         if matches!(
             connection.stage,
@@ -370,10 +370,10 @@ impl Stages {
         }
     }
 
-    pub(super) fn put_out(&mut self, id: Id, now: Instant) {
+    pub(super) fn evict(&mut self, id: Id, now: Instant) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let before = std::mem::replace(&mut connection.stage, Stage::Evicted);
-        connection.signal.put_out();
+        connection.signal.evict();
         // One that had no time yet to say who it is has not failed.
         let had_its_time = match before {
             Stage::Arrived => now >= connection.arrived + connection.protection,
@@ -387,12 +387,12 @@ impl Stages {
             Stage::Arrived | Stage::Waiting | Stage::Lingering => {
                 self.room.leave(id);
             }
-            Stage::Unproven | Stage::Shown | Stage::Proven => self.room.beyond -= 1,
+            Stage::Unproven | Stage::Shown | Stage::Proven => self.room.in_handshake -= 1,
             Stage::Evicted => return,
         }
-        self.room.closing += 1;
+        self.room.evicted_unclosed += 1;
         if before != Stage::Lingering {
-            self.put_out += 1;
+            self.unreported_evictions += 1;
             self.trend.note_departure();
         }
         self.leave_pool(id, now);
@@ -416,7 +416,7 @@ impl Stages {
 
     /// How many were evicted since this was asked last.
     pub(super) fn take_evicted(&mut self) -> u64 {
-        std::mem::take(&mut self.put_out)
+        std::mem::take(&mut self.unreported_evictions)
     }
 }
 

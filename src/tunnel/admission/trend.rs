@@ -14,19 +14,19 @@ const HERD_PROTECTION: Duration = Duration::from_secs(3);
 
 /// How many of those who left had proven a key, of late. Only who has a key can make it grow.
 #[derive(Debug)]
-pub(super) struct Trend {
+pub(super) struct HerdDetector {
     proven: u32,
     last_proof: Option<Instant>,
 }
 
-impl Default for Trend {
+impl Default for HerdDetector {
     /// The first crowd is believed to be a herd.
     fn default() -> Self {
         Self { proven: WHOLE, last_proof: None }
     }
 }
 
-impl Trend {
+impl HerdDetector {
     pub(super) fn note_proof(&mut self, now: Instant) {
         self.proven += (WHOLE - self.proven) / MEMORY;
         self.last_proof = Some(now);
@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn strangers_end_a_herd_soon_and_it_takes_as_many_keys_to_be_one_again() {
-        let mut trend = Trend::default();
+        let mut trend = HerdDetector::default();
         let own = Duration::from_secs(1);
         assert!(trend.is_herd() && trend.protection(own) == HERD_PROTECTION);
         (0..30).for_each(|_| trend.note_departure());

@@ -32,8 +32,8 @@ impl RelayStream for tls::Stream<Socket> {
         true
     }
 
-    fn is_spent(&self) -> bool {
-        tls::Stream::is_spent(self)
+    fn is_turn_over(&self) -> bool {
+        tls::Stream::is_turn_over(self)
     }
 
     fn fault(&self) -> Option<std::io::Error> {

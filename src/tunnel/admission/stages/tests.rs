@@ -15,7 +15,7 @@ struct House {
 
 impl House {
     fn new(connections: usize, handshakes: usize, turns: usize) -> Self {
-        let mut stages = Stages::new(Bounds { connections, turns });
+        let mut stages = Stages::new(Bounds { connections, max_turns: turns });
         let pool = stages.add_pool(handshakes);
         Self { stages, pool, now: Instant::now(), signals: HashMap::new() }
     }
@@ -41,7 +41,7 @@ impl House {
     /// One that has said its ClientHello.
     fn hello(&mut self, network: u32) -> Id {
         let id = self.arrive(network).unwrap();
-        self.stages.wait(id, self.pool, 1, self.now);
+        self.stages.enqueue_for_turn(id, self.pool, 1, self.now);
         self.stages.give_turns(self.now);
         id
     }
@@ -63,12 +63,12 @@ impl House {
         self.stages.give_turns(self.now);
     }
 
-    fn show(&mut self, id: Id, who: &str, binder: u8) {
-        self.stages.show(id, Identity::new(who.as_bytes()), [binder; 32], self.now);
+    fn set_shown(&mut self, id: Id, who: &str, binder: u8) {
+        self.stages.set_shown(id, Identity::new(who.as_bytes()), [binder; 32], self.now);
     }
 
     fn is_out(&self, id: Id) -> bool {
-        self.signals[&id].is_put_out()
+        self.signals[&id].is_evicted()
     }
 
     fn has_turn(&self, id: Id) -> bool {
@@ -86,7 +86,7 @@ impl House {
         }
         let room = &self.stages.room;
         assert!(room.is_empty());
-        assert_eq!((room.closing, self.stages.turns), (0, 0));
+        assert_eq!((room.evicted_unclosed, self.stages.turns), (0, 0));
         let pool = &self.stages.pools[&self.pool];
         assert!(pool.unproven.is_empty() && pool.shown.is_empty() && pool.turns.first().is_none());
     }
@@ -111,7 +111,7 @@ fn a_thousand_with_keys_from_one_address_all_get_their_turn_and_nobody_is_put_ou
         // A round trip of 200 ms.
         if open.len() > 400 || all.iter().all(|id| house.has_turn(*id)) {
             for id in open.drain(..) {
-                house.stages.prove(id, house.now);
+                house.stages.set_proven(id, house.now);
                 house.leave(id);
             }
         }
@@ -130,7 +130,7 @@ fn silent_connections_put_out_each_other_and_not_the_one_from_elsewhere() {
     let out = flood.iter().filter(|id| house.is_out(**id)).count();
     assert_eq!(out, 201, "there is room for 100");
     assert_eq!(house.stages.take_evicted(), 201);
-    house.stages.wait(good, house.pool, 1, house.now);
+    house.stages.enqueue_for_turn(good, house.pool, 1, house.now);
     house.pass(Duration::ZERO);
     assert!(house.has_turn(good));
     house.assert_empty();
@@ -178,10 +178,10 @@ fn whole_hellos_from_many_networks_wait_by_turns() {
 fn a_binder_that_was_verified_protects_and_one_that_is_replayed_does_not() {
     let mut house = House::new(100, 4, 9).in_a_flood();
     let shown = house.handshake(1);
-    house.show(shown, "alice", 1);
+    house.set_shown(shown, "alice", 1);
     assert_eq!(house.stage(shown), Stage::Shown);
     let replayed = house.handshake(1);
-    house.show(replayed, "alice", 1);
+    house.set_shown(replayed, "alice", 1);
     assert_eq!(house.stage(replayed), Stage::Unproven);
     let others = [house.handshake(1), house.handshake(2)];
     house.pass(5 * SECOND);
@@ -194,7 +194,7 @@ fn a_binder_that_was_verified_protects_and_one_that_is_replayed_does_not() {
     for (after, wanted) in [(59, Stage::Unproven), (62, Stage::Shown)] {
         house.pass(after * SECOND);
         let again = house.handshake(1);
-        house.show(again, "alice", 1);
+        house.set_shown(again, "alice", 1);
         assert_eq!(house.stage(again), wanted);
         house.leave(again);
     }
@@ -205,7 +205,7 @@ fn a_binder_that_was_verified_protects_and_one_that_is_replayed_does_not() {
 fn who_is_refused_may_read_why_as_long_as_nobody_needs_the_room() {
     let mut house = House::new(3, 2, 4).in_a_flood();
     let refused = house.handshake(1);
-    house.stages.linger(refused, house.now);
+    house.stages.begin_close(refused, house.now);
     let young = [house.arrive(2).unwrap(), house.arrive(3).unwrap()];
     assert!(!house.is_out(refused));
     let next = house.arrive(4);
@@ -219,7 +219,7 @@ fn whoever_says_much_takes_the_room_of_several() {
     let mut house = House::new(10, 5, 4).in_a_flood();
     let good = house.arrive(1).unwrap();
     let talkers: Vec<Id> = (0..9).map(|_| house.arrive(2).unwrap()).collect();
-    house.stages.weigh(talkers[8], 4, house.now);
+    house.stages.set_room_weight(talkers[8], 4, house.now);
     assert_eq!(talkers.iter().filter(|id| house.is_out(**id)).count(), 3);
     assert!(!house.is_out(good) && !house.is_out(talkers[8]));
     house.assert_empty();
@@ -230,7 +230,7 @@ fn a_large_hello_counts_as_several_handshakes_and_enters_all_the_same() {
     let mut house = House::new(100, 4, 9).in_a_flood();
     let small: Vec<Id> = (0..4).map(|_| house.handshake(1)).collect();
     let large = house.arrive(2).unwrap();
-    house.stages.wait(large, house.pool, 6, house.now);
+    house.stages.enqueue_for_turn(large, house.pool, 6, house.now);
     house.pass(SECOND);
     assert!(house.has_turn(large) && small.iter().all(|id| house.is_out(*id)));
     house.assert_empty();
@@ -253,7 +253,7 @@ fn a_proxy_that_has_not_said_for_whom_has_no_share_of_its_own() {
     house.stages.room.set_young(one, house.now);
     assert_eq!(house.arrive(2), None);
     for id in &of_proxy {
-        house.stages.rename(*id, vec![Network::V4(66)], house.now);
+        house.stages.set_networks(*id, vec![Network::V4(66)], house.now);
     }
     assert!(house.arrive(2).is_some() && house.is_out(of_proxy[0]), "now they are one's");
     assert!(!house.is_out(one));
@@ -266,7 +266,7 @@ fn a_service_with_places_of_its_own_keeps_nobody_elses() {
     let own = house.stages.add_pool(1);
     let wait = |house: &mut House| {
         let id = house.arrive(1).unwrap();
-        house.stages.wait(id, own, 1, house.now);
+        house.stages.enqueue_for_turn(id, own, 1, house.now);
         house.pass(Duration::ZERO);
         house.end_turn(id);
         id
@@ -317,7 +317,7 @@ fn house_arrive_one(house: &mut House, network: u32) {
         assert!(house.arrive(network).is_some());
     }
     // As if the sockets of those who were evicted were closed at once.
-    house.stages.room.closing = 0;
+    house.stages.room.evicted_unclosed = 0;
 }
 
 #[test]
@@ -330,7 +330,7 @@ fn a_client_from_elsewhere_has_its_turn_before_networks_whose_handshakes_came_to
             network = (network + 1) % 40;
             house.pass(10 * MS);
             if house.arrive(network).is_some_and(|id| {
-                house.stages.wait(id, house.pool, 1, house.now);
+                house.stages.enqueue_for_turn(id, house.pool, 1, house.now);
                 true
             }) {
                 house.stages.give_turns(house.now);
@@ -354,7 +354,7 @@ fn a_client_from_elsewhere_has_its_turn_before_networks_whose_handshakes_came_to
             turns += 1;
         }
         assert!(!house.is_out(good), "client {number}");
-        house.stages.prove(good, house.now);
+        house.stages.set_proven(good, house.now);
         house.leave(good);
         waited.push(turns);
     }

@@ -25,14 +25,14 @@ const TURNS_FOR_ONE_OF_FAILED: u32 = 8;
 
 /// What a connection's network has done before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum History {
+pub(super) enum Reputation {
     /// Nothing is known against it.
     Clean,
     /// Its last connections proved no key.
     Failed,
 }
 
-impl History {
+impl Reputation {
     /// How much of the time that protects others protects it: its round trip is in there once and a bit, and
     /// not three times. So a flood that is known for one makes room two and a half times as fast.
     pub(super) fn protection(self, of_others: Duration) -> Duration {
@@ -71,12 +71,12 @@ impl Failures {
         }
     }
 
-    pub(super) fn history(&mut self, networks: &[Network], now: Instant) -> History {
+    pub(super) fn reputation(&mut self, networks: &[Network], now: Instant) -> Reputation {
         self.forget(now);
         let count = networks.first().and_then(|network| self.counts.get(network));
         match count {
-            Some((count, _)) if *count > FORGIVEN_FAILURES => History::Failed,
-            _ => History::Clean,
+            Some((count, _)) if *count > FORGIVEN_FAILURES => Reputation::Failed,
+            _ => Reputation::Clean,
         }
     }
 
@@ -94,18 +94,18 @@ impl Failures {
 
 /// Entries in groups, of which those of networks that failed go first.
 #[derive(Debug)]
-pub(super) struct GroupsByHistory<K> {
+pub(super) struct GroupsByReputation<K> {
     failed: Groups<K>,
     clean: Groups<K>,
 }
 
-impl<K> Default for GroupsByHistory<K> {
+impl<K> Default for GroupsByReputation<K> {
     fn default() -> Self {
         Self { failed: Groups::default(), clean: Groups::default() }
     }
 }
 
-impl<K: Clone + Ord + Hash> GroupsByHistory<K> {
+impl<K: Clone + Ord + Hash> GroupsByReputation<K> {
     fn both(&self) -> [&Groups<K>; 2] {
         [&self.failed, &self.clean]
     }
@@ -117,15 +117,15 @@ impl<K: Clone + Ord + Hash> GroupsByHistory<K> {
     /// As [`Groups::insert`].
     pub(super) fn insert(
         &mut self,
-        history: History,
+        reputation: Reputation,
         id: Id,
         path: Vec<K>,
         weight: usize,
         young_until: Instant,
     ) {
-        let groups = match history {
-            History::Failed => &mut self.failed,
-            History::Clean => &mut self.clean,
+        let groups = match reputation {
+            Reputation::Failed => &mut self.failed,
+            Reputation::Clean => &mut self.clean,
         };
         groups.insert(id, path, weight, young_until);
     }
@@ -177,24 +177,24 @@ impl<K: Clone + Ord + Hash> GroupsByHistory<K> {
 
 /// Turns, of which most are for networks that have not failed.
 #[derive(Debug)]
-pub(super) struct TurnsByHistory<K> {
+pub(super) struct TurnsByReputation<K> {
     failed: Turns<K>,
     clean: Turns<K>,
     /// Turns that clean networks have had since a failed one had its last.
     clean_in_a_row: u32,
 }
 
-impl<K> Default for TurnsByHistory<K> {
+impl<K> Default for TurnsByReputation<K> {
     fn default() -> Self {
         Self { failed: Turns::default(), clean: Turns::default(), clean_in_a_row: 0 }
     }
 }
 
-impl<K: Clone + Ord + Hash> TurnsByHistory<K> {
-    pub(super) fn join(&mut self, history: History, id: Id, path: Vec<K>) {
-        match history {
-            History::Failed => self.failed.join(id, path),
-            History::Clean => self.clean.join(id, path),
+impl<K: Clone + Ord + Hash> TurnsByReputation<K> {
+    pub(super) fn join(&mut self, reputation: Reputation, id: Id, path: Vec<K>) {
+        match reputation {
+            Reputation::Failed => self.failed.join(id, path),
+            Reputation::Clean => self.clean.join(id, path),
         }
     }
 
@@ -239,16 +239,20 @@ mod tests {
     fn a_network_has_failed_after_a_few_times_until_it_proves_a_key_or_a_minute_is_over() {
         let now = Instant::now();
         let mut failures = Failures::default();
-        let history = |failures: &mut Failures, now| failures.history(&[Network::V4(1)], now);
+        let reputation = |failures: &mut Failures, now| failures.reputation(&[Network::V4(1)], now);
         fail(&mut failures, 1, FORGIVEN_FAILURES, now);
-        assert_eq!(history(&mut failures, now), History::Clean);
+        assert_eq!(reputation(&mut failures, now), Reputation::Clean);
         fail(&mut failures, 1, 1, now + SECOND);
-        assert_eq!(history(&mut failures, now + MEMORY), History::Failed, "the last was 59 s ago");
-        assert_eq!(failures.history(&[Network::V4(2)], now), History::Clean, "another one");
-        assert_eq!(history(&mut failures, now + MEMORY + 2 * SECOND), History::Clean);
+        assert_eq!(
+            reputation(&mut failures, now + MEMORY),
+            Reputation::Failed,
+            "the last was 59 s ago"
+        );
+        assert_eq!(failures.reputation(&[Network::V4(2)], now), Reputation::Clean, "another one");
+        assert_eq!(reputation(&mut failures, now + MEMORY + 2 * SECOND), Reputation::Clean);
         fail(&mut failures, 1, 9, now + MEMORY);
         failures.clear(&[Network::V4(1)]);
-        assert_eq!(history(&mut failures, now + MEMORY), History::Clean);
+        assert_eq!(reputation(&mut failures, now + MEMORY), Reputation::Clean);
         failures.note(&[Network::Unnamed], now);
         assert!(failures.counts.is_empty(), "a proxy is not whom it connects for");
     }
@@ -262,7 +266,7 @@ mod tests {
                 .map(|(prefix, bits)| Network::V6 { prefix, bits })
         };
         (0..9).for_each(|host| failures.note(&of(host), now));
-        assert_eq!(failures.history(&of(77), now), History::Failed);
+        assert_eq!(failures.reputation(&of(77), now), Reputation::Failed);
     }
 
     #[test]
@@ -278,10 +282,10 @@ mod tests {
     #[test]
     fn who_failed_before_has_to_go_first() {
         let now = Instant::now();
-        let mut groups = GroupsByHistory::default();
-        groups.insert(History::Clean, 1, vec!["a"], 1, now);
-        groups.insert(History::Clean, 2, vec!["a"], 1, now);
-        groups.insert(History::Failed, 3, vec!["b"], 1, now + SECOND);
+        let mut groups = GroupsByReputation::default();
+        groups.insert(Reputation::Clean, 1, vec!["a"], 1, now);
+        groups.insert(Reputation::Clean, 2, vec!["a"], 1, now);
+        groups.insert(Reputation::Failed, 3, vec!["b"], 1, now + SECOND);
         groups.ripen(now);
         assert_eq!(groups.fullest_ripe(0).map(|one| one.id), Some(1), "the other one is young");
         groups.ripen(now + SECOND);
@@ -294,10 +298,10 @@ mod tests {
 
     #[test]
     fn who_failed_before_has_one_turn_of_eight_and_all_when_nobody_else_waits() {
-        let mut turns = TurnsByHistory::default();
-        (0..3).for_each(|id| turns.join(History::Failed, id, vec!["flood"]));
+        let mut turns = TurnsByReputation::default();
+        (0..3).for_each(|id| turns.join(Reputation::Failed, id, vec!["flood"]));
         (10..30).for_each(|id| {
-            turns.join(History::Clean, id, vec![if id % 2 == 0 { "a" } else { "b" }])
+            turns.join(Reputation::Clean, id, vec![if id % 2 == 0 { "a" } else { "b" }])
         });
         let order: Vec<Id> = std::iter::from_fn(|| {
             let first = turns.first();
