@@ -84,7 +84,10 @@ impl<'a> Renewal<'a> {
         if self.in_force.is_some() && is_read_once(path) {
             // Its descriptor may be another by now, and its keys have been taken out.
             match is_named {
-                true => _ = self.keep(path),
+                true => {
+                    self.keep(path);
+                    self.problems.push(Problem::pipe(path));
+                }
                 false => self.problems.push(Problem::late_pipe(path)),
             }
             return;

@@ -290,7 +290,7 @@ fn a_session_is_over_when_its_time_is_at_either_end() {
         assert!(alone.is_some(), "{tls:?}");
         assert_eq!(backend.accepted(), reached, "{tls:?}");
         if tls == Tls::V13 {
-            gate.wait_logged("a ticket of identity \"client1\" that is too old");
+            gate.wait_logged("a session of identity \"client1\" that is too old");
         }
         come_back(ticket.path(), (&gate, "tls"), tls, &openssl::psk()).echo("with the key");
         expect(|| accepted(&gate), (2, 1), &format!("{tls:?}: too old"));
@@ -522,7 +522,7 @@ fn a_ticket_of_who_was_removed_or_has_another_key_is_worth_nothing() {
             assert!(alone.is_some(), "{tls:?}");
             if tls == Tls::V13 {
                 assert_eq!(alone, of_wrong_key, "the ticket alone is a wrong key like any other");
-                gate.wait_logged("a ticket of identity \"client1\" that is too old, or whose key");
+                gate.wait_logged("a session of identity \"client1\" that is too old, or whose key");
             }
             let with_old_key = come_back(ticket.path(), to, tls, &openssl::psk()).alert();
             assert_eq!(with_old_key, of_wrong_key, "{tls:?}");
