@@ -15,13 +15,16 @@ use crate::sys::replace::Edit;
 pub(super) struct ProjectKey {
     made: Made,
     file: PathBuf,
+    management: PathBuf,
+    identity: String,
 }
 
 impl ProjectKey {
-    /// Writes the line of an identity, with or without its LF, and the row.
+    /// Writes the line of an identity, with or without its LF. The row comes with [`ProjectKey::finish`].
     ///
     /// # Errors
-    /// No project, a key of that name, and what the system says. Nothing was written then.
+    /// No project, a list that is not the IDE's, a key of that name, and what the system says. Nothing was
+    /// written then.
     pub(super) fn write(project: &Path, identity: &str, line: &str) -> Result<Self, Refusal> {
         if !project.is_dir() {
             let words = format!("{} is not the folder of a Beremiz project", project.display());
@@ -34,24 +37,33 @@ impl ProjectKey {
         }
         let folder = project.join(KEY_FOLDER);
         let file = folder.join(format!("{identity}.{ENDING}"));
+        let management = folder.join(MANAGEMENT);
+        if management.exists() {
+            let text = read_regular(&management);
+            let text = text.map_err(|error| Refusal::unwritten(&management, &error))?;
+            list_with_row(&text, identity, &management)?;
+        }
         let mut made = Made::default();
         made.folder(&folder).map_err(|error| Refusal::unwritten(&folder, &error))?;
         if let Err(error) = made.file(&file, line.trim_end_matches('\n')) {
             let refusal = Refusal::unwritten(&file, &error);
             return Err(refusal.and(&made.undo()));
         }
-        match add_row(&folder.join(MANAGEMENT), identity) {
-            Ok(()) => Ok(Self { made, file }),
-            Err(refusal) => Err(refusal.and(&made.undo())),
-        }
+        Ok(Self { made, file, management, identity: identity.to_owned() })
     }
 
-    /// Says where it is.
-    pub(super) fn tell(&self) {
+    /// Adds the row, last of all: what can go wrong with the key has gone right. Says where the key is.
+    ///
+    /// # Errors
+    /// What the system says. The key stays.
+    pub(super) fn finish(&self) -> Result<(), Refusal> {
+        add_row(&self.management, &self.identity)
+            .map_err(|refusal| refusal.and("the key was written; the IDE adds the row itself"))?;
         complain(&format!("wrote {}, where the IDE looks for the key", self.file.display()));
+        Ok(())
     }
 
-    /// Takes the key away again; its row does no harm without it.
+    /// Takes the key away again.
     pub(super) fn undo(self) -> String {
         self.made.undo()
     }
@@ -61,20 +73,22 @@ fn add_row(file: &Path, identity: &str) -> Result<(), Refusal> {
     let unwritten = |error| Refusal::unwritten(file, &error);
     let edit = Edit::begin(file).map_err(unwritten)?;
     let text = match edit.exists().map_err(unwritten)? {
-        true => String::from_utf8(read_regular(edit.path()).map_err(unwritten)?).ok(),
-        false => Some("[]".into()),
+        true => read_regular(edit.path()).map_err(unwritten)?,
+        false => b"[]".to_vec(),
     };
-    match text.as_deref().map(|text| with_row(text, identity)) {
-        Some(Ok(Some(new))) => {
-            edit.replace(&[new.as_bytes()], 0o777).map_err(unwritten)?;
-            Ok(())
-        }
-        Some(Ok(None)) => Ok(()),
-        Some(Err(())) | None => {
-            let words = format!("{} is not the list that the IDE writes", file.display());
-            Err(Refusal::new(exit::CONFIG, words))
-        }
+    if let Some(new) = list_with_row(&text, identity, file)? {
+        edit.replace(&[new.as_bytes()], 0o777).map_err(unwritten)?;
     }
+    Ok(())
+}
+
+/// As [`with_row`], of a file's bytes.
+fn list_with_row(text: &[u8], identity: &str, file: &Path) -> Result<Option<String>, Refusal> {
+    let new = std::str::from_utf8(text).map_err(drop).and_then(|text| with_row(text, identity));
+    new.map_err(|()| {
+        let words = format!("{} is not the list that the IDE writes", file.display());
+        Refusal::new(exit::CONFIG, words)
+    })
 }
 
 /// The text of the list with one row more: `[ID, URI, description, last connection]`. None if the identity

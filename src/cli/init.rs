@@ -3,11 +3,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use toml_edit::Value;
-
 use super::key_line;
 use super::private_file::Made;
 use super::refusal::Refusal;
+use super::toml_value::{address, text};
 use super::{complain, exit, shell};
 use crate::config::{self, Format};
 
@@ -113,7 +112,7 @@ impl Arguments {
              #[log]\n\
              #output = \"pskgate.log\"\n",
             address(accept),
-            quoted(connect),
+            text(connect),
         )
     }
 
@@ -139,9 +138,9 @@ impl Arguments {
              #[log]\n\
              #output = \"pskgate.log\"\n",
             address(accept),
-            quoted(connect),
-            quoted(&self.identity),
-            quoted(&self.client_keys()),
+            text(connect),
+            text(&self.identity),
+            text(&self.client_keys()),
         )
     }
 
@@ -208,13 +207,4 @@ fn refuse_unsound(text: &str) -> Result<(), Refusal> {
 fn exists(path: &Path) -> Refusal {
     let words = format!("{} exists already and is left as it is", path.display());
     Refusal::new(exit::CANNOT_CREATE, words).and("nothing was written; name another folder")
-}
-
-/// A port alone is a number.
-fn address(accept: &str) -> String {
-    accept.parse::<u16>().map_or_else(|_| quoted(accept), |port| port.to_string())
-}
-
-fn quoted(text: &str) -> String {
-    Value::from(text).to_string()
 }

@@ -76,7 +76,7 @@ fn make(arguments: &Arguments) -> Result<String, Refusal> {
         (Err(refusal), Some(secret)) => return Err(refusal.and(&secret.undo())),
         (written, secret) => {
             written?;
-            secret.iter().for_each(ProjectKey::tell);
+            secret.as_ref().map_or(Ok(()), ProjectKey::finish)?;
         }
     }
     Ok(format!("fingerprint, the same at both ends: {}", key.fingerprint))

@@ -29,6 +29,7 @@ mod status;
 mod stunnel;
 mod table;
 mod terminal;
+mod toml_value;
 mod units;
 mod version;
 

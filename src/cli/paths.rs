@@ -17,7 +17,10 @@ pub(super) fn default_config() -> PathBuf {
 /// that does not exist, pskgate.toml of the current folder, if only root or this user can write to both.
 pub(super) fn find_config() -> (PathBuf, Option<String>) {
     let (default, local) = (default_config(), Path::new(LOCAL));
-    if default.symlink_metadata().is_ok() || local.symlink_metadata().is_err() {
+    // One that this user may not look at is there all the same.
+    let is_absent =
+        default.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
+    if !is_absent || local.symlink_metadata().is_err() {
         return (default, None);
     }
     match distrust(local) {
@@ -56,7 +59,7 @@ fn distrust(file: &Path) -> Option<String> {
     })
 }
 
-/// Who could put a file into the folder would own it.
+/// Whoever can put a file into the folder owns that file.
 #[cfg(windows)]
 fn distrust(file: &Path) -> Option<String> {
     use crate::sys::acl::{Open, descriptor, foreign_owner, loose, own_user};

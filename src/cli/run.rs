@@ -294,10 +294,7 @@ pub(super) fn start(source: Source, habits: Habits) -> u8 {
         if let Err(error) = privileges.take() {
             return habits.give_up(
                 exit::NO_PERMISSION,
-                &format!(
-                    "cannot change to the configured \
-                                                                 user: {error}"
-                ),
+                &format!("cannot change to the configured user: {error}"),
             );
         }
         bound = bound.rename_under_root(privileges.root());
@@ -345,9 +342,7 @@ pub(super) fn start(source: Source, habits: Habits) -> u8 {
             Ok(Ok(ended)) => ended,
             Ok(Err(_)) => Err(Failure(
                 exit::INTERNAL,
-                "the program has failed (a panic: please \
-                                                       report it)"
-                    .into(),
+                "the program has failed (a panic: please report it)".into(),
             )),
             Err(error) => Err(error.into()),
         }

@@ -6,9 +6,8 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use toml_edit::Value;
-
 use super::run::{self, Habits, Source};
+use super::toml_value::{address, text};
 use super::{exit, say, show};
 use crate::config::{self, Format};
 
@@ -155,14 +154,6 @@ fn file(mode: &str, lines: Vec<(&'static str, String)>, level: Option<&str>) -> 
     all
 }
 
-/// A port alone is a number.
-fn address(accept: &str) -> String {
-    match accept.parse::<u16>() {
-        Ok(port) => port.to_string(),
-        Err(_) => text(accept),
-    }
-}
-
 fn list(values: &[String]) -> String {
     match values {
         [one] => text(one),
@@ -171,11 +162,6 @@ fn list(values: &[String]) -> String {
             format!("[{}]", all.join(", "))
         }
     }
-}
-
-/// In quotes, whatever it holds.
-fn text(value: &str) -> String {
-    Value::from(value).to_string()
 }
 
 #[cfg(test)]

@@ -3,8 +3,9 @@
 //!
 //! It goes from Draft to text and never through the model, so that nothing that was written is lost to
 //! what it comes to. What cannot be kept stays as a comment in its place and is a finding of the report.
-//! An option that decides who gets in, and that the other dialect does not have, stays as a line as well:
-//! the new file is refused until somebody has taken that line out.
+//! An option that decides who gets in, and that stunnel does not have, becomes a comment that pskgate reads and
+//! stunnel ignores, with a warning. One that no such comment can carry stays as a line: the new file is refused
+//! until somebody has taken that line out.
 
 mod conf;
 mod native;

@@ -449,7 +449,9 @@ impl Page<'_> {
             let length = self.time(clock.value);
             self.show(opt, clock, length);
         }
-        if self.dialect() == Dialect::Native {
+        // A stunnel.conf has them in comments, if at all.
+        let has_restrictions = self.dialect() == Dialect::Native || self.config.in_comments > 0;
+        if has_restrictions {
             let lifetime = clocks.lifetime.as_ref();
             let length = lifetime.map(|lifetime| self.time(lifetime.value)).unwrap_or_default();
             self.maybe(OptionId::SessionLifetime, lifetime, "no end", |_| length.clone());
@@ -457,9 +459,9 @@ impl Page<'_> {
             self.show(OptionId::RekeyAfter, rekey_after, value::rekey_after(rekey_after.value));
         }
         let limits = &service.limits;
-        let derived = "from the limit on open files";
+        let derived = "from memory and the limit on open files";
         self.maybe(OptionId::MaxSessions, limits.max_sessions.as_ref(), derived, u32::to_string);
-        if self.dialect() == Dialect::Native {
+        if has_restrictions {
             let none = "no limit of its own";
             self.maybe(OptionId::MaxPerSource, limits.per_source.as_ref(), none, u32::to_string);
             self.maybe(

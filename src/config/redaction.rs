@@ -191,7 +191,7 @@ fn key_in_piece(
     } else {
         match context {
             Context::Never => false,
-            Context::Unlikely => looks_like_key_line(text) && !text.contains(char::is_whitespace),
+            Context::Unlikely => looks_like_key_line(text),
             Context::Likely => looks_like_key_instead_of_file(text),
         }
     };

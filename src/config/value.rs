@@ -678,8 +678,7 @@ fn plain(text: &str, empty: bool) -> Result<String, ValueError> {
         return Err(ValueError::new(
             "empty-value",
             "the value is empty",
-            "write a value, or remove the \
-                                                                    option",
+            "write a value, or remove the option",
         ));
     }
     if text.chars().any(char::is_control) {

@@ -46,8 +46,7 @@ impl Privileges {
             report.push(
                 Diagnostic::warning(
                     "group-stays",
-                    "this user has no entry in the user database, \
-                                                    and so no group",
+                    "this user has no entry in the user database, and so no group",
                 )
                 .at(said.cloned())
                 .help("set `group` too, or the program keeps the group that it was started with"),

@@ -541,7 +541,6 @@ type NewListener = (Vec<Endpoint>, String, AsyncListener);
 impl NextGeneration {
     fn of(bound: BoundConfig) -> std::io::Result<Self> {
         let mut services = Vec::new();
-        bound.log_absent();
         for PreparedService { config, snapshot, listeners } in bound.services {
             let listeners = listeners.into_iter().map(|(at, listener)| {
                 let address = listener.address().to_owned();

@@ -3,9 +3,11 @@
 //! beside all projects.
 
 use std::fs;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::problem::{Gravity, Problem};
+use crate::sys::file::open_regular;
 
 /// The folder of keys in a project.
 pub const KEY_FOLDER: &str = "psk";
@@ -58,8 +60,8 @@ pub(super) fn select(
     }
     files.retain(|file| is_key_file(file));
     let management = folder.join(MANAGEMENT);
-    if let Ok(text) = fs::read_to_string(&management)
-        && serde_json::from_str::<Vec<Vec<serde_json::Value>>>(&text).is_err()
+    if let Ok(text) = read_list(&management)
+        && serde_json::from_slice::<Vec<Vec<serde_json::Value>>>(&text).is_err()
     {
         let message = format!("{} is not the list that the IDE writes", management.display());
         let help =
@@ -68,6 +70,14 @@ pub(super) fn select(
         problems.push(found.help(help));
     }
     files
+}
+
+/// The list, as far as it may reach: a pipe of that name must not be waited for.
+fn read_list(file: &Path) -> io::Result<Vec<u8>> {
+    const MAX_LIST_SIZE: u64 = 1 << 20;
+    let mut text = Vec::new();
+    open_regular(file)?.0.take(MAX_LIST_SIZE).read_to_end(&mut text)?;
+    Ok(text)
 }
 
 /// What is said of a file that has no key, if it has none: it lets nobody in.

@@ -30,9 +30,16 @@ pub fn lines(path: &Path) -> Result<Vec<Line>, EditError> {
     let text = decode(&text.bytes).map_err(failed)?;
     let mut found = Vec::new();
     for (number, raw) in (1..).zip(text.split(|byte| *byte == b'\n')) {
-        let line = raw.trim_ascii_end();
-        if line.is_empty() {
+        // A blank at the end is a part of the key, as it is where the file is used.
+        let line = raw.strip_suffix(b"\r").unwrap_or(raw);
+        if line.trim_ascii().is_empty() {
             continue;
+        }
+        if line.starts_with(b"#") || line.starts_with(b";") {
+            let error = io::Error::other(format!(
+                "line {number} looks like a comment, which a key file cannot have; remove the line"
+            ));
+            return Err(failed(error));
         }
         let entry = edit::single(line, path).map_err(|error| at_line(error, number))?;
         let mut text = Zeroizing::new(Vec::with_capacity(line.len()));

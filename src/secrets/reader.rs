@@ -21,6 +21,8 @@ pub struct Reader {
     texts: BTreeMap<PathBuf, (io::Result<Text>, Option<Digest>)>,
     /// By their real names.
     unfinished: BTreeSet<PathBuf>,
+    /// For a reload, in which no pipe is read.
+    is_for_reload: bool,
 }
 
 /// What a folder of key files was found to be.
@@ -30,10 +32,15 @@ struct Folder {
 }
 
 impl Reader {
-    /// A reader that leaves files alone which somebody is still writing.
+    /// A reader for a reload, which leaves files alone that somebody is still writing.
     pub fn without(unfinished: &BTreeSet<PathBuf>) -> Self {
         let unfinished = unfinished.iter().map(|path| real(path)).collect();
-        Self { unfinished, ..Self::default() }
+        Self { unfinished, is_for_reload: true, ..Self::default() }
+    }
+
+    /// Whether it reads for a reload.
+    pub(super) fn is_for_reload(&self) -> bool {
+        self.is_for_reload
     }
 
     /// Whether somebody is still writing a file.

@@ -81,7 +81,7 @@ impl<'a> Renewal<'a> {
 
     fn take_path(&mut self, path: &Path, rules: Rules, reader: &mut Reader) {
         let is_named = self.is_named(path);
-        if self.in_force.is_some() && is_read_once(path) {
+        if (self.in_force.is_some() || reader.is_for_reload()) && is_read_once(path) {
             // Its descriptor may be another by now, and its keys have been taken out.
             match is_named {
                 true => {

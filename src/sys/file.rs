@@ -10,6 +10,10 @@ use std::path::Path;
 /// # Errors
 /// The system's, and what is no regular file.
 pub fn open_regular(path: &Path) -> io::Result<(File, Metadata)> {
+    // Before it is opened: a writer that waits for a pipe's reader would think that this is it.
+    if std::fs::metadata(path).is_ok_and(|meta| !meta.is_file()) {
+        return Err(io::Error::other("it is not a regular file"));
+    }
     let mut options = File::options();
     options.read(true);
     #[cfg(unix)]

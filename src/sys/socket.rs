@@ -31,8 +31,10 @@ struct TcpInfo([u8; Self::LENGTH]);
 
 #[cfg(target_os = "linux")]
 impl TcpInfo {
-    /// Up to `tcpi_rtt`; kernels have told more since 2.6.
-    const LENGTH: usize = 72;
+    /// Up to `tcpi_notsent_bytes`, which kernels tell since 4.6.
+    const LENGTH: usize = 148;
+    /// Up to `tcpi_rtt`; all kernels tell as much. The rest is 0 where it is not told.
+    const MIN_LENGTH: usize = 72;
 
     fn of(socket: &impl std::os::fd::AsRawFd) -> Option<Self> {
         let mut info = [0u8; Self::LENGTH];
@@ -48,7 +50,7 @@ impl TcpInfo {
                 &raw mut length,
             )
         };
-        (done == 0 && (length as usize) >= Self::LENGTH).then_some(Self(info))
+        (done == 0 && (length as usize) >= Self::MIN_LENGTH).then_some(Self(info))
     }
 
     fn number(&self, at: usize) -> u32 {
@@ -76,6 +78,19 @@ pub fn unanswered(socket: &impl std::os::fd::AsRawFd) -> Option<Unanswered> {
 #[cfg(target_os = "linux")]
 pub fn silence(socket: &impl std::os::fd::AsRawFd) -> Option<std::time::Duration> {
     TcpInfo::of(socket).map(|info| std::time::Duration::from_millis(info.number(56).into()))
+}
+
+/// Whether the peer has closed its window while there is something to send: its program does not read. The
+/// kernel asks it ever more rarely then, so that its silence says nothing.
+#[cfg(target_os = "linux")]
+pub fn has_closed_window(socket: &impl std::os::fd::AsRawFd) -> bool {
+    TcpInfo::of(socket).is_some_and(|info| info.number(24) == 0 && info.number(144) > 0)
+}
+
+/// The system is not asked here.
+#[cfg(not(target_os = "linux"))]
+pub fn has_closed_window<S>(_: &S) -> bool {
+    false
 }
 
 /// The system is not asked here.

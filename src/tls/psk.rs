@@ -115,7 +115,7 @@ pub(super) struct ClientHelloInfo {
     pub(super) offered: bool,
     /// The strongest suite of RFC 4279 and 5487 that it offered, by OpenSSL's name.
     pub(super) rfc4279_suite: Option<&'static str>,
-    /// The suites that it offered, by their codes.
+    /// The first [`MAX_KEPT_SUITES`] suites that it offered, by their codes, until the handshake is over.
     pub(super) suites: Box<[u8]>,
     /// The versions that it offered.
     pub(super) versions: Option<Versions>,
@@ -270,7 +270,7 @@ impl Handshake {
         this.names = None;
         this.secrets = None;
         if let HandshakeRole::Server(seen) = &mut this.role {
-            (seen.answer, seen.tickets) = (None, None);
+            (seen.answer, seen.tickets, seen.suites) = (None, None, Box::default());
         }
         let Proven { claim, resumed } = proven?;
         keep(ssl, &claim, resumed);
@@ -494,7 +494,7 @@ fn read_hello(ssl: &mut SslRef) {
     let without_dhe = modes.is_some_and(|(_, modes)| !modes.contains(&PSK_DHE_KE));
     let suites = ssl.client_hello_ciphers().unwrap_or_default();
     let (has_psk_suite, rfc4279_suite) = (offers_psk_suite(suites), rfc4279_suite(suites));
-    let suites = suites.into();
+    let suites = suites.get(..2 * MAX_KEPT_SUITES).unwrap_or(suites).into();
     let listed = sys::client_hello_extension(ssl, SUPPORTED_VERSIONS);
     let versions = Versions::of_client(listed, ssl.client_hello_legacy_version());
     let tls13 = sys::allows_tls13(ssl)
@@ -579,6 +579,10 @@ fn hash_size(hash: PskHash) -> usize {
 }
 
 /// The strongest suite of [`RFC4279_SUITES`] in a ClientHello, so that a refusal can name it.
+/// How many of a client's suites are kept for what is said of a handshake that finds none in common. A client
+/// may name 32,767.
+const MAX_KEPT_SUITES: usize = 256;
+
 fn rfc4279_suite(suites: &[u8]) -> Option<&'static str> {
     let offers = |code: u16| suites.chunks_exact(2).any(|pair| pair == code.to_be_bytes());
     RFC4279_SUITES.iter().find(|(code, _)| offers(*code)).map(|(_, name)| *name)

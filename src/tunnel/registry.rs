@@ -37,6 +37,8 @@ pub struct SessionInfo {
     /// The candidate for whom its peer has to prove that it lives.
     challenger: Mutex<Option<u64>>,
     challenged: Notify,
+    /// Its peer can be asked.
+    can_be_challenged: AtomicBool,
     over: AtomicBool,
 }
 
@@ -109,6 +111,11 @@ impl SessionInfo {
 
     pub(super) fn set_over(&self) {
         self.over.store(true, Ordering::Relaxed);
+    }
+
+    /// Its session answers challenges from now on.
+    pub(super) fn allow_challenges(&self) {
+        self.can_be_challenged.store(true, Ordering::Relaxed);
     }
 
     /// Returns when a candidate has its peer prove that it lives.
@@ -334,6 +341,7 @@ impl SessionRegistry {
             ordered: Notify::new(),
             challenger: Mutex::new(None),
             challenged: Notify::new(),
+            can_be_challenged: AtomicBool::new(false),
             over: AtomicBool::new(false),
         });
         state.waiting.remove(&number);
@@ -410,7 +418,9 @@ impl SessionRegistry {
         let mut state = self.lock();
         let mut earlier = state.sessions.range(..candidate.number);
         let is_it = |info: &SessionInfo| {
-            info.who == *candidate.who && info.details().is_some() && !info.is_over()
+            info.who == *candidate.who
+                && info.can_be_challenged.load(Ordering::Relaxed)
+                && !info.is_over()
         };
         let Some((victim, info)) = earlier.find(|(_, info)| is_it(info)) else { return false };
         let mut challenger = info.challenger.lock().unwrap_or_else(PoisonError::into_inner);

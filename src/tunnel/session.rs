@@ -61,17 +61,17 @@ pub(super) struct Session {
 
 /// A session whose two sides are connected.
 struct OpenSession {
+    /// By which its peer can be asked whether it lives. Dropped before the sockets.
+    peer_handle: PeerHandle,
     streams: Streams,
     grant: Grant,
-    /// Its entry in the registry, which holds its slot. Dropped last, when the sockets are closed.
-    registration: Registration,
     timeouts: SessionTimeouts,
-    /// By which its peer can be asked whether it lives.
-    peer_handle: PeerHandle,
     /// The option `reset`; unset means the table of endings.
     reset: Option<bool>,
     /// The service has `max-sessions = 1`.
     is_single_session: bool,
+    /// Its entry in the registry, which holds its slot. Dropped last, when the sockets are closed.
+    registration: Registration,
 }
 
 impl Session {

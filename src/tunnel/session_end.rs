@@ -154,8 +154,7 @@ impl fmt::Display for SessionEnd {
             Self::Complete => f.write_str("complete"),
             Self::Plain(SideError::Failed(error)) => write!(
                 f,
-                "the plain connection failed: \
-                                                                {error}"
+                "the plain connection failed: {error}"
             ),
             Self::Plain(SideError::Truncated) => f.write_str("the plain connection was cut"),
             Self::Tls(SideError::Failed(error)) => write!(
@@ -175,8 +174,8 @@ impl fmt::Display for SessionEnd {
                 f.write_str("one side had finished, and the other sent nothing for close-timeout")
             }
             Self::Cut(CutReason::Revoked) => f.write_str(
-                "the identity or its key was removed \
-                                                          from the key file",
+                "its access was withdrawn: its key was removed, changed or has expired, or `allow-from` \
+                 excludes its address",
             ),
             Self::Cut(CutReason::Ordered(TerminationOrder::Kicked)) => {
                 f.write_str("ended by an operator (pskgate kick)")
@@ -185,8 +184,7 @@ impl fmt::Display for SessionEnd {
                 write!(f, "session #{by} took its place")
             }
             Self::Cut(CutReason::Draining) => f.write_str(
-                "the program is stopping, and the \
-                                                           session was idle",
+                "the program is stopping, and the session was idle",
             ),
             Self::Cut(CutReason::DrainExpired) => {
                 f.write_str("the program is stopping, and drain-timeout is over")

@@ -509,10 +509,8 @@ fn no_ticket_keys(error: &dyn std::fmt::Display) -> Diagnostic {
 
 fn no_key_to_present(config: &ServiceConfig) -> Diagnostic {
     let message = format!("[{}] has no key to present", config.name.value);
-    Diagnostic::error("no-keys", message).help(
-        "write the identity and key of this connection \
-                                                into its key file",
-    )
+    Diagnostic::error("no-keys", message)
+        .help("write the identity and key of this connection into its key file")
 }
 
 fn no_such_identity(wanted: &Resolved<Vec<u8>>) -> Diagnostic {

@@ -239,6 +239,28 @@ fn keygen_writes_a_key_where_the_ide_looks_for_it() {
     let refused = ["keygen", "PLC2", "--beremiz", "project", "--output", "runtime.txt"];
     assert_eq!(pskgate(folder, &refused).code, Some(CANNOT_CREATE));
     assert!(!psk.join("PLC2.secret").exists());
+    let list = fs::read_to_string(psk.join("management.json")).unwrap();
+    assert!(!list.contains("PLC2"), "nothing was changed: {list}");
+}
+
+/// A folder without one key file changes nothing; what else is in a project is no key file.
+#[test]
+fn a_key_that_is_removed_from_a_project_with_other_files_is_gone() {
+    let backend = Backend::echo();
+    let text = server_toml(backend.address(), "beremiz-project = \"project\"")
+        .replace("\"psk.txt\"", "\"engineers.txt\"");
+    let gate = Gate::new().file("engineers.txt", &line("anna", OTHER_KEY)).toml(&text);
+    let psk = gate.folder().join("project/psk");
+    fs::create_dir_all(&psk).unwrap();
+    write_open(&psk.join("PLC1.secret"), &line("PLC1", KEY));
+    write_open(&psk.join("notes.txt"), "call: the plant before 2 o'clock, always");
+    let folder = gate.folder().to_owned();
+    let server = gate.start();
+    assert!(gets_in(&server, "PLC1", KEY));
+    let done = pskgate(&folder, &["keys", "remove", "PLC1", "pskgate.toml"]);
+    assert_eq!(done.code, Some(0), "{}", said(&done));
+    server.wait_logged("removed \"PLC1\"");
+    assert!(!gets_in(&server, "PLC1", KEY) && gets_in(&server, "anna", OTHER_KEY));
 }
 
 #[test]

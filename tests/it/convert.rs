@@ -409,6 +409,21 @@ fn the_exit_code_tells_whether_all_was_kept() {
     assert_eq!(pskgate(gate.folder(), &["convert", "nowhere.conf"]).code, Some(66));
 }
 
+/// What a section says against the file's defaults is said there too, even if it is stunnel's default.
+#[test]
+fn a_section_that_is_stricter_than_the_defaults_stays_so_in_a_stunnel_conf() {
+    let toml = "[defaults]\nwhen-full = \"take-over\"\non-revocation = \"keep\"\n[services.a]\n\
+                mode = \"server\"\naccept = 3001\nconnect = 3000\npsk-secrets = \"psk.txt\"\n\
+                max-sessions = 1\nwhen-full = \"refuse\"\non-revocation = \"cut\"\n";
+    let gate = Gate::new().toml(toml);
+    pskgate(gate.folder(), &["convert", "--to", "stunnel", "pskgate.toml", "-o", "x.conf"]);
+    for file in ["pskgate.toml", "x.conf"] {
+        let said = pskgate(gate.folder(), &["check", "--effective", file]).out;
+        assert!(said.contains("when-full = refuse"), "{file}: {said}");
+        assert!(said.contains("on-revocation = cut"), "{file}: {said}");
+    }
+}
+
 #[test]
 fn stunnel_itself_runs_what_is_written_for_it() {
     let (backend, port) = (Backend::echo(), free_port());

@@ -96,7 +96,7 @@ fn a_native_file_is_described_in_its_own_words() {
         ("ide", "idle-timeout = 90m", "pskgate.toml:3, for all services"),
         ("ide", "close-timeout = 1m", "default"),
         ("ide", "max-sessions = 1", "pskgate.toml:9"),
-        ("ide", "max-handshakes = (from the limit on open files)", "unset"),
+        ("ide", "max-handshakes = (from memory and the limit on open files)", "unset"),
         ("ide", "reset = (by how the connection ended)", "unset"),
     ] {
         expect(&text, service, wanted, who);

@@ -84,6 +84,7 @@ fn what_is_wrong_with_an_option_is_said_and_a_missing_key_file_too() {
     assert!(done.err.contains("none.txt") && done.err.contains("keygen"), "{}", done.err);
     let done = pskgate(gate.folder(), &["client", "--accept", "3002"]);
     assert_eq!(done.code, Some(USAGE), "{}", said(&done));
+    assert!(done.err.contains("--connect") && done.err.contains("--keys"), "{}", done.err);
     let open = ["client", "--accept", "0.0.0.0:0", "--connect", "h:1", "--keys", "psk.txt"];
     assert_eq!(pskgate(gate.folder(), &[&open[..], &["--print"]].concat()).code, Some(0));
 }

@@ -361,7 +361,7 @@ fn who_waits_for_a_backend_is_cut_when_its_key_goes() {
     until("a place for it", PATIENCE, || (places(&server) == 1).then_some(()));
     write_private(&server.folder().join("psk.txt"), &secret(SECOND, OTHER_KEY));
     assert_eq!(plain.end(), Ending::Rst);
-    server.wait_logged("the identity or its key was removed from the key file");
+    server.wait_logged("its access was withdrawn");
     assert_eq!(places(&server), 0);
 }
 

@@ -79,7 +79,7 @@ fn a_range_that_is_narrowed_at_the_door_cuts_who_asked_for_another_section_there
     session.echo("let in");
     write_private(&gate.folder().join("pskgate.toml"), &text("10.0.0.0/8"));
     until("its end", PATIENCE, || session.ended());
-    gate.wait_logged("removed from the key file");
+    gate.wait_logged("its access was withdrawn");
 }
 
 #[test]
@@ -218,7 +218,7 @@ fn each_section_s_keys_are_revoked_for_themselves() {
     // One's key is two's now: in the second's file, it is no reason to go on.
     write_private(&gate.folder().join("two.txt"), &secret("three", TWO.1));
     gate.signal(rustix::process::Signal::HUP);
-    gate.wait_logged("removed from the key file");
+    gate.wait_logged("its access was withdrawn");
     until("two to be cut", PATIENCE, || two.ended());
     one.echo("one is still in");
     client(to, ("three", TWO.1), Some("b.second.example"), Tls::V13).echo("three is in");

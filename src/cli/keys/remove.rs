@@ -14,7 +14,7 @@ use crate::cli::{complain, exit, key_line, say, shell, units};
 use crate::config::model::OnRevocation;
 use crate::config::wire_identity_edit;
 use crate::secrets::edit::{self, Emptied};
-use crate::secrets::{Entry, escape, files_of};
+use crate::secrets::{Entry, beremiz, escape, files_of};
 
 pub(super) fn main(identity: &OsStr, selection: &KeySelection, last: bool) -> Result<u8, Refusal> {
     let site = Site::look(selection)?;
@@ -202,10 +202,12 @@ impl<'a> Removal<'a> {
         }
         let is_named = entries.any(|(holder, entry)| holder.names(entry.file()));
         let folder = location.file.parent().unwrap_or(Path::new("."));
+        // Where the IDE's files are keys, its other files are none.
+        let is_of_ide = beremiz::is_key_file(&location.file);
         let has_others = || {
             files_of(folder, edit::LENIENT, &mut Vec::new())
                 .iter()
-                .any(|file| !self.files.has(file))
+                .any(|file| !self.files.has(file) && (!is_of_ide || beremiz::is_key_file(file)))
         };
         match is_named || location.file.is_symlink() || !has_others() {
             true => Emptied::Keep,

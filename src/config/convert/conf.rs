@@ -44,7 +44,8 @@ const EACH: &[OptionId] = &[
     OptionId::SocketGroup,
 ];
 
-/// What decides who gets in, or whether anybody does: a file without it is not to be started by mistake.
+/// What decides who gets in, or whether anybody does: a file without it is not to be started by mistake. Those
+/// that a comment of pskgate's carries come here when an identity has a name that no such comment can have.
 const BARS: &[OptionId] = &[
     OptionId::ProxyProtocolFrom,
     OptionId::AllowFrom,
@@ -52,6 +53,7 @@ const BARS: &[OptionId] = &[
     OptionId::IdentityAllowFrom,
     OptionId::IdentityConnect,
     OptionId::IdentityExpires,
+    OptionId::IdentityMaxSessions,
     OptionId::SocksAllowOwn,
 ];
 
@@ -478,7 +480,10 @@ impl Writer<'_> {
     ) {
         let row = opt.row();
         let there = value::read(row.kind, Dialect::Stunnel, row.stunnel_default).ok();
-        let is_default = !row.stunnel_default.is_empty() && there.as_ref() == Some(&said.value);
+        // What the file's defaults say comes before stunnel's own default.
+        let is_default = self.draft.defaults.last(opt).is_none()
+            && !row.stunnel_default.is_empty()
+            && there.as_ref() == Some(&said.value);
         let texts = values.all(opt).iter().map(|said| {
             let native = || value::native(row.kind, &said.value)?.as_str().map(str::to_owned);
             value::stunnel(row.kind, &said.value).or_else(native)
@@ -570,7 +575,11 @@ impl Writer<'_> {
         let there = value::read(row.kind, Dialect::Stunnel, row.stunnel_default).ok();
         let same = match row.opt {
             OptionId::SocksAllowOwn => said.value == Value::Bool(true),
-            _ => !row.stunnel_default.is_empty() && there.as_ref() == Some(&said.value),
+            _ => {
+                self.draft.defaults.last(row.opt).is_none()
+                    && !row.stunnel_default.is_empty()
+                    && there.as_ref() == Some(&said.value)
+            }
         };
         let shown = self.shown(row, said);
         if same {

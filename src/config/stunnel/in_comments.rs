@@ -99,7 +99,7 @@ pub(super) struct InComments {
 }
 
 impl Reader<'_> {
-    /// Takes a comment's option. Whether the line was a comment for people, which goes with what follows.
+    /// Reads the option of a comment. Returns true for a comment for people, which belongs to the next option.
     pub(super) fn comment(&mut self, line: &super::Line, source: &SourceText) -> bool {
         let whole = source.place(line.span(0..line.bytes.len()));
         let (name, value) = match read(&line.bytes) {
@@ -156,6 +156,20 @@ impl Reader<'_> {
             return;
         }
         let section = self.draft.services.len();
+        // Behind an include it would restrict the last section of the last file, whatever was meant.
+        let began = self.draft.services.last().map(|section| &section.name.place);
+        if let Some(began) = began.filter(|began| began.file != name_at.file) {
+            let message = "the section to which this belongs began in another file";
+            let found = Diagnostic::error("misplaced-option", message).at(name_at);
+            let help = format!(
+                "move it below the [section] line that it is for, or before the first include; now it would be \
+                 for the section of {}:{}",
+                began.file.display(),
+                began.line
+            );
+            self.report.push(found.help(help));
+            return;
+        }
         if row.opt == OptionId::WatchConfiguration && section > 0 {
             let found = Diagnostic::error("misplaced-option", "this is about the whole file");
             self.report.push(found.at(name_at).help("move it before the first [section]"));
@@ -301,6 +315,18 @@ mod tests {
         let notice = &report.diagnostics[0];
         assert_eq!((notice.code, report.diagnostics.len()), ("options-in-comments", 1));
         assert!(notice.message.starts_with("9 restrictions"), "{}", notice.message);
+    }
+
+    #[test]
+    fn an_option_behind_an_include_is_refused_and_not_given_to_its_last_section() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("conf.d")).unwrap();
+        let other = SECTION.replace("[s]", "[t]").replace("127.0.0.1:1", "127.0.0.1:5");
+        std::fs::write(folder.path().join("conf.d/a.conf"), format!("{SECTION}{other}")).unwrap();
+        let line = "; pskgate: allow-from = 10.0.0.0/8\n";
+        let include = format!("include = {}\n", folder.path().join("conf.d").display());
+        assert_eq!(codes(&format!("{include}{line}")), ["misplaced-option"]);
+        assert_eq!(codes(&format!("{line}{include}")), ["options-in-comments"]);
     }
 
     #[test]

@@ -123,8 +123,7 @@ impl ReloadJob {
             report.push(
                 Diagnostic::error(
                     "inetd-mode",
-                    "a reload cannot change between a file with \
-                                                 sections and one without (inetd mode)",
+                    "a reload cannot change between a file with sections and one without (inetd mode)",
                 )
                 .help("restart the program with this file"),
             );

@@ -107,7 +107,7 @@ impl ArrivalRoom {
         self.groups.weight() + self.unnamed.weight() + self.in_handshake
     }
 
-    fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.taken() >= self.limit
     }
 

@@ -51,7 +51,12 @@ impl Handshakes {
         self.shown.ripen(now);
         // Whoever has shown its binder goes last.
         let candidate = match self.unproven.is_empty() {
-            false => self.unproven.fullest_ripe(0),
+            // A network with one handshake does not go for the sake of one that has most of the places.
+            false => {
+                let share = self.limit / self.unproven.group_count().max(1);
+                let fullest = self.unproven.fullest_ripe(share);
+                fullest.or_else(|| self.unproven.fullest_ripe(0))
+            }
             true => self.shown.fullest_ripe(),
         };
         candidate.map_or(PlaceVerdict::Later, |candidate| PlaceVerdict::Evict(candidate.id))

@@ -78,6 +78,8 @@ pub(super) struct Stages {
     turns: usize,
     next_id: Id,
     next_pool: PoolId,
+    /// The pool that had the last turn.
+    last_pool: PoolId,
     /// How many were evicted and not reported yet.
     unreported_evictions: u64,
 }
@@ -95,6 +97,7 @@ impl Stages {
             turns: 0,
             next_id: 0,
             next_pool: 0,
+            last_pool: 0,
             unreported_evictions: 0,
         }
     }
@@ -222,7 +225,11 @@ impl Stages {
     /// Gives turns as long as there are places and turns. Says when to ask again, if somebody waits for a
     /// place whose owner is young.
     pub(super) fn give_turns(&mut self, now: Instant) -> Option<Instant> {
-        let pools: Vec<PoolId> = self.pools.keys().copied().collect();
+        let mut pools: Vec<PoolId> = self.pools.keys().copied().collect();
+        // Where one turn becomes free at a time, the first pool would have them all.
+        if let Some(next) = pools.iter().position(|pool| *pool > self.last_pool) {
+            pools.rotate_left(next);
+        }
         let mut later: Option<Instant> = None;
         loop {
             let mut progress = false;
@@ -270,6 +277,7 @@ impl Stages {
         );
         (connection.stage, connection.has_turn) = (Stage::Unproven, true);
         self.turns += 1;
+        self.last_pool = pool;
         connection.signal.give_turn();
         Some(Ok(()))
     }
@@ -342,7 +350,9 @@ impl Stages {
             self.room.in_handshake -= 1;
             self.room.enter(connection.reputation, id, &connection.networks, 1, now);
             self.trend.note_departure();
-            self.failures.note(&connection.networks, now);
+            if !self.trend.is_herd() {
+                self.failures.note(&connection.networks, now);
+            }
             self.leave_pool(id, now);
         }
     }
@@ -351,21 +361,27 @@ impl Stages {
     pub(super) fn leave(&mut self, id: Id, now: Instant) {
         self.leave_pool(id, now);
         let Some(connection) = self.connections.remove(&id) else { return };
+        let was_full = self.room.is_full();
         match connection.stage {
             Stage::Arrived | Stage::Waiting | Stage::Lingering => {
                 self.room.leave(id);
             }
             Stage::Unproven | Stage::Shown => {
                 self.room.in_handshake -= 1;
-                self.failures.note(&connection.networks, now);
+                if !self.trend.is_herd() {
+                    self.failures.note(&connection.networks, now);
+                }
             }
             Stage::Proven => self.room.in_handshake -= 1,
             Stage::Evicted => self.room.evicted_unclosed -= 1,
         }
-        if matches!(
-            connection.stage,
-            Stage::Arrived | Stage::Waiting | Stage::Unproven | Stage::Shown
-        ) {
+        // Health checks connect and leave all day. They say nothing of a crowd that fills the room.
+        let is_departure = match connection.stage {
+            Stage::Arrived => was_full,
+            Stage::Waiting | Stage::Unproven | Stage::Shown => true,
+            Stage::Proven | Stage::Lingering | Stage::Evicted => false,
+        };
+        if is_departure {
             self.trend.note_departure();
         }
     }

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::{BACKEND_CLOSE_TIMEOUT, Session};
 use crate::config::model::Keepalive;
 use crate::net::{self, Socket};
-use crate::sys::socket::silence;
+use crate::sys::socket::{has_closed_window, silence};
 use crate::tunnel::registry::SessionInfo;
 
 /// How long a peer may acknowledge nothing before its session is given to the new client.
@@ -40,6 +40,11 @@ pub(super) struct PeerHandle {
 }
 
 impl PeerHandle {
+    /// Whether its peer can be asked.
+    pub(super) fn can_ask(&self) -> bool {
+        self.socket.is_some()
+    }
+
     /// None that answers, where nobody will ask.
     pub(super) fn none() -> Self {
         Self { socket: None, keepalive: None }
@@ -86,6 +91,9 @@ async fn is_silent(socket: &socket2::Socket) -> bool {
     let look = async {
         loop {
             sleep(LOOK_INTERVAL).await;
+            if has_closed_window(socket) {
+                return;
+            }
             let asked_for = begin.elapsed();
             match silence(socket) {
                 Some(silence) if silence + CLOCK_TOLERANCE >= asked_for => {}
@@ -94,4 +102,30 @@ async fn is_silent(socket: &socket2::Socket) -> bool {
         }
     };
     timeout_at(begin + MAX_SILENCE, look).await.is_err()
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// Its kernel acknowledges nothing for longer and longer, and it lives.
+    #[test]
+    fn a_peer_whose_program_does_not_read_is_not_dead() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let _far = listener.accept().unwrap();
+        assert!(!has_closed_window(&near));
+        near.set_nonblocking(true).unwrap();
+        let limit = std::time::Instant::now() + Duration::from_secs(60);
+        while !has_closed_window(&near) {
+            let _ = (&near).write(&[0; 64 << 10]);
+            assert!(std::time::Instant::now() < limit, "its window stays open");
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        assert!(!runtime.block_on(is_silent(&near.into())));
+    }
 }

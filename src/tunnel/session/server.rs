@@ -74,6 +74,9 @@ impl Session {
             }
             _ => PeerHandle::none(),
         };
+        if peer_handle.can_ask() {
+            registration.info.allow_challenges();
+        }
         let (downstream, upstream) = (Box::new(stream), reached.socket);
         let streams = Streams::Server { downstream, upstream };
         Some(OpenSession {

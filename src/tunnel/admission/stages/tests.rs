@@ -361,3 +361,32 @@ fn a_client_from_elsewhere_has_its_turn_before_networks_whose_handshakes_came_to
     // A place becomes free once a second at the latest.
     assert!(waited.iter().all(|turns| *turns <= 100), "{waited:?}");
 }
+
+#[test]
+fn a_pool_of_its_own_has_its_turns_beside_a_crowd_in_the_shared_one() {
+    let mut house = House::new(1000, 400, 1);
+    let own = house.stages.add_pool(400);
+    let crowd: Vec<Id> = (0..200).map(|network| house.hello(network)).collect();
+    let good = house.arrive(999).unwrap();
+    house.stages.enqueue_for_turn(good, own, 1, house.now);
+    house.stages.give_turns(house.now);
+    let mut before = 0;
+    while !house.has_turn(good) {
+        let working = crowd.iter().find(|id| {
+            house.stages.connections.get(id).is_some_and(|connection| connection.has_turn)
+        });
+        house.end_turn(*working.unwrap());
+        before += 1;
+        assert!(before < 5, "one of the other pool at a time");
+    }
+}
+
+#[test]
+fn health_checks_that_come_and_go_do_not_turn_the_next_herd_into_a_flood() {
+    let mut house = House::new(100, 50, 4);
+    for network in 0..1000 {
+        let check = house.arrive(network % 3).unwrap();
+        house.leave(check);
+    }
+    assert!(house.stages.trend.is_herd());
+}
