@@ -8,7 +8,7 @@ use super::refusal::Refusal;
 use super::{complain, exit};
 use crate::secrets::beremiz::{ENDING, KEY_FOLDER, MANAGEMENT};
 use crate::sys::file::read_regular;
-use crate::sys::replace::Edit;
+use crate::sys::file_edit::FileEdit;
 
 /// A key that was written into a project.
 #[derive(Debug)]
@@ -71,7 +71,7 @@ impl ProjectKey {
 
 fn add_row(file: &Path, identity: &str) -> Result<(), Refusal> {
     let unwritten = |error| Refusal::unwritten(file, &error);
-    let edit = Edit::begin(file).map_err(unwritten)?;
+    let edit = FileEdit::begin(file).map_err(unwritten)?;
     let text = match edit.exists().map_err(unwritten)? {
         true => read_regular(edit.path()).map_err(unwritten)?,
         false => b"[]".to_vec(),

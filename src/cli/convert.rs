@@ -13,7 +13,7 @@ use crate::config::model::Dialect;
 use crate::config::{self, Format};
 use crate::daemon::BuiltConfig;
 use crate::sys::file::read_regular;
-use crate::sys::replace::Edit;
+use crate::sys::file_edit::FileEdit;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -148,7 +148,7 @@ fn print(text: &str) -> Result<(), Refusal> {
 /// it is the same one.
 fn write(path: &Path, old: &Path, text: &str, force: bool) -> Result<(), Refusal> {
     let unwritten = |error| Refusal::unwritten(path, &error);
-    let edit = Edit::begin(path).map_err(unwritten)?;
+    let edit = FileEdit::begin(path).map_err(unwritten)?;
     // The only original, and in the end under a name of the other dialect.
     if old.canonicalize().is_ok_and(|old| edit.path() == old) {
         let words = format!("{} is the file that is converted: name another", path.display());

@@ -279,7 +279,7 @@ fn show(report: &Diagnostics) {
 
 fn complain(text: &str) {
     #[cfg(windows)]
-    if crate::sys::service::is_running() {
+    if crate::sys::service_control::is_running() {
         service::complain(text);
     }
     // There is no place left to complain to when this fails.

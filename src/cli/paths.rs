@@ -62,13 +62,15 @@ fn distrust(file: &Path) -> Option<String> {
 /// Whoever can put a file into the folder owns that file.
 #[cfg(windows)]
 fn distrust(file: &Path) -> Option<String> {
-    use crate::sys::acl::{Open, descriptor, foreign_owner, loose, own_user};
+    use crate::sys::acl::{
+        BroadAccess, current_user_sid, find_foreign_owner, find_loose_access, read_descriptor,
+    };
     let look = || {
         let file = std::fs::File::open(file)?;
-        let (rights, user) = (descriptor(&file)?, own_user()?);
-        let owner = foreign_owner(&rights, &user).map_err(std::io::Error::other)?;
-        let open = loose(&rights).map_err(std::io::Error::other)?;
-        let open = open.filter(|loose| matches!(loose.open, Open::Change));
+        let (rights, user) = (read_descriptor(&file)?, current_user_sid()?);
+        let owner = find_foreign_owner(&rights, &user).map_err(std::io::Error::other)?;
+        let open = find_loose_access(&rights).map_err(std::io::Error::other)?;
+        let open = open.filter(|loose| matches!(loose.access, BroadAccess::Change));
         let words = owner.map(|owner| format!("it belongs to {owner}"));
         Ok::<_, std::io::Error>(
             words.or(open.map(|loose| format!("{} can change it", loose.group))),

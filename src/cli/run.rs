@@ -18,12 +18,12 @@ use crate::daemon::service_manager::ServiceManagerNotifier;
 use crate::daemon::{self, BindError, BoundConfig, BuiltConfig, Ended, Load, signals, watcher};
 use crate::observe::event::{Event, Scope};
 use crate::observe::log::{self, Journal, Stderr, Syslog};
-use crate::sys::manager;
+use crate::sys::service_manager;
 #[cfg(unix)]
 use crate::{
     daemon::activation,
     daemon::privileges::Privileges,
-    sys::{daemon::Ready, daemon::Side, pid_file},
+    sys::{background::ForkedProcess, background::ReadyNotifier, pid_file},
 };
 
 /// Whose habits it follows.
@@ -214,7 +214,7 @@ pub(super) fn main(file: &File) -> u8 {
 /// with 0.
 pub(super) fn start(source: Source, habits: Habits) -> u8 {
     // Before anything is opened under their numbers.
-    let manager = match manager::take() {
+    let manager = match service_manager::take_environment() {
         Ok(manager) => manager,
         Err(error) => {
             let text = format!("cannot use a descriptor of the service manager: {error}");
@@ -265,14 +265,14 @@ pub(super) fn start(source: Source, habits: Habits) -> u8 {
         // still has the right to make itself listen sharply.
         let background = habits.foreground(&config.process.foreground) == Foreground::No;
         if background && !config.is_inetd() {
-            match crate::sys::daemon::fork() {
-                Ok(Side::Child(ready)) => {
+            match crate::sys::background::fork() {
+                Ok(ForkedProcess::Child(ready)) => {
                     life.ready = Some(ready);
                     life.manager_notifier = life.manager_notifier.forked();
                     log::in_background();
                 }
                 // What is open belongs to the child: nothing of it may be tidied up here.
-                Ok(Side::Parent { code, child }) => {
+                Ok(ForkedProcess::Parent { code, child }) => {
                     if code == 0 {
                         life.manager_notifier.hand_over(child);
                     }
@@ -285,7 +285,7 @@ pub(super) fn start(source: Source, habits: Habits) -> u8 {
             }
         }
         life.pid_file = config.process.pid.as_ref().map(|path| path.value.clone());
-        life.urgent = life.pid_file.is_some() && crate::sys::daemon::be_urgent();
+        life.urgent = life.pid_file.is_some() && crate::sys::background::raise_thread_priority();
     }
     #[cfg(target_os = "linux")]
     let mut sandbox = Sandbox::prepare(&config, privileges.root());
@@ -370,7 +370,7 @@ struct Life {
     threads: usize,
     manager_notifier: ServiceManagerNotifier,
     #[cfg(unix)]
-    ready: Option<Ready>,
+    ready: Option<ReadyNotifier>,
 }
 
 /// An exit code and why.
@@ -412,13 +412,13 @@ async fn serve(bound: BoundConfig, load: &Load, life: Life) -> Result<Ended, Fai
     running.show(&sender);
     #[cfg(unix)]
     if let Some(ready) = life.ready {
-        ready.tell()?;
+        ready.notify_parent()?;
     }
     let running = running.with_service_manager(life.manager_notifier);
     tokio::spawn(watcher::watch(running.files(), sender));
     tokio::spawn(async {
         tokio::time::sleep(SETTLED).await;
-        crate::sys::memory::shrink();
+        crate::sys::memory::release_unused_memory();
     });
     Ok(running.serve(load, requests).await)
 }

@@ -18,9 +18,9 @@ use super::run::{Habits, Source, start};
 use super::{File, FormatName, check, exit, say};
 use crate::config;
 use crate::config::model::Config;
-use crate::sys::acl::{self, Open};
+use crate::sys::acl::{self, BroadAccess};
 use crate::sys::event_log::{self, EventLog};
-use crate::sys::service::{dispatch, system};
+use crate::sys::service_control::{run_as_service, to_io_error};
 
 /// Under which name the event log knows it, whatever the service is called.
 const SOURCE: &str = "pskgate";
@@ -92,7 +92,7 @@ type Failure = (u8, String);
 pub(super) fn complain(text: &str) {
     if let Ok(log) = EventLog::open(SOURCE.as_ref()) {
         // There is no third place.
-        let _ = log.put(3, text);
+        let _ = log.write(3, text);
     }
 }
 
@@ -104,7 +104,7 @@ fn run(file: &File, which: &Which) -> Result<u8, Failure> {
     }
     let format = file.format;
     let work = move || start(Source::file(&path, format.into()), Habits::Native);
-    match dispatch(which.name.as_ref(), work) {
+    match run_as_service(which.name.as_ref(), work) {
         Ok(()) => Ok(exit::OK),
         Err(error) if error.kind() == io::ErrorKind::NotConnected => Err((
             exit::USAGE,
@@ -154,7 +154,8 @@ fn install(file: &File, which: &Which, account: Option<&str>) -> Result<u8, Fail
     let manager = manager(ServiceManagerAccess::CONNECT | ServiceManagerAccess::CREATE_SERVICE)
         .map_err(|error| cannot(&error))?;
     let access = ServiceAccess::CHANGE_CONFIG | ServiceAccess::START | ServiceAccess::DELETE;
-    let service = manager.create_service(&info, access).map_err(|error| cannot(&system(error)))?;
+    let service =
+        manager.create_service(&info, access).map_err(|error| cannot(&to_io_error(error)))?;
     let config = config::survey(&path, file.format.into()).0;
     if let Err(error) = describe(&service, config.as_ref()) {
         // Half a service would be started all the same.
@@ -194,8 +195,8 @@ fn install(file: &File, which: &Which, account: Option<&str>) -> Result<u8, Fail
 /// What is decided once the service is there.
 fn describe(service: &Service, config: Option<&Config>) -> io::Result<()> {
     let drain = config.map_or(Duration::ZERO, |config| config.drain_timeout.value);
-    service.set_description("A tunnel that a pre-shared key opens.").map_err(system)?;
-    service.set_preshutdown_timeout(drain.saturating_add(MARGIN).min(CALM)).map_err(system)?;
+    service.set_description("A tunnel that a pre-shared key opens.").map_err(to_io_error)?;
+    service.set_preshutdown_timeout(drain.saturating_add(MARGIN).min(CALM)).map_err(to_io_error)?;
     let again = ServiceAction { action_type: ServiceActionType::Restart, delay: RESTART };
     let actions = ServiceFailureActions {
         reset_period: ServiceFailureResetPeriod::After(CALM),
@@ -204,7 +205,7 @@ fn describe(service: &Service, config: Option<&Config>) -> io::Result<()> {
         actions: Some(vec![again; 3]),
     };
     // A configuration that is wrong would be so in five seconds, too: only crashes count.
-    service.update_failure_actions(actions).map_err(system)
+    service.update_failure_actions(actions).map_err(to_io_error)
 }
 
 /// What the service reads: its configuration and the key files.
@@ -224,9 +225,9 @@ fn trusted(path: &Path) -> Result<(), Failure> {
         (exit::NO_INPUT, format!("cannot tell who may change {}: {error}", path.display()))
     };
     let file = OpenFile::open(path).map_err(|error| cannot(&error))?;
-    let bytes = acl::descriptor(&file).map_err(|error| cannot(&error))?;
-    let user = acl::own_user().map_err(|error| cannot(&error))?;
-    if let Some(owner) = acl::foreign_owner(&bytes, &user).map_err(|error| cannot(&error))? {
+    let bytes = acl::read_descriptor(&file).map_err(|error| cannot(&error))?;
+    let user = acl::current_user_sid().map_err(|error| cannot(&error))?;
+    if let Some(owner) = acl::find_foreign_owner(&bytes, &user).map_err(|error| cannot(&error))? {
         return Err((
             exit::NO_PERMISSION,
             format!(
@@ -236,8 +237,8 @@ fn trusted(path: &Path) -> Result<(), Failure> {
             ),
         ));
     }
-    match acl::loose(&bytes).map_err(|error| cannot(&error))? {
-        Some(loose) if loose.open == Open::Change => Err((
+    match acl::find_loose_access(&bytes).map_err(|error| cannot(&error))? {
+        Some(loose) if loose.access == BroadAccess::Change => Err((
             exit::NO_PERMISSION,
             format!(
                 "the group {} may change {}, and so would decide what the service does; put it where only \
@@ -254,7 +255,7 @@ fn begin(which: &Which) -> Result<u8, Failure> {
     let cannot = |error: &io::Error| failed("start", &which.name, error);
     let access = ServiceAccess::START | ServiceAccess::QUERY_STATUS;
     let service = open(which, access).map_err(|error| cannot(&error))?;
-    service.start::<&OsStr>(&[]).map_err(|error| cannot(&system(error)))?;
+    service.start::<&OsStr>(&[]).map_err(|error| cannot(&to_io_error(error)))?;
     match settled(&service, ServiceState::StartPending).map_err(|error| cannot(&error))? {
         (ServiceState::Running, _) => Ok(say(&format!("the service {} serves", which.name))),
         (_, code) => {
@@ -286,7 +287,7 @@ fn uninstall(which: &Which) -> Result<u8, Failure> {
     let access = ServiceAccess::STOP | ServiceAccess::QUERY_STATUS | ServiceAccess::DELETE;
     let service = open(which, access).map_err(|error| cannot(&error))?;
     halt(&service).map_err(|error| cannot(&error))?;
-    service.delete().map_err(|error| cannot(&system(error)))?;
+    service.delete().map_err(|error| cannot(&to_io_error(error)))?;
     // Another service may still have it, or it was never there; its old events merely look worse.
     let _ = event_log::uninstall(SOURCE);
     Ok(say(&format!("the service {} is gone; its files are where they were", which.name)))
@@ -294,8 +295,8 @@ fn uninstall(which: &Which) -> Result<u8, Failure> {
 
 /// Stops it, unless it has stopped already.
 fn halt(service: &Service) -> io::Result<()> {
-    if service.query_status().map_err(system)?.current_state != ServiceState::Stopped {
-        service.stop().map_err(system)?;
+    if service.query_status().map_err(to_io_error)?.current_state != ServiceState::Stopped {
+        service.stop().map_err(to_io_error)?;
         settled(service, ServiceState::StopPending)?;
     }
     Ok(())
@@ -309,7 +310,7 @@ fn settled(
     let start = Instant::now();
     let mut patience = PATIENCE;
     loop {
-        let status = service.query_status().map_err(system)?;
+        let status = service.query_status().map_err(to_io_error)?;
         // A drain says how long it has.
         patience = patience.max(status.wait_hint.saturating_add(MARGIN));
         let waits = status.current_state == on_its_way
@@ -327,11 +328,11 @@ fn settled(
 }
 
 fn manager(access: ServiceManagerAccess) -> io::Result<ServiceManager> {
-    ServiceManager::local_computer(None::<&OsStr>, access).map_err(system)
+    ServiceManager::local_computer(None::<&OsStr>, access).map_err(to_io_error)
 }
 
 fn open(which: &Which, access: ServiceAccess) -> io::Result<Service> {
-    manager(ServiceManagerAccess::CONNECT)?.open_service(&which.name, access).map_err(system)
+    manager(ServiceManagerAccess::CONNECT)?.open_service(&which.name, access).map_err(to_io_error)
 }
 
 fn failed(what: &str, name: &str, error: &io::Error) -> Failure {

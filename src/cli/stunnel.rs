@@ -176,8 +176,8 @@ fn read(number: i32) -> std::io::Result<Vec<u8>> {
     use std::io::Read;
     // A standard stream stays open, or the next file that is opened would become one.
     let descriptor = match number {
-        0..=2 => descriptor::copy(number)?,
-        _ => descriptor::take(number)?,
+        0..=2 => descriptor::duplicate(number)?,
+        _ => descriptor::take_inherited(number)?,
     };
     let mut text = Vec::new();
     std::fs::File::from(descriptor).read_to_end(&mut text)?;

@@ -12,7 +12,7 @@ use serde::ser::{Serialize, SerializeStruct, Serializer};
 
 pub use super::location::SourceLocation;
 use super::redaction::{is_unprintable, presentable};
-use crate::sys::content::Digest;
+use crate::sys::file_digest::FileDigest;
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -112,7 +112,7 @@ pub struct Diagnostics {
     pub included: BTreeMap<Arc<Path>, SourceLocation>,
     /// A file of the configuration, by the name under which it was opened → what was read of it; none if
     /// it could not be read.
-    pub read: BTreeMap<PathBuf, Option<Digest>>,
+    pub read: BTreeMap<PathBuf, Option<FileDigest>>,
     /// The directories of included files, by the names under which they were opened.
     pub folders: BTreeSet<PathBuf>,
 }

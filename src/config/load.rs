@@ -7,7 +7,7 @@ use super::diagnostic::{Diagnostic, Diagnostics, SourceLocation};
 use super::draft::ParsedFile;
 use super::model::{Config, Dialect};
 use super::{stunnel, toml, validate};
-use crate::sys::content;
+use crate::sys::file_digest;
 
 /// How to tell which language a file is written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -62,7 +62,7 @@ pub fn survey(path: &Path, format: Format) -> (Option<Config>, Diagnostics) {
 /// The same for a process that may have gone elsewhere since it was started in `here`.
 pub fn survey_from(here: &Path, path: &Path, format: Format) -> (Option<Config>, Diagnostics) {
     let opened = here.join(path);
-    let (bytes, digest) = match content::read(&opened) {
+    let (bytes, digest) = match file_digest::read_with_digest(&opened) {
         Ok(read) => read,
         Err(e) => {
             let shown = path.display();

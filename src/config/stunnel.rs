@@ -14,7 +14,7 @@ use super::key_shape::looks_like_key_line;
 use super::model::Dialect;
 use super::options::{self, OptionId, OptionRow, StunnelScope, ValueKind};
 use super::value;
-use crate::sys::content;
+use crate::sys::file_digest;
 
 mod command;
 pub(super) mod in_comments;
@@ -391,7 +391,7 @@ impl Reader<'_> {
                 Some(name) => dir.join(name),
                 None => file.clone(),
             };
-            match content::read(&file) {
+            match file_digest::read_with_digest(&file) {
                 Ok((bytes, digest)) => {
                     self.report.read.insert(file, Some(digest));
                     let shown: Arc<Path> = Arc::from(shown);

@@ -61,18 +61,18 @@ impl<'a> RightsLater<'a> {
                 }
                 None => file.clone(),
             };
-            match access::obstacle(&real, self.root, self.user, self.group) {
+            match access::find_obstacle(&real, self.root, self.user, self.group) {
                 Ok(None) => {}
                 Ok(Some(found)) => {
                     let (path, mode, owner) = (found.path.display(), found.mode, found.owner);
-                    let what = match found.folder {
+                    let what = match found.is_folder {
                         true => format!("enter {path} on the way to {}", file.display()),
                         false => format!("read {path}"),
                     };
                     let user = self.user;
                     let text =
                         format!("user {user} may not {what} (mode {mode:04o}, owner {owner})");
-                    let mode = if found.folder { "0750" } else { "0640" };
+                    let mode = if found.is_folder { "0750" } else { "0640" };
                     let help = format!("give it to that user's group with mode {mode}");
                     return Ok(Some(Unreadable { text, help }));
                 }

@@ -283,7 +283,7 @@ fn set_socket_owner(at: &Endpoint, config: &ServiceConfig) -> Option<BindError> 
     let owner = &config.owner;
     let said = owner.user.as_ref().or(owner.group.as_ref())?;
     let given =
-        privileges::numbers(owner).and_then(|(user, group)| account::give(path, user, group));
+        privileges::numbers(owner).and_then(|(user, group)| account::set_owner(path, user, group));
     let error = given.err()?;
     let error = std::io::Error::new(error.kind(), format!("{}: {error}", path.display()));
     Some(cannot_bind(config, said, &error))

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use crate::config::diagnostic::Diagnostics;
 use crate::config::model::Config;
 use crate::secrets::{self, Reader};
-use crate::sys::content::Digest;
 use crate::sys::file::open_regular;
+use crate::sys::file_digest::FileDigest;
 use crate::sys::pipe::is_read_once;
 
 /// Content by file; a file that is not there counts as such.
-pub(super) type FileDigests = BTreeMap<PathBuf, Option<Digest>>;
+pub(super) type FileDigests = BTreeMap<PathBuf, Option<FileDigest>>;
 
 /// What a configuration was made of.
 #[derive(Debug, Clone, Default)]
@@ -103,14 +103,16 @@ impl Files {
         for path in &self.keys {
             // What is unreadable in a folder is a change of its own, and its words come at the reload.
             let files = secrets::files_of(path, secrets::edit::LENIENT, &mut Vec::new());
-            all.extend(files.into_iter().map(|file| (Digest::look(&file), file)).map(swap));
+            all.extend(
+                files.into_iter().map(|file| (FileDigest::from_file(&file), file)).map(swap),
+            );
         }
         if !self.watches_config {
             return all;
         }
         let included = self.folders.iter().flat_map(|folder| regular_files(folder));
         for file in included.chain(self.config.iter().cloned()) {
-            all.entry(file).or_insert_with_key(|file| Digest::look(file));
+            all.entry(file).or_insert_with_key(|file| FileDigest::from_file(file));
         }
         all
     }
@@ -131,7 +133,7 @@ impl Files {
         }
         for (file, before) in std::mem::take(&mut self.content) {
             let file = rename(&file);
-            let before = Digest::look(&file).and(before);
+            let before = FileDigest::from_file(&file).and(before);
             self.content.insert(file, before);
         }
     }

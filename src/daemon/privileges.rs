@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::config::diagnostic::{Diagnostic, Diagnostics};
 use crate::config::model::{Account, Config, Resolved};
-use crate::sys::{account, daemon, process};
+use crate::sys::{account, background, process};
 
 /// A root directory, a user and a group to change to. What can be found out beforehand is known.
 #[derive(Debug, Default)]
@@ -71,12 +71,12 @@ impl Privileges {
     /// The system's, with what it was that failed.
     pub fn take(&self) -> io::Result<()> {
         if let Some(root) = &self.root {
-            daemon::change_root(root).map_err(|error| {
+            background::change_root(root).map_err(|error| {
                 io::Error::new(error.kind(), format!("chroot to {}: {error}", root.display()))
             })?;
         }
         if self.user.is_some() || self.group.is_some() {
-            account::become_for_good(self.user, self.group)?;
+            account::drop_privileges(self.user, self.group)?;
             // The kernel forgets this one with every change of user.
             process::forbid_dumps();
         }
@@ -90,7 +90,7 @@ impl Privileges {
 /// # Errors
 /// There is no such user or group.
 pub fn numbers(names: &Account) -> io::Result<(Option<u32>, Option<u32>)> {
-    let user = names.user.as_ref().map(|name| account::user(name)).transpose()?;
-    let group = names.group.as_ref().map(|name| account::group(name)).transpose()?;
+    let user = names.user.as_ref().map(|name| account::find_user(name)).transpose()?;
+    let group = names.group.as_ref().map(|name| account::find_group(name)).transpose()?;
     Ok((user.map(|(user, _)| user), group.or(user.and_then(|(_, own)| own))))
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use crate::config::model::LogConfig;
-use crate::sys::content::Digest;
+use crate::sys::file_digest::FileDigest;
 
 /// The first pause; each one after it is twice as long.
 const MIN_RETRY_INTERVAL: Duration = Duration::from_secs(1);
@@ -15,7 +15,7 @@ const MIN_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 const MAX_RETRY_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What was read of the files of a configuration.
-pub(super) type ConfigDigests = BTreeMap<PathBuf, Option<Digest>>;
+pub(super) type ConfigDigests = BTreeMap<PathBuf, Option<FileDigest>>;
 
 /// The next attempt.
 #[derive(Debug)]

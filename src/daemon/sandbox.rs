@@ -14,7 +14,7 @@ use crate::config::model::{
 };
 use crate::observe::event::{Event, Scope};
 use crate::observe::log;
-use crate::sys::sandbox::{self, Room, Use, Walls};
+use crate::sys::sandbox::{self, SandboxStatus, WritablePath, WriteAccess};
 
 /// Why there is none.
 #[derive(Debug, Clone, Copy)]
@@ -45,7 +45,7 @@ pub fn why_open(config: &Config) -> Option<NoSandboxReason<'_>> {
 /// Somewhere that the program writes.
 struct WrittenFolder {
     path: PathBuf,
-    uses: Use,
+    uses: WriteAccess,
     place: Option<SourceLocation>,
 }
 
@@ -57,23 +57,23 @@ fn wanted(config: &Config) -> Vec<WrittenFolder> {
     };
     // A standard stream is copied, not opened.
     for output in config.log.output.iter().filter(|output| !log::is_stream(&output.value)) {
-        want(&output.value, Use::Files, output.place());
+        want(&output.value, WriteAccess::Files, output.place());
     }
     if let Some(pid) = &config.process.pid {
-        want(&pid.value, Use::Files, pid.place());
+        want(&pid.value, WriteAccess::Files, pid.place());
     }
     let accept = config.services.iter().flat_map(ServiceConfig::accept).map(|listen| &listen.at);
     for at in accept.chain(&config.http.listen) {
         if let Endpoint::Unix(path) = &at.value {
-            want(path, Use::Sockets, at.place());
+            want(path, WriteAccess::Sockets, at.place());
         }
     }
     if config.control.enabled.value && !config.is_inetd() {
         match &config.control.socket {
-            Some(path) => want(&path.value, Use::Sockets, path.place()),
+            Some(path) => want(&path.value, WriteAccess::Sockets, path.place()),
             None => {
                 if let Ok(path) = paths::default_path(&paths::name(&config.file)) {
-                    want(&path, Use::Sockets, None);
+                    want(&path, WriteAccess::Sockets, None);
                 }
             }
         }
@@ -83,16 +83,16 @@ fn wanted(config: &Config) -> Vec<WrittenFolder> {
 
 /// The place that a path is in: its folder, or itself where it is no file to be made anew. A link
 /// counts for what it leads to.
-fn room(path: &Path, uses: Use) -> io::Result<Room> {
-    match Room::stream(path) {
-        Ok(room) if uses == Use::Files => Ok(room),
-        _ => Room::folder(&folder_of(path, uses), uses),
+fn room(path: &Path, uses: WriteAccess) -> io::Result<WritablePath> {
+    match WritablePath::stream(path) {
+        Ok(room) if uses == WriteAccess::Files => Ok(room),
+        _ => WritablePath::folder(&folder_of(path, uses), uses),
     }
 }
 
-fn folder_of(path: &Path, uses: Use) -> PathBuf {
+fn folder_of(path: &Path, uses: WriteAccess) -> PathBuf {
     // Of a socket the name itself is made, and a link in its place is not followed.
-    let real = (uses == Use::Files).then(|| path.canonicalize().ok()).flatten();
+    let real = (uses == WriteAccess::Files).then(|| path.canonicalize().ok()).flatten();
     let path = real.as_deref().unwrap_or(path);
     path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new(".")).to_owned()
 }
@@ -100,12 +100,12 @@ fn folder_of(path: &Path, uses: Use) -> PathBuf {
 /// A sandbox that is being prepared, and later the one that holds.
 #[derive(Debug, Default)]
 pub struct Sandbox {
-    rooms: Vec<Room>,
+    rooms: Vec<WritablePath>,
     /// Paths that are in a room by the names which the start had for them.
     known: Vec<PathBuf>,
     root: Option<PathBuf>,
     closed: bool,
-    walls: Option<Walls>,
+    walls: Option<SandboxStatus>,
 }
 
 impl Sandbox {
@@ -119,9 +119,11 @@ impl Sandbox {
         }
         this.closed = true;
         // Becoming another user takes away the right to.
-        sandbox::bound_powers();
-        for WrittenFolder { path, .. } in wanted(config).iter().filter(|w| w.uses == Use::Sockets) {
-            this.add(path, Use::Sockets);
+        sandbox::clear_bounding_set();
+        for WrittenFolder { path, .. } in
+            wanted(config).iter().filter(|w| w.uses == WriteAccess::Sockets)
+        {
+            this.add(path, WriteAccess::Sockets);
             if let Some(root) = root {
                 this.known.push(inside(root, path));
             }
@@ -129,7 +131,7 @@ impl Sandbox {
         this
     }
 
-    fn add(&mut self, path: &Path, uses: Use) {
+    fn add(&mut self, path: &Path, uses: WriteAccess) {
         // What is not there cannot be written to; whoever tries says so in better words.
         if let Ok(room) = room(path, uses) {
             self.rooms.push(room);
@@ -167,15 +169,17 @@ impl Sandbox {
             }
             None => {}
         }
-        for WrittenFolder { path, .. } in wanted(config).iter().filter(|w| w.uses == Use::Files) {
-            self.add(path, Use::Files);
+        for WrittenFolder { path, .. } in
+            wanted(config).iter().filter(|w| w.uses == WriteAccess::Files)
+        {
+            self.add(path, WriteAccess::Files);
         }
         // In the background the standard streams lead there.
-        self.rooms.extend(Room::stream(Path::new("/dev/null")));
-        if let Err(error) = sandbox::gain_nothing() {
+        self.rooms.extend(WritablePath::stream(Path::new("/dev/null")));
+        if let Err(error) = sandbox::set_no_new_privileges() {
             say(Level::Warning, &format!("cannot set no_new_privs: {error}"));
         }
-        match sandbox::wall_in(&self.rooms) {
+        match sandbox::enter_sandbox(&self.rooms) {
             Ok(walls) => {
                 self.walls = Some(walls);
                 say(Level::Debug, words(walls));
@@ -185,7 +189,7 @@ impl Sandbox {
                 say(Level::Warning, &text);
             }
         }
-        if let Err(error) = sandbox::keep_powers(powers(config)) {
+        if let Err(error) = sandbox::retain_capabilities(powers(config)) {
             say(Level::Warning, &format!("cannot drop capabilities: {error}"));
         }
     }
@@ -204,7 +208,7 @@ impl Sandbox {
             report.push(found.at(program.path.place().cloned()).help(HELP));
         }
         // Without landlock writing is not limited.
-        let limited = matches!(self.walls, Some(Walls::Whole | Walls::Partly));
+        let limited = matches!(self.walls, Some(SandboxStatus::Full | SandboxStatus::Partial));
         for WrittenFolder { path, uses, place } in wanted(config) {
             // The pid file is written once, and the socket of a default name stays where it was.
             let settled =
@@ -214,8 +218,8 @@ impl Sandbox {
                 continue;
             }
             let what = match uses {
-                Use::Sockets => "a socket",
-                Use::Files | Use::Stream => "a log",
+                WriteAccess::Sockets => "a socket",
+                WriteAccess::Files | WriteAccess::Stream => "a log",
             };
             let text = format!(
                 "{} is {what} in a folder that the running program may not write to",
@@ -226,22 +230,22 @@ impl Sandbox {
         report.diagnostics.len() == before
     }
 
-    fn holds(&self, path: &Path, uses: Use) -> bool {
+    fn holds(&self, path: &Path, uses: WriteAccess) -> bool {
         if self.known.iter().any(|known| known == path) {
             return true;
         }
         let folder = self.folder(path, uses);
-        self.rooms.iter().any(|room| room.holds(&folder, uses))
+        self.rooms.iter().any(|room| room.allows(&folder, uses))
     }
 
-    fn is_there(&self, path: &Path, uses: Use) -> bool {
+    fn is_there(&self, path: &Path, uses: WriteAccess) -> bool {
         self.folder(path, uses).is_dir()
     }
 
     /// The folder that a path of the configuration means now.
-    fn folder(&self, path: &Path, uses: Use) -> PathBuf {
+    fn folder(&self, path: &Path, uses: WriteAccess) -> PathBuf {
         match (&self.root, uses) {
-            (Some(root), Use::Sockets) => folder_of(&inside(root, path), uses),
+            (Some(root), WriteAccess::Sockets) => folder_of(&inside(root, path), uses),
             _ => folder_of(path, uses),
         }
     }
@@ -256,20 +260,20 @@ fn powers(config: &Config) -> CapabilitySet {
         sockets.accept.iter().chain(&sockets.downstream).chain(&sockets.upstream).any(is_debug)
     });
     let more = if debug { CapabilitySet::NET_ADMIN } else { CapabilitySet::empty() };
-    sandbox::tunnel_powers() | more
+    sandbox::tunnel_capabilities() | more
 }
 
 /// How far this kernel limits writing and executing, in words.
-pub fn words(walls: Walls) -> &'static str {
+pub fn words(walls: SandboxStatus) -> &'static str {
     match walls {
-        Walls::Whole => {
+        SandboxStatus::Full => {
             "nothing is executed, and files are written beside log, pid file and sockets only"
         }
-        Walls::Partly => {
+        SandboxStatus::Partial => {
             "nothing is executed, and files are written beside log, pid file and sockets only; this \
              kernel's landlock is an older one that does not limit everything"
         }
-        Walls::Missing => {
+        SandboxStatus::Missing => {
             "this kernel has no landlock: writing files and executing programs are \
                            not limited"
         }

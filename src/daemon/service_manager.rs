@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use crate::sys::manager::{Notify, monotonic_micros};
+use crate::sys::service_manager::{NotifySocket, monotonic_micros};
 
 /// How often the words of `STATUS=` are looked at; what did not change is not said again.
 const STATUS_INTERVAL: Duration = Duration::from_secs(3);
@@ -24,7 +24,7 @@ const MAX_STATUS_LENGTH: usize = 160;
 /// A service manager that listens, or none: then nothing here does anything.
 #[derive(Debug, Default)]
 pub struct ServiceManagerNotifier {
-    notify: Option<Notify>,
+    notify: Option<NotifySocket>,
     /// Half of the time after which silence means death.
     pulse: Option<Duration>,
     /// Whether the process that was started says that this one is ready, because only it is heard.
@@ -43,7 +43,7 @@ struct DueTimes {
 
 impl ServiceManagerNotifier {
     /// `watchdog` is the silence after which the manager takes the process for dead.
-    pub fn new(notify: Option<Notify>, watchdog: Option<Duration>) -> Self {
+    pub fn new(notify: Option<NotifySocket>, watchdog: Option<Duration>) -> Self {
         let pulse = watchdog.map(|limit| limit / 2).filter(|_| notify.is_some());
         Self { notify, pulse, ..Self::default() }
     }

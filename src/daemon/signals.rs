@@ -29,7 +29,7 @@ pub fn listen(sender: &mpsc::Sender<Request>) -> io::Result<Vec<i32>> {
         (SignalKind::user_defined2(), || Request::List),
     ];
     let heard =
-        |(kind, _): &(SignalKind, Ask)| !crate::sys::daemon::is_ignored(kind.as_raw_value());
+        |(kind, _): &(SignalKind, Ask)| !crate::sys::background::is_ignored(kind.as_raw_value());
     let stops: Vec<_> = stops.into_iter().filter(heard).collect();
     let numbers = stops.iter().map(|(kind, _)| kind.as_raw_value()).collect();
     for (kind, request) in stops.into_iter().chain(others) {
@@ -69,16 +69,16 @@ pub fn reap_orphans() -> io::Result<()> {
     Ok(())
 }
 
-/// Sends on Ctrl-C, Ctrl-Break and the closing of the console, and what the service manager orders.
+/// Sends on Ctrl-C, Ctrl-Break and the closing of the console, and what the service manager commands.
 ///
 /// # Errors
 /// The system does not let the process listen.
 #[cfg(windows)]
 pub fn listen(sender: &mpsc::Sender<Request>) -> io::Result<Vec<i32>> {
-    use crate::sys::service::{self, Order};
+    use crate::sys::service_control::{self, ServiceCommand};
     use tokio::signal::windows::{ctrl_break, ctrl_c, ctrl_close};
     let (mut c, mut brk, mut close) = (ctrl_c()?, ctrl_break()?, ctrl_close()?);
-    let mut orders = service::orders();
+    let mut commands = service_control::take_commands();
     let sender = sender.clone();
     tokio::spawn(async move {
         loop {
@@ -86,9 +86,9 @@ pub fn listen(sender: &mpsc::Sender<Request>) -> io::Result<Vec<i32>> {
                 _ = c.recv() => Request::Stop("Ctrl-C"),
                 _ = brk.recv() => Request::Stop("Ctrl-Break"),
                 _ = close.recv() => Request::Stop("console closed"),
-                order = next(&mut orders) => match order {
-                    Order::Stop(why) => Request::Stop(why),
-                    Order::Reload => Request::Reload("the service manager"),
+                command = next(&mut commands) => match command {
+                    ServiceCommand::Stop(why) => Request::Stop(why),
+                    ServiceCommand::Reload => Request::Reload("the service manager"),
                 },
             };
             if sender.send(request).await.is_err() {
@@ -99,14 +99,14 @@ pub fn listen(sender: &mpsc::Sender<Request>) -> io::Result<Vec<i32>> {
     Ok(Vec::new())
 }
 
-/// The next order of the service manager, where there is one. Cancel safe.
+/// The next command of the service manager, where there is one. Cancel safe.
 #[cfg(windows)]
 async fn next(
-    orders: &mut Option<mpsc::UnboundedReceiver<crate::sys::service::Order>>,
-) -> crate::sys::service::Order {
-    match orders.as_mut() {
-        Some(orders) => match orders.recv().await {
-            Some(order) => order,
+    commands: &mut Option<mpsc::UnboundedReceiver<crate::sys::service_control::ServiceCommand>>,
+) -> crate::sys::service_control::ServiceCommand {
+    match commands.as_mut() {
+        Some(commands) => match commands.recv().await {
+            Some(command) => command,
             None => std::future::pending().await,
         },
         None => std::future::pending().await,

@@ -12,7 +12,7 @@ use socket2::{Domain, Protocol, Type};
 use super::socket_name::SocketName;
 use super::{Peer, Socket, options};
 use crate::config::model::{Endpoint, Host, Listen, Resolved, SocketOption};
-use crate::sys::holder::{self, Holder};
+use crate::sys::address_holder::{self, AddressHolder};
 
 #[cfg(test)]
 mod tests;
@@ -82,7 +82,8 @@ pub fn bind(
             let mut bound = Vec::new();
             for address in resolve(host, *port)? {
                 let alone = address.is_ipv6() && has_ipv4_wildcard(siblings, *port);
-                let who = || in_use(&address.to_string(), holder::of_tcp(address));
+                let who =
+                    || in_use(&address.to_string(), address_holder::find_tcp_listener(address));
                 match retry_while_busy(busy, who, || bind_tcp(address, alone, options)) {
                     Ok(listener) => bound.push(listener),
                     // A kernel without IPv6 is no mistake where nobody wrote an IPv6 address.
@@ -106,7 +107,8 @@ pub fn bind(
         }
         #[cfg(unix)]
         Endpoint::Unix(path) => {
-            let who = || in_use(&path.display().to_string(), holder::of_unix(path));
+            let who =
+                || in_use(&path.display().to_string(), address_holder::find_unix_listener(path));
             match retry_while_busy(busy, who, || bind_unix(path)) {
                 Ok(listener) => Ok(vec![listener]),
                 Err(error) => {
@@ -185,7 +187,7 @@ fn retry_while_busy(
     }
 }
 
-fn in_use(address: &str, holder: Option<Holder>) -> String {
+fn in_use(address: &str, holder: Option<AddressHolder>) -> String {
     match holder {
         Some(holder) => format!("{address} is in use by {holder}"),
         None => format!("{address} is in use"),

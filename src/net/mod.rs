@@ -32,7 +32,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::sys::socket::unanswered;
+use crate::sys::socket::unacknowledged_data;
 #[cfg(unix)]
 use tokio::net::UnixStream;
 
@@ -148,8 +148,9 @@ impl Socket {
     /// Whether the peer still has to acknowledge something, where that is watched: while it does,
     /// TCP sends the data again and no keepalive, and gives up after a quarter of an hour.
     pub fn in_flight(&self) -> bool {
-        self.as_tcp()
-            .is_some_and(|tcp| unanswered(tcp).is_some() && keepalive_timeout(tcp).is_some())
+        self.as_tcp().is_some_and(|tcp| {
+            unacknowledged_data(tcp).is_some() && keepalive_timeout(tcp).is_some()
+        })
     }
 
     /// The error that the system has noted and nobody has been told yet: a reset, or a peer that
@@ -210,7 +211,7 @@ const MAX_UNANSWERED_PROBES: u8 = 3;
 
 fn find_dead_peer(tcp: &TcpStream) -> Option<io::Error> {
     // What is nearly always false first: the rest costs four more questions to the kernel.
-    let owed = unanswered(tcp).filter(|owed| owed.tries >= MAX_UNANSWERED_PROBES)?;
+    let owed = unacknowledged_data(tcp).filter(|owed| owed.retries >= MAX_UNANSWERED_PROBES)?;
     keepalive_timeout(tcp).filter(|limit| owed.silence >= *limit)?;
     let text = format!("the other end has acknowledged nothing for {} s", owed.silence.as_secs());
     Some(io::Error::new(io::ErrorKind::TimedOut, text))

@@ -73,10 +73,18 @@ pub fn apply(socket: &Socket, option: &SocketOption) -> io::Result<()> {
         O::BindToDevice(device) => socket.bind_device(Some(device.as_bytes())),
         #[cfg(target_os = "linux")]
         O::FreeBind(on) => socket.set_freebind_v4(*on),
-        O::Debug(on) => socket::set(socket, socket::Raw::Debug, u32::from(*on)),
-        O::DontRoute(on) => socket::set(socket, socket::Raw::DontRoute, u32::from(*on)),
-        O::ReceiveLowWater(bytes) => socket::set(socket, socket::Raw::ReceiveLowWater, *bytes),
-        O::SendLowWater(bytes) => socket::set(socket, socket::Raw::SendLowWater, *bytes),
+        O::Debug(on) => {
+            socket::set_raw_option(socket, socket::RawSocketOption::Debug, u32::from(*on))
+        }
+        O::DontRoute(on) => {
+            socket::set_raw_option(socket, socket::RawSocketOption::DontRoute, u32::from(*on))
+        }
+        O::ReceiveLowWater(bytes) => {
+            socket::set_raw_option(socket, socket::RawSocketOption::ReceiveLowWater, *bytes)
+        }
+        O::SendLowWater(bytes) => {
+            socket::set_raw_option(socket, socket::RawSocketOption::SendLowWater, *bytes)
+        }
         #[allow(unreachable_patterns)]
         _ => Err(io::Error::new(
             io::ErrorKind::Unsupported,

@@ -14,8 +14,8 @@ use tokio::net::{TcpListener, TcpStream};
 use super::pty::Pty;
 use super::{DialContext, Peer, Socket};
 use crate::config::model::{Program, Variable};
-use crate::sys::children::{self, Awaited};
-use crate::sys::{manager, process};
+use crate::sys::children::{self, AwaitedChild};
+use crate::sys::{process, service_manager};
 
 /// A program that was started. It is not killed when this is dropped.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub struct ChildProcess {
     pub pid: u32,
     child: tokio::process::Child,
     /// Behind `child`, which is to be gone before.
-    _status: Awaited,
+    _status: AwaitedChild,
 }
 
 impl ChildProcess {
@@ -85,7 +85,7 @@ pub async fn start(
     let (socket, peer, theirs) = if program.pty.value {
         let (ours, theirs) = Pty::open()?;
         // A session of its own, or the terminal would not be its own.
-        process::lead_session(&mut command);
+        process::make_session_leader(&mut command);
         (Socket::Pty(Box::new(ours)), Peer::Program(None), theirs)
     } else {
         let (ours, theirs) = pair().await?;
@@ -102,8 +102,8 @@ pub async fn start(
     }
     drop(theirs);
     // Whoever started us may have left descriptors of its own behind.
-    process::close_on_exec();
-    let (child, status) = children::start(|| {
+    process::set_close_on_exec();
+    let (child, status) = children::start_awaited(|| {
         let child = tokio::process::Command::from(command).spawn()?;
         let pid = child.id().unwrap_or_default();
         Ok((child, pid))
@@ -120,7 +120,7 @@ fn command(program: &Program, context: Option<&DialContext<'_>>) -> Command {
         command.arg0(name);
     }
     command.args(words);
-    for name in manager::VARIABLES {
+    for name in service_manager::ENVIRONMENT_VARIABLES {
         command.env_remove(name);
     }
     let mut set = |name: &str, value: Option<OsString>| match value {

@@ -11,7 +11,7 @@ use rustix::termios::{LocalModes, SpecialCodeIndex, tcgetattr};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::sys::descriptor::watched;
+use crate::sys::descriptor::into_async_fd;
 
 /// The end of a terminal where the keyboard and the screen would be.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ impl Pty {
         let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
         let slave = open(name.as_c_str(), flags, Mode::empty())?;
         fcntl_setfl(&master, OFlags::RDWR | OFlags::NONBLOCK)?;
-        Ok((Self { master: watched(master)?, shut: false }, slave))
+        Ok((Self { master: into_async_fd(master)?, shut: false }, slave))
     }
 
     fn poll_put(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {

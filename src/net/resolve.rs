@@ -17,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use crate::config::model::{Host, Level};
 use crate::observe::event::{Event, Scope};
 use crate::secrets::Identity;
-use crate::sys::names::{self, NameError};
+use crate::sys::resolver::{self, NameError};
 
 #[cfg(test)]
 mod tests;
@@ -160,7 +160,7 @@ impl Resolver {
     /// The process's: its threads and what it has learned survive every reload.
     fn of_process() -> &'static Self {
         static RESOLVER: LazyLock<Resolver> =
-            LazyLock::new(|| Resolver::new(MAX_CONFIGURED, names::look_up));
+            LazyLock::new(|| Resolver::new(MAX_CONFIGURED, resolver::look_up));
         &RESOLVER
     }
 

@@ -163,7 +163,7 @@ fn open(path: &Path) -> io::Result<File> {
     // Opened by its name, a stream that is a socket or another user's terminal would be refused.
     #[cfg(unix)]
     if let Some(number) = stream(path) {
-        return crate::sys::descriptor::copy(number).map(File::from);
+        return crate::sys::descriptor::duplicate(number).map(File::from);
     }
     let mut options = OpenOptions::new();
     options.append(true).create(true);

@@ -23,7 +23,7 @@ pub mod syslog {
     //! on standard error.
 
     use crate::config::model::LogConfig;
-    use crate::sys::{event_log::EventLog, service};
+    use crate::sys::{event_log::EventLog, service_control};
 
     /// An open event log.
     #[derive(Debug)]
@@ -32,7 +32,7 @@ pub mod syslog {
     impl Syslog {
         /// Opens it, if this process is a service and has no log file.
         pub fn open(config: &LogConfig) -> Option<Self> {
-            let wanted = service::is_running() && config.output.is_none();
+            let wanted = service_control::is_running() && config.output.is_none();
             wanted.then(|| EventLog::open("pskgate".as_ref()).ok().map(Self)).flatten()
         }
 
@@ -42,7 +42,7 @@ pub mod syslog {
 
         pub(super) fn put(&mut self, level: u8, text: &str) {
             // A log that takes no more has nobody to tell so.
-            let _ = self.0.put(level, text);
+            let _ = self.0.write(level, text);
         }
     }
 }

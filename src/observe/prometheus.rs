@@ -17,7 +17,7 @@ use prometheus_client::registry::Registry;
 
 use super::metrics::{REFUSAL_CAUSES, SESSION_ENDS};
 use super::status::{ServiceStatus, Status};
-use crate::sys::usage::Usage;
+use crate::sys::usage::ProcessUsage;
 
 #[cfg(test)]
 mod tests;
@@ -55,7 +55,7 @@ impl Format {
 /// The encoder's; text in memory knows none.
 pub fn text(
     status: &Status,
-    usage: &Usage,
+    usage: &ProcessUsage,
     labels: usize,
     format: Format,
 ) -> Result<String, fmt::Error> {
@@ -148,7 +148,7 @@ impl Collector for Families {
     }
 }
 
-fn families(status: &Status, usage: &Usage, labels: usize) -> Vec<Family> {
+fn families(status: &Status, usage: &ProcessUsage, labels: usize) -> Vec<Family> {
     let mut all = program(status);
     all.extend(services(&status.services));
     all.extend(identities(&status.services, labels));
@@ -283,14 +283,14 @@ fn later((one, other): (u64, u64)) -> u64 {
 }
 
 /// Under the names that every Prometheus client has for them.
-fn process(status: &Status, usage: &Usage) -> Vec<Family> {
+fn process(status: &Status, usage: &ProcessUsage) -> Vec<Family> {
     vec![
         Family::gauge("process_resident_memory_bytes", "Resident memory size in bytes")
-            .is(usage.resident.map(Value::Count)),
+            .is(usage.resident_bytes.map(Value::Count)),
         Family::gauge("process_virtual_memory_bytes", "Virtual memory size in bytes")
-            .is(usage.virtual_memory.map(Value::Count)),
+            .is(usage.virtual_bytes.map(Value::Count)),
         Family::counter("process_cpu_seconds", "Total user and system CPU time in seconds")
-            .is(usage.cpu.map(Value::Real)),
+            .is(usage.cpu_seconds.map(Value::Real)),
         Family::gauge("process_open_fds", "Number of open file descriptors")
             .is(usage.descriptors.map(Value::Count)),
         Family::gauge("process_max_fds", "Maximum number of open file descriptors")

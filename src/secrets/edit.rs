@@ -13,7 +13,7 @@ use super::problem::{Gravity, Problem};
 use super::{
     Entry, Fingerprint, Identity, IdentityRule, OnDuplicate, OnLoosePermissions, Rules, Writer,
 };
-use crate::sys::replace::Edit;
+use crate::sys::file_edit::FileEdit;
 use zeroize::Zeroizing;
 
 /// The bits that a key file's mode may have: what is looser is tightened on the way.
@@ -254,14 +254,14 @@ pub fn single(line: &[u8], path: &Path) -> Result<Entry, EditError> {
 
 /// A file under its folder's lock, and its text.
 struct Open {
-    edit: Edit,
+    edit: FileEdit,
     text: Zeroizing<Vec<u8>>,
 }
 
 impl Open {
     fn begin(path: &Path) -> Result<Self, EditError> {
         let failed = |error| EditError::Io(path.to_owned(), error);
-        let edit = Edit::begin(path).map_err(failed)?;
+        let edit = FileEdit::begin(path).map_err(failed)?;
         let text = if edit.exists().map_err(failed)? {
             // Loose permissions are mended by the edit itself.
             file::open(edit.path(), LENIENT, &mut Vec::new()).map_err(failed)?

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use super::key::{Identity, Key, MAX_IDENTITY, MAX_KEY, MIN_KEY, escape};
-use crate::sys::content::Digest;
 use crate::sys::file::open_regular;
+use crate::sys::file_digest::FileDigest;
 #[cfg(unix)]
 use crate::sys::pipe::read_pipe;
 
@@ -96,7 +96,7 @@ pub(super) struct Text {
     pub(super) bytes: Zeroizing<Vec<u8>>,
     meta: fs::Metadata,
     #[cfg(windows)]
-    loose: Option<crate::sys::acl::Loose>,
+    loose: Option<crate::sys::acl::LooseAccess>,
     /// Another user whose file it is.
     #[cfg(windows)]
     owner: Option<String>,
@@ -114,10 +114,12 @@ impl Text {
         }
         #[cfg(windows)]
         let (loose, owner) = {
-            use crate::sys::acl::{descriptor, foreign_owner, loose, own_user};
-            let (bytes, user) = (descriptor(&file)?, own_user()?);
-            let loose = loose(&bytes).map_err(io::Error::other)?;
-            (loose, foreign_owner(&bytes, &user).map_err(io::Error::other)?)
+            use crate::sys::acl::{
+                current_user_sid, find_foreign_owner, find_loose_access, read_descriptor,
+            };
+            let (bytes, user) = (read_descriptor(&file)?, current_user_sid()?);
+            let loose = find_loose_access(&bytes).map_err(io::Error::other)?;
+            (loose, find_foreign_owner(&bytes, &user).map_err(io::Error::other)?)
         };
         // One allocation of the final size: a growing vector would leave unwiped copies behind.
         let mut bytes = Zeroizing::new(Vec::with_capacity(meta.len() as usize + 1));
@@ -147,8 +149,8 @@ impl Text {
     }
 
     /// Of the bytes that were read.
-    pub(super) fn digest(&self) -> Digest {
-        Digest::of(&self.meta, &self.bytes)
+    pub(super) fn digest(&self) -> FileDigest {
+        FileDigest::from_bytes(&self.meta, &self.bytes)
     }
 
     /// Says what is wrong with the permissions of the file.
@@ -208,13 +210,13 @@ pub(super) fn owned_by(path: &Path, owner: &str, rules: Rules) -> Problem {
 
 /// What is said of a file of Windows that a group of strangers may read or change.
 #[cfg(any(windows, test))]
-pub(super) fn open_to(path: &Path, loose: crate::sys::acl::Loose, rules: Rules) -> Problem {
-    let what = match loose.open {
-        crate::sys::acl::Open::Change => "may change",
-        crate::sys::acl::Open::Read => "may read",
+pub(super) fn open_to(path: &Path, loose: crate::sys::acl::LooseAccess, rules: Rules) -> Problem {
+    let what = match loose.access {
+        crate::sys::acl::BroadAccess::Change => "may change",
+        crate::sys::acl::BroadAccess::Read => "may read",
     };
-    let gravity = match (loose.open, rules.writer) {
-        (crate::sys::acl::Open::Read, Writer::Runtime | Writer::Ide) => Gravity::Warns,
+    let gravity = match (loose.access, rules.writer) {
+        (crate::sys::acl::BroadAccess::Read, Writer::Runtime | Writer::Ide) => Gravity::Warns,
         _ => rules.permissions.gravity(),
     };
     let file = path.display();

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::file::Text;
 use super::problem::Problem;
 use super::{Rules, files_of};
-use crate::sys::content::Digest;
+use crate::sys::file_digest::FileDigest;
 #[cfg(unix)]
 use crate::sys::pipe::is_pipe;
 
@@ -18,7 +18,7 @@ use crate::sys::pipe::is_pipe;
 pub struct Reader {
     /// What is said of a folder depends on the rules.
     folders: HashMap<(PathBuf, Rules), Folder>,
-    texts: BTreeMap<PathBuf, (io::Result<Text>, Option<Digest>)>,
+    texts: BTreeMap<PathBuf, (io::Result<Text>, Option<FileDigest>)>,
     /// By their real names.
     unfinished: BTreeSet<PathBuf>,
     /// For a reload, in which no pipe is read.
@@ -78,7 +78,7 @@ impl Reader {
             let digest = match &text {
                 Ok(text) => Some(text.digest()),
                 // One that is too large is watched as well.
-                Err(_) => Digest::look(path),
+                Err(_) => FileDigest::from_file(path),
             };
             (text, digest)
         });
@@ -86,7 +86,7 @@ impl Reader {
     }
 
     /// Every file that was read, with the digest of its bytes; none if it could not be read.
-    pub fn digests(&self) -> impl Iterator<Item = (&Path, Option<Digest>)> {
+    pub fn digests(&self) -> impl Iterator<Item = (&Path, Option<FileDigest>)> {
         self.texts.iter().map(|(path, (_, digest))| (path.as_path(), *digest))
     }
 }

@@ -1015,18 +1015,22 @@ fn what_has_changed_is_told_by_names_and_not_without_end() {
 
 #[test]
 fn a_file_of_windows_that_strangers_may_read_comes_with_the_command_that_mends_it() {
-    use crate::sys::acl::{Loose, Open};
+    use crate::sys::acl::{BroadAccess, LooseAccess};
     let path = Path::new(r"C:\keys\psk.txt");
     let of = |open, rules| {
-        super::file::open_to(path, Loose { open, group: "Users", account: "*S-1-5-32-545" }, rules)
+        super::file::open_to(
+            path,
+            LooseAccess { access: open, group: "Users", account: "*S-1-5-32-545" },
+            rules,
+        )
     };
-    let read = of(Open::Read, NATIVE);
+    let read = of(BroadAccess::Read, NATIVE);
     assert_eq!((read.gravity, read.code), (Gravity::Refuses, "loose-permissions"));
     assert_eq!(read.message, r"the group Users may read the key file C:\keys\psk.txt");
     let wanted = "icacls \"C:\\keys\\psk.txt\" /inheritance:r /remove:g \"*S-1-5-32-545\" /grant:r \
                   *S-1-3-4:F *S-1-5-18:F *S-1-5-32-544:F";
     assert_eq!(read.help.as_deref(), Some(wanted));
-    let change = of(Open::Change, STUNNEL);
+    let change = of(BroadAccess::Change, STUNNEL);
     assert_eq!(change.gravity, Gravity::Warns);
     assert!(change.message.contains("may change"), "{}", change.message);
 }

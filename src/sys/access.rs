@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 /// What keeps a user from a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Obstacle {
+pub struct AccessObstacle {
     /// The file, or a folder above it.
     pub path: PathBuf,
     /// Whether it is a folder that may not be entered.
-    pub folder: bool,
+    pub is_folder: bool,
     /// Its mode, without the kind of file.
     pub mode: u32,
     /// Its owner.
@@ -23,12 +23,12 @@ pub struct Obstacle {
 ///
 /// # Errors
 /// Something of it is not there, or this process may not look.
-pub fn obstacle(
+pub fn find_obstacle(
     path: &Path,
     root: Option<&Path>,
     user: u32,
     group: u32,
-) -> io::Result<Option<Obstacle>> {
+) -> io::Result<Option<AccessObstacle>> {
     const READ: u32 = 4;
     const ENTER: u32 = 1;
     let real = path.canonicalize()?;
@@ -42,23 +42,23 @@ pub fn obstacle(
         let mut folders: Vec<_> = way.ancestors().skip(1).collect();
         folders.retain(|folder| !folder.as_os_str().is_empty() && !outside(folder));
         for folder in folders.into_iter().rev() {
-            if let Some(found) = lacks(folder, ENTER, true, user, group)? {
+            if let Some(found) = find_missing_right(folder, ENTER, true, user, group)? {
                 return Ok(Some(found));
             }
         }
     }
     let is_folder = real.is_dir();
     let wanted = if is_folder { READ | ENTER } else { READ };
-    lacks(&real, wanted, is_folder, user, group)
+    find_missing_right(&real, wanted, is_folder, user, group)
 }
 
-fn lacks(
+fn find_missing_right(
     path: &Path,
     wanted: u32,
     folder: bool,
     user: u32,
     group: u32,
-) -> io::Result<Option<Obstacle>> {
+) -> io::Result<Option<AccessObstacle>> {
     let meta = path.metadata()?;
     let mode = meta.mode() & 0o7777;
     // The first that fits decides, also when a later one would allow more.
@@ -67,20 +67,20 @@ fn lacks(
         () if meta.gid() == group => mode >> 3,
         () => mode,
     };
-    if rights & wanted == wanted || has_list(path) {
+    if rights & wanted == wanted || has_acl(path) {
         return Ok(None);
     }
-    Ok(Some(Obstacle { path: path.to_owned(), folder, mode, owner: meta.uid() }))
+    Ok(Some(AccessObstacle { path: path.to_owned(), is_folder: folder, mode, owner: meta.uid() }))
 }
 
 #[cfg(target_os = "linux")]
-fn has_list(path: &Path) -> bool {
+fn has_acl(path: &Path) -> bool {
     // With no room for it the call says how long the list is.
     rustix::fs::getxattr(path, "system.posix_acl_access", &mut [0u8; 0]).is_ok()
 }
 
 #[cfg(not(target_os = "linux"))]
-fn has_list(_: &Path) -> bool {
+fn has_acl(_: &Path) -> bool {
     false
 }
 
@@ -102,18 +102,24 @@ mod tests {
         let meta = file.metadata().unwrap();
         let (owner, group) = (meta.uid(), meta.gid());
         let stranger =
-            |path: &Path| obstacle(path, Some(base.path()), 4_000_000, 4_000_000).unwrap();
+            |path: &Path| find_obstacle(path, Some(base.path()), 4_000_000, 4_000_000).unwrap();
         set(base.path(), 0o755);
         set(&folder, 0o755);
         set(&file, 0o644);
         assert_eq!(stranger(&file), None);
         set(&file, 0o640);
-        assert_eq!(stranger(&file).map(|found| (found.folder, found.mode)), Some((false, 0o640)));
-        assert_eq!(obstacle(&file, Some(base.path()), 4_000_000, group).unwrap(), None);
+        assert_eq!(
+            stranger(&file).map(|found| (found.is_folder, found.mode)),
+            Some((false, 0o640))
+        );
+        assert_eq!(find_obstacle(&file, Some(base.path()), 4_000_000, group).unwrap(), None);
         set(&file, 0o644);
         set(&folder, 0o750);
-        assert_eq!(stranger(&file).map(|found| (found.folder, found.path)), Some((true, folder)));
-        assert_eq!(obstacle(&file, None, 0, 0).unwrap(), None);
-        assert!(obstacle(Path::new("/no/such/file"), None, owner.max(1), group).is_err());
+        assert_eq!(
+            stranger(&file).map(|found| (found.is_folder, found.path)),
+            Some((true, folder))
+        );
+        assert_eq!(find_obstacle(&file, None, 0, 0).unwrap(), None);
+        assert!(find_obstacle(Path::new("/no/such/file"), None, owner.max(1), group).is_err());
     }
 }

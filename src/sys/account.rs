@@ -5,14 +5,14 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::ptr::{null, null_mut};
 
-/// Entries of passwd and group are short; a directory server's group of thousands is not.
-const LARGEST: usize = 1 << 20;
+/// The largest buffer, in bytes, for an entry: groups of a directory server can have thousands of members.
+const MAX_ENTRY_SIZE: usize = 1 << 20;
 
 /// The number of a user, by name or number, and its own group where it has an entry.
 ///
 /// # Errors
 /// There is no such user, or nobody who knows answers.
-pub fn user(name: &str) -> io::Result<(u32, Option<u32>)> {
+pub fn find_user(name: &str) -> io::Result<(u32, Option<u32>)> {
     let wanted = c_string(name)?;
     let entry = look_up(|buffer, found| {
         let mut entry = MaybeUninit::<libc::passwd>::uninit();
@@ -32,12 +32,12 @@ pub fn user(name: &str) -> io::Result<(u32, Option<u32>)> {
     })?;
     match (entry, name.parse()) {
         (Some(entry), _) => Ok((entry.pw_uid, Some(entry.pw_gid))),
-        (None, Ok(number)) => Ok((number, group_of(number)?)),
-        (None, Err(_)) => Err(missing("user", name)),
+        (None, Ok(number)) => Ok((number, primary_group(number)?)),
+        (None, Err(_)) => Err(not_found_error("user", name)),
     }
 }
 
-fn group_of(user: u32) -> io::Result<Option<u32>> {
+fn primary_group(user: u32) -> io::Result<Option<u32>> {
     let entry = look_up(|buffer, found| {
         let mut entry = MaybeUninit::<libc::passwd>::uninit();
         // SAFETY: as above, but for a number in the name's place.
@@ -60,7 +60,7 @@ fn group_of(user: u32) -> io::Result<Option<u32>> {
 ///
 /// # Errors
 /// There is no such group, or nobody who knows answers.
-pub fn group(name: &str) -> io::Result<u32> {
+pub fn find_group(name: &str) -> io::Result<u32> {
     let wanted = c_string(name)?;
     let entry = look_up(|buffer, found| {
         let mut entry = MaybeUninit::<libc::group>::uninit();
@@ -81,7 +81,7 @@ pub fn group(name: &str) -> io::Result<u32> {
     match (entry, name.parse()) {
         (Some(entry), _) => Ok(entry.gr_gid),
         (None, Ok(number)) => Ok(number),
-        (None, Err(_)) => Err(missing("group", name)),
+        (None, Err(_)) => Err(not_found_error("group", name)),
     }
 }
 
@@ -94,7 +94,9 @@ fn look_up<T>(
     loop {
         let mut found = null_mut();
         match ask(&mut buffer, &mut found) {
-            (libc::ERANGE, _) if buffer.len() < LARGEST => buffer.resize(buffer.len() * 4, 0),
+            (libc::ERANGE, _) if buffer.len() < MAX_ENTRY_SIZE => {
+                buffer.resize(buffer.len() * 4, 0)
+            }
             (libc::EINTR, _) => {}
             // Some say "not found" as an error: getpwnam(3), ERRORS.
             (0 | libc::ENOENT | libc::ESRCH, entry) => return Ok(entry),
@@ -107,7 +109,7 @@ fn c_string(name: &str) -> io::Result<CString> {
     CString::new(name).map_err(|_| io::ErrorKind::InvalidInput.into())
 }
 
-fn missing(kind: &str, name: &str) -> io::Error {
+fn not_found_error(kind: &str, name: &str) -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, format!("there is no {kind} {name}"))
 }
 
@@ -116,7 +118,7 @@ fn missing(kind: &str, name: &str) -> io::Error {
 ///
 /// # Errors
 /// The system's, or a way back that stayed open.
-pub fn become_for_good(user: Option<u32>, group: Option<u32>) -> io::Result<()> {
+pub fn drop_privileges(user: Option<u32>, group: Option<u32>) -> io::Result<()> {
     let check = |done: libc::c_int, what: &str| match done {
         0 => Ok(()),
         _ => {
@@ -153,7 +155,7 @@ pub fn become_for_good(user: Option<u32>, group: Option<u32>) -> io::Result<()> 
 ///
 /// # Errors
 /// The system's.
-pub fn give(path: &std::path::Path, user: Option<u32>, group: Option<u32>) -> io::Result<()> {
+pub fn set_owner(path: &std::path::Path, user: Option<u32>, group: Option<u32>) -> io::Result<()> {
     std::os::unix::fs::lchown(path, user, group)
 }
 
@@ -163,12 +165,12 @@ mod tests {
 
     #[test]
     fn root_is_0_by_name_and_number_and_nobody_knows_nonsense() {
-        assert_eq!(user("root").unwrap(), (0, Some(0)));
-        assert_eq!(user("0").unwrap(), (0, Some(0)));
-        assert_eq!(group("root").unwrap(), 0);
-        assert_eq!(user("3999999").unwrap(), (3_999_999, None));
+        assert_eq!(find_user("root").unwrap(), (0, Some(0)));
+        assert_eq!(find_user("0").unwrap(), (0, Some(0)));
+        assert_eq!(find_group("root").unwrap(), 0);
+        assert_eq!(find_user("3999999").unwrap(), (3_999_999, None));
         for nobody in ["no such user", "", "-1", "a\0b"] {
-            assert!(user(nobody).is_err() && group(nobody).is_err(), "{nobody:?}");
+            assert!(find_user(nobody).is_err() && find_group(nobody).is_err(), "{nobody:?}");
         }
     }
 }

@@ -5,7 +5,7 @@
 
 /// How far a file is open to people who were not named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Open {
+pub enum BroadAccess {
     /// They may read it.
     Read,
     /// They may change it, its rights or its owner.
@@ -14,9 +14,9 @@ pub enum Open {
 
 /// A group that anybody of the machine or the network belongs to, and what it may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Loose {
+pub struct LooseAccess {
     /// What the group may do.
-    pub open: Open,
+    pub access: BroadAccess,
     /// Its English name.
     pub group: &'static str,
     /// What icacls takes for it in any language.
@@ -24,10 +24,10 @@ pub struct Loose {
 }
 
 /// The file's data, its extended attributes left aside, or all of it: MS-DTYP, 2.4.3.
-const READ: u32 = 0x1 | GENERIC_ALL | 0x8000_0000;
+const READ_RIGHTS: u32 = 0x1 | GENERIC_ALL | 0x8000_0000;
 /// Data written or appended; DELETE is not among them: who may put another file in this one's place is
 /// decided by the folder as well. WRITE_DAC and WRITE_OWNER lead to everything.
-const CHANGE: u32 = 0x2 | 0x4 | 0x4_0000 | 0x8_0000 | GENERIC_ALL | 0x4000_0000;
+const CHANGE_RIGHTS: u32 = 0x2 | 0x4 | 0x4_0000 | 0x8_0000 | GENERIC_ALL | 0x4000_0000;
 const GENERIC_ALL: u32 = 0x1000_0000;
 
 /// `INHERIT_ONLY_ACE`: for what is made in a folder, not for the folder.
@@ -41,21 +41,25 @@ const DACL_PRESENT: u16 = 0x4;
 ///
 /// # Errors
 /// The bytes break off or contradict themselves.
-pub fn loose(descriptor: &[u8]) -> Result<Option<Loose>, Malformed> {
+pub fn find_loose_access(descriptor: &[u8]) -> Result<Option<LooseAccess>, MalformedDescriptor> {
     let control = u16_at(descriptor, 2)?;
     let at = u32_at(descriptor, 16)? as usize;
     if control & DACL_PRESENT == 0 || at == 0 {
         // Without a list, every right is everybody's (MS-DTYP, 2.5.3.2).
-        return Ok(Some(Loose { open: Open::Change, group: "Everyone", account: "*S-1-1-0" }));
+        return Ok(Some(LooseAccess {
+            access: BroadAccess::Change,
+            group: "Everyone",
+            account: "*S-1-1-0",
+        }));
     }
-    let list = descriptor.get(at..).ok_or(Malformed)?;
-    let mut entries = list.get(8..).ok_or(Malformed)?;
-    let mut widest: Option<Loose> = None;
+    let list = descriptor.get(at..).ok_or(MalformedDescriptor)?;
+    let mut entries = list.get(8..).ok_or(MalformedDescriptor)?;
+    let mut widest: Option<LooseAccess> = None;
     for _ in 0..u16_at(list, 4)? {
         let size = usize::from(u16_at(entries, 2)?);
-        let (entry, rest) = entries.split_at_checked(size).ok_or(Malformed)?;
+        let (entry, rest) = entries.split_at_checked(size).ok_or(MalformedDescriptor)?;
         entries = rest;
-        let [kind, flags, ..] = *entry else { return Err(Malformed) };
+        let [kind, flags, ..] = *entry else { return Err(MalformedDescriptor) };
         // Where the owner of the rights stands in an entry; of other kinds none grants anything.
         let sid = match kind {
             // ACCESS_ALLOWED, and the same with a condition.
@@ -69,15 +73,15 @@ pub fn loose(descriptor: &[u8]) -> Result<Option<Loose>, Malformed> {
         }
         let mask = u32_at(entry, 4)?;
         let open = match mask {
-            mask if mask & CHANGE != 0 => Open::Change,
-            mask if mask & READ != 0 => Open::Read,
+            mask if mask & CHANGE_RIGHTS != 0 => BroadAccess::Change,
+            mask if mask & READ_RIGHTS != 0 => BroadAccess::Read,
             _ => continue,
         };
-        let sid = entry.get(sid..).ok_or(Malformed)?;
-        if let Some((group, account)) = strangers(sid)?
-            && widest.is_none_or(|widest| widest.open < open)
+        let sid = entry.get(sid..).ok_or(MalformedDescriptor)?;
+        if let Some((group, account)) = find_broad_group(sid)?
+            && widest.is_none_or(|widest| widest.access < open)
         {
-            widest = Some(Loose { open, group, account });
+            widest = Some(LooseAccess { access: open, group, account });
         }
     }
     Ok(widest)
@@ -90,12 +94,15 @@ pub fn loose(descriptor: &[u8]) -> Result<Option<Loose>, Malformed> {
 ///
 /// # Errors
 /// The bytes break off, contradict themselves or name no owner.
-pub fn foreign_owner(descriptor: &[u8], user: &[u8]) -> Result<Option<String>, Malformed> {
+pub fn find_foreign_owner(
+    descriptor: &[u8],
+    user: &[u8],
+) -> Result<Option<String>, MalformedDescriptor> {
     let at = u32_at(descriptor, 4)? as usize;
     if at == 0 {
-        return Err(Malformed);
+        return Err(MalformedDescriptor);
     }
-    let owner = Sid::read(descriptor.get(at..).ok_or(Malformed)?)?;
+    let owner = Sid::read(descriptor.get(at..).ok_or(MalformedDescriptor)?)?;
     let is_user = Sid::read(user).is_ok_and(|user| user == owner);
     let is_trusted = matches!((owner.authority, &owner.parts[..]), (5, [18] | [32, 544]));
     Ok((!is_user && !is_trusted).then(|| owner.to_string()))
@@ -103,15 +110,15 @@ pub fn foreign_owner(descriptor: &[u8], user: &[u8]) -> Result<Option<String>, M
 
 /// Bytes that are no security descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Malformed;
+pub struct MalformedDescriptor;
 
-impl std::fmt::Display for Malformed {
+impl std::fmt::Display for MalformedDescriptor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("the system told the rights in a form that this program does not know")
     }
 }
 
-impl std::error::Error for Malformed {}
+impl std::error::Error for MalformedDescriptor {}
 
 /// A security identifier (MS-DTYP, 2.4.2.2).
 #[derive(Debug, PartialEq, Eq)]
@@ -122,8 +129,8 @@ struct Sid {
 
 impl Sid {
     /// The one with which these bytes begin.
-    fn read(bytes: &[u8]) -> Result<Self, Malformed> {
-        let [_, count, a, b, c, d, e, f, ..] = *bytes else { return Err(Malformed) };
+    fn read(bytes: &[u8]) -> Result<Self, MalformedDescriptor> {
+        let [_, count, a, b, c, d, e, f, ..] = *bytes else { return Err(MalformedDescriptor) };
         let parts = (0..usize::from(count)).map(|part| u32_at(bytes, 8 + 4 * part));
         let authority = u64::from_be_bytes([0, 0, a, b, c, d, e, f]);
         Ok(Self { authority, parts: parts.collect::<Result<_, _>>()? })
@@ -139,7 +146,9 @@ impl std::fmt::Display for Sid {
 
 /// The group of strangers whose identifier this begins with (MS-DTYP, 2.4.2.4): its name, and the same for
 /// icacls.
-fn strangers(sid: &[u8]) -> Result<Option<(&'static str, &'static str)>, Malformed> {
+fn find_broad_group(
+    sid: &[u8],
+) -> Result<Option<(&'static str, &'static str)>, MalformedDescriptor> {
     let Sid { authority, parts } = Sid::read(sid)?;
     Ok(match (authority, &parts[..]) {
         (1, [0]) => Some(("Everyone", "*S-1-1-0")),
@@ -157,18 +166,18 @@ fn strangers(sid: &[u8]) -> Result<Option<(&'static str, &'static str)>, Malform
     })
 }
 
-fn u16_at(bytes: &[u8], at: usize) -> Result<u16, Malformed> {
-    let two = bytes.get(at..).and_then(<[u8]>::first_chunk).ok_or(Malformed)?;
+fn u16_at(bytes: &[u8], at: usize) -> Result<u16, MalformedDescriptor> {
+    let two = bytes.get(at..).and_then(<[u8]>::first_chunk).ok_or(MalformedDescriptor)?;
     Ok(u16::from_le_bytes(*two))
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> Result<u32, Malformed> {
-    let four = bytes.get(at..).and_then(<[u8]>::first_chunk).ok_or(Malformed)?;
+fn u32_at(bytes: &[u8], at: usize) -> Result<u32, MalformedDescriptor> {
+    let four = bytes.get(at..).and_then(<[u8]>::first_chunk).ok_or(MalformedDescriptor)?;
     Ok(u32::from_le_bytes(*four))
 }
 
 #[cfg(windows)]
-pub use windows::{descriptor, give, own_user, private};
+pub use windows::{create_private, current_user_sid, read_descriptor, set_descriptor};
 
 #[cfg(windows)]
 mod windows {
@@ -197,14 +206,14 @@ mod windows {
 
     /// The owner, the system and administrators may do everything, and nobody else anything; what the
     /// folder would hand down does not count.
-    const PRIVATE: &str = "D:P(A;;FA;;;OW)(A;;FA;;;SY)(A;;FA;;;BA)\0";
+    const PRIVATE_SDDL: &str = "D:P(A;;FA;;;OW)(A;;FA;;;SY)(A;;FA;;;BA)\0";
 
-    /// The owner of an open file and the rights to it, as [`super::loose`] and [`super::foreign_owner`] read
+    /// The owner of an open file and the rights to it, as [`super::find_loose_access`] and [`super::find_foreign_owner`] read
     /// them.
     ///
     /// # Errors
     /// The system's, and of file systems that know no rights.
-    pub fn descriptor(file: &File) -> io::Result<Vec<u8>> {
+    pub fn read_descriptor(file: &File) -> io::Result<Vec<u8>> {
         // Room for a list of ordinary length, so that mostly one call does.
         let mut buffer = vec![0u8; 1024];
         loop {
@@ -233,11 +242,11 @@ mod windows {
         }
     }
 
-    /// The identifier of the user that this process runs as, as [`super::foreign_owner`] takes it.
+    /// The identifier of the user that this process runs as, as [`super::find_foreign_owner`] takes it.
     ///
     /// # Errors
     /// The system's.
-    pub fn own_user() -> io::Result<Vec<u8>> {
+    pub fn current_user_sid() -> io::Result<Vec<u8>> {
         // What is said of the user: a pointer, attributes, and an identifier, which has at most 68 bytes.
         // Of 64-bit numbers, so that the pointer is where a pointer may be.
         let mut buffer = [0u64; 16];
@@ -272,13 +281,13 @@ mod windows {
         inside.map(<[u8]>::to_vec).ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 
-    /// Gives a file, which [`private`] has made, the rights that another one has.
+    /// Gives a file, which [`create_private`] has made, the rights that another one has.
     ///
     /// # Errors
     /// The system's.
-    pub fn give(file: &File, descriptor: &[u8]) -> io::Result<()> {
+    pub fn set_descriptor(file: &File, descriptor: &[u8]) -> io::Result<()> {
         let what = DACL_SECURITY_INFORMATION | PROTECTED_DACL_SECURITY_INFORMATION;
-        // SAFETY: the handle is open as long as the borrow; the bytes come from `descriptor`, and are
+        // SAFETY: the handle is open as long as the borrow; the bytes come from `read_descriptor`, and are
         // only read.
         let done = unsafe {
             SetKernelObjectSecurity(
@@ -294,13 +303,13 @@ mod windows {
     ///
     /// # Errors
     /// The system's, and `AlreadyExists` for a name that is taken.
-    pub fn private(path: &Path) -> io::Result<File> {
+    pub fn create_private(path: &Path) -> io::Result<File> {
         use std::os::windows::ffi::OsStrExt;
         let name: Vec<u16> = path.as_os_str().encode_wide().chain([0]).collect();
         if name[..name.len() - 1].contains(&0) {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        let rights: Vec<u16> = PRIVATE.encode_utf16().collect();
+        let rights: Vec<u16> = PRIVATE_SDDL.encode_utf16().collect();
         let mut descriptor = null_mut();
         // SAFETY: a text that ends in NUL is read; a place for a pointer is written to.
         let done = unsafe {
@@ -323,7 +332,7 @@ mod windows {
         let handle = unsafe {
             CreateFileW(
                 name.as_ptr(),
-                // The rest is for `give`.
+                // The rest is for `set_descriptor`.
                 GENERIC_WRITE | READ_CONTROL | WRITE_DAC,
                 // It is moved to its place while it is open.
                 FILE_SHARE_READ | FILE_SHARE_DELETE,
@@ -373,7 +382,7 @@ mod tests {
         bytes
     }
 
-    fn descriptor(entries: &[Vec<u8>]) -> Vec<u8> {
+    fn build_descriptor(entries: &[Vec<u8>]) -> Vec<u8> {
         let body: Vec<u8> = entries.concat();
         // Revision 1, a list that is present, self-relative; no owner, group and audit list.
         let mut bytes = vec![1, 0, 4, 0x80];
@@ -387,8 +396,8 @@ mod tests {
         bytes
     }
 
-    fn seen(entries: &[Vec<u8>]) -> Option<(Open, &'static str)> {
-        loose(&descriptor(entries)).unwrap().map(|loose| (loose.open, loose.group))
+    fn seen(entries: &[Vec<u8>]) -> Option<(BroadAccess, &'static str)> {
+        find_loose_access(&build_descriptor(entries)).unwrap().map(|loose| (loose.access, loose.group))
     }
 
     #[test]
@@ -403,8 +412,11 @@ mod tests {
     fn a_group_of_strangers_is_named_with_the_widest_of_its_rights() {
         let read = |who| entry(0, 0x10, READ_AND_RUN, who);
         let of = |open, group| Some((open, group));
-        assert_eq!(seen(&[read(SYSTEM), read(USERS)]), of(Open::Read, "Users"));
-        assert_eq!(seen(&[read(USERS), entry(0, 0, FULL, EVERYONE)]), of(Open::Change, "Everyone"));
+        assert_eq!(seen(&[read(SYSTEM), read(USERS)]), of(BroadAccess::Read, "Users"));
+        assert_eq!(
+            seen(&[read(USERS), entry(0, 0, FULL, EVERYONE)]),
+            of(BroadAccess::Change, "Everyone")
+        );
         for (who, group) in [
             (&[5, 11][..], "Authenticated Users"),
             (&[5, 4], "Interactive"),
@@ -413,20 +425,20 @@ mod tests {
             (&[5, 15], "This Organization"),
             (&[5, 21, 9, 8, 7, 513], "Domain Users"),
         ] {
-            assert_eq!(seen(&[read(who)]), of(Open::Read, group));
+            assert_eq!(seen(&[read(who)]), of(BroadAccess::Read, group));
             // With a condition, or for an object with both of its identifiers.
-            assert_eq!(seen(&[entry(9, 0, READ_AND_RUN, who)]), of(Open::Read, group));
+            assert_eq!(seen(&[entry(9, 0, READ_AND_RUN, who)]), of(BroadAccess::Read, group));
         }
         for generic in [0x1000_0000, 0x4000_0000, 0x4_0000, 0x8_0000, 0x4] {
-            assert_eq!(seen(&[entry(0, 0, generic, USERS)]), of(Open::Change, "Users"));
+            assert_eq!(seen(&[entry(0, 0, generic, USERS)]), of(BroadAccess::Change, "Users"));
         }
-        assert_eq!(seen(&[entry(0, 0, 0x8000_0000, USERS)]), of(Open::Read, "Users"));
+        assert_eq!(seen(&[entry(0, 0, 0x8000_0000, USERS)]), of(BroadAccess::Read, "Users"));
     }
 
     #[test]
     fn an_owner_who_is_neither_the_user_nor_an_administrator_is_named() {
         let owned_by = |owner: &[u32]| {
-            let mut bytes = descriptor(&[entry(0, 0, FULL, SYSTEM)]);
+            let mut bytes = build_descriptor(&[entry(0, 0, FULL, SYSTEM)]);
             let at = bytes.len() as u32;
             bytes[4..8].copy_from_slice(&at.to_le_bytes());
             bytes.extend(sid(owner));
@@ -435,7 +447,7 @@ mod tests {
         // What the system says of a user goes on behind the identifier.
         let user = [sid(SOMEBODY), vec![0; 12]].concat();
         for owner in [SYSTEM, ADMINISTRATORS, SOMEBODY] {
-            assert_eq!(foreign_owner(&owned_by(owner), &user), Ok(None), "{owner:?}");
+            assert_eq!(find_foreign_owner(&owned_by(owner), &user), Ok(None), "{owner:?}");
         }
         for (owner, name) in [
             (&[5, 21, 1, 2, 3, 1002][..], "S-1-5-21-1-2-3-1002"),
@@ -444,18 +456,25 @@ mod tests {
             (EVERYONE, "S-1-1-0"),
         ] {
             let bytes = owned_by(owner);
-            assert_eq!(foreign_owner(&bytes, &user), Ok(Some(name.into())));
-            assert_eq!(loose(&bytes), Ok(None), "its list of rights is sound");
+            assert_eq!(find_foreign_owner(&bytes, &user), Ok(Some(name.into())));
+            assert_eq!(find_loose_access(&bytes), Ok(None), "its list of rights is sound");
             for length in 0..bytes.len() {
                 assert_eq!(
-                    foreign_owner(&bytes[..length], &user),
-                    Err(Malformed),
+                    find_foreign_owner(&bytes[..length], &user),
+                    Err(MalformedDescriptor),
                     "{length} bytes"
                 );
             }
         }
-        assert_eq!(foreign_owner(&owned_by(SOMEBODY), &[]).map(|owner| owner.is_some()), Ok(true));
-        assert_eq!(foreign_owner(&descriptor(&[]), &user), Err(Malformed), "no owner");
+        assert_eq!(
+            find_foreign_owner(&owned_by(SOMEBODY), &[]).map(|owner| owner.is_some()),
+            Ok(true)
+        );
+        assert_eq!(
+            find_foreign_owner(&build_descriptor(&[]), &user),
+            Err(MalformedDescriptor),
+            "no owner"
+        );
     }
 
     #[test]
@@ -465,7 +484,7 @@ mod tests {
         one.splice(8..8, [1, 0, 0, 0].into_iter().chain([0xee; 16]));
         let size = (one.len() as u16).to_le_bytes();
         one[2..4].copy_from_slice(&size);
-        assert_eq!(seen(&[one]), Some((Open::Read, "Users")));
+        assert_eq!(seen(&[one]), Some((BroadAccess::Read, "Users")));
     }
 
     #[test]
@@ -478,26 +497,34 @@ mod tests {
 
     #[test]
     fn without_a_list_everybody_may_do_everything() {
-        let wide = Some(Loose { open: Open::Change, group: "Everyone", account: "*S-1-1-0" });
-        let mut absent = descriptor(&[]);
+        let wide = Some(LooseAccess {
+            access: BroadAccess::Change,
+            group: "Everyone",
+            account: "*S-1-1-0",
+        });
+        let mut absent = build_descriptor(&[]);
         absent[2] = 0;
-        assert_eq!(loose(&absent), Ok(wide));
-        let mut null = descriptor(&[]);
+        assert_eq!(find_loose_access(&absent), Ok(wide));
+        let mut null = build_descriptor(&[]);
         null[16..20].fill(0);
-        assert_eq!(loose(&null), Ok(wide));
+        assert_eq!(find_loose_access(&null), Ok(wide));
     }
 
     #[test]
     fn bytes_that_break_off_are_an_error_and_never_a_clean_bill() {
-        let whole = descriptor(&[entry(0, 0, FULL, SYSTEM), entry(0, 0, READ_AND_RUN, USERS)]);
+        let whole = build_descriptor(&[entry(0, 0, FULL, SYSTEM), entry(0, 0, READ_AND_RUN, USERS)]);
         for length in 0..whole.len() {
-            assert_eq!(loose(&whole[..length]), Err(Malformed), "{length} bytes");
+            assert_eq!(
+                find_loose_access(&whole[..length]),
+                Err(MalformedDescriptor),
+                "{length} bytes"
+            );
         }
         for at in 0..whole.len() {
             let mut bad = whole.clone();
             bad[at] ^= 0xff;
             // Whatever it says, it says without a panic.
-            let _ = loose(&bad);
+            let _ = find_loose_access(&bad);
         }
     }
 }

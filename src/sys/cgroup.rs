@@ -1,29 +1,30 @@
 //! How much memory this process may have: the machine's, or less where a container or a service manager
 //! says so.
 
-/// Where nothing tells: a small board's.
-const UNKNOWN: u64 = 64 << 20;
+/// Assumed where the system does not say: the memory of a small board.
+const FALLBACK_MEMORY: u64 = 64 << 20;
 
 /// The memory that this process may use, in bytes.
 #[cfg(target_os = "linux")]
 pub fn memory_limit() -> u64 {
     let read = |path: &str| std::fs::read_to_string(path).ok();
-    limit(read)
+    lowest_limit(read)
 }
 
-/// Other systems are asked for nothing, and have enough.
+/// Not read on other systems; 1 GiB is assumed.
 #[cfg(not(target_os = "linux"))]
 pub fn memory_limit() -> u64 {
-    UNKNOWN << 4
+    FALLBACK_MEMORY << 4
 }
 
 /// The least of the machine's memory and the limits of the groups that the process is in.
 #[cfg(target_os = "linux")]
-fn limit(read: impl Fn(&str) -> Option<String>) -> u64 {
-    let machine = read("/proc/meminfo").and_then(|text| total(&text)).unwrap_or(UNKNOWN);
+fn lowest_limit(read: impl Fn(&str) -> Option<String>) -> u64 {
+    let machine =
+        read("/proc/meminfo").and_then(|text| parse_total_memory(&text)).unwrap_or(FALLBACK_MEMORY);
     let groups = read("/proc/self/cgroup").unwrap_or_default();
     // A number without a limit is larger than any memory, or a word.
-    files(&groups)
+    limit_files(&groups)
         .into_iter()
         .filter_map(|path| read(&path)?.trim().parse().ok())
         .fold(machine, u64::min)
@@ -31,7 +32,7 @@ fn limit(read: impl Fn(&str) -> Option<String>) -> u64 {
 
 /// `MemTotal` of /proc/meminfo, which is in kB.
 #[cfg(target_os = "linux")]
-fn total(meminfo: &str) -> Option<u64> {
+fn parse_total_memory(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kilobytes.checked_mul(1024)
@@ -40,7 +41,7 @@ fn total(meminfo: &str) -> Option<u64> {
 /// The files with limits: of each group from the process's own up to the root, in either version. Inside a
 /// container the paths may be those outside, and only the root is there.
 #[cfg(target_os = "linux")]
-fn files(groups: &str) -> Vec<String> {
+fn limit_files(groups: &str) -> Vec<String> {
     let mut all = Vec::new();
     for line in groups.lines() {
         let mut parts = line.splitn(3, ':');
@@ -74,7 +75,7 @@ mod tests {
     const MEMINFO: &str = "MemFree:  5 kB\nMemTotal:        2048 kB\n";
 
     fn limit_of(groups: &str, limits: &[(&str, &str)]) -> u64 {
-        limit(|path| match path {
+        lowest_limit(|path| match path {
             "/proc/meminfo" => Some(MEMINFO.to_owned()),
             "/proc/self/cgroup" => Some(groups.to_owned()),
             _ => limits.iter().find(|(at, _)| *at == path).map(|(_, text)| (*text).to_owned()),
@@ -101,7 +102,7 @@ mod tests {
 
     #[test]
     fn a_system_that_tells_nothing_is_taken_for_a_small_one() {
-        assert_eq!(limit(|_| None), UNKNOWN);
+        assert_eq!(lowest_limit(|_| None), FALLBACK_MEMORY);
     }
 
     #[test]

@@ -7,20 +7,20 @@
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Those that somebody waits for.
-static AWAITED: Mutex<Vec<u32>> = Mutex::new(Vec::new());
+/// Process IDs of the children that somebody waits for.
+static AWAITED_CHILDREN: Mutex<Vec<u32>> = Mutex::new(Vec::new());
 
-fn awaited() -> MutexGuard<'static, Vec<u32>> {
-    AWAITED.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock_awaited() -> MutexGuard<'static, Vec<u32>> {
+    AWAITED_CHILDREN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Keeps a child's exit status for whoever waits for it. To be dropped after that.
+/// While it exists, [`reap_orphans`] leaves the child's exit status to the code that waits for it.
 #[derive(Debug)]
-pub struct Awaited(u32);
+pub struct AwaitedChild(u32);
 
-impl Drop for Awaited {
+impl Drop for AwaitedChild {
     fn drop(&mut self) {
-        let mut awaited = awaited();
+        let mut awaited = lock_awaited();
         if let Some(at) = awaited.iter().position(|pid| *pid == self.0) {
             awaited.swap_remove(at);
         }
@@ -32,11 +32,13 @@ impl Drop for Awaited {
 ///
 /// # Errors
 /// Those of `start`.
-pub fn start<T>(start: impl FnOnce() -> io::Result<(T, u32)>) -> io::Result<(T, Awaited)> {
-    let mut awaited = awaited();
+pub fn start_awaited<T>(
+    start: impl FnOnce() -> io::Result<(T, u32)>,
+) -> io::Result<(T, AwaitedChild)> {
+    let mut awaited = lock_awaited();
     let (child, pid) = start()?;
     awaited.push(pid);
-    Ok((child, Awaited(pid)))
+    Ok((child, AwaitedChild(pid)))
 }
 
 /// Whether this process is the first of its PID namespace.
@@ -50,8 +52,8 @@ pub fn is_init() -> bool {
 pub fn reap_orphans() -> bool {
     use rustix::process::{Pid, WaitOptions, waitpid};
     // Held to the end: a child that is being started is not seen before it is on the list.
-    let awaited = awaited();
-    while let Some(pid) = ended_child() {
+    let awaited = lock_awaited();
+    while let Some(pid) = find_ended_child() {
         if awaited.contains(&pid.cast_unsigned()) {
             return true;
         }
@@ -71,7 +73,7 @@ pub fn reap_orphans() -> bool {
 
 /// A child that has ended; its status stays where it is.
 #[cfg(target_os = "linux")]
-fn ended_child() -> Option<i32> {
+fn find_ended_child() -> Option<i32> {
     let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
     let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
     // SAFETY: `info` is as large as what the kernel writes, and lives through the call. Zeroes are a valid

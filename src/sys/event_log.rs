@@ -13,13 +13,13 @@ use windows_sys::Win32::System::EventLog::{
 };
 
 /// Under which name programs are known to the log of applications.
-const SOURCES: &str = r"SYSTEM\CurrentControlSet\Services\EventLog\Application";
+const SOURCES_KEY: &str = r"SYSTEM\CurrentControlSet\Services\EventLog\Application";
 /// Every Windows has it, and its messages 1 to 1000 are the text that comes with them.
-const MESSAGES: &str = r"%SystemRoot%\System32\EventCreate.exe";
+const MESSAGE_FILE: &str = r"%SystemRoot%\System32\EventCreate.exe";
 /// Our one message.
-const MESSAGE: u32 = 1;
+const MESSAGE_ID: u32 = 1;
 /// What ReportEventW takes, in 16-bit units; cut there, a line still says what it is about.
-const LONGEST: usize = 31_000;
+const MAX_TEXT_UNITS: usize = 31_000;
 
 /// The log, open under a name.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ impl EventLog {
     /// # Errors
     /// The system's.
     pub fn open(source: &OsStr) -> io::Result<Self> {
-        let source = wide(source);
+        let source = to_utf16(source);
         // SAFETY: the name ends in NUL and is only read; null is this machine.
         let handle = unsafe { RegisterEventSourceW(null(), source.as_ptr()) };
         if handle.is_null() { Err(io::Error::last_os_error()) } else { Ok(Self(handle)) }
@@ -44,19 +44,19 @@ impl EventLog {
     ///
     /// # Errors
     /// The system's; a log that is full, say.
-    pub fn put(&self, level: u8, text: &str) -> io::Result<()> {
+    pub fn write(&self, level: u8, text: &str) -> io::Result<()> {
         let kind = match level {
             0..=3 => EVENTLOG_ERROR_TYPE,
             4 => EVENTLOG_WARNING_TYPE,
             _ => EVENTLOG_INFORMATION_TYPE,
         };
         let mut text: Vec<u16> = text.encode_utf16().filter(|unit| *unit != 0).collect();
-        text.truncate(LONGEST);
+        text.truncate(MAX_TEXT_UNITS);
         text.push(0);
         let texts = [text.as_ptr()];
         // SAFETY: the handle is open as long as the borrow; one text is announced, which ends in NUL.
         let done = unsafe {
-            ReportEventW(self.0, kind, 0, MESSAGE, null_mut(), 1, 0, texts.as_ptr(), null())
+            ReportEventW(self.0, kind, 0, MESSAGE_ID, null_mut(), 1, 0, texts.as_ptr(), null())
         };
         if done != 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
@@ -69,7 +69,7 @@ impl Drop for EventLog {
     }
 }
 
-fn wide(text: &OsStr) -> Vec<u16> {
+fn to_utf16(text: &OsStr) -> Vec<u16> {
     text.encode_wide().filter(|unit| *unit != 0).chain([0]).collect()
 }
 
@@ -78,9 +78,9 @@ fn wide(text: &OsStr) -> Vec<u16> {
 /// # Errors
 /// The system's; only administrators may.
 pub fn install(source: &str) -> io::Result<()> {
-    let key = LOCAL_MACHINE.create(format!(r"{SOURCES}\{source}")).map_err(system)?;
-    key.set_expand_string("EventMessageFile", MESSAGES).map_err(system)?;
-    key.set_u32("TypesSupported", 7).map_err(system)
+    let key = LOCAL_MACHINE.create(format!(r"{SOURCES_KEY}\{source}")).map_err(to_io_error)?;
+    key.set_expand_string("EventMessageFile", MESSAGE_FILE).map_err(to_io_error)?;
+    key.set_u32("TypesSupported", 7).map_err(to_io_error)
 }
 
 /// Takes that back.
@@ -88,9 +88,9 @@ pub fn install(source: &str) -> io::Result<()> {
 /// # Errors
 /// The system's.
 pub fn uninstall(source: &str) -> io::Result<()> {
-    LOCAL_MACHINE.remove_tree(format!(r"{SOURCES}\{source}")).map_err(system)
+    LOCAL_MACHINE.remove_tree(format!(r"{SOURCES_KEY}\{source}")).map_err(to_io_error)
 }
 
-fn system(error: impl std::fmt::Display) -> io::Error {
+fn to_io_error(error: impl std::fmt::Display) -> io::Error {
     io::Error::other(error.to_string())
 }

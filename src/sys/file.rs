@@ -44,7 +44,7 @@ pub fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
 /// The system's, and `AlreadyExists` for a name that is taken, by a dangling link too.
 pub fn create_private(path: &Path) -> io::Result<File> {
     #[cfg(windows)]
-    return super::acl::private(path);
+    return super::acl::create_private(path);
     #[cfg(unix)]
     {
         let mut options = File::options();

@@ -8,12 +8,12 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How long another editor is waited for: an edit takes milliseconds, so that whoever has not ended
-/// by then hangs or was stopped.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+/// How long to wait for another editor. An edit takes milliseconds, so an editor that still has the lock then
+/// hangs or was stopped.
+pub const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often it is asked whether the other has ended.
-const PAUSE: Duration = Duration::from_millis(10);
+/// Between two attempts to take the lock.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Held until dropped, and released by the kernel if the process dies.
 #[derive(Debug)]
@@ -22,27 +22,27 @@ pub struct FolderLock {
 }
 
 impl FolderLock {
-    /// Takes the lock of a folder, and waits so long for whoever has it.
+    /// Takes the lock of a folder; waits for `timeout` at most while another process has it.
     ///
     /// # Errors
     /// The system's; `WouldBlock` when the other has not ended in time, with its name in the message
     /// where the system tells.
-    pub fn take(folder: &Path, patience: Duration) -> io::Result<Self> {
+    pub fn take(folder: &Path, timeout: Duration) -> io::Result<Self> {
         let start = Instant::now();
         loop {
-            if let Some(file) = attempt(folder)? {
+            if let Some(file) = try_lock(folder)? {
                 return Ok(Self { file });
             }
-            if start.elapsed() >= patience {
-                let holder = holder(folder).unwrap_or_else(|| "another program".into());
+            if start.elapsed() >= timeout {
+                let holder = find_lock_holder(folder).unwrap_or_else(|| "another program".into());
                 let message = format!(
                     "{holder} has held the lock of the folder {} for more than {} s",
                     folder.display(),
-                    patience.as_secs()
+                    timeout.as_secs()
                 );
                 return Err(io::Error::new(io::ErrorKind::WouldBlock, message));
             }
-            std::thread::sleep(PAUSE);
+            std::thread::sleep(POLL_INTERVAL);
         }
     }
 
@@ -58,7 +58,7 @@ impl FolderLock {
 
 /// flock(2) on the folder itself: nothing is left behind, whatever happens.
 #[cfg(unix)]
-fn attempt(folder: &Path) -> io::Result<Option<File>> {
+fn try_lock(folder: &Path) -> io::Result<Option<File>> {
     use rustix::fs::{FlockOperation, flock};
     use rustix::io::Errno;
     let file = File::open(folder)?;
@@ -78,23 +78,23 @@ fn attempt(folder: &Path) -> io::Result<Option<File>> {
 /// A file that nobody else can have open meanwhile. It stays: whoever deleted it could delete that of
 /// the next editor. Its leading dot hides it from folders of keys.
 #[cfg(not(unix))]
-fn attempt(folder: &Path) -> io::Result<Option<File>> {
+fn try_lock(folder: &Path) -> io::Result<Option<File>> {
     let mut options = File::options();
     options.read(true).write(true).create(true).truncate(false);
     #[cfg(windows)]
     std::os::windows::fs::OpenOptionsExt::share_mode(&mut options, 0);
     /// `ERROR_SHARING_VIOLATION`
-    const TAKEN: i32 = 32;
+    const SHARING_VIOLATION: i32 = 32;
     match options.open(folder.join(".pskgate.lock")) {
         Ok(file) => Ok(Some(file)),
-        Err(error) if error.raw_os_error() == Some(TAKEN) => Ok(None),
+        Err(error) if error.raw_os_error() == Some(SHARING_VIOLATION) => Ok(None),
         Err(error) => Err(error),
     }
 }
 
 /// Who has the lock, by proc_locks(5).
 #[cfg(target_os = "linux")]
-fn holder(folder: &Path) -> Option<String> {
+fn find_lock_holder(folder: &Path) -> Option<String> {
     use std::os::unix::fs::MetadataExt;
     let inode = folder.metadata().ok()?.ino().to_string();
     let table = std::fs::read_to_string("/proc/locks").ok()?;
@@ -110,7 +110,7 @@ fn holder(folder: &Path) -> Option<String> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn holder(_: &Path) -> Option<String> {
+fn find_lock_holder(_: &Path) -> Option<String> {
     None
 }
 
@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn a_second_editor_waits_and_is_told_who_keeps_it_waiting() {
         let folder = tempfile::tempdir().unwrap();
-        let held = FolderLock::take(folder.path(), PATIENCE).unwrap();
+        let held = FolderLock::take(folder.path(), LOCK_TIMEOUT).unwrap();
         let start = Instant::now();
         let error = FolderLock::take(folder.path(), Duration::from_millis(200)).unwrap_err();
         assert!(start.elapsed() >= Duration::from_millis(200));

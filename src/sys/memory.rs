@@ -1,31 +1,31 @@
-//! Memory that is free inside the process and could be the system's again.
+//! Returns memory to the system that the process does not need now.
 
-/// Gives it back. glibc keeps what a crowd of sessions had until the one that lies highest has gone:
+/// Returns free heap memory. glibc keeps the memory of ended sessions until the highest block is free:
 /// 55 to 100 % of it, measured; this takes under 5 ms for 150 MB.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-fn trim() {
+fn release_free_heap() {
     // SAFETY: takes no pointer, may be called at any time and from any thread; glibc locks its own arenas.
     unsafe { libc::malloc_trim(0) };
 }
 
 /// Other allocators do it by themselves, or not at all.
 #[cfg(all(target_os = "linux", not(target_env = "gnu")))]
-fn trim() {}
+fn release_free_heap() {}
 
 /// Gives back what is free, and has the kernel take back code that is not in use: after the start readers of
-/// files and options, and OpenSSL's tables of names; after a crowd has left, what let it in. What is needed
+/// files and options, and OpenSSL's tables of names; after many sessions have ended, what they needed. What is needed
 /// again is read from its file. Pages that other processes have mapped as well stay, and so does everything
 /// if the file belongs to another user (Linux 5.18 and later): then the kernel takes it when memory is short.
 #[cfg(target_os = "linux")]
-pub fn shrink() {
-    trim();
+pub fn release_unused_memory() {
+    release_free_heap();
     let Ok(maps) = std::fs::read_to_string("/proc/self/smaps") else { return };
-    take_back(&unwritten(&maps));
+    page_out(&find_unmodified_mappings(&maps));
 }
 
 /// Has the kernel take back the pages of these ranges that it can read in again.
 #[cfg(target_os = "linux")]
-fn take_back(ranges: &[(usize, usize)]) {
+fn page_out(ranges: &[(usize, usize)]) {
     for (start, end) in ranges {
         // SAFETY: both pieces of advice keep the contents of memory, whatever is mapped there by now: a
         // library may be loaded or unloaded in between, and its loader writes to what was a file's. A page
@@ -39,14 +39,14 @@ fn take_back(ranges: &[(usize, usize)]) {
     }
 }
 
-/// Nothing is known of how other systems count.
+/// Not done on other systems.
 #[cfg(not(target_os = "linux"))]
-pub fn shrink() {}
+pub fn release_unused_memory() {}
 
 /// Where files are mapped, read-only and privately, of which no page has been changed: only those are worth
 /// reading in again. Relocated tables are read-only too by now, and are the process's own.
 #[cfg(target_os = "linux")]
-fn unwritten(smaps: &str) -> Vec<(usize, usize)> {
+fn find_unmodified_mappings(smaps: &str) -> Vec<(usize, usize)> {
     let mut found = Vec::new();
     let mut candidate = None;
     for line in smaps.lines() {
@@ -106,15 +106,15 @@ VmFlags: rd mr
 
     #[test]
     fn only_what_is_still_the_file_s_is_let_go() {
-        assert_eq!(unwritten(MAPS), [(0x40_0000, 0x50_0000)]);
+        assert_eq!(find_unmodified_mappings(MAPS), [(0x40_0000, 0x50_0000)]);
     }
 
     #[test]
     fn a_process_goes_on_without_its_start() {
         let before = std::fs::read_to_string("/proc/self/smaps").unwrap_or_default();
-        assert!(!unwritten(&before).is_empty());
-        shrink();
-        assert_eq!(unwritten(MAPS).len(), 1);
+        assert!(!find_unmodified_mappings(&before).is_empty());
+        release_unused_memory();
+        assert_eq!(find_unmodified_mappings(MAPS).len(), 1);
     }
 
     /// As the loader of a library does, which maps a file and then writes its relocations there.
@@ -143,7 +143,7 @@ VmFlags: rd mr
             let ranges = [(at as usize, at as usize + LENGTH)];
             assert_eq!(libc::mprotect(at, LENGTH, libc::PROT_READ | libc::PROT_WRITE), 0);
             bytes.write_volatile(b'r');
-            take_back(&ranges);
+            page_out(&ranges);
             assert_eq!(bytes.read_volatile(), b'r');
             assert_eq!(bytes.add(1).read_volatile(), b'f');
             libc::munmap(at, LENGTH);

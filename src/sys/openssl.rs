@@ -30,7 +30,7 @@ pub fn ignore_config_file() {
     unsafe { ffi::OPENSSL_init_ssl(options, ptr::null()) };
 }
 
-type UseSession = unsafe extern "C" fn(
+type UseSessionCallback = unsafe extern "C" fn(
     *mut ffi::SSL,
     *const ffi::EVP_MD,
     *mut *const c_uchar,
@@ -38,10 +38,10 @@ type UseSession = unsafe extern "C" fn(
     *mut *mut ffi::SSL_SESSION,
 ) -> c_int;
 
-type FindSession =
+type FindSessionCallback =
     unsafe extern "C" fn(*mut ffi::SSL, *const c_uchar, usize, *mut *mut ffi::SSL_SESSION) -> c_int;
 
-type TicketKey = unsafe extern "C" fn(
+type TicketKeyCallback = unsafe extern "C" fn(
     *mut ffi::SSL,
     *mut c_uchar,
     *mut c_uchar,
@@ -50,9 +50,9 @@ type TicketKey = unsafe extern "C" fn(
     c_int,
 ) -> c_int;
 
-type GenerateTicket = unsafe extern "C" fn(*mut ffi::SSL, *mut c_void) -> c_int;
+type GenerateTicketCallback = unsafe extern "C" fn(*mut ffi::SSL, *mut c_void) -> c_int;
 
-type DecryptTicket = unsafe extern "C" fn(
+type DecryptTicketCallback = unsafe extern "C" fn(
     *mut ffi::SSL,
     *mut ffi::SSL_SESSION,
     *const c_uchar,
@@ -66,8 +66,11 @@ type SslOptionsRepr = u64;
 
 // SAFETY: these are the declarations of <openssl/ssl.h> since 3.0, types and arguments alike.
 unsafe extern "C" {
-    fn SSL_CTX_set_psk_use_session_callback(ctx: *mut ffi::SSL_CTX, cb: Option<UseSession>);
-    fn SSL_CTX_set_psk_find_session_callback(ctx: *mut ffi::SSL_CTX, cb: Option<FindSession>);
+    fn SSL_CTX_set_psk_use_session_callback(ctx: *mut ffi::SSL_CTX, cb: Option<UseSessionCallback>);
+    fn SSL_CTX_set_psk_find_session_callback(
+        ctx: *mut ffi::SSL_CTX,
+        cb: Option<FindSessionCallback>,
+    );
     fn SSL_CIPHER_find(ssl: *mut ffi::SSL, id: *const c_uchar) -> *const ffi::SSL_CIPHER;
     fn SSL_SESSION_new() -> *mut ffi::SSL_SESSION;
     fn SSL_SESSION_set1_master_key(
@@ -94,12 +97,14 @@ unsafe extern "C" {
     fn SSL_clear_options(ssl: *mut ffi::SSL, options: SslOptionsRepr) -> SslOptionsRepr;
     fn SSL_get_options(ssl: *const ffi::SSL) -> SslOptionsRepr;
     fn SSL_CTX_get_ciphers(ctx: *const ffi::SSL_CTX) -> *mut ffi::stack_st_SSL_CIPHER;
-    fn SSL_CTX_set_tlsext_ticket_key_evp_cb(ctx: *mut ffi::SSL_CTX, cb: Option<TicketKey>)
-    -> c_int;
+    fn SSL_CTX_set_tlsext_ticket_key_evp_cb(
+        ctx: *mut ffi::SSL_CTX,
+        cb: Option<TicketKeyCallback>,
+    ) -> c_int;
     fn SSL_CTX_set_session_ticket_cb(
         ctx: *mut ffi::SSL_CTX,
-        generate: Option<GenerateTicket>,
-        decrypt: Option<DecryptTicket>,
+        generate: Option<GenerateTicketCallback>,
+        decrypt: Option<DecryptTicketCallback>,
         argument: *mut c_void,
     ) -> c_int;
     fn SSL_SESSION_set_timeout(session: *mut ffi::SSL_SESSION, seconds: c_long) -> c_long;
@@ -129,18 +134,18 @@ pub trait FindPsk {
 }
 
 /// Has a client context ask `O` for its external PSK.
-pub fn set_psk_offer<O: OfferPsk>(context: &mut SslContextBuilder) {
+pub fn set_psk_offer_callback<O: OfferPsk>(context: &mut SslContextBuilder) {
     // SAFETY: the builder owns a live SSL_CTX; the callback is a plain function and needs no state.
-    unsafe { SSL_CTX_set_psk_use_session_callback(context.as_ptr(), Some(use_session::<O>)) }
+    unsafe { SSL_CTX_set_psk_use_session_callback(context.as_ptr(), Some(on_use_session::<O>)) }
 }
 
 /// Has a server context ask `F` for the keys of external PSKs.
-pub fn set_psk_find<F: FindPsk>(context: &mut SslContextBuilder) {
-    // SAFETY: as above.
-    unsafe { SSL_CTX_set_psk_find_session_callback(context.as_ptr(), Some(find_session::<F>)) }
+pub fn set_psk_find_callback<F: FindPsk>(context: &mut SslContextBuilder) {
+    // SAFETY: the builder owns a live SSL_CTX; the callback is a plain function and needs no state.
+    unsafe { SSL_CTX_set_psk_find_session_callback(context.as_ptr(), Some(on_find_session::<F>)) }
 }
 
-unsafe extern "C" fn use_session<O: OfferPsk>(
+unsafe extern "C" fn on_use_session<O: OfferPsk>(
     ssl: *mut ffi::SSL,
     md: *const ffi::EVP_MD,
     id: *mut *const c_uchar,
@@ -164,7 +169,7 @@ unsafe extern "C" fn use_session<O: OfferPsk>(
     }
 }
 
-unsafe extern "C" fn find_session<F: FindPsk>(
+unsafe extern "C" fn on_find_session<F: FindPsk>(
     ssl: *mut ffi::SSL,
     identity: *const c_uchar,
     identity_len: usize,
@@ -193,7 +198,7 @@ unsafe extern "C" fn find_session<F: FindPsk>(
 ///
 /// # Errors
 /// The suite is unknown to this library, the key is longer than it takes, or memory is out.
-pub fn psk_session(
+pub fn new_psk_session(
     ssl: &SslRef,
     suite: [u8; 2],
     key: &[u8],
@@ -219,11 +224,11 @@ pub fn psk_session(
 
 /// The tag of the session that the finished handshake really used.
 pub fn selected_tag(ssl: &SslRef) -> Option<&[u8]> {
-    tag(ssl.session()?)
+    session_tag(ssl.session()?)
 }
 
 /// What travels with a session: in a ticket too, under its encryption.
-pub fn tag(session: &SslSessionRef) -> Option<&[u8]> {
+pub fn session_tag(session: &SslSessionRef) -> Option<&[u8]> {
     let (mut data, mut len) = (ptr::null_mut(), 0);
     // SAFETY: the session is live, and its borrow bounds the slice; OpenSSL's getter writes a pointer
     // into the session and its length, and changes nothing.
@@ -261,16 +266,16 @@ pub fn copy_session(session: &SslSessionRef, tag: Option<&[u8]>) -> Result<SslSe
 /// The keys of a server's session tickets (RFC 5077, 4), as OpenSSL wants them: AES-256 in CBC mode, then
 /// HMAC-SHA256 over all of it.
 pub trait TicketKeys {
-    /// By what a ticket of these keys begins.
+    /// The name with which a ticket of these keys begins.
     fn name(&self) -> &[u8; 16];
-    /// What it is encrypted with.
+    /// The encryption key.
     fn cipher(&self) -> &[u8; 32];
-    /// What it is authenticated with.
+    /// The authentication key.
     fn mac(&self) -> &[u8; 32];
 }
 
 /// The server's part of session tickets.
-pub trait Tickets {
+pub trait TicketHandler {
     /// The keys of one handshake.
     type Keys: TicketKeys;
     /// The keys for a new ticket.
@@ -288,21 +293,23 @@ pub trait Tickets {
 ///
 /// # Errors
 /// OpenSSL does not take the callbacks.
-pub fn set_tickets<T: Tickets>(context: &mut SslContextBuilder) -> Result<(), ErrorStack> {
+pub fn set_ticket_callbacks<T: TicketHandler>(
+    context: &mut SslContextBuilder,
+) -> Result<(), ErrorStack> {
     // SAFETY: the builder owns a live SSL_CTX; the callbacks are plain functions and need no state.
     let done = unsafe {
-        SSL_CTX_set_tlsext_ticket_key_evp_cb(context.as_ptr(), Some(ticket_key::<T>)) == 1
+        SSL_CTX_set_tlsext_ticket_key_evp_cb(context.as_ptr(), Some(on_ticket_key::<T>)) == 1
             && SSL_CTX_set_session_ticket_cb(
                 context.as_ptr(),
-                Some(generate_ticket::<T>),
-                Some(decrypt_ticket::<T>),
+                Some(on_generate_ticket::<T>),
+                Some(on_decrypt_ticket::<T>),
                 ptr::null_mut(),
             ) == 1
     };
     if done { Ok(()) } else { Err(ErrorStack::get()) }
 }
 
-unsafe extern "C" fn ticket_key<T: Tickets>(
+unsafe extern "C" fn on_ticket_key<T: TicketHandler>(
     ssl: *mut ffi::SSL,
     name: *mut c_uchar,
     iv: *mut c_uchar,
@@ -333,7 +340,7 @@ unsafe extern "C" fn ticket_key<T: Tickets>(
                     keys.cipher().as_ptr(),
                     iv,
                 ) == 1;
-            return if fresh && key_mac(mac, keys.mac()) { GOOD } else { FAILED };
+            return if fresh && set_mac_key(mac, keys.mac()) { GOOD } else { FAILED };
         }
         let (name, iv) = (&*name.cast::<[u8; 16]>(), &*iv.cast::<[u8; 16]>());
         let Ok(Some((keys, renew))) = catch_unwind(AssertUnwindSafe(|| T::open(ssl, name, iv)))
@@ -347,7 +354,7 @@ unsafe extern "C" fn ticket_key<T: Tickets>(
             keys.cipher().as_ptr(),
             iv.as_ptr(),
         ) == 1;
-        match ready && key_mac(mac, keys.mac()) {
+        match ready && set_mac_key(mac, keys.mac()) {
             true if renew => RENEW,
             true => GOOD,
             false => FAILED,
@@ -359,7 +366,7 @@ unsafe extern "C" fn ticket_key<T: Tickets>(
 ///
 /// # Safety
 /// The context is a live one for HMAC.
-unsafe fn key_mac(mac: *mut ffi::EVP_MAC_CTX, key: &[u8; 32]) -> bool {
+unsafe fn set_mac_key(mac: *mut ffi::EVP_MAC_CTX, key: &[u8; 32]) -> bool {
     const KEY: &CStr = c"key";
     const DIGEST: &CStr = c"digest";
     const SHA256: &CStr = c"SHA256";
@@ -379,7 +386,10 @@ unsafe fn key_mac(mac: *mut ffi::EVP_MAC_CTX, key: &[u8; 32]) -> bool {
     }
 }
 
-unsafe extern "C" fn generate_ticket<T: Tickets>(ssl: *mut ffi::SSL, _: *mut c_void) -> c_int {
+unsafe extern "C" fn on_generate_ticket<T: TicketHandler>(
+    ssl: *mut ffi::SSL,
+    _: *mut c_void,
+) -> c_int {
     // SAFETY: OpenSSL passes a live SSL, whose session is the one that the ticket will hold: of its own
     // if other connections share the first. A panic ends the handshake.
     unsafe {
@@ -393,7 +403,7 @@ unsafe extern "C" fn generate_ticket<T: Tickets>(ssl: *mut ffi::SSL, _: *mut c_v
     }
 }
 
-unsafe extern "C" fn decrypt_ticket<T: Tickets>(
+unsafe extern "C" fn on_decrypt_ticket<T: TicketHandler>(
     ssl: *mut ffi::SSL,
     session: *mut ffi::SSL_SESSION,
     _name: *const c_uchar,
@@ -434,8 +444,8 @@ unsafe extern "C" fn decrypt_ticket<T: Tickets>(
     }
 }
 
-/// The suite of a session.
-pub fn suite_of(session: &SslSessionRef) -> Option<&SslCipherRef> {
+/// The cipher suite of a session.
+pub fn session_suite(session: &SslSessionRef) -> Option<&SslCipherRef> {
     // SAFETY: a getter of a live session; suites are constants of the library.
     unsafe {
         let suite = SSL_SESSION_get0_cipher(session.as_ptr());
@@ -453,7 +463,7 @@ pub fn ticket_lifetime(session: &SslSessionRef) -> u64 {
 }
 
 /// Whether a session is one of 1.3.
-pub fn is_session_of_tls13(session: &SslSessionRef) -> bool {
+pub fn is_tls13_session(session: &SslSessionRef) -> bool {
     session.protocol_version() == SslVersion::TLS1_3
 }
 
@@ -469,7 +479,7 @@ pub fn is_resumable(session: &SslSessionRef) -> bool {
 ///
 /// # Errors
 /// OpenSSL does not take it.
-pub fn resume(ssl: &mut SslRef, session: &SslSessionRef) -> Result<(), ErrorStack> {
+pub fn offer_resumption(ssl: &mut SslRef, session: &SslSessionRef) -> Result<(), ErrorStack> {
     // SAFETY: both are live; the SSL takes a reference of its own. The demand for the same context is the
     // crate's, for the sake of internal caches, which are off here.
     unsafe { ssl.set_session(session) }
@@ -514,7 +524,7 @@ pub fn replace_options(ssl: &mut SslRef, options: SslOptions) {
 }
 
 /// Switches tickets off or on for one handshake; off, what looks like one is not even tried.
-pub fn allow_tickets(ssl: &mut SslRef, allow: bool) {
+pub fn set_tickets_allowed(ssl: &mut SslRef, allow: bool) {
     let bit = SslOptions::NO_TICKET.bits();
     // SAFETY: a live SSL, borrowed alone; one bit of its options is cleared or set.
     unsafe {
@@ -553,7 +563,7 @@ pub fn is_tls13(ssl: &SslRef) -> bool {
 }
 
 /// The suites that a context's lists expand to, before a handshake narrows them.
-pub fn suites(context: &SslContextRef) -> Vec<&SslCipherRef> {
+pub fn context_suites(context: &SslContextRef) -> Vec<&SslCipherRef> {
     // SAFETY: the stack belongs to the context and lives as long as it; null is checked.
     unsafe {
         let stack = SSL_CTX_get_ciphers(context.as_ptr());

@@ -13,10 +13,10 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::OnceLock;
 
-/// At most one a process, and for as long as it lives: a handler may come at any time.
-static OURS: OnceLock<Ours> = OnceLock::new();
+/// At most one for each process, and never dropped: a signal handler may run at any time.
+static PID_FILE: OnceLock<PidFile> = OnceLock::new();
 
-struct Ours {
+struct PidFile {
     path: CString,
     device: u64,
     inode: u64,
@@ -37,8 +37,8 @@ pub fn create(path: &Path, signals: &[i32]) -> io::Result<()> {
     writeln!(file, "{}", std::process::id())?;
     let meta = file.metadata()?;
     let name = CString::new(path.as_os_str().as_bytes())?;
-    let ours = Ours { path: name, device: meta.dev(), inode: meta.ino(), _file: file };
-    if OURS.set(ours).is_err() {
+    let ours = PidFile { path: name, device: meta.dev(), inode: meta.ino(), _file: file };
+    if PID_FILE.set(ours).is_err() {
         return Err(io::Error::other("this process has a pid file already"));
     }
     for signal in signals {
@@ -52,7 +52,7 @@ pub fn create(path: &Path, signals: &[i32]) -> io::Result<()> {
 
 /// Unlinks the file, if there is one and it is still the one that was written here.
 pub fn remove() {
-    let Some(ours) = OURS.get() else { return };
+    let Some(ours) = PID_FILE.get() else { return };
     let mut now = MaybeUninit::<libc::stat>::uninit();
     // SAFETY: the path ends in NUL, and lstat fills in what it is given.
     if unsafe { libc::lstat(ours.path.as_ptr(), now.as_mut_ptr()) } == 0 {

@@ -1,4 +1,4 @@
-//! Limits and manners of the process.
+//! Limits and attributes of the process.
 
 /// Raises the limit of open descriptors to the most the system allows this process, and says what it
 /// is now. A session takes two.
@@ -18,8 +18,8 @@ pub fn raise_descriptor_limit() -> usize {
 #[cfg(unix)]
 pub fn descriptor_limit() -> usize {
     use rustix::process::{Resource, getrlimit};
-    let most = getrlimit(Resource::Nofile).maximum;
-    most.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    maximum.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
 }
 
 /// Windows has no such limit on sockets.
@@ -37,16 +37,16 @@ pub fn raise_descriptor_limit() -> usize {
 /// Keeps every descriptor but the standard streams from the programs that this one starts, also those
 /// that it was started with and never asked for.
 #[cfg(unix)]
-pub fn close_on_exec() {
+pub fn set_close_on_exec() {
     #[cfg(target_os = "linux")]
     {
-        const FIRST: libc::c_uint = 3;
+        const FIRST_DESCRIPTOR: libc::c_uint = 3;
         // SAFETY: three integers go in; what changes is a flag that matters to exec alone, and no
         // descriptor is closed or opened.
         let done = unsafe {
             libc::syscall(
                 libc::SYS_close_range,
-                FIRST,
+                FIRST_DESCRIPTOR,
                 libc::c_uint::MAX,
                 libc::CLOSE_RANGE_CLOEXEC as libc::c_uint,
             )
@@ -84,7 +84,7 @@ pub fn forbid_dumps() {
 /// Has a program that is started lead a session of its own, with its standard input as the terminal of
 /// that session.
 #[cfg(unix)]
-pub fn lead_session(command: &mut std::process::Command) {
+pub fn make_session_leader(command: &mut std::process::Command) {
     use std::os::unix::process::CommandExt;
     let lead = || {
         rustix::process::setsid()?;

@@ -17,11 +17,11 @@ use rustix::thread::{self, CapabilitySet, CapabilitySets};
 
 /// The newest rights that are asked for: later ones are about sockets and signals, and neither writing
 /// nor executing.
-const NEWEST: ABI = ABI::V5;
+const NEWEST_ABI: ABI = ABI::V5;
 
-/// What the program does at a place.
+/// What the program may write under a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Use {
+pub enum WriteAccess {
     /// Makes, writes, empties and removes files in a folder.
     Files,
     /// Makes and removes Unix sockets in a folder.
@@ -30,7 +30,7 @@ pub enum Use {
     Stream,
 }
 
-impl Use {
+impl WriteAccess {
     fn rights(self) -> BitFlags<AccessFs> {
         match self {
             Self::Files => {
@@ -42,21 +42,21 @@ impl Use {
     }
 }
 
-/// A place where writing stays allowed. Held open: it may be out of reach by its name later.
+/// A path where writing stays allowed. Held open, because its name may be out of reach later (chroot).
 #[derive(Debug)]
-pub struct Room {
+pub struct WritablePath {
     file: File,
-    uses: Use,
+    access: WriteAccess,
     identity: (u64, u64),
 }
 
-impl Room {
+impl WritablePath {
     /// A folder with all that is in it.
     ///
     /// # Errors
     /// The system's.
-    pub fn folder(path: &Path, uses: Use) -> io::Result<Self> {
-        Self::open(path, libc::O_DIRECTORY, uses)
+    pub fn folder(path: &Path, access: WriteAccess) -> io::Result<Self> {
+        Self::open(path, libc::O_DIRECTORY, access)
     }
 
     /// One file that is there, and is neither a regular file nor a folder.
@@ -64,50 +64,50 @@ impl Room {
     /// # Errors
     /// The system's, or it is something else.
     pub fn stream(path: &Path) -> io::Result<Self> {
-        let room = Self::open(path, 0, Use::Stream)?;
-        let kind = room.file.metadata()?.file_type();
+        let writable = Self::open(path, 0, WriteAccess::Stream)?;
+        let kind = writable.file.metadata()?.file_type();
         if kind.is_char_device() || kind.is_block_device() || kind.is_fifo() {
-            Ok(room)
+            Ok(writable)
         } else {
             Err(io::ErrorKind::InvalidInput.into())
         }
     }
 
-    fn open(path: &Path, flags: i32, uses: Use) -> io::Result<Self> {
+    fn open(path: &Path, flags: i32, access: WriteAccess) -> io::Result<Self> {
         // A descriptor that stands for the place and opens nothing: a pipe would be waited for.
         let flags = libc::O_PATH | flags;
         let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
         let meta = file.metadata()?;
-        Ok(Self { file, uses, identity: (meta.dev(), meta.ino()) })
+        Ok(Self { file, access, identity: (meta.dev(), meta.ino()) })
     }
 
-    /// Whether this use of a folder is allowed through this place: it is the same, or lies in it.
-    pub fn holds(&self, folder: &Path, uses: Use) -> bool {
+    /// Whether this access to `folder` is allowed: the folder is this path or lies below it.
+    pub fn allows(&self, folder: &Path, access: WriteAccess) -> bool {
         let Ok(real) = folder.canonicalize() else { return false };
-        uses == self.uses
+        access == self.access
             && real.ancestors().any(|above| {
                 above.metadata().is_ok_and(|meta| (meta.dev(), meta.ino()) == self.identity)
             })
     }
 }
 
-/// How far the kernel keeps to it.
+/// How much of the sandbox the kernel enforces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Walls {
+pub enum SandboxStatus {
     /// Writing and executing are limited in every way that this program knows of.
-    Whole,
+    Full,
     /// An older kernel: one that lets an open folder's files be emptied, say.
-    Partly,
+    Partial,
     /// It has no landlock, or it is switched off.
     Missing,
 }
 
-/// What the kernel would do, tried on a thread that ends with it.
+/// What the kernel would enforce, tried on a thread of its own, which ends afterwards.
 ///
 /// # Errors
 /// The kernel has landlock and refuses it, or there is no thread to be had.
-pub fn walls() -> io::Result<Walls> {
-    let tried = std::thread::Builder::new().spawn(|| wall_in(&[]))?.join();
+pub fn probe_sandbox() -> io::Result<SandboxStatus> {
+    let tried = std::thread::Builder::new().spawn(|| enter_sandbox(&[]))?.join();
     tried.unwrap_or_else(|_| Err(io::Error::other("the attempt has panicked")))
 }
 
@@ -118,23 +118,23 @@ pub fn walls() -> io::Result<Walls> {
 ///
 /// # Errors
 /// The kernel has landlock and refuses this.
-pub fn wall_in(rooms: &[Room]) -> io::Result<Walls> {
-    let writing = AccessFs::from_write(NEWEST);
+pub fn enter_sandbox(writable_paths: &[WritablePath]) -> io::Result<SandboxStatus> {
+    let writing = AccessFs::from_write(NEWEST_ABI);
     let limited = || {
         let mut rules = Ruleset::default()
             .set_compatibility(CompatLevel::BestEffort)
             .handle_access(writing | AccessFs::Execute)?
             .create()?;
-        for room in rooms {
-            rules = rules.add_rule(PathBeneath::new(&room.file, room.uses.rights()))?;
+        for room in writable_paths {
+            rules = rules.add_rule(PathBeneath::new(&room.file, room.access.rights()))?;
         }
         rules.restrict_self()
     };
     let status = limited().map_err(|error: landlock::RulesetError| io::Error::other(error))?;
     Ok(match status.ruleset {
-        RulesetStatus::FullyEnforced => Walls::Whole,
-        RulesetStatus::PartiallyEnforced => Walls::Partly,
-        RulesetStatus::NotEnforced => Walls::Missing,
+        RulesetStatus::FullyEnforced => SandboxStatus::Full,
+        RulesetStatus::PartiallyEnforced => SandboxStatus::Partial,
+        RulesetStatus::NotEnforced => SandboxStatus::Missing,
     })
 }
 
@@ -143,13 +143,13 @@ pub fn wall_in(rooms: &[Room]) -> io::Result<Walls> {
 ///
 /// # Errors
 /// The system's: a kernel before 3.5, or a filter.
-pub fn gain_nothing() -> io::Result<()> {
+pub fn set_no_new_privileges() -> io::Result<()> {
     thread::set_no_new_privs(true).map_err(Into::into)
 }
 
 /// What root needs to go on as a tunnel: low ports, files and sockets of others, and interfaces to
 /// bind to.
-pub fn tunnel_powers() -> CapabilitySet {
+pub fn tunnel_capabilities() -> CapabilitySet {
     CapabilitySet::NET_BIND_SERVICE
         | CapabilitySet::NET_RAW
         | CapabilitySet::DAC_OVERRIDE
@@ -159,7 +159,7 @@ pub fn tunnel_powers() -> CapabilitySet {
 
 /// Takes every capability out of the reach of what may be executed later. Without the right to do so,
 /// as after becoming another user, nothing happens: it must be called before.
-pub fn bound_powers() {
+pub fn clear_bounding_set() {
     for number in 0..u64::BITS {
         let one = CapabilitySet::from_bits_retain(1 << number);
         // The first that the kernel does not know is the end; one that may not be dropped is kept.
@@ -178,7 +178,7 @@ pub fn bound_powers() {
 ///
 /// # Errors
 /// The system's.
-pub fn keep_powers(wanted: CapabilitySet) -> io::Result<()> {
+pub fn retain_capabilities(wanted: CapabilitySet) -> io::Result<()> {
     // Kernels before 4.3 have none.
     let _ = thread::clear_ambient_capability_set();
     let now = thread::capabilities(None)?;

@@ -13,7 +13,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::sys::key_update::Traffic;
+use crate::sys::key_update::TlsTraffic;
 
 /// What one receive takes at most.
 const RECEIVE_BUFFER_SIZE: usize = 128 * 1024;
@@ -85,7 +85,7 @@ pub(super) struct BatchedIo<S> {
     starved_of_input: bool,
     /// This session has had its turn, and more of it would keep others waiting.
     spent: bool,
-    traffic: Arc<Traffic>,
+    traffic: Arc<TlsTraffic>,
     /// Received, and not taken by OpenSSL.
     rest: PendingBytes,
     /// Said by OpenSSL, and not taken by the socket.
@@ -122,7 +122,7 @@ impl<S> BatchedIo<S> {
     }
 
     /// What is counted of this session.
-    pub(super) fn traffic(&self) -> &Arc<Traffic> {
+    pub(super) fn traffic(&self) -> &Arc<TlsTraffic> {
         &self.traffic
     }
 

@@ -87,7 +87,7 @@ impl Cache {
         let Ok(session) = sys::copy_session(session, Some(tag)) else { return };
         let lifetime = match Duration::from_secs(sys::ticket_lifetime(&session)) {
             // In 1.2 the server may leave it to the client (RFC 5077, 3.3); in 1.3 this means never.
-            Duration::ZERO if sys::is_session_of_tls13(&session) => return,
+            Duration::ZERO if sys::is_tls13_session(&session) => return,
             Duration::ZERO => self.timeout,
             said => said.min(self.timeout),
         };

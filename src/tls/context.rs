@@ -384,7 +384,7 @@ fn tls12_suites(
     }
     let expanded = scratch.build();
     let level = expanded.security_level();
-    let suites: Vec<_> = sys::openssl::suites(&expanded)
+    let suites: Vec<_> = sys::openssl::context_suites(&expanded)
         .into_iter()
         .map(|suite| suite.name())
         .filter(|name| psk::is_psk(name))

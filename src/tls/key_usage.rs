@@ -16,7 +16,7 @@ use std::{fmt, io};
 use tokio::time::Instant;
 
 use crate::config::model::RekeyAfter;
-use crate::sys::key_update::{Passed, Traffic};
+use crate::sys::key_update::{DirectionTraffic, TlsTraffic};
 
 /// Handshake messages that a peer may send within [`FLOOD_WINDOW`] without being asked and without data
 /// in between. An idle peer that changes its keys once a minute sends none too many.
@@ -65,7 +65,7 @@ struct KeyDirection {
 
 impl KeyDirection {
     /// Notes whether the keys were changed.
-    fn note_updates(&mut self, passed: &Passed) {
+    fn note_updates(&mut self, passed: &DirectionTraffic) {
         if self.updates != passed.key_updates() {
             self.updates = passed.key_updates();
             self.before_update = self.all;
@@ -91,7 +91,7 @@ const REQUEST_AFTER: u64 = 2;
 /// What one session has moved, counted by the one who reads and writes it.
 #[derive(Debug)]
 pub(super) struct KeyUsage {
-    traffic: Arc<Traffic>,
+    traffic: Arc<TlsTraffic>,
     read: KeyDirection,
     written: KeyDirection,
     limit: RekeyAfter,
@@ -110,7 +110,7 @@ pub(super) struct KeyUsage {
 }
 
 impl KeyUsage {
-    pub(super) fn new(traffic: Arc<Traffic>, tls13: bool) -> Self {
+    pub(super) fn new(traffic: Arc<TlsTraffic>, tls13: bool) -> Self {
         Self {
             traffic,
             read: KeyDirection::default(),
@@ -129,7 +129,7 @@ impl KeyUsage {
         self.limit = limit;
     }
 
-    pub(super) fn traffic(&self) -> &Arc<Traffic> {
+    pub(super) fn traffic(&self) -> &Arc<TlsTraffic> {
         &self.traffic
     }
 

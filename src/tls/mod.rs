@@ -38,7 +38,7 @@ use crate::config::model::{Mode, PskHash, RekeyAfter, TlsConfig, TlsSwitch};
 use crate::observe::event::Terms;
 use crate::secrets::{Grant, Identity, Keys, SecretSet};
 use crate::sys::cpu::has_aes;
-use crate::sys::key_update::{self, Traffic};
+use crate::sys::key_update::{self, TlsTraffic};
 use crate::sys::openssl as sys;
 use batched_io::BatchedIo;
 use context::BuiltContext;
@@ -509,12 +509,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
 
     /// Has OpenSSL begin its next write with a key update.
     fn announce_update(&mut self, request: bool) {
-        let taken = key_update::key_update(sys::ssl_mut(&mut self.tls), request);
+        let taken = key_update::schedule_key_update(sys::ssl_mut(&mut self.tls), request);
         self.keys.announce(taken.is_ok());
     }
 
     /// What has passed over it.
-    pub fn traffic(&self) -> &Arc<Traffic> {
+    pub fn traffic(&self) -> &Arc<TlsTraffic> {
         self.keys.traffic()
     }
 

@@ -90,7 +90,7 @@ pub(super) fn suites(ssl: &SslRef, offered: &[u8]) -> (String, String) {
         .collect();
     let lists = ssl.bytes_to_cipher_list(&of_version, false);
     let theirs = lists.iter().flat_map(|lists| lists.suites.iter()).map(|suite| suite.name());
-    let ours = sys::suites(ssl.ssl_context()).into_iter().map(|suite| suite.name());
+    let ours = sys::context_suites(ssl.ssl_context()).into_iter().map(|suite| suite.name());
     let is_ours = |name: &&str| name.starts_with("TLS_") == tls13 && (tls13 || is_psk(name));
     (named(theirs.filter(|name| tls13 || is_psk(name))), named(ours.filter(is_ours)))
 }

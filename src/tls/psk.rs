@@ -214,7 +214,7 @@ impl Handshake {
     ) -> Result<(), ErrorStack> {
         if let Some(session) = resumption.as_ref().and_then(|r| r.offered.as_ref()) {
             let (session, _) = session;
-            sys::resume(ssl, session)?;
+            sys::offer_resumption(ssl, session)?;
         }
         let role = HandshakeRole::Client(ClientCredentials { identity, resumption });
         let this = Self { secrets: Some(secrets), hash, versions, role, names: None };
@@ -369,7 +369,7 @@ fn received(ssl: &mut SslRef, session: SslSession) {
     if let Some(HandshakeRole::Client(ClientCredentials { resumption: Some(resuming), .. })) =
         handshake(ssl).map(|this| &this.role)
         && resuming.granted
-        && let Some(tag) = sys::tag(&session).and_then(|tag| tag.first_chunk::<8>())
+        && let Some(tag) = sys::session_tag(&session).and_then(|tag| tag.first_chunk::<8>())
     {
         resuming.cache.keep(&resuming.purpose, &session, &[&tag[..], &[1]].concat());
     }
@@ -403,8 +403,8 @@ pub(super) fn install_server(
             None => Err(ErrorStack::get()),
         }
     });
-    sys::set_psk_find::<Callbacks>(context);
-    sys::set_tickets::<Callbacks>(context)?;
+    sys::set_psk_find_callback::<Callbacks>(context);
+    sys::set_ticket_callbacks::<Callbacks>(context)?;
     context.set_psk_server_callback(|ssl, identity, out| {
         // In 1.3 OpenSSL asks this one too, for every identity that `find` gave nothing for.
         if sys::is_tls13(ssl) {
@@ -418,7 +418,7 @@ pub(super) fn install_server(
 /// Makes a context present its key to whoever it connects to.
 pub(super) fn install_client(context: &mut SslContextBuilder) -> Result<(), ErrorStack> {
     slot()?;
-    sys::set_psk_offer::<Callbacks>(context);
+    sys::set_psk_offer_callback::<Callbacks>(context);
     context.set_new_session_callback(|ssl, session| {
         let _ = guarded(|| received(ssl, session));
     });
@@ -514,7 +514,7 @@ fn read_hello(ssl: &mut SslRef) {
     seen.tickets_withheld =
         tls13 && seen.tickets.is_some() && seen.ticket.is_none() && seen.answer.is_some();
     if seen.tickets_withheld {
-        sys::allow_tickets(ssl, false);
+        sys::set_tickets_allowed(ssl, false);
     }
 }
 
@@ -544,8 +544,8 @@ fn choose_offer(seen: &mut ClientHelloInfo, secrets: &Keys, hash: PskHash, offer
         if let Some(tickets) = tickets.filter(|_| opened <= ticket::MAX_TICKETS_TRIED)
             && let Some(session) = tickets.open(identity)
         {
-            let who = sys::tag(&session).and_then(ticket::named).map(Identity::new);
-            if sys::is_session_of_tls13(&session) && is_good(tickets, secrets, &session) {
+            let who = sys::session_tag(&session).and_then(ticket::named).map(Identity::new);
+            if sys::is_tls13_session(&session) && is_good(tickets, secrets, &session) {
                 let head = identity.first_chunk().copied();
                 seen.ticket = head.zip(who).map(|(head, who)| Ticket { head, who });
                 return;
@@ -563,7 +563,7 @@ fn choose_offer(seen: &mut ClientHelloInfo, secrets: &Keys, hash: PskHash, offer
 /// Whether the session of a ticket can be resumed as far as age and key go.
 fn is_good(tickets: &Tickets, secrets: &Keys, session: &SslSessionRef) -> bool {
     tickets.is_fresh(session)
-        && sys::tag(session).is_some_and(|tag| tickets.claim(secrets, tag).is_some())
+        && sys::session_tag(session).is_some_and(|tag| tickets.claim(secrets, tag).is_some())
 }
 
 fn answer(secrets: &Keys, identity: &[u8]) -> Option<PskAnswer> {
@@ -602,17 +602,17 @@ impl sys::FindPsk for Callbacks {
         }
         let tag = answer.given.claim().map_or(DECOY_TAG, |claim| claim.serial().to_bytes());
         let key = answer.given.key(this.secrets.as_ref()?)?;
-        let session = sys::psk_session(ssl, suite(this.hash), key, &tag).ok()?;
+        let session = sys::new_psk_session(ssl, suite(this.hash), key, &tag).ok()?;
         let withheld = seen.tickets_withheld;
         if withheld {
             // The handshake may still end with a new one.
-            sys::allow_tickets(ssl, true);
+            sys::set_tickets_allowed(ssl, true);
         }
         Some(session)
     }
 }
 
-impl sys::Tickets for Callbacks {
+impl sys::TicketHandler for Callbacks {
     type Keys = std::sync::Arc<TicketKeyGeneration>;
 
     fn seal(ssl: &mut SslRef) -> Option<Self::Keys> {
@@ -641,7 +641,7 @@ impl sys::Tickets for Callbacks {
 
     fn accepts(ssl: &mut SslRef, session: &SslSessionRef) -> bool {
         let version = match ssl.version2() {
-            Some(SslVersion::TLS1_3) => sys::is_session_of_tls13(session),
+            Some(SslVersion::TLS1_3) => sys::is_tls13_session(session),
             version => {
                 version == Some(session.protocol_version()) && has_allowed_suite(ssl, session)
             }
@@ -657,8 +657,10 @@ impl sys::Tickets for Callbacks {
 
 /// Up to 1.2 a resumed session keeps its suite, and OpenSSL asks the client's list only.
 fn has_allowed_suite(ssl: &SslRef, session: &SslSessionRef) -> bool {
-    let suite = sys::suite_of(session).map(|suite| suite.name()).filter(|name| is_psk(name));
-    suite.is_some_and(|name| sys::suites(ssl.ssl_context()).iter().any(|one| one.name() == name))
+    let suite = sys::session_suite(session).map(|suite| suite.name()).filter(|name| is_psk(name));
+    suite.is_some_and(|name| {
+        sys::context_suites(ssl.ssl_context()).iter().any(|one| one.name() == name)
+    })
 }
 
 fn tickets(ssl: &mut SslRef) -> Option<&Tickets> {
@@ -700,7 +702,7 @@ impl sys::OfferPsk for Callbacks {
         let (suite, identity) = (suite(this.hash), presented.identity.clone());
         let (key, claim) = secrets.find(identity.as_bytes())?;
         let tag = claim.serial().to_bytes();
-        let session = sys::psk_session(ssl, suite, key.expose(), &tag).ok()?;
+        let session = sys::new_psk_session(ssl, suite, key.expose(), &tag).ok()?;
         // Borrowed from the handshake on the SSL, where it stays put until OpenSSL has copied it.
         let HandshakeRole::Client(presented) = &handshake(ssl)?.role else {
             return None;

@@ -616,7 +616,7 @@ fn what_is_no_tls_is_told_as_such_at_both_ends() {
 #[test]
 fn the_native_lists_hold_forward_secret_psk_suites_and_nothing_else() {
     for context in [acceptor("").built.context, connector("").context] {
-        let mut names: Vec<_> = sys::suites(&context).iter().map(|s| s.name()).collect();
+        let mut names: Vec<_> = sys::context_suites(&context).iter().map(|s| s.name()).collect();
         names.sort_unstable();
         assert_eq!(
             names,
@@ -628,7 +628,7 @@ fn the_native_lists_hold_forward_secret_psk_suites_and_nothing_else() {
         );
     }
     let all = acceptor("ciphers = \"ALL:COMPLEMENTOFALL:eNULL\"").built.context;
-    let names: Vec<_> = sys::suites(&all).iter().map(|s| s.name()).collect();
+    let names: Vec<_> = sys::context_suites(&all).iter().map(|s| s.name()).collect();
     assert!(names.len() > 10);
     assert!(names.iter().all(|name| name.starts_with("TLS_") || psk::is_psk(name)));
 }
@@ -782,7 +782,7 @@ struct Substitutes;
 
 impl sys::FindPsk for Substitutes {
     fn find(ssl: &mut openssl::ssl::SslRef, _: &[u8]) -> Option<openssl::ssl::SslSession> {
-        sys::psk_session(ssl, [0x13, 0x01], KEY, &[0xff; 8]).ok()
+        sys::new_psk_session(ssl, [0x13, 0x01], KEY, &[0xff; 8]).ok()
     }
 }
 
@@ -792,7 +792,7 @@ fn a_session_that_was_made_from_another_key_grants_nothing() {
         let set = SecretSet::of(&[(b"alice", KEY)]);
         let mut context = SslContextBuilder::new(SslMethod::tls_server()).unwrap();
         psk::install_server(&mut context, "X25519:P-256".into()).unwrap();
-        sys::set_psk_find::<Substitutes>(&mut context);
+        sys::set_psk_find_callback::<Substitutes>(&mut context);
         // No tickets, or making one would fail before the key is asked about.
         context.set_num_tickets(0).unwrap();
         let mut server = acceptor(&only("1.3"));
@@ -826,7 +826,7 @@ fn a_panic_in_a_callback_ends_the_handshake_and_nothing_else() {
     block(async {
         let set = SecretSet::of(&[(b"alice", KEY)]);
         let mut context = SslContextBuilder::new(SslMethod::tls_server()).unwrap();
-        sys::set_psk_find::<Panics>(&mut context);
+        sys::set_psk_find_callback::<Panics>(&mut context);
         let (near, far) = duplex(1 << 16);
         let ssl = Ssl::new(&context.build()).unwrap();
         let mut server = tokio_openssl::SslStream::new(ssl, far).unwrap();
@@ -843,7 +843,7 @@ fn a_panic_in_a_callback_ends_the_handshake_and_nothing_else() {
         assert!(one.is_err() && two.is_err());
 
         let mut context = SslContextBuilder::new(SslMethod::tls_client()).unwrap();
-        sys::set_psk_offer::<Panics>(&mut context);
+        sys::set_psk_offer_callback::<Panics>(&mut context);
         let (one, two) = visit(context, &acceptor("")).await;
         assert!(matches!(one.unwrap_err(), RefusalCause::NoPsk));
         assert!(two.is_err());
@@ -1241,7 +1241,7 @@ fn a_suite_that_is_not_taken_any_more_is_not_resumed_either() {
 /// Has a peer send key updates, as it can at any time in 1.3.
 async fn update_keys(peer: &mut Stream<DuplexStream>, count: usize) {
     for _ in 0..count {
-        key_update::key_update(sys::ssl_mut(&mut peer.tls), false).unwrap();
+        key_update::schedule_key_update(sys::ssl_mut(&mut peer.tls), false).unwrap();
         poll_fn(|cx| {
             peer.tls.get_mut().lend_buffers(0);
             let written = Pin::new(&mut peer.tls).poll_do_handshake(cx);
@@ -1392,7 +1392,7 @@ fn limit_records(stream: &mut Stream<DuplexStream>, records: u32) {
 }
 
 fn updates(stream: &Stream<DuplexStream>) -> (u64, u64) {
-    let Traffic { read, written, .. } = &**stream.traffic();
+    let TlsTraffic { read, written, .. } = &**stream.traffic();
     (read.key_updates(), written.key_updates())
 }
 
@@ -1485,7 +1485,7 @@ fn an_update_that_waits_to_be_written_goes_before_the_end() {
         let (mut one, mut two) = (server.stream, client.stream);
         one.announce_update(false);
         // OpenSSL takes no second one, and is not asked to.
-        assert!(key_update::key_update(sys::ssl_mut(&mut one.tls), false).is_err());
+        assert!(key_update::schedule_key_update(sys::ssl_mut(&mut one.tls), false).is_err());
         one.shutdown().await.unwrap();
         assert_eq!(two.read(&mut [0; 8]).await.unwrap(), 0);
         assert!(two.ended_cleanly());

@@ -41,7 +41,7 @@ impl MemoryTrimmer {
     }
 
     fn trim(&self) {
-        sys::memory::shrink();
+        sys::memory::release_unused_memory();
         self.peak.store(self.connections.load(Ordering::Relaxed), Ordering::Relaxed);
         self.is_scheduled.store(false, Ordering::Relaxed);
     }

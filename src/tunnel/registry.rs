@@ -16,7 +16,7 @@ use crate::config::model::Mode;
 use crate::net::Peer;
 use crate::observe::metrics::Carried;
 use crate::secrets::Identity;
-use crate::sys::key_update::{Passed, Traffic};
+use crate::sys::key_update::{DirectionTraffic, TlsTraffic};
 use crate::tls::HandshakeInfo;
 
 /// A session, for whoever asks who is in.
@@ -50,7 +50,7 @@ pub struct SessionDetails {
     /// The upstream address.
     pub target: String,
     /// What has passed over its TLS side, which is the one of this mode.
-    pub traffic: Arc<Traffic>,
+    pub traffic: Arc<TlsTraffic>,
     /// Which of its sides that is.
     pub mode: Mode,
 }
@@ -77,11 +77,11 @@ impl SessionInfo {
             let bytes = |bytes| Carried { bytes, ..Carried::default() };
             return (bytes(up), bytes(down));
         };
-        let of = |bytes, passed: &Passed| {
+        let of = |bytes, passed: &DirectionTraffic| {
             let records = passed.records.load(Ordering::Relaxed);
             Carried { bytes, records, key_updates: passed.key_updates() }
         };
-        let Traffic { read, written, .. } = &**traffic;
+        let TlsTraffic { read, written, .. } = &**traffic;
         match mode {
             Mode::Server => (of(up, read), of(down, written)),
             Mode::Client => (of(up, written), of(down, read)),
@@ -750,7 +750,7 @@ mod tests {
         assert_eq!(a.info.rates(), (50, 70));
         let facts =
             HandshakeInfo { version: "TLSv1.3", suite: "a suite".into(), bits: 128, group: None };
-        let traffic = Arc::<Traffic>::default();
+        let traffic = Arc::<TlsTraffic>::default();
         traffic.read.records.store(5, Ordering::Relaxed);
         let target = "a target".to_owned();
         a.set_details(SessionDetails { facts, target, traffic, mode: Mode::Server });

@@ -341,7 +341,7 @@ impl Service {
         origin: ConnectionOrigin,
         socket: &Socket,
     ) -> PendingConnection {
-        let round_trip = socket.as_tcp().and_then(crate::sys::socket::round_trip);
+        let round_trip = socket.as_tcp().and_then(crate::sys::socket::round_trip_time);
         self.resources.admission.arrive(origin, round_trip).await
     }
 

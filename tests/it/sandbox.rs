@@ -7,7 +7,9 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use pskgate::sys::sandbox::{Room, Use, Walls, gain_nothing, wall_in, walls};
+use pskgate::sys::sandbox::{
+    SandboxStatus, WritablePath, WriteAccess, enter_sandbox, probe_sandbox, set_no_new_privileges,
+};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -90,8 +92,8 @@ fn toml(gate: &Pskgate) -> String {
 /// What a kernel does is known only to itself. This one has landlock, or these tests say so.
 fn need_landlock() {
     assert_eq!(
-        walls().unwrap(),
-        Walls::Whole,
+        probe_sandbox().unwrap(),
+        SandboxStatus::Full,
         "this test needs a kernel with landlock (Linux 6.10 or later, lsm=landlock)"
     );
 }
@@ -204,17 +206,17 @@ fn what_a_thread_has_walled_in_can_neither_write_nor_execute_elsewhere() {
     fs::write(at("logs/old"), "text").unwrap();
     rustix::fs::mkfifoat(rustix::fs::CWD, at("pipe"), 0o600.into()).unwrap();
     let rooms = [
-        Room::folder(&at("logs"), Use::Files).unwrap(),
-        Room::folder(&at("sockets"), Use::Sockets).unwrap(),
-        Room::stream(&at("pipe")).unwrap(),
+        WritablePath::folder(&at("logs"), WriteAccess::Files).unwrap(),
+        WritablePath::folder(&at("sockets"), WriteAccess::Sockets).unwrap(),
+        WritablePath::stream(&at("pipe")).unwrap(),
     ];
-    assert!(Room::stream(&at("logs/old")).is_err(), "a regular file is no stream");
+    assert!(WritablePath::stream(&at("logs/old")).is_err(), "a regular file is no stream");
     Command::new("true").status().expect("before, programs can be started");
     let write = |name: &str| OpenOptions::new().write(true).open(at(name)).map(drop);
     let create = |name: &str| fs::File::create(at(name)).map(drop);
     let inside = || {
-        gain_nothing().unwrap();
-        assert_eq!(wall_in(&rooms).unwrap(), Walls::Whole);
+        set_no_new_privileges().unwrap();
+        assert_eq!(enter_sandbox(&rooms).unwrap(), SandboxStatus::Full);
         // What a log and a pid file need.
         create("logs/new").unwrap();
         create("logs/deep/new").unwrap();

@@ -95,7 +95,7 @@ fn own_suites() -> Vec<Suite> {
     let mut builder = SslContext::builder(SslMethod::tls()).expect("a context");
     builder.set_cipher_list("PSK:@SECLEVEL=0").expect("a list");
     let context = builder.build();
-    let own: Vec<_> = pskgate::sys::openssl::suites(&context)
+    let own: Vec<_> = pskgate::sys::openssl::context_suites(&context)
         .into_iter()
         .map(|suite| u16::from_be_bytes(suite.protocol_id()))
         .collect();

@@ -43,7 +43,7 @@ fn stunnel_12() -> Vec<u16> {
     builder.set_cipher_list("HIGH:!aNULL:!SSLv2:!DH:!kDHEPSK").expect("a list");
     let context = builder.build();
     let wanted = |about: &str| about.contains("Au=PSK") && !about.contains("Kx=RSAPSK");
-    let all = pskgate::sys::openssl::suites(&context).into_iter();
+    let all = pskgate::sys::openssl::context_suites(&context).into_iter();
     let ours = all.filter(|suite| wanted(&suite.description()));
     ours.map(|suite| u16::from_be_bytes(suite.protocol_id())).collect()
 }

@@ -6,7 +6,7 @@ use super::findings::{Findings, Kind};
 use super::of;
 use crate::config::model::{Config, Endpoint, Host};
 use crate::net;
-use crate::sys::holder::{self, Holder};
+use crate::sys::address_holder::{self, AddressHolder};
 
 pub(super) fn tell(config: &Config, findings: &mut Findings) {
     for service in &config.services {
@@ -37,8 +37,8 @@ pub(super) fn tell(config: &Config, findings: &mut Findings) {
                     continue;
                 }
                 let holder = match (&listen.at.value, address) {
-                    (Endpoint::Unix(path), _) => holder::of_unix(path),
-                    (_, Some(address)) => holder::of_tcp(address),
+                    (Endpoint::Unix(path), _) => address_holder::find_unix_listener(path),
+                    (_, Some(address)) => address_holder::find_tcp_listener(address),
                     _ => None,
                 };
                 in_use(&format!("{shown}{suffix}"), holder, findings);
@@ -58,7 +58,7 @@ fn help(error: &io::Error) -> &'static str {
     }
 }
 
-fn in_use(address: &str, holder: Option<Holder>, findings: &mut Findings) {
+fn in_use(address: &str, holder: Option<AddressHolder>, findings: &mut Findings) {
     let Some(who) = holder else {
         let text = format!("{address} is in use");
         let help = "stop the program that has it, or choose another address";
@@ -81,7 +81,7 @@ fn in_use(address: &str, holder: Option<Holder>, findings: &mut Findings) {
             "cannot-listen",
         ),
         _ => {
-            let help = match who.sure {
+            let help = match who.is_certain {
                 true => "stop it, or choose another address",
                 false => "ask again as root to see which, and stop it, or choose another address",
             };

@@ -120,7 +120,7 @@ pub(super) fn watching(config: &Config, report: &Diagnostics, findings: &mut Fin
     let named = privileges::numbers(&config.process.account).ok().and_then(|(user, _)| user);
     let user = named.unwrap_or_else(|| rustix::process::geteuid().as_raw());
     let folders = daemon::watched(config, report) as u64;
-    let Some(seen) = inotify::of_user(user) else {
+    let Some(seen) = inotify::read_user_usage(user) else {
         let help = "let the kernel have inotify, or wait that long after a change";
         return findings.warn("inotify", format!("there is none: {without}"), help);
     };
@@ -150,7 +150,7 @@ pub(super) fn watching(config: &Config, report: &Diagnostics, findings: &mut Fin
 #[cfg(target_os = "linux")]
 pub(super) fn sandbox(config: &Config, findings: &mut Findings) {
     use crate::daemon::sandbox::{NoSandboxReason, why_open, words};
-    use crate::sys::sandbox::{Walls, walls};
+    use crate::sys::sandbox::{SandboxStatus, probe_sandbox};
 
     match why_open(config) {
         Some(NoSandboxReason::Said(_)) => {
@@ -173,9 +173,11 @@ pub(super) fn sandbox(config: &Config, findings: &mut Findings) {
         }
         None => {}
     }
-    match walls() {
-        Ok(walls @ (Walls::Whole | Walls::Partly)) => findings.ok("sandbox", words(walls).into()),
-        Ok(walls @ Walls::Missing) => findings.note("sandbox", words(walls).into()),
+    match probe_sandbox() {
+        Ok(walls @ (SandboxStatus::Full | SandboxStatus::Partial)) => {
+            findings.ok("sandbox", words(walls).into())
+        }
+        Ok(walls @ SandboxStatus::Missing) => findings.note("sandbox", words(walls).into()),
         Err(error) => findings.note("sandbox", format!("writing is not limited: {error}")),
     }
 }

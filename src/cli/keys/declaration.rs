@@ -6,7 +6,7 @@ use crate::cli::exit;
 use crate::cli::refusal::Refusal;
 use crate::config::wire_identity_edit::NotEdited;
 use crate::sys::file::read_regular;
-use crate::sys::replace::Edit;
+use crate::sys::file_edit::FileEdit;
 
 /// Replaces the text of a configuration by what `edit` makes of it, under the lock of its folder and in
 /// one moment. Whether there was anything to replace.
@@ -15,7 +15,7 @@ pub(super) fn change(
     edit: impl FnOnce(&str) -> Result<Option<String>, NotEdited>,
 ) -> Result<bool, Refusal> {
     let unwritten = |error| Refusal::unwritten(file, &error);
-    let open = Edit::begin(file).map_err(unwritten)?;
+    let open = FileEdit::begin(file).map_err(unwritten)?;
     let bytes = read_regular(open.path()).map_err(unwritten)?;
     let refused = |words: String| {
         Refusal::new(exit::CONFIG, format!("cannot change {}: {words}", file.display()))

@@ -41,7 +41,7 @@ impl Access {
         };
         let mut users = Vec::new();
         for name in &config.users {
-            let number = account::user(name).map(|(number, _)| number).or_else(|error| {
+            let number = account::find_user(name).map(|(number, _)| number).or_else(|error| {
                 held.and_then(|held| known(&held.users, name)).ok_or((name, error))
             })?;
             users.push((name.value.clone(), number));
@@ -49,7 +49,7 @@ impl Access {
         let group = match &config.group {
             None => None,
             Some(name) => {
-                let number = account::group(name).or_else(|error| {
+                let number = account::find_group(name).or_else(|error| {
                     held.and_then(|held| known(held.group.as_slice(), name)).ok_or((name, error))
                 })?;
                 Some((name.value.clone(), number))

@@ -146,7 +146,7 @@ fn write(status: &Status, form: StatusFormat, labels: usize) -> Option<Bytes> {
     match form {
         StatusFormat::Json => serde_json::to_vec(status).ok().map(Bytes::from),
         StatusFormat::Metrics(format) => {
-            prometheus::text(status, &usage::now(), labels, format).ok().map(Bytes::from)
+            prometheus::text(status, &usage::read_usage(), labels, format).ok().map(Bytes::from)
         }
     }
 }

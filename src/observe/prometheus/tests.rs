@@ -18,7 +18,7 @@ fn service(name: &str, identities: Vec<IdentityStatus>) -> ServiceStatus {
 
 fn lines(services: Vec<ServiceStatus>, labels: usize) -> String {
     let status = Status { services, started: "2026-01-02T03:04:05Z".into(), ..Status::default() };
-    text(&status, &Usage::default(), labels, Format::Text).expect("text")
+    text(&status, &ProcessUsage::default(), labels, Format::Text).expect("text")
 }
 
 fn assert_has(text: &str, line: &str) {
@@ -123,7 +123,7 @@ fn a_reload_that_failed_can_be_alerted_on() {
     let differs_since = Some("2026-01-02T03:04:05Z".into());
     let reloads = Reloads { done: 1, failed: 2, last: Some(last), differs_since };
     let status = Status { reloads, ..Status::default() };
-    let text = text(&status, &Usage::default(), 1, Format::Text).expect("text");
+    let text = text(&status, &ProcessUsage::default(), 1, Format::Text).expect("text");
     assert_has(&text, "pskgate_last_reload_success 0");
     assert_has(&text, "pskgate_last_reload_timestamp_seconds 1767323045");
     assert_has(&text, "pskgate_reloads_total{outcome=\"done\"} 1");
@@ -133,7 +133,7 @@ fn a_reload_that_failed_can_be_alerted_on() {
 
 #[test]
 fn without_a_change_that_waits_its_time_is_zero() {
-    let text = text(&Status::default(), &Usage::default(), 1, Format::Text).expect("text");
+    let text = text(&Status::default(), &ProcessUsage::default(), 1, Format::Text).expect("text");
     assert_has(&text, "pskgate_unapplied_change_timestamp_seconds 0");
 }
 
@@ -144,7 +144,7 @@ fn open_metrics_is_for_who_asks_for_it() {
     for other in ["", "*/*", "text/html,application/xml;q=0.9", "application/openmetrics-texts"] {
         assert_eq!(Format::accepted(other), Format::Text, "{other}");
     }
-    let usage = Usage { cpu: Some(1.5), ..Usage::default() };
+    let usage = ProcessUsage { cpu_seconds: Some(1.5), ..ProcessUsage::default() };
     let text = text(&Status::default(), &usage, 1, Format::OpenMetrics).expect("text");
     assert!(text.ends_with("\n# EOF\n"), "{text}");
     assert_has(&text, "# TYPE process_cpu_seconds counter");

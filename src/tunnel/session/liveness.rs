@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::{BACKEND_CLOSE_TIMEOUT, Session};
 use crate::config::model::Keepalive;
 use crate::net::{self, Socket};
-use crate::sys::socket::{has_closed_window, silence};
+use crate::sys::socket::{has_closed_window, time_since_last_ack};
 use crate::tunnel::registry::SessionInfo;
 
 /// How long a peer may acknowledge nothing before its session is given to the new client.
@@ -95,7 +95,7 @@ async fn is_silent(socket: &socket2::Socket) -> bool {
                 return;
             }
             let asked_for = begin.elapsed();
-            match silence(socket) {
+            match time_since_last_ack(socket) {
                 Some(silence) if silence + CLOCK_TOLERANCE >= asked_for => {}
                 _ => return,
             }

@@ -9,7 +9,7 @@ use crate::config::model::Mode;
 use crate::net::DialRefusal;
 use crate::observe::event::{Event, Scope};
 use crate::secrets::Grant;
-use crate::sys::key_update::Traffic;
+use crate::sys::key_update::TlsTraffic;
 use crate::tls::{self, RefusalCause};
 use crate::tunnel::registry::{Registration, SessionDetails};
 use crate::tunnel::session_end::SessionEnd;
@@ -78,7 +78,7 @@ impl Session {
         registration: &Registration,
         facts: tls::HandshakeInfo,
         target: String,
-        traffic: Arc<Traffic>,
+        traffic: Arc<TlsTraffic>,
         mode: Mode,
     ) {
         self.service.counters.opened();

@@ -36,7 +36,10 @@ pub fn look_up(name: &str) -> Result<Vec<SocketAddr>, NameError> {
     if code != 0 {
         return Err(match code {
             libc::EAI_SYSTEM => temporary(io::Error::last_os_error()),
-            _ => NameError { is_unknown: is_answer(code), error: io::Error::other(words(code)) },
+            _ => NameError {
+                is_unknown: is_definite_answer(code),
+                error: io::Error::other(error_text(code)),
+            },
         });
     }
     let mut addresses = Vec::new();
@@ -67,7 +70,7 @@ pub fn look_up(name: &str) -> Result<Vec<SocketAddr>, NameError> {
 
 /// Whether this error says that the name has no address, rather than that nobody could tell.
 #[cfg(unix)]
-fn is_answer(code: libc::c_int) -> bool {
+fn is_definite_answer(code: libc::c_int) -> bool {
     // glibc's own code for a name that exists and has no address.
     #[cfg(target_env = "gnu")]
     if code == libc::EAI_NODATA {
@@ -77,7 +80,7 @@ fn is_answer(code: libc::c_int) -> bool {
 }
 
 #[cfg(unix)]
-fn words(code: libc::c_int) -> String {
+fn error_text(code: libc::c_int) -> String {
     // SAFETY: for any code the system returns a text that ends in NUL and is never freed.
     let text = unsafe { std::ffi::CStr::from_ptr(libc::gai_strerror(code)) };
     format!("failed to lookup address information: {}", text.to_string_lossy())

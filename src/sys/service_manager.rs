@@ -14,21 +14,21 @@ use std::{
     os::unix::net::UnixDatagram,
 };
 
-/// What there was.
+/// What the service manager passed to this process.
 #[derive(Debug, Default)]
-pub struct Manager {
+pub struct ServiceManagerEnvironment {
     /// The sockets in their order, each with the name that it was given, which may be empty.
     #[cfg(unix)]
     pub sockets: Vec<(OwnedFd, String)>,
-    /// Where to tell things, or why that cannot be reached.
-    pub notify: Option<io::Result<Notify>>,
-    /// Without a sign of life for this long, the process is taken for dead.
+    /// The socket for notifications, or why it cannot be reached.
+    pub notify: Option<io::Result<NotifySocket>>,
+    /// The manager kills the process if it sends no `WATCHDOG=1` for this long.
     pub watchdog: Option<Duration>,
 }
 
-/// A connection to the service manager that hears what its services say.
+/// A connection to the service manager's notification socket (sd_notify(3)).
 #[derive(Debug)]
-pub struct Notify {
+pub struct NotifySocket {
     #[cfg(unix)]
     socket: UnixDatagram,
     /// Windows' own, which hears it as the state of its service.
@@ -36,13 +36,13 @@ pub struct Notify {
     service: (),
 }
 
-/// Where the service manager's descriptors begin.
+/// The first descriptor that the service manager passes (`SD_LISTEN_FDS_START`).
 #[cfg(unix)]
-const FIRST: RawFd = 3;
+const FIRST_DESCRIPTOR: RawFd = 3;
 
 /// What it leaves in the environment. Programs that this one starts must not take it for theirs. The variables
 /// stay in this process' own environment, because nobody can tell whether another thread is reading it.
-pub const VARIABLES: [&str; 6] = [
+pub const ENVIRONMENT_VARIABLES: [&str; 6] = [
     "LISTEN_PID",
     "LISTEN_FDS",
     "LISTEN_FDNAMES",
@@ -56,23 +56,28 @@ pub const VARIABLES: [&str; 6] = [
 /// # Errors
 /// A socket that was announced is not there, or was taken already.
 #[cfg(unix)]
-pub fn take() -> io::Result<Manager> {
+pub fn take_environment() -> io::Result<ServiceManagerEnvironment> {
     let text = |name: &str| std::env::var_os(name);
     let number = |name: &str| text(name)?.to_str()?.trim().parse::<u64>().ok();
     let own = u64::from(std::process::id());
     let listens = number("LISTEN_PID") == Some(own);
     let count = number("LISTEN_FDS").filter(|_| listens).unwrap_or(0);
     let names = text("LISTEN_FDNAMES").unwrap_or_default().to_string_lossy().into_owned();
-    let notify = text("NOTIFY_SOCKET").map(|address| Notify::connect(&address));
+    let notify = text("NOTIFY_SOCKET").map(|address| NotifySocket::connect(&address));
     // Where no process is named, whoever has the variables is meant (sd_watchdog_enabled(3)).
     let watched = text("WATCHDOG_PID").is_none() || number("WATCHDOG_PID") == Some(own);
     let watchdog = number("WATCHDOG_USEC").filter(|limit| watched && *limit > 0);
     let mut names = names.split(':');
-    let count = RawFd::try_from(count).unwrap_or(RawFd::MAX - FIRST);
-    let sockets = (FIRST..FIRST.saturating_add(count))
-        .map(|at| Ok((super::descriptor::take(at)?, names.next().unwrap_or_default().to_owned())))
+    let count = RawFd::try_from(count).unwrap_or(RawFd::MAX - FIRST_DESCRIPTOR);
+    let sockets = (FIRST_DESCRIPTOR..FIRST_DESCRIPTOR.saturating_add(count))
+        .map(|at| {
+            Ok((
+                super::descriptor::take_inherited(at)?,
+                names.next().unwrap_or_default().to_owned(),
+            ))
+        })
         .collect::<io::Result<_>>()?;
-    Ok(Manager { sockets, notify, watchdog: watchdog.map(Duration::from_micros) })
+    Ok(ServiceManagerEnvironment { sockets, notify, watchdog: watchdog.map(Duration::from_micros) })
 }
 
 /// Whether Windows' service manager started this process.
@@ -80,19 +85,19 @@ pub fn take() -> io::Result<Manager> {
 /// # Errors
 /// None.
 #[cfg(windows)]
-pub fn take() -> io::Result<Manager> {
-    let notify = super::service::is_running().then_some(Ok(Notify { service: () }));
-    Ok(Manager { notify, watchdog: None })
+pub fn take_environment() -> io::Result<ServiceManagerEnvironment> {
+    let notify = super::service_control::is_running().then_some(Ok(NotifySocket { service: () }));
+    Ok(ServiceManagerEnvironment { notify, watchdog: None })
 }
 
-impl Notify {
+impl NotifySocket {
     /// Connects to a path, or to an abstract name that begins with `@`.
     #[cfg(unix)]
     fn connect(address: &OsStr) -> io::Result<Self> {
         let socket = UnixDatagram::unbound()?;
         // A manager that does not listen must not stop the tunnel.
         socket.set_nonblocking(true)?;
-        match abstract_name(address) {
+        match parse_abstract_name(address) {
             #[cfg(target_os = "linux")]
             Some(name) => {
                 use std::os::linux::net::SocketAddrExt;
@@ -107,7 +112,7 @@ impl Notify {
         Ok(Self { socket })
     }
 
-    /// Says something; never waits.
+    /// Sends a notification; never waits.
     ///
     /// # Errors
     /// The manager has much to read yet (`WouldBlock`), or is gone.
@@ -117,14 +122,14 @@ impl Notify {
         #[cfg(windows)]
         {
             let () = self.service;
-            super::service::tell(text);
+            super::service_control::report_notify_text(text);
             Ok(())
         }
     }
 }
 
 #[cfg(unix)]
-fn abstract_name(address: &OsStr) -> Option<OsString> {
+fn parse_abstract_name(address: &OsStr) -> Option<OsString> {
     use std::os::unix::ffi::{OsStrExt, OsStringExt};
     address.as_bytes().strip_prefix(b"@").map(|name| OsString::from_vec(name.to_vec()))
 }

@@ -1,32 +1,33 @@
-//! Going into the background: one fork, and a parent that waits to hear how it went.
+//! Going into the background: one fork; the parent waits for the child's result.
 
 use std::fs::OpenOptions;
 use std::io::{self, PipeWriter, Read, Write};
 
 /// Which of the two processes this is.
 #[derive(Debug)]
-pub enum Side {
-    /// The one that was started.
+pub enum ForkedProcess {
+    /// The process that was started.
     Parent {
         /// The child's exit code; 0 when it is ready and runs on.
         code: u8,
-        /// The child's number.
+        /// The child's process ID.
         child: u32,
     },
-    /// The one in the background, and how it tells that it is ready.
-    Child(Ready),
+    /// The process in the background, with what reports that it is ready.
+    Child(ReadyNotifier),
 }
 
-/// Tells the parent; dropped without a word, the parent waits for the exit code.
+/// Reports to the parent that the child is ready. If it is dropped instead, the parent waits for the child's
+/// exit code.
 #[derive(Debug)]
-pub struct Ready(PipeWriter);
+pub struct ReadyNotifier(PipeWriter);
 
 /// Forks. The child leads a session of its own, in the root directory; its standard streams stay
-/// what they were until it is [`Ready`], so that what goes wrong is seen.
+/// what they were until [`ReadyNotifier::notify_parent`], so that errors are visible.
 ///
 /// # Errors
 /// No room for another process, or more than one thread.
-pub fn fork() -> io::Result<Side> {
+pub fn fork() -> io::Result<ForkedProcess> {
     // A lock that another thread holds would stay locked in the child.
     if std::fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() > 1) {
         return Err(io::Error::other("a thread has been started already"));
@@ -41,19 +42,19 @@ pub fn fork() -> io::Result<Side> {
             let _ = rustix::process::setsid();
             // Every path is absolute by now.
             std::env::set_current_dir("/")?;
-            Ok(Side::Child(Ready(writer)))
+            Ok(ForkedProcess::Child(ReadyNotifier(writer)))
         }
         child => {
             drop(writer);
             let mut word = [0];
             let ready = reader.read_exact(&mut word).is_ok();
-            let code = if ready { 0 } else { exit_code(child) };
-            Ok(Side::Parent { code, child: child.unsigned_abs() })
+            let code = if ready { 0 } else { wait_for_exit_code(child) };
+            Ok(ForkedProcess::Parent { code, child: child.unsigned_abs() })
         }
     }
 }
 
-fn exit_code(child: libc::pid_t) -> u8 {
+fn wait_for_exit_code(child: libc::pid_t) -> u8 {
     use rustix::process::{Pid, WaitOptions, waitpid};
     let status = waitpid(Pid::from_raw(child), WaitOptions::empty());
     let code = status.ok().flatten().and_then(|(_, status)| status.exit_status());
@@ -61,12 +62,12 @@ fn exit_code(child: libc::pid_t) -> u8 {
     code.and_then(|code| u8::try_from(code).ok()).filter(|code| *code != 0).unwrap_or(1)
 }
 
-impl Ready {
-    /// Lets go of the standard streams and lets the parent end with 0.
+impl ReadyNotifier {
+    /// Replaces the standard streams by `/dev/null`, and has the parent exit with 0.
     ///
     /// # Errors
     /// There is no `/dev/null`.
-    pub fn tell(mut self) -> io::Result<()> {
+    pub fn notify_parent(mut self) -> io::Result<()> {
         use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
         let null = OpenOptions::new().read(true).write(true).open("/dev/null");
         match null {
@@ -85,7 +86,7 @@ impl Ready {
                 dup2_stderr(&end)?;
             }
         }
-        // A parent that was killed hears nothing, and nothing depends on it.
+        // Fails if the parent was killed; nothing depends on it.
         let _ = self.0.write_all(b"1");
         Ok(())
     }
@@ -99,7 +100,7 @@ impl Ready {
 /// process has been given the processor by then. Measured on two busy cores: of 100 restarts 1 to 15
 /// came too early without this. With it none of 1400 did whose pid file was on a tmpfs, as /run is;
 /// on a disk that was busy too, 2 of 3000.
-pub fn be_urgent() -> bool {
+pub fn raise_thread_priority() -> bool {
     #[cfg(target_os = "linux")]
     {
         let mut parameters = std::mem::MaybeUninit::<libc::sched_param>::zeroed();

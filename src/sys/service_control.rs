@@ -15,9 +15,9 @@ use windows_service::service_control_handler::{
 };
 use windows_service::{define_windows_service, service_dispatcher};
 
-/// What the manager orders.
+/// What the manager commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
+pub enum ServiceCommand {
     /// Stop. With the name of the reason.
     Stop(&'static str),
     /// Read the configuration and the keys again.
@@ -25,30 +25,30 @@ pub enum Order {
 }
 
 /// What the manager waits for a start. Names in it may have to be looked up.
-const START: Duration = Duration::from_secs(60);
+const START_WAIT_HINT: Duration = Duration::from_secs(60);
 /// What a stop takes at most, unless the sessions' time is longer.
-const STOP: Duration = Duration::from_secs(100);
+const STOP_WAIT_HINT: Duration = Duration::from_secs(100);
 
-type Work = Box<dyn FnOnce() -> u8 + Send>;
+type ServiceMain = Box<dyn FnOnce() -> u8 + Send>;
 
-static WORK: Mutex<Option<(OsString, Work)>> = Mutex::new(None);
+static SERVICE_MAIN: Mutex<Option<(OsString, ServiceMain)>> = Mutex::new(None);
 static STATUS: OnceLock<ServiceStatusHandle> = OnceLock::new();
-static ORDERS: Mutex<Option<UnboundedReceiver<Order>>> = Mutex::new(None);
+static COMMANDS: Mutex<Option<UnboundedReceiver<ServiceCommand>>> = Mutex::new(None);
 
 // The macro's one unsafe block reads the arguments that the system passes, by its documented layout.
-define_windows_service!(begin, served);
+define_windows_service!(ffi_service_main, service_main);
 
 /// Does `work` as the service of this name, and returns when it is done; the manager hears its exit code.
-/// While it works, [`is_running`] is true and [`orders`] gives what the manager wants.
+/// While it works, [`is_running`] is true and [`take_commands`] gives what the manager wants.
 ///
 /// # Errors
 /// The manager did not start this process (`NotConnected`), or does not answer.
-pub fn dispatch(name: &OsStr, work: impl FnOnce() -> u8 + Send + 'static) -> io::Result<()> {
+pub fn run_as_service(name: &OsStr, work: impl FnOnce() -> u8 + Send + 'static) -> io::Result<()> {
     /// `ERROR_FAILED_SERVICE_CONTROLLER_CONNECT`
     const NOT_A_SERVICE: i32 = 1063;
-    let work = Some((name.to_owned(), Box::new(work) as Work));
-    *WORK.lock().unwrap_or_else(PoisonError::into_inner) = work;
-    service_dispatcher::start(name, begin).map_err(system).map_err(|error| {
+    let work = Some((name.to_owned(), Box::new(work) as ServiceMain));
+    *SERVICE_MAIN.lock().unwrap_or_else(PoisonError::into_inner) = work;
+    service_dispatcher::start(name, ffi_service_main).map_err(to_io_error).map_err(|error| {
         match error.raw_os_error() {
             Some(NOT_A_SERVICE) => io::ErrorKind::NotConnected.into(),
             _ => error,
@@ -57,7 +57,7 @@ pub fn dispatch(name: &OsStr, work: impl FnOnce() -> u8 + Send + 'static) -> io:
 }
 
 /// The system's own error, where there is one.
-pub fn system(error: Error) -> io::Error {
+pub fn to_io_error(error: Error) -> io::Error {
     match error {
         Error::Winapi(error) => error,
         other => io::Error::other(other.to_string()),
@@ -69,33 +69,36 @@ pub fn is_running() -> bool {
     STATUS.get().is_some()
 }
 
-/// What the manager orders; once, and only in a service.
-pub fn orders() -> Option<UnboundedReceiver<Order>> {
-    ORDERS.lock().unwrap_or_else(PoisonError::into_inner).take()
+/// What the manager commands; once, and only in a service.
+pub fn take_commands() -> Option<UnboundedReceiver<ServiceCommand>> {
+    COMMANDS.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
-fn served(_: Vec<OsString>) {
-    let Some((name, work)) = WORK.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+fn service_main(_: Vec<OsString>) {
+    let Some((name, work)) = SERVICE_MAIN.lock().unwrap_or_else(PoisonError::into_inner).take()
+    else {
         return;
     };
     let (sender, receiver) = unbounded_channel();
-    *ORDERS.lock().unwrap_or_else(PoisonError::into_inner) = Some(receiver);
+    *COMMANDS.lock().unwrap_or_else(PoisonError::into_inner) = Some(receiver);
     let listen = move |control: ServiceControl| {
-        let order = match control {
-            ServiceControl::Stop => Order::Stop("service stop"),
-            ServiceControl::Preshutdown | ServiceControl::Shutdown => Order::Stop("shutdown"),
-            ServiceControl::ParamChange => Order::Reload,
+        let command = match control {
+            ServiceControl::Stop => ServiceCommand::Stop("service stop"),
+            ServiceControl::Preshutdown | ServiceControl::Shutdown => {
+                ServiceCommand::Stop("shutdown")
+            }
+            ServiceControl::ParamChange => ServiceCommand::Reload,
             ServiceControl::Interrogate => return ServiceControlHandlerResult::NoError,
             _ => return ServiceControlHandlerResult::NotImplemented,
         };
         // Nobody listens any more in a process that ends already.
-        let _ = sender.send(order);
+        let _ = sender.send(command);
         ServiceControlHandlerResult::NoError
     };
     // Without a handler the manager ends this process by itself.
     let Ok(status) = register(&name, listen) else { return };
     let _ = STATUS.set(status);
-    report(ServiceState::StartPending, START, ServiceExitCode::NO_ERROR);
+    report(ServiceState::StartPending, START_WAIT_HINT, ServiceExitCode::NO_ERROR);
     let code = match work() {
         0 => ServiceExitCode::NO_ERROR,
         code => ServiceExitCode::ServiceSpecific(code.into()),
@@ -104,12 +107,12 @@ fn served(_: Vec<OsString>) {
 }
 
 /// Tells the manager what the service manager of a Linux is told in these words (sd_notify(3)).
-pub(super) fn tell(text: &str) {
+pub(super) fn report_notify_text(text: &str) {
     let value = |name: &str| {
         text.lines().find_map(|line| line.strip_prefix(name)).and_then(|rest| rest.parse().ok())
     };
     if text.lines().any(|line| line == "STOPPING=1") {
-        let hint = value("EXTEND_TIMEOUT_USEC=").map_or(STOP, Duration::from_micros);
+        let hint = value("EXTEND_TIMEOUT_USEC=").map_or(STOP_WAIT_HINT, Duration::from_micros);
         report(ServiceState::StopPending, hint, ServiceExitCode::NO_ERROR);
     } else if text.lines().any(|line| line == "READY=1") {
         report(ServiceState::Running, Duration::ZERO, ServiceExitCode::NO_ERROR);
