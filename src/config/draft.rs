@@ -106,6 +106,58 @@ pub enum Value {
     Transparent(Transparent),
 }
 
+/// What a decided option holds, out of the value that was read for it.
+pub(super) trait FromValue: Sized {
+    /// None for a value of another kind.
+    fn from_value(value: &Value) -> Option<Self>;
+}
+
+macro_rules! from_value {
+    ($($value:ident => $type:ty),+ $(,)?) => {$(
+        impl FromValue for $type {
+            fn from_value(value: &Value) -> Option<Self> {
+                match value {
+                    Value::$value(what) => Some(what.clone()),
+                    _ => None,
+                }
+            }
+        }
+    )+};
+}
+
+from_value! {
+    Duration => Duration,
+    Count => u32,
+    Size => u64,
+    Bool => bool,
+    Path => PathBuf,
+    Mode => Mode,
+    Failover => Failover,
+    Bytes => Vec<u8>,
+    Hash => PskHash,
+    Version => Option<TlsVersion>,
+    Level => Level,
+    LogFormat => LogFormat,
+    Text => String,
+    Keepalive => Option<Keepalive>,
+    Foreground => Foreground,
+    Host => Host,
+    Preface => ProxyHeader,
+    WhenFull => WhenFull,
+    CipherOrder => CipherOrder,
+    OnRevocation => OnRevocation,
+    RekeyAfter => RekeyAfter,
+    Range => IpRange,
+    Moment => jiff::Timestamp,
+    TicketKey => TicketKey,
+    Variable => Variable,
+    Retry => Option<Duration>,
+    LogId => LogId,
+    Negotiation => NegotiationKind,
+    Password => Password,
+    Transparent => Transparent,
+}
+
 /// A value in the order of the file, with the comments and empty lines above it: for who writes the
 /// file anew.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,10 +4,11 @@ use std::fmt::{Display, Write as _};
 use std::time::Duration;
 
 use super::diagnostic::{SourceLocation, escape};
+use super::draft::Value;
 use super::model::{
     Config, ConnectionSource, Dialect, Endpoint, Host, HttpConnect, IdentityConfig, Listen, Mode,
     Negotiation, NegotiationKind, OnRevocation, Origin, Program, Resolved, ServiceConfig, Target,
-    TlsVersion, Variable,
+    Variable,
 };
 use super::options::OptionId;
 use super::value;
@@ -74,18 +75,18 @@ impl Page<'_> {
         }
     }
 
-    fn word<T: PartialEq>(
-        &self,
-        native: &[(&'static str, T)],
-        stunnel: &[(&'static str, T)],
-        value: &T,
-    ) -> &'static str {
-        let words = if self.dialect() == Dialect::Native { native } else { stunnel };
-        words.iter().find(|(_, known)| known == value).map_or("?", |(word, _)| word)
+    /// An option's value that is one of a few words.
+    fn word(&self, opt: OptionId, value: Value) -> &'static str {
+        value::word(opt.row().kind, self.dialect(), &value).unwrap_or("?")
     }
 
-    fn yes(&self, value: bool) -> &'static str {
-        self.word(value::TRUE_FALSE, value::YES_NO, &value)
+    fn no(&self) -> &'static str {
+        self.word(OptionId::Sandbox, Value::Bool(false))
+    }
+
+    fn show_word<T: Copy>(&mut self, opt: OptionId, decided: &Resolved<T>, value: fn(T) -> Value) {
+        let word = self.word(opt, value(decided.value));
+        self.show(opt, decided, word);
     }
 
     fn time(&self, length: Duration) -> String {
@@ -109,25 +110,20 @@ impl Page<'_> {
         let file = escape(&config.file.to_string_lossy());
         let _ = writeln!(self.out, "{file}");
         let (log, process) = (&config.log, &config.process);
-        let level = self.word(value::LEVELS, value::STUNNEL_LEVELS, &log.level.value);
-        self.show(OptionId::LogLevel, &log.level, level);
-        let format = self.word(value::FORMATS, value::FORMATS, &log.format.value);
-        self.show(OptionId::LogFormat, &log.format, format);
+        self.show_word(OptionId::LogLevel, &log.level, Value::Level);
+        self.show_word(OptionId::LogFormat, &log.format, Value::LogFormat);
         let path = |path: &std::path::PathBuf| path.display().to_string();
         self.maybe(OptionId::LogOutput, log.output.as_ref(), "standard error", path);
-        let mode = if log.overwrite.value { "overwrite" } else { "append" };
-        self.show(OptionId::LogMode, &log.overwrite, mode);
+        self.show_word(OptionId::LogMode, &log.overwrite, Value::Bool);
         if self.dialect() == Dialect::Native {
             let most = log.max_size.as_ref();
             self.maybe(OptionId::LogMaxSize, most, "it grows on", |bytes| {
                 value::with_prefix(*bytes)
             });
         }
-        self.show(OptionId::Syslog, &log.syslog, self.yes(log.syslog.value));
+        self.show_word(OptionId::Syslog, &log.syslog, Value::Bool);
         self.show(OptionId::ServiceName, &log.ident, &log.ident.value);
-        let foreground =
-            self.word(value::FOREGROUNDS, value::FOREGROUNDS, &process.foreground.value);
-        self.show(OptionId::Foreground, &process.foreground, foreground);
+        self.show_word(OptionId::Foreground, &process.foreground, Value::Foreground);
         self.maybe(OptionId::Pid, process.pid.as_ref(), "none", path);
         self.maybe(OptionId::Chroot, process.chroot.as_ref(), "none", path);
         let (account, started) = (&process.account, "as it is started");
@@ -138,7 +134,7 @@ impl Page<'_> {
         let drain = self.time(config.drain_timeout.value);
         self.show(OptionId::DrainTimeout, &config.drain_timeout, drain);
         let watch = &config.watch_configuration;
-        self.show(OptionId::WatchConfiguration, watch, self.yes(watch.value));
+        self.show_word(OptionId::WatchConfiguration, watch, Value::Bool);
         self.outside();
     }
 
@@ -151,14 +147,14 @@ impl Page<'_> {
         let whose = services.iter().map(|service| &service.transparent);
         if let Some(whose) = whose.clone().find(|whose| said.value && whose.value.source()) {
             let who = format!("because of transparent, {}", self.who(&whose.origin));
-            return self.line(name, self.yes(false), &who);
+            return self.line(name, self.no(), &who);
         }
         match program.filter(|_| said.value) {
             Some(program) => {
                 let who = format!("because of exec, {}", self.who(&program.path.origin));
-                self.line(name, self.yes(false), &who);
+                self.line(name, self.no(), &who);
             }
-            None => self.show(OptionId::Sandbox, said, self.yes(said.value)),
+            None => self.show_word(OptionId::Sandbox, said, Value::Bool),
         }
     }
 
@@ -168,7 +164,7 @@ impl Page<'_> {
             return;
         }
         let _ = writeln!(self.out, "\n[control]");
-        self.show(OptionId::Control, &control.enabled, self.yes(control.enabled.value));
+        self.show_word(OptionId::Control, &control.enabled, Value::Bool);
         let named = "named after this file, in the runtime directory";
         self.maybe(OptionId::ControlSocket, control.socket.as_ref(), named, |path| {
             path.display().to_string()
@@ -192,17 +188,14 @@ impl Page<'_> {
         let place = service.name.place().map(|place| format!("  # {}", self.place(place)));
         let name = escape(&service.name.value);
         let _ = writeln!(self.out, "\n[{name}]{}", place.unwrap_or_default());
-        let mode = self.word(value::MODES, value::STUNNEL_MODES, &service.mode.value);
-        self.show(OptionId::Mode, &service.mode, mode);
+        self.show_word(OptionId::Mode, &service.mode, Value::Mode);
         self.source(service);
         match &service.target {
             Target::Connect(targets) => {
                 for target in targets {
                     self.show(OptionId::Connect, target, &target.value);
                 }
-                let order =
-                    self.word(value::FAILOVERS, value::STUNNEL_FAILOVERS, &service.failover.value);
-                self.show(OptionId::Failover, &service.failover, order);
+                self.show_word(OptionId::Failover, &service.failover, Value::Failover);
                 let chosen = "the system chooses";
                 self.maybe(OptionId::Local, service.local.as_ref(), chosen, |host| match host {
                     Host::Unspecified => "*".into(),
@@ -224,17 +217,12 @@ impl Page<'_> {
         }
         self.around(service);
         if let Some(preface) = &service.preface {
-            let word = self.word(value::PREFACES, value::STUNNEL_PREFACES, &preface.value);
-            self.show(OptionId::Protocol, preface, word);
+            self.show_word(OptionId::Protocol, preface, Value::Preface);
         }
-        let level =
-            |page: &Self, level| page.word(value::LEVELS, value::STUNNEL_LEVELS, level).to_owned();
         if let Some(said) = &service.log_level {
-            let text = level(self, &said.value);
-            self.show(OptionId::ServiceLogLevel, said, text);
+            self.show_word(OptionId::ServiceLogLevel, said, Value::Level);
         }
-        let id = self.word(value::LOG_IDS, value::LOG_IDS, &service.log_id.value);
-        self.show(OptionId::LogId, &service.log_id, id);
+        self.show_word(OptionId::LogId, &service.log_id, Value::LogId);
         self.keys(service);
         self.tls(service);
         self.clocks(service);
@@ -268,23 +256,20 @@ impl Page<'_> {
     }
 
     fn around(&mut self, service: &ServiceConfig) {
-        let whose =
-            self.word(value::TRANSPARENCIES, value::TRANSPARENCIES, &service.transparent.value);
-        self.show(OptionId::Transparent, &service.transparent, whose);
+        self.show_word(OptionId::Transparent, &service.transparent, Value::Transparent);
         let Some(said) = &service.negotiation else { return };
         let (spoken, connect) = match &said.value {
             Negotiation::Socks => (NegotiationKind::Socks, None),
             Negotiation::Connect(connect) => (NegotiationKind::Connect, Some(connect)),
         };
-        let word = self.word(value::NEGOTIATIONS, value::NEGOTIATIONS, &spoken);
+        let word = self.word(OptionId::Negotiation, Value::Negotiation(spoken));
         let opt = match self.dialect() {
             Dialect::Native => OptionId::Negotiation,
             Dialect::Stunnel => OptionId::Protocol,
         };
         self.show(opt, said, word);
         if matches!(service.target, Target::Asked) {
-            let own = self.yes(service.socks_allow_own.value);
-            self.show(OptionId::SocksAllowOwn, &service.socks_allow_own, own);
+            self.show_word(OptionId::SocksAllowOwn, &service.socks_allow_own, Value::Bool);
         }
         let Some(HttpConnect { host, credentials, headers }) = connect else { return };
         let who = "in the file";
@@ -308,7 +293,7 @@ impl Page<'_> {
         let who = self.who(&program.path.origin);
         let arguments = program.arguments.join(" ");
         self.line(OptionId::ExecArgs.name(self.dialect()), arguments, &who);
-        self.show(OptionId::Pty, &program.pty, self.yes(program.pty.value));
+        self.show_word(OptionId::Pty, &program.pty, Value::Bool);
         for Variable { name, value } in &program.environment {
             // A value may be a password.
             let shown = if value.is_some() { format!("{name}=...") } else { format!("{name}=") };
@@ -336,7 +321,7 @@ impl Page<'_> {
             ConnectionSource::Program { program, retry } => {
                 self.program(program);
                 let pause = match (retry.value, self.dialect()) {
-                    (None, _) => self.yes(false).into(),
+                    (None, _) => self.no().into(),
                     (Some(pause), Dialect::Stunnel) => pause.as_millis().to_string(),
                     (Some(pause), Dialect::Native) => self.time(pause),
                 };
@@ -368,8 +353,8 @@ impl Page<'_> {
         }
         if service.mode.value == Mode::Server {
             let (runtime, waits) = (&psk.runtime_file, &psk.wait_for_keys);
-            self.show(OptionId::RuntimeFile, runtime, self.yes(runtime.value));
-            self.show(OptionId::WaitForKeys, waits, self.yes(waits.value));
+            self.show_word(OptionId::RuntimeFile, runtime, Value::Bool);
+            self.show_word(OptionId::WaitForKeys, waits, Value::Bool);
         }
         if service.mode.value == Mode::Client {
             let first = "the first of the key file";
@@ -377,24 +362,18 @@ impl Page<'_> {
                 String::from_utf8_lossy(identity).into_owned()
             });
         }
-        let hash = self.word(value::HASHES, value::HASHES, &psk.hash.value);
-        self.show(OptionId::PskHash, &psk.hash, hash);
-        let shared = self.yes(psk.allow_shared_keys.value);
-        self.show(OptionId::AllowSharedKeys, &psk.allow_shared_keys, shared);
+        self.show_word(OptionId::PskHash, &psk.hash, Value::Hash);
+        self.show_word(OptionId::AllowSharedKeys, &psk.allow_shared_keys, Value::Bool);
     }
 
     fn tls(&mut self, service: &ServiceConfig) {
         let tls = &service.tls;
-        let version = |page: &Self, version: TlsVersion| {
-            page.word(value::VERSIONS, value::STUNNEL_VERSIONS, &Some(version))
-        };
-        self.show(OptionId::TlsMin, &tls.min, version(self, tls.min.value));
-        self.show(OptionId::TlsMax, &tls.max, version(self, tls.max.value));
+        let version = |version| Value::Version(Some(version));
+        self.show_word(OptionId::TlsMin, &tls.min, version);
+        self.show_word(OptionId::TlsMax, &tls.max, version);
         self.show(OptionId::Ciphers, &tls.ciphers, &tls.ciphers.value);
         if service.mode.value == Mode::Server {
-            let order =
-                self.word(value::CIPHER_ORDERS, value::CIPHER_ORDERS, &tls.cipher_order.value);
-            self.show(OptionId::CipherOrder, &tls.cipher_order, order);
+            self.show_word(OptionId::CipherOrder, &tls.cipher_order, Value::CipherOrder);
         }
         let suites = "by the key's hash and this processor";
         self.maybe(OptionId::Ciphersuites, tls.ciphersuites.as_ref(), suites, Clone::clone);
@@ -417,7 +396,7 @@ impl Page<'_> {
 
     fn resumption(&mut self, service: &ServiceConfig) {
         let how = &service.tls.resumption;
-        self.show(OptionId::SessionResume, &how.enabled, self.yes(how.enabled.value));
+        self.show_word(OptionId::SessionResume, &how.enabled, Value::Bool);
         let timeout = self.time(how.timeout.value);
         self.show(OptionId::SessionCacheTimeout, &how.timeout, timeout);
         match (service.mode.value, &how.secret) {
@@ -470,8 +449,7 @@ impl Page<'_> {
                 none,
                 u32::to_string,
             );
-            let when = self.word(value::WHEN_FULL, value::WHEN_FULL, &limits.when_full.value);
-            self.show(OptionId::WhenFull, &limits.when_full, when);
+            self.show_word(OptionId::WhenFull, &limits.when_full, Value::WhenFull);
             if limits.max_sessions.as_ref().is_some_and(|most| most.value == 1) {
                 let pause = self.time(limits.backend_pause.value);
                 self.show(OptionId::BackendPause, &limits.backend_pause, pause);
@@ -517,9 +495,8 @@ impl Page<'_> {
             }
         }
         let table = "by how the connection ended";
-        let yes = if native { ["true", "false"] } else { ["yes", "no"] };
-        self.maybe(OptionId::Reset, service.reset.as_ref(), table, |reset| {
-            yes[usize::from(!*reset)].to_owned()
-        });
+        let word = |reset: &bool| self.word(OptionId::Reset, Value::Bool(*reset)).to_owned();
+        let reset = service.reset.as_ref().map(|reset| word(&reset.value)).unwrap_or_default();
+        self.maybe(OptionId::Reset, service.reset.as_ref(), table, |_| reset.clone());
     }
 }

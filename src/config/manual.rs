@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::options::OptionId as O;
 use super::options::{OptionId, OptionRow, StunnelScope, TABLE, TomlTable, Treatment};
 
 /// What an option is for.
@@ -33,7 +34,6 @@ impl Class {
 impl OptionId {
     /// What it is for.
     pub fn class(self) -> Class {
-        use OptionId as O;
         match self {
             O::Cert
             | O::Key
@@ -101,119 +101,135 @@ impl OptionId {
             _ => Class::Tunnel,
         }
     }
+}
 
-    /// What is different here, or easily taken for something else; empty where nothing is.
-    fn note(self) -> &'static str {
-        match self {
-            OptionId::LogOutput => {
-                "A relative name begins at the directory of the start, also in the background. Lines are written at once, not once a second."
-            }
-            OptionId::Pid => {
-                "A relative name begins at the directory of the start, also in the background."
-            }
-            OptionId::LogLevel => {
-                "A syslog facility is possible only before the first section, as in stunnel."
-            }
-            OptionId::Accept => {
-                "A port alone is IPv4 only, as in stunnel in practice. `[v6]:port` is understood as well as `v6:port`. A port beyond 65535 is an error; an address that is taken is one even if the service has another."
-            }
-            OptionId::Connect => {
-                "Names are looked up at each connection. If an answer takes longer than a second, or nobody answers, the last good answer is used for up to 24 hours, with a warning in the log. A target that nobody could ever reach is an error."
-            }
-            OptionId::Setuid => "In a section: the owner of its Unix socket.",
-            OptionId::Setgid => "In a section: the group of its Unix socket.",
-            OptionId::PskSecrets => "See [Key file](key-file.md).",
-            OptionId::PskIdentity => "A server ignores it with a notice.",
-            OptionId::Ciphers => {
-                "If the list has no suite with a pre-shared key and encryption, TLS 1.2 is turned off with a warning."
-            }
-            OptionId::Ciphersuites => {
-                "A key has the hash SHA-256: a list with SHA-384 suites only turns TLS 1.3 off with a warning; in stunnel each handshake fails."
-            }
-            OptionId::TlsVersion | OptionId::TlsMin | OptionId::TlsMax => {
-                "TLS 1.0 and 1.1 are used only if the file names them, with a warning. SSLv3 is never used; as a lower bound it means no lower bound, with a warning."
-            }
-            OptionId::SecurityLevel => "Levels 4 and 5 allow only ECDHE suites and TLS 1.3.",
-            OptionId::HandshakeTimeout => {
-                "The default is 10 s for the whole handshake; stunnel's is 300 s for each step. Zero is an error."
-            }
-            OptionId::ConnectTimeout | OptionId::IdleTimeout => {
-                "Zero is an error, because no connection could work."
-            }
-            OptionId::CloseTimeout => {
-                "At a client, the application then sees a reset, so that an incomplete answer does not look complete."
-            }
-            OptionId::Reset => {
-                "If unset: after an error, a client's application gets a reset, and a backend gets a normal close (FIN)."
-            }
-            OptionId::ServerName => {
-                "A client that connects to an IP address sends no name (RFC 6066, 3). Each server section accepts its own keys only, also in TLS 1.3."
-            }
-            OptionId::Socket => {
-                "TCP keepalive (15 s, 5 s, 3 times) is on for the TLS connection, unless a line sets it."
-            }
-            OptionId::Delay => "They always are.",
-            OptionId::SessionResume => {
-                "A ticket contains the identity, the service and the key, and is valid only as long as exactly this key is in the key file. A server stores no sessions: clients without tickets make a full handshake."
-            }
-            OptionId::SessionCacheSize => "There is always a limit.",
-            OptionId::SessionCacheTimeout => {
-                "It also applies to TLS 1.3, where stunnel's tickets ignore it."
-            }
-            OptionId::TicketKeySecret | OptionId::TicketMacSecret => {
-                "Each service derives its ticket keys (AES-256 and HMAC-SHA256) from both secrets. A client ignores them with a notice."
-            }
-            OptionId::Protocol => {
-                "These values work: `proxy` (version 1) in a server, `connect` in a client, `socks` in both (the last two are `protocol` in a TOML file). Others are refused. A `socks` server answers after it has connected; stunnel answers before. It refuses loopback addresses in every form, addresses with a scope, and names with such an address. It connects to other addresses of its machine with a warning; with a TOML file it refuses them unless `socks-allow-own` is set."
-            }
-            OptionId::ProtocolPassword => "It is never logged; stunnel logs it at level 7.",
-            OptionId::ProtocolHost => {
-                "It is required at the start; without it, stunnel fails at each connection."
-            }
-            OptionId::Transparent => {
-                "`source` needs root or CAP_NET_ADMIN all the time, so that the sandbox is off."
-            }
-            OptionId::SslOptions => {
-                "Options that would weaken security, or that are always set, have no effect, with a notice."
-            }
-            OptionId::Exec => {
-                "The program inherits no file descriptors of pskgate, and finds the client's identity in `PSKGATE_IDENTITY`."
-            }
-            OptionId::SetEnv => {
-                "It is set only for programs; stunnel also sets it for itself. Its value is never printed."
-            }
-            OptionId::Retry => {
-                "The pause is up to a quarter longer at random, so that many ends do not return at once. A reload does not start a second program while the first still runs."
-            }
-            OptionId::Pty => {
-                "The program has its own terminal with job control. It gets a hangup when the connection ends, and an end of input at the end of the peer's data."
-            }
-            OptionId::SslConfig => {
-                "CipherString, Ciphersuites, MinProtocol, MaxProtocol, Protocol and Options work like the corresponding options, and override them as in stunnel. Groups has no effect, as in stunnel, because `curves` overrides it; nor have signature algorithms and Diffie-Hellman parameters. Other commands are refused."
-            }
-            OptionId::LogId => {
-                "JSON lines have it as `id`, in addition to the number of the session."
-            }
-            OptionId::CaFile | OptionId::CaPath | OptionId::CaStore => {
-                "With PSKsecrets the file is not read. In stunnel, a server that also checks certificates accepts clients with a certificate and without a key; pskgate refuses them, with a warning at the start."
-            }
-            OptionId::Redirect => {
-                "stunnel redirects a client with the right key too, since it sends no certificate."
-            }
-            OptionId::Transport => "Of stunnel 5.79 and later.",
-            OptionId::Stack => {
-                "stunnel 5.76 and later do not start with a stack below 16384 bytes; there is a warning."
-            }
-            OptionId::CrlCheckChain => "Of stunnel 5.80 and later.",
-            OptionId::Cert | OptionId::Key => {
-                "With PSKsecrets the file is not read: no certificate is sent, and the pre-shared key is required."
-            }
-            OptionId::Include => {
-                "All regular files are read, including hidden ones, in byte order."
-            }
-            _ => "",
-        }
-    }
+/// What is different here, or easily taken for something else.
+const NOTES: &[(&[OptionId], &str)] = &[
+    (
+        &[O::LogOutput],
+        "A relative name begins at the directory of the start, also in the background. Lines are written at once, not once a second.",
+    ),
+    (&[O::Pid], "A relative name begins at the directory of the start, also in the background."),
+    (&[O::LogLevel], "A syslog facility is possible only before the first section, as in stunnel."),
+    (
+        &[O::Accept],
+        "A port alone is IPv4 only, as in stunnel in practice. `[v6]:port` is understood as well as `v6:port`. A port beyond 65535 is an error; an address that is taken is one even if the service has another.",
+    ),
+    (
+        &[O::Connect],
+        "Names are looked up at each connection. If an answer takes longer than a second, or nobody answers, the last good answer is used for up to 24 hours, with a warning in the log. A target that nobody could ever reach is an error.",
+    ),
+    (&[O::Setuid], "In a section: the owner of its Unix socket."),
+    (&[O::Setgid], "In a section: the group of its Unix socket."),
+    (&[O::PskSecrets], "See [Key file](key-file.md)."),
+    (&[O::PskIdentity], "A server ignores it with a notice."),
+    (
+        &[O::Ciphers],
+        "If the list has no suite with a pre-shared key and encryption, TLS 1.2 is turned off with a warning.",
+    ),
+    (
+        &[O::Ciphersuites],
+        "A key has the hash SHA-256: a list with SHA-384 suites only turns TLS 1.3 off with a warning; in stunnel each handshake fails.",
+    ),
+    (
+        &[O::TlsVersion, O::TlsMin, O::TlsMax],
+        "TLS 1.0 and 1.1 are used only if the file names them, with a warning. SSLv3 is never used; as a lower bound it means no lower bound, with a warning.",
+    ),
+    (&[O::SecurityLevel], "Levels 4 and 5 allow only ECDHE suites and TLS 1.3."),
+    (
+        &[O::HandshakeTimeout],
+        "The default is 10 s for the whole handshake; stunnel's is 300 s for each step. Zero is an error.",
+    ),
+    (&[O::ConnectTimeout, O::IdleTimeout], "Zero is an error, because no connection could work."),
+    (
+        &[O::CloseTimeout],
+        "At a client, the application then sees a reset, so that an incomplete answer does not look complete.",
+    ),
+    (
+        &[O::Reset],
+        "If unset: after an error, a client's application gets a reset, and a backend gets a normal close (FIN).",
+    ),
+    (
+        &[O::ServerName],
+        "A client that connects to an IP address sends no name (RFC 6066, 3). Each server section accepts its own keys only, also in TLS 1.3.",
+    ),
+    (
+        &[O::Socket],
+        "TCP keepalive (15 s, 5 s, 3 times) is on for the TLS connection, unless a line sets it.",
+    ),
+    (&[O::Delay], "They always are."),
+    (
+        &[O::SessionResume],
+        "A ticket contains the identity, the service and the key, and is valid only as long as exactly this key is in the key file. A server stores no sessions: clients without tickets make a full handshake.",
+    ),
+    (&[O::SessionCacheSize], "There is always a limit."),
+    (&[O::SessionCacheTimeout], "It also applies to TLS 1.3, where stunnel's tickets ignore it."),
+    (
+        &[O::TicketKeySecret, O::TicketMacSecret],
+        "Each service derives its ticket keys (AES-256 and HMAC-SHA256) from both secrets. A client ignores them with a notice.",
+    ),
+    (
+        &[O::Protocol],
+        "These values work: `proxy` (version 1) in a server, `connect` in a client, `socks` in both (the last two are `protocol` in a TOML file). Others are refused. A `socks` server answers after it has connected; stunnel answers before. It refuses loopback addresses in every form, addresses with a scope, and names with such an address. It connects to other addresses of its machine with a warning; with a TOML file it refuses them unless `socks-allow-own` is set.",
+    ),
+    (&[O::ProtocolPassword], "It is never logged; stunnel logs it at level 7."),
+    (
+        &[O::ProtocolHost],
+        "It is required at the start; without it, stunnel fails at each connection.",
+    ),
+    (
+        &[O::Transparent],
+        "`source` needs root or CAP_NET_ADMIN all the time, so that the sandbox is off.",
+    ),
+    (
+        &[O::SslOptions],
+        "Options that would weaken security, or that are always set, have no effect, with a notice.",
+    ),
+    (
+        &[O::Exec],
+        "The program inherits no file descriptors of pskgate, and finds the client's identity in `PSKGATE_IDENTITY`.",
+    ),
+    (
+        &[O::SetEnv],
+        "It is set only for programs; stunnel also sets it for itself. Its value is never printed.",
+    ),
+    (
+        &[O::Retry],
+        "The pause is up to a quarter longer at random, so that many ends do not return at once. A reload does not start a second program while the first still runs.",
+    ),
+    (
+        &[O::Pty],
+        "The program has its own terminal with job control. It gets a hangup when the connection ends, and an end of input at the end of the peer's data.",
+    ),
+    (
+        &[O::SslConfig],
+        "CipherString, Ciphersuites, MinProtocol, MaxProtocol, Protocol and Options work like the corresponding options, and override them as in stunnel. Groups has no effect, as in stunnel, because `curves` overrides it; nor have signature algorithms and Diffie-Hellman parameters. Other commands are refused.",
+    ),
+    (&[O::LogId], "JSON lines have it as `id`, in addition to the number of the session."),
+    (
+        &[O::CaFile, O::CaPath, O::CaStore],
+        "With PSKsecrets the file is not read. In stunnel, a server that also checks certificates accepts clients with a certificate and without a key; pskgate refuses them, with a warning at the start.",
+    ),
+    (
+        &[O::Redirect],
+        "stunnel redirects a client with the right key too, since it sends no certificate.",
+    ),
+    (&[O::Transport], "Of stunnel 5.79 and later."),
+    (
+        &[O::Stack],
+        "stunnel 5.76 and later do not start with a stack below 16384 bytes; there is a warning.",
+    ),
+    (&[O::CrlCheckChain], "Of stunnel 5.80 and later."),
+    (
+        &[O::Cert, O::Key],
+        "With PSKsecrets the file is not read: no certificate is sent, and the pre-shared key is required.",
+    ),
+    (&[O::Include], "All regular files are read, including hidden ones, in byte order."),
+];
+
+/// Empty where nothing is different.
+fn note(opt: OptionId) -> &'static str {
+    NOTES.iter().find(|(opts, _)| opts.contains(&opt)).map_or("", |(_, note)| note)
 }
 
 /// The options of stunnel's, in tables by what they are for.
@@ -255,114 +271,134 @@ const CORPUS: &str =
 const NEGOTIATED: &str =
     "options::what_is_negotiated_under_each_tls_option_is_what_stunnel_negotiates";
 
-/// How an option compares with stunnel's, and the test that shows it.
+/// How options compare with stunnel's, and the test that shows it.
+const COMPARED: &[(&[OptionId], &str, &str)] = &[
+    (
+        &[O::SessionResume],
+        "better",
+        "resumption::a_stunnel_client_resumes_over_reloads_and_over_restarts_under_given_keys",
+    ),
+    (
+        &[O::SessionCacheSize],
+        "better",
+        "resumption::a_client_end_keeps_no_more_sessions_than_it_was_told",
+    ),
+    (
+        &[O::SessionCacheTimeout],
+        "better",
+        "resumption::a_session_is_over_when_its_time_is_at_either_end",
+    ),
+    (
+        &[O::TicketKeySecret, O::TicketMacSecret],
+        "better",
+        "safer::who_was_removed_from_the_key_file_does_not_come_back_with_a_ticket",
+    ),
+    (&[O::Accept, O::Mode, O::Include, O::PskIdentity], "same", CORPUS),
+    (
+        &[
+            O::Ciphers,
+            O::Ciphersuites,
+            O::Groups,
+            O::SecurityLevel,
+            O::SslConfig,
+            O::SslOptions,
+            O::TlsVersion,
+            O::TlsMin,
+            O::TlsMax,
+        ],
+        "same",
+        NEGOTIATED,
+    ),
+    (
+        &[O::Connect, O::Delay],
+        "better",
+        "options::a_name_is_looked_up_at_each_connection_as_by_stunnel_with_delay",
+    ),
+    (&[O::LogLevel], "same", "options::a_section_s_debug_is_its_own"),
+    (&[O::Failover], "same", "options::failover_prefers_the_first_or_takes_turns_as_in_stunnel"),
+    (&[O::Foreground], "same", "daemon::foreground_logs_to_standard_error_too_and_quiet_does_not"),
+    (&[O::LogMode], "same", "daemon::a_restart_appends_to_the_log_and_overwrite_begins_it_anew"),
+    (&[O::LogOutput], "better", "daemon::no_line_is_lost_when_the_log_is_rotated"),
+    (
+        &[O::Syslog, O::ServiceName],
+        "same",
+        "daemon::syslog_gets_the_lines_with_facility_level_and_name",
+    ),
+    (&[O::Pid], "same", "dropin::debians_init_script_starts_hangs_up_rotates_and_stops_it"),
+    (
+        &[O::Setuid, O::Setgid],
+        "better",
+        "daemon::after_the_drop_there_are_no_groups_and_no_way_back_to_root",
+    ),
+    (&[O::Chroot], "same", "daemon::in_a_chroot_it_logs_reloads_and_cleans_up_inside"),
+    (
+        &[O::PskSecrets],
+        "better",
+        "revocation::stunnel_and_openssl_lose_what_they_had_and_an_ide_at_work_does_not_notice",
+    ),
+    (&[O::Reset], "better", "safer::a_backend_that_dies_with_a_reset_is_not_an_orderly_end"),
+    (
+        &[O::ServerName],
+        "better",
+        "sni::the_primary_s_identities_open_the_secondary_s_backend_in_stunnel_and_not_here",
+    ),
+    (&[O::Socket], "same", "options::every_socket_option_is_set_on_every_side"),
+    (
+        &[O::HandshakeTimeout],
+        "better",
+        "hostile::a_peer_that_drips_its_hello_is_cut_at_the_handshake_timeout_all_the_same",
+    ),
+    (
+        &[O::CloseTimeout],
+        "better",
+        "safer::half_an_answer_that_the_close_timeout_cut_off_does_not_look_whole",
+    ),
+    (
+        &[O::ConnectTimeout],
+        "same",
+        "relay::the_connect_timeout_gives_up_a_target_that_does_not_answer",
+    ),
+    (&[O::IdleTimeout], "same", "relay::the_idle_timeout_cuts_a_silent_session_at_either_end"),
+    (&[O::Local], "same", "options::local_is_where_connections_come_from"),
+    (
+        &[O::Exec],
+        "same",
+        "exec::a_program_that_connects_is_carried_and_started_again_as_by_stunnel",
+    ),
+    (
+        &[O::ExecArgs],
+        "same",
+        "exec::a_program_is_told_who_is_there_as_by_stunnel_and_the_identity_besides",
+    ),
+    (
+        &[O::Retry],
+        "better",
+        "exec::a_reload_leaves_a_program_that_runs_alone_and_starts_another_in_place_of_one_that_changed",
+    ),
+    (&[O::Pty], "better", "exec::a_program_with_a_terminal_has_one_of_its_own"),
+    (
+        &[O::SetEnv],
+        "same",
+        "exec::set_variables_are_in_a_program_s_environment_and_their_values_nowhere_else",
+    ),
+    (&[O::LogId], "same", "options::a_line_has_the_word_for_its_connection_that_log_id_asks_for"),
+    (&[O::Transparent], "same", "around::a_backend_sees_the_peer_s_own_address"),
+    (
+        &[O::Protocol],
+        "better",
+        "around::a_server_connects_where_its_peer_asks_and_answers_as_stunnel_does",
+    ),
+    (
+        &[O::ProtocolHost, O::ProtocolUsername, O::ProtocolHeader],
+        "same",
+        "around::a_client_asks_a_proxy_for_the_way_as_stunnel_does",
+    ),
+    (&[O::ProtocolPassword], "better", "around::a_client_asks_a_proxy_for_the_way_as_stunnel_does"),
+];
+
 fn compared(opt: OptionId) -> Option<(&'static str, &'static str)> {
-    Some(match opt {
-        OptionId::SessionResume => (
-            "better",
-            "resumption::a_stunnel_client_resumes_over_reloads_and_over_restarts_under_given_keys",
-        ),
-        OptionId::SessionCacheSize => {
-            ("better", "resumption::a_client_end_keeps_no_more_sessions_than_it_was_told")
-        }
-        OptionId::SessionCacheTimeout => {
-            ("better", "resumption::a_session_is_over_when_its_time_is_at_either_end")
-        }
-        OptionId::TicketKeySecret | OptionId::TicketMacSecret => {
-            ("better", "safer::who_was_removed_from_the_key_file_does_not_come_back_with_a_ticket")
-        }
-        OptionId::Accept | OptionId::Mode | OptionId::Include | OptionId::PskIdentity => {
-            ("same", CORPUS)
-        }
-        OptionId::Ciphers
-        | OptionId::Ciphersuites
-        | OptionId::Groups
-        | OptionId::SecurityLevel
-        | OptionId::SslConfig
-        | OptionId::SslOptions
-        | OptionId::TlsVersion
-        | OptionId::TlsMin
-        | OptionId::TlsMax => ("same", NEGOTIATED),
-        OptionId::Connect | OptionId::Delay => {
-            ("better", "options::a_name_is_looked_up_at_each_connection_as_by_stunnel_with_delay")
-        }
-        OptionId::LogLevel => ("same", "options::a_section_s_debug_is_its_own"),
-        OptionId::Failover => {
-            ("same", "options::failover_prefers_the_first_or_takes_turns_as_in_stunnel")
-        }
-        OptionId::Foreground => {
-            ("same", "daemon::foreground_logs_to_standard_error_too_and_quiet_does_not")
-        }
-        OptionId::LogMode => {
-            ("same", "daemon::a_restart_appends_to_the_log_and_overwrite_begins_it_anew")
-        }
-        OptionId::LogOutput => ("better", "daemon::no_line_is_lost_when_the_log_is_rotated"),
-        OptionId::Syslog | OptionId::ServiceName => {
-            ("same", "daemon::syslog_gets_the_lines_with_facility_level_and_name")
-        }
-        OptionId::Pid => {
-            ("same", "dropin::debians_init_script_starts_hangs_up_rotates_and_stops_it")
-        }
-        OptionId::Setuid | OptionId::Setgid => {
-            ("better", "daemon::after_the_drop_there_are_no_groups_and_no_way_back_to_root")
-        }
-        OptionId::Chroot => ("same", "daemon::in_a_chroot_it_logs_reloads_and_cleans_up_inside"),
-        OptionId::PskSecrets => (
-            "better",
-            "revocation::stunnel_and_openssl_lose_what_they_had_and_an_ide_at_work_does_not_notice",
-        ),
-        OptionId::Reset => {
-            ("better", "safer::a_backend_that_dies_with_a_reset_is_not_an_orderly_end")
-        }
-        OptionId::ServerName => (
-            "better",
-            "sni::the_primary_s_identities_open_the_secondary_s_backend_in_stunnel_and_not_here",
-        ),
-        OptionId::Socket => ("same", "options::every_socket_option_is_set_on_every_side"),
-        OptionId::HandshakeTimeout => (
-            "better",
-            "hostile::a_peer_that_drips_its_hello_is_cut_at_the_handshake_timeout_all_the_same",
-        ),
-        OptionId::CloseTimeout => {
-            ("better", "safer::half_an_answer_that_the_close_timeout_cut_off_does_not_look_whole")
-        }
-        OptionId::ConnectTimeout => {
-            ("same", "relay::the_connect_timeout_gives_up_a_target_that_does_not_answer")
-        }
-        OptionId::IdleTimeout => {
-            ("same", "relay::the_idle_timeout_cuts_a_silent_session_at_either_end")
-        }
-        OptionId::Local => ("same", "options::local_is_where_connections_come_from"),
-        OptionId::Exec => {
-            ("same", "exec::a_program_that_connects_is_carried_and_started_again_as_by_stunnel")
-        }
-        OptionId::ExecArgs => {
-            ("same", "exec::a_program_is_told_who_is_there_as_by_stunnel_and_the_identity_besides")
-        }
-        OptionId::Retry => (
-            "better",
-            "exec::a_reload_leaves_a_program_that_runs_alone_and_starts_another_in_place_of_one_that_changed",
-        ),
-        OptionId::Pty => ("better", "exec::a_program_with_a_terminal_has_one_of_its_own"),
-        OptionId::SetEnv => (
-            "same",
-            "exec::set_variables_are_in_a_program_s_environment_and_their_values_nowhere_else",
-        ),
-        OptionId::LogId => {
-            ("same", "options::a_line_has_the_word_for_its_connection_that_log_id_asks_for")
-        }
-        OptionId::Transparent => ("same", "around::a_backend_sees_the_peer_s_own_address"),
-        OptionId::Protocol => {
-            ("better", "around::a_server_connects_where_its_peer_asks_and_answers_as_stunnel_does")
-        }
-        OptionId::ProtocolHost | OptionId::ProtocolUsername | OptionId::ProtocolHeader => {
-            ("same", "around::a_client_asks_a_proxy_for_the_way_as_stunnel_does")
-        }
-        OptionId::ProtocolPassword => {
-            ("better", "around::a_client_asks_a_proxy_for_the_way_as_stunnel_does")
-        }
-        _ => return None,
-    })
+    let row = COMPARED.iter().find(|(opts, ..)| opts.contains(&opt));
+    row.map(|(_, verdict, test)| (*verdict, *test))
 }
 
 /// The table of tests at the end of the page: which options each of them shows.
@@ -430,8 +466,6 @@ fn notes(row: &OptionRow) -> String {
     if !row.stunnel_default.is_empty() && row.treatment == Treatment::Works {
         notes.push(format!("Default `{}`.", row.stunnel_default));
     }
-    if !row.opt.note().is_empty() {
-        notes.push(row.opt.note().to_owned());
-    }
+    notes.extend(Some(note(row.opt)).filter(|note| !note.is_empty()).map(str::to_owned));
     notes.join(" ").replace('|', "\\|")
 }

@@ -49,6 +49,11 @@ impl<T> Resolved<T> {
         Self { value, origin: Origin::Default(dialect) }
     }
 
+    /// The same decision about something made of the value.
+    pub(super) fn map<U>(self, make: impl FnOnce(T) -> U) -> Resolved<U> {
+        Resolved { value: make(self.value), origin: self.origin }
+    }
+
     /// Where it was written, if it was.
     pub fn place(&self) -> Option<&SourceLocation> {
         match &self.origin {

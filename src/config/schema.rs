@@ -23,6 +23,8 @@ const SERVICE: &str = r"[^:\s/]*[^:\s/\d][^:\s/]*";
 /// Falling units, each at most once; white space may stand anywhere.
 const DURATION: &str =
     r"\s*(\d+\s*d\s*)?(\d+\s*h\s*)?(\d+\s*(m|min)\s*)?(\d+\s*s\s*)?(\d+\s*ms\s*)?";
+/// `15s/5s/3`, or off.
+const KEEPALIVE: &str = r"^(off|[^/]*\d\s*[a-z]+\s*/[^/]*\d\s*[a-z]+\s*/\s*0*\d{1,3}\s*)$";
 const CONTROL: &str = r"\u0000-\u001f\u007f-\u009f";
 
 /// The schema, as JSON in draft 07: editors know that one best.
@@ -149,13 +151,37 @@ fn default(row: &OptionRow) -> Option<Value> {
     }
 }
 
+/// The pattern of a kind whose values are text with a shape.
+fn pattern(kind: ValueKind) -> Option<String> {
+    let pattern = match kind {
+        ValueKind::Socket => {
+            format!(r"\s*(accept|downstream|upstream)\s*:\s*({})\s*=.*", SOCKET_OPTIONS.join("|"))
+        }
+        ValueKind::Range => r"\s*[0-9A-Fa-f:.]+(/\d{1,3})?\s*".into(),
+        // Editors hand a date of TOML's over as its text.
+        ValueKind::Moment => r"\s*[+-]?\d{4,6}-?\d{2}-?\d{2}.*".into(),
+        ValueKind::TicketKey => "([0-9A-Fa-f]{2}:?){16}(([0-9A-Fa-f]{2}:?){16})?".into(),
+        ValueKind::FileMode => "(0o)?0*[0-7]{3}".into(),
+        ValueKind::Variable => r"[^=\s]+=.*".into(),
+        ValueKind::RekeyAfter => {
+            r"\s*\d+\s*([A-Za-z]+|records?)\s*(,\s*\d+\s*([A-Za-z]+|records?)\s*)?".into()
+        }
+        ValueKind::Size => r"\s*\d+(\.\d+)?\s*[A-Za-z]+\s*".into(),
+        _ => return None,
+    };
+    Some(format!("^({pattern})$"))
+}
+
 /// What the values of a kind look like in TOML.
 fn kind(kind: ValueKind) -> Value {
-    let pattern = |pattern: &str| json!({ "type": "string", "pattern": format!("^({pattern})$") });
+    if let Some(pattern) = pattern(kind) {
+        return json!({ "type": "string", "pattern": pattern });
+    }
     let plain = || json!({ "type": "string", "pattern": format!("^[^{CONTROL}]*$") });
     let known = words(kind, Dialect::Native);
     match kind {
         ValueKind::Bool => json!({ "type": "boolean" }),
+        ValueKind::OcspFlag => json!({}),
         ValueKind::Count { min, max } => {
             json!({ "type": "integer", "minimum": min, "maximum": max })
         }
@@ -187,49 +213,22 @@ fn kind(kind: ValueKind) -> Value {
         ValueKind::Arguments => json!({ "type": "string" }),
         ValueKind::Host => json!({ "type": "string", "minLength": 1 }),
         ValueKind::Keepalive => json!({
-            "anyOf": [{ "const": false }, pattern(r"off|[^/]*\d\s*[a-z]+\s*/[^/]*\d\s*[a-z]+\s*/\s*0*\d{1,3}\s*")],
+            "anyOf": [{ "const": false }, { "type": "string", "pattern": KEEPALIVE }],
         }),
-        ValueKind::Socket => pattern(&format!(
-            r"\s*(accept|downstream|upstream)\s*:\s*({})\s*=.*",
-            SOCKET_OPTIONS.join("|")
-        )),
         ValueKind::OnRevocation => {
             json!({ "anyOf": [{ "enum": ["cut", "keep"] }, duration(false)] })
         }
-        ValueKind::Range => pattern(r"\s*[0-9A-Fa-f:.]+(/\d{1,3})?\s*"),
-        // Editors hand a date of TOML's over as its text.
-        ValueKind::Moment => pattern(r"\s*[+-]?\d{4,6}-?\d{2}-?\d{2}.*"),
-        ValueKind::TicketKey => pattern("([0-9A-Fa-f]{2}:?){16}(([0-9A-Fa-f]{2}:?){16})?"),
-        ValueKind::FileMode => pattern("(0o)?0*[0-7]{3}"),
-        ValueKind::Variable => pattern(r"[^=\s]+=.*"),
         ValueKind::Retry => {
             json!({ "anyOf": [{ "const": false }, { "const": "off" }, duration(false)] })
         }
         ValueKind::Password => plain(),
-        ValueKind::RekeyAfter => {
-            pattern(r"\s*\d+\s*([A-Za-z]+|records?)\s*(,\s*\d+\s*([A-Za-z]+|records?)\s*)?")
-        }
-        ValueKind::Size => pattern(r"\s*\d+(\.\d+)?\s*[A-Za-z]+\s*"),
-        ValueKind::Mode
-        | ValueKind::Failover
-        | ValueKind::Hash
-        | ValueKind::Version
-        | ValueKind::Level
-        | ValueKind::LogFormat
-        | ValueKind::LogMode
-        | ValueKind::Facility
-        | ValueKind::LogId
-        | ValueKind::Negotiation
-        | ValueKind::Preface
-        | ValueKind::Transparent
-        | ValueKind::CipherOrder
-        | ValueKind::WhenFull
-        | ValueKind::Foreground => json!({ "enum": known }),
         ValueKind::SslOption => {
             let off = known.iter().map(|name| format!("-{name}"));
             json!({ "enum": known.iter().map(|name| (*name).to_owned()).chain(off).collect::<Vec<_>>() })
         }
-        ValueKind::Raw | ValueKind::OcspFlag => json!({}),
+        _ if !known.is_empty() => json!({ "enum": known }),
+        // What does not work here is not read.
+        _ => json!({}),
     }
 }
 

@@ -159,29 +159,7 @@ impl Reader<'_> {
     ) {
         let in_section = !self.draft.services.is_empty();
         let Some(row) = options::stunnel(name) else {
-            let whole = String::from_utf8_lossy(bytes);
-            let names = options::TABLE.iter().flat_map(|row| row.stunnel.iter().copied());
-            let near = options::nearest(name, names);
-            let found = if looks_like_key_line(name)
-                || looks_like_key_line(&format!("{name}={whole}"))
-            {
-                Diagnostic::error("key-in-configuration", "this looks like an identity and its key")
-                    .at(name_at)
-                    .help("put it into a file of its own and name that file with PSKsecrets")
-            } else {
-                let help = match near {
-                    Some(near) => format!("did you mean `{near}`?"),
-                    None => "there is no such option".into(),
-                };
-                Diagnostic::error("unknown-option", "Specified option name is not valid here")
-                    .at(name_at)
-                    .label("unknown option")
-                    .help(help)
-            };
-            self.report.push(found);
-            if let Some(row) = near.and_then(options::stunnel) {
-                self.values(row).tried(row.opt);
-            }
+            self.unknown(name, name_at, bytes);
             return;
         };
         if row.scope == StunnelScope::Global && in_section {
@@ -232,6 +210,34 @@ impl Reader<'_> {
             self.report.push(Diagnostic::notice("without-effect", message).at(at));
             return;
         }
+        self.value(row, bytes, at, depth);
+    }
+
+    /// An option that the table does not have, or a line of a key file in the wrong place.
+    fn unknown(&mut self, name: &str, name_at: SourceLocation, bytes: &[u8]) {
+        let whole = String::from_utf8_lossy(bytes);
+        let names = options::TABLE.iter().flat_map(|row| row.stunnel.iter().copied());
+        let near = options::nearest(name, names);
+        let found = if looks_like_key_line(name) || looks_like_key_line(&format!("{name}={whole}"))
+        {
+            Diagnostic::error("key-in-configuration", "this looks like an identity and its key")
+                .help("put it into a file of its own and name that file with PSKsecrets")
+        } else {
+            let help = match near {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => "there is no such option".into(),
+            };
+            Diagnostic::error("unknown-option", "Specified option name is not valid here")
+                .label("unknown option")
+                .help(help)
+        };
+        self.report.push(found.at(name_at));
+        if let Some(row) = near.and_then(options::stunnel) {
+            self.values(row).tried(row.opt);
+        }
+    }
+
+    fn value(&mut self, row: &OptionRow, bytes: &[u8], at: SourceLocation, depth: usize) {
         match value::read_bytes(row.kind, bytes) {
             Ok(Value::Path(dir)) if row.opt == OptionId::Include => self.include(&dir, at, depth),
             Ok(value) => {

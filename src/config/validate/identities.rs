@@ -61,13 +61,10 @@ impl Checker<'_> {
         IdentityConfig {
             name,
             wire,
-            allow_from: ranges(&scope, OptionId::IdentityAllowFrom),
+            allow_from: scope.list(OptionId::IdentityAllowFrom),
             connect,
-            max_sessions: scope.said(OptionId::IdentityMaxSessions, count),
-            expires: scope.said(OptionId::IdentityExpires, |value| match value {
-                Value::Moment(moment) => Some(*moment),
-                _ => None,
-            }),
+            max_sessions: scope.said(OptionId::IdentityMaxSessions),
+            expires: scope.said(OptionId::IdentityExpires),
         }
     }
 

@@ -47,7 +47,7 @@ impl Checker<'_> {
     }
 
     fn rules(&self, scope: &ValueLookup<'_>) -> Rules {
-        let loose = scope.decide(OptionId::AllowLoosePermissions, boolean).is_some_and(|d| d.value);
+        let loose = scope.decide::<bool>(OptionId::AllowLoosePermissions).is_some_and(|d| d.value);
         let (duplicates, identities) = match self.dialect {
             Dialect::Native => (OnDuplicate::Refuse, IdentityRule::Utf8),
             Dialect::Stunnel => (OnDuplicate::LastWins, IdentityRule::Bytes),
@@ -68,7 +68,7 @@ impl Checker<'_> {
         mode: Option<Mode>,
     ) -> Resolved<bool> {
         let off = Resolved::default(false, self.dialect);
-        let Some(said) = scope.said(opt, boolean) else { return off };
+        let Some(said) = scope.said(opt) else { return off };
         if mode != Some(Mode::Client) {
             return said;
         }

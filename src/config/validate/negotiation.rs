@@ -1,15 +1,11 @@
 //! What is spoken around TLS, and whose addresses are kept.
 
 use super::*;
+use crate::secrets::Password;
 
 impl Checker<'_> {
     pub(super) fn transparent(&mut self, scope: &ValueLookup<'_>) -> Resolved<Transparent> {
-        let whose = scope
-            .decide(OptionId::Transparent, |value| match value {
-                Value::Transparent(whose) => Some(*whose),
-                _ => None,
-            })
-            .unwrap_or(Resolved::default(Transparent::None, self.dialect));
+        let whose = scope.decide_or(OptionId::Transparent, Transparent::None);
         let becomes =
             self.draft.global.last(OptionId::Setuid).or(self.draft.defaults.last(OptionId::Setuid));
         if whose.value.source() && becomes.is_some() {
@@ -71,16 +67,10 @@ impl Checker<'_> {
         scope: &ValueLookup<'_>,
         mode: Option<Mode>,
     ) -> Option<Resolved<Negotiation>> {
-        let said = scope.said(OptionId::Negotiation, |value| match value {
-            Value::Negotiation(spoken) => Some(*spoken),
-            _ => None,
-        });
+        let said = scope.said::<NegotiationKind>(OptionId::Negotiation);
         let said = said.filter(|_| self.is_latest_protocol(scope))?;
+        let place = said.place().cloned();
         let Resolved { value: spoken, origin } = said;
-        let place = match &origin {
-            crate::config::model::Origin::Said(place) => Some(place.clone()),
-            crate::config::model::Origin::Default(_) => None,
-        };
         if spoken == NegotiationKind::Socks {
             return Some(Resolved { value: Negotiation::Socks, origin });
         }
@@ -103,7 +93,7 @@ impl Checker<'_> {
         scope: &ValueLookup<'_>,
         place: Option<SourceLocation>,
     ) -> Option<HttpConnect> {
-        let Some(host) = scope.said(OptionId::ProtocolHost, text) else {
+        let Some(host) = scope.said::<String>(OptionId::ProtocolHost) else {
             if !scope.mentions(OptionId::ProtocolHost) {
                 let name = OptionId::ProtocolHost.name(self.dialect);
                 let found = Diagnostic::error("missing-option", "protocolHost not specified")
@@ -119,23 +109,19 @@ impl Checker<'_> {
             self.report.push(found.at(host.place().cloned()).help(help));
             return None;
         }
-        let user = scope.said(OptionId::ProtocolUsername, text).map(|user| user.value);
-        let password = scope.said(OptionId::ProtocolPassword, |value| match value {
-            Value::Password(password) => Some(password.clone()),
-            _ => None,
-        });
+        let user = scope.said::<String>(OptionId::ProtocolUsername).map(|user| user.value);
+        let password = scope.said::<Password>(OptionId::ProtocolPassword);
         // As stunnel, which asks for both.
         let credentials = user.zip(password.map(|password| password.value));
         let mut headers = Vec::new();
-        for said in scope.all(OptionId::ProtocolHeader) {
-            let Some(header) = text(&said.value) else { continue };
-            let name = header.split_once(':').map_or("", |(name, _)| name);
+        for said in scope.list::<String>(OptionId::ProtocolHeader) {
+            let name = said.value.split_once(':').map_or("", |(name, _)| name);
             if name.is_empty() || name.contains(char::is_whitespace) {
                 let found =
                     Diagnostic::error("bad-header", "this is no header").help("write NAME: VALUE");
-                self.report.push(found.at(said.place.clone()));
+                self.report.push(found.at(said.place().cloned()));
             }
-            headers.push(header);
+            headers.push(said.value);
         }
         Some(HttpConnect { host: host.value, credentials, headers })
     }

@@ -1,68 +1,11 @@
-//! Where a value is looked for, and the kinds of values there are.
+//! Where a value is looked for.
 
 use super::*;
+use crate::config::draft::FromValue;
 use crate::config::stunnel::in_comments;
 
-pub(super) fn duration(value: &Value) -> Option<std::time::Duration> {
-    match value {
-        Value::Duration(d) => Some(*d),
-        _ => None,
-    }
-}
-
-pub(super) fn count(value: &Value) -> Option<u32> {
-    match value {
-        Value::Count(n) => Some(*n),
-        _ => None,
-    }
-}
-
-pub(super) fn boolean(value: &Value) -> Option<bool> {
-    match value {
-        Value::Bool(b) => Some(*b),
-        _ => None,
-    }
-}
-
-pub(super) fn level(value: &Value) -> Option<Level> {
-    match value {
-        Value::Level(level) => Some(*level),
-        _ => None,
-    }
-}
-
-pub(super) fn cipher_order(value: &Value) -> Option<CipherOrder> {
-    match value {
-        Value::CipherOrder(order) => Some(*order),
-        _ => None,
-    }
-}
-
-pub(super) fn text(value: &Value) -> Option<String> {
-    match value {
-        Value::Text(t) => Some(t.clone()),
-        _ => None,
-    }
-}
-
-pub(super) fn version(value: &Value) -> Option<Option<TlsVersion>> {
-    match value {
-        Value::Version(v) => Some(*v),
-        _ => None,
-    }
-}
-
-pub(super) fn ranges(scope: &ValueLookup<'_>, opt: OptionId) -> Vec<Resolved<IpRange>> {
-    let said = scope.all(opt).into_iter();
-    said.filter_map(|said| match &said.value {
-        Value::Range(range) => Some(Resolved::said(*range, said.place.clone())),
-        _ => None,
-    })
-    .collect()
-}
-
 pub(super) fn account(scope: &ValueLookup<'_>) -> Account {
-    Account { user: scope.said(OptionId::Setuid, text), group: scope.said(OptionId::Setgid, text) }
+    Account { user: scope.said(OptionId::Setuid), group: scope.said(OptionId::Setgid) }
 }
 
 /// Who owns a service's Unix sockets: in a stunnel.conf, whom the section names.
@@ -70,8 +13,8 @@ pub(super) fn owner(scope: &ValueLookup<'_>) -> Account {
     match scope.dialect {
         Dialect::Stunnel => account(scope),
         Dialect::Native => Account {
-            user: scope.said(OptionId::SocketUser, text),
-            group: scope.said(OptionId::SocketGroup, text),
+            user: scope.said(OptionId::SocketUser),
+            group: scope.said(OptionId::SocketGroup),
         },
     }
 }
@@ -129,25 +72,33 @@ impl<'a> ValueLookup<'a> {
         self.own.mentions(opt) || self.defaults.is_some_and(|d| d.mentions(opt))
     }
 
-    pub(super) fn said<T>(
-        &self,
-        opt: OptionId,
-        read: impl Fn(&Value) -> Option<T>,
-    ) -> Option<Resolved<T>> {
+    /// A value that somebody wrote.
+    pub(super) fn said<T: FromValue>(&self, opt: OptionId) -> Option<Resolved<T>> {
         let said = self.last(opt)?;
-        read(&said.value).map(|value| Resolved::said(value, said.place.clone()))
+        T::from_value(&said.value).map(|value| Resolved::said(value, said.place.clone()))
+    }
+
+    /// The values of a list.
+    pub(super) fn list<T: FromValue>(&self, opt: OptionId) -> Vec<Resolved<T>> {
+        let said = self.all(opt).into_iter();
+        said.filter_map(|said| {
+            Some(Resolved::said(T::from_value(&said.value)?, said.place.clone()))
+        })
+        .collect()
     }
 
     /// A value that somebody wrote, or the table's default.
-    pub(super) fn decide<T>(
-        &self,
-        opt: OptionId,
-        read: impl Fn(&Value) -> Option<T>,
-    ) -> Option<Resolved<T>> {
-        self.said(opt, &read).or_else(|| {
+    pub(super) fn decide<T: FromValue>(&self, opt: OptionId) -> Option<Resolved<T>> {
+        self.said(opt).or_else(|| {
             let row = opt.row();
             let default = value::read(row.kind, self.dialect, row.default(self.dialect)).ok()?;
-            read(&default).map(|value| Resolved::default(value, self.dialect))
+            T::from_value(&default).map(|value| Resolved::default(value, self.dialect))
         })
+    }
+
+    /// A value that somebody wrote, or the table's default; `default` where the table has none for this
+    /// dialect.
+    pub(super) fn decide_or<T: FromValue>(&self, opt: OptionId, default: T) -> Resolved<T> {
+        self.decide(opt).unwrap_or_else(|| Resolved::default(default, self.dialect))
     }
 }

@@ -2,7 +2,9 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::load::{Format, load_text};
-use crate::config::model::{Failover, Level, LogFormat, PskHash};
+use crate::config::model::{
+    Failover, Keepalive, Level, LogFormat, ProxyHeader, PskHash, SocketOption,
+};
 use crate::secrets::{IdentityRule, OnDuplicate, OnLoosePermissions, Rules, Writer};
 
 fn load(text: &str, name: &str) -> Result<(Config, Diagnostics), Diagnostics> {

@@ -37,32 +37,29 @@ impl Checker<'_> {
             );
         }
         // Of a server it says where its connections come from; see `source`.
-        let server_name =
-            scope.said(OptionId::ServerName, text).filter(|_| mode != Some(Mode::Server));
+        let server_name = scope.said(OptionId::ServerName).filter(|_| mode != Some(Mode::Server));
         Some(TlsConfig {
             min,
             max,
             ciphers: self.ciphers(scope)?,
-            cipher_order: scope.decide(OptionId::CipherOrder, super::scope::cipher_order)?,
-            ciphersuites: scope.decide(OptionId::Ciphersuites, text),
-            groups: scope.decide(OptionId::Groups, text)?,
+            cipher_order: scope.decide(OptionId::CipherOrder)?,
+            ciphersuites: scope.decide(OptionId::Ciphersuites),
+            groups: scope.decide(OptionId::Groups)?,
             skips_unknown_groups: !self.native(),
-            security_level: scope.said(OptionId::SecurityLevel, |value| {
-                count(value).and_then(|n| u8::try_from(n).ok())
-            }),
+            // The table has the bounds.
+            security_level: scope
+                .said::<u32>(OptionId::SecurityLevel)
+                .map(|level| level.map(|level| u8::try_from(level).unwrap_or(u8::MAX))),
             switches,
             server_name,
             resumption: self.resumption(scope, mode)?,
-            rekey_after: scope.decide(OptionId::RekeyAfter, |value| match value {
-                Value::RekeyAfter(limit) => Some(*limit),
-                _ => None,
-            })?,
+            rekey_after: scope.decide(OptionId::RekeyAfter)?,
         })
     }
 
     /// Named sets are this program's own: a stunnel.conf means OpenSSL's words alone.
     fn ciphers(&self, scope: &ValueLookup<'_>) -> Option<Resolved<String>> {
-        let mut list = scope.decide(OptionId::Ciphers, text)?;
+        let mut list = scope.decide::<String>(OptionId::Ciphers)?;
         if self.native() {
             list.value = expand_named_sets(&list.value);
         }
@@ -70,10 +67,6 @@ impl Checker<'_> {
     }
 
     fn resumption(&mut self, scope: &ValueLookup<'_>, mode: Option<Mode>) -> Option<Resumption> {
-        let key = |value: &Value| match value {
-            Value::TicketKey(key) => Some(key.clone()),
-            _ => None,
-        };
         let mentioned = |opt| scope.mentions(opt);
         let (one, other) = (OptionId::TicketKeySecret, OptionId::TicketMacSecret);
         for (there, missing) in [(one, other), (other, one)] {
@@ -87,12 +80,10 @@ impl Checker<'_> {
                 self.report.push(found.at(said.place.clone()).help(help));
             }
         }
-        let mut secret = scope
-            .said(one, key)
-            .zip(scope.said(other, key))
-            .map(|(key, mac)| TicketSecret { key, mac });
-        let enabled = scope.decide(OptionId::SessionResume, boolean)?;
-        let timeout = scope.decide(OptionId::SessionCacheTimeout, duration)?;
+        let mut secret =
+            scope.said(one).zip(scope.said(other)).map(|(key, mac)| TicketSecret { key, mac });
+        let enabled = scope.decide::<bool>(OptionId::SessionResume)?;
+        let timeout = scope.decide(OptionId::SessionCacheTimeout)?;
         let useless = match mode {
             Some(Mode::Client) => {
                 secret = None;
@@ -117,7 +108,7 @@ impl Checker<'_> {
                 self.report.push(found.clone().at(said.place.clone()));
             }
         }
-        let cache_size = scope.decide(OptionId::SessionCacheSize, count)?;
+        let cache_size = scope.decide(OptionId::SessionCacheSize)?;
         Some(Resumption { enabled, cache_size, timeout, secret })
     }
 
@@ -132,10 +123,10 @@ impl Checker<'_> {
             let none = Values::default();
             let nobody = ValueLookup { own: &none, defaults: None, dialect: self.dialect };
             nobody
-                .decide(opt, version)
+                .decide::<Option<TlsVersion>>(opt)
                 .and_then(|d| Some(Resolved { value: d.value?, origin: d.origin }))
         };
-        match scope.said(opt, version) {
+        match scope.said(opt) {
             Some(Resolved { value: Some(value), origin }) => Some(Resolved { value, origin }),
             _ => default(),
         }

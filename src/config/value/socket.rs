@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use super::{ValueError, choice, count, duration, no_such_word, plain, shown};
+use super::number::count;
+use super::text::plain;
+use super::time::duration;
+use super::words::{choice, no_such_word};
+use super::{ValueError, shown};
 use crate::config::draft::Side;
 use crate::config::model::{Dialect, SocketOption};
 

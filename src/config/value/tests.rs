@@ -1,6 +1,8 @@
+use std::time::Duration;
+
 use super::*;
 use crate::config::draft::Side;
-use crate::config::model::SocketOption;
+use crate::config::model::{Keepalive, Level, SocketOption};
 use crate::config::options::{TABLE, Treatment};
 
 fn native(kind: ValueKind, text: &str) -> Result<Value, &'static str> {

@@ -3,11 +3,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{
-    CIPHER_ORDERS, FACILITIES, FAILOVERS, FORMATS, HASHES, LEVELS, LOG_IDS, LOG_MODES, MODES,
-    NEGOTIATIONS, PREFACES, STUNNEL_FAILOVERS, STUNNEL_LEVELS, STUNNEL_MODES, STUNNEL_PREFACES,
-    STUNNEL_VERSIONS, TRANSPARENCIES, VERSIONS, WHEN_FULL, YES_NO, read, read_bytes,
-};
+use super::time::FOR_EVER;
+use super::{read, read_bytes, word};
 use crate::config::draft::{Side, Value};
 use crate::config::endpoint::{Endpoint, Host};
 use crate::config::model::{Dialect, Keepalive, OnRevocation, RekeyAfter, SocketOption, Variable};
@@ -35,18 +32,10 @@ fn native_text(kind: ValueKind, value: &Value) -> Option<String> {
     match value {
         Value::Duration(length) => Some(with_unit(*length)),
         Value::Count(n) if kind == ValueKind::FileMode => Some(format!("{n:04o}")),
-        Value::Count(n) => word(FACILITIES, n),
-        Value::Bool(on) => word(LOG_MODES, on),
         Value::Size(bytes) => Some(with_prefix(*bytes)),
         Value::Path(path) => path.to_str().and_then(named),
         Value::Endpoint(at) => Some(native_endpoint(at)),
-        Value::Mode(mode) => word(MODES, mode),
-        Value::Failover(order) => word(FAILOVERS, order),
         Value::Bytes(bytes) => std::str::from_utf8(bytes).ok().and_then(named),
-        Value::Hash(hash) => word(HASHES, hash),
-        Value::Version(version) => word(VERSIONS, version),
-        Value::Level(level) => word(LEVELS, level),
-        Value::LogFormat(format) => word(FORMATS, format),
         Value::Text(text) => named(text),
         Value::Keepalive(keepalive) => keepalive.map(probes),
         Value::Socket(side, option) => {
@@ -62,9 +51,6 @@ fn native_text(kind: ValueKind, value: &Value) -> Option<String> {
             [word] => Some(word.clone()),
             _ => None,
         },
-        Value::Preface(preface) => word(PREFACES, preface),
-        Value::CipherOrder(order) => word(CIPHER_ORDERS, order),
-        Value::WhenFull(when) => word(WHEN_FULL, when),
         Value::OnRevocation(OnRevocation::Cut) => named("cut"),
         Value::OnRevocation(OnRevocation::Keep) => named("keep"),
         Value::OnRevocation(OnRevocation::Grace(grace)) => Some(with_unit(*grace)),
@@ -74,11 +60,23 @@ fn native_text(kind: ValueKind, value: &Value) -> Option<String> {
         Value::TicketKey(key) => Some(key.to_hex()),
         Value::Variable(variable) => Some(variable_text(variable)),
         Value::Retry(pause) => pause.map(with_unit),
-        Value::LogId(id) => word(LOG_IDS, id),
-        Value::Negotiation(spoken) => word(NEGOTIATIONS, spoken),
         Value::Password(password) => named(password.expose()),
-        Value::Transparent(whose) => word(TRANSPARENCIES, whose),
+        // A native file runs in the foreground, and has no word for it.
         Value::Foreground(_) => None,
+        Value::Count(_)
+        | Value::Bool(_)
+        | Value::Mode(_)
+        | Value::Failover(_)
+        | Value::Hash(_)
+        | Value::Version(_)
+        | Value::Level(_)
+        | Value::LogFormat(_)
+        | Value::Preface(_)
+        | Value::CipherOrder(_)
+        | Value::WhenFull(_)
+        | Value::LogId(_)
+        | Value::Negotiation(_)
+        | Value::Transparent(_) => word(kind, Dialect::Native, value).and_then(named),
     }
 }
 
@@ -91,17 +89,10 @@ pub(in crate::config) fn stunnel(kind: ValueKind, value: &Value) -> Option<Strin
         Value::Duration(length) => {
             (length.subsec_nanos() == 0).then(|| length.as_secs().to_string())
         }
-        Value::Count(n) if kind == ValueKind::Facility => word(FACILITIES, n),
-        Value::Count(n) => Some(n.to_string()),
-        Value::Bool(on) if kind == ValueKind::LogMode => word(LOG_MODES, on),
-        Value::Bool(on) => word(YES_NO, on),
+        Value::Count(n) if kind != ValueKind::Facility => Some(n.to_string()),
         Value::Path(path) => path.to_str().and_then(named),
         Value::Endpoint(at) => Some(stunnel_endpoint(at)),
-        Value::Mode(mode) => word(STUNNEL_MODES, mode),
-        Value::Failover(order) => word(STUNNEL_FAILOVERS, order),
         Value::Bytes(bytes) => std::str::from_utf8(bytes).ok().and_then(named),
-        Value::Version(version) => word(STUNNEL_VERSIONS, version),
-        Value::Level(level) => word(STUNNEL_LEVELS, level),
         Value::Text(text) => named(text),
         Value::Socket(side, option) => {
             let side = match side {
@@ -113,15 +104,21 @@ pub(in crate::config) fn stunnel(kind: ValueKind, value: &Value) -> Option<Strin
         }
         Value::Host(host) => Some(host_text(host)),
         Value::Arguments(words) => Some(words.join(" ")),
-        Value::Preface(preface) => word(STUNNEL_PREFACES, preface),
         Value::TicketKey(key) => Some(key.to_hex()),
         Value::Variable(variable) => Some(variable_text(variable)),
         Value::Retry(None) => named("no"),
         Value::Retry(Some(pause)) => Some(pause.as_millis().to_string()),
-        Value::Negotiation(spoken) => word(NEGOTIATIONS, spoken),
         Value::Password(password) => named(password.expose()),
-        Value::Transparent(whose) => word(TRANSPARENCIES, whose),
-        Value::LogId(id) => word(LOG_IDS, id),
+        Value::Count(_)
+        | Value::Bool(_)
+        | Value::Mode(_)
+        | Value::Failover(_)
+        | Value::Version(_)
+        | Value::Level(_)
+        | Value::Preface(_)
+        | Value::Negotiation(_)
+        | Value::Transparent(_)
+        | Value::LogId(_) => word(kind, Dialect::Stunnel, value).and_then(named),
         Value::Hash(_)
         | Value::LogFormat(_)
         | Value::Size(_)
@@ -139,12 +136,6 @@ pub(in crate::config) fn stunnel(kind: ValueKind, value: &Value) -> Option<Strin
         text.trim_ascii().len() == text.len() && !text.contains(['\r', '\n', '\0', '\u{b}']);
     let same = read_bytes(kind, text.as_bytes()).is_ok_and(|read| read == *value);
     (whole && same).then_some(text)
-}
-
-const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 86_400);
-
-fn word<T: PartialEq>(words: &[(&'static str, T)], value: &T) -> Option<String> {
-    words.iter().find(|(_, known)| known == value).map(|(word, _)| (*word).to_owned())
 }
 
 /// A size in the largest unit of which it is a whole number.

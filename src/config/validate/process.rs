@@ -6,16 +6,11 @@ impl Checker<'_> {
     pub(super) fn process(&mut self) -> Option<ProcessConfig> {
         let draft = self.draft;
         let scope = ValueLookup { own: &draft.global, defaults: None, dialect: self.dialect };
-        let foreground = scope
-            .decide(OptionId::Foreground, |value| match value {
-                Value::Foreground(f) => Some(*f),
-                _ => None,
-            })
-            .unwrap_or(Resolved::default(Foreground::Yes, self.dialect));
+        let foreground = scope.decide_or(OptionId::Foreground, Foreground::Yes);
         let chroot = self.path(&scope, OptionId::Chroot);
         let pid = self.inner_path(&scope, OptionId::Pid);
-        let sandbox = scope.decide(OptionId::Sandbox, boolean)?;
-        let threads = scope.decide(OptionId::Threads, scope::count)?;
+        let sandbox = scope.decide(OptionId::Sandbox)?;
+        let threads = scope.decide(OptionId::Threads)?;
         // stunnel has these for sections too, and they stand among its defaults.
         let scope = ValueLookup { defaults: Some(&draft.defaults), ..scope };
         Some(ProcessConfig { foreground, pid, chroot, account: account(&scope), sandbox, threads })
@@ -25,37 +20,31 @@ impl Checker<'_> {
     fn inner_path(&self, scope: &ValueLookup<'_>, opt: OptionId) -> Option<Resolved<PathBuf>> {
         let jailed =
             matches!(scope.last(OptionId::Chroot), Some(Spanned { value: Value::Path(_), .. }));
-        scope.said(opt, |value| match value {
-            Value::Path(path) if jailed => Some(Path::new("/").join(path)),
-            Value::Path(path) => Some(self.anchor(path)),
-            _ => None,
-        })
+        let path = scope.said::<PathBuf>(opt)?;
+        Some(path.map(|path| match jailed {
+            true => Path::new("/").join(path),
+            false => self.anchor(&path),
+        }))
     }
 
     pub(super) fn log(&mut self) -> Option<LogConfig> {
         let draft = self.draft;
         let scope = ValueLookup { own: &draft.global, defaults: None, dialect: self.dialect };
         Some(LogConfig {
-            level: scope.decide(OptionId::LogLevel, level)?,
-            format: scope.decide(OptionId::LogFormat, |value| match value {
-                Value::LogFormat(format) => Some(*format),
-                _ => None,
-            })?,
+            level: scope.decide(OptionId::LogLevel)?,
+            format: scope.decide(OptionId::LogFormat)?,
             output: self.inner_path(&scope, OptionId::LogOutput),
-            overwrite: scope.decide(OptionId::LogMode, boolean)?,
+            overwrite: scope.decide(OptionId::LogMode)?,
             max_size: self.max_size(&scope),
-            syslog: scope.decide(OptionId::Syslog, boolean)?,
-            facility: scope.decide(OptionId::LogFacility, count)?,
+            syslog: scope.decide(OptionId::Syslog)?,
+            facility: scope.decide(OptionId::LogFacility)?,
             ident: ValueLookup { defaults: Some(&draft.defaults), ..scope }
-                .decide(OptionId::ServiceName, text)?,
+                .decide(OptionId::ServiceName)?,
         })
     }
 
     fn max_size(&mut self, scope: &ValueLookup<'_>) -> Option<Resolved<u64>> {
-        let said = scope.said(OptionId::LogMaxSize, |value| match value {
-            Value::Size(bytes) => Some(*bytes),
-            _ => None,
-        })?;
+        let said = scope.said::<u64>(OptionId::LogMaxSize)?;
         if !scope.mentions(OptionId::LogOutput) {
             let found = Diagnostic::warning("no-log-file", "there is no file whose size it bounds");
             self.report.push(
@@ -69,17 +58,13 @@ impl Checker<'_> {
     pub(super) fn control(&mut self) -> Option<ControlConfig> {
         let draft = self.draft;
         let scope = ValueLookup { own: &draft.global, defaults: None, dialect: self.dialect };
-        let users = scope.all(OptionId::ControlUsers).into_iter().filter_map(|said| {
-            let user = text(&said.value)?;
-            Some(Resolved::said(user, said.place.clone()))
-        });
         Some(ControlConfig {
-            enabled: scope.decide(OptionId::Control, boolean)?,
+            enabled: scope.decide(OptionId::Control)?,
             // Bound before the root directory changes: no inner path.
             socket: self.path(&scope, OptionId::ControlSocket),
-            mode: scope.decide(OptionId::ControlMode, count)?,
-            group: scope.said(OptionId::ControlGroup, text),
-            users: users.collect(),
+            mode: scope.decide(OptionId::ControlMode)?,
+            group: scope.said(OptionId::ControlGroup),
+            users: scope.list(OptionId::ControlUsers),
         })
     }
 
@@ -117,6 +102,6 @@ impl Checker<'_> {
                 ),
             }
         }
-        Some(HttpConfig { listen, labels: scope.decide(OptionId::HttpLabels, count)? })
+        Some(HttpConfig { listen, labels: scope.decide(OptionId::HttpLabels)? })
     }
 }
