@@ -1,6 +1,9 @@
 //! Links between the documents lead to a file and a heading that exist.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
 
 use crate::harness::root;
 use crate::transcripts::documents;
@@ -39,26 +42,56 @@ fn anchors(text: &str) -> Vec<String> {
 
 #[test]
 fn every_link_between_the_documents_leads_somewhere() {
+    let (count, broken) = broken_links(&documents(), &root());
+    assert!(broken.is_empty(), "{broken:#?}");
+    assert!(count >= 100, "only {count} links");
+}
+
+/// The links of these pages that lead nowhere, and how many links there are.
+fn broken_links(pages: &[PathBuf], top: &Path) -> (usize, Vec<String>) {
     let (mut count, mut broken) = (0, Vec::new());
-    for document in documents() {
-        let text = std::fs::read_to_string(&document).expect("a document");
+    for document in pages {
+        let text = std::fs::read_to_string(document).expect("a document");
         let folder = document.parent().unwrap_or(Path::new(""));
         for target in targets(&text) {
             count += 1;
             let (file, anchor) = target.split_once('#').unwrap_or((target.as_str(), ""));
             let page = if file.is_empty() { document.clone() } else { folder.join(file) };
-            let is_there = page.exists();
             let is_heading = anchor.is_empty()
                 || std::fs::read_to_string(&page)
                     .is_ok_and(|t| anchors(&t).iter().any(|a| a == anchor));
-            if !is_there || !is_heading {
-                let name = document.strip_prefix(root()).unwrap_or(&document).display().to_string();
+            if !page.exists() || !is_heading {
+                let name = document.strip_prefix(top).unwrap_or(document).display().to_string();
                 broken.push(format!("{name}: {target}"));
             }
         }
     }
+    (count, broken)
+}
+
+/// The package has the pages in one folder, and neither the sources nor the scripts that they name.
+#[test]
+fn every_link_in_the_package_leads_to_a_file_of_the_package() {
+    let folder = TempDir::new().expect("a folder");
+    let made = Command::new(root().join("scripts/lib/package-docs")).arg(folder.path()).output();
+    let made = made.expect("python3");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    // What the package installs beside the pages.
+    for (from, to) in [("examples", "examples"), ("dist/monitoring", "examples/monitoring")] {
+        std::fs::create_dir_all(folder.path().join(to)).expect("a folder");
+        for entry in std::fs::read_dir(root().join(from)).expect("a folder").flatten() {
+            let name = folder.path().join(to).join(entry.file_name());
+            std::fs::write(name, "").expect("a file");
+        }
+    }
+    let entries = std::fs::read_dir(folder.path()).expect("a folder").flatten();
+    let pages: Vec<PathBuf> = entries
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|e| e == "md"))
+        .collect();
+    let (count, broken) = broken_links(&pages, folder.path());
     assert!(broken.is_empty(), "{broken:#?}");
-    assert!(count >= 100, "only {count} links");
+    assert!(count >= 100 && pages.len() >= 20, "only {count} links in {} pages", pages.len());
 }
 
 #[test]
