@@ -397,7 +397,9 @@ mod tests {
     }
 
     fn seen(entries: &[Vec<u8>]) -> Option<(BroadAccess, &'static str)> {
-        find_loose_access(&build_descriptor(entries)).unwrap().map(|loose| (loose.access, loose.group))
+        find_loose_access(&build_descriptor(entries))
+            .unwrap()
+            .map(|loose| (loose.access, loose.group))
     }
 
     #[test]
@@ -512,7 +514,8 @@ mod tests {
 
     #[test]
     fn bytes_that_break_off_are_an_error_and_never_a_clean_bill() {
-        let whole = build_descriptor(&[entry(0, 0, FULL, SYSTEM), entry(0, 0, READ_AND_RUN, USERS)]);
+        let whole =
+            build_descriptor(&[entry(0, 0, FULL, SYSTEM), entry(0, 0, READ_AND_RUN, USERS)]);
         for length in 0..whole.len() {
             assert_eq!(
                 find_loose_access(&whole[..length]),

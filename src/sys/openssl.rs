@@ -1,7 +1,7 @@
 //! Calls of OpenSSL that the `openssl` crate does not bind: TLS 1.3's own PSK callbacks, the
 //! sessions they hand over, session tickets, raw ClientHello extensions, and how a stream was shut down.
 
-use std::ffi::{CStr, CString, c_char, c_int, c_long, c_uchar, c_ulong, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_long, c_uchar, c_uint, c_ulong, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 
@@ -41,6 +41,9 @@ type UseSessionCallback = unsafe extern "C" fn(
 type FindSessionCallback =
     unsafe extern "C" fn(*mut ffi::SSL, *const c_uchar, usize, *mut *mut ffi::SSL_SESSION) -> c_int;
 
+type WritePskCallback =
+    unsafe extern "C" fn(*mut ffi::SSL, *const c_char, *mut c_uchar, c_uint) -> c_uint;
+
 type TicketKeyCallback = unsafe extern "C" fn(
     *mut ffi::SSL,
     *mut c_uchar,
@@ -71,6 +74,8 @@ unsafe extern "C" {
         ctx: *mut ffi::SSL_CTX,
         cb: Option<FindSessionCallback>,
     );
+    fn SSL_CTX_set_psk_server_callback(ctx: *mut ffi::SSL_CTX, cb: Option<WritePskCallback>);
+    fn SSL_set_psk_server_callback(ssl: *mut ffi::SSL, cb: Option<WritePskCallback>);
     fn SSL_CIPHER_find(ssl: *mut ffi::SSL, id: *const c_uchar) -> *const ffi::SSL_CIPHER;
     fn SSL_SESSION_new() -> *mut ffi::SSL_SESSION;
     fn SSL_SESSION_set1_master_key(
@@ -133,6 +138,13 @@ pub trait FindPsk {
     fn find(ssl: &mut SslRef, identity: &[u8]) -> Option<SslSession>;
 }
 
+/// The server's part of a PSK up to TLS 1.2.
+pub trait WritePsk {
+    /// Writes the key of an identity to the front of `out`, and returns its length; `None` ends the
+    /// handshake.
+    fn write(ssl: &mut SslRef, identity: &[u8], out: &mut [u8]) -> Option<usize>;
+}
+
 /// Has a client context ask `O` for its external PSK.
 pub fn set_psk_offer_callback<O: OfferPsk>(context: &mut SslContextBuilder) {
     // SAFETY: the builder owns a live SSL_CTX; the callback is a plain function and needs no state.
@@ -143,6 +155,39 @@ pub fn set_psk_offer_callback<O: OfferPsk>(context: &mut SslContextBuilder) {
 pub fn set_psk_find_callback<F: FindPsk>(context: &mut SslContextBuilder) {
     // SAFETY: the builder owns a live SSL_CTX; the callback is a plain function and needs no state.
     unsafe { SSL_CTX_set_psk_find_session_callback(context.as_ptr(), Some(on_find_session::<F>)) }
+}
+
+/// Has a server context ask `W` for keys up to TLS 1.2.
+pub fn set_psk_write_callback<W: WritePsk>(context: &mut SslContextBuilder) {
+    // SAFETY: the builder owns a live SSL_CTX; the callback is a plain function and needs no state.
+    unsafe { SSL_CTX_set_psk_server_callback(context.as_ptr(), Some(on_write_psk::<W>)) }
+}
+
+/// Switches [`WritePsk`] on or off for one handshake. OpenSSL 3 prefers suites with SHA-256 in TLS 1.3 where it
+/// is on, and asks it for every identity for which [`FindPsk`] has found nothing.
+pub fn enable_psk_write<W: WritePsk>(ssl: &mut SslRef, enable: bool) {
+    let callback: Option<WritePskCallback> = if enable { Some(on_write_psk::<W>) } else { None };
+    // SAFETY: a live SSL, borrowed alone; the callback is a plain function and needs no state.
+    unsafe { SSL_set_psk_server_callback(ssl.as_ptr(), callback) }
+}
+
+unsafe extern "C" fn on_write_psk<W: WritePsk>(
+    ssl: *mut ffi::SSL,
+    identity: *const c_char,
+    out: *mut c_uchar,
+    out_len: c_uint,
+) -> c_uint {
+    // SAFETY: OpenSSL passes a live SSL, a C string or null, and room for `out_len` bytes, which it has
+    // initialised or not: they are cleared before they are lent. A panic becomes "no key".
+    unsafe {
+        let ssl = SslRef::from_ptr_mut(ssl);
+        let identity = if identity.is_null() { &[] } else { CStr::from_ptr(identity).to_bytes() };
+        ptr::write_bytes(out, 0, out_len as usize);
+        let room = out_len as usize;
+        let out = std::slice::from_raw_parts_mut(out, room);
+        let written = catch_unwind(AssertUnwindSafe(|| W::write(ssl, identity, out)));
+        written.ok().flatten().filter(|len| *len <= room).map_or(0, |len| len as c_uint)
+    }
 }
 
 unsafe extern "C" fn on_use_session<O: OfferPsk>(

@@ -156,6 +156,8 @@ pub(super) enum OfferRejection {
 struct PskAnswer {
     identity: Box<[u8]>,
     given: secrets::Answer,
+    /// How many offers stand behind this one. OpenSSL does not get there.
+    offers_behind: usize,
 }
 
 impl PskAnswer {
@@ -405,13 +407,7 @@ pub(super) fn install_server(
     });
     sys::set_psk_find_callback::<Callbacks>(context);
     sys::set_ticket_callbacks::<Callbacks>(context)?;
-    context.set_psk_server_callback(|ssl, identity, out| {
-        // In 1.3 OpenSSL asks this one too, for every identity that `find` gave nothing for.
-        if sys::is_tls13(ssl) {
-            return Ok(0);
-        }
-        Ok(guarded(|| answer_tls12(ssl, identity.unwrap_or_default(), out)).flatten().unwrap_or(0))
-    });
+    sys::set_psk_write_callback::<Callbacks>(context);
     Ok(())
 }
 
@@ -499,6 +495,8 @@ fn read_hello(ssl: &mut SslRef) {
     let versions = Versions::of_client(listed, ssl.client_hello_legacy_version());
     let tls13 = sys::allows_tls13(ssl)
         && sys::client_hello_extension(ssl, SUPPORTED_VERSIONS).is_some_and(lists_tls13);
+    // A second ClientHello has to lead to the suite of the first.
+    sys::enable_psk_write::<Callbacks>(ssl, true);
     let Some(this) = handshake(ssl) else { return };
     let HandshakeRole::Server(seen) = &mut this.role else { return };
     seen.hello = true;
@@ -524,20 +522,21 @@ fn choose_offer(seen: &mut ClientHelloInfo, secrets: &Keys, hash: PskHash, offer
     if offers.len() > MAX_OFFERS {
         seen.too_many = Some(offers.len());
         let last = offers.iter().rfind(ours);
-        seen.answer = last.and_then(|last| answer(secrets, last.identity));
+        seen.answer = last.and_then(|last| answer(secrets, last.identity, 0));
         seen.answer = seen.answer.take().map(PskAnswer::into_unknown);
         return;
     }
     let mut decides = None;
     let mut known = false;
     let mut opened = 0;
-    for Offer { identity, binder } in offers.iter().filter(ours) {
+    for (at, offer) in offers.iter().enumerate().filter(|(_, offer)| ours(offer)) {
+        let Offer { identity, binder } = offer;
         if known {
             // As much is looked up behind a known name as behind one that nobody has.
             std::hint::black_box(secrets.knows(identity));
             continue;
         }
-        (decides, seen.stale) = (Some(*identity), None);
+        (decides, seen.stale) = (Some((*identity, offers.len() - 1 - at)), None);
         seen.binder = binder.first_chunk().copied();
         let tickets = seen.tickets.as_ref().filter(|tickets| tickets.seems_ours(identity));
         opened += usize::from(tickets.is_some());
@@ -557,7 +556,7 @@ fn choose_offer(seen: &mut ClientHelloInfo, secrets: &Keys, hash: PskHash, offer
     if decides.is_none() {
         seen.unfit = Some(OfferRejection::Hash(hash));
     }
-    seen.answer = decides.and_then(|identity| answer(secrets, identity));
+    seen.answer = decides.and_then(|(identity, behind)| answer(secrets, identity, behind));
 }
 
 /// Whether the session of a ticket can be resumed as far as age and key go.
@@ -566,9 +565,9 @@ fn is_good(tickets: &Tickets, secrets: &Keys, session: &SslSessionRef) -> bool {
         && sys::session_tag(session).is_some_and(|tag| tickets.claim(secrets, tag).is_some())
 }
 
-fn answer(secrets: &Keys, identity: &[u8]) -> Option<PskAnswer> {
+fn answer(secrets: &Keys, identity: &[u8], offers_behind: usize) -> Option<PskAnswer> {
     let given = secrets.answer(identity).ok()??;
-    Some(PskAnswer { identity: identity.into(), given })
+    Some(PskAnswer { identity: identity.into(), given, offers_behind })
 }
 
 fn hash_size(hash: PskHash) -> usize {
@@ -578,11 +577,11 @@ fn hash_size(hash: PskHash) -> usize {
     }
 }
 
-/// The strongest suite of [`RFC4279_SUITES`] in a ClientHello, so that a refusal can name it.
 /// How many of a client's suites are kept for what is said of a handshake that finds none in common. A client
 /// may name 32,767.
 const MAX_KEPT_SUITES: usize = 256;
 
+/// The strongest suite of [`RFC4279_SUITES`] in a ClientHello, so that a refusal can name it.
 fn rfc4279_suite(suites: &[u8]) -> Option<&'static str> {
     let offers = |code: u16| suites.chunks_exact(2).any(|pair| pair == code.to_be_bytes());
     RFC4279_SUITES.iter().find(|(code, _)| offers(*code)).map(|(_, name)| *name)
@@ -590,16 +589,27 @@ fn rfc4279_suite(suites: &[u8]) -> Option<&'static str> {
 
 struct Callbacks;
 
+/// The answer of a handshake, if it is the one to this identity.
+fn answer_to<'a>(ssl: &'a SslRef, identity: &[u8]) -> Option<(&'a Handshake, &'a PskAnswer)> {
+    let this = ssl.ex_data(slot().ok()?)?;
+    let HandshakeRole::Server(seen) = &this.role else {
+        return None;
+    };
+    let answer = seen.answer.as_ref()?;
+    (*answer.identity == *identity).then_some((this, answer))
+}
+
 impl sys::FindPsk for Callbacks {
     fn find(ssl: &mut SslRef, identity: &[u8]) -> Option<SslSession> {
-        let this = ssl.ex_data(slot().ok()?)?;
-        let HandshakeRole::Server(seen) = &this.role else {
-            return None;
-        };
-        let answer = seen.answer.as_ref()?;
-        if *answer.identity != *identity {
-            return None;
+        // The callback for 1.2 has no part in this, and would be called for each name that nobody has: a list
+        // that begins with a name that exists would be refused 2 microseconds sooner.
+        sys::enable_psk_write::<Self>(ssl, false);
+        let (this, answer) = answer_to(ssl, identity)?;
+        // As much is done for the offers behind a known name as OpenSSL does for those before an unknown one.
+        for _ in 0..answer.offers_behind {
+            std::hint::black_box(answer_to(std::hint::black_box(ssl), identity).is_some());
         }
+        let HandshakeRole::Server(seen) = &this.role else { return None };
         let tag = answer.given.claim().map_or(DECOY_TAG, |claim| claim.serial().to_bytes());
         let key = answer.given.key(this.secrets.as_ref()?)?;
         let session = sys::new_psk_session(ssl, suite(this.hash), key, &tag).ok()?;
@@ -670,6 +680,13 @@ fn tickets(ssl: &mut SslRef) -> Option<&Tickets> {
     }
 }
 
+impl sys::WritePsk for Callbacks {
+    fn write(ssl: &mut SslRef, identity: &[u8], out: &mut [u8]) -> Option<usize> {
+        // OpenSSL asks in 1.3 too, for an identity that `find` gave nothing for.
+        if sys::is_tls13(ssl) { None } else { answer_tls12(ssl, identity, out) }
+    }
+}
+
 fn answer_tls12(ssl: &mut SslRef, identity: &[u8], out: &mut [u8]) -> Option<usize> {
     let this = handshake(ssl)?;
     let secrets = this.secrets.as_ref()?;
@@ -679,7 +696,7 @@ fn answer_tls12(ssl: &mut SslRef, identity: &[u8], out: &mut [u8]) -> Option<usi
     seen.offered = true;
     // Of what was offered for 1.3 nothing counts any more.
     (seen.ticket, seen.stale) = (None, None);
-    let answer = seen.answer.insert(answer(secrets, identity)?);
+    let answer = seen.answer.insert(answer(secrets, identity, 0)?);
     let key = answer.given.key(secrets)?;
     out.get_mut(..key.len())?.copy_from_slice(key);
     Some(key.len())
