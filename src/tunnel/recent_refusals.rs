@@ -2,12 +2,16 @@
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::net::Peer;
 use crate::secrets::Identity;
 
 /// How many are kept. Connections that differ in nothing but their port and time are one of them.
 const MAX_REFUSALS: usize = 50;
+
+/// How long a flood of strangers does not push out one whose identity is known.
+const PROTECTED_TIME: Duration = Duration::from_secs(60 * 60);
 
 /// A connection that was refused, and those like it.
 #[derive(Debug, Clone)]
@@ -26,30 +30,43 @@ pub struct RecentRefusal {
 
 /// The last of them, the newest at the end.
 #[derive(Debug, Default)]
-pub(super) struct RecentRefusals(Mutex<VecDeque<RecentRefusal>>);
+pub(super) struct RecentRefusals(Mutex<VecDeque<(Instant, RecentRefusal)>>);
 
 impl RecentRefusals {
     pub(super) fn record(&self, peer: &Peer, identity: Option<Identity>, cause: &'static str) {
+        self.record_at(Instant::now(), peer, identity, cause);
+    }
+
+    fn record_at(
+        &self,
+        now: Instant,
+        peer: &Peer,
+        identity: Option<Identity>,
+        cause: &'static str,
+    ) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_like = |one: &RecentRefusal| {
+        let is_like = |(_, one): &(Instant, RecentRefusal)| {
             let is_same_peer = one.peer.ip() == peer.ip();
             is_same_peer && one.cause == cause && one.identity == identity
         };
         let like = all.iter().position(is_like).and_then(|at| all.remove(at));
-        let count = like.map_or(1, |like| like.count.saturating_add(1));
+        let count = like.map_or(1, |(_, like)| like.count.saturating_add(1));
         if all.len() >= MAX_REFUSALS {
             // A flood of strangers from many addresses pushes out strangers before the one whose key is wrong.
-            let oldest = all.iter().position(|one| one.identity.is_none()).unwrap_or(0);
+            let goes_first = |(last, one): &(Instant, RecentRefusal)| {
+                one.identity.is_none() || now.duration_since(*last) > PROTECTED_TIME
+            };
+            let oldest = all.iter().position(goes_first).unwrap_or(0);
             all.remove(oldest);
         }
         let (time, peer) = (jiff::Timestamp::now(), peer.clone());
-        all.push_back(RecentRefusal { time, peer, identity, cause, count });
+        all.push_back((now, RecentRefusal { time, peer, identity, cause, count }));
     }
 
     /// The newest first.
     pub(super) fn read(&self) -> Vec<RecentRefusal> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.iter().rev().cloned().collect()
+        all.iter().rev().map(|(_, one)| one.clone()).collect()
     }
 }
 
@@ -93,5 +110,17 @@ mod tests {
         assert_eq!(read.len(), MAX_REFUSALS);
         assert_eq!(read.last().and_then(|one| one.identity.clone()), Some(member));
         assert_eq!(read[0].peer, peer(1999, 1));
+    }
+
+    #[test]
+    fn whose_key_was_wrong_an_hour_ago_is_pushed_out_as_everybody_is() {
+        let recent = RecentRefusals::default();
+        let (start, member) = (Instant::now(), Identity::new(b"member"));
+        recent.record_at(start, &peer(0, 1), Some(member.clone()), "wrong-key");
+        for number in 1..=MAX_REFUSALS as u32 {
+            let now = start + PROTECTED_TIME + Duration::from_secs(1);
+            recent.record_at(now, &peer(number, 1), None, "unknown-identity");
+        }
+        assert!(recent.read().iter().all(|one| one.identity.is_none()));
     }
 }

@@ -2,7 +2,7 @@
 //! without such a history go first: a flood from two thousand addresses is known by its failures within
 //! seconds, and a good client from anywhere else does not wait behind it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
 use std::time::Duration;
 
@@ -17,7 +17,9 @@ use super::turns::Turns;
 const MEMORY: Duration = Duration::from_secs(60);
 /// How many are forgiven: a mistyped key, or a client that was evicted for no fault of its own.
 const FORGIVEN_FAILURES: u32 = 1;
-/// How many networks are remembered, at about 60 bytes each. Of more within a minute the oldest are forgotten.
+/// Of an IPv6 /48, how many /64 networks have to fail until all of it has: more than hosts whose owner mistyped a key.
+const MIN_FAILED_OF_SITE: u32 = 4;
+/// How many networks are remembered, at about 120 bytes each. Of more within a minute the oldest are forgotten.
 const MAX_NETWORKS: usize = 16_384;
 /// Of so many turns one is for a network that has failed, while others wait: an address that good clients
 /// share with a stranger must not be kept out for ever.
@@ -43,52 +45,98 @@ impl Reputation {
     }
 }
 
-/// Networks whose last connections proved no key.
+/// Networks whose last connections proved no key: IPv4 addresses and IPv6 /64 networks, each of which is what one
+/// host has. A site's /48 is judged by how many of its /64 networks failed: one host must not be counted against
+/// its neighbours, and who has a whole /48 must not come from a new network each time.
 #[derive(Debug, Default)]
 pub(super) struct Failures {
-    /// How many since a key was proven last, and when the last was.
-    counts: HashMap<Network, (u32, Instant)>,
-    /// In the order of time; one whose network failed again since counts for nothing.
-    order: VecDeque<(Instant, Network)>,
+    records: HashMap<Network, Record>,
+    /// Every record once, by the time of its last event.
+    order: BTreeSet<(Instant, Network)>,
+    /// Of an IPv6 /48, how many of its networks have failed.
+    failed_in_site: HashMap<Network, u32>,
+}
+
+#[derive(Debug)]
+struct Record {
+    /// Failures since a key was proven last. Of 0 it is one that has proven its key, whatever its site does.
+    count: u32,
+    last: Instant,
 }
 
 impl Failures {
     /// A connection from there came to nothing.
     pub(super) fn note(&mut self, networks: &[Network], now: Instant) {
-        let Some(&network) = networks.first().filter(|one| **one != Network::Unnamed) else {
-            return;
-        };
-        let (count, last) = self.counts.entry(network).or_insert((0, now));
-        (*count, *last) = (count.saturating_add(1), now);
-        self.order.push_back((now, network));
-        self.forget(now);
+        self.update(networks, now, |count| count.saturating_add(1));
     }
 
     /// A key was proven from there.
-    pub(super) fn clear(&mut self, networks: &[Network]) {
-        if let Some(network) = networks.first() {
-            self.counts.remove(network);
+    pub(super) fn clear(&mut self, networks: &[Network], now: Instant) {
+        self.update(networks, now, |_| 0);
+    }
+
+    fn update(&mut self, networks: &[Network], now: Instant, next: impl Fn(u32) -> u32) {
+        let Some(&network) = networks.last().filter(|one| **one != Network::Unnamed) else {
+            return;
+        };
+        self.forget(now);
+        let old = self.remove(network).unwrap_or_default();
+        let count = next(old);
+        self.records.insert(network, Record { count, last: now });
+        self.order.insert((now, network));
+        if let Some(site) = site_of(network).filter(|_| count > 0) {
+            *self.failed_in_site.entry(site).or_default() += 1;
+        }
+        if self.records.len() > MAX_NETWORKS {
+            self.remove_oldest();
         }
     }
 
     pub(super) fn reputation(&mut self, networks: &[Network], now: Instant) -> Reputation {
         self.forget(now);
-        let count = networks.first().and_then(|network| self.counts.get(network));
-        match count {
-            Some((count, _)) if *count > FORGIVEN_FAILURES => Reputation::Failed,
-            _ => Reputation::Clean,
-        }
+        let Some(network) = networks.last() else { return Reputation::Clean };
+        let of_site = |network| self.failed_in_site.get(&site_of(network)?).copied();
+        let has_failed = match self.records.get(network) {
+            Some(Record { count: 0, .. }) => false,
+            Some(Record { count, .. }) if *count > FORGIVEN_FAILURES => true,
+            _ => of_site(*network).is_some_and(|failed| failed >= MIN_FAILED_OF_SITE),
+        };
+        if has_failed { Reputation::Failed } else { Reputation::Clean }
     }
 
     fn forget(&mut self, now: Instant) {
-        while let Some(&(at, network)) = self.order.front()
-            && (now.duration_since(at) > MEMORY || self.order.len() > MAX_NETWORKS)
+        while self.order.first().is_some_and(|(at, _)| now.duration_since(*at) > MEMORY) {
+            self.remove_oldest();
+        }
+    }
+
+    fn remove_oldest(&mut self) {
+        if let Some(&(_, network)) = self.order.first() {
+            self.remove(network);
+        }
+    }
+
+    /// Takes a record out. Returns its count.
+    fn remove(&mut self, network: Network) -> Option<u32> {
+        let Record { count, last } = self.records.remove(&network)?;
+        self.order.remove(&(last, network));
+        if let Some(site) = site_of(network).filter(|_| count > 0)
+            && let Some(failed) = self.failed_in_site.get_mut(&site)
         {
-            self.order.pop_front();
-            if self.counts.get(&network).is_some_and(|(_, last)| *last == at) {
-                self.counts.remove(&network);
+            *failed -= 1;
+            if *failed == 0 {
+                self.failed_in_site.remove(&site);
             }
         }
+        Some(count)
+    }
+}
+
+/// The /48 of an IPv6 /64.
+fn site_of(network: Network) -> Option<Network> {
+    match network {
+        Network::V6 { prefix, bits: 64 } => Some(Network::V6 { prefix: prefix >> 16, bits: 48 }),
+        _ => None,
     }
 }
 
@@ -227,6 +275,9 @@ impl<K: Clone + Ord + Hash> TurnsByReputation<K> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
+    use super::super::network::networks_of;
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -251,32 +302,51 @@ mod tests {
         assert_eq!(failures.reputation(&[Network::V4(2)], now), Reputation::Clean, "another one");
         assert_eq!(reputation(&mut failures, now + MEMORY + 2 * SECOND), Reputation::Clean);
         fail(&mut failures, 1, 9, now + MEMORY);
-        failures.clear(&[Network::V4(1)]);
+        failures.clear(&[Network::V4(1)], now + MEMORY);
         assert_eq!(reputation(&mut failures, now + MEMORY), Reputation::Clean);
         failures.note(&[Network::Unnamed], now);
-        assert!(failures.counts.is_empty(), "a proxy is not whom it connects for");
+        let is_proxy = |network: &Network| *network == Network::Unnamed;
+        assert!(!failures.records.keys().any(is_proxy), "a proxy is not whom it connects for");
+    }
+
+    fn host(site: u16, subnet: u16) -> Vec<Network> {
+        networks_of(Some(Ipv6Addr::new(0x2001, 0xdb8, site, subnet, 0, 0, 0, 1).into()))
     }
 
     #[test]
-    fn of_an_ipv6_site_all_addresses_have_one_history() {
+    fn an_ipv6_site_has_failed_when_several_of_its_networks_have() {
         let now = Instant::now();
         let mut failures = Failures::default();
-        let of = |host: u64| {
-            [(0x2001, 48), (host >> 8, 56), (host, 64)]
-                .map(|(prefix, bits)| Network::V6 { prefix, bits })
-        };
-        (0..9).for_each(|host| failures.note(&of(host), now));
-        assert_eq!(failures.reputation(&of(77), now), Reputation::Failed);
+        (0..99).for_each(|_| failures.note(&host(1, 7), now));
+        assert_eq!(failures.reputation(&host(1, 7), now), Reputation::Failed);
+        assert_eq!(failures.reputation(&host(1, 8), now), Reputation::Clean, "its neighbour");
+        (0..MIN_FAILED_OF_SITE as u16).for_each(|subnet| failures.note(&host(1, subnet), now));
+        assert_eq!(failures.reputation(&host(1, 77), now), Reputation::Failed);
+        assert_eq!(failures.reputation(&host(2, 77), now), Reputation::Clean, "another site");
+        failures.clear(&host(1, 77), now);
+        assert_eq!(failures.reputation(&host(1, 77), now), Reputation::Clean, "has a key");
+        assert_eq!(failures.reputation(&host(1, 78), now), Reputation::Failed);
+        let later = now + MEMORY + SECOND;
+        assert_eq!(failures.reputation(&host(1, 78), later), Reputation::Clean);
+        assert!(failures.failed_in_site.is_empty(), "{failures:?}");
     }
 
     #[test]
-    fn no_more_networks_are_remembered_than_there_is_memory_for() {
+    fn no_more_networks_are_remembered_than_there_is_memory_for_and_one_that_fails_often_is_one() {
         let now = Instant::now();
         let mut failures = Failures::default();
-        for network in 0..2 * MAX_NETWORKS as u32 {
-            fail(&mut failures, network, 1, now);
+        fail(&mut failures, 0, 2, now);
+        fail(&mut failures, 1, 2 * MAX_NETWORKS as u32, now + SECOND);
+        assert_eq!(failures.reputation(&[Network::V4(0)], now + SECOND), Reputation::Failed);
+        for network in 2..2 * MAX_NETWORKS as u32 {
+            fail(&mut failures, network, 1, now + 2 * SECOND);
         }
-        assert_eq!((failures.counts.len(), failures.order.len()), (MAX_NETWORKS, MAX_NETWORKS));
+        assert_eq!((failures.records.len(), failures.order.len()), (MAX_NETWORKS, MAX_NETWORKS));
+        for site in 0..u16::MAX {
+            failures.note(&host(site, 1), now + 3 * SECOND);
+        }
+        assert_eq!(failures.records.len(), MAX_NETWORKS);
+        assert_eq!(failures.failed_in_site.len(), MAX_NETWORKS);
     }
 
     #[test]

@@ -337,7 +337,7 @@ impl Stages {
         if matches!(connection.stage, Stage::Unproven | Stage::Shown) {
             connection.stage = Stage::Proven;
             self.trend.note_proof(now);
-            self.failures.clear(&connection.networks);
+            self.failures.clear(&connection.networks, now);
             self.leave_pool(id, now);
         }
     }
