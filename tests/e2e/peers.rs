@@ -107,18 +107,35 @@ pub struct Router {
 }
 
 impl Router {
+    /// One that lets in everybody.
     pub fn start() -> Self {
+        Self::with_members(&[])
+    }
+
+    /// One at which members log in by WAMP-CRA, with a name and a secret; without any, one that lets in everybody.
+    pub fn with_members(members: &[(&str, &str)]) -> Self {
         let address = local(crate::harness::free_port());
         let folder = tempfile::TempDir::new().expect("a folder for crossbar");
         let allow = serde_json::json!({
             "uri": "", "match": "prefix",
             "allow": { "call": true, "register": true, "publish": true, "subscribe": true },
         });
-        let role = serde_json::json!({ "name": "anonymous", "permissions": [allow] });
-        let transport = serde_json::json!({
+        let role = if members.is_empty() { "anonymous" } else { "member" };
+        let users: serde_json::Map<_, _> = members
+            .iter()
+            .map(|(name, secret)| {
+                (name.to_string(), serde_json::json!({ "secret": secret, "role": role }))
+            })
+            .collect();
+        let mut transport = serde_json::json!({
             "type": "websocket",
             "endpoint": { "type": "tcp", "interface": "127.0.0.1", "port": address.port() },
         });
+        if !users.is_empty() {
+            transport["auth"] =
+                serde_json::json!({ "wampcra": { "type": "static", "users": users } });
+        }
+        let role = serde_json::json!({ "name": role, "permissions": [allow] });
         let config = serde_json::json!({
             "version": 2,
             "workers": [{

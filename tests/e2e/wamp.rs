@@ -12,11 +12,18 @@ use crate::results::Size;
 use crate::trips::Trips;
 use crate::ways::{WAYS, Way};
 
-pub const CONNECTORS: &[Connector] = &[Connector {
-    name: "wamp",
-    about: "WAMP:// through crossbar: runtime and IDE behind client ends, the router behind a server end",
-    run: wamp,
-}];
+pub const CONNECTORS: &[Connector] = &[
+    Connector {
+        name: "wamp",
+        about: "WAMP:// through crossbar: runtime and IDE behind client ends, the router behind a server end",
+        run: wamp,
+    },
+    Connector {
+        name: "wamp-cra",
+        about: "the same with a login at the router (WAMP-CRA), as newer versions of Beremiz do for WAMP://",
+        run: wamp_cra,
+    },
+];
 
 /// The ID of `WAMP://127.0.0.1:8888#Automation#2534667845`, one for each way.
 fn id(way: usize) -> String {
@@ -51,6 +58,37 @@ fn set(way: usize, router: &Router) -> Set {
     ide.process().wait_for("READY", PATIENCE);
     ide.ask("status");
     Set { server, _clients: clients, runtime, ide }
+}
+
+/// The login at the router has keys of its own: the tunnel's say which machine it is, and no more.
+fn wamp_cra(size: Size) -> Vec<Trips> {
+    let (plc, ide) = (("PLC1", "a secret of the PLC"), ("anna", "a secret of the engineer"));
+    let router = Router::with_members(&[plc, ide]);
+    let folder = tempfile::TempDir::new().expect("a folder for secrets");
+    let file = |name: &str, (who, secret): (&str, &str)| {
+        let file = folder.path().join(name);
+        std::fs::write(&file, format!("{who}:{secret}")).expect("written");
+        file.to_str().expect("a name").to_owned()
+    };
+    let server = Order::server(Maker::Pskgate, router.address).start();
+    let clients = [0, 1].map(|_| Order::client(Maker::Pskgate, server.address()).start());
+    let connect = |client: usize, role: &str, secret: &[String]| {
+        let port = clients[client].address().port().to_string();
+        let arguments = [&[role.to_owned(), port, id(0)], secret].concat();
+        Peer::start("wamp.py", &arguments)
+    };
+    let mut runtime = connect(0, "runtime", &[file("plc", plc)]);
+    runtime.process().wait_for("JOINED", PATIENCE);
+    let mut engineer = connect(1, "ide", &[file("anna", ide)]);
+    engineer.ask("status");
+    engineer.ask(&format!("upload {}", size.pick(500_000, 3_000_000)));
+    engineer.ask(&format!("watch {}", size.pick(10, 100)));
+    // The tunnel's key alone is no login.
+    for secret in [vec![file("wrong", ("anna", "another secret"))], Vec::new()] {
+        connect(1, "ide", &secret).process().wait_for("LEFT wamp.error.", PATIENCE);
+    }
+    engineer.ask("status");
+    Vec::new()
 }
 
 fn joined(runtime: &mut Peer) -> usize {

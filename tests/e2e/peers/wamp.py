@@ -1,7 +1,10 @@
 """Beremiz' WAMP connector: runtime and IDE are both clients of a router, over WebSocket.
 
-wamp.py runtime PORT ID   registers the runtime's calls under `ID.`, and publishes its status
-wamp.py ide PORT ID       an IDE, as for `WAMP://127.0.0.1:PORT#Automation#ID`; orders on standard input
+wamp.py runtime PORT ID [FILE]   registers the runtime's calls under `ID.`, and publishes its status
+wamp.py ide PORT ID [FILE]       an IDE, as for `WAMP://127.0.0.1:PORT#Automation#ID`; orders on standard input
+
+With FILE, a key file of one line `NAME:secret`, they log in at the router by WAMP-CRA with that name and secret, as
+newer versions of Beremiz do for `WAMP://`; without it they are anonymous, which is `WAMP-ANNON://` there.
 
 Both connect again by themselves after 2 to 3 s, as Beremiz' runtime does.
 """
@@ -15,7 +18,7 @@ from autobahn.wamp.exception import Error
 from orders import expect, obey_async, trips_async
 from plcobject import PLC, program
 
-ROLE, PORT, ID = sys.argv[1:]
+ROLE, PORT, ID, *FILE = sys.argv[1:]
 CHUNK = 4096
 
 
@@ -29,7 +32,18 @@ def component():
         "retry_delay_growth": 1.2,
         "retry_delay_jitter": 0.1,
     }
-    return Component(transports=[transport], realm="Automation")
+    login = None
+    if FILE:
+        with open(FILE[0]) as file:
+            name, secret = file.read().strip().split(":", 1)
+        login = {"wampcra": {"authid": name, "secret": secret}}
+    one = Component(transports=[transport], realm="Automation", authentication=login)
+
+    @one.on_leave
+    def leave(session, details):
+        print("LEFT", details.reason, flush=True)
+
+    return one
 
 
 async def runtime():
