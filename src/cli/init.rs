@@ -43,7 +43,6 @@ pub(super) fn main(arguments: &Arguments) -> u8 {
 fn write(arguments: &Arguments) -> Result<(), Refusal> {
     let folder = arguments.folder.clone().unwrap_or_default();
     let identity = &arguments.identity;
-    let key = key_line::fresh(identity, &key_line::Shape::default())?;
     let text = if arguments.client { arguments.client_text() } else { arguments.server_text() };
     refuse_unsound(&text)?;
     let file = folder.join(CONFIGURATION);
@@ -60,8 +59,13 @@ fn write(arguments: &Arguments) -> Result<(), Refusal> {
     }
     let keys = folder.join(SERVER_KEYS);
     let has_keys = keys.symlink_metadata().is_ok();
+    // A client's key is the server's: one that is made here would open nothing.
+    let key = match arguments.client || has_keys {
+        true => None,
+        false => Some(key_line::fresh(identity, &key_line::Shape::default())?),
+    };
     let mut written = Ok(());
-    if !arguments.client && !has_keys {
+    if let Some(key) = &key {
         written = made.file(&keys, &key.text).map_err(|error| failed(&keys, &error));
     }
     written = written.and_then(|()| made.file(&file, &text).map_err(|error| failed(&file, &error)));
@@ -69,10 +73,10 @@ fn write(arguments: &Arguments) -> Result<(), Refusal> {
         return Err(refusal.and(&made.undo()));
     }
     complain(&format!("wrote {}", file.display()));
-    match (arguments.client, has_keys) {
-        (true, _) => arguments.tell_client(&folder),
-        (false, true) => complain(&format!("{} was there and is left as it is", keys.display())),
-        (false, false) => {
+    match &key {
+        None if arguments.client => arguments.tell_client(&folder),
+        None => complain(&format!("{} was there and is left as it is", keys.display())),
+        Some(key) => {
             complain(&format!("wrote {} with a key for {identity}", keys.display()));
             complain(&key.fingerprint.to_string());
         }
@@ -172,8 +176,11 @@ impl Arguments {
         let place = match keys.exists() {
             true => String::new(),
             false => format!(
-                "\n  it needs {}: the server's line for {}, under the mode 0600",
+                "\n  it needs {}, the client's key file: on the server,\n  pskgate keygen {} --server {SERVER_KEYS} \
+                 --client {}\n  makes a key and that file (or copy the server's line for {}, under the mode 0600)",
                 keys.display(),
+                shell::word(&self.identity),
+                shell::word(&super::client_kit::file_name(&self.identity)),
                 self.identity
             ),
         };

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use crate::sys::file::{create_private, create_private_folder};
+use crate::sys::file::{create_private, create_private_folder, sync_folder_of};
 
 /// Files that were made, and perhaps their folder.
 #[derive(Debug, Default)]
@@ -17,19 +17,23 @@ impl Made {
     /// A folder for its owner alone, unless it is there already.
     pub(super) fn folder(&mut self, path: &Path) -> io::Result<()> {
         match create_private_folder(path) {
-            Ok(()) => self.folder = Some(path.to_owned()),
+            Ok(()) => {
+                self.folder = Some(path.to_owned());
+                sync_folder_of(path)?;
+            }
             Err(_) if path.is_dir() => {}
             Err(error) => return Err(error),
         }
         Ok(())
     }
 
-    /// A file for its owner alone, safe on the disk. An existing one is never touched.
+    /// A file for its owner alone, with its name safe on the disk. An existing one is never touched.
     pub(super) fn file(&mut self, path: &Path, text: &str) -> io::Result<()> {
         let mut file = create_private(path)?;
         self.files.push(path.to_owned());
         file.write_all(text.as_bytes())?;
-        file.sync_all()
+        file.sync_all()?;
+        sync_folder_of(path)
     }
 
     /// Takes everything away again, and says how that went.

@@ -21,6 +21,11 @@ pub(super) fn path(path: &Path) -> String {
     quote(&path.display().to_string())
 }
 
+/// A word of a command line.
+pub(super) fn word(word: &str) -> String {
+    quote(word)
+}
+
 /// Characters that no shell gives a meaning to, wherever they stand in a word.
 fn is_plain(c: char) -> bool {
     c.is_alphanumeric() || "-_./:@%+,=".contains(c)

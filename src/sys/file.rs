@@ -54,6 +54,24 @@ pub fn create_private(path: &Path) -> io::Result<File> {
     }
 }
 
+/// Has the name of a new file survive a power cut.
+///
+/// # Errors
+/// The system's.
+pub fn sync_folder_of(path: &Path) -> io::Result<()> {
+    // Windows has no such call.
+    #[cfg(unix)]
+    {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = path;
+        Ok(())
+    }
+}
+
 /// Creates a folder that is its owner's alone; on Windows, a folder as the one around it.
 ///
 /// # Errors

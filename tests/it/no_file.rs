@@ -128,7 +128,10 @@ fn init_writes_both_ends_and_run_takes_the_file_of_its_folder() {
     let here = ["init", "--client", "--accept", "127.0.0.1:0", "--connect", &target];
     let done = pskgate(client, &here);
     assert_eq!(done.code, Some(0), "{}", said(&done));
+    let command = "pskgate keygen client1 --server psk.txt --client client1";
     assert!(done.err.contains("client1.txt"), "it says what is missing: {}", done.err);
+    assert!(done.err.contains(command), "and what makes it: {}", done.err);
+    assert!(!client.join("client1.txt").exists(), "a key that the server has not opens nothing");
     write_private(&client.join("client1.txt"), &key);
     let other = start(client, &["run"]);
     Plain::connect(address(&other)).echo(b"hello");
