@@ -30,8 +30,18 @@ pub(super) struct ManagementConfig {
 struct Control {
     address: ManagementAddress,
     config: ControlConfig,
-    /// How much it matters if nobody wrote a path and there is none to be had.
-    level: Level,
+    /// Which decides how much it matters if nobody wrote a path and there is none to be had.
+    dialect: Dialect,
+}
+
+impl Control {
+    fn level(&self) -> Level {
+        match self.dialect {
+            Dialect::Native => Level::Notice,
+            // stunnel has none, and who comes from there misses none.
+            Dialect::Stunnel => Level::Debug,
+        }
+    }
 }
 
 /// One address; the same after a reload if it is equal.
@@ -145,10 +155,7 @@ impl ManagementConfig {
                 None => ManagementAddress::Control(paths::name(&config.file)),
             },
             config: config.control.clone(),
-            level: match config.dialect {
-                Dialect::Native => Level::Notice,
-                Dialect::Stunnel => Level::Debug,
-            },
+            dialect: config.dialect,
         });
         Self { addresses: config.http.listen.iter().map(http).collect(), labels, control }
     }
@@ -176,20 +183,25 @@ impl ManagementConfig {
                 Err(error) => errors.push(cannot_bind(at, "http", &error)),
             }
         }
-        let level = self.control.as_ref().map_or(Level::Debug, |control| control.level);
+        let mut level = self.control.as_ref().map_or(Level::Debug, Control::level);
         let mut missing = None;
         let mut access = None;
         let mut wanted: Vec<_> = self.addresses.into_iter().map(|(address, _)| address).collect();
-        if let Some(Control { address, config, .. }) = self.control.filter(|_| errors.is_empty()) {
+        if let Some(control) = self.control.filter(|_| errors.is_empty()) {
+            let Control { address, config, dialect } = control;
             match access_of(&config, held.access.as_ref()) {
                 Err(error) => errors.push(*error),
                 Ok(rights) => {
                     if is_new(&address) {
-                        match bind_control(&address, &config, &rights) {
+                        match bind_control(&address, &config, &rights, dialect) {
                             Ok(new) => new_listeners
                                 .push((vec![address.clone()], NewListener::Control(new))),
                             Err(ControlError::Fatal(error)) => errors.push(*error),
                             Err(ControlError::Missing(words)) => missing = Some(words),
+                            Err(ControlError::Taken(words)) => {
+                                level = level.min(Level::Notice);
+                                missing = Some(words);
+                            }
                         }
                     }
                     access = Some(rights);
@@ -207,6 +219,8 @@ enum ControlError {
     Fatal(Box<BindError>),
     /// Nobody did.
     Missing(String),
+    /// Nobody did, and a program that runs has the one of this name: every dialect's users hear of it.
+    Taken(String),
 }
 
 #[cfg(unix)]
@@ -229,17 +243,30 @@ fn bind_control(
     address: &ManagementAddress,
     config: &ControlConfig,
     access: &Access,
+    dialect: Dialect,
 ) -> Result<BoundControl, ControlError> {
-    let missing = |why: &dyn std::fmt::Display| {
-        ControlError::Missing(format!(
-            "there is no control socket, so `status`, `reload` and `kick` do not work: {why}; set \
-             `[control] socket` to another path, or `enabled = false`"
-        ))
+    let cure = match dialect {
+        Dialect::Native => "set `[control] socket` to another path, or `enabled = false`",
+        Dialect::Stunnel => {
+            "write `; pskgate: control.socket = PATH` before the first section, or give this file another name"
+        }
+    };
+    let words = |why: &dyn std::fmt::Display| {
+        format!(
+            "there is no control socket, so `status`, `reload` and `kick` do not work: {why}; {cure}"
+        )
+    };
+    let missing = |why: &dyn std::fmt::Display| ControlError::Missing(words(why));
+    let taken = |error: io::Error| match error.kind() {
+        io::ErrorKind::AddrInUse => ControlError::Taken(words(&format_args!(
+            "a program whose configuration has the same name uses it ({error})"
+        ))),
+        _ => missing(&error),
     };
     match (address, &config.socket) {
         (ManagementAddress::Control(name), _) => {
             let path = paths::default_path(name).map_err(|why| missing(&why))?;
-            BoundControl::bind_default(&path, access).map_err(|error| missing(&error))
+            BoundControl::bind_default(&path, access).map_err(taken)
         }
         (ManagementAddress::ControlAt(path), Some(said)) => BoundControl::bind(path, access)
             .map_err(|error| ControlError::Fatal(Box::new(cannot_bind(said, "control", &error)))),

@@ -385,6 +385,27 @@ fn where_two_programs_run_each_is_shown_and_an_order_must_say_which() {
 }
 
 #[test]
+fn two_stunnel_confs_of_one_name_are_told_how_each_has_a_socket() {
+    let backend = Backend::echo();
+    let sections = [0, 1].map(|_| section(free_port(), &backend));
+    let conf = |section: &str| format!("foreground = yes\nsyslog = no\n{section}");
+    let first = Gate::new().conf("site.conf", &conf(&sections[0]), None).start();
+    let there = format!("export RUNTIME_DIRECTORY='{}'", first.folder().display());
+    let second = Gate::new().conf("site.conf", &conf(&sections[1]), None).shell(&there).start();
+    let line = second.wait_logged("a program whose configuration has the same name uses it");
+    assert!(line.contains("LOG5"), "a notice: {line}");
+    assert!(line.contains("; pskgate: control.socket = PATH"), "{line}");
+    drop(second);
+    let other = first.folder().join("other.sock");
+    let text = format!("; pskgate: control.socket = {}\n{}", other.display(), conf(&sections[1]));
+    let second = Gate::new().conf("site.conf", &text, None).shell(&there).start();
+    let socket = other.to_str().unwrap();
+    let done = pskgate(first.folder(), &["status", "--json", "--socket", socket]);
+    assert!(done.out.contains(&format!("\"pid\": {},", second.id())), "{}{}", done.out, done.err);
+    assert!(!second.log().contains("no control socket"), "{}", second.log());
+}
+
+#[test]
 fn watching_in_a_pipe_adds_lines_and_ends_in_order() {
     let backend = Backend::echo();
     let pair = Pair::new(&backend);

@@ -187,7 +187,9 @@ impl Writer<'_> {
                     self.option(opt, &(facility.unwrap_or_default() + &level));
                 }
             }
-            OptionId::WatchConfiguration => self.in_comment(None, &self.draft.global, opt, said),
+            OptionId::WatchConfiguration | OptionId::ControlSocket => {
+                self.in_comment(None, &self.draft.global, opt, said);
+            }
             _ => self.one(opt, said),
         }
     }
@@ -492,6 +494,7 @@ impl Writer<'_> {
         let key = row.name(Dialect::Native);
         let name = match identity {
             Some(identity) => format!("identities.{identity}.{key}"),
+            None if opt == OptionId::ControlSocket => format!("control.{key}"),
             None => key.to_owned(),
         };
         let Some(texts) = texts.filter(|_| !is_default) else {
@@ -507,7 +510,7 @@ impl Writer<'_> {
         self.line(&line);
         let message =
             format!("`{name}` stands in a comment: pskgate reads it, and stunnel does not");
-        if opt != OptionId::WatchConfiguration {
+        if !matches!(opt, OptionId::WatchConfiguration | OptionId::ControlSocket) {
             self.lost(said.place.clone(), message, "run the new file with pskgate");
         }
     }

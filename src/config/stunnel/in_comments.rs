@@ -9,17 +9,23 @@ use crate::config::draft::{ParsedSection, Spanned, Value, Values};
 use crate::config::model::Dialect;
 use crate::config::options::{self, Arity, OptionId, OptionRow, TomlTable, ValueKind};
 use crate::config::value::{self, ValueError};
+use crate::secrets::escape;
 
 /// What the comment of an option begins with.
 const MARK: &[u8] = b"pskgate:";
 /// What a comment begins with that was probably meant to be one.
 const NAME: &[u8] = b"pskgate";
+/// The farthest that a mistyped mark is from the right one: two letters exchanged, missing or too many.
+const MAX_SLIPS: usize = 2;
+/// What comes before an option of the table `[control]`.
+const CONTROL: &str = "control.";
 /// What comes before the name of an identity.
 const IDENTITIES: &str = "identities.";
 
 /// The options that a comment may carry: restrictions and habits which stunnel has no option for.
 const LISTED: &[OptionId] = &[
     OptionId::WatchConfiguration,
+    OptionId::ControlSocket,
     OptionId::MaxSessions,
     OptionId::MaxPerIdentity,
     OptionId::MaxPerSource,
@@ -62,7 +68,7 @@ pub(in crate::config) fn read(line: &[u8]) -> Comment {
     let bare = skipped(|byte| is_space(byte) || matches!(byte, b';' | b'#'));
     let text = line.get(bare..all.end).unwrap_or_default();
     if !text.get(..NAME.len()).is_some_and(|start| start.eq_ignore_ascii_case(NAME)) {
-        return Comment::Plain;
+        return if is_mistyped(text) { Comment::Unclear } else { Comment::Plain };
     }
     // One mark: `;; pskgate: ...` is an option that somebody has taken out, or has mistyped.
     let marks = line.get(all.start..bare).unwrap_or_default();
@@ -78,6 +84,25 @@ pub(in crate::config) fn read(line: &[u8]) -> Comment {
         },
         _ => Comment::Unclear,
     }
+}
+
+/// Whether a comment begins with a mark in which somebody has slipped: a word close to it, with a colon or one of
+/// the options behind.
+fn is_mistyped(text: &[u8]) -> bool {
+    let is_of_word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'-' || *byte == b'_';
+    let end = text.iter().take_while(|byte| is_of_word(byte)).count();
+    // Of a comment of any length only a word of about this length is compared.
+    let Some(word) = text.get(..end).filter(|word| word.len() <= NAME.len() + MAX_SLIPS) else {
+        return false;
+    };
+    let slips = strsim::generic_damerau_levenshtein(&word.to_ascii_lowercase(), NAME);
+    if slips > MAX_SLIPS {
+        return false;
+    }
+    let rest = text.get(end..).unwrap_or_default().trim_ascii_start();
+    let end = rest.iter().take_while(|byte| is_of_word(byte) || **byte == b'.').count();
+    let option = rest.get(..end).and_then(|name| std::str::from_utf8(name).ok());
+    rest.starts_with(b":") || option.is_some_and(|name| row_of(name).is_some())
 }
 
 /// Whether a line is the comment of an option of exactly this name.
@@ -121,9 +146,19 @@ impl Reader<'_> {
             false => source.place(line.span(range)),
         };
         let (name_at, value_at) = (at(name.clone()), at(value.clone()));
-        let name = String::from_utf8_lossy(line.bytes.get(name).unwrap_or_default()).into_owned();
+        let name = line.bytes.get(name).unwrap_or_default();
+        let Ok(name) = std::str::from_utf8(name) else {
+            let message =
+                format!("the name of an option in a comment is not UTF-8: {}", escape(name));
+            let found = Diagnostic::error("identity-not-utf8", message).at(name_at);
+            self.report.push(found.help(
+                "save this line as UTF-8; an identity of other bytes can have no rules of its own: give it another \
+                 name, also in the key files and at its peer",
+            ));
+            return false;
+        };
         let bytes = line.bytes.get(value).unwrap_or_default();
-        self.commented_option(&name, name_at, bytes, &value_at);
+        self.commented_option(name, name_at, bytes, &value_at);
         false
     }
 
@@ -134,8 +169,8 @@ impl Reader<'_> {
         bytes: &[u8],
         at: &SourceLocation,
     ) {
-        let (identity, table, key) = parts(name);
-        let Some(row) = options::native(table, key).or(top(table, key)) else {
+        let (identity, _, key) = parts(name);
+        let Some(row) = row_of(name) else {
             let names = LISTED.iter().filter_map(|opt| opt.row().native);
             let near = options::nearest(key, names.map(|(_, name)| name));
             let help = match near {
@@ -170,7 +205,7 @@ impl Reader<'_> {
             self.report.push(found.help(help));
             return;
         }
-        if row.opt == OptionId::WatchConfiguration && section > 0 {
+        if is_of_whole_file(row.opt) && section > 0 {
             let found = Diagnostic::error("misplaced-option", "this is about the whole file");
             self.report.push(found.at(name_at).help("move it before the first [section]"));
             return;
@@ -187,7 +222,7 @@ impl Reader<'_> {
                 self.report.push(found.help(wrong.help));
             }
             Ok(read) => {
-                if row.opt != OptionId::WatchConfiguration {
+                if !is_of_whole_file(row.opt) {
                     self.in_comments.restrictions.push(name_at.clone());
                 }
                 let remarks = std::mem::take(&mut self.remarks);
@@ -226,11 +261,24 @@ pub fn words(count: usize) -> String {
 /// An identity, the table of the native file, and the option: `identities.plc-02.expires`. The name of an
 /// identity may have dots.
 fn parts(name: &str) -> (Option<&str>, TomlTable, &str) {
+    if let Some(key) = name.strip_prefix(CONTROL) {
+        return (None, TomlTable::Control, key);
+    }
     let rest = name.strip_prefix(IDENTITIES).and_then(|rest| rest.rsplit_once('.'));
     match rest {
         Some((identity, key)) if !identity.is_empty() => (Some(identity), TomlTable::Identity, key),
         _ => (None, TomlTable::Service, name),
     }
+}
+
+fn row_of(name: &str) -> Option<&'static OptionRow> {
+    let (_, table, key) = parts(name);
+    options::native(table, key).or_else(|| top(table, key))
+}
+
+/// Options that are no restriction, and stand before the first section.
+fn is_of_whole_file(opt: OptionId) -> bool {
+    matches!(opt, OptionId::WatchConfiguration | OptionId::ControlSocket)
 }
 
 fn top(table: TomlTable, key: &str) -> Option<&'static OptionRow> {
@@ -291,7 +339,7 @@ mod tests {
     #[test]
     fn options_in_comments_decide_what_they_would_in_a_native_file() {
         let (config, report) = load(&format!(
-            "; pskgate: watch-configuration = yes\n# pskgate: max-sessions = 7\n\
+            "; pskgate: watch-configuration = yes\n; pskgate: control.socket = other.sock\n# pskgate: max-sessions = 7\n\
              ;pskgate:allow-from=10.0.0.0/8\n{SECTION}  ;  pskgate:  when-full = take-over  \n\
              ; pskgate: allow-from = 10.1.0.0/16, 10.2.0.1\n; pskgate: session-lifetime = 60\n\
              ; pskgate: rekey-after = 8000000 records, 100GB\n\
@@ -301,6 +349,8 @@ mod tests {
         ))
         .unwrap_or_else(|report| panic!("{}", report.render(false)));
         assert!(config.watch_configuration.value);
+        let socket = config.control.socket.as_ref().map(|path| path.value.as_path());
+        assert_eq!(socket, Some(std::path::Path::new("/base/other.sock")));
         let service = &config.services[0];
         assert_eq!(service.limits.max_sessions.as_ref().map(|n| n.value), Some(7));
         assert_eq!(service.limits.when_full.value, WhenFull::TakeOver);
@@ -331,7 +381,12 @@ mod tests {
 
     #[test]
     fn what_is_not_of_the_form_is_a_warning_and_a_mistake_in_it_an_error() {
-        assert_eq!(codes(&format!("{SECTION}# plain\n; about pskgate\n;;\n#\n")), [""; 0]);
+        assert_eq!(
+            codes(&format!(
+                "{SECTION}# plain\n; about pskgate\n;;\n#\n; private: 1\n; psgate is no mark\n; PSKsecrets = k\n"
+            )),
+            [""; 0]
+        );
         for line in [
             "# pskgate",
             "# PSKGate: max-sessions = 1",
@@ -340,6 +395,10 @@ mod tests {
             "; pskgate: max-sessions",
             "; pskgate: = 1",
             "; pskgate : max-sessions = 1",
+            "; pskgat: max-sessions = 1",
+            "; psk-gate : max-sessions = 1",
+            "# PKSgate max-sessions = 1",
+            "; pskgat identities.a.expires = 2027-12-31",
         ] {
             assert_eq!(codes(&format!("{SECTION}{line}\n")), ["comment-option"], "{line}");
         }
@@ -349,11 +408,20 @@ mod tests {
             ("idle-timeout = 5", "not-in-comments"),
             ("threads = 5", "not-in-comments"),
             ("watch-configuration = yes", "misplaced-option"),
+            ("control.socket = /run/a.sock", "misplaced-option"),
+            ("control.enabled = no", "not-in-comments"),
             ("identities.a.wire = b", "not-in-comments"),
             ("identities.a.expire = 2027-12-31", "unknown-option"),
         ] {
             assert_eq!(codes(&format!("{SECTION}; pskgate: {line}\n")), [code], "{line}");
         }
+        let bytes =
+            [SECTION.as_bytes(), b"; pskgate: identities.\xe9.expires = 2027-12-31\n"].concat();
+        let path = std::path::Path::new;
+        let refused = load_text(&bytes, path("x.conf"), path("/base"), Format::Auto).unwrap_err();
+        let found = &refused.diagnostics[0];
+        assert_eq!(found.code, "identity-not-utf8");
+        assert!(found.message.contains(r"identities.\xe9.expires"), "{}", found.message);
         let near = load(&format!("{SECTION}; pskgate: max-sesions = 1\n")).unwrap_err();
         assert_eq!(near.diagnostics[0].help.as_deref(), Some("did you mean `max-sessions`?"));
         let line = "; pskgate: allow-from = 10.0.0.1\n";
