@@ -41,19 +41,28 @@ fn runtime_file(service: &ServiceConfig) -> Option<Diagnostic> {
 
 /// The identity of a runtime's file is everybody's who has it.
 fn shared_identity(service: &ServiceConfig) -> Option<Diagnostic> {
-    let when = &service.limits.when_full;
-    let takes_over = matches!(when.value, WhenFull::TakeOver | WhenFull::TakeOverOwn);
-    if !service.psk.runtime_file.value || !takes_over {
+    let psk = &service.psk;
+    if !psk.runtime_file.value {
         return None;
     }
+    let when = &service.limits.when_full;
     let name = &service.name.value;
-    let found = Diagnostic::notice(
-        "shared-identity",
-        format!(
-            "service {name}: all engineers share the identity of the runtime's file, and each throws out the other"
-        ),
-    );
-    Some(found.at(when.place().cloned()).help("write when-full = \"take-over-same-host\""))
+    let found = |more: &str| {
+        let message = format!(
+            "service {name}: all engineers share the identity of the runtime's file, {more}"
+        );
+        Diagnostic::notice("shared-identity", message)
+    };
+    Some(match when.value {
+        WhenFull::TakeOver | WhenFull::TakeOverOwn => found("and each throws out the other")
+            .at(when.place().cloned())
+            .help("write when-full = \"take-over-same-host\""),
+        // Said already, of the other file.
+        _ if psk.secrets.len() > 1 => return None,
+        _ => found("and none of them can be removed alone")
+            .at(psk.runtime_file.place().cloned())
+            .help("give each engineer a key of their own if that is wanted (docs/beremiz.md)"),
+    })
 }
 
 /// A credential of systemd's looks like a key file that is watched, and is none.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::diagnostic::{Diagnostic, Diagnostics, SourceLocation};
 use super::draft::ParsedFile;
 use super::model::{Config, Dialect};
+use super::toml::without_curly_quotes;
 use super::{stunnel, toml, validate};
 use crate::sys::file_digest;
 
@@ -68,10 +69,13 @@ pub fn survey_from(here: &Path, path: &Path, format: Format) -> (Option<Config>,
             let shown = path.display();
             let mut report = Diagnostics::default();
             report.read.insert(opened, None);
-            report.push(
-                Diagnostic::error("unreadable-file", format!("cannot read {shown}: {e}"))
-                    .help("name a configuration file that exists and that this user can read"),
-            );
+            let name = path.to_str().and_then(without_curly_quotes);
+            let help = match name {
+                Some(name) => format!("the quotation marks are a part of the name: write {name}"),
+                None => "name a configuration file that exists and that this user can read".into(),
+            };
+            let found = Diagnostic::error("unreadable-file", format!("cannot read {shown}: {e}"));
+            report.push(found.help(help));
             return (None, report);
         }
     };
@@ -320,6 +324,15 @@ mod tests {
         let report = load(Path::new("/nonexistent/x.toml"), Format::Auto).unwrap_err();
         assert_eq!(report.diagnostics[0].code, "unreadable-file");
         assert!(report.render(false).contains("1 error"));
+        let report = load(Path::new("“x.toml”"), Format::Auto).unwrap_err();
+        let help = report.diagnostics[0].help.as_deref();
+        assert!(help.is_some_and(|help| help.ends_with("write x.toml")), "{help:?}");
+        let text = "[services.s]\npsk-secrets = “psk.txt”\n";
+        let path = Path::new;
+        let report = load_text(text.as_bytes(), path("x.toml"), path("/"), Format::Auto);
+        let found = report.unwrap_err().diagnostics.swap_remove(0);
+        let help = found.help.unwrap_or_default();
+        assert!(help.ends_with("write psk-secrets = \"psk.txt\""), "{help}");
     }
 
     #[test]

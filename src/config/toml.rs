@@ -94,6 +94,13 @@ fn windows_path(line: &str) -> Option<String> {
     })
 }
 
+/// A text between the quotation marks of a word processor or a web page.
+pub(super) fn without_curly_quotes(text: &str) -> Option<&str> {
+    const MARKS: [char; 8] = ['“', '”', '„', '‟', '‘', '’', '«', '»'];
+    let inner = text.strip_prefix(MARKS)?.strip_suffix(MARKS)?;
+    (!inner.is_empty() && !inner.contains(['"', '\\', '#'])).then_some(inner)
+}
+
 /// The commonest slip of people who come from stunnel.conf.
 fn unquoted(line: &str) -> Option<String> {
     let (key, value) = line.split_once('=')?;
@@ -103,6 +110,11 @@ fn unquoted(line: &str) -> Option<String> {
     let is_bare = !value.is_empty() && !value.starts_with(['"', '\'', '[', '{']);
     if !is_bare {
         return None;
+    }
+    if let Some(plain) = without_curly_quotes(value) {
+        return Some(format!(
+            "these quotation marks are not those of TOML: write {key} = \"{plain}\""
+        ));
     }
     Some(match (row.kind, looks_like_key_line(value)) {
         (_, false) if !value.contains(['"', '#']) => {

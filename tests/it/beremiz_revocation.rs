@@ -110,6 +110,7 @@ fn with_the_runtimes_key_alone_check_has_no_warning_but_what_the_file_deserves()
     write_private(&gate.folder().join("psk.txt"), format!("{RUNTIME}:{RUNTIME_KEY}").as_str());
     let done = pskgate(gate.folder(), &["check", "pskgate.toml"]);
     assert!(done.code == Some(0) && done.out.contains("nothing wrong"), "{}{}", done.out, done.err);
+    assert!(done.err.contains("none of them can be removed alone"), "{}", done.err);
     let own = recipe("The runtime's key").replace("take-over-same-host", "take-over-own");
     write_private(&gate.folder().join("pskgate.toml"), &own);
     let done = pskgate(gate.folder(), &["check", "pskgate.toml"]);
