@@ -479,7 +479,7 @@ table! {
     MaxPerIdentity [Service "max-sessions-per-identity"] [] Service One Count { min: 1, max: 1_000_000 }, Works, "" "",
         "The maximum number of sessions of each identity.";
     WhenFull [Service "when-full"] [] Service One ValueKind::WhenFull, Works, "refuse" "refuse",
-        "What happens to a new client when a session limit is reached. refuse: it is refused. take-over: it replaces the oldest session. take-over-own: it replaces the oldest session of its own identity only. take-over-same-host: only one of its own identity and address, for an identity that several people share.";
+        "What happens to a new client when a session limit is reached. refuse: it is refused. take-over: it replaces the oldest session. take-over-own: it replaces the oldest session of its own identity only. take-over-same-host: only one of its own identity and address, for an identity that several people share; from another address, on Linux only, one whose peer acknowledges nothing for 6 s.";
     BackendPause [Service "backend-pause"] [] Service One Duration { zero: true }, Works, "50ms" "",
         "The pause between two connections to the backend of a service with max-sessions = 1. The eRPC runtime of Beremiz needs it; a device that does not, such as most Modbus servers, takes 0ms.";
     OnRevocation [Service "on-revocation"] [] Service One ValueKind::OnRevocation, Works, "cut" "cut",

@@ -180,8 +180,8 @@ impl Writer<'_> {
             let place = said.place.clone();
             self.changed(
                 place,
-                "of several addresses, all must be there: in a stunnel.conf it goes on with those that are",
-                "leave out what this machine may not have, such as IPv6",
+                "a native file does not start unless it can listen on each of these addresses; a stunnel.conf starts with those on which it can",
+                "leave out an address that this machine may not have, such as one of IPv6",
             );
         }
         self.items("accept", items);
