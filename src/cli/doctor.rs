@@ -19,6 +19,7 @@ use crate::config;
 use crate::config::diagnostic::{Diagnostics, Severity};
 use crate::config::model::Config;
 use crate::daemon::BuiltConfig;
+use crate::secrets::Reader;
 use findings::{Findings, Kind};
 
 /// How long one step may take, be it a name, a connection or a handshake.
@@ -87,8 +88,13 @@ async fn examine(arguments: &Arguments, findings: &mut Findings) {
         // For its words about users and groups, and for whom the key files may belong to.
         let _ = crate::daemon::privileges::Privileges::of(config, &mut report);
     }
-    let plan = config.as_ref().and_then(|config| BuiltConfig::build(config, &mut report));
-    let keys = config.as_ref().map(files::read).unwrap_or_default();
+    // One for both: a pipe can be read once.
+    let mut reader = Reader::with_pipe_timeout(STEP);
+    let plan = config
+        .as_ref()
+        .and_then(|config| BuiltConfig::build_with(config, &mut reader, &mut report));
+    let keys = config.as_ref().map(|config| files::read(config, &mut reader)).unwrap_or_default();
+    drop(reader);
     tell(&file, plan.as_ref(), &report, &keys, findings);
     if let Some(config) = &config {
         files::tell(config, &keys, findings);

@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use super::{FormatName, client_kit, key_line};
 pub(super) use runtime_file::refuse_runtime_file;
 pub(super) use second_key::refuse_second_key;
+use second_key::refuse_second_keys;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {

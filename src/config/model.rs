@@ -4,12 +4,12 @@
 //! every default is filled in, and each value remembers who decided it ([`Origin`]).
 
 use std::ops::Deref;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use super::endpoint::{Endpoint, Host};
 use super::location::SourceLocation;
-use crate::secrets::{Password, Rules, TicketKey};
+use crate::secrets::{Password, Rules, TicketKey, Writer};
 
 /// Which language a file was written in. Only defaults and severities differ; what runs is the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -548,6 +548,14 @@ pub struct PskConfig {
     /// The operator said that a client and a server service of this file may share a key (RFC 9257,
     /// 4.1: otherwise a peer can be made to talk to itself).
     pub allow_shared_keys: Resolved<bool>,
+}
+
+impl PskConfig {
+    /// The files and folders, each with who writes it.
+    pub fn paths(&self) -> impl Iterator<Item = (&Path, Writer)> {
+        let paths = self.secrets.iter().enumerate();
+        paths.map(|(n, path)| (path.value.as_path(), self.rules.writer_of_path(n)))
+    }
 }
 
 /// The hash of a TLS 1.3 external PSK.

@@ -6,8 +6,7 @@ use std::path::Path;
 use super::{inside, privileges};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::model::{Config, ProcessConfig, Resolved};
-use crate::secrets::edit::LENIENT;
-use crate::secrets::files_of;
+use crate::secrets::{Writer, key_files};
 use crate::sys::access;
 use crate::sys::pipe::is_read_once;
 
@@ -43,12 +42,12 @@ impl<'a> RightsLater<'a> {
         Some(Self { root, user: user.unwrap_or(here.0), group: group.unwrap_or(here.1) })
     }
 
-    /// The first thing that keeps a reload from reading a key file, or a folder of them.
+    /// The first thing that keeps a reload from reading a key file, or a folder of them that `writer` fills.
     ///
     /// # Errors
     /// The file is not there, or this process may not look.
-    pub fn unreadable(&self, path: &Path) -> io::Result<Option<Unreadable>> {
-        let mut paths = files_of(path, LENIENT, &mut Vec::new());
+    pub fn unreadable(&self, path: &Path, writer: Writer) -> io::Result<Option<Unreadable>> {
+        let mut paths = key_files(path, writer);
         if path.is_dir() {
             paths.insert(0, path.to_owned());
         }
@@ -93,14 +92,17 @@ pub fn find_unreadable(config: &Config) -> Vec<Diagnostic> {
     let Some(rights) = RightsLater::of(&config.process) else { return Vec::new() };
     let mut seen: Vec<&Path> = Vec::new();
     let mut found = Vec::new();
-    for named in config.services.iter().flat_map(|service| &service.psk.secrets) {
-        let path = named.value.as_path();
+    let named = config.services.iter().flat_map(|service| {
+        let psk = &service.psk;
+        psk.secrets.iter().zip(psk.paths())
+    });
+    for (named, (path, writer)) in named {
         if seen.contains(&path) || is_read_once(path) {
             continue;
         }
         seen.push(path);
         // That it is not there is told by who reads it.
-        let Ok(Some(Unreadable { text, help })) = rights.unreadable(path) else { continue };
+        let Ok(Some(Unreadable { text, help })) = rights.unreadable(path, writer) else { continue };
         let message = format!("reloads will fail: {text}");
         let finding = Diagnostic::warning("cannot-be-reloaded", message).help(help);
         found.push(finding.at(Resolved::place(named).cloned()));

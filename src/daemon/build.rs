@@ -72,7 +72,16 @@ impl BuiltConfig {
     /// Builds every service. Everything that is wrong with any of them goes to `report`; with an
     /// error there, of whatever origin, there is no plan.
     pub fn build(config: &Config, report: &mut Diagnostics) -> Option<Self> {
-        Self::build_replacing(config, &ServicesInForce::new(), &[], &mut Reader::default(), report)
+        Self::build_with(config, &mut Reader::default(), report)
+    }
+
+    /// The same from files that `reader` reads, or has read: of a pipe there is only one reading.
+    pub fn build_with(
+        config: &Config,
+        reader: &mut Reader,
+        report: &mut Diagnostics,
+    ) -> Option<Self> {
+        Self::build_replacing(config, &ServicesInForce::new(), &[], reader, report)
     }
 
     /// The same for a program that runs already: keys that did not change keep their sessions, and so do
@@ -124,6 +133,10 @@ impl BuiltConfig {
         let mut services = Vec::new();
         let mut findings = Vec::new();
         for service in &config.services {
+            // What its key files are could not be read, and was told: that it has none is not so.
+            if service.psk.secrets.is_empty() && report.has_errors() {
+                continue;
+            }
             match build(service, &mut findings) {
                 Ok(snapshot) => services.push((service.clone(), snapshot)),
                 Err(errors) => {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::diagnostic::Diagnostics;
 use crate::config::model::Config;
-use crate::secrets::{self, Reader};
+use crate::secrets::{Reader, Writer, key_files};
 use crate::sys::file::open_regular;
 use crate::sys::file_digest::FileDigest;
 use crate::sys::pipe::is_read_once;
@@ -16,8 +16,9 @@ pub(super) type FileDigests = BTreeMap<PathBuf, Option<FileDigest>>;
 /// What a configuration was made of.
 #[derive(Debug, Clone, Default)]
 pub struct Files {
-    /// Key files and folders of them, as the configuration names them.
-    keys: BTreeSet<PathBuf>,
+    /// Key files and folders of them, as the configuration names them, and who writes them: of a Beremiz
+    /// project's folder other files count than of a folder of keys.
+    keys: BTreeSet<(PathBuf, Writer)>,
     /// The configuration and the files that it includes.
     config: BTreeSet<PathBuf>,
     /// Folders of included files, in which the next one may appear.
@@ -34,10 +35,9 @@ impl Files {
     pub(super) fn read(config: Option<&Config>, report: &Diagnostics, reader: &Reader) -> Self {
         let mut keys = BTreeSet::new();
         for service in config.iter().flat_map(|config| &config.services) {
-            let psk = &service.psk;
             // A pipe has nothing more to tell, and looking at it would take from its next writer.
-            let named = psk.secrets.iter().map(|path| &path.value);
-            keys.extend(named.filter(|path| !is_read_once(path)).cloned());
+            let named = service.psk.paths().filter(|(path, _)| !is_read_once(path));
+            keys.extend(named.map(|(path, writer)| (path.to_owned(), writer)));
         }
         let files = reader.digests().filter(|(path, _)| !is_read_once(path));
         let mut content: FileDigests =
@@ -83,13 +83,16 @@ impl Files {
     /// Every name whose change counts.
     pub(super) fn watched(&self) -> impl Iterator<Item = &Path> {
         let config = self.config.iter().chain(&self.folders).filter(|_| self.watches_config);
-        self.keys.iter().chain(config).map(PathBuf::as_path)
+        self.key_paths().chain(config.map(PathBuf::as_path))
     }
 
     /// Every name that was read.
     pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
-        let all = self.keys.iter().chain(&self.config).chain(&self.folders);
-        all.map(PathBuf::as_path)
+        self.key_paths().chain(self.config.iter().chain(&self.folders).map(PathBuf::as_path))
+    }
+
+    fn key_paths(&self) -> impl Iterator<Item = &Path> {
+        self.keys.iter().map(|(path, _)| path.as_path())
     }
 
     /// The files of the configuration, with what was read of them.
@@ -100,9 +103,9 @@ impl Files {
     /// The content now of all that is watched. Reads every file: not for a thread on which sessions wait.
     pub(super) fn read_contents(&self) -> FileDigests {
         let mut all = FileDigests::new();
-        for path in &self.keys {
+        for (path, writer) in &self.keys {
             // What is unreadable in a folder is a change of its own, and its words come at the reload.
-            let files = secrets::files_of(path, secrets::edit::LENIENT, &mut Vec::new());
+            let files = key_files(path, *writer);
             all.extend(
                 files.into_iter().map(|file| (FileDigest::from_file(&file), file)).map(swap),
             );
@@ -128,7 +131,9 @@ impl Files {
     /// Follows a process that has other rights now, and other names for its files. What it cannot
     /// read any more is no change; what has changed since it was read still is.
     pub(super) fn rename_files(&mut self, rename: impl Fn(&Path) -> PathBuf) {
-        for names in [&mut self.keys, &mut self.config, &mut self.folders] {
+        let keys = std::mem::take(&mut self.keys).into_iter();
+        self.keys = keys.map(|(name, writer)| (rename(&name), writer)).collect();
+        for names in [&mut self.config, &mut self.folders] {
             *names = names.iter().map(|name| rename(name)).collect();
         }
         for (file, before) in std::mem::take(&mut self.content) {

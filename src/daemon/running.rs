@@ -49,8 +49,8 @@ impl Running {
     pub(super) fn words(&self) -> String {
         let sessions = self.services().map(|service| service.count()).sum();
         let mut words = service_manager::words(self.live.len(), sessions, self.trouble.as_deref());
-        for service in self.services().filter(|service| is_waiting(service)) {
-            words += &format!("; [{}] waits for its keys", service.name());
+        for service in self.services() {
+            words += &words_of_waiting(service);
         }
         words
     }
@@ -95,8 +95,15 @@ pub(super) fn list_sessions<'a>(services: impl Iterator<Item = &'a Arc<Service>>
     Event::ListedAll { count }.log(Scope { level: Some(Level::Debug), ..Scope::PROGRAM });
 }
 
-/// Whether a server lets nobody in, because its key files have yet to come.
-fn is_waiting(service: &Service) -> bool {
+/// What a server waits for that lets nobody in because it has no key yet; nothing of another service.
+fn words_of_waiting(service: &Service) -> String {
     let snapshot = service.snapshot();
-    snapshot.mode() == Mode::Server && snapshot.secrets().is_empty()
+    if snapshot.mode() != Mode::Server || !snapshot.secrets().is_empty() {
+        return String::new();
+    }
+    let awaited: Vec<_> = snapshot.awaited_keys().collect();
+    match awaited.as_slice() {
+        [] => format!("; [{}] waits for its keys", service.name()),
+        awaited => format!("; [{}] is {}", service.name(), awaited.join(" and ")),
+    }
 }

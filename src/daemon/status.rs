@@ -212,7 +212,7 @@ fn service_status(view: ServiceView) -> ServiceStatus {
         listeners,
         targets: snapshot.targets(),
         keys: snapshot.secrets().len(),
-        key_warnings: snapshot.key_warnings().to_vec(),
+        key_warnings: snapshot.key_warnings().map(str::to_owned).collect(),
         max_sessions: service.session_limit(),
         handshakes: service.handshakes(),
         opened: counted.opened,

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use super::file::{self, MAX_FILE};
 use super::problem::{Gravity, Problem};
 use super::{
-    Entry, Fingerprint, Identity, IdentityRule, OnDuplicate, OnLoosePermissions, Rules, Writer,
+    Entry, EntryIndex, Fingerprint, Identity, IdentityRule, OnDuplicate, OnLoosePermissions, Rules,
+    Twin, Writer,
 };
 use crate::sys::file_edit::FileEdit;
 use zeroize::Zeroizing;
@@ -144,14 +145,19 @@ pub fn append_all(path: &Path, lines: &[(&[u8], Entry)]) -> Result<Added, EditEr
     let open = Open::begin(path)?;
     let entries = open.entries()?;
     let there = |entry: &Entry| (open.file(), entry.identity.clone(), entry.line);
+    let mut index = EntryIndex::default();
+    (0..).zip(&entries).for_each(|(n, entry)| index.insert(n, entry));
     for (_, new) in lines {
-        if let Some(entry) = entries.iter().find(|entry| entry.identity == new.identity) {
-            let (file, identity, line) = there(entry);
-            return Err(EditError::Taken(file, identity, line));
-        }
-        if let Some(entry) = entries.iter().find(|entry| entry.key.same_as(&new.key)) {
-            let (file, identity, line) = there(entry);
-            return Err(EditError::SharedKey(file, identity, line));
+        match index.find(new) {
+            None => {}
+            Some(Twin::Identity(n)) => {
+                let (file, identity, line) = there(&entries[n]);
+                return Err(EditError::Taken(file, identity, line));
+            }
+            Some(Twin::Key(n)) => {
+                let (file, identity, line) = there(&entries[n]);
+                return Err(EditError::SharedKey(file, identity, line));
+            }
         }
     }
     let text = open.text.as_slice();

@@ -5,6 +5,8 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
+#[cfg(unix)]
+use std::time::Duration;
 
 use zeroize::Zeroizing;
 
@@ -143,8 +145,8 @@ impl Text {
     /// # Errors
     /// The system's; more than a key file may hold; a writer that is not done in time.
     #[cfg(unix)]
-    pub(super) fn read_pipe(path: &Path) -> io::Result<Self> {
-        let (bytes, meta) = read_pipe(path, MAX_FILE)?;
+    pub(super) fn read_pipe(path: &Path, timeout: Duration) -> io::Result<Self> {
+        let (bytes, meta) = read_pipe(path, MAX_FILE, timeout)?;
         Ok(Self { bytes, meta })
     }
 

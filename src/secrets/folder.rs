@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::edit::LENIENT;
 use super::problem::{Gravity, Problem, no_key_file, unreadable};
 use super::{Rules, Writer, beremiz};
 
@@ -20,7 +21,7 @@ enum Entry {
 /// The files that a `psk-secrets` path means: itself, or, of a folder, its regular files (after symlinks)
 /// in C order, without those that other programs leave behind. What is passed over is remarked on; what
 /// has the name of a JSON file, and a folder in which others may place files, is a problem.
-pub fn files_of(path: &Path, rules: Rules, problems: &mut Vec<Problem>) -> Vec<PathBuf> {
+pub(super) fn files_of(path: &Path, rules: Rules, problems: &mut Vec<Problem>) -> Vec<PathBuf> {
     if !path.is_dir() {
         return vec![path.to_owned()];
     }
@@ -54,6 +55,12 @@ pub fn files_of(path: &Path, rules: Rules, problems: &mut Vec<Problem>) -> Vec<P
         }
     });
     files
+}
+
+/// The key files that a path means, for those who look at the files themselves: what is wrong with the path is told
+/// by who reads the keys.
+pub fn key_files(path: &Path, writer: Writer) -> Vec<PathBuf> {
+    files_of(path, Rules { writer, ..LENIENT }, &mut Vec::new())
 }
 
 fn judge(file: &Path) -> Entry {

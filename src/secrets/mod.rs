@@ -19,6 +19,7 @@ mod reader;
 mod renew;
 #[cfg(test)]
 mod tests;
+mod twins;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -29,12 +30,14 @@ use openssl::error::ErrorStack;
 use file::ADVISED_KEY;
 pub use file::parse;
 pub use fingerprint::Fingerprint;
-pub use folder::files_of;
+use folder::files_of;
+pub use folder::key_files;
 pub use key::{Escaped, Identity, Key, MAX_IDENTITY, MAX_KEY, MIN_KEY, Serial, TicketKey, escape};
 pub use password::Password;
 pub use problem::{Gravity, Problem};
 pub use reader::Reader;
 pub use renew::{InForce, Renewed, renew};
+pub use twins::{EntryIndex, Twin};
 use zeroize::Zeroizing;
 
 /// How strictly key files are read. The two dialects differ in these three points.
@@ -57,13 +60,18 @@ pub struct Rules {
 impl Rules {
     /// The rules for a path by its position among those of a service.
     fn of_path(self, position: usize) -> Self {
-        if position == 0 { self } else { Self { writer: Writer::Operator, ..self } }
+        Self { writer: self.writer_of_path(position), ..self }
+    }
+
+    /// Who writes the path at this position among those of a service.
+    pub fn writer_of_path(self, position: usize) -> Writer {
+        if position == 0 { self.writer } else { Writer::Operator }
     }
 }
 
 /// Who writes a key file. What another program writes as it likes may be read by other users, with a
 /// warning, and by nobody changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Writer {
     /// A person, or `pskgate keygen`.
     Operator,

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::file::Text;
 use super::problem::Problem;
 use super::{Rules, files_of};
 use crate::sys::file_digest::FileDigest;
 #[cfg(unix)]
-use crate::sys::pipe::is_pipe;
+use crate::sys::pipe::{WRITE_TIMEOUT, is_pipe};
 
 /// Reads key files and keeps their texts until it is dropped, which wipes them. What it says of a file
 /// holds for the bytes that its keys were parsed from.
@@ -23,6 +24,9 @@ pub struct Reader {
     unfinished: BTreeSet<PathBuf>,
     /// For a reload, in which no pipe is read.
     is_for_reload: bool,
+    /// How long a pipe is waited for, if that is not as long as at a start.
+    #[cfg_attr(not(unix), allow(dead_code))]
+    pipe_timeout: Option<Duration>,
 }
 
 /// What a folder of key files was found to be.
@@ -36,6 +40,11 @@ impl Reader {
     pub fn without(unfinished: &BTreeSet<PathBuf>) -> Self {
         let unfinished = unfinished.iter().map(|path| real(path)).collect();
         Self { unfinished, is_for_reload: true, ..Self::default() }
+    }
+
+    /// A reader that waits for the writer of a pipe no longer than this.
+    pub fn with_pipe_timeout(timeout: Duration) -> Self {
+        Self { pipe_timeout: Some(timeout), ..Self::default() }
     }
 
     /// Whether it reads for a reload.
@@ -68,11 +77,13 @@ impl Reader {
     pub(super) fn text(&mut self, path: &Path, in_folder: bool) -> &io::Result<Text> {
         #[cfg(not(unix))]
         let _ = in_folder;
+        #[cfg(unix)]
+        let pipe_timeout = self.pipe_timeout.unwrap_or(WRITE_TIMEOUT);
         let (text, _) = self.texts.entry(path.to_owned()).or_insert_with(|| {
             #[cfg(unix)]
             if !in_folder && is_pipe(path) {
                 // Nothing can be compared with it later.
-                return (Text::read_pipe(path), None);
+                return (Text::read_pipe(path, pipe_timeout), None);
             }
             let text = Text::read(path);
             let digest = match &text {

@@ -105,6 +105,8 @@ impl<'a> Renewal<'a> {
             let kept = self.keep(path);
             if !is_refused && kept {
                 found.push(Problem::without_file(path));
+            } else if !is_refused && self.rules.waits {
+                found.push(Problem::awaited_in_folder(path));
             }
             self.say_kept(found);
             return;
@@ -112,6 +114,9 @@ impl<'a> Renewal<'a> {
         match is_named {
             true => self.say_kept(found),
             false => self.problems.extend(found),
+        }
+        if in_folder && files.is_empty() && self.rules.waits && !self.has_keys_of(path) {
+            self.problems.push(Problem::awaited_in_folder(path));
         }
         for file in files {
             if is_named && reader.is_unfinished(&file) {
@@ -378,6 +383,14 @@ impl Problem {
         let message = format!("a pipe is read at the start only: {}", path.display());
         let help = "restart the program, or name a file";
         Self::new(Gravity::Refuses, "keys-from-pipe", path, message).help(help)
+    }
+
+    /// A folder without a key file, which its service waits for.
+    fn awaited_in_folder(folder: &Path) -> Self {
+        let message = format!("waiting for a key file in {}", folder.display());
+        let help =
+            "its keys count as soon as it is there; until then they are answered as wrong keys";
+        Self::new(Gravity::Warns, "waiting-for-keys", folder, message).help(help)
     }
 
     /// A key file that has not been written yet.

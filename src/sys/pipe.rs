@@ -29,7 +29,7 @@ fn is_descriptor(path: &Path) -> bool {
 }
 
 #[cfg(unix)]
-pub use unix::read_pipe;
+pub use unix::{WRITE_TIMEOUT, read_pipe};
 
 #[cfg(unix)]
 mod unix {
@@ -45,15 +45,19 @@ mod unix {
 
     /// How long a pipe is waited for until its writer has closed it: who types a passphrase for a
     /// `<(gpg --decrypt keys.gpg)` needs a while.
-    const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+    pub const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
     const POLL_INTERVAL: Duration = Duration::from_millis(10);
     const FIRST_BUFFER_SIZE: usize = 64 * 1024;
 
-    /// Reads a pipe until its last writer closes it, into buffers that are wiped.
+    /// Reads a pipe until its last writer closes it, within `timeout`, into buffers that are wiped.
     ///
     /// # Errors
     /// The system's; more than `max` bytes; a writer that is not done, or does not come, in time.
-    pub fn read_pipe(path: &Path, max: u64) -> io::Result<(Zeroizing<Vec<u8>>, Metadata)> {
+    pub fn read_pipe(
+        path: &Path,
+        max: u64,
+        timeout: Duration,
+    ) -> io::Result<(Zeroizing<Vec<u8>>, Metadata)> {
         let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
         let meta = file.metadata()?;
         if !meta.file_type().is_fifo() {
@@ -61,7 +65,7 @@ mod unix {
         }
         // The writer of a descriptor was there before this process was.
         let awaits_writer = !is_descriptor(path);
-        let bytes = read_until_closed(file, max, awaits_writer, WRITE_TIMEOUT)?;
+        let bytes = read_until_closed(file, max, awaits_writer, timeout)?;
         Ok((bytes, meta))
     }
 

@@ -27,7 +27,7 @@ pub struct ServiceSnapshot {
     /// How long a backend that serves one connection is left alone between two.
     pub(super) backend_pause: Duration,
     /// What is tolerated in its key files or missing of them.
-    key_warnings: Vec<String>,
+    key_warnings: Vec<KeyWarning>,
     pub(super) role: TlsRole,
     pub(super) dialer: Arc<Dialer>,
     pub(super) policies: Arc<AccessPolicies>,
@@ -62,6 +62,14 @@ pub struct ServiceSnapshot {
     presents_first: bool,
     /// Whether a resumed session of a server end goes where the one before went.
     pub(super) is_sticky: bool,
+}
+
+/// What is tolerated in a key file, or missing of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct KeyWarning {
+    words: String,
+    /// It is a key file that has yet to come.
+    is_awaited: bool,
 }
 
 /// What becomes of a SOCKS peer that asks for an address of this machine's interfaces.
@@ -412,8 +420,14 @@ impl ServiceSnapshot {
     }
 
     /// What is tolerated in its key files or missing of them, a line each.
-    pub fn key_warnings(&self) -> &[String] {
-        &self.key_warnings
+    pub fn key_warnings(&self) -> impl Iterator<Item = &str> {
+        self.key_warnings.iter().map(|warning| warning.words.as_str())
+    }
+
+    /// What of these are key files that have yet to come.
+    pub fn awaited_keys(&self) -> impl Iterator<Item = &str> {
+        let awaited = self.key_warnings.iter().filter(|warning| warning.is_awaited);
+        awaited.map(|warning| warning.words.as_str())
     }
 
     /// The service through which this one is reached, by clients that send such a name.
@@ -529,14 +543,18 @@ fn key_paths(psk: &PskConfig) -> Vec<PathBuf> {
 }
 
 /// What holds as long as the service runs so, and is shown wherever its state is.
-fn lasting_warnings(problems: &[Problem], psk: &PskConfig) -> Vec<String> {
+fn lasting_warnings(problems: &[Problem], psk: &PskConfig) -> Vec<KeyWarning> {
     let is_tolerated = psk.rules.writer != Writer::Operator;
     let is_lasting = |problem: &&Problem| match problem.code {
         "waiting-for-keys" => true,
         "loose-permissions" => is_tolerated && problem.gravity == Gravity::Warns,
         _ => false,
     };
-    problems.iter().filter(is_lasting).map(|problem| problem.message.clone()).collect()
+    let warning = |problem: &Problem| KeyWarning {
+        words: problem.message.clone(),
+        is_awaited: problem.code == "waiting-for-keys",
+    };
+    problems.iter().filter(is_lasting).map(warning).collect()
 }
 
 /// A problem of a key file, at its line; or, where it has none, where the file was named.

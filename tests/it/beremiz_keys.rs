@@ -11,7 +11,8 @@ use crate::harness::{
     until,
 };
 
-/// EX_CANTCREAT and EX_CONFIG of sysexits.h.
+/// EX_USAGE, EX_CANTCREAT and EX_CONFIG of sysexits.h.
+const USAGE: i32 = 64;
 const CANNOT_CREATE: i32 = 73;
 const CONFIG: i32 = 78;
 
@@ -82,6 +83,24 @@ fn a_service_waits_for_the_runtimes_file_and_follows_it() {
     fs::remove_file(&file).unwrap();
     server.wait_logged("cannot read the key file");
     assert!(gets_in(&server, "PLC1", OTHER_KEY));
+}
+
+#[test]
+fn a_service_that_waits_for_the_first_file_of_a_folder_says_so() {
+    let backend = Backend::echo();
+    let text =
+        server_toml(backend.address(), "wait-for-keys = true").replace("\"psk.txt\"", "\"psk.d\"");
+    let gate = Gate::new().toml(&text);
+    let folder = gate.folder().join("psk.d");
+    fs::create_dir(&folder).unwrap();
+    let server = gate.start();
+    server.wait_logged("waiting for a key file in");
+    assert!(status(&server).contains("waiting for a key file in"), "{}", status(&server));
+    fs::write(folder.join("anna"), secret("anna", KEY)).unwrap();
+    set_mode(&folder.join("anna"), 0o600);
+    server.wait_logged("added \"anna\"");
+    assert!(gets_in(&server, "anna", KEY));
+    assert!(!status(&server).contains("waiting for"), "{}", status(&server));
 }
 
 #[test]
@@ -179,6 +198,12 @@ fn a_projects_folder_is_read_as_the_ide_keeps_it() {
     fs::remove_file(psk.join("PLC2.secret")).unwrap();
     server.wait_logged("removed \"PLC2\"");
     assert!(!gets_in(&server, "PLC2", OTHER_KEY));
+    // The IDE's other files are not looked at: neither now, nor at each round of the watcher.
+    write_open(&psk.join("notes.txt"), "call: the plant before 3 o'clock, always");
+    write_open(&psk.join("PLC5.secret"), &line("PLC5", OTHER_KEY));
+    server.wait_logged("added \"PLC5\"");
+    let reloads = || server.log().matches(": reloaded;").count();
+    assert_eq!(reloads(), 2, "{}", server.log());
 
     let check = || pskgate(&folder, &["check", "pskgate.toml"]).code;
     set_mode(&psk.join("PLC1.secret"), 0o646);
@@ -295,6 +320,14 @@ fn the_keys_of_clients_are_imported_as_windows_writes_them() {
     let (code, words) = import(&["new.txt", "new.txt", "--file", "psk.txt"]);
     assert_eq!(code, Some(CANNOT_CREATE));
     assert!(words.contains("new.txt:1 and in"), "{words}");
+    // A project's folder that is not there yet is no file to be made.
+    let project = server_toml("127.0.0.1:1", "beremiz-project = \"project\"")
+        .replace("psk-secrets = \"psk.txt\"\n", "");
+    fs::create_dir(folder.join("project")).unwrap();
+    fs::write(folder.join("ide.toml"), project).unwrap();
+    let (code, words) = import(&["new.txt", "ide.toml"]);
+    assert!(code == Some(USAGE) && words.contains("--file"), "{words}");
+    assert!(!folder.join("project/psk").exists());
     fs::write(folder.join("bad.txt"), "no key here\n").unwrap();
     assert_eq!(import(&["new.txt", "bad.txt", "--file", "psk.txt"]).0, Some(CONFIG));
     let checked = Gate::new().toml(&server_toml("127.0.0.1:1", ""));

@@ -253,6 +253,10 @@ fn a_clients_own_file_says_whom_to_ask() {
     write_private(&psk.join("client1.secret"), secret("client1", KEY).trim_end());
     let list = format!("[[\"client1\", \"ERPC://{to}#client1\", \"\", null]]");
     write_private(&psk.join("management.json"), &list);
+    // As the IDE leaves it.
+    use std::os::unix::fs::PermissionsExt;
+    let open = std::fs::Permissions::from_mode(0o644);
+    std::fs::set_permissions(psk.join("client1.secret"), open).unwrap();
     for own in ["client1.toml", "psk/client1.secret"] {
         let done = doctor(&gate, &["--connect", own]);
         assert_eq!(done.code, Some(0), "{own}: {}{}", done.out, done.err);

@@ -35,6 +35,27 @@ fn keys_from_a_pipe_are_read_once_and_outlive_reloads() {
 }
 
 #[test]
+fn doctor_reads_a_pipe_once_and_does_not_wait_for_ever_for_its_writer() {
+    let (stage, backend, port) = (Stage::new(), Backend::echo(), free_port());
+    let text = section(port, &backend);
+    let doctor = format!("\"{}\" doctor x.conf", env!("CARGO_BIN_EXE_pskgate"));
+    stage.file("x.conf", &text.replace("psk.txt", "/dev/stdin"));
+    let done = finish(&mut stage.shell(&format!("cat psk.txt | {doctor}")));
+    assert!(
+        done.out.contains("/dev/stdin: a pipe, which doctor reads as a start does"),
+        "{}",
+        done.out
+    );
+    assert!(done.out.contains("this service with itself"), "its keys were read: {}", done.out);
+    assert!(!done.out.contains("holds no key"), "once: {}", done.out);
+    stage.file("x.conf", &text.replace("psk.txt", "keys"));
+    let done = finish(&mut stage.shell(&format!("mkfifo -m 600 keys; {doctor}")));
+    let told = done.out.matches("nothing was written to the pipe within 10 s").count();
+    assert_eq!(told, 1, "{}{}", done.out, done.err);
+    assert!(done.out.contains("clock:"), "it goes on: {}", done.out);
+}
+
+#[test]
 fn a_pipe_without_a_key_and_one_that_a_reload_would_have_to_read_are_refused() {
     let (stage, backend, port) = (Stage::new(), Backend::echo(), free_port());
     let text = format!("{GLOBAL}{}", section(port, &backend));

@@ -30,6 +30,28 @@ fn check(gate: &Gate, remarked: bool) -> Duration {
     (0..3).map(|_| once()).min().expect("three")
 }
 
+#[test]
+fn very_many_lines_are_imported_in_a_time_in_proportion_and_a_twin_among_them_is_found() {
+    let gate = Gate::new().toml(&server_toml("127.0.0.1:9", ""));
+    let import = |number| {
+        let file = format!("{number}.txt");
+        std::fs::write(gate.folder().join(&file), keys(number, 32)).unwrap();
+        std::fs::write(gate.folder().join("psk.txt"), "other:zyxw0123456789zyxw0123456789zyxw\n")
+            .unwrap();
+        let start = Instant::now();
+        let done = pskgate(gate.folder(), &["keys", "import", &file, "pskgate.toml"]);
+        assert_eq!(done.code, Some(0), "{}", done.err);
+        assert_eq!(done.err.matches("added ").count(), number);
+        start.elapsed().as_secs_f64()
+    };
+    let (few, many) = (import(FEW), import(MANY));
+    assert!(many < 40.0 * few, "{many} s for ten times as many as in {few} s");
+    let last = keys(MANY, 32).lines().last().unwrap_or_default().to_owned();
+    std::fs::write(gate.folder().join("twin.txt"), last + "\n").unwrap();
+    let done = pskgate(gate.folder(), &["keys", "import", "twin.txt", "pskgate.toml"]);
+    assert!(done.err.contains("stands on line 100001"), "{}", done.err);
+}
+
 fn gate(number: usize, width: usize) -> Gate {
     Gate::new().file("psk.txt", &keys(number, width)).toml(&server_toml("127.0.0.1:9", ""))
 }

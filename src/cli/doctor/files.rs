@@ -9,8 +9,10 @@ use super::of;
 use crate::config::model::{Config, PskConfig, ServiceConfig};
 #[cfg(unix)]
 use crate::daemon::after_drop::RightsLater;
-use crate::secrets::edit::LENIENT;
-use crate::secrets::{Gravity, Identity, Problem, SecretSet, escape, files_of};
+use crate::secrets::{
+    Gravity, Identity, Problem, Reader, Renewed, SecretSet, Writer, escape, key_files, renew,
+};
+use crate::sys::pipe::is_read_once;
 
 /// The keys of one service, by its place among the services.
 #[derive(Debug)]
@@ -21,18 +23,14 @@ pub(super) struct Keys {
 }
 
 /// Reads the keys of every service.
-pub(super) fn read(config: &Config) -> Vec<Keys> {
-    let services = config.services.iter().map(|service| {
-        let psk = &service.psk;
-        load(psk)
-    });
-    services.collect()
+pub(super) fn read(config: &Config, reader: &mut Reader) -> Vec<Keys> {
+    config.services.iter().map(|service| load(&service.psk, reader)).collect()
 }
 
-fn load(psk: &PskConfig) -> Keys {
+fn load(psk: &PskConfig, reader: &mut Reader) -> Keys {
     let paths: Vec<PathBuf> = psk.secrets.iter().map(|path| path.value.clone()).collect();
-    match SecretSet::load(&paths, psk.rules, None) {
-        Ok((secrets, problems)) => Keys { secrets: Some(Arc::new(secrets)), problems },
+    match renew(&paths, psk.rules, reader, None) {
+        Ok(Renewed { set, problems }) => Keys { secrets: Some(Arc::new(set)), problems },
         Err(problems) => Keys { secrets: None, problems },
     }
 }
@@ -43,7 +41,7 @@ pub(super) fn one(
     findings: &mut Findings,
 ) -> Option<(Arc<SecretSet>, Identity)> {
     let psk = &service.psk;
-    let Keys { secrets, problems } = load(psk);
+    let Keys { secrets, problems } = load(psk, &mut Reader::default());
     problems.iter().for_each(|problem| say(problem, findings));
     let secrets = secrets?;
     let identity = match &psk.identity {
@@ -80,21 +78,29 @@ pub(super) fn tell(config: &Config, keys: &[Keys], findings: &mut Findings) {
                 say(problem, findings);
             }
         }
-        let psk = &service.psk;
-        for path in psk.secrets.iter().map(|path| path.value.as_path()) {
+        for (path, writer) in service.psk.paths() {
             if seen.contains(&path) {
                 continue;
             }
             seen.push(path);
+            if is_read_once(path) {
+                let text = format!(
+                    "{}{suffix}: a pipe, which doctor reads as a start does; its writer has to write again for that",
+                    path.display()
+                );
+                findings.note("key file", text);
+                continue;
+            }
             let is_about = |problem: &&Problem| {
                 problem.gravity != Gravity::Remarks
                     && problem.file.as_deref().is_none_or(|file| file.starts_with(path))
             };
             if !keys.problems.iter().any(|problem| is_about(&problem)) {
-                findings.ok("key file", format!("{}{suffix}: {}", path.display(), describe(path)));
+                let text = format!("{}{suffix}: {}", path.display(), describe(path, writer));
+                findings.ok("key file", text);
             }
             #[cfg(unix)]
-            after_the_drop(config, path, findings);
+            after_the_drop(config, (path, writer), findings);
         }
     }
 }
@@ -116,8 +122,8 @@ fn say(problem: &Problem, findings: &mut Findings) {
 }
 
 /// What a path that is well looks like.
-fn describe(path: &Path) -> String {
-    let files = files_of(path, LENIENT, &mut Vec::new());
+fn describe(path: &Path, writer: Writer) -> String {
+    let files = key_files(path, writer);
     let what = match (path.is_dir(), files.len()) {
         (false, _) => "a file".into(),
         (true, 1) => "a folder with 1 file".into(),
@@ -135,9 +141,9 @@ fn describe(path: &Path) -> String {
 /// The start reads with the rights that the program was started with, a reload with those that are
 /// left, and from inside another root directory if there is one.
 #[cfg(unix)]
-fn after_the_drop(config: &Config, path: &Path, findings: &mut Findings) {
+fn after_the_drop(config: &Config, (path, writer): (&Path, Writer), findings: &mut Findings) {
     let Some(rights) = RightsLater::of(&config.process) else { return };
-    match rights.unreadable(path) {
+    match rights.unreadable(path, writer) {
         Ok(Some(found)) => {
             let text = format!(
                 "{}: the start reads it, but a reload cannot: a key that is removed later stays in force",

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use super::site::{Holder, Site};
-use super::{KeySelection, refuse_runtime_file, refuse_second_key};
+use super::{KeySelection, refuse_runtime_file, refuse_second_keys};
 use crate::cli::refusal::Refusal;
 use crate::cli::{FormatName, complain, exit, key_line};
 use crate::secrets::edit::{self, EditError};
-use crate::secrets::{Entry, import};
+use crate::secrets::{Entry, EntryIndex, Twin, Writer, import};
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Arguments {
@@ -49,12 +49,8 @@ pub(super) fn main(arguments: &Arguments) -> Result<u8, Refusal> {
     if !arguments.force {
         refuse_runtime_file(&target, config)?;
     }
-    for line in &lines {
-        if let Ok(identity) = std::str::from_utf8(line.entry.identity().as_bytes()) {
-            refuse_second_key(&target, identity, config)?;
-        }
-    }
-    let mut first = None;
+    let identities = lines.iter().map(|line| line.entry.identity().as_bytes());
+    refuse_second_keys(&target, &identities.collect::<Vec<_>>(), config)?;
     let mut fingerprints = Vec::new();
     let mut new = Vec::with_capacity(lines.len());
     for line in &lines {
@@ -62,8 +58,7 @@ pub(super) fn main(arguments: &Arguments) -> Result<u8, Refusal> {
         new.push((line.text.as_slice(), edit::single(&line.text, line.from)?));
     }
     let added = edit::append_all(&target, &new).map_err(|error| from_where(error, &lines))?;
-    let number = *first.get_or_insert(added.line);
-    for ((identity, fingerprint), line) in fingerprints.iter().zip(number..) {
+    for ((identity, fingerprint), line) in fingerprints.iter().zip(added.line..) {
         complain(&format!(
             "added {identity} to {}, line {line}; fingerprint, the same at both ends: {fingerprint}",
             added.file.display()
@@ -86,31 +81,42 @@ fn read(sources: &[PathBuf]) -> Result<Vec<Line<'_>>, Refusal> {
             let words = format!("nothing was changed: {} holds no key", from.display());
             return Err(Refusal::new(exit::CONFIG, words));
         }
-        for import::Line { number, text, entry } in found {
-            let is_twin = |line: &&Line<'_>| {
-                line.entry.identity() == entry.identity() || line.entry.has_key_of(&entry)
-            };
-            if let Some(twin) = all.iter().find(is_twin) {
-                let what = match twin.entry.identity() == entry.identity() {
-                    true => format!("{} stands", entry.identity()),
-                    false => format!(
-                        "one key of {} and {} stands",
-                        twin.entry.identity(),
-                        entry.identity()
-                    ),
-                };
-                let words = format!(
-                    "nothing was changed: {what} in {}:{} and in {}:{number}",
-                    twin.from.display(),
-                    twin.number,
-                    from.display()
-                );
-                return Err(Refusal::new(exit::CANNOT_CREATE, words));
-            }
-            all.push(Line { from, number, text, entry });
-        }
+        all.extend(found.into_iter().map(|import::Line { number, text, entry }| Line {
+            from,
+            number,
+            text,
+            entry,
+        }));
     }
-    Ok(all)
+    refuse_twins(&all).map(|()| all)
+}
+
+/// Refuses an identity or a key that stands on two of the lines.
+fn refuse_twins(lines: &[Line<'_>]) -> Result<(), Refusal> {
+    let mut index = EntryIndex::default();
+    for (n, line) in lines.iter().enumerate() {
+        let identity = line.entry.identity();
+        let (twin, what) = match index.find(&line.entry) {
+            None => {
+                index.insert(n, &line.entry);
+                continue;
+            }
+            Some(Twin::Identity(n)) => (&lines[n], format!("{identity} stands")),
+            Some(Twin::Key(n)) => {
+                let other = lines[n].entry.identity();
+                (&lines[n], format!("one key of {other} and {identity} stands"))
+            }
+        };
+        let words = format!(
+            "nothing was changed: {what} in {}:{} and in {}:{}",
+            twin.from.display(),
+            twin.number,
+            line.from.display(),
+            line.number
+        );
+        return Err(Refusal::new(exit::CANNOT_CREATE, words));
+    }
+    Ok(())
 }
 
 /// Says of a line that the file has already where it comes from.
@@ -140,12 +146,14 @@ fn key_file(config: Option<&Path>) -> Result<PathBuf, Refusal> {
         service: None,
     };
     let site = Site::look(&selection)?;
-    let is_target = |holder: &Holder, path: &Path| {
-        holder.runtime_file.as_deref() != Some(path) && !path.is_dir()
+    // The first path may be a runtime's file, or the folder of a project, which need not be there yet.
+    let is_target = |holder: &Holder, n: usize, path: &Path| {
+        holder.rules.writer_of_path(n) == Writer::Operator && !path.is_dir()
     };
     let mut files: Vec<&PathBuf> = Vec::new();
     for holder in site.holders.iter().filter(|holder| !holder.is_client) {
-        files.extend(holder.paths.iter().filter(|path| is_target(holder, path)));
+        let paths = holder.paths.iter().enumerate();
+        files.extend(paths.filter(|(n, path)| is_target(holder, *n, path)).map(|(_, path)| path));
     }
     files.dedup();
     match files.as_slice() {

@@ -14,7 +14,7 @@ use crate::cli::{complain, exit, key_line, say, shell, units};
 use crate::config::model::OnRevocation;
 use crate::config::wire_identity_edit;
 use crate::secrets::edit::{self, Emptied};
-use crate::secrets::{Entry, beremiz, escape, files_of};
+use crate::secrets::{Entry, Writer, beremiz, escape, key_files};
 
 pub(super) fn main(identity: &OsStr, selection: &KeySelection, last: bool) -> Result<u8, Refusal> {
     let site = Site::look(selection)?;
@@ -203,12 +203,11 @@ impl<'a> Removal<'a> {
         let is_named = entries.any(|(holder, entry)| holder.names(entry.file()));
         let folder = location.file.parent().unwrap_or(Path::new("."));
         // Where the IDE's files are keys, its other files are none.
-        let is_of_ide = beremiz::is_key_file(&location.file);
-        let has_others = || {
-            files_of(folder, edit::LENIENT, &mut Vec::new())
-                .iter()
-                .any(|file| !self.files.has(file) && (!is_of_ide || beremiz::is_key_file(file)))
+        let writer = match beremiz::is_key_file(&location.file) {
+            true => Writer::Ide,
+            false => Writer::Operator,
         };
+        let has_others = || key_files(folder, writer).iter().any(|file| !self.files.has(file));
         match is_named || location.file.is_symlink() || !has_others() {
             true => Emptied::Keep,
             false => Emptied::Delete,

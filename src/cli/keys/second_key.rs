@@ -1,5 +1,6 @@
 //! Before a key is added to a file: whether a service that reads the file has that identity in another one.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use super::locations::services;
@@ -23,6 +24,16 @@ pub(in crate::cli) fn refuse_second_key(
     identity: &str,
     config: Option<&Path>,
 ) -> Result<(), Refusal> {
+    refuse_second_keys(file, &[identity.as_bytes()], config)
+}
+
+/// The same for many identities: each configuration is read once.
+pub(super) fn refuse_second_keys(
+    file: &Path,
+    identities: &[&[u8]],
+    config: Option<&Path>,
+) -> Result<(), Refusal> {
+    let identities: HashSet<&[u8]> = identities.iter().copied().collect();
     let found = match config {
         Some(config) => vec![config.to_owned()],
         None => nearby(file),
@@ -30,7 +41,7 @@ pub(in crate::cli) fn refuse_second_key(
     for path in found {
         let (read, report) = config::survey(&path, Format::Auto);
         match &read {
-            Some(read) => check(&holders(read), &path, file, identity)?,
+            Some(read) => check(&holders(read), &path, file, &identities)?,
             None if config.is_some() => {
                 show(&report);
                 let words = "nothing was changed: without the configuration it cannot be checked";
@@ -43,11 +54,18 @@ pub(in crate::cli) fn refuse_second_key(
     Ok(())
 }
 
-fn check(holders: &[Holder], config: &Path, file: &Path, identity: &str) -> Result<(), Refusal> {
+fn check(
+    holders: &[Holder],
+    config: &Path,
+    file: &Path,
+    identities: &HashSet<&[u8]>,
+) -> Result<(), Refusal> {
     let same = resolved(file);
     for holder in holders.iter().filter(|holder| holder.reads(file)) {
-        let mut lines = holder.lines_of(identity.as_bytes());
+        let mut lines =
+            holder.entries.iter().filter(|one| identities.contains(one.identity().as_bytes()));
         let Some(other) = lines.find(|entry| resolved(entry.file()) != same) else { continue };
+        let identity = &*other.identity().plain();
         let config_text = config.display().to_string();
         let mut words = vec!["keys", "rotate"];
         words.extend(identity.starts_with('-').then_some("--"));
@@ -59,7 +77,7 @@ fn check(holders: &[Holder], config: &Path, file: &Path, identity: &str) -> Resu
                 "nothing was changed: {} stands on line {} of {} already, which {} of {config_text} reads \
                  as well; `{rotate}` gives it a second key under another name (if another configuration \
                  counts, name it with --config)",
-                escape(identity.as_bytes()),
+                escape(other.identity().as_bytes()),
                 other.line(),
                 other.file().display(),
                 services(&[holder]),

@@ -12,7 +12,7 @@ use crate::config::model::{Config, Dialect, Mode, OnRevocation, ServiceConfig};
 use crate::daemon::BuiltConfig;
 #[cfg(unix)]
 use crate::daemon::privileges::Privileges;
-use crate::secrets::{self, Entry, Identity};
+use crate::secrets::{self, Entry, Identity, Rules, key_files};
 
 use super::KeySelection;
 
@@ -31,6 +31,8 @@ pub(super) struct Holder {
     pub(super) runtime_file: Option<PathBuf>,
     /// The files and folders that it names.
     pub(super) paths: Vec<PathBuf>,
+    /// How they are read.
+    pub(super) rules: Rules,
     /// Every line of them.
     pub(super) entries: Vec<Entry>,
 }
@@ -185,9 +187,10 @@ impl Site {
     /// The files of services without any key.
     pub(super) fn files_without_key(&self) -> Vec<PathBuf> {
         let without = self.holders.iter().filter(|holder| holder.entries.is_empty());
-        let paths = without.flat_map(|holder| &holder.paths);
-        let files =
-            paths.flat_map(|path| secrets::files_of(path, secrets::edit::LENIENT, &mut Vec::new()));
+        let files = without.flat_map(|holder| {
+            let paths = holder.paths.iter().enumerate();
+            paths.flat_map(|(n, path)| key_files(path, holder.rules.writer_of_path(n)))
+        });
         files.filter(|file| file.is_file()).collect()
     }
 
@@ -234,7 +237,8 @@ fn of_key_file(file: &Path) -> Result<Site, Refusal> {
         return Err(Refusal::new(exit::USAGE, words));
     }
     let paths = vec![file.to_owned()];
-    let entries = secrets::entries(&paths, secrets::edit::LENIENT, &mut problems);
+    let rules = secrets::edit::LENIENT;
+    let entries = secrets::entries(&paths, rules, &mut problems);
     problems.retain(|problem| problem.gravity == secrets::Gravity::Refuses);
     if !problems.is_empty() {
         let code = if file.exists() { exit::CONFIG } else { exit::NO_INPUT };
@@ -247,6 +251,7 @@ fn of_key_file(file: &Path) -> Result<Site, Refusal> {
         on_revocation: None,
         runtime_file: None,
         paths,
+        rules,
         entries,
     };
     let findings = Diagnostics::default();
@@ -271,6 +276,7 @@ pub(super) fn holders(config: &Config) -> Vec<Holder> {
             on_revocation: Some(service.on_revocation.value),
             runtime_file: paths.first().filter(|_| psk.runtime_file.value).cloned(),
             paths,
+            rules: psk.rules,
             entries,
         }
     };

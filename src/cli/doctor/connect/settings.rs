@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::config::diagnostic::Diagnostics;
 use crate::config::model::ServiceConfig;
 use crate::config::{self, Format};
+use crate::secrets::{Writer, beremiz};
 
 /// The values of `tls-min` and `tls-max`.
 const VERSIONS: [&str; 4] = ["1.0", "1.1", "1.2", "1.3"];
@@ -129,6 +130,9 @@ impl Settings {
         let report = unplaced(report);
         let Some(mut service) = config.services.pop() else { return Err(report) };
         let psk = &mut service.psk;
+        if beremiz::is_key_file(secrets) {
+            psk.rules.writer = Writer::Ide;
+        }
         for path in &mut psk.secrets {
             // The real name need not be text.
             path.value = PathBuf::from(&here).join(secrets);
