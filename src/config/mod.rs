@@ -18,7 +18,6 @@ pub(crate) mod fuzzing;
 mod key_shape;
 pub mod load;
 pub mod location;
-pub mod manual;
 pub mod model;
 pub mod options;
 mod redaction;

@@ -11,7 +11,7 @@ use crate::config::diagnostic::{Diagnostic, Severity, SourceLocation};
 use crate::config::model::{
     ConnectionSource, Dialect, Endpoint, Failover, Host, Keepalive, Level, LogId, Mode,
     NamePattern, Negotiation, Origin, Program, ProxyHeader, PskConfig, RekeyAfter, Resolved,
-    ServiceConfig, SocketOption, Target,
+    ServiceConfig, SocketOption, Target, Timeouts,
 };
 use crate::net::Dialer;
 use crate::secrets::{
@@ -123,6 +123,17 @@ pub(super) struct SessionTimeouts {
     pub(super) idle: Duration,
     pub(super) close: Duration,
     pub(super) lifetime: Option<Duration>,
+}
+
+impl SessionTimeouts {
+    fn new(said: &Timeouts) -> Self {
+        Self {
+            handshake: said.handshake.value,
+            idle: said.idle.value,
+            close: said.close.value,
+            lifetime: said.lifetime.as_ref().map(|lifetime| lifetime.value),
+        }
+    }
 }
 
 /// The service that a new snapshot is to replace.
@@ -255,9 +266,7 @@ impl ServiceSnapshot {
             Mode::Server => (keepalive, None),
             Mode::Client => (None, keepalive),
         };
-        let Some(role) = role else {
-            return Err(Vec::new());
-        };
+        let role = role.ok_or_else(Vec::new)?;
         let dialer = |target| {
             Dialer::new(
                 target,
@@ -283,12 +292,7 @@ impl ServiceSnapshot {
             role,
             dialer: Arc::new(dialer(config.target.clone())),
             policies,
-            timeouts: SessionTimeouts {
-                handshake: config.timeouts.handshake.value,
-                idle: config.timeouts.idle.value,
-                close: config.timeouts.close.value,
-                lifetime: config.timeouts.lifetime.as_ref().map(|lifetime| lifetime.value),
-            },
+            timeouts: SessionTimeouts::new(&config.timeouts),
             rekey_after: config.tls.rekey_after.value,
             reset: config.reset.as_ref().map(|reset| reset.value),
             old_suites_line: match config.dialect {
@@ -303,9 +307,7 @@ impl ServiceSnapshot {
                 ConnectionSource::ServerName { of, pattern } => {
                     Some((of.value.clone(), pattern.clone()))
                 }
-                ConnectionSource::Listeners(_)
-                | ConnectionSource::Stdio
-                | ConnectionSource::Program { .. } => None,
+                _ => None,
             },
             keepalive: accepted,
             downstream: config.sockets.downstream.clone(),

@@ -2,11 +2,13 @@
 //!
 //! `UPDATE_EXPECTED=1` writes it; read the difference before it is committed.
 
-use pskgate::config::manual::{stunnel_options, stunnel_tests, tests_named};
 use pskgate::config::options::TABLE;
 
 use crate::differential::corpus;
 use crate::harness::root;
+use stunnel_options::{stunnel_options, stunnel_tests, tests_named};
+
+mod stunnel_options;
 
 /// Puts `made` between the two comments that bear this name.
 pub fn between(text: &str, name: &str, made: &str) -> String {

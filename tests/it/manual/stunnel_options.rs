@@ -1,13 +1,13 @@
-//! What the manual says of stunnel's options, from the table.
+//! What docs/stunnel.md says of stunnel's options, from the table of options.
 
 use std::fmt::Write as _;
 
-use super::options::OptionId as O;
-use super::options::{OptionId, OptionRow, StunnelScope, TABLE, TomlTable, Treatment};
+use pskgate::config::options::OptionId as O;
+use pskgate::config::options::{OptionId, OptionRow, StunnelScope, TABLE, TomlTable, Treatment};
 
 /// What an option is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Class {
+enum Class {
     /// A tunnel with pre-shared keys.
     Tunnel,
     /// A tunnel with certificates.
@@ -22,7 +22,7 @@ pub enum Class {
 
 impl Class {
     /// The headings of the manual, in their order.
-    pub const ALL: [(Self, &'static str); 5] = [
+    const ALL: [(Self, &'static str); 5] = [
         (Self::Tunnel, "Tunnels with pre-shared keys"),
         (Self::Other, "Also useful"),
         (Self::Certificates, "Certificates"),
@@ -31,75 +31,73 @@ impl Class {
     ];
 }
 
-impl OptionId {
-    /// What it is for.
-    pub fn class(self) -> Class {
-        match self {
-            O::Cert
-            | O::Key
-            | O::Verify
-            | O::VerifyChain
-            | O::VerifyPeer
-            | O::RequireCert
-            | O::CaFile
-            | O::CaPath
-            | O::CaStore
-            | O::CaEngine
-            | O::CrlFile
-            | O::CrlPath
-            | O::CrlCheckChain
-            | O::CheckHost
-            | O::CheckEmail
-            | O::CheckIp
-            | O::Redirect
-            | O::Ocsp
-            | O::OcspAia
-            | O::OcspFlag
-            | O::OcspNonce
-            | O::OcspRequire
-            | O::OcspTimeout => Class::Certificates,
-            O::Protocol
-            | O::Negotiation
-            | O::ProtocolAuthentication
-            | O::ProtocolDomain
-            | O::ProtocolHeader
-            | O::ProtocolHost
-            | O::ProtocolPassword
-            | O::ProtocolUsername => Class::Protocols,
-            O::Compression
-            | O::Egd
-            | O::Engine
-            | O::EngineCtrl
-            | O::EngineDefault
-            | O::EngineId
-            | O::EngineNum
-            | O::Fips
-            | O::IconActive
-            | O::IconError
-            | O::IconIdle
-            | O::Taskbar
-            | O::Provider
-            | O::ProviderParameter
-            | O::RndBytes
-            | O::RndFile
-            | O::RndOverwrite
-            | O::Renegotiation
-            | O::Ident
-            | O::Libwrap
-            | O::Stack
-            | O::Transport
-            | O::Sessiond => Class::Obsolete,
-            O::Chroot
-            | O::SetEnv
-            | O::SslConfig
-            | O::TicketKeySecret
-            | O::TicketMacSecret
-            | O::Local
-            | O::Pty
-            | O::LogId
-            | O::Transparent => Class::Other,
-            _ => Class::Tunnel,
-        }
+/// What an option is for.
+fn class_of(opt: OptionId) -> Class {
+    match opt {
+        O::Cert
+        | O::Key
+        | O::Verify
+        | O::VerifyChain
+        | O::VerifyPeer
+        | O::RequireCert
+        | O::CaFile
+        | O::CaPath
+        | O::CaStore
+        | O::CaEngine
+        | O::CrlFile
+        | O::CrlPath
+        | O::CrlCheckChain
+        | O::CheckHost
+        | O::CheckEmail
+        | O::CheckIp
+        | O::Redirect
+        | O::Ocsp
+        | O::OcspAia
+        | O::OcspFlag
+        | O::OcspNonce
+        | O::OcspRequire
+        | O::OcspTimeout => Class::Certificates,
+        O::Protocol
+        | O::Negotiation
+        | O::ProtocolAuthentication
+        | O::ProtocolDomain
+        | O::ProtocolHeader
+        | O::ProtocolHost
+        | O::ProtocolPassword
+        | O::ProtocolUsername => Class::Protocols,
+        O::Compression
+        | O::Egd
+        | O::Engine
+        | O::EngineCtrl
+        | O::EngineDefault
+        | O::EngineId
+        | O::EngineNum
+        | O::Fips
+        | O::IconActive
+        | O::IconError
+        | O::IconIdle
+        | O::Taskbar
+        | O::Provider
+        | O::ProviderParameter
+        | O::RndBytes
+        | O::RndFile
+        | O::RndOverwrite
+        | O::Renegotiation
+        | O::Ident
+        | O::Libwrap
+        | O::Stack
+        | O::Transport
+        | O::Sessiond => Class::Obsolete,
+        O::Chroot
+        | O::SetEnv
+        | O::SslConfig
+        | O::TicketKeySecret
+        | O::TicketMacSecret
+        | O::Local
+        | O::Pty
+        | O::LogId
+        | O::Transparent => Class::Other,
+        _ => Class::Tunnel,
     }
 }
 
@@ -240,7 +238,7 @@ pub fn stunnel_options() -> String {
             out,
             "### {heading}\n\n| option | here | in a TOML file | notes |\n| --- | --- | --- | --- |\n"
         );
-        let of_class = |row: &&OptionRow| !row.stunnel.is_empty() && row.opt.class() == class;
+        let of_class = |row: &&OptionRow| !row.stunnel.is_empty() && class_of(row.opt) == class;
         let mut rows: Vec<&OptionRow> = TABLE.iter().filter(of_class).collect();
         rows.sort_by_key(|row| row.stunnel.first().map(|name| name.to_ascii_lowercase()));
         for row in rows {
