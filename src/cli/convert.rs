@@ -7,7 +7,7 @@ use clap::ValueEnum;
 
 use super::refusal::Refusal;
 use super::{FormatName, complain, exit, failed, show};
-use crate::config::convert::{Converted, Order, convert};
+use crate::config::convert::{ConversionRequest, Converted, convert};
 use crate::config::diagnostic::{Diagnostics, Severity};
 use crate::config::model::Dialect;
 use crate::config::{self, Format};
@@ -69,7 +69,7 @@ pub(super) fn main(arguments: &Arguments) -> u8 {
         Dialect::Stunnel => file.clone(),
         Dialect::Native => here.join(file),
     };
-    let order = Order { format, to, start: &start, home: home.as_deref() };
+    let order = ConversionRequest { format, to, start: &start, home: home.as_deref() };
     let mut converted = match convert(&bytes, &named, &order) {
         Ok(converted) => converted,
         Err(report) => {
@@ -112,7 +112,7 @@ fn home(path: &Path) -> Option<PathBuf> {
 fn refused_anew(
     bytes: &[u8],
     name: &Path,
-    order: &Order<'_>,
+    order: &ConversionRequest<'_>,
     converted: &Converted,
 ) -> Diagnostics {
     let build = |text: &[u8], name: &Path, base: &Path, format| {

@@ -21,7 +21,7 @@ use super::validate;
 
 /// What is wanted.
 #[derive(Debug)]
-pub struct Order<'a> {
+pub struct ConversionRequest<'a> {
     /// How to tell which language the file is written in.
     pub format: Format,
     /// The language of the new file.
@@ -46,7 +46,11 @@ pub struct Converted {
 /// # Errors
 /// Everything that is wrong with the file, but for options that the program refuses because it does not
 /// have them; or that it has this language already, or serves inetd, for which a native file has nothing.
-pub fn convert(text: &[u8], name: &Path, order: &Order<'_>) -> Result<Converted, Diagnostics> {
+pub fn convert(
+    text: &[u8],
+    name: &Path,
+    order: &ConversionRequest<'_>,
+) -> Result<Converted, Diagnostics> {
     let from = order.format.dialect(name);
     let base = match from {
         Dialect::Stunnel => order.start.to_path_buf(),

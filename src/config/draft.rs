@@ -26,7 +26,7 @@ pub struct Spanned<T> {
 
 /// The socket that an option is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
+pub enum SocketSide {
     /// The listener.
     Accept,
     /// Who connected to us.
@@ -69,7 +69,7 @@ pub enum Value {
     /// TCP keepalive, or none.
     Keepalive(Option<Keepalive>),
     /// A socket option.
-    Socket(Side, SocketOption),
+    Socket(SocketSide, SocketOption),
     /// Where the process stays.
     Foreground(Foreground),
     /// An address or a name, without a port.
@@ -268,4 +268,22 @@ pub struct ParsedFile {
     /// Whether something was so broken that nobody knows to what it belonged: what is missing then
     /// may well have been there.
     pub incomplete: bool,
+}
+
+impl ParsedFile {
+    /// A file of which nothing has been read yet.
+    pub(super) fn new(dialect: Dialect, file: Arc<Path>, base: &Path) -> Self {
+        Self {
+            dialect,
+            file,
+            base: base.to_path_buf(),
+            global: Values::default(),
+            defaults: Values::default(),
+            services: Vec::new(),
+            preamble: Vec::new(),
+            remarks: Vec::new(),
+            in_comments: 0,
+            incomplete: false,
+        }
+    }
 }

@@ -17,7 +17,7 @@ use crate::secrets::Writer;
 /// The resulting configuration in the words of its own dialect, for a person. Key files are named,
 /// and nothing of what is in them is.
 pub fn describe(config: &Config) -> String {
-    let mut page = Page { config, out: String::new() };
+    let mut page = EffectivePage { config, out: String::new() };
     page.process();
     for service in &config.services {
         page.service(service);
@@ -25,7 +25,7 @@ pub fn describe(config: &Config) -> String {
     page.out
 }
 
-struct Page<'a> {
+struct EffectivePage<'a> {
     config: &'a Config,
     out: String,
 }
@@ -33,7 +33,7 @@ struct Page<'a> {
 /// The column in which it says who decided.
 const WHO: usize = 56;
 
-impl Page<'_> {
+impl EffectivePage<'_> {
     fn dialect(&self) -> Dialect {
         self.config.dialect
     }

@@ -168,7 +168,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::config::convert::{Order, convert};
+    use crate::config::convert::{ConversionRequest, convert};
     use crate::config::model::Mode;
 
     fn example(name: &str) -> (Config, Diagnostics) {
@@ -241,7 +241,8 @@ mod tests {
             Dialect::Native => Dialect::Stunnel,
             Dialect::Stunnel => Dialect::Native,
         };
-        let order = Order { format: Format::Auto, to, start: Path::new("/base"), home: None };
+        let order =
+            ConversionRequest { format: Format::Auto, to, start: Path::new("/base"), home: None };
         // One in four: each takes as long as all of the rest.
         let sample = text.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte)) % 4 == 0;
         let converted = sample.then(|| convert(text, Path::new(name), &order));

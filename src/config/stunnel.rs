@@ -34,19 +34,8 @@ const FILE_LIMIT: usize = 1_000;
 /// Reads a file's bytes, and the directories it includes.
 pub(super) fn read(bytes: &[u8], name: &Path, base: &Path, report: &mut Diagnostics) -> ParsedFile {
     let file: Arc<Path> = Arc::from(name);
-    let mut reader = Reader {
-        draft: ParsedFile {
-            dialect: Dialect::Stunnel,
-            file: file.clone(),
-            base: base.to_path_buf(),
-            global: Values::default(),
-            defaults: Values::default(),
-            services: Vec::new(),
-            preamble: Vec::new(),
-            remarks: Vec::new(),
-            in_comments: 0,
-            incomplete: false,
-        },
+    let mut reader = ConfReader {
+        draft: ParsedFile::new(Dialect::Stunnel, file.clone(), base),
         report,
         included: 0,
         remarks: Vec::new(),
@@ -61,7 +50,7 @@ pub(super) fn read(bytes: &[u8], name: &Path, base: &Path, report: &mut Diagnost
     reader.draft
 }
 
-struct Reader<'a> {
+struct ConfReader<'a> {
     draft: ParsedFile,
     report: &'a mut Diagnostics,
     /// How many files were included so far.
@@ -69,22 +58,22 @@ struct Reader<'a> {
     /// The comments and empty lines above the next option or section.
     remarks: Vec<String>,
     /// What `config` says before the first section.
-    commands: Vec<Command>,
+    commands: Vec<CommandValue>,
     /// What it says in the section that is being read.
-    own_commands: Vec<Command>,
+    own_commands: Vec<CommandValue>,
     /// Options in comments.
     in_comments: InComments,
 }
 
 /// A value that `config` gives an option.
 #[derive(Clone)]
-struct Command {
+struct CommandValue {
     opt: OptionId,
     value: Spanned<Value>,
     remarks: Vec<String>,
 }
 
-impl Reader<'_> {
+impl ConfReader<'_> {
     fn file(&mut self, bytes: &[u8], file: Arc<Path>, depth: usize) {
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
         let lines = Lines::new(bytes);
@@ -95,7 +84,7 @@ impl Reader<'_> {
         }
     }
 
-    fn line(&mut self, line: &Line, source: &SourceText, depth: usize) {
+    fn line(&mut self, line: &SourceLine, source: &SourceText, depth: usize) {
         let whole = source.place(line.span(0..line.bytes.len()));
         let Some(split) = split(&line.bytes) else {
             if !self.comment(line, source) {
@@ -264,7 +253,7 @@ impl Reader<'_> {
         let read = |(opt, value): (OptionId, String)| {
             let value = value::read_bytes(opt.row().kind, value.as_bytes())?;
             let value = Spanned { value, place: at.clone() };
-            Ok(Command { opt, value, remarks: Vec::new() })
+            Ok(CommandValue { opt, value, remarks: Vec::new() })
         };
         let commands = command::meaning(&text).and_then(|meaning| match meaning {
             Meaning::Options(options) => options.into_iter().map(read).collect(),
@@ -312,7 +301,7 @@ impl Reader<'_> {
             ));
         }
         let said = if own.is_empty() { self.commands.clone() } else { own };
-        for Command { opt, value, remarks } in said {
+        for CommandValue { opt, value, remarks } in said {
             values.remark(remarks);
             values.push(opt, value);
         }
@@ -474,14 +463,14 @@ fn split(bytes: &[u8]) -> Option<Split<'_>> {
 }
 
 /// A line as stunnel sees it, and where it is in the shown text.
-struct Line {
+struct SourceLine {
     bytes: Vec<u8>,
     shown: Range<usize>,
     /// Byte for byte the shown text, so that a part of it can be pointed at.
     exact: bool,
 }
 
-impl Line {
+impl SourceLine {
     fn span(&self, range: Range<usize>) -> Range<usize> {
         if self.exact {
             self.shown.start + range.start..self.shown.start + range.end
@@ -492,7 +481,7 @@ impl Line {
 }
 
 struct Lines {
-    lines: Vec<Line>,
+    lines: Vec<SourceLine>,
     /// The file as it can be shown: UTF-8, with the same lines.
     shown: String,
 }
@@ -511,7 +500,11 @@ impl Lines {
             let unchanged = physical.strip_suffix(b"\r").unwrap_or(physical).len() == kept.len();
             let is_utf8 = std::str::from_utf8(physical).is_ok();
             if kept.is_empty() {
-                lines.push(Line { bytes: Vec::new(), shown: start..shown.len(), exact: false });
+                lines.push(SourceLine {
+                    bytes: Vec::new(),
+                    shown: start..shown.len(),
+                    exact: false,
+                });
             }
             for (chunk_number, chunk) in kept.chunks(LINE_LIMIT).enumerate() {
                 let end = chunk.iter().position(|b| *b == 0).unwrap_or(chunk.len());
@@ -522,7 +515,7 @@ impl Lines {
                     && shown.is_char_boundary(offset)
                     && shown.is_char_boundary(offset + content.len());
                 let span = if exact { offset..offset + content.len() } else { start..shown.len() };
-                lines.push(Line { bytes: content, shown: span, exact });
+                lines.push(SourceLine { bytes: content, shown: span, exact });
             }
         }
         Self { lines, shown }

@@ -22,20 +22,12 @@ pub(super) fn read(text: &str, name: &Path, base: &Path, report: &mut Diagnostic
     let source = SourceText::new(file.clone(), text);
     source.register(report);
     let (root, mistakes) = DeTable::parse_recoverable(text);
-    let mut reader = Reader {
+    let mut reader = TomlReader {
         source,
         found: Vec::new(),
         draft: ParsedFile {
-            dialect: Dialect::Native,
-            file,
-            base: base.to_path_buf(),
-            global: Values::default(),
-            defaults: Values::default(),
-            services: Vec::new(),
-            preamble: Vec::new(),
-            remarks: Vec::new(),
-            in_comments: 0,
             incomplete: !mistakes.is_empty(),
+            ..ParsedFile::new(Dialect::Native, file, base)
         },
         remarks: comments(text),
     };
@@ -61,7 +53,7 @@ pub(super) fn read(text: &str, name: &Path, base: &Path, report: &mut Diagnostic
     }
     reader.root(root.get_ref());
     reader.draft.remarks = reader.remarks(text.len());
-    let Reader { found, draft, .. } = reader;
+    let TomlReader { found, draft, .. } = reader;
     // What was made up to recover from a slip is no mistake of the operator's.
     // And behind the head of a table that could not be read, keys seem to be where they are not.
     let first = lines.iter().min().copied().unwrap_or(u32::MAX);
@@ -124,10 +116,10 @@ fn unquoted(line: &str) -> Option<String> {
     })
 }
 
-type Key<'i> = TomlSpanned<DeString<'i>>;
+type TomlKey<'i> = TomlSpanned<DeString<'i>>;
 type Item<'i> = TomlSpanned<DeValue<'i>>;
 
-struct Reader {
+struct TomlReader {
     source: SourceText,
     found: Vec<Diagnostic>,
     draft: ParsedFile,
@@ -144,13 +136,13 @@ fn comments(text: &str) -> VecDeque<(usize, String)> {
 }
 
 /// In the order of the file, where the map has the order of the alphabet.
-fn entries<'a, 'i>(table: &'a DeTable<'i>) -> Vec<(&'a Key<'i>, &'a Item<'i>)> {
+fn entries<'a, 'i>(table: &'a DeTable<'i>) -> Vec<(&'a TomlKey<'i>, &'a Item<'i>)> {
     let mut entries: Vec<_> = table.iter().collect();
     entries.sort_by_key(|(key, _)| key.span().start);
     entries
 }
 
-impl Reader {
+impl TomlReader {
     /// The comments up to this place, and those behind it in its line.
     fn remarks(&mut self, end: usize) -> Vec<String> {
         let rest = self.source.text().get(end..).unwrap_or_default();
@@ -199,7 +191,7 @@ impl Reader {
         }
     }
 
-    fn table<'a, 'i>(&mut self, key: &Key<'i>, item: &'a Item<'i>) -> Option<&'a DeTable<'i>> {
+    fn table<'a, 'i>(&mut self, key: &TomlKey<'i>, item: &'a Item<'i>) -> Option<&'a DeTable<'i>> {
         match item.get_ref() {
             DeValue::Table(table) => Some(table),
             other => {
@@ -285,7 +277,7 @@ impl Reader {
         values
     }
 
-    fn identities(&mut self, key: &Key<'_>, item: &Item<'_>) -> Vec<ParsedSection> {
+    fn identities(&mut self, key: &TomlKey<'_>, item: &Item<'_>) -> Vec<ParsedSection> {
         let DeValue::Table(tables) = item.get_ref() else {
             let message =
                 format!("`{}` is a table, not {}", key.get_ref(), type_of(item.get_ref()));
@@ -329,7 +321,7 @@ impl Reader {
     }
 
     /// Tells of an unknown key, and which option was probably meant.
-    fn unknown(&mut self, key: &Key<'_>, table: TomlTable) -> Option<OptionId> {
+    fn unknown(&mut self, key: &TomlKey<'_>, table: TomlTable) -> Option<OptionId> {
         let name = key.get_ref().as_ref();
         let keys = |table: TomlTable| {
             TABLE

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::ciphers::expand_named_sets;
 use super::diagnostic::{Diagnostic, Diagnostics, SourceLocation};
-use super::draft::{ParsedFile, ParsedSection, Side, Spanned, Value, Values};
+use super::draft::{ParsedFile, ParsedSection, SocketSide, Spanned, Value, Values};
 use super::endpoint::is_host_name;
 use super::model::{
     Account, Config, ConnectionSource, ControlConfig, Dialect, Endpoint, Foreground, Host,

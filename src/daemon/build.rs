@@ -24,7 +24,7 @@ use crate::secrets::{Reader, SecretSet};
 use crate::sys::account;
 use crate::sys::cgroup::memory_limit;
 use crate::sys::process;
-use crate::tunnel::{Limits, OneKey, Previous, ServiceSnapshot};
+use crate::tunnel::{OneKey, Previous, ServiceLimits, ServiceSnapshot};
 
 /// A configuration with everything that it needs read and built, and nothing begun.
 #[derive(Debug)]
@@ -338,9 +338,9 @@ fn cannot_bind<T>(config: &ServiceConfig, at: &Resolved<T>, error: &std::io::Err
 }
 
 /// The limits of its own that a service has.
-pub(super) fn limits(config: &ServiceConfig) -> Limits {
+pub(super) fn limits(config: &ServiceConfig) -> ServiceLimits {
     let said = |limit: &Option<Resolved<u32>>| limit.as_ref().map(|n| n.value as usize);
-    Limits {
+    ServiceLimits {
         sessions: said(&config.limits.max_sessions),
         handshakes: said(&config.limits.max_handshakes),
     }

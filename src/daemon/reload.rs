@@ -532,11 +532,11 @@ impl Running {
 struct NextGeneration {
     drain: Duration,
     management: management::ReadyManagement,
-    services: Vec<(ServiceConfig, ServiceSnapshot, Vec<NewListener>)>,
+    services: Vec<(ServiceConfig, ServiceSnapshot, Vec<NewServiceListener>)>,
 }
 
 /// A listener that is new, under the addresses that the file names it by, and where it is.
-type NewListener = (Vec<Endpoint>, String, AsyncListener);
+type NewServiceListener = (Vec<Endpoint>, String, AsyncListener);
 
 impl NextGeneration {
     fn of(bound: BoundConfig) -> std::io::Result<Self> {

@@ -43,7 +43,7 @@ pub async fn watch(mut files: watch::Receiver<Files>, requests: mpsc::Sender<Req
         // the sessions' own need not.
         if matters(&event, &heard.lock().unwrap_or_else(PoisonError::into_inner)) {
             // The receiver is gone only when the program ends.
-            let _ = sender.send(Change::of(event));
+            let _ = sender.send(FileChange::of(event));
         }
     });
     // No inotify instances are left, say: the poll still sees every change, but whoever takes a key
@@ -100,14 +100,14 @@ pub async fn watch(mut files: watch::Receiver<Files>, requests: mpsc::Sender<Req
 
 /// What happened, as far as it is of use.
 #[derive(Debug, PartialEq, Eq)]
-enum Change {
+enum FileChange {
     /// Files that are being written and were not closed yet.
     Begun(Vec<PathBuf>),
     /// Files that were closed, moved or removed; none, if it is not known which.
     Done(Vec<PathBuf>),
 }
 
-impl Change {
+impl FileChange {
     fn of(event: notify::Result<notify::Event>) -> Self {
         // An overflown queue: look.
         let Ok(event) = event else { return Self::Done(Vec::new()) };
@@ -131,14 +131,14 @@ struct Writers {
 
 impl Writers {
     /// Takes note of a change. Whether something is complete by it.
-    fn note(&mut self, change: Change) -> bool {
+    fn note(&mut self, change: FileChange) -> bool {
         match change {
-            Change::Begun(paths) => {
+            FileChange::Begun(paths) => {
                 let now = Instant::now();
                 self.since.extend(paths.into_iter().map(|path| (path, now)));
                 false
             }
-            Change::Done(paths) => {
+            FileChange::Done(paths) => {
                 self.since.retain(|path, _| !paths.contains(path));
                 true
             }
@@ -159,7 +159,7 @@ impl Writers {
 
 /// Returns when something was completed and has come to rest, or a file is not waited for any more. Whether
 /// it changed anything, the content decides.
-async fn change(events: &mut mpsc::UnboundedReceiver<Change>, writers: &mut Writers) {
+async fn change(events: &mut mpsc::UnboundedReceiver<FileChange>, writers: &mut Writers) {
     loop {
         let next = match writers.first_end() {
             Some(end) => timeout_at(end, events.recv()).await,

@@ -39,9 +39,9 @@ pub fn inherited() -> io::Result<(Socket, Peer)> {
         _ => Input::File(File::from_std(input.into())),
     };
     let output = Some(match kind(&output)? {
-        FileType::Fifo => Output::Pipe(SharedPipe::new(output, pipe::Sender::from_owned_fd)?),
-        FileType::Socket => Output::Socket(socket(output)?.0),
-        _ => Output::File(File::from_std(output.into())),
+        FileType::Fifo => OutputHandle::Pipe(SharedPipe::new(output, pipe::Sender::from_owned_fd)?),
+        FileType::Socket => OutputHandle::Socket(socket(output)?.0),
+        _ => OutputHandle::File(File::from_std(output.into())),
     });
     Ok((Socket::Stdio(Box::new(Stdio { input, output })), Peer::Stdio))
 }
@@ -74,7 +74,7 @@ fn socket(fd: OwnedFd) -> io::Result<(Socket, Peer)> {
 pub struct Stdio {
     input: Input,
     /// Gone when it was shut.
-    output: Option<Output>,
+    output: Option<OutputHandle>,
 }
 
 #[derive(Debug)]
@@ -86,7 +86,7 @@ enum Input {
 }
 
 #[derive(Debug)]
-enum Output {
+enum OutputHandle {
     Pipe(SharedPipe<pipe::Sender>),
     Socket(Socket),
     File(File),
@@ -134,18 +134,18 @@ impl AsyncWrite for Stdio {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         match &mut self.output {
-            Some(Output::Pipe(shared)) => Pin::new(&mut shared.pipe).poll_write(cx, bytes),
-            Some(Output::Socket(socket)) => Pin::new(socket).poll_write(cx, bytes),
-            Some(Output::File(file)) => Pin::new(file).poll_write(cx, bytes),
+            Some(OutputHandle::Pipe(shared)) => Pin::new(&mut shared.pipe).poll_write(cx, bytes),
+            Some(OutputHandle::Socket(socket)) => Pin::new(socket).poll_write(cx, bytes),
+            Some(OutputHandle::File(file)) => Pin::new(file).poll_write(cx, bytes),
             None => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
         }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.output {
-            Some(Output::File(file)) => Pin::new(file).poll_flush(cx),
+            Some(OutputHandle::File(file)) => Pin::new(file).poll_flush(cx),
             // Neither keeps anything back.
-            Some(Output::Pipe(_) | Output::Socket(_)) | None => Poll::Ready(Ok(())),
+            Some(OutputHandle::Pipe(_) | OutputHandle::Socket(_)) | None => Poll::Ready(Ok(())),
         }
     }
 
@@ -153,7 +153,7 @@ impl AsyncWrite for Stdio {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.as_mut().poll_flush(cx))?;
         let done = match &mut self.output {
-            Some(Output::Socket(socket)) => ready!(Pin::new(socket).poll_shutdown(cx)),
+            Some(OutputHandle::Socket(socket)) => ready!(Pin::new(socket).poll_shutdown(cx)),
             _ => Ok(()),
         };
         self.output = None;

@@ -84,7 +84,7 @@ pub struct Incoming {
 
 /// How far a server end's handshake has come when it waits for the client.
 #[derive(Debug)]
-pub enum Progress {
+pub enum HandshakeProgress {
     /// The ClientHello is not whole yet.
     Reading,
     /// Nothing is proven.
@@ -231,7 +231,7 @@ impl Acceptor {
         keys: impl Into<Keys>,
         Incoming { names, opening }: Incoming,
         stream: S,
-        mut watch: impl FnMut(Progress),
+        mut watch: impl FnMut(HandshakeProgress),
     ) -> Result<EstablishedTls<S>, HandshakeError<S>> {
         let mut ssl = match Ssl::new(&self.built.context) {
             Ok(ssl) => ssl,

@@ -26,7 +26,7 @@ use super::hello_extensions::{
 use super::offers::Versions;
 pub(super) use super::offers::is_psk;
 use super::ticket::{self, TicketKeyGeneration, Tickets};
-use super::{Progress, ServerNames, SniCandidate};
+use super::{HandshakeProgress, ServerNames, SniCandidate};
 use crate::config::ciphers::RFC4279_SUITES;
 use crate::config::model::PskHash;
 use crate::secrets::{self, Claim, Grant, Identity, Keys};
@@ -236,18 +236,20 @@ impl Handshake {
     }
 
     /// How far a server end's handshake has come that waits for its client.
-    pub(super) fn progress(ssl: &SslRef) -> Progress {
+    pub(super) fn progress(ssl: &SslRef) -> HandshakeProgress {
         let Some(seen) = Self::seen(ssl).filter(|seen| seen.hello) else {
-            return Progress::Reading;
+            return HandshakeProgress::Reading;
         };
         if !sys::is_tls13(ssl) {
-            return Progress::Unproven;
+            return HandshakeProgress::Unproven;
         }
         // OpenSSL has verified the binder of whatever it goes on with; a decoy's never is.
         match (ssl.session_reused(), seen.identity(), seen.binder) {
-            (true, Some((who, true)), Some(binder)) => Progress::Shown(Identity::new(who), binder),
-            (true, ..) => Progress::Unproven,
-            (false, ..) => Progress::Retried,
+            (true, Some((who, true)), Some(binder)) => {
+                HandshakeProgress::Shown(Identity::new(who), binder)
+            }
+            (true, ..) => HandshakeProgress::Unproven,
+            (false, ..) => HandshakeProgress::Retried,
         }
     }
 

@@ -91,7 +91,7 @@ impl ProcessResources {
     }
 
     /// What a service with those limits has room for.
-    pub(super) fn capacity_for(&self, limits: Limits) -> Capacity {
+    pub(super) fn capacity_for(&self, limits: ServiceLimits) -> Capacity {
         let mut capacity = self.capacity.clone();
         capacity.follow(limits, self);
         capacity
@@ -133,7 +133,7 @@ impl ProcessResources {
 
 /// The limits of its own that a service has; what is unset counts in the process's.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub struct ServiceLimits {
     /// Sessions at once.
     pub sessions: Option<usize>,
     /// Handshakes at once.
@@ -152,7 +152,7 @@ pub(super) struct Capacity {
 
 impl Capacity {
     /// Follows the limits. A service that keeps one keeps its count as well.
-    pub(super) fn follow(&mut self, limits: Limits, process: &ProcessResources) {
+    pub(super) fn follow(&mut self, limits: ServiceLimits, process: &ProcessResources) {
         let (shared, admission) = (&process.capacity, &process.admission);
         self.service_limit = limits.sessions;
         match limits.sessions {
@@ -182,7 +182,7 @@ pub(super) struct Competitors {
 impl Competitors {
     pub(super) fn of(
         snapshot: &ServiceSnapshot,
-        limits: Limits,
+        limits: ServiceLimits,
         shared: &Arc<ProcessResources>,
     ) -> Self {
         let count = if limits.sessions.is_none() { snapshot.competitors } else { 0 };

@@ -21,7 +21,7 @@ use super::fair_share::FairShare;
 use super::memory_trimmer::MemoryTrimmer;
 use super::recent_refusals::{RecentRefusal, RecentRefusals};
 use super::registry::{SessionInfo, SessionRegistry};
-use super::resources::{Capacity, Competitors, Limits, ProcessResources};
+use super::resources::{Capacity, Competitors, ProcessResources, ServiceLimits};
 use super::snapshot::{ServiceSnapshot, TlsRole};
 use crate::config::model::{Level, Mode, OnRevocation};
 use crate::net::{self, Peer, Socket};
@@ -55,7 +55,7 @@ pub struct Service {
     sni_services: watch::Sender<Arc<NameTable>>,
     pub(super) registry: Arc<SessionRegistry>,
     /// By the name on the wire. Only who has proven a key is here: never more than there are keys.
-    uses: Mutex<HashMap<Identity, KeyUsage>>,
+    uses: Mutex<HashMap<Identity, IdentityUsage>>,
     /// Where the last session of each identity went, for those that are resumed.
     last_upstreams: Mutex<HashMap<Identity, Box<str>>>,
     last_failure: Mutex<Option<RecentFailure>>,
@@ -67,7 +67,7 @@ pub struct Service {
 
 /// What an identity's key was used for.
 #[derive(Debug, Clone, Copy)]
-pub struct KeyUsage {
+pub struct IdentityUsage {
     /// When it was proven last.
     pub last: jiff::Timestamp,
     /// How often it was since the start.
@@ -103,7 +103,7 @@ impl Service {
     pub fn new(
         name: &str,
         snapshot: ServiceSnapshot,
-        limits: Limits,
+        limits: ServiceLimits,
         resources: Arc<ProcessResources>,
     ) -> Arc<Self> {
         let capacity = resources.capacity_for(limits);
@@ -203,12 +203,12 @@ impl Service {
         }
         let last = jiff::Timestamp::now();
         let mut uses = self.uses.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = uses.entry(wire.clone()).or_insert(KeyUsage { last, count: 0 });
-        *entry = KeyUsage { last, count: entry.count + 1 };
+        let entry = uses.entry(wire.clone()).or_insert(IdentityUsage { last, count: 0 });
+        *entry = IdentityUsage { last, count: entry.count + 1 };
     }
 
     /// What the keys were used for, by the name on the wire.
-    pub fn uses(&self) -> HashMap<Identity, KeyUsage> {
+    pub fn uses(&self) -> HashMap<Identity, IdentityUsage> {
         self.uses.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -293,7 +293,7 @@ impl Service {
 
     /// Puts a new snapshot and new limits in place: new sessions take them, and open ones whose Grant
     /// the new keys do not have end.
-    pub fn replace(&self, snapshot: ServiceSnapshot, limits: Limits) {
+    pub fn replace(&self, snapshot: ServiceSnapshot, limits: ServiceLimits) {
         let mut capacity = self.capacity.lock().unwrap_or_else(PoisonError::into_inner);
         capacity.follow(limits, &self.resources);
         drop(capacity);
@@ -306,13 +306,14 @@ impl Service {
         let current = self.snapshot();
         let is_changed = snapshot.secrets.since(&current.secrets).is_some();
         if is_changed || !snapshot.key_warnings().eq(current.key_warnings()) {
-            let limits = Limits { sessions: self.capacity().service_limit, handshakes: None };
+            let limits =
+                ServiceLimits { sessions: self.capacity().service_limit, handshakes: None };
             self.publish(snapshot, limits);
         }
         is_changed
     }
 
-    fn publish(&self, snapshot: ServiceSnapshot, limits: Limits) {
+    fn publish(&self, snapshot: ServiceSnapshot, limits: ServiceLimits) {
         *self.competitors.lock().unwrap_or_else(PoisonError::into_inner) =
             Competitors::of(&snapshot, limits, &self.resources);
         let mut uses = self.uses.lock().unwrap_or_else(PoisonError::into_inner);

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use pskgate::config::convert::{Converted, Order, convert};
+use pskgate::config::convert::{ConversionRequest, Converted, convert};
 use pskgate::config::diagnostic::Diagnostics;
 use pskgate::config::effective::describe;
 use pskgate::config::model::{Config, Dialect};
@@ -49,8 +49,8 @@ fn filled(case: &Case, folder: &Path) -> Vec<u8> {
     fill(&case.whole())
 }
 
-fn order(to: Dialect, folder: &Path) -> Order<'_> {
-    Order { format: Format::Auto, to, start: folder, home: Some(folder) }
+fn order(to: Dialect, folder: &Path) -> ConversionRequest<'_> {
+    ConversionRequest { format: Format::Auto, to, start: folder, home: Some(folder) }
 }
 
 /// What a file comes to, in the words of native files, without who decided it and where it stays.
@@ -331,7 +331,7 @@ fn comments_and_order_stay_and_what_cannot_be_kept_is_told_in_its_place() {
     ] {
         let text = std::fs::read(folder.join(old)).unwrap();
         let start = Path::new("/srv/stunnel");
-        let order = Order { format: Format::Auto, to, start, home: None };
+        let order = ConversionRequest { format: Format::Auto, to, start, home: None };
         let converted = convert(&text, Path::new(old), &order).unwrap_or_else(|report| {
             panic!("{}", report.render(false));
         });

@@ -6,7 +6,9 @@ use super::{anchored, comment, stunnel_name};
 use crate::config::ciphers::expand_named_sets;
 use crate::config::credential;
 use crate::config::diagnostic::{Diagnostic, Diagnostics, SourceLocation};
-use crate::config::draft::{ParsedFile, ParsedSection, Side, Spanned, Statement, Value, Values};
+use crate::config::draft::{
+    ParsedFile, ParsedSection, SocketSide, Spanned, Statement, Value, Values,
+};
 use crate::config::endpoint::{Endpoint, Host};
 use crate::config::model::{
     CipherOrder, Dialect, Keepalive, Mode, NegotiationKind, ProxyHeader, SocketOption,
@@ -20,7 +22,8 @@ use crate::config::value;
 
 /// Writes what a native file said, and what it left to the native defaults.
 pub(super) fn write(draft: &ParsedFile, found: &Diagnostics) -> (String, Diagnostics) {
-    let mut writer = Writer { draft, found, out: String::new(), report: Diagnostics::default() };
+    let mut writer =
+        ConfWriter { draft, found, out: String::new(), report: Diagnostics::default() };
     writer.file();
     (writer.out, writer.report)
 }
@@ -57,14 +60,14 @@ const BARS: &[OptionId] = &[
     OptionId::SocksAllowOwn,
 ];
 
-struct Writer<'a> {
+struct ConfWriter<'a> {
     draft: &'a ParsedFile,
     found: &'a Diagnostics,
     out: String,
     report: Diagnostics,
 }
 
-impl Writer<'_> {
+impl ConfWriter<'_> {
     fn line(&mut self, text: &str) {
         self.out.push_str(text);
         self.out.push('\n');
@@ -419,8 +422,8 @@ impl Writer<'_> {
     /// stunnel has none by itself.
     fn keepalive(&mut self, own: &Values, mode: Mode) {
         let side = match mode {
-            Mode::Client => Side::Upstream,
-            Mode::Server => Side::Downstream,
+            Mode::Client => SocketSide::Upstream,
+            Mode::Server => SocketSide::Downstream,
         };
         let said = self.last(own, OptionId::Keepalive);
         let row = OptionId::Keepalive.row();

@@ -7,7 +7,7 @@ use toml_edit::Key;
 
 use super::{comment, original};
 use crate::config::diagnostic::{Diagnostic, Diagnostics, SourceLocation};
-use crate::config::draft::{ParsedFile, ParsedSection, Side, Spanned, Value, Values};
+use crate::config::draft::{ParsedFile, ParsedSection, SocketSide, Spanned, Value, Values};
 use crate::config::endpoint::Endpoint;
 use crate::config::model::{Dialect, Foreground, Mode, NegotiationKind};
 use crate::config::options::{Arity, OptionId, OptionRow, TABLE, TomlTable, Treatment};
@@ -25,7 +25,7 @@ pub(super) fn write(
 ) -> (String, Diagnostics) {
     let (out, report) = (String::new(), Diagnostics::default());
     let (taken, names) = (Vec::new(), Vec::new());
-    let mut writer = Writer {
+    let mut writer = NativeWriter {
         draft,
         found,
         home,
@@ -41,7 +41,7 @@ pub(super) fn write(
     (writer.out, writer.report)
 }
 
-struct Writer<'a> {
+struct NativeWriter<'a> {
     draft: &'a ParsedFile,
     found: &'a Diagnostics,
     home: Option<&'a Path>,
@@ -59,7 +59,7 @@ struct Writer<'a> {
     told: Option<SourceLocation>,
 }
 
-impl Writer<'_> {
+impl NativeWriter<'_> {
     fn line(&mut self, text: &str) {
         self.out.push_str(text);
         self.out.push('\n');
@@ -385,8 +385,8 @@ impl Writer<'_> {
 
     fn speaks_of_keepalive(&self, own: &Values, mode: Mode) -> bool {
         let tls_side = match mode {
-            Mode::Client => Side::Upstream,
-            Mode::Server => Side::Downstream,
+            Mode::Client => SocketSide::Upstream,
+            Mode::Server => SocketSide::Downstream,
         };
         self.all(own, OptionId::Socket).any(|said| match &said.value {
             Value::Socket(side, option) => *side == tls_side && speaks_of_keepalive(option),

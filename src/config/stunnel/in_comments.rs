@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use super::{Reader, SourceText, Split, is_space, split, trim};
+use super::{ConfReader, SourceText, Split, is_space, split, trim};
 use crate::config::diagnostic::{Diagnostic, SourceLocation};
 use crate::config::draft::{ParsedSection, Spanned, Value, Values};
 use crate::config::model::Dialect;
@@ -123,9 +123,9 @@ pub(super) struct InComments {
     restrictions: Vec<SourceLocation>,
 }
 
-impl Reader<'_> {
+impl ConfReader<'_> {
     /// Reads the option of a comment. Returns true for a comment for people, which belongs to the next option.
-    pub(super) fn comment(&mut self, line: &super::Line, source: &SourceText) -> bool {
+    pub(super) fn comment(&mut self, line: &super::SourceLine, source: &SourceText) -> bool {
         let whole = source.place(line.span(0..line.bytes.len()));
         let (name, value) = match read(&line.bytes) {
             Comment::Plain => return true,

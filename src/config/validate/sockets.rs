@@ -59,9 +59,9 @@ impl Checker<'_> {
                 continue;
             };
             let list = match side {
-                Side::Accept => &mut lists[0],
-                Side::Downstream => &mut lists[1],
-                Side::Upstream => &mut lists[2],
+                SocketSide::Accept => &mut lists[0],
+                SocketSide::Downstream => &mut lists[1],
+                SocketSide::Upstream => &mut lists[2],
             };
             // The last word about an option counts, in the place of the first.
             let decided = Resolved::said(option.clone(), said.place.clone());

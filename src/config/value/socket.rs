@@ -7,11 +7,14 @@ use super::text::plain;
 use super::time::duration;
 use super::words::{choice, no_such_word};
 use super::{ValueError, shown};
-use crate::config::draft::Side;
+use crate::config::draft::SocketSide;
 use crate::config::model::{Dialect, SocketOption};
 
-const SIDES: &[(&str, Side)] =
-    &[("accept", Side::Accept), ("downstream", Side::Downstream), ("upstream", Side::Upstream)];
+const SIDES: &[(&str, SocketSide)] = &[
+    ("accept", SocketSide::Accept),
+    ("downstream", SocketSide::Downstream),
+    ("upstream", SocketSide::Upstream),
+];
 
 pub(in crate::config) const SOCKET_OPTIONS: &[&str] = &[
     "SO_DEBUG",
@@ -38,7 +41,7 @@ pub(in crate::config) const SOCKET_OPTIONS: &[&str] = &[
 ];
 
 /// `a:SO_LINGER=1:60` in stunnel.conf, `accept:SO_LINGER=1:60` in a native file.
-pub(super) fn read(text: &str, dialect: Dialect) -> Result<(Side, SocketOption), ValueError> {
+pub(super) fn read(text: &str, dialect: Dialect) -> Result<(SocketSide, SocketOption), ValueError> {
     let shape = match dialect {
         Dialect::Native => "write accept, downstream or upstream, a colon and NAME=VALUE",
         Dialect::Stunnel => "write a, l or r, a colon and NAME=VALUE",
@@ -49,9 +52,9 @@ pub(super) fn read(text: &str, dialect: Dialect) -> Result<(Side, SocketOption),
     };
     let side = match (dialect, side) {
         (Dialect::Native, side) => choice(side.trim(), SIDES, dialect)?,
-        (Dialect::Stunnel, "a") => Side::Accept,
-        (Dialect::Stunnel, "l") => Side::Downstream,
-        (Dialect::Stunnel, "r") => Side::Upstream,
+        (Dialect::Stunnel, "a") => SocketSide::Accept,
+        (Dialect::Stunnel, "l") => SocketSide::Downstream,
+        (Dialect::Stunnel, "r") => SocketSide::Upstream,
         (Dialect::Stunnel, other) => {
             return Err(bad(format!("there is no socket `{}`", shown(other))));
         }

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::config::draft::Side;
+use crate::config::draft::SocketSide;
 use crate::config::model::{Keepalive, Level, SocketOption};
 use crate::config::options::{TABLE, Treatment};
 
@@ -122,17 +122,17 @@ fn identities_have_1_to_255_bytes() {
 fn socket_options_have_a_side_a_name_and_a_value() {
     let s = |text| stunnel(ValueKind::Socket, text);
     let is = |side, option| Ok(Value::Socket(side, option));
-    assert_eq!(s("a:SO_REUSEADDR=no"), is(Side::Accept, SocketOption::ReuseAddress(false)));
-    assert_eq!(s("l:TCP_NODELAY=1"), is(Side::Downstream, SocketOption::NoDelay(true)));
-    assert_eq!(s("r:SO_LINGER=1:60"), is(Side::Upstream, SocketOption::Linger(Some(60))));
-    assert_eq!(s("r:SO_LINGER=0"), is(Side::Upstream, SocketOption::Linger(None)));
+    assert_eq!(s("a:SO_REUSEADDR=no"), is(SocketSide::Accept, SocketOption::ReuseAddress(false)));
+    assert_eq!(s("l:TCP_NODELAY=1"), is(SocketSide::Downstream, SocketOption::NoDelay(true)));
+    assert_eq!(s("r:SO_LINGER=1:60"), is(SocketSide::Upstream, SocketOption::Linger(Some(60))));
+    assert_eq!(s("r:SO_LINGER=0"), is(SocketSide::Upstream, SocketOption::Linger(None)));
     assert_eq!(
         s("r:SO_RCVTIMEO=1:500000"),
-        is(Side::Upstream, SocketOption::ReceiveTimeout(Duration::from_millis(1_500)))
+        is(SocketSide::Upstream, SocketOption::ReceiveTimeout(Duration::from_millis(1_500)))
     );
     assert_eq!(
         s("a:SO_BINDTODEVICE=lo"),
-        is(Side::Accept, SocketOption::BindToDevice("lo".into()))
+        is(SocketSide::Accept, SocketOption::BindToDevice("lo".into()))
     );
     for bad in [
         "",
@@ -148,7 +148,7 @@ fn socket_options_have_a_side_a_name_and_a_value() {
     }
     assert_eq!(
         native(ValueKind::Socket, "downstream:IP_TOS=0x10"),
-        is(Side::Downstream, SocketOption::TypeOfService(16))
+        is(SocketSide::Downstream, SocketOption::TypeOfService(16))
     );
     assert!(native(ValueKind::Socket, "l:TCP_NODELAY=1").is_err());
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::time::FOR_EVER;
 use super::{read, read_bytes, word};
-use crate::config::draft::{Side, Value};
+use crate::config::draft::{SocketSide, Value};
 use crate::config::endpoint::{Endpoint, Host};
 use crate::config::model::{Dialect, Keepalive, OnRevocation, RekeyAfter, SocketOption, Variable};
 use crate::config::options::ValueKind;
@@ -40,9 +40,9 @@ fn native_text(kind: ValueKind, value: &Value) -> Option<String> {
         Value::Keepalive(keepalive) => keepalive.map(probes),
         Value::Socket(side, option) => {
             let side = match side {
-                Side::Accept => "accept",
-                Side::Downstream => "downstream",
-                Side::Upstream => "upstream",
+                SocketSide::Accept => "accept",
+                SocketSide::Downstream => "downstream",
+                SocketSide::Upstream => "upstream",
             };
             Some(format!("{side}:{}", socket_option(option)))
         }
@@ -96,9 +96,9 @@ pub(in crate::config) fn stunnel(kind: ValueKind, value: &Value) -> Option<Strin
         Value::Text(text) => named(text),
         Value::Socket(side, option) => {
             let side = match side {
-                Side::Accept => 'a',
-                Side::Downstream => 'l',
-                Side::Upstream => 'r',
+                SocketSide::Accept => 'a',
+                SocketSide::Downstream => 'l',
+                SocketSide::Upstream => 'r',
             };
             Some(format!("{side}:{}", socket_option(option)))
         }

@@ -11,14 +11,14 @@ use super::{Answer, Command};
 const MAX_ANSWER_SIZE: u64 = 256 * 1024 * 1024;
 
 #[cfg(unix)]
-type Stream = std::os::unix::net::UnixStream;
+type ControlStream = std::os::unix::net::UnixStream;
 #[cfg(windows)]
-type Stream = std::fs::File;
+type ControlStream = std::fs::File;
 
 /// A connection over which one question after the other can be asked.
 #[derive(Debug)]
 pub struct Client {
-    stream: BufReader<Stream>,
+    stream: BufReader<ControlStream>,
 }
 
 impl Client {

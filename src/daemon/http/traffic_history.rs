@@ -17,7 +17,7 @@ const MAX_SAMPLES: usize = 121;
 const MAX_SERVICES: usize = 64;
 
 /// Bytes since the start of the program: up and down.
-type Sums = (u64, u64);
+type TrafficSums = (u64, u64);
 
 /// The samples of one window, the oldest first.
 #[derive(Debug, Default)]
@@ -26,8 +26,8 @@ pub(super) struct TrafficHistory(Mutex<VecDeque<Sample>>);
 #[derive(Debug)]
 struct Sample {
     time: Instant,
-    all: Sums,
-    services: BTreeMap<&'static str, Sums>,
+    all: TrafficSums,
+    services: BTreeMap<&'static str, TrafficSums>,
 }
 
 /// A sample as the page gets it.
@@ -35,8 +35,8 @@ struct Sample {
 struct SampleView<'a> {
     /// Seconds since it was taken.
     age: f64,
-    all: Sums,
-    services: &'a BTreeMap<&'static str, Sums>,
+    all: TrafficSums,
+    services: &'a BTreeMap<&'static str, TrafficSums>,
 }
 
 impl<'a> SampleView<'a> {

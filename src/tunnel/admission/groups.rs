@@ -17,7 +17,7 @@ use super::Id;
 /// to be told the time before anybody asks.
 #[derive(Debug)]
 pub(super) struct Groups<K> {
-    entries: HashMap<Id, Entry<K>>,
+    entries: HashMap<Id, GroupEntry<K>>,
     top: Branch<K>,
     ripening: BTreeSet<(Instant, Id)>,
     next_order: u64,
@@ -25,7 +25,7 @@ pub(super) struct Groups<K> {
 }
 
 #[derive(Debug)]
-struct Entry<K> {
+struct GroupEntry<K> {
     path: Vec<K>,
     weight: usize,
     /// Of entering: the lowest is the oldest.
@@ -76,12 +76,12 @@ struct Leaf {
 
 /// What an entry's coming, going or growing adds to each group around it.
 #[derive(Debug, Clone, Copy)]
-struct Change {
+struct GroupDelta {
     weight: isize,
     count: isize,
 }
 
-impl Change {
+impl GroupDelta {
     const NONE: Self = Self { weight: 0, count: 0 };
 }
 
@@ -122,7 +122,7 @@ impl<K: Clone + Ord + Hash> Groups<K> {
     pub(super) fn insert(&mut self, id: Id, path: Vec<K>, weight: usize, young_until: Instant) {
         let order = self.next_order;
         self.next_order += 1;
-        self.enter(id, Entry { path, weight, order, young_until: Some(young_until) });
+        self.enter(id, GroupEntry { path, weight, order, young_until: Some(young_until) });
     }
 
     pub(super) fn remove(&mut self, id: Id) -> bool {
@@ -131,23 +131,23 @@ impl<K: Clone + Ord + Hash> Groups<K> {
 
     pub(super) fn set_weight(&mut self, id: Id, weight: usize) {
         if let Some(entry) = self.take(id) {
-            self.enter(id, Entry { weight, ..entry });
+            self.enter(id, GroupEntry { weight, ..entry });
         }
     }
 
     /// Until when an entry is young now; it keeps its order.
     pub(super) fn set_young(&mut self, id: Id, until: Instant) {
         if let Some(entry) = self.take(id) {
-            self.enter(id, Entry { young_until: Some(until), ..entry });
+            self.enter(id, GroupEntry { young_until: Some(until), ..entry });
         }
     }
 
-    fn enter(&mut self, id: Id, entry: Entry<K>) {
+    fn enter(&mut self, id: Id, entry: GroupEntry<K>) {
         self.weight += entry.weight;
         if let Some(until) = entry.young_until {
             self.ripening.insert((until, id));
         }
-        let change = Change { weight: entry.weight as isize, count: 1 };
+        let change = GroupDelta { weight: entry.weight as isize, count: 1 };
         let (order, is_young) = (entry.order, entry.young_until.is_some());
         self.top.change(&entry.path, change, |leaf| {
             leaf.of(is_young).insert(order, id);
@@ -155,13 +155,13 @@ impl<K: Clone + Ord + Hash> Groups<K> {
         self.entries.insert(id, entry);
     }
 
-    fn take(&mut self, id: Id) -> Option<Entry<K>> {
+    fn take(&mut self, id: Id) -> Option<GroupEntry<K>> {
         let entry = self.entries.remove(&id)?;
         self.weight -= entry.weight;
         if let Some(until) = entry.young_until {
             self.ripening.remove(&(until, id));
         }
-        let change = Change { weight: -(entry.weight as isize), count: -1 };
+        let change = GroupDelta { weight: -(entry.weight as isize), count: -1 };
         let (order, is_young) = (entry.order, entry.young_until.is_some());
         self.top.change(&entry.path, change, |leaf| {
             leaf.of(is_young).remove(&order);
@@ -178,7 +178,7 @@ impl<K: Clone + Ord + Hash> Groups<K> {
             let Some(entry) = self.entries.get_mut(&id) else { continue };
             entry.young_until = None;
             let order = entry.order;
-            self.top.change(&entry.path, Change::NONE, |leaf| {
+            self.top.change(&entry.path, GroupDelta::NONE, |leaf| {
                 leaf.young.remove(&order);
                 leaf.ripe.insert(order, id);
             });
@@ -214,7 +214,7 @@ impl Leaf {
 
 impl<K: Clone + Ord + Hash> Branch<K> {
     /// Changes the leaf at the end of the path, and what the groups on the way there are ranked by.
-    fn change(&mut self, path: &[K], change: Change, apply: impl FnOnce(&mut Leaf)) {
+    fn change(&mut self, path: &[K], change: GroupDelta, apply: impl FnOnce(&mut Leaf)) {
         let Some((key, rest)) = path.split_first() else { return };
         let mut group = self.members.remove(key).unwrap_or_else(|| Group::new(rest.is_empty()));
         if let Some(rank) = group.rank(key, false) {

@@ -17,11 +17,11 @@ pub(super) struct Turns<K> {
 #[derive(Debug)]
 struct Ring<K> {
     order: BTreeMap<u64, K>,
-    members: HashMap<K, (u64, Line<K>)>,
+    members: HashMap<K, (u64, TurnQueue<K>)>,
 }
 
 #[derive(Debug)]
-enum Line<K> {
+enum TurnQueue<K> {
     Ring(Ring<K>),
     /// The oldest first.
     Queue(BTreeMap<u64, Id>),
@@ -76,14 +76,14 @@ impl<K: Clone + Ord + Hash> Ring<K> {
         let (_, line) = self.members.entry(key.clone()).or_insert_with(|| {
             self.order.insert(order, key.clone());
             let line = match rest.is_empty() {
-                true => Line::Queue(BTreeMap::new()),
-                false => Line::Ring(Self::default()),
+                true => TurnQueue::Queue(BTreeMap::new()),
+                false => TurnQueue::Ring(Self::default()),
             };
             (order, line)
         });
         match line {
-            Line::Ring(ring) => ring.join(id, rest, order),
-            Line::Queue(queue) => {
+            TurnQueue::Ring(ring) => ring.join(id, rest, order),
+            TurnQueue::Queue(queue) => {
                 queue.insert(order, id);
             }
         }
@@ -93,11 +93,11 @@ impl<K: Clone + Ord + Hash> Ring<K> {
         let Some((key, rest)) = path.split_first() else { return };
         let Some((turn, line)) = self.members.get_mut(key) else { return };
         let is_empty = match line {
-            Line::Ring(ring) => {
+            TurnQueue::Ring(ring) => {
                 ring.remove(rest, order);
                 ring.members.is_empty()
             }
-            Line::Queue(queue) => {
+            TurnQueue::Queue(queue) => {
                 queue.remove(&order);
                 queue.is_empty()
             }
@@ -114,7 +114,7 @@ impl<K: Clone + Ord + Hash> Ring<K> {
         self.order.remove(turn);
         self.order.insert(next, key.clone());
         *turn = next;
-        if let Line::Ring(ring) = line {
+        if let TurnQueue::Ring(ring) = line {
             ring.put_last(rest, next);
         }
     }
@@ -122,8 +122,8 @@ impl<K: Clone + Ord + Hash> Ring<K> {
     fn first(&self) -> Option<Id> {
         let key = self.order.values().next()?;
         match &self.members.get(key)?.1 {
-            Line::Ring(ring) => ring.first(),
-            Line::Queue(queue) => queue.values().next().copied(),
+            TurnQueue::Ring(ring) => ring.first(),
+            TurnQueue::Queue(queue) => queue.values().next().copied(),
         }
     }
 }

@@ -68,7 +68,7 @@ mod tests {
     use super::*;
     use crate::config::{Format, load_text};
     use crate::secrets::SecretSet;
-    use crate::tunnel::{Limits, ProcessLimits, ProcessResources, ServiceSnapshot};
+    use crate::tunnel::{ProcessLimits, ProcessResources, ServiceLimits, ServiceSnapshot};
 
     /// A server end that is reached by that name, or at an address of its own.
     fn snapshot(name: Option<&str>) -> ServiceSnapshot {
@@ -91,7 +91,7 @@ mod tests {
 
     fn service(name: Option<&str>) -> Arc<Service> {
         let room = ProcessLimits { sessions: 1, connections: 1, handshakes: 1 };
-        let none = Limits { sessions: None, handshakes: None };
+        let none = ServiceLimits { sessions: None, handshakes: None };
         Service::new(name.unwrap_or("plain"), snapshot(name), none, ProcessResources::new(room))
     }
 
@@ -111,7 +111,7 @@ mod tests {
         assert_eq!(chosen("three.example").as_deref(), Some("*.example"));
         assert_eq!(chosen("elsewhere"), None);
         // A reload takes the first one's name away: the next that fits is meant, and nobody else.
-        all[0].replace(snapshot(None), Limits { sessions: None, handshakes: None });
+        all[0].replace(snapshot(None), ServiceLimits { sessions: None, handshakes: None });
         assert_eq!(chosen("one.example").as_deref(), Some("*.example"));
         assert_eq!(chosen("two.example").as_deref(), Some("two.example"));
     }

@@ -17,7 +17,7 @@ use crate::config::model::{Mode, Negotiation, WhenFull};
 use crate::net::{self, Socket, UpstreamConnection};
 use crate::secrets::Grant;
 use crate::tls::{
-    self, EstablishedTls, HandshakeError, Incoming, Progress, RefusalCause, ServerNames,
+    self, EstablishedTls, HandshakeError, HandshakeProgress, Incoming, RefusalCause, ServerNames,
 };
 use crate::tunnel::admission::{PendingConnection, TurnOutcome};
 use crate::tunnel::registry::Registration;
@@ -225,12 +225,12 @@ impl Session {
 }
 
 /// Moves a connection on through the stages as its handshake goes.
-fn follow(pending_connection: &PendingConnection, progress: Progress) {
+fn follow(pending_connection: &PendingConnection, progress: HandshakeProgress) {
     pending_connection.end_turn();
     match progress {
-        Progress::Reading | Progress::Unproven => {}
-        Progress::Retried => pending_connection.set_handshake_weight(MAX_HANDSHAKE_WEIGHT),
-        Progress::Shown(who, binder) => pending_connection.set_shown(who, binder),
+        HandshakeProgress::Reading | HandshakeProgress::Unproven => {}
+        HandshakeProgress::Retried => pending_connection.set_handshake_weight(MAX_HANDSHAKE_WEIGHT),
+        HandshakeProgress::Shown(who, binder) => pending_connection.set_shown(who, binder),
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use super::super::{anchored, comment, finding, original, stunnel_name};
-use super::{Writer, rival};
+use super::{NativeWriter, rival};
 use crate::config::diagnostic::{Diagnostic, Severity};
 use crate::config::draft::{Spanned, Statement, Value, Values};
 use crate::config::endpoint::{Endpoint, Host};
@@ -19,7 +19,7 @@ struct ListItem {
     note: Option<String>,
 }
 
-impl Writer<'_> {
+impl NativeWriter<'_> {
     pub(super) fn statement(
         &mut self,
         values: &Values,
