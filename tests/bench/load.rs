@@ -178,7 +178,7 @@ pub fn download(to: SocketAddr, bytes: u64) -> Duration {
 pub fn connections(to: SocketAddr, lanes: usize, time: Duration) -> (f64, Duration) {
     runtime().block_on(async {
         let start = Instant::now();
-        let mut lanes: JoinSet<u64> = (0..lanes)
+        let lanes: JoinSet<u64> = (0..lanes)
             .map(|_| async move {
                 let mut count = 0;
                 while start.elapsed() < time {
@@ -193,10 +193,7 @@ pub fn connections(to: SocketAddr, lanes: usize, time: Duration) -> (f64, Durati
                 count
             })
             .collect();
-        let mut count = 0;
-        while let Some(lane) = lanes.join_next().await {
-            count += lane.expect("a lane");
-        }
+        let count = lanes.join_all().await.into_iter().sum::<u64>();
         (count as f64, start.elapsed())
     })
 }
@@ -228,7 +225,7 @@ pub fn round_trips(to: SocketAddr, lanes: usize, time: Duration) -> f64 {
             open.push(stream);
         }
         let start = Instant::now();
-        let mut lanes: JoinSet<u64> = open
+        let lanes: JoinSet<u64> = open
             .into_iter()
             .map(|mut stream| async move {
                 let (out, mut back) = ([5; MESSAGE], [0; MESSAGE]);
@@ -241,10 +238,7 @@ pub fn round_trips(to: SocketAddr, lanes: usize, time: Duration) -> f64 {
                 count
             })
             .collect();
-        let mut count = 0;
-        while let Some(lane) = lanes.join_next().await {
-            count += lane.expect("a lane");
-        }
+        let count = lanes.join_all().await.into_iter().sum::<u64>();
         count as f64 / start.elapsed().as_secs_f64()
     })
 }

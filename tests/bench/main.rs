@@ -128,18 +128,14 @@ fn measure(options: &Options) -> Vec<Value> {
 /// Where this ran: nothing that would name the machine or whose it is.
 fn machine() -> String {
     let said = |program: &str, argument: &str, word: &str| {
-        let done = std::process::Command::new(program).arg(argument).output().expect("installed");
-        let text = [done.stdout, done.stderr].concat();
-        let text = String::from_utf8_lossy(&text).into_owned();
-        let line = text.lines().find(|line| line.contains(word)).unwrap_or_default().to_owned();
+        let line = harness::machine::version_line(program, argument, word);
         line.split_whitespace().take(3).collect::<Vec<_>>().join(" ")
     };
-    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let today = jiff::Timestamp::now().strftime("%Y-%m-%d");
     format!(
-        "Seen on {today}: kernel {}, {} cores; pskgate {} with {}, {}, {}.\n",
-        kernel.trim().split('-').next().unwrap_or_default(),
-        std::thread::available_parallelism().map_or(0, usize::from),
+        "Seen on {}: kernel {}, {} cores; pskgate {} with {}, {}, {}.\n",
+        harness::machine::today(),
+        harness::machine::kernel(),
+        harness::machine::cores(),
         env!("CARGO_PKG_VERSION"),
         openssl::version::version().split_whitespace().take(2).collect::<Vec<_>>().join(" "),
         said("stunnel4", "-version", "stunnel "),

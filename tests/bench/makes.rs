@@ -1,6 +1,5 @@
 //! The three pairs that are compared, each with its own two processes and the settings it comes with.
 
-use std::fs;
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -10,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
-use crate::harness::{IDENTITY, KEY, PATIENCE, free_port, local, secret, write_private};
+use crate::harness::{IDENTITY, KEY, PATIENCE, free_port, local, proc, secret, write_private};
 
 /// Who carries the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -204,9 +203,7 @@ fn wait_until_it_listens(end: &End, at: SocketAddr, knock: bool) {
         let there = if knock {
             TcpStream::connect(at).is_ok()
         } else {
-            let table = fs::read_to_string(format!("/proc/{}/net/tcp", end.0.id()));
-            let port = format!(":{:04X} ", at.port());
-            table.unwrap_or_default().lines().any(|l| l.contains(&port) && l.contains(" 0A "))
+            proc::is_listened_on(end.0.id(), at.port())
         };
         if there {
             return;
@@ -217,18 +214,12 @@ fn wait_until_it_listens(end: &End, at: SocketAddr, knock: bool) {
     }
 }
 
-/// User and system time of a process so far, in seconds. The kernel tells hundredths; threads that are
-/// gone, of which stunnel4 has one a connection, are in this count alone.
+/// User and system time of a process so far, in seconds.
 pub fn cpu_of(id: u32) -> f64 {
-    let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
-    let after = stat.rsplit(')').next().unwrap_or_default();
-    let fields = after.split_whitespace().skip(11).take(2);
-    fields.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
+    proc::cpu(id).unwrap_or_default().as_secs_f64()
 }
 
 /// Resident memory in kB.
 pub fn resident(id: u32) -> f64 {
-    let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap_or_default();
-    line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(f64::NAN)
+    proc::memory(id, "VmRSS:").map_or(f64::NAN, |bytes| bytes as f64 / 1024.0)
 }

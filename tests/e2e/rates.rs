@@ -1,7 +1,8 @@
 //! Round trips per second, the same call through each way in turn.
 
+use crate::harness::machine::today;
 use crate::peers::Peer;
-use crate::results::{Size, today};
+use crate::results::Size;
 use crate::trips::Trips;
 use crate::ways::WAYS;
 

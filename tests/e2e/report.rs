@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::figure::{Bar, Figure, Machine, Seen};
 use super::trips::Trips;
+use crate::harness::machine::results_in;
+use crate::harness::root;
 
 /// A line of the raw results; the first one of a file says where they were seen.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -33,20 +35,6 @@ impl Line {
             _ => None,
         }
     }
-}
-
-fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut files: Vec<_> = entries
-        .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|ending| ending == "jsonl"))
-        .collect();
-    files.sort();
-    files
 }
 
 /// A page, and where its raw results are: as runs leave them, and as they are kept.
@@ -96,7 +84,7 @@ impl Page {
 
 fn kept(folder: &Path) -> Vec<Line> {
     let mut lines = Vec::new();
-    for file in files(folder) {
+    for file in results_in(folder) {
         let text = std::fs::read_to_string(&file).expect("a file of results");
         for line in text.lines() {
             let read = serde_json::from_str(line);
@@ -207,7 +195,7 @@ pub fn keep_and_write() {
     for page in PAGES {
         let to = page.results();
         std::fs::create_dir_all(&to).expect("a folder for the results");
-        for file in files(&root().join(page.from)) {
+        for file in results_in(&root().join(page.from)) {
             std::fs::copy(&file, to.join(file.file_name().expect("a name"))).expect("copied");
         }
         std::fs::write(page.path(), page.with_tables()).expect("the page is written");

@@ -13,6 +13,7 @@ use openssl::ssl::{ErrorCode, Ssl, SslContext};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio_openssl::SslStream;
 
 use crate::delayed_line::Host;
@@ -165,15 +166,7 @@ impl Tally {
 /// All clients connect at once. Each asks once and closes.
 pub fn connect_at_once(host: &Host, clients: Vec<Client>, patience: Duration) -> Tally {
     let visits = move || async move {
-        let tasks: Vec<_> = clients
-            .into_iter()
-            .map(|one| tokio::spawn(async move { one.visit(patience).await }))
-            .collect();
-        let mut tally = Tally::default();
-        for task in tasks {
-            tally.add(task.await.expect("a client"));
-        }
-        tally
+        tally(clients.into_iter().map(|one| async move { one.visit(patience).await })).await
     };
     host.run(visits).join().expect("a herd")
 }
@@ -184,17 +177,22 @@ pub fn connect_at_once_and_stay(host: &Host, clients: Vec<Client>, patience: Dur
     let visits = move || async move {
         let (decided, _) = watch::channel(0);
         let (decided, count) = (Arc::new(decided), clients.len());
-        let tasks: Vec<_> = clients
-            .into_iter()
-            .map(|one| tokio::spawn(stay(one, patience, Arc::clone(&decided), count)))
-            .collect();
-        let mut tally = Tally::default();
-        for task in tasks {
-            tally.add(task.await.expect("a client"));
-        }
-        tally
+        let stays = clients.into_iter().map(|one| stay(one, patience, Arc::clone(&decided), count));
+        tally(stays).await
     };
     host.run(visits).join().expect("a herd")
+}
+
+/// All of them at the same time.
+async fn tally<F>(visits: impl Iterator<Item = F>) -> Tally
+where
+    F: Future<Output = Result<Duration, Failure>> + Send + 'static,
+{
+    let mut tally = Tally::default();
+    for outcome in visits.collect::<JoinSet<_>>().join_all().await {
+        tally.add(outcome);
+    }
+    tally
 }
 
 async fn stay(

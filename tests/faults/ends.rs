@@ -15,6 +15,8 @@ use openssl::ssl::{
 };
 use tempfile::TempDir;
 
+use crate::harness::openssl::present;
+use crate::harness::proc::is_listened_on;
 use crate::harness::{
     IDENTITY, KEY, PATIENCE, Process, Tls as Version, free_port, local, program, secret, until,
     write_private,
@@ -256,13 +258,7 @@ impl End {
 
     /// Whether its port is listened on where it runs, without connecting: that would be a session.
     pub fn listens(&self) -> bool {
-        const LISTEN: &str = "0A";
-        let table = std::fs::read_to_string(format!("/proc/{}/net/tcp", self.id()));
-        table.unwrap_or_default().lines().skip(1).any(|line| {
-            let mut fields = line.split_whitespace().skip(1);
-            let at = fields.next().unwrap_or_default();
-            fields.nth(1) == Some(LISTEN) && at.ends_with(&format!(":{:04X}", self.address.port()))
-        })
+        is_listened_on(self.id(), self.address.port())
     }
 
     /// Writes its configuration anew, with these lines in the place of the former ones.
@@ -305,16 +301,10 @@ pub fn context_of(version: Version, identity: &str, key: &str) -> SslContext {
 }
 
 fn context_builder(identity: &str, key: &str) -> SslContextBuilder {
-    let (identity, key) = (identity.to_owned(), key.to_owned());
     let mut builder = SslContext::builder(SslMethod::tls_client()).expect("a context");
     // Whom it talks to is not the question here.
     builder.set_verify(SslVerifyMode::NONE);
-    builder.set_psk_client_callback(move |_, _, name, secret| {
-        name[..identity.len()].copy_from_slice(identity.as_bytes());
-        name[identity.len()] = 0;
-        secret[..key.len()].copy_from_slice(key.as_bytes());
-        Ok(key.len())
-    });
+    present(&mut builder, identity, key);
     builder
 }
 

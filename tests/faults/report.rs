@@ -8,6 +8,8 @@ use serde::Deserialize;
 
 use super::figure::{Bar, Figure, Line, Machine, Seen};
 use super::{fuzzed, tested};
+use crate::harness::machine::results_in;
+use crate::harness::root;
 
 /// A requirement and what shows it. Figures come from the results, by its id.
 #[derive(Debug, Deserialize)]
@@ -29,10 +31,6 @@ pub struct Requirement {
 #[serde(deny_unknown_fields)]
 struct Sheet {
     requirement: Vec<Requirement>,
-}
-
-fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
 pub fn requirements() -> Vec<Requirement> {
@@ -82,16 +80,6 @@ fn keep(folder: &Path, name: &str, to: &Path) {
 
 pub fn page_path() -> PathBuf {
     root().join("docs/reliability.md")
-}
-
-fn results_in(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut files: Vec<_> = entries
-        .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|ending| ending == "jsonl"))
-        .collect();
-    files.sort();
-    files
 }
 
 fn results() -> (Vec<Machine>, Vec<Figure>) {

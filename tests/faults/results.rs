@@ -2,9 +2,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use crate::figure::{Bar, Figure, Line, Machine, Seen};
+use crate::harness::machine::{self, today};
 use crate::harness::root;
 
 /// Whether bars are tried in their full size.
@@ -73,28 +73,13 @@ pub fn figure(
     }
 }
 
-pub fn today() -> String {
-    jiff::Timestamp::now().strftime("%Y-%m-%d").to_string()
-}
-
-fn first_line_with(text: &[u8], word: &str) -> String {
-    let text = String::from_utf8_lossy(text);
-    text.lines().find(|line| line.contains(word)).unwrap_or_default().trim().to_owned()
-}
-
-/// Where this runs: nothing that would name the machine or whose it is.
+/// Where this runs.
 pub fn machine() -> Machine {
-    let said = |program: &str, argument: &str| {
-        let done = Command::new(program).arg(argument).output().ok();
-        done.map(|done| [done.stdout, done.stderr].concat()).unwrap_or_default()
-    };
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let version = first_line_with(&said("stunnel4", "-version"), "stunnel ");
+    let version = machine::version_line("stunnel4", "-version", "stunnel ");
     Machine {
         date: today(),
-        // What follows the version says who built it.
-        kernel: kernel.trim().split('-').next().unwrap_or_default().to_owned(),
-        cores: std::thread::available_parallelism().map_or(0, usize::from),
+        kernel: machine::kernel(),
+        cores: machine::cores(),
         openssl: openssl::version::version().to_owned(),
         stunnel4: version.split_whitespace().nth(1).unwrap_or("unknown").to_owned(),
         pskgate: env!("CARGO_PKG_VERSION").to_owned(),

@@ -9,6 +9,7 @@ use openssl::ssl::{Ssl, SslContext, SslMethod, SslSessionCacheMode, SslVerifyMod
 use crate::Fault;
 use crate::ends::{Maker, Order, echo, plain_from};
 use crate::figure::Bar;
+use crate::harness::openssl::present;
 use crate::harness::process::{children_of, pskgate};
 use crate::harness::ram::{count, memory};
 use crate::harness::web::{Flood, Habit, scrape};
@@ -120,12 +121,7 @@ fn ticket_name(to: std::net::SocketAddr) -> Option<Vec<u8>> {
     builder.set_verify(SslVerifyMode::NONE);
     builder.set_session_cache_mode(SslSessionCacheMode::CLIENT);
     builder.set_min_proto_version(Some(SslVersion::TLS1_3)).ok()?;
-    builder.set_psk_client_callback(|_, _, name, secret| {
-        name[..IDENTITY.len()].copy_from_slice(IDENTITY.as_bytes());
-        name[IDENTITY.len()] = 0;
-        secret[..KEY.len()].copy_from_slice(KEY.as_bytes());
-        Ok(KEY.len())
-    });
+    present(&mut builder, IDENTITY, KEY);
     let place = Arc::clone(&kept);
     builder.set_new_session_callback(move |_, session| {
         *place.lock().expect("a place") = session.to_der().ok();

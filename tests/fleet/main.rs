@@ -26,9 +26,10 @@ use rustix::process::Signal;
 
 use ends::{End, Maker, Order};
 use figure::Bar;
+use harness::machine::today;
 use harness::until;
 use plcs::{Fleet, Retry, key, name};
-use results::{Measure, measure, today};
+use results::{Measure, measure};
 
 /// How often a PLC says something.
 const PERIOD: Duration = Duration::from_secs(1);

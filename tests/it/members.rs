@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use openssl::ssl::{Ssl, SslContext, SslContextBuilder, SslMethod, SslStream, SslVersion};
 
+use crate::harness::openssl::present;
 use crate::harness::{IDENTITY, KEY, Tls};
 
 /// How long a client waits for each step.
@@ -25,12 +26,7 @@ pub fn member(tls: Tls) -> SslContext {
     builder.set_min_proto_version(Some(version)).expect("a version");
     builder.set_max_proto_version(Some(version)).expect("a version");
     builder.set_cipher_list("ECDHE-PSK-CHACHA20-POLY1305").expect("a suite");
-    builder.set_psk_client_callback(|_, _, name, secret| {
-        name[..IDENTITY.len()].copy_from_slice(IDENTITY.as_bytes());
-        name[IDENTITY.len()] = 0;
-        secret[..KEY.len()].copy_from_slice(KEY.as_bytes());
-        Ok(KEY.len())
-    });
+    present(&mut builder, IDENTITY, KEY);
     builder.build()
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
+use crate::harness::process::Unread;
 use crate::harness::{
     Backend, Ending, Gate, IDENTITY, KEY, OTHER_KEY, PATIENCE, Plain, Pskgate, Stopwatch,
     client_toml, free_port, local, replace, secret, server_toml, until, write_private,
@@ -397,16 +398,6 @@ fn sections_of_one_name_keep_their_own_sessions() {
     until("the reload", PATIENCE, || (count() > before).then_some(()));
     a.echo(b"one goes on");
     b.echo(b"and two");
-}
-
-/// Ends a program that the harness does not collect lines from.
-struct Unread(std::process::Child);
-
-impl Drop for Unread {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 #[test]

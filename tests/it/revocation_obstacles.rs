@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::harness::process::pskgate;
+use crate::harness::process::{Unread, pskgate};
 use crate::harness::stage::need_root;
 use crate::harness::{
     Backend, Ending, Gate, IDENTITY, KEY, OTHER_KEY, OpensslClient, PATIENCE, Plain, Pskgate,
@@ -399,16 +399,6 @@ fn a_full_disk_holds_back_the_configuration_alone_and_is_tried_again_until_there
     scene.server.wait_logged("another attempt: reloaded;");
     assert!(Path::new(&there).join("b").exists());
     scene.is_out();
-}
-
-/// Ends a program that the harness does not collect lines from.
-struct Unread(std::process::Child);
-
-impl Drop for Unread {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 #[test]

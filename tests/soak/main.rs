@@ -22,8 +22,8 @@ use std::time::{Duration, Instant};
 
 use figure::{Bar, Figure};
 use harness::{
-    Backend, Gate, IDENTITY, KEY, OTHER_KEY, Pskgate, client_toml, free_port, local, secret,
-    server_toml, until, write_private,
+    Backend, Gate, IDENTITY, KEY, OTHER_KEY, Pskgate, client_toml, free_port, local, machine, proc,
+    secret, server_toml, until, write_private,
 };
 use results::{Measure, Size, measure};
 use rustix::process::Signal;
@@ -119,11 +119,8 @@ fn keep_connecting(book: &Book, door: SocketAddr) {
 
 /// Resident memory in kB, and open descriptors.
 fn size(gate: &Pskgate) -> (u64, usize) {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", gate.id())).expect("/proc");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("its memory");
-    let memory = line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("a number");
-    let folder = std::fs::read_dir(format!("/proc/{}/fd", gate.id())).expect("/proc");
-    (memory, folder.count())
+    let memory = proc::memory(gate.id(), "VmRSS:").expect("its memory") / 1024;
+    (memory, gate.descriptors())
 }
 
 /// What can be in force.
@@ -246,7 +243,7 @@ fn figures(id: &str, about: &str, seen: Vec<Measure>) -> impl Iterator<Item = Fi
         bar: one.bar,
         pskgate: one.seen,
         stunnel4: None,
-        date: results::today(),
+        date: machine::today(),
     })
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
+use super::proc::is_listened_on;
 use super::{
     Backend, IDENTITY, KEY, PATIENCE, Plain, Process, Wire, command_of, local, program, secret,
     until, write_private,
@@ -136,7 +137,7 @@ impl Gate {
                 until(
                     &format!("port {port} to be listened on; the log is\n{}", running.log()),
                     PATIENCE,
-                    || is_listened_on(port).then_some(()),
+                    || is_listened_on(std::process::id(), port).then_some(()),
                 );
             }
         }
@@ -165,18 +166,6 @@ impl Gate {
         }
         found
     }
-}
-
-/// Whether anybody listens on this port, without connecting to it: that would be a session.
-fn is_listened_on(port: u16) -> bool {
-    const LISTEN: &str = "0A";
-    ["/proc/net/tcp", "/proc/net/tcp6"].iter().any(|table| {
-        std::fs::read_to_string(table).unwrap_or_default().lines().skip(1).any(|line| {
-            let mut fields = line.split_whitespace().skip(1);
-            let local = fields.next().unwrap_or_default();
-            fields.nth(1) == Some(LISTEN) && local.ends_with(&format!(":{port:04X}"))
-        })
-    })
 }
 
 fn service_name(line: &str) -> Option<&str> {

@@ -11,8 +11,11 @@ pub mod data;
 pub mod gate;
 pub mod guess;
 pub mod hello;
+#[allow(dead_code, reason = "the programs that take figures need all of it")]
+pub mod machine;
 pub mod names;
 pub mod openssl;
+pub mod proc;
 pub mod process;
 pub mod ram;
 mod self_test;

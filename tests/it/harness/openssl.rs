@@ -5,6 +5,8 @@ use std::ops::{Deref, DerefMut};
 use std::path::Path;
 use std::process::Command;
 
+use openssl::ssl::SslContextBuilder;
+
 use super::{IDENTITY, KEY, PATIENCE, Process};
 
 const PACKAGE: &str = "the Debian package openssl";
@@ -22,6 +24,17 @@ pub fn psk() -> [String; 4] {
 /// The arguments for another identity or key.
 pub fn psk_of(identity: &str, key: &str) -> [String; 4] {
     ["-psk_identity".to_owned(), identity.to_owned(), "-psk".to_owned(), hex(key)]
+}
+
+/// Makes a client present this identity and key.
+pub fn present(builder: &mut SslContextBuilder, identity: &str, key: &str) {
+    let (identity, key) = (identity.to_owned(), key.to_owned());
+    builder.set_psk_client_callback(move |_, _, name, secret| {
+        name[..identity.len()].copy_from_slice(identity.as_bytes());
+        name[identity.len()] = 0;
+        secret[..key.len()].copy_from_slice(key.as_bytes());
+        Ok(key.len())
+    });
 }
 
 /// Makes a self-signed certificate: `cert.pem` and `key.pem` in `folder`.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::until;
+use super::{proc, until};
 
 /// Both output streams as they came.
 #[derive(Default)]
@@ -223,28 +223,12 @@ impl Process {
     }
 
     fn memory(&self, kind: &str) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()))
-            .expect("/proc can be read");
-        let line = status.lines().find(|line| line.starts_with(kind)).expect("it is alive");
-        line.split_whitespace()
-            .nth(1)
-            .and_then(|kib| kib.parse::<u64>().ok())
-            .expect("a number of kB")
-            * 1024
+        proc::memory(self.id(), kind).expect("it is alive")
     }
 
     /// Processor time so far, in kernel and program.
     pub fn cpu(&self) -> Duration {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id()))
-            .expect("/proc can be read");
-        let after_name = stat.rsplit_once(')').expect("a name in brackets").1;
-        let ticks: u64 = after_name
-            .split_whitespace()
-            .skip(11)
-            .take(2)
-            .map(|field| field.parse::<u64>().unwrap())
-            .sum();
-        Duration::from_millis(ticks * 10)
+        proc::cpu(self.id()).expect("/proc can be read")
     }
 
     /// How many descriptors it has open.
@@ -340,4 +324,14 @@ pub fn children_of(parent: u32) -> Vec<(u32, bool)> {
         (fields.next()?.parse() == Ok(parent)).then_some((pid, state == "Z"))
     };
     std::fs::read_dir("/proc").expect("/proc").flatten().filter_map(stat).collect()
+}
+
+/// Ends a program that the harness does not collect lines from.
+pub struct Unread(pub std::process::Child);
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }

@@ -9,6 +9,7 @@ use openssl::ssl::{
     Ssl, SslContext, SslContextBuilder, SslMethod, SslStream, SslVerifyMode, SslVersion,
 };
 
+use super::openssl::present;
 use super::{IDENTITY, KEY, PATIENCE};
 
 // SAFETY: the declaration of <openssl/ssl.h>; the crate does not bind it.
@@ -62,12 +63,7 @@ fn holding(socket: TcpStream) -> Holding {
 
 fn client_context() -> SslContext {
     let mut builder = tls13(SslContext::builder(SslMethod::tls_client()).expect("a context"));
-    builder.set_psk_client_callback(|_, _, name, secret| {
-        name[..IDENTITY.len()].copy_from_slice(IDENTITY.as_bytes());
-        name[IDENTITY.len()] = 0;
-        secret[..KEY.len()].copy_from_slice(KEY.as_bytes());
-        Ok(KEY.len())
-    });
+    present(&mut builder, IDENTITY, KEY);
     builder.build()
 }
 
