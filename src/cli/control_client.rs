@@ -8,7 +8,7 @@ use super::exit;
 use crate::config::diagnostic::escape;
 use crate::config::{self, Format};
 use crate::daemon::control::client::Client;
-use crate::daemon::control::{Answer, Command, paths};
+use crate::daemon::control::{Answer, ControlCommand, paths};
 use crate::observe::status::Status;
 
 /// For every answer but a reload's: a program that is well gives it at once.
@@ -151,7 +151,8 @@ impl Program {
 
     /// What it runs, if that is not this file.
     fn other_than(&mut self, file: &Path) -> io::Result<Option<String>> {
-        let Answer::Status(status) = self.client.ask(&Command::Status, Some(PATIENCE))? else {
+        let Answer::Status(status) = self.client.ask(&ControlCommand::Status, Some(PATIENCE))?
+        else {
             return Ok(None);
         };
         let real = |path: &Path| std::fs::canonicalize(path).or_else(|_| std::path::absolute(path));
@@ -160,12 +161,13 @@ impl Program {
     }
 
     /// Asks. What is refused is a trouble as well.
-    pub(super) fn ask(&mut self, command: &Command) -> Result<Answer, Trouble> {
+    pub(super) fn ask(&mut self, command: &ControlCommand) -> Result<Answer, Trouble> {
         // It may read thousands of keys, and wait for an address that is busy.
-        let is_reload = matches!(command, Command::Reload | Command::RemoveLast { .. });
+        let is_reload =
+            matches!(command, ControlCommand::Reload | ControlCommand::RemoveLast { .. });
         let patience = (!is_reload).then_some(PATIENCE);
         let mut answer = self.client.ask(command, patience);
-        if let (Err(_), Command::Status) = (&answer, command) {
+        if let (Err(_), ControlCommand::Status) = (&answer, command) {
             // Whoever is silent between two questions may be cut to make room for others.
             self.client = Client::connect(&self.path, PATIENCE).map_err(|e| self.lost(&e))?;
             answer = self.client.ask(command, patience);
@@ -184,7 +186,7 @@ impl Program {
 
     /// Asks for everything about it.
     pub(super) fn status(&mut self) -> Result<Status, Trouble> {
-        match self.ask(&Command::Status)? {
+        match self.ask(&ControlCommand::Status)? {
             Answer::Status(status) => Ok(*status),
             other => Err(self.nonsense(&other)),
         }

@@ -3,7 +3,7 @@
 use super::control_client::{Trouble, Which};
 use super::{complain, exit, say, units};
 use crate::config::diagnostic::escape;
-use crate::daemon::control::{Answer, Command, Kick};
+use crate::daemon::control::{Answer, ControlCommand, Kick};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -23,7 +23,7 @@ pub(super) fn main(arguments: &Arguments) -> Result<u8, Trouble> {
         _ => Kick::Identity(arguments.whom.clone()),
     };
     let mut program = arguments.which.one()?;
-    match program.ask(&Command::Kick(kick.clone()))? {
+    match program.ask(&ControlCommand::Kick(kick.clone()))? {
         Answer::Kicked(count) => {
             let said = say(&units::count(count as u64, "session ends", "sessions end"));
             if count > 0 {

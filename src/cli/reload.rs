@@ -3,11 +3,11 @@
 use super::control_client::{Trouble, Which};
 use super::{complain, exit, say};
 use crate::config::diagnostic::escape;
-use crate::daemon::control::{Answer, Command};
+use crate::daemon::control::{Answer, ControlCommand};
 
 pub(super) fn main(which: &Which) -> Result<u8, Trouble> {
     let mut program = which.one()?;
-    let reload = match program.ask(&Command::Reload)? {
+    let reload = match program.ask(&ControlCommand::Reload)? {
         Answer::Reloaded(reload) => reload,
         other => return Err(program.nonsense(&other)),
     };

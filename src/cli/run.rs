@@ -212,6 +212,9 @@ pub(super) fn main(file: &File) -> u8 {
 /// Everything up to listening is synchronous and said on standard error: when this program goes on,
 /// its ports are open. In the background "goes on" means that the process that was started ends
 /// with 0.
+///
+/// One function for all of it, because the order of the steps is what matters here: each of them needs what
+/// the one before it left, and most cannot be undone. It reads as the list of a start in docs/DESIGN.md.
 pub(super) fn start(source: Source, habits: Habits) -> u8 {
     // Before anything is opened under their numbers.
     let manager = match service_manager::take_environment() {

@@ -2,7 +2,7 @@
 //! endpoint, a signal.
 //!
 //! Reading and commanding are separate rights. A transport finds out which of them its peer has, and
-//! [`Command::right`] says which one a command needs.
+//! [`ControlCommand::right`] says which one a command needs.
 
 mod access;
 pub mod client;
@@ -40,7 +40,7 @@ pub enum Right {
 /// A question or an order, one JSON object on a line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Command {
+pub enum ControlCommand {
     /// Everything about the program.
     Status,
     /// Read configuration and keys again, and say what came of it.
@@ -69,11 +69,11 @@ pub enum Kick {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Answer {
-    /// To [`Command::Status`].
+    /// To [`ControlCommand::Status`].
     Status(Box<Status>),
-    /// To [`Command::Reload`] and [`Command::RemoveLast`].
+    /// To [`ControlCommand::Reload`] and [`ControlCommand::RemoveLast`].
     Reloaded(Reload),
-    /// To [`Command::Kick`]: how many sessions end now.
+    /// To [`ControlCommand::Kick`]: how many sessions end now.
     Kicked(usize),
     /// Why nothing was done, in words.
     Refused(String),
@@ -81,7 +81,7 @@ pub enum Answer {
     Denied(String),
 }
 
-impl Command {
+impl ControlCommand {
     /// What one needs for it.
     pub fn right(&self) -> Right {
         match self {

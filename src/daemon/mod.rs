@@ -46,7 +46,7 @@ use crate::observe::event::{Event, Scope};
 use crate::tunnel::LifecyclePhase;
 pub use bind_error::BindError;
 pub use build::{BoundConfig, BuiltConfig, watched};
-use control::{Answer, Command};
+use control::{Answer, ControlCommand};
 pub use running::Running;
 
 /// Reads the configuration, at the start and at every reload: what could be decided, and whether it
@@ -72,7 +72,7 @@ pub enum Request {
     /// Stop: drain the first time, at once the second. With the name of who asks.
     Stop(&'static str),
     /// A question or an order of somebody who waits for the answer.
-    Ask(Command, oneshot::Sender<Answer>),
+    Ask(ControlCommand, oneshot::Sender<Answer>),
     /// Whether there is life in the main loop. What the answer is made of does not grow with anything.
     Pulse(oneshot::Sender<Pulse>),
     /// What each service has carried, which takes a look at each of its sessions.

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::active_service::{self, ActiveListener, ActiveService};
 use super::build::{BoundConfig, HeldListeners, PreparedService, limits};
-use super::control::{Answer, Command};
+use super::control::{Answer, ControlCommand};
 use super::key_renewal::{KeyRenewal, ServiceInForce};
 use super::retry::{self, ConfigDigests, RetriedAction, Retry};
 use super::succession;
@@ -54,12 +54,12 @@ pub(super) struct ReloadRequest {
 impl ReloadRequest {
     /// What an order over the control socket asks for, if that is a reload.
     pub(super) fn of(
-        command: Command,
+        command: ControlCommand,
         asked: oneshot::Sender<Answer>,
-    ) -> Result<Self, (Command, oneshot::Sender<Answer>)> {
+    ) -> Result<Self, (ControlCommand, oneshot::Sender<Answer>)> {
         let (is_of_configuration, last) = match command {
-            Command::Reload => (true, Vec::new()),
-            Command::RemoveLast { file } => (false, vec![file]),
+            ControlCommand::Reload => (true, Vec::new()),
+            ControlCommand::RemoveLast { file } => (false, vec![file]),
             other => return Err((other, asked)),
         };
         let who = "the control socket";

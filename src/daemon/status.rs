@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::ServiceTraffic;
 use super::active_service::ActiveService;
-use super::control::{Answer, Command, Kick};
+use super::control::{Answer, ControlCommand, Kick};
 use crate::config::model::Mode;
 use crate::observe::log;
 use crate::observe::metrics::Counted;
@@ -91,14 +91,14 @@ static LONG_ANSWER_TURN: Semaphore = Semaphore::const_new(1);
 
 /// Answers everything but a reload, which takes its time.
 pub(super) fn answer(
-    command: &Command,
+    command: &ControlCommand,
     record: &ReloadHistory,
     services: &[&Arc<Service>],
     view: &ProgramView<'_>,
     asked: oneshot::Sender<Answer>,
 ) {
     let answer = match command {
-        Command::Status => {
+        ControlCommand::Status => {
             let services: Vec<_> =
                 services.iter().map(|service| ServiceView::of(service, view)).collect();
             let (record, phase) = (record.clone(), view.phase);
@@ -109,13 +109,13 @@ pub(super) fn answer(
             }
             Answer::Status(Box::new(status(&record, phase, services)))
         }
-        Command::Reload | Command::RemoveLast { .. } => {
+        ControlCommand::Reload | ControlCommand::RemoveLast { .. } => {
             Answer::Refused("the program is stopping".into())
         }
-        Command::Kick(Kick::Number(number)) => {
+        ControlCommand::Kick(Kick::Number(number)) => {
             Answer::Kicked(services.iter().map(|service| service.kick(*number)).sum())
         }
-        Command::Kick(Kick::Identity(name)) => {
+        ControlCommand::Kick(Kick::Identity(name)) => {
             let kick = |service: &&Arc<Service>| service.kick_identity(name);
             Answer::Kicked(services.iter().map(kick).sum())
         }

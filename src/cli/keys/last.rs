@@ -7,7 +7,7 @@ use crate::cli::control_client::Which;
 use crate::cli::refusal::Refusal;
 use crate::cli::{complain, exit};
 use crate::config::diagnostic::escape;
-use crate::daemon::control::{Answer, Command};
+use crate::daemon::control::{Answer, ControlCommand};
 
 /// Tells the program that runs `config`, or without one each program that answers. That none runs is no
 /// failure. Returns whether one was told.
@@ -37,7 +37,7 @@ pub(super) fn tell(file: &Path, config: Option<&Path>) -> Result<bool, Refusal> 
     // It may run elsewhere, and has no use for a name that is relative to this folder.
     let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
     for mut program in programs {
-        match program.ask(&Command::RemoveLast { file: file.clone() }) {
+        match program.ask(&ControlCommand::RemoveLast { file: file.clone() }) {
             Ok(Answer::Reloaded(reload)) => {
                 reload.findings.iter().for_each(|finding| complain(&escape(finding)));
                 if !reload.done {

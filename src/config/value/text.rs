@@ -38,14 +38,13 @@ pub(super) fn path(text: &str, dialect: Dialect) -> Result<PathBuf, ValueError> 
 pub(super) fn key_path(text: &str, dialect: Dialect) -> Result<PathBuf, ValueError> {
     match text.strip_prefix(credential::PREFIX) {
         _ if is_escaped(text, dialect) => {}
-        Some(name) if dialect == Dialect::Native => {
-            if !credential::is_name(name) {
-                return Err(ValueError::new(
-                    "bad-credential",
-                    format!("{} names no credential", quoted(text)),
-                    "write credential:NAME, the name that LoadCredential= gives it",
-                ));
-            }
+        Some(name) if dialect == Dialect::Native && credential::is_name(name) => {}
+        Some(_) if dialect == Dialect::Native => {
+            return Err(ValueError::new(
+                "bad-credential",
+                format!("{} names no credential", quoted(text)),
+                "write credential:NAME, the name that LoadCredential= gives it",
+            ));
         }
         _ if looks_like_key_instead_of_file(text) => {
             return Err(ValueError::new(

@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Answer, Command};
+use super::{Answer, ControlCommand};
 
 /// The longest answer: 100,000 identities have 30 MB.
 const MAX_ANSWER_SIZE: u64 = 256 * 1024 * 1024;
@@ -60,7 +60,11 @@ impl Client {
     ///
     /// # Errors
     /// The system's; and what is no answer that this version knows.
-    pub fn ask(&mut self, command: &Command, timeout: Option<Duration>) -> io::Result<Answer> {
+    pub fn ask(
+        &mut self,
+        command: &ControlCommand,
+        timeout: Option<Duration>,
+    ) -> io::Result<Answer> {
         #[cfg(unix)]
         self.stream.get_ref().set_read_timeout(timeout)?;
         #[cfg(windows)]

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::access::Access;
-use super::{Answer, Command, Kick, Right};
+use super::{Answer, ControlCommand, Kick, Right};
 use crate::daemon::{Request, run_on_thread};
 use crate::observe::event::{Event, Scope};
 use crate::observe::limit::Limiter;
@@ -116,7 +116,7 @@ pub(super) async fn refuse_connection(mut stream: impl AsyncRead + AsyncWrite + 
 }
 
 impl ControlContext {
-    async fn answer(&self, command: Command, peer: ControlPeer) -> Answer {
+    async fn answer(&self, command: ControlCommand, peer: ControlPeer) -> Answer {
         if command.right() > self.access.borrow().right(peer.user) {
             let what = CommandLogLine(&command);
             self.limiter.log(&Event::Denied { what: &what, who: &peer }, Scope::PROGRAM);
@@ -140,16 +140,16 @@ impl ControlContext {
 }
 
 /// A request as a line of the log has it.
-struct CommandLogLine<'a>(&'a Command);
+struct CommandLogLine<'a>(&'a ControlCommand);
 
 impl fmt::Display for CommandLogLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Command::Kick(Kick::Number(number)) => write!(f, "kick session {number}"),
-            Command::Kick(Kick::Identity(identity)) => {
+            ControlCommand::Kick(Kick::Number(number)) => write!(f, "kick session {number}"),
+            ControlCommand::Kick(Kick::Identity(identity)) => {
                 write!(f, "kick identity {}", escape(identity.as_bytes()))
             }
-            Command::RemoveLast { file } => {
+            ControlCommand::RemoveLast { file } => {
                 let name = file.as_os_str().as_encoded_bytes();
                 write!(f, "remove-last, the last key of {}", escape(name))
             }
@@ -159,7 +159,7 @@ impl fmt::Display for CommandLogLine<'_> {
 }
 
 /// What is wrong with a line. Never in the parser's words: they quote what was sent.
-fn parse_command(line: &[u8]) -> Result<Command, &'static str> {
+fn parse_command(line: &[u8]) -> Result<ControlCommand, &'static str> {
     serde_json::from_slice(line).map_err(|error| match error.classify() {
         serde_json::error::Category::Data => {
             "unknown request: send `status`, `reload`, `remove-last` or `kick`"

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::client::Client;
 use super::conversation::ControlPeer;
-use super::{Access, Answer, Command, ControlConnections};
+use super::{Access, Answer, ControlCommand, ControlConnections};
 use crate::net::{self, SocketName};
 
 /// What a program answers at once, unless it hangs.
@@ -61,7 +61,7 @@ impl BoundControl {
 /// Whether the program that listens there only waits for its sessions to end.
 fn is_leaving(path: &Path) -> bool {
     let asked = Client::connect(path, PROBE_TIMEOUT)
-        .and_then(|mut client| client.ask(&Command::Status, Some(PROBE_TIMEOUT)));
+        .and_then(|mut client| client.ask(&ControlCommand::Status, Some(PROBE_TIMEOUT)));
     match asked {
         Ok(Answer::Status(status)) => status.phase != "running",
         // It has ended since.

@@ -7,7 +7,7 @@ use hyper::body::Bytes;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::daemon::control::{Answer, Command};
+use crate::daemon::control::{Answer, ControlCommand};
 use crate::daemon::{Pulse, Request, run_on_thread};
 use crate::observe::prometheus::{self, Format};
 use crate::observe::status::Status;
@@ -125,7 +125,7 @@ impl StatusCache {
 
     async fn ask(&self) -> Option<Status> {
         let (reply, answer) = oneshot::channel();
-        self.requests.send(Request::Ask(Command::Status, reply)).await.ok()?;
+        self.requests.send(Request::Ask(ControlCommand::Status, reply)).await.ok()?;
         match answer.await {
             Ok(Answer::Status(status)) => Some(*status),
             _ => None,

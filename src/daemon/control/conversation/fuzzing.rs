@@ -51,7 +51,7 @@ pub fn control_requests(data: &[u8]) {
 }
 
 /// A command that was understood is the same when it is written and read again, and can be logged.
-fn shown(command: &Command) {
+fn shown(command: &ControlCommand) {
     let written = serde_json::to_vec(command).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(parse_command(&written).as_ref(), Ok(command));
     let (what, caller) = (CommandLogLine(command), ControlPeer { user: None, process: None });

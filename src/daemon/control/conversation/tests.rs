@@ -54,7 +54,7 @@ async fn a_request_that_has_begun_has_ten_seconds_and_silence_has_no_end() {
 async fn two_requests_in_one_piece_have_an_answer_each_in_their_order() {
     let (mut stream, mut asked, closing) = begin();
     stream.write_all(b"{\"command\":\"reload\"}\n{\"command\":\"status\"}\n").await.unwrap();
-    let Some(Request::Ask(Command::Status, answer)) = asked.recv().await else {
+    let Some(Request::Ask(ControlCommand::Status, answer)) = asked.recv().await else {
         panic!("the order of somebody who may only look came through");
     };
     answer.send(Answer::Kicked(7)).unwrap();
