@@ -80,7 +80,7 @@ impl EffectivePage<'_> {
         value::word(opt.row().kind, self.dialect(), &value).unwrap_or("?")
     }
 
-    fn no(&self) -> &'static str {
+    fn no_word(&self) -> &'static str {
         self.word(OptionId::Sandbox, Value::Bool(false))
     }
 
@@ -147,12 +147,12 @@ impl EffectivePage<'_> {
         let whose = services.iter().map(|service| &service.transparent);
         if let Some(whose) = whose.clone().find(|whose| said.value && whose.value.source()) {
             let who = format!("because of transparent, {}", self.who(&whose.origin));
-            return self.line(name, self.no(), &who);
+            return self.line(name, self.no_word(), &who);
         }
         match program.filter(|_| said.value) {
             Some(program) => {
                 let who = format!("because of exec, {}", self.who(&program.path.origin));
-                self.line(name, self.no(), &who);
+                self.line(name, self.no_word(), &who);
             }
             None => self.show_word(OptionId::Sandbox, said, Value::Bool),
         }
@@ -321,7 +321,7 @@ impl EffectivePage<'_> {
             ConnectionSource::Program { program, retry } => {
                 self.program(program);
                 let pause = match (retry.value, self.dialect()) {
-                    (None, _) => self.no().into(),
+                    (None, _) => self.no_word().into(),
                     (Some(pause), Dialect::Stunnel) => pause.as_millis().to_string(),
                     (Some(pause), Dialect::Native) => self.time(pause),
                 };

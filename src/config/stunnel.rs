@@ -148,7 +148,7 @@ impl ConfReader<'_> {
     ) {
         let in_section = !self.draft.services.is_empty();
         let Some(row) = options::stunnel(name) else {
-            self.unknown(name, name_at, bytes);
+            self.report_unknown(name, name_at, bytes);
             return;
         };
         if row.scope == StunnelScope::Global && in_section {
@@ -199,11 +199,11 @@ impl ConfReader<'_> {
             self.report.push(Diagnostic::notice("without-effect", message).at(at));
             return;
         }
-        self.value(row, bytes, at, depth);
+        self.read_value(row, bytes, at, depth);
     }
 
     /// An option that the table does not have, or a line of a key file in the wrong place.
-    fn unknown(&mut self, name: &str, name_at: SourceLocation, bytes: &[u8]) {
+    fn report_unknown(&mut self, name: &str, name_at: SourceLocation, bytes: &[u8]) {
         let whole = String::from_utf8_lossy(bytes);
         let names = options::TABLE.iter().flat_map(|row| row.stunnel.iter().copied());
         let near = options::nearest(name, names);
@@ -226,7 +226,7 @@ impl ConfReader<'_> {
         }
     }
 
-    fn value(&mut self, row: &OptionRow, bytes: &[u8], at: SourceLocation, depth: usize) {
+    fn read_value(&mut self, row: &OptionRow, bytes: &[u8], at: SourceLocation, depth: usize) {
         match value::read_bytes(row.kind, bytes) {
             Ok(Value::Path(dir)) if row.opt == OptionId::Include => self.include(&dir, at, depth),
             Ok(value) => {

@@ -46,11 +46,11 @@ use scope::{ValueLookup, account, owner};
 /// lacks what was wrong.
 pub(super) fn validate(draft: &ParsedFile, report: &mut Diagnostics) -> Option<Config> {
     let mut check = Checker { draft, dialect: draft.dialect, report };
-    check.treat(&draft.global, false);
+    check.report_treatments(&draft.global, false);
     // What holds for all is judged once, and not again in each service. A section without keys is judged
     // for itself.
     let has_psk = check.has_psk_somewhere();
-    check.treat(&draft.defaults, has_psk);
+    check.report_treatments(&draft.defaults, has_psk);
     let process = check.process();
     let log = check.log();
     let control = check.control();
@@ -65,8 +65,8 @@ pub(super) fn validate(draft: &ParsedFile, report: &mut Diagnostics) -> Option<C
     for service in &draft.services {
         services.extend(check.service(service));
     }
-    check.server_names(&services);
-    check.between(&mut services);
+    check.check_server_names(&services);
+    check.check_shared_addresses(&mut services);
     // A native file lies in its base already.
     let file = match (draft.dialect, draft.file.file_name()) {
         (Dialect::Native, Some(name)) => draft.base.join(name),

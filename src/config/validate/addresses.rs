@@ -15,7 +15,7 @@ impl Checker<'_> {
             let Endpoint::Tcp { host: Host::Unspecified, port } = endpoint else {
                 let endpoint = self.anchored(endpoint);
                 if !self.native() && listens.iter().any(|l| l.at.value == endpoint) {
-                    self.twice(&said.place);
+                    self.report_address_twice(&said.place);
                     continue;
                 }
                 listens.push(Listen { at: at(endpoint), optional: false });
@@ -24,7 +24,7 @@ impl Checker<'_> {
             let every = |ip: IpAddr| Endpoint::Tcp { host: Host::Ip(ip), port: *port };
             let ipv4 = every(Ipv4Addr::UNSPECIFIED.into());
             if !self.native() && *port != 0 && listens.iter().any(|l| l.at.value == ipv4) {
-                self.twice(&said.place);
+                self.report_address_twice(&said.place);
                 continue;
             }
             listens.push(Listen { at: at(ipv4), optional: false });
@@ -54,7 +54,7 @@ impl Checker<'_> {
     }
 
     /// stunnel binds the address once, fails the second time, and goes on.
-    pub(super) fn twice(&mut self, place: &SourceLocation) {
+    pub(super) fn report_address_twice(&mut self, place: &SourceLocation) {
         self.report.push(
             Diagnostic::warning("address-twice", "the service listens on this address already")
                 .at(place.clone())
@@ -99,7 +99,7 @@ impl Checker<'_> {
     }
 
     /// A service that connects to itself would run out of descriptors with its first connection.
-    pub(super) fn loops(&mut self, accept: &[Listen], connect: &[Resolved<Endpoint>]) {
+    pub(super) fn report_loops(&mut self, accept: &[Listen], connect: &[Resolved<Endpoint>]) {
         for target in connect {
             if accept.iter().any(|listen| reaches(&target.value, &listen.at.value)) {
                 let found =
@@ -124,7 +124,7 @@ impl Checker<'_> {
     }
 
     /// What no two services may share.
-    pub(super) fn between(&mut self, services: &mut [ServiceConfig]) {
+    pub(super) fn check_shared_addresses(&mut self, services: &mut [ServiceConfig]) {
         let mut taken: Vec<(Listen, String)> = Vec::new();
         for service in services {
             let ConnectionSource::Listeners(listens) = &mut service.source else { continue };
@@ -166,7 +166,7 @@ impl Checker<'_> {
     }
 
     /// A service that is reached by a name needs one that takes its connections.
-    pub(super) fn server_names(&mut self, services: &[ServiceConfig]) {
+    pub(super) fn check_server_names(&mut self, services: &[ServiceConfig]) {
         for (place, service) in services.iter().enumerate() {
             let ConnectionSource::ServerName { of, .. } = &service.source else { continue };
             // stunnel knows only the sections that it has read so far.

@@ -15,7 +15,7 @@ impl Checker<'_> {
         if self.is_inetd() {
             return Some(ConnectionSource::Stdio);
         }
-        if self.is_programs(scope, mode) {
+        if self.is_from_program(scope, mode) {
             let program = self.program(scope)?;
             let retry = scope.decide_or(OptionId::Retry, None);
             return Some(ConnectionSource::Program { program, retry });
@@ -37,7 +37,7 @@ impl Checker<'_> {
     }
 
     /// Whether a service gets its connection from a program, and from nobody else.
-    pub(super) fn is_programs(&self, scope: &ValueLookup<'_>, mode: Option<Mode>) -> bool {
+    pub(super) fn is_from_program(&self, scope: &ValueLookup<'_>, mode: Option<Mode>) -> bool {
         // Of a native server's, what holds for all would make a forgotten `accept` another meaning.
         let said = |opt| match (self.dialect, mode) {
             (Dialect::Native, Some(Mode::Server) | None) => scope.own.mentions(opt),
@@ -49,7 +49,7 @@ impl Checker<'_> {
     }
 
     /// What is said of a program or a proxy, where there is none, asks for nothing.
-    pub(super) fn idle(
+    pub(super) fn report_without_use(
         &mut self,
         scope: &ValueLookup<'_>,
         source: Option<&ConnectionSource>,
@@ -81,7 +81,7 @@ impl Checker<'_> {
         }
     }
 
-    /// `None` if nothing was said that could be read; `missing` has told.
+    /// `None` if nothing was said that could be read; `report_missing` has told.
     pub(super) fn target(
         &mut self,
         scope: &ValueLookup<'_>,

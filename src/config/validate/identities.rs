@@ -31,7 +31,7 @@ impl Checker<'_> {
         let mut all: Vec<IdentityConfig> = Vec::new();
         for part in parts {
             let one = self.identity_rules(part, accept);
-            self.wires_of_others(&one, &all);
+            self.report_shared_wires(&one, &all);
             all.push(one);
         }
         all
@@ -57,7 +57,7 @@ impl Checker<'_> {
             }
         }
         let connect = self.endpoints(scope.all(OptionId::IdentityConnect));
-        self.loops(accept, &connect);
+        self.report_loops(accept, &connect);
         IdentityConfig {
             name,
             wire,
@@ -69,7 +69,7 @@ impl Checker<'_> {
     }
 
     /// A name on the wire that two identities own would let one in as the other.
-    fn wires_of_others(&mut self, one: &IdentityConfig, others: &[IdentityConfig]) {
+    fn report_shared_wires(&mut self, one: &IdentityConfig, others: &[IdentityConfig]) {
         for wire in &one.wire {
             let owner = others
                 .iter()

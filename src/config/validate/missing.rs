@@ -14,7 +14,7 @@ const REQUIRED: [(OptionId, &str); 4] = [
 ];
 
 impl Checker<'_> {
-    pub(super) fn missing(
+    pub(super) fn report_missing(
         &mut self,
         service: &ParsedSection,
         scope: &ValueLookup<'_>,
@@ -25,18 +25,18 @@ impl Checker<'_> {
             return;
         }
         if self.native() {
-            self.twice_said(service, scope, mode);
-            self.missing_native(service, scope, mode);
+            self.report_exclusive_options(service, scope, mode);
+            self.report_missing_native(service, scope, mode);
             return;
         }
         let said = |opt| scope.mentions(opt);
-        let told = usize::from(self.is_told(scope, mode).is_some());
+        let told = usize::from(self.says_target_elsewhere(scope, mode).is_some());
         let targets =
             told + [OptionId::Connect, OptionId::Exec].into_iter().filter(|o| said(*o)).count();
         if self.is_inetd() {
-            self.missing_inetd(scope, targets);
+            self.report_missing_inetd(scope, targets);
         } else {
-            self.missing_endpoints(service, scope, mode, (told, targets));
+            self.report_missing_endpoints(service, scope, mode, (told, targets));
         }
         if !said(OptionId::PskSecrets) {
             self.report.push(
@@ -48,10 +48,15 @@ impl Checker<'_> {
     }
 
     /// Two options of a native service that exclude each other.
-    fn twice_said(&mut self, service: &ParsedSection, scope: &ValueLookup<'_>, mode: Option<Mode>) {
+    fn report_exclusive_options(
+        &mut self,
+        service: &ParsedSection,
+        scope: &ValueLookup<'_>,
+        mode: Option<Mode>,
+    ) {
         let own = scope.own;
         let mut pairs = Vec::new();
-        if let Some((opt, said)) = self.is_told(scope, mode) {
+        if let Some((opt, said)) = self.says_target_elsewhere(scope, mode) {
             let others = [OptionId::Connect, OptionId::Exec];
             let other = others.into_iter().find(|other| own.mentions(*other));
             let help = "remove one of them: both say where connections go";
@@ -59,7 +64,7 @@ impl Checker<'_> {
         }
         let help = "remove one of them: each says what this end does";
         if own.mentions(OptionId::Connect)
-            && !self.is_programs(scope, mode)
+            && !self.is_from_program(scope, mode)
             && let Some(said) = own.last(OptionId::Exec)
         {
             pairs.push((OptionId::Connect, OptionId::Exec, said, help));
@@ -79,7 +84,7 @@ impl Checker<'_> {
         }
     }
 
-    fn missing_native(
+    fn report_missing_native(
         &mut self,
         service: &ParsedSection,
         scope: &ValueLookup<'_>,
@@ -89,9 +94,11 @@ impl Checker<'_> {
         let by_name = said(OptionId::ServerName) && mode != Some(Mode::Client);
         for (opt, help) in REQUIRED {
             let elsewhere = match opt {
-                OptionId::Accept => by_name || self.is_programs(scope, mode),
+                OptionId::Accept => by_name || self.is_from_program(scope, mode),
                 OptionId::PskSecrets => said(OptionId::BeremizProject),
-                OptionId::Connect => said(OptionId::Exec) || self.is_told(scope, mode).is_some(),
+                OptionId::Connect => {
+                    said(OptionId::Exec) || self.says_target_elsewhere(scope, mode).is_some()
+                }
                 _ => false,
             };
             if said(opt) || elsewhere {
@@ -105,7 +112,7 @@ impl Checker<'_> {
     }
 
     /// A stunnel.conf without a section has its connection, and lacks or has too much of a target.
-    fn missing_inetd(&mut self, scope: &ValueLookup<'_>, targets: usize) {
+    fn report_missing_inetd(&mut self, scope: &ValueLookup<'_>, targets: usize) {
         let found = if let Some(said) = scope.last(OptionId::Accept) {
             Diagnostic::error(
                 "accept-without-section",
@@ -123,7 +130,7 @@ impl Checker<'_> {
     }
 
     /// A section of a stunnel.conf: where its connections come from, and where they go.
-    fn missing_endpoints(
+    fn report_missing_endpoints(
         &mut self,
         service: &ParsedSection,
         scope: &ValueLookup<'_>,

@@ -22,7 +22,7 @@ impl Checker<'_> {
     }
 
     /// What says where connections go without an address of its own.
-    pub(super) fn is_told<'s>(
+    pub(super) fn says_target_elsewhere<'s>(
         &self,
         scope: &ValueLookup<'s>,
         mode: Option<Mode>,
@@ -41,13 +41,13 @@ impl Checker<'_> {
     }
 
     /// An identity has no backend of its own where its peer, or the packet filter, says where to go.
-    pub(super) fn led_elsewhere(
+    pub(super) fn report_identity_targets(
         &mut self,
         scope: &ValueLookup<'_>,
         mode: Option<Mode>,
         identities: &[IdentityConfig],
     ) {
-        let Some((opt, _)) = self.is_told(scope, mode) else { return };
+        let Some((opt, _)) = self.says_target_elsewhere(scope, mode) else { return };
         for target in identities.iter().filter_map(|one| one.connect.first()) {
             let message = format!("`{}` says already where connections go", opt.name(self.dialect));
             let found = Diagnostic::error("two-of-a-kind", message).at(target.place().cloned());

@@ -12,28 +12,28 @@ impl Checker<'_> {
         }
         let has_keys =
             scope.mentions(OptionId::PskSecrets) || scope.mentions(OptionId::BeremizProject);
-        self.treat(&service.values, has_keys);
+        self.report_treatments(&service.values, has_keys);
 
         let mode = scope.decide(OptionId::Mode);
         let role = mode.as_ref().map(|mode| mode.value);
         let keys = self.key_sources(&scope, role);
         self.key_or_certificate(service, role);
-        self.replaced_lists(service);
-        self.missing(service, &scope, role);
+        self.report_replaced_lists(service);
+        self.report_missing(service, &scope, role);
         let source = self.source(&scope, role);
         let transparent = self.transparent(&scope);
         let negotiation = self.negotiation(&scope, role);
         let target = self.target(&scope, negotiation.as_ref(), transparent.value, role);
-        self.idle(&scope, source.as_ref(), target.as_ref(), negotiation.as_ref());
+        self.report_without_use(&scope, source.as_ref(), target.as_ref(), negotiation.as_ref());
         let accept = match &source {
             Some(ConnectionSource::Listeners(accept)) => accept.as_slice(),
             _ => &[],
         };
         if let Some(Target::Connect(connect)) = &target {
-            self.loops(accept, connect);
+            self.report_loops(accept, connect);
         }
         let identities = self.identities(&service.values, role, accept);
-        self.led_elsewhere(&scope, role, &identities);
+        self.report_identity_targets(&scope, role, &identities);
         let preface = self.preface(&scope, role);
         let tls = self.tls(&scope, role);
         let identity = self.identity(&scope, role);

@@ -4,7 +4,7 @@ use super::*;
 
 impl Checker<'_> {
     /// Judges everything that does not work here by its row's treatment.
-    pub(super) fn treat(&mut self, values: &Values, has_psk: bool) {
+    pub(super) fn report_treatments(&mut self, values: &Values, has_psk: bool) {
         for (opt, said) in values.iter() {
             let row = opt.row();
             let name = row.name(self.dialect);

@@ -5,7 +5,7 @@ use super::*;
 
 impl Checker<'_> {
     /// Warns where a section's list replaces the global one, and was added to it up to stunnel 5.75.
-    pub(super) fn replaced_lists(&mut self, part: &ParsedSection) {
+    pub(super) fn report_replaced_lists(&mut self, part: &ParsedSection) {
         if self.native() {
             return;
         }

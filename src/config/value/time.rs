@@ -61,11 +61,11 @@ pub(super) fn duration(text: &str, zero: bool) -> Result<Duration, ValueError> {
         total = total.checked_add(part).ok_or_else(bad)?;
         rest = tail.trim_start();
     }
-    checked(Duration::from_millis(total), zero, text)
+    check_length(Duration::from_millis(total), zero, text)
 }
 
 /// A timeout of zero would refuse every connection: `zero` says where it makes sense.
-fn checked(length: Duration, zero: bool, text: &str) -> Result<Duration, ValueError> {
+fn check_length(length: Duration, zero: bool, text: &str) -> Result<Duration, ValueError> {
     if length.is_zero() && !zero {
         return Err(ValueError::new(
             "zero-duration",
@@ -94,7 +94,7 @@ pub(super) fn seconds(text: &str, zero: bool) -> Result<Duration, ValueError> {
         ValueError::new("bad-number", format!("{} is not a number", quoted(text)), help)
     })?;
     match u64::try_from(number) {
-        Ok(n) => checked(Duration::from_secs(n).min(FOR_EVER), zero, text),
+        Ok(n) => check_length(Duration::from_secs(n).min(FOR_EVER), zero, text),
         Err(_) => Ok(FOR_EVER),
     }
 }
@@ -105,7 +105,7 @@ const MIN_PAUSE: Duration = Duration::from_millis(10);
 /// What stunnel's `yes` means.
 const DEFAULT_PAUSE: Duration = Duration::from_secs(1);
 
-fn with_min_pause(length: Duration) -> Result<Option<Duration>, ValueError> {
+fn check_pause(length: Duration) -> Result<Option<Duration>, ValueError> {
     if length < MIN_PAUSE {
         return Err(ValueError::new(
             "out-of-range",
@@ -121,7 +121,7 @@ pub(super) fn pause(text: &str) -> Result<Option<Duration>, ValueError> {
     if text == "off" {
         return Ok(None);
     }
-    duration(text, true).and_then(with_min_pause)
+    duration(text, true).and_then(check_pause)
 }
 
 pub(super) fn stunnel_pause(text: &str) -> Result<Option<Duration>, ValueError> {
@@ -132,7 +132,7 @@ pub(super) fn stunnel_pause(text: &str) -> Result<Option<Duration>, ValueError> 
         let message = format!("{} is neither yes, no nor a number", quoted(text));
         ValueError::new("unknown-value", message, "write yes, no or a number of milliseconds")
     })?;
-    checked(Duration::from_millis(number), true, text).and_then(with_min_pause)
+    check_length(Duration::from_millis(number), true, text).and_then(check_pause)
 }
 
 /// `15s/5s/3`, or `off`.

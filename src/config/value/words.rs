@@ -92,11 +92,11 @@ fn table(kind: ValueKind, dialect: Dialect) -> Vec<(&'static str, Value)> {
         (ValueKind::Hash, _) => {
             pairs(&[("sha256", PskHash::Sha256), ("sha384", PskHash::Sha384)], Value::Hash)
         }
-        (ValueKind::Version, _) => versions(dialect),
+        (ValueKind::Version, _) => version_words(dialect),
         (ValueKind::Level, Native) => pairs(LEVELS, Value::Level),
         (ValueKind::Level, Stunnel) => pairs(STUNNEL_LEVELS, Value::Level),
         (ValueKind::Facility, _) => pairs(FACILITIES, Value::Count),
-        (ValueKind::LogFormat | ValueKind::LogId, _) => of_log(kind),
+        (ValueKind::LogFormat | ValueKind::LogId, _) => log_words(kind),
         (ValueKind::Foreground, _) => pairs(
             &[("yes", Foreground::Yes), ("quiet", Foreground::Quiet), ("no", Foreground::No)],
             Value::Foreground,
@@ -124,7 +124,7 @@ fn table(kind: ValueKind, dialect: Dialect) -> Vec<(&'static str, Value)> {
             pairs(&[("v1", ProxyHeader::V1), ("v2", ProxyHeader::V2)], Value::Preface)
         }
         (ValueKind::Preface, Stunnel) => pairs(&[("proxy", ProxyHeader::V1)], Value::Preface),
-        (ValueKind::Transparent, _) => transparencies(dialect),
+        (ValueKind::Transparent, _) => transparency_words(dialect),
         _ => Vec::new(),
     }
 }
@@ -140,7 +140,7 @@ fn names(words: &[&'static str]) -> Vec<(&'static str, Value)> {
     words.iter().map(|word| (*word, Value::Text((*word).to_owned()))).collect()
 }
 
-fn of_log(kind: ValueKind) -> Vec<(&'static str, Value)> {
+fn log_words(kind: ValueKind) -> Vec<(&'static str, Value)> {
     if kind == ValueKind::LogFormat {
         let formats = [
             ("human", LogFormat::Human),
@@ -158,7 +158,7 @@ fn of_log(kind: ValueKind) -> Vec<(&'static str, Value)> {
     pairs(&ids, Value::LogId)
 }
 
-fn versions(dialect: Dialect) -> Vec<(&'static str, Value)> {
+fn version_words(dialect: Dialect) -> Vec<(&'static str, Value)> {
     use TlsVersion::{Tls10, Tls11, Tls12, Tls13};
     let words = match dialect {
         Dialect::Native => &[
@@ -178,7 +178,7 @@ fn versions(dialect: Dialect) -> Vec<(&'static str, Value)> {
     pairs(words, Value::Version)
 }
 
-fn transparencies(dialect: Dialect) -> Vec<(&'static str, Value)> {
+fn transparency_words(dialect: Dialect) -> Vec<(&'static str, Value)> {
     let words = [
         ("none", Transparent::None),
         ("source", Transparent::ConnectionSource),
