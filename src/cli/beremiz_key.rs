@@ -3,17 +3,17 @@
 
 use std::path::{Path, PathBuf};
 
-use super::private_file::Made;
+use super::private_file::CreatedFiles;
 use super::refusal::Refusal;
-use super::{complain, exit};
-use crate::secrets::beremiz::{ENDING, KEY_FOLDER, MANAGEMENT};
+use super::{exit, print_error};
+use crate::secrets::beremiz::{KEY_FILE_ENDING, KEY_FOLDER, MANAGEMENT_FILE};
 use crate::sys::file::read_regular;
 use crate::sys::file_edit::FileEdit;
 
 /// A key that was written into a project.
 #[derive(Debug)]
 pub(super) struct ProjectKey {
-    made: Made,
+    made: CreatedFiles,
     file: PathBuf,
     management: PathBuf,
     identity: String,
@@ -36,18 +36,18 @@ impl ProjectKey {
             return Err(Refusal::new(exit::USAGE, words));
         }
         let folder = project.join(KEY_FOLDER);
-        let file = folder.join(format!("{identity}.{ENDING}"));
-        let management = folder.join(MANAGEMENT);
+        let file = folder.join(format!("{identity}.{KEY_FILE_ENDING}"));
+        let management = folder.join(MANAGEMENT_FILE);
         if management.exists() {
             let text = read_regular(&management);
-            let text = text.map_err(|error| Refusal::unwritten(&management, &error))?;
-            list_with_row(&text, identity, &management)?;
+            let text = text.map_err(|error| Refusal::cannot_write(&management, &error))?;
+            add_row_to_bytes(&text, identity, &management)?;
         }
-        let mut made = Made::default();
-        made.folder(&folder).map_err(|error| Refusal::unwritten(&folder, &error))?;
-        if let Err(error) = made.file(&file, line.trim_end_matches('\n')) {
-            let refusal = Refusal::unwritten(&file, &error);
-            return Err(refusal.and(&made.undo()));
+        let mut made = CreatedFiles::default();
+        made.create_folder(&folder).map_err(|error| Refusal::cannot_write(&folder, &error))?;
+        if let Err(error) = made.create_file(&file, line.trim_end_matches('\n')) {
+            let refusal = Refusal::cannot_write(&file, &error);
+            return Err(refusal.with_note(&made.undo()));
         }
         Ok(Self { made, file, management, identity: identity.to_owned() })
     }
@@ -57,9 +57,10 @@ impl ProjectKey {
     /// # Errors
     /// What the system says. The key stays.
     pub(super) fn finish(&self) -> Result<(), Refusal> {
-        add_row(&self.management, &self.identity)
-            .map_err(|refusal| refusal.and("the key was written; the IDE adds the row itself"))?;
-        complain(&format!("wrote {}, where the IDE looks for the key", self.file.display()));
+        add_row(&self.management, &self.identity).map_err(|refusal| {
+            refusal.with_note("the key was written; the IDE adds the row itself")
+        })?;
+        print_error(&format!("wrote {}, where the IDE looks for the key", self.file.display()));
         Ok(())
     }
 
@@ -70,21 +71,22 @@ impl ProjectKey {
 }
 
 fn add_row(file: &Path, identity: &str) -> Result<(), Refusal> {
-    let unwritten = |error| Refusal::unwritten(file, &error);
+    let unwritten = |error| Refusal::cannot_write(file, &error);
     let edit = FileEdit::begin(file).map_err(unwritten)?;
     let text = match edit.exists().map_err(unwritten)? {
         true => read_regular(edit.path()).map_err(unwritten)?,
         false => b"[]".to_vec(),
     };
-    if let Some(new) = list_with_row(&text, identity, file)? {
+    if let Some(new) = add_row_to_bytes(&text, identity, file)? {
         edit.replace(&[new.as_bytes()], 0o777).map_err(unwritten)?;
     }
     Ok(())
 }
 
-/// As [`with_row`], of a file's bytes.
-fn list_with_row(text: &[u8], identity: &str, file: &Path) -> Result<Option<String>, Refusal> {
-    let new = std::str::from_utf8(text).map_err(drop).and_then(|text| with_row(text, identity));
+/// [`add_row_to_text`] for a file's bytes.
+fn add_row_to_bytes(text: &[u8], identity: &str, file: &Path) -> Result<Option<String>, Refusal> {
+    let new =
+        std::str::from_utf8(text).map_err(drop).and_then(|text| add_row_to_text(text, identity));
     new.map_err(|()| {
         let words = format!("{} is not the list that the IDE writes", file.display());
         Refusal::new(exit::CONFIG, words)
@@ -93,7 +95,7 @@ fn list_with_row(text: &[u8], identity: &str, file: &Path) -> Result<Option<Stri
 
 /// The text of the list with one row more: `[ID, URI, description, last connection]`. None if the identity
 /// has a row.
-fn with_row(text: &str, identity: &str) -> Result<Option<String>, ()> {
+fn add_row_to_text(text: &str, identity: &str) -> Result<Option<String>, ()> {
     let rows: Vec<Vec<serde_json::Value>> = serde_json::from_str(text).map_err(drop)?;
     if rows.iter().any(|row| row.first().and_then(|id| id.as_str()) == Some(identity)) {
         return Ok(None);
@@ -127,11 +129,11 @@ mod tests {
                 format!("[\n  [\"a\", \"\", \"\", null], {row}\n]"),
             ),
         ] {
-            assert_eq!(with_row(text, "PLC2"), Ok(Some(wanted)));
+            assert_eq!(add_row_to_text(text, "PLC2"), Ok(Some(wanted)));
         }
-        assert_eq!(with_row(r#"[["PLC2", "x", "y", null]]"#, "PLC2"), Ok(None));
+        assert_eq!(add_row_to_text(r#"[["PLC2", "x", "y", null]]"#, "PLC2"), Ok(None));
         for broken in ["", "{}", "[1]", "[[\"a\"]"] {
-            assert_eq!(with_row(broken, "PLC2"), Err(()));
+            assert_eq!(add_row_to_text(broken, "PLC2"), Err(()));
         }
     }
 }

@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use super::{File, complain, exit, failed, say, show};
+use super::{ConfigArgument, exit, exit_code_for, print_error, print_result, show_diagnostics};
 use crate::config;
 use crate::config::diagnostic::{Diagnostics, Severity};
 use crate::daemon::BuiltConfig;
 #[cfg(unix)]
 use crate::daemon::{after_drop, privileges::Privileges};
 
-pub(super) fn main(file: &File, json: bool, effective: bool) -> u8 {
+pub(super) fn main(file: &ConfigArgument, json: bool, effective: bool) -> u8 {
     let (source, path) = match file.source() {
         Ok(found) => found,
         Err(code) => return code,
@@ -33,22 +33,22 @@ pub(super) fn main(file: &File, json: bool, effective: bool) -> u8 {
     if json {
         return print_json(&report, size.is_some());
     }
-    show(&report);
+    show_diagnostics(&report);
     let Some((services, identities)) = size else {
         let first = report.diagnostics.iter().find(|found| found.severity == Severity::Error);
         if let Some(found) = first {
-            complain(&format!(
+            print_error(&format!(
                 "`pskgate explain {}` says more about this finding; every code has such a page.",
                 found.code
             ));
         }
-        return failed(&report);
+        return exit_code_for(&report);
     };
     if let Some(text) = described {
-        say(&text);
+        print_result(&text);
     }
     for (service, one_key) in plan.iter().flat_map(BuiltConfig::one_key) {
-        say(&format!("service {service}: {one_key}"));
+        print_result(&format!("service {service}: {one_key}"));
     }
     let warnings =
         report.diagnostics.iter().filter(|finding| finding.severity == Severity::Warning).count();
@@ -57,7 +57,7 @@ pub(super) fn main(file: &File, json: bool, effective: bool) -> u8 {
     };
     let name =
         if path == Path::new("-") { "standard input".into() } else { path.display().to_string() };
-    say(&format!(
+    print_result(&format!(
         "{name}: {} with {}, {}",
         count(services, "service", "services"),
         count(identities, "identity", "identities"),
@@ -68,11 +68,11 @@ pub(super) fn main(file: &File, json: bool, effective: bool) -> u8 {
 fn print_json(report: &Diagnostics, good: bool) -> u8 {
     match serde_json::to_string_pretty(&report.diagnostics) {
         Ok(text) => {
-            let said = say(&text);
-            if good { said } else { failed(report) }
+            let said = print_result(&text);
+            if good { said } else { exit_code_for(report) }
         }
         Err(error) => {
-            complain(&format!("pskgate: cannot write the findings as JSON: {error}"));
+            print_error(&format!("pskgate: cannot write the findings as JSON: {error}"));
             exit::INTERNAL
         }
     }

@@ -1,23 +1,23 @@
-//! What a client is given: its key file and a configuration that runs as it is.
+//! The files for a client: its key file and a configuration that runs without changes.
 
 use std::path::{Path, PathBuf};
 
 use toml_edit::Value;
 
-use super::private_file::Made;
+use super::private_file::CreatedFiles;
 use super::refusal::Refusal;
-use super::{complain, exit};
+use super::{exit, print_error};
 use crate::config::{self, Format};
 
 /// Where the Beremiz IDE looks for its PLC in the founding document.
 const DEFAULT_ACCEPT: &str = "127.0.0.1:3002";
 
-/// Longer names than this are cut: with their endings they must fit every file system.
-const LONGEST_NAME: usize = 100;
+/// Longer file names are cut to this many bytes: with their extensions they must fit every file system.
+const MAX_FILE_NAME_SIZE: usize = 100;
 
-/// The options that ask for it.
+/// The command line options that request a client's files.
 #[derive(Debug, clap::Args)]
-pub(super) struct Order {
+pub(super) struct ClientKitOptions {
     /// Write the client's key file and configuration to this new folder
     #[arg(long, value_name = "FOLDER", requires = "connect")]
     client: Option<PathBuf>,
@@ -31,16 +31,16 @@ pub(super) struct Order {
 
 /// A client's files, checked and not written yet.
 #[derive(Debug)]
-pub(super) struct Kit {
+pub(super) struct ClientKit {
     folder: PathBuf,
     keys: String,
     configuration: String,
     text: String,
 }
 
-impl Order {
+impl ClientKitOptions {
     /// The files for this identity, if they were asked for.
-    pub(super) fn kit(&self, identity: &str) -> Result<Option<Kit>, Refusal> {
+    pub(super) fn prepare(&self, identity: &str) -> Result<Option<ClientKit>, Refusal> {
         let (Some(folder), Some(connect)) = (&self.client, &self.connect) else { return Ok(None) };
         let name = file_name(identity);
         let (keys, configuration) = (format!("{name}.txt"), format!("{name}.toml"));
@@ -62,29 +62,31 @@ impl Order {
                 });
                 Refusal::new(exit::USAGE, found.collect::<Vec<_>>().join("\n"))
             })?;
-        Ok(Some(Kit { folder: folder.clone(), keys, configuration, text }))
+        Ok(Some(ClientKit { folder: folder.clone(), keys, configuration, text }))
     }
 }
 
-impl Kit {
+impl ClientKit {
     /// Writes both files; on failure, none is left.
-    pub(super) fn write(&self, line: &str) -> Result<Made, Refusal> {
-        let mut made = Made::default();
+    pub(super) fn write(&self, line: &str) -> Result<CreatedFiles, Refusal> {
+        let mut made = CreatedFiles::default();
         let files = [(&self.keys, line), (&self.configuration, self.text.as_str())];
-        let mut written = made.folder(&self.folder).map_err(|error| (self.folder.clone(), error));
+        let mut written =
+            made.create_folder(&self.folder).map_err(|error| (self.folder.clone(), error));
         for (name, text) in files {
             let path = self.folder.join(name);
-            written = written.and_then(|()| made.file(&path, text).map_err(|error| (path, error)));
+            written =
+                written.and_then(|()| made.create_file(&path, text).map_err(|error| (path, error)));
         }
         match written {
             Ok(()) => Ok(made),
-            Err((path, error)) => Err(Refusal::unwritten(&path, &error).and(&made.undo())),
+            Err((path, error)) => Err(Refusal::cannot_write(&path, &error).with_note(&made.undo())),
         }
     }
 
-    /// Says where they are.
-    pub(super) fn tell(&self) {
-        complain(&format!(
+    /// Prints where the files are.
+    pub(super) fn report_paths(&self) {
+        print_error(&format!(
             "wrote the client's end: {} and {}; give it both",
             self.folder.join(&self.configuration).display(),
             self.folder.join(&self.keys).display()
@@ -98,7 +100,7 @@ pub(super) fn file_name(identity: &str) -> String {
     let safe = |c: char| c.is_alphanumeric() || "-_.~@+".contains(c);
     let mut name = String::new();
     for c in identity.chars().map(|c| if safe(c) { c } else { '_' }) {
-        if name.len() + c.len_utf8() > LONGEST_NAME {
+        if name.len() + c.len_utf8() > MAX_FILE_NAME_SIZE {
             break;
         }
         name.push(c);
@@ -132,21 +134,21 @@ mod tests {
         assert_eq!(file_name(&"ä".repeat(120)).len(), 100);
     }
 
-    fn order(connect: &str, accept: &str) -> Order {
+    fn order(connect: &str, accept: &str) -> ClientKitOptions {
         let client = Some("nowhere".into());
-        Order { client, connect: Some(connect.into()), accept: accept.into() }
+        ClientKitOptions { client, connect: Some(connect.into()), accept: accept.into() }
     }
 
     #[test]
     fn addresses_that_a_configuration_would_refuse_are_refused_before_anything_is_written() {
-        assert!(order("plc.example:3001", DEFAULT_ACCEPT).kit("x \"y\" z").unwrap().is_some());
+        assert!(order("plc.example:3001", DEFAULT_ACCEPT).prepare("x \"y\" z").unwrap().is_some());
         for (connect, accept) in [
             ("plc.example", DEFAULT_ACCEPT),
             ("plc.example:99999", DEFAULT_ACCEPT),
             ("plc.example:3001", "nonsense"),
             ("plc.example:3001", "\"\nmode = \"server\""),
         ] {
-            assert!(order(connect, accept).kit("x").is_err(), "{connect} {accept}");
+            assert!(order(connect, accept).prepare("x").is_err(), "{connect} {accept}");
         }
     }
 }

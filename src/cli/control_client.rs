@@ -11,12 +11,12 @@ use crate::daemon::control::client::Client;
 use crate::daemon::control::{Answer, ControlCommand, paths};
 use crate::observe::status::Status;
 
-/// For every answer but a reload's: a program that is well gives it at once.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// The timeout of every answer but a reload's, which may take long.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Which program is meant.
+/// Selects a running program by its configuration file or control socket.
 #[derive(Debug, clap::Args)]
-pub(super) struct Which {
+pub(super) struct ProgramSelector {
     /// The configuration file of the running program; needed if several run
     file: Option<PathBuf>,
     /// The control socket of the running program
@@ -24,38 +24,38 @@ pub(super) struct Which {
     socket: Option<PathBuf>,
 }
 
-/// What the program that runs this configuration tells, if one does and this user may ask.
-pub(super) fn running(file: &Path) -> Option<Status> {
-    Which::of(Some(file)).one().ok()?.status().ok()
+/// The status of the program that runs this configuration; `None` if none runs or this user may not ask.
+pub(super) fn status_of_running(file: &Path) -> Option<Status> {
+    ProgramSelector::new(Some(file)).find_one().ok()?.status().ok()
 }
 
-/// Why nothing came of it.
+/// Why a request to a running program failed.
 #[derive(Debug)]
-pub(super) struct Trouble {
-    /// The exit code that says so.
+pub(super) struct ControlFailure {
+    /// The exit code.
     pub(super) code: u8,
-    /// In words.
+    /// The message.
     pub(super) words: String,
 }
 
-/// A program that answers.
+/// A connection to a running program's control socket.
 #[derive(Debug)]
-pub(super) struct Program {
+pub(super) struct RunningProgram {
     path: PathBuf,
     client: Client,
 }
 
-impl Which {
+impl ProgramSelector {
     /// The program that runs this configuration, or any program.
-    pub(super) fn of(file: Option<&Path>) -> Self {
+    pub(super) fn new(file: Option<&Path>) -> Self {
         Self { file: file.map(Path::to_owned), socket: None }
     }
 
-    /// Every program that is meant and answers.
-    pub(super) fn all(&self) -> Result<Vec<Program>, Trouble> {
+    /// Every selected program that answers.
+    pub(super) fn find_all(&self) -> Result<Vec<RunningProgram>, ControlFailure> {
         let (paths, is_sure) = match (&self.socket, &self.file) {
             (Some(socket), _) => (vec![socket.clone()], true),
-            (None, Some(file)) => match said_socket(file) {
+            (None, Some(file)) => match configured_socket(file) {
                 Some(socket) => (vec![socket], true),
                 None => (paths::candidates(&paths::name(file)), false),
             },
@@ -65,17 +65,21 @@ impl Which {
         let mut tried = Vec::new();
         let mut denied = false;
         for path in paths {
-            let reached = Program::connect(&path).and_then(|mut program| {
+            let reached = RunningProgram::connect(&path).and_then(|mut program| {
                 // Another file may have the same name.
                 let file = self.file.as_deref().filter(|_| !is_sure);
-                let other = file.map(|file| program.other_than(file)).transpose()?.flatten();
+                let other = file.map(|file| program.other_file(file)).transpose()?.flatten();
                 other.map_or(Ok(program), |other| Err(io::Error::other(other)))
             });
             match reached {
                 Ok(program) => found.push(program),
                 Err(error) => {
                     denied |= error.kind() == io::ErrorKind::PermissionDenied;
-                    tried.push(format!("    {}: {}", shown(&path), escape(&why(&error))));
+                    tried.push(format!(
+                        "    {}: {}",
+                        display_path(&path),
+                        escape(&explain_io_error(&error))
+                    ));
                 }
             }
         }
@@ -90,37 +94,37 @@ impl Which {
             false => (exit::UNAVAILABLE, "no running program answers"),
         };
         let mut words = format!("{words}; what was tried:\n{}", tried.join("\n"));
-        if let Some(why) = self.file.as_deref().filter(|_| !is_sure).and_then(unread) {
+        if let Some(why) = self.file.as_deref().filter(|_| !is_sure).and_then(why_unreadable) {
             words += &format!(
                 "\n  a socket of its own may be named in {}, which cannot be read now: {why}; if so, say it \
                  with --socket PATH",
-                shown(self.file.as_deref().unwrap_or(Path::new("")))
+                display_path(self.file.as_deref().unwrap_or(Path::new("")))
             );
         }
-        Err(Trouble { code, words })
+        Err(ControlFailure { code, words })
     }
 
-    /// The one that is meant.
-    pub(super) fn one(&self) -> Result<Program, Trouble> {
-        let mut all = self.all()?;
+    /// The one selected program; an error if several run.
+    pub(super) fn find_one(&self) -> Result<RunningProgram, ControlFailure> {
+        let mut all = self.find_all()?;
         match (all.pop(), all.is_empty()) {
             (Some(only), true) => Ok(only),
             (last, _) => {
-                let paths: Vec<_> = all.iter().chain(&last).map(|p| shown(&p.path)).collect();
+                let paths: Vec<_> =
+                    all.iter().chain(&last).map(|p| display_path(&p.path)).collect();
                 let words = format!(
                     "several programs run here; say which with --socket PATH or by its \
                      configuration file:\n    {}",
                     paths.join("\n    ")
                 );
-                Err(Trouble { code: exit::USAGE, words })
+                Err(ControlFailure { code: exit::USAGE, words })
             }
         }
     }
 }
 
-/// The socket that a configuration file names, if it does. Of a file that is being repaired, as far as
-/// it can be read.
-fn said_socket(file: &Path) -> Option<PathBuf> {
+/// The control socket that a configuration file names, if any; also found in a file with errors, as far as it is TOML.
+fn configured_socket(file: &Path) -> Option<PathBuf> {
     if let (Some(config), _) = config::survey(file, Format::Auto) {
         return config.control.socket.map(|path| path.value);
     }
@@ -130,8 +134,8 @@ fn said_socket(file: &Path) -> Option<PathBuf> {
     Some(file.parent()?.join(path))
 }
 
-/// Why nothing can be said of what a configuration file names.
-fn unread(file: &Path) -> Option<String> {
+/// Why the control socket that a configuration file names cannot be found out.
+fn why_unreadable(file: &Path) -> Option<String> {
     let text = match std::fs::read_to_string(file) {
         Ok(text) => text,
         Err(error) => return Some(escape(&error.to_string())),
@@ -144,14 +148,15 @@ fn unread(file: &Path) -> Option<String> {
     Some(escape(error.message()))
 }
 
-impl Program {
+impl RunningProgram {
     fn connect(path: &Path) -> io::Result<Self> {
-        Ok(Self { path: path.to_owned(), client: Client::connect(path, PATIENCE)? })
+        Ok(Self { path: path.to_owned(), client: Client::connect(path, ANSWER_TIMEOUT)? })
     }
 
     /// What it runs, if that is not this file.
-    fn other_than(&mut self, file: &Path) -> io::Result<Option<String>> {
-        let Answer::Status(status) = self.client.ask(&ControlCommand::Status, Some(PATIENCE))?
+    fn other_file(&mut self, file: &Path) -> io::Result<Option<String>> {
+        let Answer::Status(status) =
+            self.client.ask(&ControlCommand::Status, Some(ANSWER_TIMEOUT))?
         else {
             return Ok(None);
         };
@@ -161,55 +166,56 @@ impl Program {
     }
 
     /// Asks. What is refused is a trouble as well.
-    pub(super) fn ask(&mut self, command: &ControlCommand) -> Result<Answer, Trouble> {
+    pub(super) fn ask(&mut self, command: &ControlCommand) -> Result<Answer, ControlFailure> {
         // It may read thousands of keys, and wait for an address that is busy.
         let is_reload =
             matches!(command, ControlCommand::Reload | ControlCommand::RemoveLast { .. });
-        let patience = (!is_reload).then_some(PATIENCE);
+        let patience = (!is_reload).then_some(ANSWER_TIMEOUT);
         let mut answer = self.client.ask(command, patience);
         if let (Err(_), ControlCommand::Status) = (&answer, command) {
             // Whoever is silent between two questions may be cut to make room for others.
-            self.client = Client::connect(&self.path, PATIENCE).map_err(|e| self.lost(&e))?;
+            self.client = Client::connect(&self.path, ANSWER_TIMEOUT)
+                .map_err(|e| self.connection_failure(&e))?;
             answer = self.client.ask(command, patience);
         }
         match answer {
             Ok(Answer::Denied(words)) => {
-                Err(Trouble { code: exit::NO_PERMISSION, words: escape(&words) })
+                Err(ControlFailure { code: exit::NO_PERMISSION, words: escape(&words) })
             }
             Ok(Answer::Refused(words)) => {
-                Err(Trouble { code: exit::UNAVAILABLE, words: escape(&words) })
+                Err(ControlFailure { code: exit::UNAVAILABLE, words: escape(&words) })
             }
             Ok(answer) => Ok(answer),
-            Err(error) => Err(self.lost(&error)),
+            Err(error) => Err(self.connection_failure(&error)),
         }
     }
 
     /// Asks for everything about it.
-    pub(super) fn status(&mut self) -> Result<Status, Trouble> {
+    pub(super) fn status(&mut self) -> Result<Status, ControlFailure> {
         match self.ask(&ControlCommand::Status)? {
             Answer::Status(status) => Ok(*status),
-            other => Err(self.nonsense(&other)),
+            other => Err(self.unexpected_answer(&other)),
         }
     }
 
-    /// The trouble of an answer to another question.
-    pub(super) fn nonsense(&self, _: &Answer) -> Trouble {
-        let words = format!("{} answers something else than was asked", shown(&self.path));
-        Trouble { code: exit::INTERNAL, words }
+    /// The error for an answer that does not belong to the command.
+    pub(super) fn unexpected_answer(&self, _: &Answer) -> ControlFailure {
+        let words = format!("{} answers something else than was asked", display_path(&self.path));
+        ControlFailure { code: exit::INTERNAL, words }
     }
 
-    fn lost(&self, error: &io::Error) -> Trouble {
-        let words = format!("{}: {}", shown(&self.path), escape(&why(error)));
-        Trouble { code: exit::UNAVAILABLE, words }
+    fn connection_failure(&self, error: &io::Error) -> ControlFailure {
+        let words = format!("{}: {}", display_path(&self.path), escape(&explain_io_error(error)));
+        ControlFailure { code: exit::UNAVAILABLE, words }
     }
 }
 
-fn shown(path: &Path) -> String {
+fn display_path(path: &Path) -> String {
     escape(&path.display().to_string())
 }
 
-/// The system's words, or better ones.
-fn why(error: &io::Error) -> String {
+/// The system's message, or a clearer one.
+fn explain_io_error(error: &io::Error) -> String {
     use io::ErrorKind as Kind;
     match error.kind() {
         Kind::NotFound => "there is no such socket".into(),

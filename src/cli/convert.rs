@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 
 use super::refusal::Refusal;
-use super::{FormatName, complain, exit, failed, show};
+use super::{FormatName, exit, exit_code_for, print_error, show_diagnostics};
 use crate::config::convert::{ConversionRequest, Converted, convert};
 use crate::config::diagnostic::{Diagnostics, Severity};
 use crate::config::model::Dialect;
@@ -54,11 +54,11 @@ pub(super) fn main(arguments: &Arguments) -> u8 {
     let bytes = match read_regular(file) {
         Ok(bytes) => bytes,
         Err(error) => {
-            complain(&format!("pskgate: cannot read {}: {error}", file.display()));
+            print_error(&format!("pskgate: cannot read {}: {error}", file.display()));
             return exit::NO_INPUT;
         }
     };
-    let home = output.as_deref().and_then(|output| home(&here.join(output)));
+    let home = output.as_deref().and_then(|output| base_folder(&here.join(output)));
     let to = match to {
         Language::Toml => Dialect::Native,
         Language::Stunnel => Dialect::Stunnel,
@@ -73,43 +73,43 @@ pub(super) fn main(arguments: &Arguments) -> u8 {
     let mut converted = match convert(&bytes, &named, &order) {
         Ok(converted) => converted,
         Err(report) => {
-            show(&report);
-            complain("nothing was written: correct these first");
-            return failed(&report);
+            show_diagnostics(&report);
+            print_error("nothing was written: correct these first");
+            return exit_code_for(&report);
         }
     };
     // What only the key files tell, such as an identity that is there twice.
-    let lost = refused_anew(&bytes, &named, &order, &converted);
+    let lost = find_new_errors(&bytes, &named, &order, &converted);
     converted.report.extend(lost);
     let written = match output {
         None => print(&converted.text),
         Some(path) => write(path, file, &converted.text, arguments.force),
     };
     if let Err(refusal) = written {
-        return refusal.tell();
+        return refusal.report();
     }
-    show(&converted.report);
+    show_diagnostics(&converted.report);
     if let Some(path) = output
         && (Format::Auto.dialect(path) != to)
     {
         let format = if to == Dialect::Native { "toml" } else { "stunnel" };
-        complain(&format!("{} is read right with --format {format} only", path.display()));
+        print_error(&format!("{} is read right with --format {format} only", path.display()));
     }
     let lost = [Severity::Error, Severity::Warning];
     if lost.iter().any(|severity| converted.report.count(*severity) > 0) {
-        exit::NOT_ALL
+        exit::NOT_ALL_CONVERTED
     } else {
         exit::OK
     }
 }
 
 /// The folder that a native file's relative names begin at: not the one of a link to it.
-fn home(path: &Path) -> Option<PathBuf> {
+fn base_folder(path: &Path) -> Option<PathBuf> {
     path.parent().map(Path::to_path_buf)
 }
 
 /// The errors of the new file, where the old one has none.
-fn refused_anew(
+fn find_new_errors(
     bytes: &[u8],
     name: &Path,
     order: &ConversionRequest<'_>,
@@ -147,7 +147,7 @@ fn print(text: &str) -> Result<(), Refusal> {
 /// A new file may be read by whoever may read the old one: its comments came from there. Of a group only if
 /// it is the same one.
 fn write(path: &Path, old: &Path, text: &str, force: bool) -> Result<(), Refusal> {
-    let unwritten = |error| Refusal::unwritten(path, &error);
+    let unwritten = |error| Refusal::cannot_write(path, &error);
     let edit = FileEdit::begin(path).map_err(unwritten)?;
     // The only original, and in the end under a name of the other dialect.
     if old.canonicalize().is_ok_and(|old| edit.path() == old) {
@@ -168,14 +168,14 @@ fn write(path: &Path, old: &Path, text: &str, force: bool) -> Result<(), Refusal
     edit.replace(&[text.as_bytes()], 0o777).map_err(unwritten)?;
     if !there && let Ok(meta) = std::fs::metadata(old) {
         // Where that cannot be, it stays for its owner alone.
-        let _ = follow(edit.path(), &meta);
+        let _ = copy_mode(edit.path(), &meta);
     }
-    complain(&format!("{} {}", if there { "replaced" } else { "wrote" }, path.display()));
+    print_error(&format!("{} {}", if there { "replaced" } else { "wrote" }, path.display()));
     Ok(())
 }
 
 #[cfg(unix)]
-fn follow(path: &Path, old: &std::fs::Metadata) -> std::io::Result<()> {
+fn copy_mode(path: &Path, old: &std::fs::Metadata) -> std::io::Result<()> {
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
     let same_group = std::fs::metadata(path)?.gid() == old.gid();
     let mode = old.mode() & if same_group { 0o666 } else { 0o606 };
@@ -183,6 +183,6 @@ fn follow(path: &Path, old: &std::fs::Metadata) -> std::io::Result<()> {
 }
 
 #[cfg(not(unix))]
-fn follow(_: &Path, _: &std::fs::Metadata) -> std::io::Result<()> {
+fn copy_mode(_: &Path, _: &std::fs::Metadata) -> std::io::Result<()> {
     Ok(())
 }

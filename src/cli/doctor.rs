@@ -6,24 +6,24 @@ mod connect;
 mod files;
 mod findings;
 mod names;
-mod overheard;
 mod ports;
+mod recording_stream;
 mod rehearsal;
 mod system;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{FormatName, complain, exit, paths, run};
+use super::{FormatName, exit, paths, print_error, run};
 use crate::config;
 use crate::config::diagnostic::{Diagnostics, Severity};
 use crate::config::model::Config;
 use crate::daemon::BuiltConfig;
-use crate::secrets::Reader;
-use findings::{Findings, Kind};
+use crate::secrets::KeyFileReader;
+use findings::{FaultKind, Findings};
 
-/// How long one step may take, be it a name, a connection or a handshake.
-const STEP: Duration = Duration::from_secs(10);
+/// The time limit of one step: a name lookup, a connection or a handshake.
+const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -57,21 +57,21 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn main(arguments: &Arguments) -> u8 {
-    let runtime = match run::runtime() {
+    let runtime = match run::single_thread_runtime() {
         Ok(runtime) => runtime,
         Err(error) => {
-            complain(&format!("pskgate: cannot start: {error}"));
+            print_error(&format!("pskgate: cannot start: {error}"));
             return exit::INTERNAL;
         }
     };
-    if let Some(words) = arguments.peer.lacks_key_file() {
-        complain(&format!("pskgate: {words}"));
+    if let Some(words) = arguments.peer.missing_key_file_help() {
+        print_error(&format!("pskgate: {words}"));
         return exit::USAGE;
     }
     let mut findings = Findings::new(arguments.json);
     match &arguments.peer.connect {
-        Some(peer) => runtime.block_on(connect::examine(peer, &arguments.peer, &mut findings)),
-        None => runtime.block_on(examine(arguments, &mut findings)),
+        Some(peer) => runtime.block_on(connect::test_peer(peer, &arguments.peer, &mut findings)),
+        None => runtime.block_on(check_file(arguments, &mut findings)),
     }
     // A name that is still being looked up must not hold up the exit.
     runtime.shutdown_background();
@@ -79,7 +79,7 @@ pub(super) fn main(arguments: &Arguments) -> u8 {
 }
 
 /// Everything about a file, from the text down to the kernel.
-async fn examine(arguments: &Arguments, findings: &mut Findings) {
+async fn check_file(arguments: &Arguments, findings: &mut Findings) {
     let file = arguments.file.clone().unwrap_or_else(paths::default_config);
     #[cfg_attr(not(unix), allow(unused_mut))]
     let (mut config, mut report) = config::survey(&file, arguments.format.into());
@@ -89,18 +89,19 @@ async fn examine(arguments: &Arguments, findings: &mut Findings) {
         let _ = crate::daemon::privileges::Privileges::of(config, &mut report);
     }
     // One for both: a pipe can be read once.
-    let mut reader = Reader::with_pipe_timeout(STEP);
+    let mut reader = KeyFileReader::with_pipe_timeout(STEP_TIMEOUT);
     let plan = config
         .as_ref()
         .and_then(|config| BuiltConfig::build_with(config, &mut reader, &mut report));
-    let keys = config.as_ref().map(|config| files::read(config, &mut reader)).unwrap_or_default();
+    let keys =
+        config.as_ref().map(|config| files::load_all(config, &mut reader)).unwrap_or_default();
     drop(reader);
-    tell(&file, plan.as_ref(), &report, &keys, findings);
+    report_diagnostics(&file, plan.as_ref(), &report, &keys, findings);
     if let Some(config) = &config {
-        files::tell(config, &keys, findings);
-        ports::tell(config, findings);
-        backend::tell(config, arguments.backend, findings).await;
-        rehearsal::tell(config, &keys, findings).await;
+        files::report_keys(config, &keys, findings);
+        ports::check_ports(config, findings);
+        backend::check_backends(config, arguments.backend, findings).await;
+        rehearsal::check_handshakes(config, &keys, findings).await;
         system::limits(config, findings);
         system::watching(config, &report, findings);
     }
@@ -112,14 +113,14 @@ async fn examine(arguments: &Arguments, findings: &mut Findings) {
 }
 
 /// What `check` says, but for what is said of the key files themselves.
-fn tell(
+fn report_diagnostics(
     file: &Path,
     plan: Option<&BuiltConfig>,
     report: &Diagnostics,
-    keys: &[files::Keys],
+    keys: &[files::ServiceKeys],
     findings: &mut Findings,
 ) {
-    let told = files::told(keys);
+    let told = files::reported_problems(keys);
     for found in &report.diagnostics {
         if !told.contains(&(found.code, found.message.as_str())) {
             findings.diagnostic("configuration", found);
@@ -135,14 +136,14 @@ fn tell(
         // Not so today; but silence would pass for health.
         findings.bad(
             "configuration",
-            Kind::Config,
+            FaultKind::Config,
             "it cannot be used".into(),
             "run `pskgate check`",
         );
     }
 }
 
-/// How a service is called in a line.
-fn of(config: &Config, name: &str) -> String {
+/// The suffix that names a service in a line; empty if there is one service only.
+fn service_suffix(config: &Config, name: &str) -> String {
     if config.services.len() == 1 { String::new() } else { format!(" (service {name})") }
 }

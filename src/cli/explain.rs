@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 
 use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
 
-use super::{complain, exit, say};
+use super::{exit, print_error, print_result};
 use crate::config::options::nearest;
 use crate::secrets::escape;
 
@@ -22,7 +22,7 @@ const GROUPS: &[&str] = &[
 ];
 
 /// What is said of one code.
-struct Page {
+struct CodePage {
     code: &'static str,
     /// One line.
     summary: &'static str,
@@ -53,18 +53,20 @@ impl TypedValueParser for CodeParser {
 
 pub(super) fn main(code: Option<&str>) -> u8 {
     let Some(code) = code else {
-        return say(&list());
+        return print_result(&render_index());
     };
     match pages().find(|page| page.code == code) {
-        Some(Page { code, summary, body: "" }) => say(&format!("{code}: {summary}")),
-        Some(Page { code, summary, body }) => say(&format!("{code}: {summary}\n\n{body}")),
+        Some(CodePage { code, summary, body: "" }) => print_result(&format!("{code}: {summary}")),
+        Some(CodePage { code, summary, body }) => {
+            print_result(&format!("{code}: {summary}\n\n{body}"))
+        }
         None => {
             let known = nearest(code, pages().map(|page| page.code));
             let help = match known {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => "`pskgate explain` lists all codes".into(),
             };
-            complain(&format!("pskgate: unknown code {}; {help}", escape(code.as_bytes())));
+            print_error(&format!("pskgate: unknown code {}; {help}", escape(code.as_bytes())));
             exit::USAGE
         }
     }
@@ -76,12 +78,12 @@ pub(super) fn codes() -> impl Iterator<Item = &'static str> {
 }
 
 /// Every code with its line, in groups.
-fn list() -> String {
+fn render_index() -> String {
     let width = pages().map(|page| page.code.len()).max().unwrap_or_default();
     let mut out = String::from("`pskgate explain CODE` says more.\n");
     for group in GROUPS {
-        out += &format!("\n{}\n", title(group));
-        for Page { code, summary, .. } in read(group) {
+        out += &format!("\n{}\n", group_title(group));
+        for CodePage { code, summary, .. } in parse_group(group) {
             out += &format!("  {code:width$}  {summary}\n");
         }
     }
@@ -89,20 +91,20 @@ fn list() -> String {
     out
 }
 
-fn pages() -> impl Iterator<Item = Page> {
-    GROUPS.iter().flat_map(|group| read(group))
+fn pages() -> impl Iterator<Item = CodePage> {
+    GROUPS.iter().flat_map(|group| parse_group(group))
 }
 
-fn title(group: &'static str) -> &'static str {
+fn group_title(group: &'static str) -> &'static str {
     let first = group.lines().next().unwrap_or_default();
     first.trim_start_matches("# ")
 }
 
-fn read(group: &'static str) -> impl Iterator<Item = Page> {
+fn parse_group(group: &'static str) -> impl Iterator<Item = CodePage> {
     group.split("\n## ").skip(1).map(|section| {
         let (code, rest) = section.split_once('\n').unwrap_or((section, ""));
         let (summary, body) = rest.split_once('\n').unwrap_or((rest, ""));
-        Page { code: code.trim(), summary: summary.trim(), body: body.trim() }
+        CodePage { code: code.trim(), summary: summary.trim(), body: body.trim() }
     })
 }
 
@@ -114,7 +116,7 @@ mod tests {
     fn every_page_has_a_code_a_line_that_sums_it_up_and_is_there_once() {
         let mut codes: Vec<&str> = pages().map(|page| page.code).collect();
         assert!(codes.len() > 90, "{}", codes.len());
-        for Page { code, summary, body } in pages() {
+        for CodePage { code, summary, body } in pages() {
             assert!(code.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'));
             assert!(summary.ends_with(['.', '!']), "{code}: {summary:?}");
             assert!(!body.starts_with('#') && body.is_ascii(), "{code}");
@@ -127,7 +129,7 @@ mod tests {
     #[test]
     fn what_is_counted_has_a_page_and_the_other_way_round() {
         use crate::observe::metrics::{REFUSAL_CAUSES, SESSION_ENDS};
-        let codes = |text| read(text).map(|page| page.code).collect::<Vec<_>>();
+        let codes = |text| parse_group(text).map(|page| page.code).collect::<Vec<_>>();
         assert_eq!(codes(include_str!("explain/handshake.md")), REFUSAL_CAUSES);
         assert_eq!(codes(include_str!("explain/session.md")), SESSION_ENDS);
     }
@@ -135,8 +137,8 @@ mod tests {
     #[test]
     fn the_pages_of_a_group_stand_in_the_order_of_their_codes() {
         for group in GROUPS {
-            let codes: Vec<&str> = read(group).map(|page| page.code).collect();
-            assert!(codes.is_sorted(), "{}: {codes:?}", title(group));
+            let codes: Vec<&str> = parse_group(group).map(|page| page.code).collect();
+            assert!(codes.is_sorted(), "{}: {codes:?}", group_title(group));
         }
     }
 }

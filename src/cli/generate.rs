@@ -9,7 +9,7 @@ use clap_complete::Shell;
 use clap_mangen::Man;
 
 use super::refusal::Refusal;
-use super::{Arguments, exit, explain, say};
+use super::{Arguments, exit, explain, print_result};
 use crate::config::options::nearest;
 use crate::config::schema::schema;
 use crate::secrets::escape;
@@ -56,12 +56,12 @@ with the path of a file that has this output.")]
 pub(super) fn main(command: &Command) -> u8 {
     match command {
         Command::Man { page, output: None } => match pages().iter().find(|one| one.is(page)) {
-            Some(page) => say(page.text.trim_end()),
-            None => no_such_page(page).tell(),
+            Some(page) => print_result(page.text.trim_end()),
+            None => no_such_page(page).report(),
         },
         Command::Man { output: Some(folder), .. } => match write(folder) {
             Ok(()) => exit::OK,
-            Err(refusal) => refusal.tell(),
+            Err(refusal) => refusal.report(),
         },
         Command::Completions { shell } => {
             let mut made = Vec::new();
@@ -70,9 +70,9 @@ pub(super) fn main(command: &Command) -> u8 {
                 // What clap_complete makes for fish has options alone.
                 made.extend_from_slice(codes_for_fish().as_bytes());
             }
-            say(String::from_utf8_lossy(&made).trim_end())
+            print_result(String::from_utf8_lossy(&made).trim_end())
         }
-        Command::Schema => say(schema().trim_end()),
+        Command::Schema => print_result(schema().trim_end()),
     }
 }
 
@@ -84,13 +84,13 @@ fn codes_for_fish() -> String {
     )
 }
 
-struct Page {
+struct ManPage {
     /// With its section: `pskgate-check.1`.
     file: String,
     text: String,
 }
 
-impl Page {
+impl ManPage {
     fn is(&self, name: &str) -> bool {
         self.file == name || self.name() == name
     }
@@ -101,17 +101,17 @@ impl Page {
 }
 
 /// Every page: one a command, and the configuration's.
-fn pages() -> Vec<Page> {
+fn pages() -> Vec<ManPage> {
     // `pskgate help` is no command to read about.
     let mut command = Arguments::command().disable_help_subcommand(true);
     command.build();
     let mut made = Vec::new();
     collect(&command, &mut made);
-    made.push(Page { file: "pskgate.toml.5".into(), text: CONFIGURATION.into() });
+    made.push(ManPage { file: "pskgate.toml.5".into(), text: CONFIGURATION.into() });
     made
 }
 
-fn collect(command: &clap::Command, made: &mut Vec<Page>) {
+fn collect(command: &clap::Command, made: &mut Vec<ManPage>) {
     let is_first = made.is_empty();
     // The same text wherever and whenever it is made: no date.
     let man = Man::new(command.clone())
@@ -129,7 +129,7 @@ fn collect(command: &clap::Command, made: &mut Vec<Page>) {
         true => SECTIONS,
         false => ".SH \"SEE ALSO\"\n\\fBpskgate\\fR(1), \\fBpskgate.toml\\fR(5)\n",
     };
-    made.push(Page { file: name, text });
+    made.push(ManPage { file: name, text });
     command.get_subcommands().filter(|one| !one.is_hide_set()).for_each(|one| collect(one, made));
 }
 
@@ -164,10 +164,10 @@ fn examples(command: &str) -> String {
 
 fn no_such_page(wanted: &str) -> Refusal {
     let pages = pages();
-    let help = match nearest(wanted, pages.iter().map(Page::name)) {
+    let help = match nearest(wanted, pages.iter().map(ManPage::name)) {
         Some(near) => format!("did you mean `{near}`?"),
         None => {
-            let all: Vec<_> = pages.iter().map(Page::name).collect();
+            let all: Vec<_> = pages.iter().map(ManPage::name).collect();
             format!("there are: {}", all.join(", "))
         }
     };
@@ -176,12 +176,12 @@ fn no_such_page(wanted: &str) -> Refusal {
 }
 
 fn write(folder: &Path) -> Result<(), Refusal> {
-    std::fs::create_dir_all(folder).map_err(|error| Refusal::unwritten(folder, &error))?;
+    std::fs::create_dir_all(folder).map_err(|error| Refusal::cannot_write(folder, &error))?;
     for page in pages() {
         let path = folder.join(&page.file);
         std::fs::File::create(&path)
             .and_then(|mut file| file.write_all(page.text.as_bytes()))
-            .map_err(|error| Refusal::unwritten(&path, &error))?;
+            .map_err(|error| Refusal::cannot_write(&path, &error))?;
     }
     Ok(())
 }

@@ -4,10 +4,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::key_line;
-use super::private_file::Made;
+use super::private_file::CreatedFiles;
 use super::refusal::Refusal;
 use super::toml_value::{address, text};
-use super::{complain, exit, shell};
+use super::{exit, print_error, shell};
 use crate::config::{self, Format};
 
 /// The file that `run` takes in its folder.
@@ -36,7 +36,7 @@ pub(super) struct Arguments {
 pub(super) fn main(arguments: &Arguments) -> u8 {
     match write(arguments) {
         Ok(()) => exit::OK,
-        Err(refusal) => refusal.tell(),
+        Err(refusal) => refusal.report(),
     }
 }
 
@@ -49,36 +49,37 @@ fn write(arguments: &Arguments) -> Result<(), Refusal> {
     if file.symlink_metadata().is_ok() {
         return Err(exists(&file));
     }
-    let mut made = Made::default();
+    let mut made = CreatedFiles::default();
     let failed = |path: &Path, error: &io::Error| match error.kind() {
         io::ErrorKind::AlreadyExists => exists(path),
-        _ => Refusal::unwritten(path, error),
+        _ => Refusal::cannot_write(path, error),
     };
     if let Some(named) = &arguments.folder {
-        made.folder(named).map_err(|error| failed(named, &error))?;
+        made.create_folder(named).map_err(|error| failed(named, &error))?;
     }
     let keys = folder.join(SERVER_KEYS);
     let has_keys = keys.symlink_metadata().is_ok();
     // A client's key is the server's: one that is made here would open nothing.
     let key = match arguments.client || has_keys {
         true => None,
-        false => Some(key_line::fresh(identity, &key_line::Shape::default())?),
+        false => Some(key_line::generate_key_line(identity, &key_line::KeyFormat::default())?),
     };
     let mut written = Ok(());
     if let Some(key) = &key {
-        written = made.file(&keys, &key.text).map_err(|error| failed(&keys, &error));
+        written = made.create_file(&keys, &key.text).map_err(|error| failed(&keys, &error));
     }
-    written = written.and_then(|()| made.file(&file, &text).map_err(|error| failed(&file, &error)));
+    written = written
+        .and_then(|()| made.create_file(&file, &text).map_err(|error| failed(&file, &error)));
     if let Err(refusal) = written {
-        return Err(refusal.and(&made.undo()));
+        return Err(refusal.with_note(&made.undo()));
     }
-    complain(&format!("wrote {}", file.display()));
+    print_error(&format!("wrote {}", file.display()));
     match &key {
         None if arguments.client => arguments.tell_client(&folder),
-        None => complain(&format!("{} was there and is left as it is", keys.display())),
+        None => print_error(&format!("{} was there and is left as it is", keys.display())),
         Some(key) => {
-            complain(&format!("wrote {} with a key for {identity}", keys.display()));
-            complain(&key.fingerprint.to_string());
+            print_error(&format!("wrote {} with a key for {identity}", keys.display()));
+            print_error(&key.fingerprint.to_string());
         }
     }
     if !arguments.client {
@@ -168,7 +169,7 @@ impl Arguments {
                 shell::path(Path::new(&self.client_keys())),
             );
         }
-        complain(&next);
+        print_error(&next);
     }
 
     fn tell_client(&self, folder: &Path) {
@@ -192,7 +193,7 @@ impl Arguments {
             Some(_) => "",
             None => "\n  write the server's address in place of plc.example",
         };
-        complain(&format!("next: {run}{edit}{place}"));
+        print_error(&format!("next: {run}{edit}{place}"));
     }
 }
 
@@ -213,5 +214,5 @@ fn refuse_unsound(text: &str) -> Result<(), Refusal> {
 
 fn exists(path: &Path) -> Refusal {
     let words = format!("{} exists already and is left as it is", path.display());
-    Refusal::new(exit::CANNOT_CREATE, words).and("nothing was written; name another folder")
+    Refusal::new(exit::CANNOT_CREATE, words).with_note("nothing was written; name another folder")
 }

@@ -4,12 +4,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::beremiz_key::ProjectKey;
-use super::client_kit::{self, Kit};
-use super::key_line::{self, KeyLine, Shape, print, tell_tightened};
+use super::client_kit::{self, ClientKit};
+use super::key_line::{self, KeyFormat, KeyLine, print, report_tightened_mode};
 use super::keys::{refuse_runtime_file, refuse_second_key};
-use super::private_file::Made;
+use super::private_file::CreatedFiles;
 use super::refusal::Refusal;
-use super::{complain, exit, shell};
+use super::{exit, print_error, shell};
 use crate::secrets::{edit, escape};
 
 #[derive(Debug, clap::Args)]
@@ -37,27 +37,27 @@ pub(super) struct Arguments {
     #[arg(long)]
     force: bool,
     #[command(flatten)]
-    order: client_kit::Order,
+    order: client_kit::ClientKitOptions,
     #[command(flatten)]
-    shape: Shape,
+    shape: KeyFormat,
 }
 
 pub(super) fn main(arguments: &Arguments) -> u8 {
-    match make(arguments) {
+    match make_key(arguments) {
         Ok(fingerprint) => {
-            complain(&fingerprint);
+            print_error(&fingerprint);
             exit::OK
         }
-        Err(refusal) => refusal.tell(),
+        Err(refusal) => refusal.report(),
     }
 }
 
 /// Makes and writes the key; the last line about it.
-fn make(arguments: &Arguments) -> Result<String, Refusal> {
+fn make_key(arguments: &Arguments) -> Result<String, Refusal> {
     let Arguments { identity, output, append, server, config, beremiz, force, order, shape } =
         arguments;
-    let key = key_line::fresh(identity, shape)?;
-    let kit = order.kit(identity)?;
+    let key = key_line::generate_key_line(identity, shape)?;
+    let kit = order.prepare(identity)?;
     if let Some(file) = append.as_ref().or(server.as_ref()) {
         if !force {
             refuse_runtime_file(file, config.as_deref())?;
@@ -70,10 +70,10 @@ fn make(arguments: &Arguments) -> Result<String, Refusal> {
     };
     let written = match (secret.is_some(), append, output) {
         (true, None, None) => Ok(()),
-        _ => deliver(arguments, kit, &key),
+        _ => write_key(arguments, kit, &key),
     };
     match (written, secret) {
-        (Err(refusal), Some(secret)) => return Err(refusal.and(&secret.undo())),
+        (Err(refusal), Some(secret)) => return Err(refusal.with_note(&secret.undo())),
         (written, secret) => {
             written?;
             secret.as_ref().map_or(Ok(()), ProjectKey::finish)?;
@@ -83,44 +83,49 @@ fn make(arguments: &Arguments) -> Result<String, Refusal> {
 }
 
 /// Writes the key where it was asked for.
-fn deliver(arguments: &Arguments, kit: Option<Kit>, key: &KeyLine) -> Result<(), Refusal> {
+fn write_key(arguments: &Arguments, kit: Option<ClientKit>, key: &KeyLine) -> Result<(), Refusal> {
     let Arguments { identity, output, append, server, .. } = arguments;
     match (kit, append.as_ref().or(server.as_ref()), output) {
-        (Some(kit), Some(file), _) => both(&kit, file, key, identity),
+        (Some(kit), Some(file), _) => write_both_ends(&kit, file, key, identity),
         (Some(_), None, _) => {
             let words = "--client needs --server FILE: a client's key is of use where the server has it too";
             Err(Refusal::new(exit::USAGE, words))
         }
-        (None, Some(file), _) => added(file, key, identity),
+        (None, Some(file), _) => append_to_file(file, key, identity),
         (None, None, Some(path)) => create(path, key, identity),
         (None, None, None) => print(key),
     }
 }
 
 /// The client's side first: a key that only a client has opens nothing.
-fn both(kit: &Kit, file: &Path, key: &KeyLine, identity: &str) -> Result<(), Refusal> {
+fn write_both_ends(
+    kit: &ClientKit,
+    file: &Path,
+    key: &KeyLine,
+    identity: &str,
+) -> Result<(), Refusal> {
     let made = kit.write(&key.text)?;
-    if let Err(refusal) = added(file, key, identity) {
-        return Err(refusal.and(&made.undo()));
+    if let Err(refusal) = append_to_file(file, key, identity) {
+        return Err(refusal.with_note(&made.undo()));
     }
-    kit.tell();
+    kit.report_paths();
     Ok(())
 }
 
-fn added(file: &Path, key: &KeyLine, identity: &str) -> Result<(), Refusal> {
+fn append_to_file(file: &Path, key: &KeyLine, identity: &str) -> Result<(), Refusal> {
     let added = edit::append(file, key.text.as_bytes())?;
     let identity = escape(identity.as_bytes());
-    complain(&format!("wrote a key for {identity} to {}, line {}", file.display(), added.line));
-    tell_tightened(file, added.loose);
+    print_error(&format!("wrote a key for {identity} to {}, line {}", file.display(), added.line));
+    report_tightened_mode(file, added.loose_mode);
     Ok(())
 }
 
 fn create(path: &Path, key: &KeyLine, identity: &str) -> Result<(), Refusal> {
-    let mut made = Made::default();
-    match made.file(path, &key.text) {
+    let mut made = CreatedFiles::default();
+    match made.create_file(path, &key.text) {
         Ok(()) => {
             let identity = escape(identity.as_bytes());
-            complain(&format!("wrote a key for {identity} to {}", path.display()));
+            print_error(&format!("wrote a key for {identity} to {}", path.display()));
             Ok(())
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(Refusal::new(

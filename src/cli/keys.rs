@@ -2,14 +2,14 @@
 
 mod declaration;
 mod import;
-mod last;
+mod inventory;
+mod last_key;
 mod list;
 mod locations;
 mod remove;
 mod rotate;
 mod runtime_file;
 mod second_key;
-mod site;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -30,7 +30,7 @@ pub(super) enum Command {
         json: bool,
     },
     /// Add a second key for an identity, under a new name
-    Rotate(Rotate),
+    Rotate(RotateArguments),
     /// Add the keys of other key files, such as those of clients, to a server's key file
     Import(import::Arguments),
     /// Remove an identity from every key file, or from one
@@ -63,7 +63,7 @@ pub(super) struct KeySelection {
 }
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Rotate {
+pub(super) struct RotateArguments {
     /// The identity, or one of its names in the key files
     identity: String,
     #[command(flatten)]
@@ -78,9 +78,9 @@ pub(super) struct Rotate {
     #[arg(long)]
     force: bool,
     #[command(flatten)]
-    order: client_kit::Order,
+    order: client_kit::ClientKitOptions,
     #[command(flatten)]
-    shape: key_line::Shape,
+    shape: key_line::KeyFormat,
 }
 
 pub(super) fn main(command: &Command) -> u8 {
@@ -90,5 +90,5 @@ pub(super) fn main(command: &Command) -> u8 {
         Command::Import(arguments) => import::main(arguments),
         Command::Remove { identity, selection, last } => remove::main(identity, selection, *last),
     };
-    done.unwrap_or_else(|refusal| refusal.tell())
+    done.unwrap_or_else(|refusal| refusal.report())
 }

@@ -1,7 +1,7 @@
 //! `kick`: ends sessions of a running program.
 
-use super::control_client::{Trouble, Which};
-use super::{complain, exit, say, units};
+use super::control_client::{ControlFailure, ProgramSelector};
+use super::{exit, print_error, print_result, units};
 use crate::config::diagnostic::escape;
 use crate::daemon::control::{Answer, ControlCommand, Kick};
 
@@ -14,23 +14,23 @@ pub(super) struct Arguments {
     #[arg(long)]
     identity: bool,
     #[command(flatten)]
-    which: Which,
+    which: ProgramSelector,
 }
 
-pub(super) fn main(arguments: &Arguments) -> Result<u8, Trouble> {
+pub(super) fn main(arguments: &Arguments) -> Result<u8, ControlFailure> {
     let kick = match arguments.whom.parse() {
         Ok(number) if !arguments.identity => Kick::Number(number),
         _ => Kick::Identity(arguments.whom.clone()),
     };
-    let mut program = arguments.which.one()?;
+    let mut program = arguments.which.find_one()?;
     match program.ask(&ControlCommand::Kick(kick.clone()))? {
         Answer::Kicked(count) => {
-            let said = say(&units::count(count as u64, "session ends", "sessions end"));
+            let said = print_result(&units::count(count as u64, "session ends", "sessions end"));
             if count > 0 {
                 return Ok(said);
             }
             let whom = escape(&arguments.whom);
-            complain(&match kick {
+            print_error(&match kick {
                 Kick::Number(_) => format!(
                     "no session has the number {whom}; `pskgate sessions` shows those that are open"
                 ),
@@ -38,8 +38,8 @@ pub(super) fn main(arguments: &Arguments) -> Result<u8, Trouble> {
                     format!("{whom} has no open session; `pskgate sessions` shows who has")
                 }
             });
-            Ok(exit::NONE)
+            Ok(exit::NO_MATCH)
         }
-        other => Err(program.nonsense(&other)),
+        other => Err(program.unexpected_answer(&other)),
     }
 }

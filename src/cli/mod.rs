@@ -51,9 +51,9 @@ pub mod exit {
     /// A second signal ended the program before its sessions had ended.
     pub const FORCED: u8 = 1;
     /// Nothing matched what was asked for.
-    pub const NONE: u8 = 1;
+    pub const NO_MATCH: u8 = 1;
     /// A file was converted, and not all of it could be kept.
-    pub const NOT_ALL: u8 = 1;
+    pub const NOT_ALL_CONVERTED: u8 = 1;
     /// The command line is wrong (`EX_USAGE`).
     pub const USAGE: u8 = 64;
     /// A named file cannot be read (`EX_NOINPUT`).
@@ -93,11 +93,11 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the services of a configuration file in the foreground
-    Run(File),
+    Run(ConfigArgument),
     /// Run a server end without a configuration file
-    Server(server_client::Server),
+    Server(server_client::ServerOptions),
     /// Run a client end without a configuration file
-    Client(server_client::Client),
+    Client(server_client::ClientOptions),
     /// Write a configuration file with comments, and the first key of a server
     Init(init::Arguments),
     /// Report every error in a configuration file and its key files
@@ -106,7 +106,7 @@ enum Command {
     )]
     Check {
         #[command(flatten)]
-        file: File,
+        file: ConfigArgument,
         /// Print the findings as JSON on standard output
         #[arg(long)]
         json: bool,
@@ -134,7 +134,7 @@ enum Command {
     /// List the open sessions
     Sessions(sessions::Arguments),
     /// Reload configuration and keys of a running program, and report the result
-    Reload(control_client::Which),
+    Reload(control_client::ProgramSelector),
     /// End a session, or all sessions of an identity
     Kick(kick::Arguments),
     /// Print manual pages, shell completions, or the JSON Schema of the configuration
@@ -151,7 +151,7 @@ enum Command {
 }
 
 #[derive(Debug, clap::Args)]
-struct File {
+struct ConfigArgument {
     /// The configuration: a TOML file, a stunnel.conf, or - for standard input [default: this machine's
     /// pskgate.toml; without it, pskgate.toml in this folder, if nobody else can write to either]
     file: Option<PathBuf>,
@@ -164,25 +164,25 @@ struct File {
     format: FormatName,
 }
 
-impl File {
+impl ConfigArgument {
     /// The file that is meant. Which one that is will be said where nobody named it.
     fn path(&self) -> PathBuf {
         self.file.clone().or_else(|| self.config.clone()).unwrap_or_else(|| {
             let (path, words) = paths::find_config();
             if let Some(words) = words {
-                complain(&format!("pskgate: {words}"));
+                print_error(&format!("pskgate: {words}"));
             }
             path
         })
     }
 
     /// What it says, or will say, and its name; or the exit code, when that has been told.
-    fn source(&self) -> Result<(run::Source, PathBuf), u8> {
+    fn source(&self) -> Result<(run::ConfigSource, PathBuf), u8> {
         let path = self.path();
-        match run::Source::named(&path, self.format.into()) {
+        match run::ConfigSource::from_argument(&path, self.format.into()) {
             Ok(source) => Ok((source, path)),
             Err(error) => {
-                complain(&format!("pskgate: cannot read standard input: {error}"));
+                print_error(&format!("pskgate: cannot read standard input: {error}"));
                 Err(exit::NO_INPUT)
             }
         }
@@ -215,9 +215,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
     // Every command but `version` may hold keys.
     process::forbid_dumps();
-    let arguments = match stunnel::ask(arguments.into_iter().collect()) {
-        stunnel::Asked::Native(arguments) => arguments,
-        stunnel::Asked::Stunnel(asked) => return ExitCode::from(stunnel::main(&asked)),
+    let arguments = match stunnel::parse_command_line(arguments.into_iter().collect()) {
+        stunnel::CommandLine::Native(arguments) => arguments,
+        stunnel::CommandLine::Stunnel(asked) => return ExitCode::from(stunnel::main(&asked)),
     };
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
@@ -225,7 +225,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             // Help goes to stdout and is no failure. Nothing can be done about a closed stream.
             let _ = error.print();
             if error.kind() == clap::error::ErrorKind::InvalidSubcommand {
-                complain("`pskgate run FILE` runs the services of a configuration file.");
+                print_error("`pskgate run FILE` runs the services of a configuration file.");
             }
             return ExitCode::from(if error.use_stderr() { exit::USAGE } else { exit::OK });
         }
@@ -242,10 +242,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Explain { code }) => explain::main(code.as_deref()),
         Some(Command::Keygen(arguments)) => keygen::main(&arguments),
         Some(Command::Keys(command)) => keys::main(&command),
-        Some(Command::Status(arguments)) => asked(status::main(&arguments)),
-        Some(Command::Sessions(arguments)) => asked(sessions::main(&arguments)),
-        Some(Command::Reload(which)) => asked(reload::main(&which)),
-        Some(Command::Kick(arguments)) => asked(kick::main(&arguments)),
+        Some(Command::Status(arguments)) => exit_code_of(status::main(&arguments)),
+        Some(Command::Sessions(arguments)) => exit_code_of(sessions::main(&arguments)),
+        Some(Command::Reload(which)) => exit_code_of(reload::main(&which)),
+        Some(Command::Kick(arguments)) => exit_code_of(kick::main(&arguments)),
         Some(Command::Generate(command)) => generate::main(&command),
         #[cfg(windows)]
         Some(Command::Service(command)) => service::main(&command),
@@ -256,50 +256,50 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// The exit code of a question to a running program.
-fn asked(outcome: Result<u8, control_client::Trouble>) -> u8 {
+/// The exit code of a request to a running program.
+fn exit_code_of(outcome: Result<u8, control_client::ControlFailure>) -> u8 {
     outcome.unwrap_or_else(|trouble| {
-        complain(&format!("pskgate: {}", trouble.words));
+        print_error(&format!("pskgate: {}", trouble.words));
         trouble.code
     })
 }
 
 /// Whether standard error is a terminal whose user wants colour (https://no-color.org).
-fn colored() -> bool {
+fn is_colored() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
         && std::io::stderr().is_terminal()
 }
 
 /// Findings go to standard error; results, to standard output.
-fn show(report: &Diagnostics) {
+fn show_diagnostics(report: &Diagnostics) {
     if !report.diagnostics.is_empty() {
-        complain(&report.render(colored()));
+        print_error(&report.render(is_colored()));
     }
 }
 
-fn complain(text: &str) {
+fn print_error(text: &str) {
     #[cfg(windows)]
     if crate::sys::service_control::is_running() {
-        service::complain(text);
+        service::write_to_event_log(text);
     }
     // There is no place left to complain to when this fails.
     let _ = writeln!(std::io::stderr(), "{}", text.trim_end());
 }
 
 /// Writes a result; a reader that has gone, as `head` does, is no failure of ours.
-fn say(text: &str) -> u8 {
+fn print_result(text: &str) -> u8 {
     match writeln!(std::io::stdout(), "{text}") {
         Ok(()) => exit::OK,
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => exit::OK,
         Err(error) => {
-            complain(&format!("pskgate: cannot write to standard output: {error}"));
+            print_error(&format!("pskgate: cannot write to standard output: {error}"));
             exit::IO
         }
     }
 }
 
 /// The code for a report with errors.
-fn failed(report: &Diagnostics) -> u8 {
+fn exit_code_for(report: &Diagnostics) -> u8 {
     // A file that is named in another one has a place there.
     let of = |code: &str| {
         report.diagnostics.iter().any(|found| found.code == code && found.place.is_none())

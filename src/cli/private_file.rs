@@ -1,4 +1,4 @@
-//! New files with keys in them, and how they are taken back.
+//! Creates files with keys in them, and removes them again if a later step fails.
 
 use std::fs;
 use std::io::{self, Write};
@@ -6,16 +6,16 @@ use std::path::{Path, PathBuf};
 
 use crate::sys::file::{create_private, create_private_folder, sync_folder_of};
 
-/// Files that were made, and perhaps their folder.
+/// The files that were created, and their folder if it was created too.
 #[derive(Debug, Default)]
-pub(super) struct Made {
+pub(super) struct CreatedFiles {
     folder: Option<PathBuf>,
     files: Vec<PathBuf>,
 }
 
-impl Made {
-    /// A folder for its owner alone, unless it is there already.
-    pub(super) fn folder(&mut self, path: &Path) -> io::Result<()> {
+impl CreatedFiles {
+    /// Creates a folder that only its owner can enter, unless it exists already.
+    pub(super) fn create_folder(&mut self, path: &Path) -> io::Result<()> {
         match create_private_folder(path) {
             Ok(()) => {
                 self.folder = Some(path.to_owned());
@@ -28,7 +28,7 @@ impl Made {
     }
 
     /// A file for its owner alone, with its name safe on the disk. An existing one is never touched.
-    pub(super) fn file(&mut self, path: &Path, text: &str) -> io::Result<()> {
+    pub(super) fn create_file(&mut self, path: &Path, text: &str) -> io::Result<()> {
         let mut file = create_private(path)?;
         self.files.push(path.to_owned());
         file.write_all(text.as_bytes())?;
@@ -36,7 +36,7 @@ impl Made {
         sync_folder_of(path)
     }
 
-    /// Takes everything away again, and says how that went.
+    /// Removes what was created; the result is for the error message.
     pub(super) fn undo(self) -> String {
         let mut left = Vec::new();
         for file in self.files {

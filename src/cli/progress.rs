@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use super::terminal::Style;
 use super::units;
 
-/// Faster, nobody could read the figures.
-const PAUSE: Duration = Duration::from_millis(100);
-const CELLS: usize = 24;
+/// Between two updates of the line.
+const UPDATE_INTERVAL: Duration = Duration::from_millis(100);
+const BAR_CELLS: usize = 24;
 
 /// One transfer. Its line goes when it does.
 #[derive(Debug)]
-pub(super) struct Progress {
+pub(super) struct ProgressBar {
     name: &'static str,
     total: u64,
     style: Style,
@@ -21,10 +21,10 @@ pub(super) struct Progress {
     last: (Instant, u64, u64),
 }
 
-impl Progress {
+impl ProgressBar {
     /// Shown on standard error if results go to a terminal: what is copied from there stays clean.
     pub(super) fn new(name: &'static str, total: u64) -> Self {
-        let style = Style::now();
+        let style = Style::for_stdout();
         let shown = style.size.is_some() && std::io::stderr().is_terminal();
         Self { name, total, style, shown, last: (Instant::now(), 0, 0) }
     }
@@ -32,7 +32,7 @@ impl Progress {
     /// How far it is: bytes that were sent and that came back.
     pub(super) fn update(&mut self, sent: u64, received: u64) {
         let passed = self.last.0.elapsed();
-        if !self.shown || passed < PAUSE {
+        if !self.shown || passed < UPDATE_INTERVAL {
             return;
         }
         let rate = |now: u64, then: u64| {
@@ -42,7 +42,7 @@ impl Progress {
         let line = format!(
             "{}  [{}] {:3.0} %  {:>9} there  {:>9} back",
             self.name,
-            self.style.bar(share, CELLS),
+            self.style.bar(share, BAR_CELLS),
             share * 100.0,
             rate(sent, self.last.1),
             rate(received, self.last.2)
@@ -56,7 +56,7 @@ impl Progress {
     }
 }
 
-impl Drop for Progress {
+impl Drop for ProgressBar {
     fn drop(&mut self) {
         if self.shown {
             let _ = write!(std::io::stderr(), "\r\x1b[K");

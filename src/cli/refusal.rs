@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use super::{complain, exit};
+use super::{exit, print_error};
 use crate::secrets::edit::EditError;
 
 /// One reason.
@@ -19,20 +19,20 @@ impl Refusal {
     }
 
     /// A file that the system kept from being written.
-    pub(super) fn unwritten(path: &Path, error: &io::Error) -> Self {
-        Self::new(code(error), format!("cannot write {}: {error}", path.display()))
+    pub(super) fn cannot_write(path: &Path, error: &io::Error) -> Self {
+        Self::new(exit_code(error), format!("cannot write {}: {error}", path.display()))
     }
 
-    /// What is true after it, for who wonders what was done before.
-    pub(super) fn and(mut self, more: &str) -> Self {
+    /// Adds what is true afterwards, such as what was changed before the refusal.
+    pub(super) fn with_note(mut self, more: &str) -> Self {
         self.words.push_str("\n  ");
         self.words.push_str(more);
         self
     }
 
-    /// Says it, and returns the exit code.
-    pub(super) fn tell(self) -> u8 {
-        complain(&format!("pskgate: {}", self.words));
+    /// Prints the message and returns the exit code.
+    pub(super) fn report(self) -> u8 {
+        print_error(&format!("pskgate: {}", self.words));
         self.code
     }
 }
@@ -40,16 +40,16 @@ impl Refusal {
 impl From<EditError> for Refusal {
     fn from(error: EditError) -> Self {
         let code = match &error {
-            EditError::Io(_, error) => code(error),
-            EditError::Broken(_) | EditError::LastKey(_) => exit::CONFIG,
-            EditError::Taken(..) | EditError::SharedKey(..) => exit::CANNOT_CREATE,
-            EditError::Absent(_) => exit::USAGE,
+            EditError::Io(_, error) => exit_code(error),
+            EditError::Invalid(_) | EditError::LastKey(_) => exit::CONFIG,
+            EditError::IdentityExists(..) | EditError::SharedKey(..) => exit::CANNOT_CREATE,
+            EditError::NoSuchIdentity(_) => exit::USAGE,
         };
         Self::new(code, error.to_string())
     }
 }
 
-fn code(error: &io::Error) -> u8 {
+fn exit_code(error: &io::Error) -> u8 {
     match error.kind() {
         io::ErrorKind::PermissionDenied => exit::NO_PERMISSION,
         io::ErrorKind::WouldBlock => exit::UNAVAILABLE,

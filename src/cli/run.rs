@@ -1,4 +1,4 @@
-//! The start of the program, step by step: `run FILE`, and `stunnel FILE` in its own habits.
+//! The start of the program, step by step: `run FILE`, and `stunnel FILE` as stunnel does it.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::version::stunnel_banner;
-use super::{File, complain, exit, failed, show};
+use super::{ConfigArgument, exit, exit_code_for, print_error, show_diagnostics};
 use crate::config::diagnostic::{Diagnostics, escape};
 use crate::config::model::{Config, Dialect, Foreground, Level, Origin, Resolved};
 use crate::config::{self, Format};
@@ -16,8 +16,8 @@ use crate::config::{self, Format};
 use crate::daemon::sandbox::Sandbox;
 use crate::daemon::service_manager::ServiceManagerNotifier;
 use crate::daemon::{self, BindError, BoundConfig, BuiltConfig, Ended, Load, signals, watcher};
-use crate::observe::event::{Event, Scope};
-use crate::observe::log::{self, Journal, Stderr, Syslog};
+use crate::observe::event::{Event, LogContext};
+use crate::observe::log::{self, Journal, StderrUse, Syslog};
 use crate::sys::service_manager;
 #[cfg(unix)]
 use crate::{
@@ -26,9 +26,9 @@ use crate::{
     sys::{background::ForkedProcess, background::ReadyNotifier, pid_file},
 };
 
-/// Whose habits it follows.
+/// Whether the program behaves as `pskgate run` or as `stunnel` does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Habits {
+pub(super) enum RunMode {
     /// Always in the foreground, findings for people, exit codes after sysexits.h.
     Native,
     /// In the background unless the file says otherwise, findings in stunnel's shape, 0 or 1.
@@ -37,39 +37,39 @@ pub(super) enum Habits {
 
 /// Where the configuration is, for the start and for every reload.
 #[derive(Debug)]
-pub(super) struct Source {
-    text: Text,
+pub(super) struct ConfigSource {
+    text: SourceText,
     /// Where relative names begin: the directory that the program was started in.
     here: PathBuf,
     format: Format,
-    /// What the program is called where it has no file.
+    /// The program's name if it has no configuration file.
     title: Option<PathBuf>,
-    /// The root directory, once it is another one.
+    /// The root directory after chroot.
     root: OnceLock<PathBuf>,
 }
 
 #[derive(Debug)]
-enum Text {
+enum SourceText {
     File(PathBuf),
-    /// What a descriptor said, and its number. It cannot be read twice; key files can.
+    /// A text from a descriptor, and its name. It cannot be read twice; key files can.
     Read(Vec<u8>, PathBuf),
 }
 
-impl Source {
+impl ConfigSource {
     pub(super) fn file(path: &Path, format: Format) -> Self {
-        Self::of(Text::File(path.to_owned()), format)
+        Self::new(SourceText::File(path.to_owned()), format)
     }
 
     /// A text that was read already; `name` is what findings call it.
     pub(super) fn text(text: Vec<u8>, name: &str, format: Format) -> Self {
-        Self::of(Text::Read(text, name.into()), format)
+        Self::new(SourceText::Read(text, name.into()), format)
     }
 
     /// What a person named on the command line: a file, or `-` for standard input.
     ///
     /// # Errors
     /// Standard input cannot be read.
-    pub(super) fn named(path: &Path, format: Format) -> io::Result<Self> {
+    pub(super) fn from_argument(path: &Path, format: Format) -> io::Result<Self> {
         if path != Path::new("-") {
             return Ok(Self::file(path, format));
         }
@@ -80,12 +80,12 @@ impl Source {
     }
 
     /// Gives a program without a file the name that `status` shows and its control socket has.
-    pub(super) fn called(mut self, title: &str) -> Self {
+    pub(super) fn with_title(mut self, title: &str) -> Self {
         self.title = Some(title.into());
         self
     }
 
-    fn of(text: Text, format: Format) -> Self {
+    fn new(text: SourceText, format: Format) -> Self {
         // The directory may have been removed; only relative names suffer.
         let here = std::env::current_dir().unwrap_or_default();
         Self { text, here, format, title: None, root: OnceLock::new() }
@@ -98,10 +98,10 @@ impl Source {
         };
         let here = inside(&self.here);
         let (mut config, report) = match &self.text {
-            Text::File(path) => config::survey_from(&here, &inside(path), self.format),
-            Text::Read(text, name) => config::survey_text(text, name, &here, self.format),
+            SourceText::File(path) => config::survey_from(&here, &inside(path), self.format),
+            SourceText::Read(text, name) => config::survey_text(text, name, &here, self.format),
         };
-        if let (Some(config), Text::Read(..)) = (&mut config, &self.text) {
+        if let (Some(config), SourceText::Read(..)) = (&mut config, &self.text) {
             match &self.title {
                 Some(title) => config.file.clone_from(title),
                 // A control socket is called after a file, and this was none.
@@ -119,26 +119,26 @@ impl Source {
     }
 }
 
-impl Habits {
-    fn refuse(self, report: &Diagnostics) -> u8 {
+impl RunMode {
+    fn refuse_config(self, report: &Diagnostics) -> u8 {
         match self {
             Self::Native => {
-                show(report);
-                failed(report)
+                show_diagnostics(report);
+                exit_code_for(report)
             }
             Self::Stunnel => {
-                complain(&report.render_stunnel());
+                print_error(&report.render_stunnel());
                 1
             }
         }
     }
 
-    fn cannot_bind(self, mut report: Diagnostics, errors: Vec<BindError>) -> u8 {
+    fn refuse_bind(self, mut report: Diagnostics, errors: Vec<BindError>) -> u8 {
         let denied = errors.iter().any(|e| e.kind == io::ErrorKind::PermissionDenied);
         match self {
             Self::Native => {
                 report.diagnostics.extend(errors.into_iter().map(|error| error.diagnostic));
-                show(&report);
+                show_diagnostics(&report);
                 if denied { exit::NO_PERMISSION } else { exit::UNAVAILABLE }
             }
             Self::Stunnel => {
@@ -150,28 +150,28 @@ impl Habits {
                         escape(&error.service)
                     );
                 }
-                complain(&text);
+                print_error(&text);
                 1
             }
         }
     }
 
-    /// What is said before the log is open, and is no failure yet.
-    fn remark(self, text: &str) {
+    /// Prints a note while the log is not open yet; not an error.
+    fn print_note(self, text: &str) {
         match self {
-            Self::Native => complain(&format!("pskgate: {}", escape(text))),
-            Self::Stunnel => complain(&format!("[.] {}", escape(text))),
+            Self::Native => print_error(&format!("pskgate: {}", escape(text))),
+            Self::Stunnel => print_error(&format!("[.] {}", escape(text))),
         }
     }
 
-    fn give_up(self, code: u8, text: &str) -> u8 {
+    fn fail(self, code: u8, text: &str) -> u8 {
         match self {
             Self::Native => {
-                complain(&format!("pskgate: {text}"));
+                print_error(&format!("pskgate: {text}"));
                 code
             }
             Self::Stunnel => {
-                complain(&format!("[!] {}", escape(text)));
+                print_error(&format!("[!] {}", escape(text)));
                 1
             }
         }
@@ -187,24 +187,24 @@ impl Habits {
 
     /// stunnel in the foreground logs to standard error as well as to a file. `run` does so only for
     /// a file that says `foreground = yes`.
-    fn stderr(self, config: &Config) -> Stderr {
+    fn stderr_use(self, config: &Config) -> StderrUse {
         let said = &config.process.foreground;
         // inetd makes standard error the connection, too.
         if config.is_inetd() && said.value != Foreground::Yes {
-            return Stderr::Never;
+            return StderrUse::Never;
         }
         match self.foreground(said) {
-            Foreground::No | Foreground::Quiet => Stderr::Never,
-            Foreground::Yes if config.dialect == Dialect::Native => Stderr::WithoutFile,
-            Foreground::Yes if said.value == Foreground::Yes => Stderr::Always,
-            Foreground::Yes => Stderr::WithoutFile,
+            Foreground::No | Foreground::Quiet => StderrUse::Never,
+            Foreground::Yes if config.dialect == Dialect::Native => StderrUse::WithoutFile,
+            Foreground::Yes if said.value == Foreground::Yes => StderrUse::Always,
+            Foreground::Yes => StderrUse::WithoutFile,
         }
     }
 }
 
-pub(super) fn main(file: &File) -> u8 {
+pub(super) fn main(file: &ConfigArgument) -> u8 {
     match file.source() {
-        Ok((source, _)) => start(source, Habits::Native),
+        Ok((source, _)) => start_program(source, RunMode::Native),
         Err(code) => code,
     }
 }
@@ -215,13 +215,13 @@ pub(super) fn main(file: &File) -> u8 {
 ///
 /// One function for all of it, because the order of the steps is what matters here: each of them needs what
 /// the one before it left, and most cannot be undone. It reads as the list of a start in docs/DESIGN.md.
-pub(super) fn start(source: Source, habits: Habits) -> u8 {
+pub(super) fn start_program(source: ConfigSource, mode: RunMode) -> u8 {
     // Before anything is opened under their numbers.
     let manager = match service_manager::take_environment() {
         Ok(manager) => manager,
         Err(error) => {
             let text = format!("cannot use a descriptor of the service manager: {error}");
-            return habits.give_up(exit::UNAVAILABLE, &text);
+            return mode.fail(exit::UNAVAILABLE, &text);
         }
     };
     // Before the root directory changes.
@@ -233,69 +233,70 @@ pub(super) fn start(source: Source, habits: Habits) -> u8 {
     let privileges = config.as_mut().and_then(|config| Privileges::of(config, &mut report));
     let plan = config.as_ref().and_then(|config| BuiltConfig::build(config, &mut report));
     let (Some(config), Some(plan)) = (config, plan) else {
-        return habits.refuse(&report);
+        return mode.refuse_config(&report);
     };
     #[cfg(unix)]
     let Some(privileges) = privileges else {
-        return habits.refuse(&report);
+        return mode.refuse_config(&report);
     };
     // Now, because from inside another root directory they could not be reached.
     let (syslog, journal) = (Syslog::open(&config.log), Journal::open(&config.log));
     #[cfg(unix)]
     let bound = match activation::assign(manager.sockets, &config) {
-        Ok(listeners) => plan.bind_inherited(listeners, &mut |text| habits.remark(text)),
+        Ok(listeners) => plan.bind_inherited(listeners, &mut |text| mode.print_note(text)),
         // Another start would be given the same.
-        Err(error) => return habits.give_up(exit::CONFIG, &error.to_string()),
+        Err(error) => return mode.fail(exit::CONFIG, &error.to_string()),
     };
     #[cfg(not(unix))]
-    let bound = plan.bind(&mut |text| habits.remark(text));
+    let bound = plan.bind(&mut |text| mode.print_note(text));
     #[cfg_attr(not(unix), allow(unused_mut))]
     let mut bound = match bound {
         Ok(bound) => bound,
-        Err(errors) => return habits.cannot_bind(report, errors),
+        Err(errors) => return mode.refuse_bind(report, errors),
     };
     let threads = config.process.threads.value as usize;
     #[cfg_attr(not(unix), allow(unused_mut))]
-    let mut life = Life { threads, ..Life::default() };
+    let mut context = RunContext { threads, ..RunContext::default() };
     let (notify, unheard) = match manager.notify.transpose() {
         Ok(notify) => (notify, None),
         Err(error) => (None, Some(error)),
     };
-    life.manager_notifier = ServiceManagerNotifier::new(notify, manager.watchdog);
+    context.manager_notifier = ServiceManagerNotifier::new(notify, manager.watchdog);
     #[cfg(unix)]
     {
         // stunnel forks later; but here the parent waits for all of what follows, and the child
         // still has the right to make itself listen sharply.
-        let background = habits.foreground(&config.process.foreground) == Foreground::No;
+        let background = mode.foreground(&config.process.foreground) == Foreground::No;
         if background && !config.is_inetd() {
             match crate::sys::background::fork() {
                 Ok(ForkedProcess::Child(ready)) => {
-                    life.ready = Some(ready);
-                    life.manager_notifier = life.manager_notifier.forked();
-                    log::in_background();
+                    context.ready = Some(ready);
+                    context.manager_notifier = context.manager_notifier.forked();
+                    log::set_background();
                 }
                 // What is open belongs to the child: nothing of it may be tidied up here.
                 Ok(ForkedProcess::Parent { code, child }) => {
                     if code == 0 {
-                        life.manager_notifier.hand_over(child);
+                        context.manager_notifier.hand_over(child);
                     }
                     std::process::exit(code.into())
                 }
                 Err(error) => {
                     let text = format!("cannot go into the background: {error}");
-                    return habits.give_up(exit::INTERNAL, &text);
+                    return mode.fail(exit::INTERNAL, &text);
                 }
             }
         }
-        life.pid_file = config.process.pid.as_ref().map(|path| path.value.clone());
-        life.urgent = life.pid_file.is_some() && crate::sys::background::raise_thread_priority();
+        context.pid_file = config.process.pid.as_ref().map(|path| path.value.clone());
+        context.has_signal_thread =
+            context.pid_file.is_some() && crate::sys::background::raise_thread_priority();
     }
     #[cfg(target_os = "linux")]
     let mut sandbox = Sandbox::prepare(&config, privileges.root());
     #[cfg(unix)]
     {
         if let Err(error) = privileges.take() {
-            return habits.give_up(
+            return mode.fail(
                 exit::NO_PERMISSION,
                 &format!("cannot change to the configured user: {error}"),
             );
@@ -306,12 +307,12 @@ pub(super) fn start(source: Source, habits: Habits) -> u8 {
             let _ = source.root.set(root.to_owned());
         }
     }
-    if let Err(error) = log::init(&config.log, habits.stderr(&config), syslog, journal) {
+    if let Err(error) = log::init(&config.log, mode.stderr_use(&config), syslog, journal) {
         let path = config.log.output.as_ref().map(|path| path.display().to_string());
         let text = format!("cannot open the log {}: {error}", path.unwrap_or_default());
-        return habits.give_up(exit::CANNOT_CREATE, &text);
+        return mode.fail(exit::CANNOT_CREATE, &text);
     }
-    Event::Begun { banner: &stunnel_banner() }.log(Scope::PROGRAM);
+    Event::Begun { banner: &stunnel_banner() }.log(LogContext::PROGRAM);
     daemon::warn(&report);
     #[cfg(unix)]
     if privileges.changes_something() {
@@ -319,16 +320,16 @@ pub(super) fn start(source: Source, habits: Habits) -> u8 {
     }
     if let Some(error) = unheard {
         let text = format!("cannot reach the service manager at NOTIFY_SOCKET: {error}");
-        Event::Finding { level: Level::Warning, text: &text, code: None }.log(Scope::PROGRAM);
+        Event::Finding { level: Level::Warning, text: &text, code: None }.log(LogContext::PROGRAM);
     }
     // The log is open, and there is one thread still.
     #[cfg(target_os = "linux")]
     sandbox.enter(&config);
     if config.in_comments > 0 {
         let text = config::words_of_comments(config.in_comments);
-        Event::Finding { level: Level::Notice, text: &text, code: None }.log(Scope::PROGRAM);
+        Event::Finding { level: Level::Notice, text: &text, code: None }.log(LogContext::PROGRAM);
     }
-    Event::Configured.log(Scope::PROGRAM);
+    Event::Configured.log(LogContext::PROGRAM);
     log::start();
     #[cfg(target_os = "linux")]
     let load: Load = Arc::new(move || {
@@ -337,20 +338,20 @@ pub(super) fn start(source: Source, habits: Habits) -> u8 {
     });
     #[cfg(not(target_os = "linux"))]
     let load: Load = Arc::new(move || source.load());
-    let ended = if life.urgent {
+    let ended = if context.has_signal_thread {
         // Signals come to the first thread. It does nothing but wait for them, ahead of everybody.
-        let run = move || run(bound, &load, life);
+        let run = move || run(bound, &load, context);
         let worker = std::thread::Builder::new().name("tunnel".into()).spawn(run);
         match worker.map(std::thread::JoinHandle::join) {
             Ok(Ok(ended)) => ended,
-            Ok(Err(_)) => Err(Failure(
+            Ok(Err(_)) => Err(StartError(
                 exit::INTERNAL,
                 "the program has failed (a panic: please report it)".into(),
             )),
             Err(error) => Err(error.into()),
         }
     } else {
-        run(bound, &load, life)
+        run(bound, &load, context)
     };
     #[cfg(unix)]
     pid_file::remove();
@@ -358,17 +359,17 @@ pub(super) fn start(source: Source, habits: Habits) -> u8 {
     match ended {
         Ok(Ended::Drained) => exit::OK,
         Ok(Ended::Forced | Ended::Failed) => exit::FORCED,
-        Err(Failure(code, text)) => habits.give_up(code, &text),
+        Err(StartError(code, text)) => mode.fail(code, &text),
     }
 }
 
-/// What a process says of itself once it serves.
+/// What the start passes on to the running program.
 #[derive(Default)]
 #[cfg_attr(not(unix), allow(dead_code))]
-struct Life {
+struct RunContext {
     pid_file: Option<PathBuf>,
     /// Whether the first thread is kept free for signals.
-    urgent: bool,
+    has_signal_thread: bool,
     /// How many threads carry sessions.
     threads: usize,
     manager_notifier: ServiceManagerNotifier,
@@ -377,36 +378,36 @@ struct Life {
 }
 
 /// An exit code and why.
-struct Failure(u8, String);
+struct StartError(u8, String);
 
-impl From<io::Error> for Failure {
+impl From<io::Error> for StartError {
     fn from(error: io::Error) -> Self {
         Self(exit::INTERNAL, format!("cannot start: {error}"))
     }
 }
 
-fn run(bound: BoundConfig, load: &Load, life: Life) -> Result<Ended, Failure> {
-    let runtime = match life.threads {
-        0 | 1 => runtime()?,
-        several => runtime_of(several)?,
+fn run(bound: BoundConfig, load: &Load, context: RunContext) -> Result<Ended, StartError> {
+    let runtime = match context.threads {
+        0 | 1 => single_thread_runtime()?,
+        several => multi_thread_runtime(several)?,
     };
-    let ended = runtime.block_on(serve(bound, load, life));
+    let ended = runtime.block_on(serve(bound, load, context));
     // A name that is still being looked up must not hold up the exit.
     runtime.shutdown_background();
     ended
 }
 
-async fn serve(bound: BoundConfig, load: &Load, life: Life) -> Result<Ended, Failure> {
+async fn serve(bound: BoundConfig, load: &Load, context: RunContext) -> Result<Ended, StartError> {
     let (sender, requests) = mpsc::channel(4);
     // Signals first: none may end the program before it can drain.
     let stops = signals::listen(&sender)?;
     #[cfg(unix)]
     signals::reap_orphans()?;
     #[cfg(unix)]
-    if let Some(path) = &life.pid_file {
+    if let Some(path) = &context.pid_file {
         pid_file::create(path, &stops).map_err(|error| {
             let text = format!("cannot write the pid file {}: {error}", path.display());
-            Failure(exit::CANNOT_CREATE, text)
+            StartError(exit::CANNOT_CREATE, text)
         })?;
     }
     #[cfg(not(unix))]
@@ -414,46 +415,46 @@ async fn serve(bound: BoundConfig, load: &Load, life: Life) -> Result<Ended, Fai
     let mut running = bound.start()?;
     running.show(&sender);
     #[cfg(unix)]
-    if let Some(ready) = life.ready {
+    if let Some(ready) = context.ready {
         ready.notify_parent()?;
     }
-    let running = running.with_service_manager(life.manager_notifier);
+    let running = running.with_service_manager(context.manager_notifier);
     tokio::spawn(watcher::watch(running.files(), sender));
     tokio::spawn(async {
-        tokio::time::sleep(SETTLED).await;
+        tokio::time::sleep(TRIM_DELAY).await;
         crate::sys::memory::release_unused_memory();
     });
     Ok(running.serve(load, requests).await)
 }
 
-/// After its start everything has had its first turn by then, and waits. Code that is taken back before would
-/// come back with that turn (measured: 2 MB).
-const SETTLED: Duration = Duration::from_millis(200);
+/// How long after the start unused memory is released. By then every task has run once and waits; pages that are
+/// released earlier would be read in again (measured: 2 MB).
+const TRIM_DELAY: Duration = Duration::from_millis(200);
 
 /// Threads for calls that block, such as those of files. Names of sessions are not looked up there, but in
 /// `net`: one that is never answered would hold such a thread.
 const MAX_BLOCKING_THREADS: usize = 32;
 
-/// Several, for who has cores to spare.
-fn runtime_of(threads: usize) -> io::Result<tokio::runtime::Runtime> {
+/// For `threads` of 2 and more.
+fn multi_thread_runtime(threads: usize) -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
         .thread_name("tunnel")
-        .event_interval(EVENTS)
+        .event_interval(EVENT_INTERVAL)
         .enable_all()
         .max_blocking_threads(MAX_BLOCKING_THREADS)
         .build()
 }
 
-/// After so many turns of sessions the system is asked who else is ready. tokio's 61 would be 20 ms beside
-/// sessions that move all they can, and asking costs a microsecond.
-const EVENTS: u32 = 8;
+/// Tasks that run between two polls for I/O events. tokio's default of 61 would be 20 ms with busy sessions; a
+/// poll costs a microsecond.
+const EVENT_INTERVAL: u32 = 8;
 
 /// One thread: a tunnel's work is in the kernel and in OpenSSL, and a PLC has one core to spare.
-pub(super) fn runtime() -> io::Result<tokio::runtime::Runtime> {
+pub(super) fn single_thread_runtime() -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .event_interval(EVENTS)
+        .event_interval(EVENT_INTERVAL)
         .max_blocking_threads(MAX_BLOCKING_THREADS)
         .build()
 }

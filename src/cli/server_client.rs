@@ -6,17 +6,17 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use super::run::{self, Habits, Source};
+use super::run::{self, ConfigSource, RunMode};
 use super::toml_value::{address, text};
-use super::{exit, say, show};
+use super::{exit, print_result, show_diagnostics};
 use crate::config::{self, Format};
 
 /// What findings call the text. Its lines are those that `--print` writes.
-const NAME: &str = "command line";
+const TEXT_NAME: &str = "command line";
 
 /// What both ends are told.
 #[derive(Debug, clap::Args)]
-struct Common {
+struct CommonOptions {
     /// Print these options as a configuration file, and do not run it
     #[arg(long)]
     print: bool,
@@ -30,7 +30,7 @@ struct Common {
     after_help = "Every other option has the default of the configuration file. Key files are noticed \
                         when they change. A key is made with `pskgate keygen NAME --append FILE`."
 )]
-pub(super) struct Server {
+pub(super) struct ServerOptions {
     /// The TLS port for clients: a port, or ADDRESS:PORT
     #[arg(long, value_name = "ADDRESS")]
     accept: String,
@@ -50,7 +50,7 @@ pub(super) struct Server {
     #[arg(long, value_name = "NETWORK")]
     allow_from: Vec<String>,
     #[command(flatten)]
-    common: Common,
+    common: CommonOptions,
 }
 
 #[derive(Debug, clap::Args)]
@@ -58,7 +58,7 @@ pub(super) struct Server {
     after_help = "Every other option has the default of the configuration file. The key file is noticed \
                         when it changes."
 )]
-pub(super) struct Client {
+pub(super) struct ClientOptions {
     /// The address on which local programs connect, such as 127.0.0.1:3002
     #[arg(long, value_name = "ADDRESS")]
     accept: String,
@@ -72,42 +72,42 @@ pub(super) struct Client {
     #[arg(long, value_name = "NAME")]
     identity: Option<String>,
     #[command(flatten)]
-    common: Common,
+    common: CommonOptions,
 }
 
-impl Server {
+impl ServerOptions {
     fn lines(&self) -> Vec<(&'static str, String)> {
         let mut lines = vec![
             ("accept", address(&self.accept)),
-            ("connect", list(&self.connect)),
-            ("psk-secrets", list(&self.keys)),
+            ("connect", toml_list(&self.connect)),
+            ("psk-secrets", toml_list(&self.keys)),
         ];
         lines.extend(self.max_sessions.map(|most| ("max-sessions", most.to_string())));
         lines.extend(self.when_full.as_deref().map(|what| ("when-full", text(what))));
         if !self.allow_from.is_empty() {
-            lines.push(("allow-from", list(&self.allow_from)));
+            lines.push(("allow-from", toml_list(&self.allow_from)));
         }
         lines
     }
 }
 
-impl Client {
+impl ClientOptions {
     fn lines(&self) -> Vec<(&'static str, String)> {
         let mut lines = vec![
             ("accept", address(&self.accept)),
-            ("connect", list(&self.connect)),
-            ("psk-secrets", list(&self.keys)),
+            ("connect", toml_list(&self.connect)),
+            ("psk-secrets", toml_list(&self.keys)),
         ];
         lines.extend(self.identity.as_deref().map(|name| ("psk-identity", text(name))));
         lines
     }
 }
 
-pub(super) fn server(arguments: &Server) -> u8 {
+pub(super) fn server(arguments: &ServerOptions) -> u8 {
     start("server", &arguments.accept, arguments.lines(), &arguments.common)
 }
 
-pub(super) fn client(arguments: &Client) -> u8 {
+pub(super) fn client(arguments: &ClientOptions) -> u8 {
     start("client", &arguments.accept, arguments.lines(), &arguments.common)
 }
 
@@ -116,21 +116,22 @@ fn start(
     mode: &'static str,
     accept: &str,
     lines: Vec<(&'static str, String)>,
-    common: &Common,
+    common: &CommonOptions,
 ) -> u8 {
-    let text = file(mode, lines, common.log_level.as_deref());
+    let text = render_file(mode, lines, common.log_level.as_deref());
     // What is wrong with the options themselves, before any file is looked at.
     let here = std::env::current_dir().unwrap_or_default();
-    let read = config::load_text(text.as_bytes(), Path::new(NAME), &here, Format::Toml);
+    let read = config::load_text(text.as_bytes(), Path::new(TEXT_NAME), &here, Format::Toml);
     if let Err(report) = read {
-        show(&report);
+        show_diagnostics(&report);
         return exit::USAGE;
     }
     if common.print {
-        return say(text.trim_end());
+        return print_result(text.trim_end());
     }
-    let source = Source::text(text.into_bytes(), NAME, Format::Toml).called(&title(mode, accept));
-    run::start(source, Habits::Native)
+    let source = ConfigSource::text(text.into_bytes(), TEXT_NAME, Format::Toml)
+        .with_title(&title(mode, accept));
+    run::start_program(source, RunMode::Native)
 }
 
 /// What `status` calls the program, and its control socket is named after.
@@ -142,7 +143,7 @@ fn title(mode: &str, accept: &str) -> String {
     }
 }
 
-fn file(mode: &str, lines: Vec<(&'static str, String)>, level: Option<&str>) -> String {
+fn render_file(mode: &str, lines: Vec<(&'static str, String)>, level: Option<&str>) -> String {
     let mut all = String::new();
     if let Some(level) = level {
         let _ = writeln!(all, "[log]\nlevel = {}\n", text(level));
@@ -154,7 +155,7 @@ fn file(mode: &str, lines: Vec<(&'static str, String)>, level: Option<&str>) -> 
     all
 }
 
-fn list(values: &[String]) -> String {
+fn toml_list(values: &[String]) -> String {
     match values {
         [one] => text(one),
         several => {
@@ -173,16 +174,16 @@ mod tests {
     fn the_text_is_a_file_whatever_the_options_hold() {
         let lines = vec![
             ("accept", address("3001")),
-            ("connect", list(&["127.0.0.1:3000".into(), "[::1]:3000".into()])),
-            ("psk-secrets", list(&[r"C:\Users\me\psk.txt".into()])),
+            ("connect", toml_list(&["127.0.0.1:3000".into(), "[::1]:3000".into()])),
+            ("psk-secrets", toml_list(&[r"C:\Users\me\psk.txt".into()])),
         ];
-        let text = file("server", lines, Some("debug"));
+        let text = render_file("server", lines, Some("debug"));
         let read =
-            config::load_text(text.as_bytes(), Path::new(NAME), Path::new("/"), Format::Toml);
+            config::load_text(text.as_bytes(), Path::new(TEXT_NAME), Path::new("/"), Format::Toml);
         let (config, _) = read.unwrap();
         assert_eq!(config.services[0].connect().len(), 2);
         let evil = "1\"\nconnect = \"elsewhere:1";
-        let text = file("server", vec![("accept", super::text(evil))], None);
+        let text = render_file("server", vec![("accept", super::text(evil))], None);
         let read: toml::Table = text.parse().unwrap();
         assert_eq!(read["services"]["tunnel"]["accept"].as_str(), Some(evil));
         assert!(read["services"]["tunnel"].get("connect").is_none());

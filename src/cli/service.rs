@@ -14,8 +14,8 @@ use windows_service::service::{
 };
 use windows_service::service_manager::{ServiceManager, ServiceManagerAccess};
 
-use super::run::{Habits, Source, start};
-use super::{File, FormatName, check, exit, say};
+use super::run::{ConfigSource, RunMode, start_program};
+use super::{ConfigArgument, FormatName, check, exit, print_result};
 use crate::config;
 use crate::config::model::Config;
 use crate::sys::acl::{self, BroadAccess};
@@ -23,49 +23,49 @@ use crate::sys::event_log::{self, EventLog};
 use crate::sys::service_control::{run_as_service, to_io_error};
 
 /// Under which name the event log knows it, whatever the service is called.
-const SOURCE: &str = "pskgate";
+const EVENT_LOG_SOURCE: &str = "pskgate";
 /// How long a start or a stop is watched that does not say how long it may take.
-const PATIENCE: Duration = Duration::from_secs(120);
+const STATE_CHANGE_TIMEOUT: Duration = Duration::from_secs(120);
 /// Between two looks at it.
-const PAUSE: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// Between an end that nobody ordered and the next start.
-const RESTART: Duration = Duration::from_secs(5);
+const RESTART_DELAY: Duration = Duration::from_secs(5);
 /// Without one for so long, the next end counts as the first.
-const CALM: Duration = Duration::from_secs(24 * 60 * 60);
+const FAILURE_RESET_PERIOD: Duration = Duration::from_secs(24 * 60 * 60);
 /// What the drain of sessions gets beside its own time. At a shutdown of the machine the sum is a day at most, for
 /// the manager counts milliseconds in 32 bits.
-const MARGIN: Duration = Duration::from_secs(10);
+const SHUTDOWN_MARGIN: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Create a service that runs a configuration file and starts with Windows
     Install {
         #[command(flatten)]
-        file: File,
+        file: ConfigArgument,
         #[command(flatten)]
-        which: Which,
+        which: ServiceArguments,
         /// The account of the service [default: its own account, `NT SERVICE\NAME`]
         #[arg(long)]
         account: Option<String>,
     },
     /// Start the service, and wait until it works
-    Start(Which),
+    Start(ServiceArguments),
     /// Stop the service; sessions may finish
-    Stop(Which),
+    Stop(ServiceArguments),
     /// Stop and remove the service
-    Uninstall(Which),
+    Uninstall(ServiceArguments),
     /// Started by the service manager
     #[command(hide = true)]
     Run {
         #[command(flatten)]
-        file: File,
+        file: ConfigArgument,
         #[command(flatten)]
-        which: Which,
+        which: ServiceArguments,
     },
 }
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Which {
+pub(super) struct ServiceArguments {
     /// The name of the service
     #[arg(long, default_value = "pskgate")]
     name: String,
@@ -74,36 +74,36 @@ pub(super) struct Which {
 pub(super) fn main(command: &Command) -> u8 {
     let done = match command {
         Command::Install { file, which, account } => install(file, which, account.as_deref()),
-        Command::Start(which) => begin(which),
+        Command::Start(which) => start(which),
         Command::Stop(which) => stop(which),
         Command::Uninstall(which) => uninstall(which),
         Command::Run { file, which } => run(file, which),
     };
     done.unwrap_or_else(|(code, words)| {
-        super::complain(&format!("pskgate: {words}"));
+        super::print_error(&format!("pskgate: {words}"));
         code
     })
 }
 
 /// An exit code, and why.
-type Failure = (u8, String);
+type ServiceError = (u8, String);
 
 /// What a service has to say where nobody sees standard error.
-pub(super) fn complain(text: &str) {
-    if let Ok(log) = EventLog::open(SOURCE.as_ref()) {
+pub(super) fn write_to_event_log(text: &str) {
+    if let Ok(log) = EventLog::open(EVENT_LOG_SOURCE.as_ref()) {
         // There is no third place.
         let _ = log.write(3, text);
     }
 }
 
-fn run(file: &File, which: &Which) -> Result<u8, Failure> {
+fn run(file: &ConfigArgument, which: &ServiceArguments) -> Result<u8, ServiceError> {
     let path = file.path();
     // It is started in the folder of the system.
     if let Some(folder) = path.parent() {
         let _ = std::env::set_current_dir(folder);
     }
     let format = file.format;
-    let work = move || start(Source::file(&path, format.into()), Habits::Native);
+    let work = move || start_program(ConfigSource::file(&path, format.into()), RunMode::Native);
     match run_as_service(which.name.as_ref(), work) {
         Ok(()) => Ok(exit::OK),
         Err(error) if error.kind() == io::ErrorKind::NotConnected => Err((
@@ -116,19 +116,23 @@ fn run(file: &File, which: &Which) -> Result<u8, Failure> {
     }
 }
 
-fn install(file: &File, which: &Which, account: Option<&str>) -> Result<u8, Failure> {
+fn install(
+    file: &ConfigArgument,
+    which: &ServiceArguments,
+    account: Option<&str>,
+) -> Result<u8, ServiceError> {
     let program = std::env::current_exe()
         .map_err(|error| (exit::INTERNAL, format!("cannot tell where this program is: {error}")))?;
     let path = absolute(file.path())
         .map_err(|error| (exit::USAGE, format!("{}: {error}", file.path().display())))?;
-    let wanted = File { file: Some(path.clone()), config: None, format: file.format };
+    let wanted = ConfigArgument { file: Some(path.clone()), config: None, format: file.format };
     let checked = check::main(&wanted, false, false);
     if checked != exit::OK {
         return Ok(checked);
     }
     // Whoever changes either has the service do as they like.
     for path in [&program, &path] {
-        trusted(path)?;
+        require_trusted(path)?;
     }
     let name = OsString::from(&which.name);
     let account = account.map_or_else(|| format!(r"NT SERVICE\{}", which.name), str::to_owned);
@@ -163,7 +167,7 @@ fn install(file: &File, which: &Which, account: Option<&str>) -> Result<u8, Fail
         return Err(cannot(&error));
     }
     // Without it the texts are there as well, below an apology.
-    let shown = event_log::install(SOURCE);
+    let shown = event_log::install(EVENT_LOG_SOURCE);
     let mut text = format!(
         "the service {} is installed and runs {} as {account} from the next start of this machine on\n\
          `pskgate service start` starts it now; it needs to read these:\n",
@@ -189,17 +193,19 @@ fn install(file: &File, which: &Which, account: Option<&str>) -> Result<u8, Fail
     if let Err(error) = shown {
         text += &format!("the event log could not be told of its name: {error}\n");
     }
-    Ok(say(text.trim_end()))
+    Ok(print_result(text.trim_end()))
 }
 
 /// What is decided once the service is there.
 fn describe(service: &Service, config: Option<&Config>) -> io::Result<()> {
     let drain = config.map_or(Duration::ZERO, |config| config.drain_timeout.value);
     service.set_description("A tunnel that a pre-shared key opens.").map_err(to_io_error)?;
-    service.set_preshutdown_timeout(drain.saturating_add(MARGIN).min(CALM)).map_err(to_io_error)?;
-    let again = ServiceAction { action_type: ServiceActionType::Restart, delay: RESTART };
+    service
+        .set_preshutdown_timeout(drain.saturating_add(SHUTDOWN_MARGIN).min(FAILURE_RESET_PERIOD))
+        .map_err(to_io_error)?;
+    let again = ServiceAction { action_type: ServiceActionType::Restart, delay: RESTART_DELAY };
     let actions = ServiceFailureActions {
-        reset_period: ServiceFailureResetPeriod::After(CALM),
+        reset_period: ServiceFailureResetPeriod::After(FAILURE_RESET_PERIOD),
         reboot_msg: None,
         command: None,
         actions: Some(vec![again; 3]),
@@ -220,7 +226,7 @@ fn files(path: &Path, config: Option<&Config>) -> Vec<PathBuf> {
 }
 
 /// Refuses a file that strangers may change.
-fn trusted(path: &Path) -> Result<(), Failure> {
+fn require_trusted(path: &Path) -> Result<(), ServiceError> {
     let cannot = |error: &dyn std::fmt::Display| {
         (exit::NO_INPUT, format!("cannot tell who may change {}: {error}", path.display()))
     };
@@ -251,13 +257,17 @@ fn trusted(path: &Path) -> Result<(), Failure> {
     }
 }
 
-fn begin(which: &Which) -> Result<u8, Failure> {
+fn start(which: &ServiceArguments) -> Result<u8, ServiceError> {
     let cannot = |error: &io::Error| failed("start", &which.name, error);
     let access = ServiceAccess::START | ServiceAccess::QUERY_STATUS;
     let service = open(which, access).map_err(|error| cannot(&error))?;
     service.start::<&OsStr>(&[]).map_err(|error| cannot(&to_io_error(error)))?;
-    match settled(&service, ServiceState::StartPending).map_err(|error| cannot(&error))? {
-        (ServiceState::Running, _) => Ok(say(&format!("the service {} serves", which.name))),
+    match wait_until_settled(&service, ServiceState::StartPending)
+        .map_err(|error| cannot(&error))?
+    {
+        (ServiceState::Running, _) => {
+            Ok(print_result(&format!("the service {} serves", which.name)))
+        }
         (_, code) => {
             let code = match code {
                 ServiceExitCode::ServiceSpecific(code) => {
@@ -274,56 +284,56 @@ fn begin(which: &Which) -> Result<u8, Failure> {
     }
 }
 
-fn stop(which: &Which) -> Result<u8, Failure> {
+fn stop(which: &ServiceArguments) -> Result<u8, ServiceError> {
     let cannot = |error: &io::Error| failed("stop", &which.name, error);
     let access = ServiceAccess::STOP | ServiceAccess::QUERY_STATUS;
     let service = open(which, access).map_err(|error| cannot(&error))?;
-    halt(&service).map_err(|error| cannot(&error))?;
-    Ok(say(&format!("the service {} has stopped", which.name)))
+    stop_if_running(&service).map_err(|error| cannot(&error))?;
+    Ok(print_result(&format!("the service {} has stopped", which.name)))
 }
 
-fn uninstall(which: &Which) -> Result<u8, Failure> {
+fn uninstall(which: &ServiceArguments) -> Result<u8, ServiceError> {
     let cannot = |error: &io::Error| failed("take away", &which.name, error);
     let access = ServiceAccess::STOP | ServiceAccess::QUERY_STATUS | ServiceAccess::DELETE;
     let service = open(which, access).map_err(|error| cannot(&error))?;
-    halt(&service).map_err(|error| cannot(&error))?;
+    stop_if_running(&service).map_err(|error| cannot(&error))?;
     service.delete().map_err(|error| cannot(&to_io_error(error)))?;
     // Another service may still have it, or it was never there; its old events merely look worse.
-    let _ = event_log::uninstall(SOURCE);
-    Ok(say(&format!("the service {} is gone; its files are where they were", which.name)))
+    let _ = event_log::uninstall(EVENT_LOG_SOURCE);
+    Ok(print_result(&format!("the service {} is gone; its files are where they were", which.name)))
 }
 
 /// Stops it, unless it has stopped already.
-fn halt(service: &Service) -> io::Result<()> {
+fn stop_if_running(service: &Service) -> io::Result<()> {
     if service.query_status().map_err(to_io_error)?.current_state != ServiceState::Stopped {
         service.stop().map_err(to_io_error)?;
-        settled(service, ServiceState::StopPending)?;
+        wait_until_settled(service, ServiceState::StopPending)?;
     }
     Ok(())
 }
 
 /// Waits until it is no longer on its way, and says what came of it.
-fn settled(
+fn wait_until_settled(
     service: &Service,
     on_its_way: ServiceState,
 ) -> io::Result<(ServiceState, ServiceExitCode)> {
     let start = Instant::now();
-    let mut patience = PATIENCE;
+    let mut timeout = STATE_CHANGE_TIMEOUT;
     loop {
         let status = service.query_status().map_err(to_io_error)?;
         // A drain says how long it has.
-        patience = patience.max(status.wait_hint.saturating_add(MARGIN));
+        timeout = timeout.max(status.wait_hint.saturating_add(SHUTDOWN_MARGIN));
         let waits = status.current_state == on_its_way
             || on_its_way == ServiceState::StopPending
                 && status.current_state != ServiceState::Stopped;
         if !waits {
             return Ok((status.current_state, status.exit_code));
         }
-        if start.elapsed() > patience {
-            let words = format!("nothing has come of it in {} s", patience.as_secs());
+        if start.elapsed() > timeout {
+            let words = format!("nothing has come of it in {} s", timeout.as_secs());
             return Err(io::Error::new(io::ErrorKind::TimedOut, words));
         }
-        std::thread::sleep(PAUSE);
+        std::thread::sleep(POLL_INTERVAL);
     }
 }
 
@@ -331,11 +341,11 @@ fn manager(access: ServiceManagerAccess) -> io::Result<ServiceManager> {
     ServiceManager::local_computer(None::<&OsStr>, access).map_err(to_io_error)
 }
 
-fn open(which: &Which, access: ServiceAccess) -> io::Result<Service> {
+fn open(which: &ServiceArguments, access: ServiceAccess) -> io::Result<Service> {
     manager(ServiceManagerAccess::CONNECT)?.open_service(&which.name, access).map_err(to_io_error)
 }
 
-fn failed(what: &str, name: &str, error: &io::Error) -> Failure {
+fn failed(what: &str, name: &str, error: &io::Error) -> ServiceError {
     /// `ERROR_SERVICE_DOES_NOT_EXIST`, `ERROR_SERVICE_EXISTS`, `ERROR_SERVICE_ALREADY_RUNNING`,
     /// `ERROR_SERVICE_NOT_ACTIVE`
     const MISSING: i32 = 1060;

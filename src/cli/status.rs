@@ -4,15 +4,15 @@ pub(super) mod table;
 mod watch;
 mod words;
 
-use super::control_client::{Trouble, Which};
+use super::control_client::{ControlFailure, ProgramSelector};
 use super::terminal::Style;
-use super::{exit, say};
+use super::{exit, print_result};
 use crate::observe::status::Status;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
-    which: Which,
+    which: ProgramSelector,
     /// Print JSON: an object, or an array if several programs run
     #[arg(long)]
     json: bool,
@@ -36,29 +36,29 @@ fn seconds(text: &str) -> Result<f64, String> {
     }
 }
 
-pub(super) fn main(arguments: &Arguments) -> Result<u8, Trouble> {
+pub(super) fn main(arguments: &Arguments) -> Result<u8, ControlFailure> {
     if let Some(seconds) = arguments.watch {
         return watch::main(&arguments.which, seconds, arguments.json);
     }
     let all = ask(&arguments.which)?;
     if arguments.json {
-        return Ok(say(&document(&all, true)?));
+        return Ok(print_result(&document(&all, true)?));
     }
-    let style = Style::now();
+    let style = Style::for_stdout();
     let texts: Vec<_> = all
         .iter()
-        .map(|status| words::everything(status, &table::Rates::default(), &style, false))
+        .map(|status| words::render_status(status, &table::SessionRates::default(), &style, false))
         .collect();
-    Ok(say(&texts.join("\n\n")))
+    Ok(print_result(&texts.join("\n\n")))
 }
 
-fn ask(which: &Which) -> Result<Vec<Status>, Trouble> {
-    let mut programs = which.all()?;
-    programs.iter_mut().map(super::control_client::Program::status).collect()
+fn ask(which: &ProgramSelector) -> Result<Vec<Status>, ControlFailure> {
+    let mut programs = which.find_all()?;
+    programs.iter_mut().map(super::control_client::RunningProgram::status).collect()
 }
 
 /// One program as an object, several as an array.
-fn document(all: &[Status], pretty: bool) -> Result<String, Trouble> {
+fn document(all: &[Status], pretty: bool) -> Result<String, ControlFailure> {
     match all {
         [one] => json(one, pretty),
         several => json(&several, pretty),
@@ -66,12 +66,12 @@ fn document(all: &[Status], pretty: bool) -> Result<String, Trouble> {
 }
 
 /// Text for programs.
-pub(super) fn json(value: &impl serde::Serialize, pretty: bool) -> Result<String, Trouble> {
+pub(super) fn json(value: &impl serde::Serialize, pretty: bool) -> Result<String, ControlFailure> {
     let text = match pretty {
         true => serde_json::to_string_pretty(value),
         false => serde_json::to_string(value),
     };
-    text.map_err(|error| Trouble {
+    text.map_err(|error| ControlFailure {
         code: exit::INTERNAL,
         words: format!("cannot write this as JSON: {error}"),
     })

@@ -7,9 +7,9 @@ use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::path::Path;
 
-use super::run::{self, Habits, Source};
+use super::run::{self, ConfigSource, RunMode};
 use super::version::stunnel_banner;
-use super::{Arguments, complain};
+use super::{Arguments, print_error};
 use crate::config::diagnostic::escape;
 use crate::config::model::Dialect;
 use crate::config::options::{
@@ -17,21 +17,21 @@ use crate::config::options::{
 };
 use crate::config::{self, Format};
 
-/// What is run when nobody says what.
-const DEFAULT: &str = "/etc/stunnel/stunnel.conf";
+/// The configuration file of `stunnel` without arguments.
+const DEFAULT_CONFIG: &str = "/etc/stunnel/stunnel.conf";
 
-/// Whose command line it is.
+/// A command line in pskgate's or in stunnel's syntax.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(super) enum CommandLine {
     /// pskgate's own, with `run` put in where a file alone was named.
     Native(Vec<OsString>),
     /// stunnel's.
-    Stunnel(Command),
+    Stunnel(StunnelCommand),
 }
 
 /// What stunnel's command line asks for.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Command {
+pub(super) enum StunnelCommand {
     /// Run this file.
     File(OsString),
     /// Run what this descriptor says.
@@ -43,48 +43,50 @@ pub(super) enum Command {
 }
 
 /// Tells the two command lines apart, by the program's name and by what the first argument is.
-pub(super) fn ask(arguments: Vec<OsString>) -> Asked {
+pub(super) fn parse_command_line(arguments: Vec<OsString>) -> CommandLine {
     let name = arguments.first().map(Path::new).and_then(Path::file_stem);
     let is_stunnel = ["stunnel", "stunnel4"].iter().any(|known| name == Some(OsStr::new(known)));
     let Some(first) = arguments.get(1) else {
         return match is_stunnel {
-            true => Asked::Stunnel(Command::File(DEFAULT.into())),
-            false => Asked::Native(arguments),
+            true => CommandLine::Stunnel(StunnelCommand::File(DEFAULT_CONFIG.into())),
+            false => CommandLine::Native(arguments),
         };
     };
     match first.to_string_lossy().to_ascii_lowercase().as_str() {
-        "-fd" => return Asked::Stunnel(Command::Descriptor(arguments.get(2).cloned())),
-        "-version" if is_stunnel => return Asked::Stunnel(Command::Version),
+        "-fd" => {
+            return CommandLine::Stunnel(StunnelCommand::Descriptor(arguments.get(2).cloned()));
+        }
+        "-version" if is_stunnel => return CommandLine::Stunnel(StunnelCommand::Version),
         "-version" => {
             let program = arguments.into_iter().take(1);
-            return Asked::Native(program.chain(["--version".into()]).collect());
+            return CommandLine::Native(program.chain(["--version".into()]).collect());
         }
-        "-help" => return Asked::Stunnel(Command::Help),
-        "-sockets" => return Asked::Stunnel(Command::Sockets),
-        "-options" => return Asked::Stunnel(Command::Options),
+        "-help" => return CommandLine::Stunnel(StunnelCommand::Help),
+        "-sockets" => return CommandLine::Stunnel(StunnelCommand::Sockets),
+        "-options" => return CommandLine::Stunnel(StunnelCommand::Options),
         // `run` is meant, as other servers have it.
         "-c" | "--config" if !is_stunnel => {
             let mut arguments = arguments;
             arguments.insert(1, "run".into());
-            return Asked::Native(arguments);
+            return CommandLine::Native(arguments);
         }
         _ => {}
     }
     if is_stunnel {
-        return Asked::Stunnel(Command::File(first.clone()));
+        return CommandLine::Stunnel(StunnelCommand::File(first.clone()));
     }
     if !is_file(first) {
-        return Asked::Native(arguments);
+        return CommandLine::Native(arguments);
     }
     match Format::Auto.dialect(Path::new(first)) {
         Dialect::Stunnel if Path::new(first).exists() => {
-            Asked::Stunnel(Command::File(first.clone()))
+            CommandLine::Stunnel(StunnelCommand::File(first.clone()))
         }
         // A file that is not there is told in this program's own words.
         Dialect::Stunnel | Dialect::Native => {
             let mut arguments = arguments;
             arguments.insert(1, "run".into());
-            Asked::Native(arguments)
+            CommandLine::Native(arguments)
         }
     }
 }
@@ -106,36 +108,36 @@ fn is_file(argument: &OsStr) -> bool {
     Path::new(argument).exists() || is_path && options::nearest(&text, commands()).is_none()
 }
 
-/// Does what was asked.
-pub(super) fn main(asked: &Command) -> u8 {
+/// Runs the command.
+pub(super) fn main(asked: &StunnelCommand) -> u8 {
     match asked {
-        Command::File(path) => file(Path::new(path)),
-        Command::Descriptor(number) => descriptor(number.as_deref()),
-        Command::Version => inform(&(stunnel_banner() + "\n" + &defaults())),
-        Command::Help => inform(&(stunnel_banner() + "\n" + &help())),
-        Command::Sockets => inform(&(stunnel_banner() + "\n" + &sockets())),
-        Command::Options => inform(&(stunnel_banner() + "\n" + &ssl_options())),
+        StunnelCommand::File(path) => run_file(Path::new(path)),
+        StunnelCommand::Descriptor(number) => run_descriptor(number.as_deref()),
+        StunnelCommand::Version => print_info(&(stunnel_banner() + "\n" + &defaults())),
+        StunnelCommand::Help => print_info(&(stunnel_banner() + "\n" + &help())),
+        StunnelCommand::Sockets => print_info(&(stunnel_banner() + "\n" + &sockets())),
+        StunnelCommand::Options => print_info(&(stunnel_banner() + "\n" + &ssl_options())),
     }
 }
 
 /// Information goes where stunnel's goes: its callers read standard error.
-fn inform(text: &str) -> u8 {
-    complain(text);
+fn print_info(text: &str) -> u8 {
+    print_error(text);
     0
 }
 
-fn file(path: &Path) -> u8 {
+fn run_file(path: &Path) -> u8 {
     if let Err(error) = std::fs::metadata(path) {
         let shown = escape(&path.to_string_lossy());
         let words = error.to_string();
         let words = words.split(" (os error").next().unwrap_or_default();
         let number = error.raw_os_error().unwrap_or_default();
-        complain(&format!(
+        print_error(&format!(
             "[!] Invalid configuration file name \"{shown}\"\n[!] realpath: {words} ({number})"
         ));
         return 1;
     }
-    run::start(Source::file(path, Format::Stunnel), Habits::Stunnel)
+    run::start_program(ConfigSource::file(path, Format::Stunnel), RunMode::Stunnel)
 }
 
 const SYNTAX: &str = "[.] \n[.] Syntax:
@@ -147,24 +149,26 @@ const SYNTAX: &str = "[.] \n[.] Syntax:
 [.]     -sockets    - the socket options
 [.]     -options    - the TLS options";
 
-fn descriptor(number: Option<&OsStr>) -> u8 {
+fn run_descriptor(number: Option<&OsStr>) -> u8 {
     let Some(number) = number else {
-        complain(&format!("[!] No file descriptor specified\n{SYNTAX}"));
+        print_error(&format!("[!] No file descriptor specified\n{SYNTAX}"));
         return 1;
     };
     let Some(parsed) = number.to_str().and_then(|text| text.parse::<u16>().ok()) else {
         let failed = "[!] Configuration failed";
-        complain(&format!("[!] Invalid file descriptor number\n{SYNTAX}\n{failed}"));
+        print_error(&format!("[!] Invalid file descriptor number\n{SYNTAX}\n{failed}"));
         return 1;
     };
     match read(parsed.into()) {
         Ok(text) => {
-            let source = Source::text(text, &parsed.to_string(), Format::Stunnel);
-            run::start(source, Habits::Stunnel)
+            let source = ConfigSource::text(text, &parsed.to_string(), Format::Stunnel);
+            run::start_program(source, RunMode::Stunnel)
         }
         Err(error) => {
             let failed = "[!] Configuration failed";
-            complain(&format!("[!] Cannot open configuration file: {error}\n{SYNTAX}\n{failed}"));
+            print_error(&format!(
+                "[!] Cannot open configuration file: {error}\n{SYNTAX}\n{failed}"
+            ));
             1
         }
     }
@@ -297,36 +301,42 @@ fn ssl_options() -> String {
 mod tests {
     use super::*;
 
-    fn asked(arguments: &[&str]) -> Asked {
-        ask(arguments.iter().map(OsString::from).collect())
+    fn asked(arguments: &[&str]) -> CommandLine {
+        parse_command_line(arguments.iter().map(OsString::from).collect())
     }
 
-    fn runs(file: &str) -> Asked {
-        Asked::Stunnel(Command::File(file.into()))
+    fn runs(file: &str) -> CommandLine {
+        CommandLine::Stunnel(StunnelCommand::File(file.into()))
     }
 
     #[test]
     fn the_name_stunnel_makes_it_stunnel() {
         for name in ["stunnel", "/usr/bin/stunnel", "./stunnel4", "/opt/x y/stunnel4"] {
-            assert_eq!(asked(&[name]), runs(DEFAULT));
+            assert_eq!(asked(&[name]), runs(DEFAULT_CONFIG));
             assert_eq!(asked(&[name, "run", "x"]), runs("run"), "a file may be called so");
             assert_eq!(asked(&[name, "x.toml"]), runs("x.toml"));
             assert_eq!(asked(&[name, "--version"]), runs("--version"));
         }
         for name in ["pskgate", "stunnel3", "/opt/stunnel/pskgate", "mystunnel"] {
-            assert!(matches!(asked(&[name]), Asked::Native(_)), "{name}");
+            assert!(matches!(asked(&[name]), CommandLine::Native(_)), "{name}");
         }
     }
 
     #[test]
     fn flags_know_no_case_and_all_but_one_work_under_every_name() {
-        assert_eq!(asked(&["stunnel", "-VERSION", "x"]), Asked::Stunnel(Command::Version));
+        assert_eq!(
+            asked(&["stunnel", "-VERSION", "x"]),
+            CommandLine::Stunnel(StunnelCommand::Version)
+        );
         let own = ["pskgate", "--version"].iter().map(OsString::from).collect();
-        assert_eq!(asked(&["pskgate", "-version", "x"]), Asked::Native(own));
+        assert_eq!(asked(&["pskgate", "-version", "x"]), CommandLine::Native(own));
         for name in ["pskgate", "stunnel"] {
-            assert_eq!(asked(&[name, "-Help"]), Asked::Stunnel(Command::Help));
-            assert_eq!(asked(&[name, "-fd"]), Asked::Stunnel(Command::Descriptor(None)));
-            let third = Asked::Stunnel(Command::Descriptor(Some("3".into())));
+            assert_eq!(asked(&[name, "-Help"]), CommandLine::Stunnel(StunnelCommand::Help));
+            assert_eq!(
+                asked(&[name, "-fd"]),
+                CommandLine::Stunnel(StunnelCommand::Descriptor(None))
+            );
+            let third = CommandLine::Stunnel(StunnelCommand::Descriptor(Some("3".into())));
             assert_eq!(asked(&[name, "-FD", "3", "more"]), third);
         }
     }
@@ -336,9 +346,9 @@ mod tests {
         let conf = "examples/stunnel-client.conf";
         assert_eq!(asked(&["pskgate", conf, "more"]), runs(conf));
         let native = ["pskgate", "run", "plc.toml"].iter().map(OsString::from).collect();
-        assert_eq!(asked(&["pskgate", "plc.toml"]), Asked::Native(native));
+        assert_eq!(asked(&["pskgate", "plc.toml"]), CommandLine::Native(native));
         let missing = ["pskgate", "run", "none.conf"].iter().map(OsString::from).collect();
-        assert_eq!(asked(&["pskgate", "none.conf"]), Asked::Native(missing));
+        assert_eq!(asked(&["pskgate", "none.conf"]), CommandLine::Native(missing));
         for line in [
             &["pskgate", "run", "x"][..],
             &["pskgate", "chekc"],
@@ -346,7 +356,7 @@ mod tests {
             &["pskgate", "--nope"],
         ] {
             let same = line.iter().map(OsString::from).collect();
-            assert_eq!(asked(line), Asked::Native(same));
+            assert_eq!(asked(line), CommandLine::Native(same));
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 
-/// How to write for whoever reads.
+/// Width, colours and characters for standard output.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Style {
     /// The terminal's columns and lines; none in a pipe, where lines are as long as they are.
@@ -13,14 +13,14 @@ pub(super) struct Style {
     pub(super) color: bool,
 }
 
-/// A terminal that does not tell how large it is has the size of the first ones.
-const CLASSIC: (usize, usize) = (80, 24);
+/// Columns and rows, if the terminal does not say.
+const DEFAULT_SIZE: (usize, usize) = (80, 24);
 /// Cells of a bar from the empty to the full one.
 const EIGHTHS: [char; 9] = [' ', '▏', '▎', '▍', '▌', '▋', '▊', '▉', '█'];
 
 impl Style {
     /// For standard output as it is now; a window may have changed since.
-    pub(super) fn now() -> Self {
+    pub(super) fn for_stdout() -> Self {
         let terminal = std::io::stdout().is_terminal();
         let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         Self { size: terminal.then(size), unicode: unicode(), color: terminal && !plain }
@@ -66,13 +66,13 @@ impl Style {
 fn size() -> (usize, usize) {
     match rustix::termios::tcgetwinsize(std::io::stdout()) {
         Ok(size) if size.ws_col > 0 && size.ws_row > 0 => (size.ws_col.into(), size.ws_row.into()),
-        _ => CLASSIC,
+        _ => DEFAULT_SIZE,
     }
 }
 
 #[cfg(not(unix))]
 fn size() -> (usize, usize) {
-    CLASSIC
+    DEFAULT_SIZE
 }
 
 /// The first of these variables that says something decides (POSIX, 8.2).

@@ -1,6 +1,6 @@
 //! `version`: what this is, and whose cryptography it runs on.
 
-use super::say;
+use super::print_result;
 
 /// The version of stunnel whose behaviour this is: callers compare it.
 const STUNNEL_VERSION: &str = "5.75";
@@ -15,7 +15,7 @@ pub(super) fn main() -> u8 {
         "" => "none",
         names => names,
     };
-    say(&format!(
+    print_result(&format!(
         "pskgate {} for {}\nbuilt with OpenSSL {}\nruns with {} ({link})\nfeatures: {features}",
         env!("CARGO_PKG_VERSION"),
         env!("PSKGATE_TARGET"),

@@ -12,7 +12,7 @@ use super::model::{
 };
 use super::options::OptionId;
 use super::value;
-use crate::secrets::Writer;
+use crate::secrets::KeyFileWriter;
 
 /// The resulting configuration in the words of its own dialect, for a person. Key files are named,
 /// and nothing of what is in them is.
@@ -343,7 +343,7 @@ impl EffectivePage<'_> {
     fn keys(&mut self, service: &ServiceConfig) {
         let psk = &service.psk;
         let mut files = psk.secrets.iter();
-        if psk.rules.writer == Writer::Ide
+        if psk.rules.writer == KeyFileWriter::Ide
             && let Some(project) = files.next()
         {
             self.show(OptionId::BeremizProject, project, project.value.display());

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 pub use super::endpoint::{Endpoint, Host};
 use super::location::SourceLocation;
-use crate::secrets::{Password, Rules, TicketKey, Writer};
+use crate::secrets::{KeyFileRules, KeyFileWriter, Password, TicketKey};
 
 /// Which language a file was written in. Only defaults and severities differ; what runs is the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -542,7 +542,7 @@ pub struct PskConfig {
     /// server.
     pub identity: Option<Resolved<Vec<u8>>>,
     /// How strictly the files are read.
-    pub rules: Rules,
+    pub rules: KeyFileRules,
     /// The hash that a TLS 1.3 external PSK is bound to (RFC 9846, 4.3.11; RFC 8446, 4.2.11).
     pub hash: Resolved<PskHash>,
     /// The operator said that a client and a server service of this file may share a key (RFC 9257,
@@ -552,7 +552,7 @@ pub struct PskConfig {
 
 impl PskConfig {
     /// The files and folders, each with who writes it.
-    pub fn paths(&self) -> impl Iterator<Item = (&Path, Writer)> {
+    pub fn paths(&self) -> impl Iterator<Item = (&Path, KeyFileWriter)> {
         let paths = self.secrets.iter().enumerate();
         paths.map(|(n, path)| (path.value.as_path(), self.rules.writer_of_path(n)))
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::{inside, privileges};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::model::{Config, ProcessConfig, Resolved};
-use crate::secrets::{Writer, key_files};
+use crate::secrets::{KeyFileWriter, key_files};
 use crate::sys::access;
 use crate::sys::pipe::is_read_once;
 
@@ -46,7 +46,7 @@ impl<'a> RightsLater<'a> {
     ///
     /// # Errors
     /// The file is not there, or this process may not look.
-    pub fn unreadable(&self, path: &Path, writer: Writer) -> io::Result<Option<Unreadable>> {
+    pub fn unreadable(&self, path: &Path, writer: KeyFileWriter) -> io::Result<Option<Unreadable>> {
         let mut paths = key_files(path, writer);
         if path.is_dir() {
             paths.insert(0, path.to_owned());

@@ -18,8 +18,8 @@ use super::watcher;
 use crate::config::diagnostic::{Diagnostic, Diagnostics, Severity};
 use crate::config::model::{Config, Endpoint, Host, Level, Resolved, ServiceConfig};
 use crate::net::{self, BusyRetry, Listener};
-use crate::observe::event::{Event, Scope};
-use crate::secrets::{Reader, SecretSet};
+use crate::observe::event::{Event, LogContext};
+use crate::secrets::{KeyFileReader, SecretSet};
 #[cfg(unix)]
 use crate::sys::account;
 use crate::sys::cgroup::memory_limit;
@@ -72,13 +72,13 @@ impl BuiltConfig {
     /// Builds every service. Everything that is wrong with any of them goes to `report`; with an
     /// error there, of whatever origin, there is no plan.
     pub fn build(config: &Config, report: &mut Diagnostics) -> Option<Self> {
-        Self::build_with(config, &mut Reader::default(), report)
+        Self::build_with(config, &mut KeyFileReader::default(), report)
     }
 
     /// The same from files that `reader` reads, or has read: of a pipe there is only one reading.
     pub fn build_with(
         config: &Config,
-        reader: &mut Reader,
+        reader: &mut KeyFileReader,
         report: &mut Diagnostics,
     ) -> Option<Self> {
         Self::build_replacing(config, &ServicesInForce::new(), &[], reader, report)
@@ -91,7 +91,7 @@ impl BuiltConfig {
         config: &Config,
         current: &ServicesInForce,
         last: &[PathBuf],
-        reader: &mut Reader,
+        reader: &mut KeyFileReader,
         report: &mut Diagnostics,
     ) -> Option<Self> {
         let before: Vec<&ServiceConfig> = current.iter().map(|(old, _)| &*old.config).collect();
@@ -284,7 +284,7 @@ fn key_paths(config: &ServiceConfig) -> Vec<PathBuf> {
 
 /// How many folders are watched on behalf of a configuration.
 pub fn watched(config: &Config, report: &Diagnostics) -> usize {
-    let files = Files::read(Some(config), report, &Reader::default());
+    let files = Files::read(Some(config), report, &KeyFileReader::default());
     let folders = files.watched().flat_map(watcher::folders);
     folders.collect::<std::collections::BTreeSet<_>>().len()
 }
@@ -384,7 +384,7 @@ impl BoundConfig {
     /// `localhost` has one.
     pub(super) fn log_absent(&self) {
         for text in &self.absent {
-            Event::Finding { level: Level::Notice, text, code: None }.log(Scope::PROGRAM);
+            Event::Finding { level: Level::Notice, text, code: None }.log(LogContext::PROGRAM);
         }
     }
 

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::observe::status::{Reload, Status};
+use crate::observe::status::{ReloadStatus, Status};
 pub(super) use access::Access;
 pub(super) use connections::ControlConnections;
 #[cfg(all(unix, any(test, fuzzing)))]
@@ -72,7 +72,7 @@ pub enum Answer {
     /// To [`ControlCommand::Status`].
     Status(Box<Status>),
     /// To [`ControlCommand::Reload`] and [`ControlCommand::RemoveLast`].
-    Reloaded(Reload),
+    Reloaded(ReloadStatus),
     /// To [`ControlCommand::Kick`]: how many sessions end now.
     Kicked(usize),
     /// Why nothing was done, in words.

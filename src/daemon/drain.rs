@@ -9,7 +9,7 @@ use super::running::{Running, list_sessions, reopen_log};
 use super::service_manager;
 use super::status::{self, ReloadHistory};
 use super::{Ended, Pulse, Request};
-use crate::observe::event::{Event, Scope};
+use crate::observe::event::{Event, LogContext};
 use crate::observe::metrics::Totals;
 use crate::tunnel::{LifecyclePhase, Service};
 
@@ -35,7 +35,7 @@ impl Running {
             mut manager_notifier,
             ..
         } = self;
-        Event::Draining { signal: who, limit: drain }.log(Scope::PROGRAM);
+        Event::Draining { signal: who, limit: drain }.log(LogContext::PROGRAM);
         let services: Vec<_> = live.into_iter().map(|live| live.service).collect();
         let words = || {
             service_manager::stopping_words(services.iter().map(|service| service.count()).sum())
@@ -56,7 +56,7 @@ impl Running {
         resources.report_suppressed_now();
         let mut totals = Totals::default();
         services.iter().for_each(|service| service.counters.add_to(&mut totals));
-        Event::Stopped { totals: &totals }.log(Scope::PROGRAM);
+        Event::Stopped { totals: &totals }.log(LogContext::PROGRAM);
         ended
     }
 }

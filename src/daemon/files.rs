@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::diagnostic::Diagnostics;
 use crate::config::model::Config;
-use crate::secrets::{Reader, Writer, key_files};
+use crate::secrets::{KeyFileReader, KeyFileWriter, key_files};
 use crate::sys::file::open_regular;
 use crate::sys::file_digest::FileDigest;
 use crate::sys::pipe::is_read_once;
@@ -18,7 +18,7 @@ pub(super) type FileDigests = BTreeMap<PathBuf, Option<FileDigest>>;
 pub struct Files {
     /// Key files and folders of them, as the configuration names them, and who writes them: of a Beremiz
     /// project's folder other files count than of a folder of keys.
-    keys: BTreeSet<(PathBuf, Writer)>,
+    keys: BTreeSet<(PathBuf, KeyFileWriter)>,
     /// The configuration and the files that it includes.
     config: BTreeSet<PathBuf>,
     /// Folders of included files, in which the next one may appear.
@@ -32,7 +32,11 @@ pub struct Files {
 
 impl Files {
     /// What was read of a configuration and of its key files.
-    pub(super) fn read(config: Option<&Config>, report: &Diagnostics, reader: &Reader) -> Self {
+    pub(super) fn read(
+        config: Option<&Config>,
+        report: &Diagnostics,
+        reader: &KeyFileReader,
+    ) -> Self {
         let mut keys = BTreeSet::new();
         for service in config.iter().flat_map(|config| &config.services) {
             // A pipe has nothing more to tell, and looking at it would take from its next writer.

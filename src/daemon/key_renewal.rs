@@ -9,7 +9,7 @@ use super::active_service::ActiveService;
 use super::shared_key;
 use crate::config::diagnostic::{Diagnostic, Diagnostics, Severity};
 use crate::config::model::ServiceConfig;
-use crate::secrets::{Identity, Reader, SecretSet};
+use crate::secrets::{Identity, KeyFileReader, SecretSet};
 use crate::tunnel::{Service, ServiceSnapshot};
 
 /// A service at work, as a reload finds it.
@@ -38,7 +38,11 @@ pub(super) struct KeyRenewal {
 impl KeyRenewal {
     /// Reads the key files of every service. The last key of a service may go where its file is one of
     /// `last`.
-    pub(super) fn read(in_force: &[ServiceInForce], reader: &mut Reader, last: &[PathBuf]) -> Self {
+    pub(super) fn read(
+        in_force: &[ServiceInForce],
+        reader: &mut KeyFileReader,
+        last: &[PathBuf],
+    ) -> Self {
         let mut hold: Vec<HashSet<Identity>> = vec![HashSet::new(); in_force.len()];
         let mut held = Vec::new();
         loop {

@@ -14,7 +14,7 @@ use super::{Request, inside};
 use crate::config::diagnostic::{Diagnostic, Severity};
 use crate::config::model::{Config, ControlConfig, Dialect, Endpoint, Level, Listen, Resolved};
 use crate::net::{self, AsyncListener, BusyRetry, Listener};
-use crate::observe::event::{Event, Scope};
+use crate::observe::event::{Event, LogContext};
 
 /// What a configuration wants to be seen through.
 #[derive(Debug)]
@@ -353,7 +353,7 @@ impl ManagementListeners {
                     OpenListener { guard: None, stop: None, task: AbortOnDrop(tokio::spawn(task)) }
                 }
                 WaitingListener::Control(guard, ready) => {
-                    Event::Controlled { path: &guard.path().display() }.log(Scope::PROGRAM);
+                    Event::Controlled { path: &guard.path().display() }.log(LogContext::PROGRAM);
                     let (stop, stopped) = oneshot::channel();
                     let connections =
                         ControlConnections::new(requests.clone(), self.access.subscribe());
@@ -395,13 +395,13 @@ impl ManagementListeners {
                          restart: {error}"
                     );
                     Event::Uncontrolled { level: Level::Warning, error: &error }
-                        .log(Scope::PROGRAM);
+                        .log(LogContext::PROGRAM);
                 }
             }
             self.access.send_replace(access);
         }
         if let Some(error) = missing {
-            Event::Uncontrolled { level, error: &error }.log(Scope::PROGRAM);
+            Event::Uncontrolled { level, error: &error }.log(LogContext::PROGRAM);
         }
         self.waiting.extend(new_listeners);
         if let Some(requests) = self.requests.clone() {

@@ -42,7 +42,7 @@ use tokio::sync::oneshot;
 
 use crate::config::diagnostic::{Diagnostic, Diagnostics, Severity};
 use crate::config::model::{Config, Level};
-use crate::observe::event::{Event, Scope};
+use crate::observe::event::{Event, LogContext};
 use crate::tunnel::LifecyclePhase;
 pub use bind_error::BindError;
 pub use build::{BoundConfig, BuiltConfig, watched};
@@ -141,7 +141,7 @@ pub fn warn(report: &Diagnostics) {
             Severity::Notice => Level::Debug,
         };
         let text = one_line(finding);
-        Event::Finding { level, text: &text, code: Some(finding.code) }.log(Scope::PROGRAM);
+        Event::Finding { level, text: &text, code: Some(finding.code) }.log(LogContext::PROGRAM);
     }
 }
 

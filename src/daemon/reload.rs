@@ -21,7 +21,7 @@ use super::{Load, Running, management, one_line, warn};
 use crate::config::diagnostic::{Diagnostic, Diagnostics, Severity};
 use crate::config::model::{Endpoint, Level, LogConfig, ServiceConfig};
 use crate::net::AsyncListener;
-use crate::observe::event::{Event, Scope};
+use crate::observe::event::{Event, LogContext};
 use crate::observe::log;
 use crate::tunnel::{LifecyclePhase, Respawn, Service, ServiceSnapshot};
 
@@ -280,10 +280,10 @@ impl Running {
 
     fn retry_log_change(&mut self, retry: &Retry) -> Option<Retry> {
         let RetriedAction::Log(config) = &retry.what else { return None };
-        if log::change(config).is_err() {
+        if log::reconfigure(config).is_err() {
             return Some(retry.again(retry.what.clone()));
         }
-        Event::LogReopened.log(Scope::PROGRAM);
+        Event::LogReopened.log(LogContext::PROGRAM);
         self.record.is_in_force();
         None
     }
@@ -307,7 +307,8 @@ impl Running {
                 "{file} has changed since it was refused, and is not tried again: SIGHUP and \
                  `pskgate reload` read it"
             );
-            Event::Finding { level: Level::Notice, text: &text, code: None }.log(Scope::PROGRAM);
+            Event::Finding { level: Level::Notice, text: &text, code: None }
+                .log(LogContext::PROGRAM);
             return None;
         }
         let is_retry = reload.retry.is_some();
@@ -332,7 +333,8 @@ impl Running {
     /// Says that a reload begins, and who asked for it.
     fn log_reload_begun(&self, ask: &ReloadRequest) {
         let (file, changed) = (self.record.file().display(), ask.words());
-        Event::ReloadBegun { who: ask.who, file: &file, changed: &changed }.log(Scope::PROGRAM);
+        Event::ReloadBegun { who: ask.who, file: &file, changed: &changed }
+            .log(LogContext::PROGRAM);
     }
 
     /// Says how a reload ended.
@@ -343,12 +345,12 @@ impl Running {
         match error {
             None => {
                 if outcome.is_of_keys {
-                    Event::Configured.log(Scope::PROGRAM);
+                    Event::Configured.log(LogContext::PROGRAM);
                 }
                 let services = self.live.len();
-                Event::Reloaded { who, services }.log(Scope::PROGRAM);
+                Event::Reloaded { who, services }.log(LogContext::PROGRAM);
             }
-            Some(error) => Event::ReloadFailed { who, error }.log(Scope::PROGRAM),
+            Some(error) => Event::ReloadFailed { who, error }.log(LogContext::PROGRAM),
         }
         if !outcome.is_fully_applied() {
             self.record.differs(reload.began);
@@ -422,7 +424,7 @@ impl Running {
         config: ConfigDigests,
     ) -> ReloadOutcome {
         // The log never stands in the way: the one that is open goes on.
-        let attempt = log::change(log).err().map(|error| {
+        let attempt = log::reconfigure(log).err().map(|error| {
             let message = format!(
                 "cannot change the log, and goes on writing to the old one: \
                                    {error}"
@@ -432,7 +434,7 @@ impl Running {
             RetriedAction::Log(Box::new(log.clone()))
         });
         if !report.has_errors() {
-            Event::Configured.log(Scope::PROGRAM);
+            Event::Configured.log(LogContext::PROGRAM);
         }
         self.commit(next).await;
         ReloadOutcome {

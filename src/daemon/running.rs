@@ -13,7 +13,7 @@ use super::management::ManagementListeners;
 use super::service_manager::{self, ServiceManagerNotifier};
 use super::status::ReloadHistory;
 use crate::config::model::{Level, Mode};
-use crate::observe::event::{Event, Scope};
+use crate::observe::event::{Event, LogContext};
 use crate::observe::log;
 use crate::tunnel::{ProcessResources, Service, SessionDetails, SessionInfo};
 
@@ -73,8 +73,8 @@ impl Running {
 
 pub(super) fn reopen_log() {
     match log::reopen() {
-        Ok(()) => Event::LogReopened.log(Scope::PROGRAM),
-        Err(error) => Event::LogNotReopened { error: &error }.log(Scope::PROGRAM),
+        Ok(()) => Event::LogReopened.log(LogContext::PROGRAM),
+        Err(error) => Event::LogNotReopened { error: &error }.log(LogContext::PROGRAM),
     }
 }
 
@@ -89,10 +89,10 @@ pub(super) fn list_sessions<'a>(services: impl Iterator<Item = &'a Arc<Service>>
             let SessionInfo { who, peer, since, .. } = &*info;
             let (terms, age) = (facts.terms(), since.elapsed());
             Event::Listed { who, peer, terms, target, age, up, down }
-                .log(Scope { level: Some(Level::Debug), ..service.scope(Some(number)) });
+                .log(LogContext { level: Some(Level::Debug), ..service.scope(Some(number)) });
         }
     }
-    Event::ListedAll { count }.log(Scope { level: Some(Level::Debug), ..Scope::PROGRAM });
+    Event::ListedAll { count }.log(LogContext { level: Some(Level::Debug), ..LogContext::PROGRAM });
 }
 
 /// What a server waits for that lets nobody in because it has no key yet; nothing of another service.

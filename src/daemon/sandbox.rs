@@ -12,7 +12,7 @@ use crate::config::diagnostic::{Diagnostic, Diagnostics, SourceLocation};
 use crate::config::model::{
     Config, Endpoint, Level, Program, Resolved, ServiceConfig, SocketOption,
 };
-use crate::observe::event::{Event, Scope};
+use crate::observe::event::{Event, LogContext};
 use crate::observe::log;
 use crate::sys::sandbox::{self, SandboxStatus, WritablePath, WriteAccess};
 
@@ -147,7 +147,7 @@ impl Sandbox {
             return;
         }
         let say = |level, text: &str| {
-            Event::Finding { level, text: &text, code: None }.log(Scope::PROGRAM)
+            Event::Finding { level, text: &text, code: None }.log(LogContext::PROGRAM)
         };
         match why_open(config) {
             Some(NoSandboxReason::Said(_)) => {

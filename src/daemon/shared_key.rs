@@ -34,7 +34,10 @@ pub(super) fn find<'a>(
             };
             // What counts is the identity that the client end presents.
             let shared = presented.identity().filter(|identity| {
-                accepted.secrets().shared_with(presented.secrets()).any(|other| other == *identity)
+                accepted
+                    .secrets()
+                    .shared_identities(presented.secrets())
+                    .any(|other| other == *identity)
             });
             if let Some(identity) = shared {
                 found.push(SharedKey {

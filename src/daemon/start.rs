@@ -14,7 +14,7 @@ use super::status::ReloadHistory;
 use crate::config::model::ConnectionSource;
 #[cfg(unix)]
 use crate::net;
-use crate::observe::event::{Event, Scope};
+use crate::observe::event::{Event, LogContext};
 use crate::sys::cgroup::memory_limit;
 use crate::sys::process;
 #[cfg(unix)]
@@ -54,7 +54,7 @@ impl BoundConfig {
             });
         }
         active_service::link_sni_services(&live);
-        Event::Accepting.log(Scope::PROGRAM);
+        Event::Accepting.log(LogContext::PROGRAM);
         for ActiveService { service, program, .. } in &mut live {
             *program = Respawn::of(service, &alive);
         }

@@ -15,10 +15,10 @@ use super::active_service::ActiveService;
 use super::control::{Answer, ControlCommand, Kick};
 use crate::config::model::Mode;
 use crate::observe::log;
-use crate::observe::metrics::Counted;
+use crate::observe::metrics::CounterSnapshot;
 use crate::observe::status::{
-    Failure, IdentityStatus, LONG, RefusalStatus, Reload, Reloads, ServiceStatus, SessionStatus,
-    Status,
+    FailureStatus, IdentityStatus, LARGE_STATUS_ITEMS, RefusalStatus, ReloadStatus, ReloadSummary,
+    ServiceStatus, SessionStatus, Status,
 };
 use crate::secrets::Identity;
 use crate::tunnel::{LifecyclePhase, RecentRefusal, Service, ServiceSnapshot, SessionInfo};
@@ -29,7 +29,7 @@ pub(super) struct ReloadHistory {
     file: PathBuf,
     started: jiff::Timestamp,
     since: Instant,
-    reloads: Reloads,
+    reloads: ReloadSummary,
 }
 
 impl ReloadHistory {
@@ -38,7 +38,7 @@ impl ReloadHistory {
             file,
             started: jiff::Timestamp::now(),
             since: Instant::now(),
-            reloads: Reloads::default(),
+            reloads: ReloadSummary::default(),
         }
     }
 
@@ -63,8 +63,8 @@ impl ReloadHistory {
         who: &str,
         error: Option<String>,
         findings: Vec<String>,
-    ) -> Reload {
-        let reload = Reload {
+    ) -> ReloadStatus {
+        let reload = ReloadStatus {
             time: format_time(jiff::Timestamp::now()),
             who: who.into(),
             done: error.is_none(),
@@ -102,7 +102,7 @@ pub(super) fn answer(
             let services: Vec<_> =
                 services.iter().map(|service| ServiceView::of(service, view)).collect();
             let (record, phase) = (record.clone(), view.phase);
-            if services.iter().map(ServiceView::lines).sum::<usize>() >= LONG {
+            if services.iter().map(ServiceView::lines).sum::<usize>() >= LARGE_STATUS_ITEMS {
                 let written = move || Answer::Status(Box::new(status(&record, phase, services)));
                 tokio::spawn(answer_on_thread(written, asked));
                 return;
@@ -143,8 +143,8 @@ pub(super) fn traffic(service: &Service) -> ServiceTraffic {
 }
 
 /// What was counted, over the sessions that have ended and these.
-fn counted(service: &Service, sessions: &[(u64, Arc<SessionInfo>)]) -> Counted {
-    let mut counted = service.counters.read();
+fn counted(service: &Service, sessions: &[(u64, Arc<SessionInfo>)]) -> CounterSnapshot {
+    let mut counted = service.counters.snapshot();
     for (_, info) in sessions.iter().filter(|(_, info)| !info.is_over()) {
         let (up, down) = info.carried();
         counted.up += up;
@@ -158,7 +158,7 @@ struct ServiceView {
     service: Arc<Service>,
     snapshot: Arc<ServiceSnapshot>,
     sessions: Vec<(u64, Arc<SessionInfo>)>,
-    counted: Counted,
+    counted: CounterSnapshot,
     listeners: Vec<String>,
 }
 
@@ -195,7 +195,7 @@ fn status(record: &ReloadHistory, phase: LifecyclePhase, services: Vec<ServiceVi
         uptime: record.since.elapsed().as_secs_f64(),
         reloads: record.reloads.clone(),
         services: services.into_iter().map(service_status).collect(),
-        log_lines_lost: log::lost(),
+        log_lines_lost: log::lost_lines(),
     }
 }
 
@@ -226,7 +226,7 @@ fn service_status(view: ServiceView) -> ServiceStatus {
         ended: counted.ended,
         last_failure: service
             .last_failure()
-            .map(|failure| Failure { time: format_time(failure.time), words: failure.words }),
+            .map(|failure| FailureStatus { time: format_time(failure.time), words: failure.words }),
         recent_refusals: service.recent_refusals().into_iter().map(refusal).collect(),
         identities: identities(&service, &snapshot, &all),
         sessions,
@@ -237,7 +237,7 @@ fn refusal(refusal: RecentRefusal) -> RefusalStatus {
     RefusalStatus {
         time: format_time(refusal.time),
         peer: refusal.peer.to_string(),
-        identity: refusal.identity.map(|identity| identity.plain()),
+        identity: refusal.identity.map(|identity| identity.to_plain_text()),
         cause: refusal.cause.into(),
         count: refusal.count,
     }
@@ -248,8 +248,8 @@ fn session(number: u64, info: &SessionInfo) -> Option<SessionStatus> {
     let ((up, down), (rate_up, rate_down)) = (info.carried(), info.rates());
     Some(SessionStatus {
         number,
-        identity: info.who.plain(),
-        wire: (info.wire != info.who).then(|| info.wire.plain()),
+        identity: info.who.to_plain_text(),
+        wire: (info.wire != info.who).then(|| info.wire.to_plain_text()),
         peer: info.peer.to_string(),
         target: reached.target.clone(),
         version: reached.facts.version.into(),
@@ -279,13 +279,13 @@ fn identities(
         *open.entry(&info.wire).or_default() += 1;
     }
     let secrets = snapshot.secrets();
-    let mut places: Vec<_> = secrets.places().collect();
+    let mut places: Vec<_> = secrets.locations().collect();
     places.sort_by_key(|(_, file, line)| (*file, *line));
     let of = |(wire, file, line): (&Identity, &Path, u32)| {
         let (used, expiry) = (uses.get(wire), snapshot.expiry(wire));
         IdentityStatus {
-            wire: wire.plain(),
-            identity: snapshot.owner(wire).plain(),
+            wire: wire.to_plain_text(),
+            identity: snapshot.owner(wire).to_plain_text(),
             file: file.display().to_string(),
             line,
             last_use: used.map(|used| format_time(used.last)),

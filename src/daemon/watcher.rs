@@ -19,8 +19,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::Request;
 use super::files::{FileDigests, Files};
 use crate::config::model::Level;
-use crate::observe::event::{Event, Scope};
-use crate::secrets::Reader;
+use crate::observe::event::{Event, LogContext};
+use crate::secrets::KeyFileReader;
 
 /// A change is taken when nothing has happened for this long: a writer that copies several files is
 /// done with all of them.
@@ -55,7 +55,8 @@ pub async fn watch(mut files: watch::Receiver<Files>, requests: mpsc::Sender<Req
                  or `pskgate reload`: {error}",
                 POLL.as_secs()
             );
-            Event::Finding { level: Level::Warning, text: &text, code: None }.log(Scope::PROGRAM);
+            Event::Finding { level: Level::Warning, text: &text, code: None }
+                .log(LogContext::PROGRAM);
         })
         .ok();
     let mut watched = BTreeSet::new();
@@ -258,7 +259,7 @@ struct Look {
 /// Reads everything on a thread of its own: a file system in the network may take its time, and the
 /// runtime's threads may all be waiting for names. None if there is no thread to be had.
 async fn look(known: &Files, unfinished: &BTreeSet<PathBuf>) -> Option<Look> {
-    let (known, reader) = (known.clone(), Reader::without(unfinished));
+    let (known, reader) = (known.clone(), KeyFileReader::excluding_unfinished(unfinished));
     super::run_on_thread(move || {
         let now = known.read_contents();
         let changed = known.changed_in(&now).filter(|path| !reader.is_unfinished(path));

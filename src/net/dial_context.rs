@@ -1,7 +1,7 @@
 //! On whose behalf a target is connected to.
 
 use super::Peer;
-use crate::observe::event::Scope;
+use crate::observe::event::LogContext;
 use crate::secrets::Identity;
 
 /// On whose behalf a connection is made.
@@ -12,5 +12,5 @@ pub struct DialContext<'a> {
     /// The identity whose key it proved.
     pub who: Option<&'a Identity>,
     /// The session, in whose name the attempts are logged.
-    pub scope: Scope<'a>,
+    pub scope: LogContext<'a>,
 }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use crate::config::model::{Host, Level};
-use crate::observe::event::{Event, Scope};
+use crate::observe::event::{Event, LogContext};
 use crate::secrets::Identity;
 use crate::sys::resolver::{self, NameError};
 
@@ -61,7 +61,7 @@ pub(super) async fn addresses(
     port: u16,
     limit: Duration,
     asker: Asker<'_>,
-    scope: Scope<'_>,
+    scope: LogContext<'_>,
 ) -> io::Result<Vec<SocketAddr>> {
     let name = match host {
         // As getaddrinfo answers for no host: ::1 first.
@@ -215,7 +215,7 @@ impl Resolver {
         &self,
         name: &str,
         limit: Duration,
-        scope: Scope<'_>,
+        scope: LogContext<'_>,
     ) -> io::Result<Arc<[SocketAddr]>> {
         let (LookUpState { mut answer, began }, last_good) = self.renew(name);
         let wait = match &last_good {

@@ -3,7 +3,7 @@
 
 use std::fmt::{self, Display};
 
-pub use super::scope::Scope;
+pub use super::log_context::LogContext;
 use super::verbosity;
 use crate::config::model::{Level, LogFormat};
 pub use table::Event;
@@ -12,9 +12,9 @@ pub(super) use table::TARGET;
 mod row;
 mod table;
 
-/// What a handshake settled on.
+/// The negotiated version, suite and group of a handshake.
 #[derive(Debug, Clone, Copy)]
-pub struct Terms<'a> {
+pub struct TlsTerms<'a> {
     /// The protocol version.
     pub version: &'a str,
     /// The suite.
@@ -23,16 +23,16 @@ pub struct Terms<'a> {
     pub group: Option<&'a str>,
 }
 
-impl Display for Terms<'_> {
+impl Display for TlsTerms<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.version, self.suite)?;
         self.group.map_or(Ok(()), |group| write!(f, " {group}"))
     }
 }
 
-/// What became of a session's two connections, in the words of stunnel's last line.
+/// How a session's two connections were closed, in the words of stunnel's last line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Manner {
+pub enum CloseManner {
     /// Both were closed in order.
     Closed,
     /// Both were reset.
@@ -43,8 +43,8 @@ pub enum Manner {
     RemoteReset,
 }
 
-impl Manner {
-    fn word(self) -> &'static str {
+impl CloseManner {
+    fn stunnel_word(self) -> &'static str {
         match self {
             Self::Closed => "closed",
             Self::Reset => "reset",
@@ -56,33 +56,33 @@ impl Manner {
 
 impl Event<'_> {
     /// Writes its lines, as far as their levels are logged.
-    pub fn log(&self, scope: Scope<'_>) {
-        self.lines(verbosity::format(), scope, &mut |level, text| {
-            if verbosity::is_logged(level, scope) {
-                self.emit(level, scope, text);
+    pub fn log(&self, context: LogContext<'_>) {
+        self.for_each_line(verbosity::format(), context, &mut |level, text| {
+            if verbosity::is_logged(level, context) {
+                self.emit(level, context, text);
             }
         });
     }
 
     /// Whether any of its lines would be written.
-    pub(super) fn is_wanted(&self, scope: Scope<'_>) -> bool {
+    pub(super) fn is_wanted(&self, context: LogContext<'_>) -> bool {
         let mut wanted = false;
-        self.lines(verbosity::format(), scope, &mut |level, _| {
-            wanted |= verbosity::is_logged(level, scope);
+        self.for_each_line(verbosity::format(), context, &mut |level, _| {
+            wanted |= verbosity::is_logged(level, context);
         });
         wanted
     }
 
     /// Hands its lines in a format to `line`, each with its level.
-    pub(super) fn lines(
+    pub(super) fn for_each_line(
         &self,
         format: LogFormat,
-        scope: Scope<'_>,
+        context: LogContext<'_>,
         line: &mut dyn FnMut(Level, fmt::Arguments<'_>),
     ) {
         match format {
             LogFormat::Human | LogFormat::Json => line(self.level(), format_args!("{self}")),
-            LogFormat::Stunnel => self.stunnel(scope.service.unwrap_or_default(), line),
+            LogFormat::Stunnel => self.stunnel(context.service.unwrap_or_default(), line),
         }
     }
 }

@@ -8,9 +8,9 @@ use std::time::Duration;
 use serde_json::Value;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
-use super::event::{Event, Manner, Scope, Terms};
-use super::log::text_of;
-use super::record::Record;
+use super::event::{CloseManner, Event, LogContext, TlsTerms};
+use super::log::strip_time_and_level;
+use super::record::LogRecord;
 use super::{journal, syslog};
 use crate::config::model::{Level, LogFormat, LogId, Mode};
 use crate::fuzzing::{Parts, assert_plain};
@@ -18,23 +18,23 @@ use crate::secrets::escape;
 
 const FORMATS: [LogFormat; 3] = [LogFormat::Human, LogFormat::Json, LogFormat::Stunnel];
 
-struct Collect(Arc<Mutex<Vec<Record>>>);
+struct Collect(Arc<Mutex<Vec<LogRecord>>>);
 
 impl<S: tracing::Subscriber> Layer<S> for Collect {
     fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
-        let read = Record::read(event, true);
+        let read = LogRecord::read(event, true);
         self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(read);
     }
 }
 
 /// An event as each output gets it: one line, which steers nothing, and which says what it is about.
-pub(crate) fn check(event: &Event<'_>, scope: Scope<'_>) {
+pub(crate) fn check(event: &Event<'_>, scope: LogContext<'_>) {
     for format in FORMATS {
         let records = Arc::new(Mutex::new(Vec::new()));
         let subscriber = tracing_subscriber::registry().with(Collect(records.clone()));
         let mut count = 0;
         tracing::subscriber::with_default(subscriber, || {
-            event.lines(format, scope, &mut |level, text| {
+            event.for_each_line(format, scope, &mut |level, text| {
                 event.emit(level, scope, text);
                 count += 1;
             });
@@ -48,7 +48,7 @@ pub(crate) fn check(event: &Event<'_>, scope: Scope<'_>) {
     }
 }
 
-fn one(record: &Record, format: LogFormat) {
+fn one(record: &LogRecord, format: LogFormat) {
     let line = record.render(format);
     let Some(body) = line.strip_suffix('\n') else { panic!("no end: {line:?}") };
     assert_plain(body);
@@ -67,10 +67,10 @@ fn one(record: &Record, format: LogFormat) {
         let own = fields.keys().filter(|name| !names.contains(name)).count();
         assert_eq!(own, fields.len(), "an event's value hides one of every line's: {body}");
     }
-    let rest = text_of(&line, format);
+    let rest = strip_time_and_level(&line, format);
     assert!(body.ends_with(rest));
 
-    let sent = syslog::entry(3, record.level, "gate", rest);
+    let sent = syslog::format_entry(3, record.level, "gate", rest);
     let text = match std::str::from_utf8(&sent) {
         Ok(text) => text,
         Err(error) => panic!("{error}: {:?}", String::from_utf8_lossy(&sent)),
@@ -79,7 +79,7 @@ fn one(record: &Record, format: LogFormat) {
     assert!(text.starts_with('<') && text.len() <= 2048, "{text}");
 
     let service = record.service.as_deref();
-    let sent = journal::encoded(record.event, service, record.session, fields);
+    let sent = journal::encode_fields(record.event, service, record.session, fields);
     let Ok(text) = String::from_utf8(sent) else { panic!("not UTF-8") };
     let mut count = 0;
     for line in text.split_terminator('\n') {
@@ -101,7 +101,7 @@ pub fn log_lines(data: &[u8]) {
     let shown = escape(&identity);
     let (one, two, three) = (parts.text(), parts.text(), parts.text());
     let service = parts.text();
-    let scope = Scope {
+    let scope = LogContext {
         service: (!service.is_empty()).then_some(&service),
         session: (numbers & 1 == 1).then_some(u64::from(numbers)),
         level: None,
@@ -116,11 +116,15 @@ pub fn log_lines(data: &[u8]) {
     // Of a name that is short enough nothing is cut away. It may itself end as a cut one does.
     assert!(identity.len() > 64 || format!("{who}").ends_with('"'), "{who}");
     let error = io::Error::other(three.clone());
-    let terms = Terms { version: &one, suite: &two, group: Some(&three) };
+    let terms = TlsTerms { version: &one, suite: &two, group: Some(&three) };
     let age = Duration::from_millis(numbers.into());
     let mode = if numbers & 2 == 0 { Mode::Server } else { Mode::Client };
-    let manner = [Manner::Closed, Manner::Reset, Manner::LocalReset, Manner::RemoteReset]
-        [usize::from(numbers % 4)];
+    let manner = [
+        CloseManner::Closed,
+        CloseManner::Reset,
+        CloseManner::LocalReset,
+        CloseManner::RemoteReset,
+    ][usize::from(numbers % 4)];
     let (up, down) = (u64::from(numbers), u64::MAX);
     let event = match kind % 24 {
         0 => Event::Refused { peer: first, who: Some(who), cause: second, name: "wrong-key" },

@@ -9,38 +9,38 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::one_line::in_one_line;
+use super::one_line::to_one_line;
 use crate::config::model::LogConfig;
 
-/// Where it listens.
-const SOCKET: &str = "/run/systemd/journal/socket";
+/// The journal's socket.
+const SOCKET_PATH: &str = "/run/systemd/journal/socket";
 /// Names another socket, for tests, which cannot take the machine's. A release build does not read it: whoever
 /// can set a variable for the program would lead its log elsewhere.
 #[cfg(debug_assertions)]
 const SOCKET_VARIABLE: &str = "PSKGATE_JOURNAL_SOCKET";
 /// Device and inode of the stream that the service manager has connected (systemd.exec(5)).
 const STREAM_VARIABLE: &str = "JOURNAL_STREAM";
-/// How soon a journal that is gone is looked for again.
-const PAUSE: Duration = Duration::from_secs(1);
-/// How long the log's thread waits for a journal that does not read, before the line counts as lost.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// Between two attempts to connect.
+const RECONNECT_INTERVAL: Duration = Duration::from_secs(1);
+/// How long the log's thread waits for a journal that does not read; then the line counts as lost.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 /// What is left of a message that fits in no datagram, in bytes: any system's socket takes it. The
 /// protocol's way for such is a file in memory, but nobody reads a line of 200 kB.
-const CUT: usize = 8192;
+const TRUNCATED_MESSAGE_SIZE: usize = 8192;
 
 fn socket_path() -> OsString {
     #[cfg(debug_assertions)]
     if let Some(path) = std::env::var_os(SOCKET_VARIABLE) {
         return path;
     }
-    SOCKET.into()
+    SOCKET_PATH.into()
 }
 
-/// A connection to it.
+/// A connection to the journal.
 #[derive(Debug)]
 pub struct Journal {
     socket: Option<UnixDatagram>,
-    tried: Instant,
+    last_attempt: Instant,
     path: OsString,
     ident: String,
 }
@@ -57,51 +57,51 @@ impl Journal {
         }
         let path = socket_path();
         let ident = config.ident.value.clone();
-        let mut journal = Self { socket: None, tried: Instant::now(), path, ident };
+        let mut journal = Self { socket: None, last_attempt: Instant::now(), path, ident };
         journal.connect();
         Some(journal)
     }
 
     /// The same connection under the name of a new configuration.
-    pub(super) fn rename(&mut self, config: &LogConfig) {
+    pub(super) fn set_config(&mut self, config: &LogConfig) {
         self.ident.clone_from(&config.ident.value);
     }
 
     fn connect(&mut self) {
-        self.tried = Instant::now();
+        self.last_attempt = Instant::now();
         let connected = UnixDatagram::unbound().and_then(|socket| {
-            socket.set_write_timeout(Some(PATIENCE))?;
+            socket.set_write_timeout(Some(WRITE_TIMEOUT))?;
             socket.connect(&self.path)?;
             Ok(socket)
         });
         self.socket = connected.ok();
     }
 
-    /// Hands over a line; `fields` are [`encoded`].
+    /// Hands over a line; `fields` come from [`encode_fields`].
     ///
     /// # Errors
     /// `WouldBlock` when it does not read; anything else when it is not there, and standard error is
     /// the better way.
-    pub(super) fn put(&mut self, level: u8, text: &str, fields: &[u8]) -> io::Result<()> {
-        if self.socket.is_none() && self.tried.elapsed() >= PAUSE {
+    pub(super) fn send(&mut self, level: u8, text: &str, fields: &[u8]) -> io::Result<()> {
+        if self.socket.is_none() && self.last_attempt.elapsed() >= RECONNECT_INTERVAL {
             self.connect();
         }
         let Some(socket) = &self.socket else { return Err(io::ErrorKind::NotConnected.into()) };
         let entry = |text: &str, fields: &[u8]| {
             let mut entry = fields.to_vec();
-            add(&mut entry, "PRIORITY", &level.to_string());
-            add(&mut entry, "SYSLOG_IDENTIFIER", &self.ident);
-            add(&mut entry, "MESSAGE", text);
+            add_field(&mut entry, "PRIORITY", &level.to_string());
+            add_field(&mut entry, "SYSLOG_IDENTIFIER", &self.ident);
+            add_field(&mut entry, "MESSAGE", text);
             entry
         };
         let sent = match socket.send(&entry(text, fields)) {
             Err(error) if is_too_long(&error) => {
-                let mut end = CUT.min(text.len());
+                let mut end = TRUNCATED_MESSAGE_SIZE.min(text.len());
                 while !text.is_char_boundary(end) {
                     end -= 1;
                 }
                 let cut = format!("{}... ({} bytes)", &text[..end], text.len());
-                let fields = if fields.len() > CUT { &[] } else { fields };
+                let fields = if fields.len() > TRUNCATED_MESSAGE_SIZE { &[] } else { fields };
                 socket.send(&entry(&cut, fields))
             }
             sent => sent,
@@ -111,7 +111,7 @@ impl Journal {
             Err(error) => {
                 if error.kind() != io::ErrorKind::WouldBlock {
                     self.socket = None;
-                    self.tried = Instant::now();
+                    self.last_attempt = Instant::now();
                 }
                 Err(error)
             }
@@ -124,7 +124,7 @@ fn is_too_long(error: &io::Error) -> bool {
 }
 
 /// The fields of a line in the journal's form.
-pub(super) fn encoded(
+pub(super) fn encode_fields(
     event: &str,
     service: Option<&str>,
     session: Option<u64>,
@@ -132,13 +132,13 @@ pub(super) fn encoded(
 ) -> Vec<u8> {
     let mut entry = Vec::with_capacity(256);
     if !event.is_empty() {
-        add(&mut entry, "PSKGATE_EVENT", event);
+        add_field(&mut entry, "PSKGATE_EVENT", event);
     }
     if let Some(service) = service {
-        add(&mut entry, "PSKGATE_SERVICE", service);
+        add_field(&mut entry, "PSKGATE_SERVICE", service);
     }
     if let Some(session) = session {
-        add(&mut entry, "PSKGATE_SESSION", &session.to_string());
+        add_field(&mut entry, "PSKGATE_SESSION", &session.to_string());
     }
     for (&name, value) in fields {
         let name = match name {
@@ -147,18 +147,18 @@ pub(super) fn encoded(
             name => format!("PSKGATE_{}", name.to_ascii_uppercase().replace('-', "_")),
         };
         match value {
-            Value::String(text) => add(&mut entry, &name, text),
-            other => add(&mut entry, &name, &other.to_string()),
+            Value::String(text) => add_field(&mut entry, &name, text),
+            other => add_field(&mut entry, &name, &other.to_string()),
         }
     }
     entry
 }
 
 /// One field. Its value has no second line, which would be another field.
-fn add(entry: &mut Vec<u8>, name: &str, value: &str) {
+fn add_field(entry: &mut Vec<u8>, name: &str, value: &str) {
     entry.extend_from_slice(name.as_bytes());
     entry.push(b'=');
-    entry.extend_from_slice(in_one_line(value).as_bytes());
+    entry.extend_from_slice(to_one_line(value).as_bytes());
     entry.push(b'\n');
 }
 
@@ -172,7 +172,7 @@ mod tests {
         let (socket, heard) = UnixDatagram::pair().unwrap();
         let journal = Journal {
             socket: Some(socket),
-            tried: Instant::now(),
+            last_attempt: Instant::now(),
             path: "/no/such/socket".into(),
             ident: "gate".into(),
         };
@@ -192,7 +192,7 @@ mod tests {
             ("age-ms", 7.into()),
             ("up", 8.into()),
         ]);
-        let entry = encoded("closed", Some("plc"), Some(3), &fields);
+        let entry = encode_fields("closed", Some("plc"), Some(3), &fields);
         let wanted = "PSKGATE_EVENT=closed\nPSKGATE_SERVICE=plc\nPSKGATE_SESSION=3\n\
                       PSKGATE_AGE_MS=7\nPSKGATE_CAUSE=a\\nPRIORITY=0\nPSKGATE_BYTES_UP=8\n";
         assert_eq!(String::from_utf8(entry).unwrap(), wanted);
@@ -202,7 +202,7 @@ mod tests {
     fn what_fits_in_no_datagram_is_cut_and_its_length_said() {
         let (mut journal, heard) = journal();
         let long = "ä".repeat(1 << 20);
-        journal.put(4, &long, b"PSKGATE_EVENT=finding\n").unwrap();
+        journal.send(4, &long, b"PSKGATE_EVENT=finding\n").unwrap();
         let entry = next(&heard);
         assert!(entry.starts_with("PSKGATE_EVENT=finding\nPRIORITY=4\nSYSLOG_IDENTIFIER=gate\nM"));
         assert!(entry.ends_with("ä... (2097152 bytes)\n"), "{}", entry.len());
@@ -213,7 +213,7 @@ mod tests {
         let (mut journal, heard) = journal();
         drop(heard);
         for _ in 0..2 {
-            let error = journal.put(6, "a line", b"").unwrap_err();
+            let error = journal.send(6, "a line", b"").unwrap_err();
             assert_ne!(error.kind(), io::ErrorKind::WouldBlock);
         }
     }

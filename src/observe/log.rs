@@ -14,43 +14,44 @@ use std::time::{Duration, Instant};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 pub use super::journal::Journal;
-use super::log_file::{LogFile, stream};
-pub use super::record::in_background;
-use super::record::{Line, Record};
+use super::log_file::{LogFile, standard_stream};
+pub use super::record::set_background;
+use super::record::{LogLine, LogRecord};
 pub use super::syslog::Syslog;
 pub use super::time_zone::zone;
 use super::verbosity;
 use crate::config::model::{Level, LogConfig, LogFormat};
 
-/// Lines that may wait for a slow disk or terminal; at 200 bytes each, under 1 MB.
-const QUEUE: usize = 4096;
-/// How long the end of the program waits for the last lines.
-const FLUSH: Duration = Duration::from_millis(500);
+/// Lines that may wait for a slow disk or terminal: at 200 bytes each, under 1 MB.
+const QUEUE_CAPACITY: usize = 4096;
+/// How long [`flush`] waits for the last lines at the program's end.
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Lines that come in closer sequence than this are many,
-const BUSY: Duration = Duration::from_millis(5);
-/// and are let wait for each other: to wake a thread for each costs the session more than the line.
-const PAUSE: Duration = Duration::from_millis(2);
+/// Lines less than this apart are written in batches: waking the thread for each would cost the session more
+/// than the line.
+const BUSY_INTERVAL: Duration = Duration::from_millis(5);
+/// How long the thread waits for more lines of a batch.
+const BATCH_DELAY: Duration = Duration::from_millis(2);
 
 static OVERWRITE: AtomicBool = AtomicBool::new(false);
-static SINK: OnceLock<Sink> = OnceLock::new();
+static SINK: OnceLock<LogSink> = OnceLock::new();
 
-struct Sink {
+struct LogSink {
     /// Held by the writing thread, for as long as a slow log takes.
-    output: Mutex<Output>,
-    /// What was asked for, to compare with what is asked for next.
-    asked: Mutex<Asked>,
-    queue: OnceLock<SyncSender<Message>>,
-    /// Done by the writing thread as soon as it gets on: the queue was full.
-    late: Mutex<Option<Change>>,
-    /// Lines that could not be written and were not told of yet.
-    lost: AtomicU64,
-    lost_in_all: AtomicU64,
+    output: Mutex<LogOutputs>,
+    /// The configured outputs, to compare with the next configuration.
+    requested: Mutex<RequestedOutputs>,
+    queue: OnceLock<SyncSender<QueueMessage>>,
+    /// A change for which the queue had no room; the writing thread applies it when it continues.
+    deferred_change: Mutex<Option<OutputChange>>,
+    /// Lines that could not be written and were not reported yet.
+    unreported_losses: AtomicU64,
+    total_losses: AtomicU64,
 }
 
 /// Whether lines go to standard error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stderr {
+pub enum StderrUse {
     /// Also beside a file.
     Always,
     /// When there is no file.
@@ -60,22 +61,22 @@ pub enum Stderr {
 }
 
 /// Where lines go: any of a file, standard error and syslog.
-struct Output {
+struct LogOutputs {
     file: Option<LogFile>,
-    /// What is wrong with it, to be said once.
-    trouble: Option<String>,
-    stderr: Stderr,
+    /// An error of its rotation, to be reported once.
+    rotation_error: Option<String>,
+    stderr: StderrUse,
     /// In standard error's place, where that leads there.
     journal: Option<Journal>,
     syslog: Option<Syslog>,
 }
 
-/// What to write to from here on, made outside: only the writing thread waits for a slow log.
-type Change = Box<dyn FnOnce(&mut Output) + Send>;
+/// A change of the outputs, prepared by the caller: only the writing thread waits for a slow log.
+type OutputChange = Box<dyn FnOnce(&mut LogOutputs) + Send>;
 
 /// The part of a configuration that the writing thread follows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Asked {
+struct RequestedOutputs {
     path: Option<PathBuf>,
     max_size: Option<u64>,
     syslog: bool,
@@ -83,11 +84,11 @@ struct Asked {
     ident: String,
 }
 
-impl Asked {
-    fn of(config: &LogConfig) -> Self {
+impl RequestedOutputs {
+    fn from_config(config: &LogConfig) -> Self {
         Self {
             path: config.output.as_ref().map(|path| path.value.clone()),
-            max_size: bound(config),
+            max_size: max_size(config),
             syslog: config.syslog.value,
             facility: config.facility.value,
             ident: config.ident.value.clone(),
@@ -95,9 +96,9 @@ impl Asked {
     }
 }
 
-enum Message {
-    Line(Line),
-    Change(Change),
+enum QueueMessage {
+    Line(LogLine),
+    Change(OutputChange),
     Flush(SyncSender<()>),
 }
 
@@ -107,22 +108,24 @@ enum Message {
 /// The file cannot be opened.
 pub fn init(
     config: &LogConfig,
-    stderr: Stderr,
+    stderr: StderrUse,
     syslog: Option<Syslog>,
     journal: Option<Journal>,
 ) -> io::Result<()> {
-    let asked = Asked::of(config);
-    let file = opened(config, asked.path.as_deref())?;
-    verbosity::set(config);
+    let requested = RequestedOutputs::from_config(config);
+    let file = open_file(config, requested.path.as_deref())?;
+    verbosity::apply_config(config);
     OVERWRITE.store(config.overwrite.value, Ordering::Relaxed);
-    let output = Output { file, trouble: None, stderr, journal, syslog };
-    output.note_journal();
+    let output = LogOutputs { file, rotation_error: None, stderr, journal, syslog };
+    output.publish_journal_use();
     let output = Mutex::new(output);
-    let (lost, lost_in_all) = (AtomicU64::new(0), AtomicU64::new(0));
-    let (asked, queue, late) = (Mutex::new(asked), OnceLock::new(), Mutex::default());
-    let sink = Sink { output, asked, queue, late, lost, lost_in_all };
+    let (unreported_losses, total_losses) = (AtomicU64::new(0), AtomicU64::new(0));
+    let (requested, queue, deferred_change) =
+        (Mutex::new(requested), OnceLock::new(), Mutex::default());
+    let sink =
+        LogSink { output, requested, queue, deferred_change, unreported_losses, total_losses };
     if SINK.set(sink).is_ok() {
-        let subscriber = tracing_subscriber::registry().with(Render);
+        let subscriber = tracing_subscriber::registry().with(LogLayer);
         // Only a second call in one process finds a subscriber set; the first log goes on.
         let _ = tracing::subscriber::set_global_default(subscriber);
     }
@@ -137,50 +140,50 @@ pub fn init(
 ///
 /// # Errors
 /// The file cannot be opened, or the log is stuck and its queue full.
-pub fn change(config: &LogConfig) -> io::Result<()> {
+pub fn reconfigure(config: &LogConfig) -> io::Result<()> {
     let Some(sink) = SINK.get() else { return Ok(()) };
-    verbosity::set(config);
-    let asked = Asked::of(config);
+    verbosity::apply_config(config);
+    let requested = RequestedOutputs::from_config(config);
     let overwrite = config.overwrite.value;
-    let mut known = sink.asked.lock().unwrap_or_else(PoisonError::into_inner);
-    let file = if known.path != asked.path {
-        Some(opened(config, asked.path.as_deref())?)
+    let mut known = sink.requested.lock().unwrap_or_else(PoisonError::into_inner);
+    let file = if known.path != requested.path {
+        Some(open_file(config, requested.path.as_deref())?)
     } else if overwrite {
         None
     } else {
         // What is open still works.
-        anew(asked.path.as_deref(), false).ok().flatten().map(Some)
+        reopen_file(requested.path.as_deref(), false).ok().flatten().map(Some)
     };
     let config_now = config.clone();
-    let change: Change = Box::new(move |output| {
+    let change: OutputChange = Box::new(move |output| {
         if let Some(file) = file {
             output.file = file;
         }
         if let Some(file) = &mut output.file {
-            file.bound(bound(&config_now));
+            file.set_max_size(max_size(&config_now));
         }
         output.syslog = match output.syslog.take() {
-            Some(open) if config_now.syslog.value => Some(open.renamed(&config_now)),
+            Some(open) if config_now.syslog.value => Some(open.with_config(&config_now)),
             _ => Syslog::open(&config_now),
         };
         if let Some(journal) = &mut output.journal {
-            journal.rename(&config_now);
+            journal.set_config(&config_now);
         }
-        output.note_journal();
+        output.publish_journal_use();
     });
-    if let Err(change) = sink.change(change) {
-        if *known != asked {
-            return Err(stuck());
+    if let Err(change) = sink.queue_change(change) {
+        if *known != requested {
+            return Err(queue_full_error());
         }
         // Nothing else was asked for: the file is opened anew when the log gets on.
-        *sink.late.lock().unwrap_or_else(PoisonError::into_inner) = Some(change);
+        *sink.deferred_change.lock().unwrap_or_else(PoisonError::into_inner) = Some(change);
     }
-    *known = asked;
+    *known = requested;
     OVERWRITE.store(overwrite, Ordering::Relaxed);
     Ok(())
 }
 
-fn stuck() -> io::Error {
+fn queue_full_error() -> io::Error {
     io::Error::other("the log takes nothing, and its queue is full")
 }
 
@@ -191,67 +194,71 @@ fn stuck() -> io::Error {
 /// The file cannot be opened.
 pub fn reopen() -> io::Result<()> {
     let Some(sink) = SINK.get() else { return Ok(()) };
-    let known = sink.asked.lock().unwrap_or_else(PoisonError::into_inner);
-    match anew(known.path.as_deref(), OVERWRITE.load(Ordering::Relaxed))? {
+    let known = sink.requested.lock().unwrap_or_else(PoisonError::into_inner);
+    match reopen_file(known.path.as_deref(), OVERWRITE.load(Ordering::Relaxed))? {
         None => Ok(()),
         Some(mut file) => {
-            let change: Change = Box::new(move |output| {
-                file.bound(output.file.as_ref().and_then(LogFile::most));
+            let change: OutputChange = Box::new(move |output| {
+                file.set_max_size(output.file.as_ref().and_then(LogFile::max_size));
                 output.file = Some(file);
             });
-            sink.change(change).map_err(|_| stuck())
+            sink.queue_change(change).map_err(|_| queue_full_error())
         }
     }
 }
 
 /// The log's file, opened again under its name. In the background a standard stream is another one now;
 /// the copy is still the right one.
-fn anew(path: Option<&Path>, overwrite: bool) -> io::Result<Option<LogFile>> {
-    let path = path.filter(|path| stream(path).is_none());
+fn reopen_file(path: Option<&Path>, overwrite: bool) -> io::Result<Option<LogFile>> {
+    let path = path.filter(|path| standard_stream(path).is_none());
     path.map(|path| LogFile::open(path, overwrite, None)).transpose()
 }
 
-fn opened(config: &LogConfig, path: Option<&Path>) -> io::Result<Option<LogFile>> {
-    path.map(|path| LogFile::open(path, config.overwrite.value, bound(config))).transpose()
+fn open_file(config: &LogConfig, path: Option<&Path>) -> io::Result<Option<LogFile>> {
+    path.map(|path| LogFile::open(path, config.overwrite.value, max_size(config))).transpose()
 }
 
-fn bound(config: &LogConfig) -> Option<u64> {
+fn max_size(config: &LogConfig) -> Option<u64> {
     config.max_size.as_ref().map(|most| most.value)
 }
 
-impl Output {
-    fn to_stderr(&self) -> bool {
+impl LogOutputs {
+    fn writes_to_stderr(&self) -> bool {
         match self.stderr {
-            Stderr::Always => true,
-            Stderr::WithoutFile => self.file.is_none(),
-            Stderr::Never => false,
+            StderrUse::Always => true,
+            StderrUse::WithoutFile => self.file.is_none(),
+            StderrUse::Never => false,
         }
     }
 
-    fn note_journal(&self) {
-        verbosity::set_journal(self.journal.is_some() && self.to_stderr());
+    fn publish_journal_use(&self) {
+        verbosity::set_journal(self.journal.is_some() && self.writes_to_stderr());
     }
 
-    fn put(&mut self, line: &Line) -> bool {
+    fn write(&mut self, line: &LogLine) -> bool {
         let mut whole = true;
         if let Some(file) = &mut self.file {
-            let (written, trouble) = file.put(line.text.as_bytes());
+            let (written, trouble) = file.write_line(line.text.as_bytes());
             whole &= written.is_ok();
-            self.trouble = trouble.or(self.trouble.take());
+            self.rotation_error = trouble.or(self.rotation_error.take());
         }
-        if self.to_stderr() {
-            whole &= self.put_stderr(line);
+        if self.writes_to_stderr() {
+            whole &= self.write_stderr(line);
         }
         if let Some(syslog) = &mut self.syslog {
             // What syslog cannot take is lost quietly: there may be none on this machine.
-            syslog.put(line.level, text_of(&line.text, verbosity::format()));
+            syslog.send(line.level, strip_time_and_level(&line.text, verbosity::format()));
         }
         whole
     }
 
-    fn put_stderr(&mut self, line: &Line) -> bool {
+    fn write_stderr(&mut self, line: &LogLine) -> bool {
         if let Some(journal) = &mut self.journal {
-            match journal.put(line.level, text_of(&line.text, verbosity::format()), &line.fields) {
+            match journal.send(
+                line.level,
+                strip_time_and_level(&line.text, verbosity::format()),
+                &line.fields,
+            ) {
                 Ok(()) => return true,
                 // It is behind, and standard error leads to the same reader.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
@@ -263,7 +270,7 @@ impl Output {
 }
 
 /// What is left of a line without its time and level, which syslog and journal keep by themselves.
-pub(super) fn text_of(line: &str, format: LogFormat) -> &str {
+pub(super) fn strip_time_and_level(line: &str, format: LogFormat) -> &str {
     let line = line.trim_end_matches('\n');
     let words = match format {
         LogFormat::Json => 0,
@@ -274,24 +281,24 @@ pub(super) fn text_of(line: &str, format: LogFormat) -> &str {
 
 /// Whether a log of this name is one of the standard streams.
 pub fn is_stream(path: &Path) -> bool {
-    stream(path).is_some()
+    standard_stream(path).is_some()
 }
 
 /// Moves writing to a thread. Called once the process is the one that will run: a thread does not
 /// survive a fork.
 pub fn start() {
     let Some(sink) = SINK.get() else { return };
-    let (sender, receiver) = sync_channel(QUEUE);
+    let (sender, receiver) = sync_channel(QUEUE_CAPACITY);
     let spawned =
-        std::thread::Builder::new().name("log".into()).spawn(move || drain(sink, &receiver));
+        std::thread::Builder::new().name("log".into()).spawn(move || run_writer(sink, &receiver));
     if spawned.is_ok() {
         let _ = sink.queue.set(sender);
     }
 }
 
-/// How many lines could not be written since the start.
-pub fn lost() -> u64 {
-    SINK.get().map_or(0, |sink| sink.lost_in_all.load(Ordering::Relaxed))
+/// The number of lines that could not be written since the start.
+pub fn lost_lines() -> u64 {
+    SINK.get().map_or(0, |sink| sink.total_losses.load(Ordering::Relaxed))
 }
 
 /// Waits, but not for ever, until every line so far is written.
@@ -300,43 +307,45 @@ pub fn flush() {
         return;
     };
     let (done, wait) = sync_channel(1);
-    if queue.try_send(Message::Flush(done)).is_ok() {
-        let _ = wait.recv_timeout(FLUSH);
+    if queue.try_send(QueueMessage::Flush(done)).is_ok() {
+        let _ = wait.recv_timeout(FLUSH_TIMEOUT);
     }
 }
 
-fn drain(sink: &Sink, queue: &Receiver<Message>) {
+fn run_writer(sink: &LogSink, queue: &Receiver<QueueMessage>) {
     let mut last: Option<Instant> = None;
     loop {
         let next = queue.try_recv().or_else(|_| {
-            if last.is_some_and(|last| last.elapsed() < BUSY) {
-                std::thread::sleep(PAUSE);
+            if last.is_some_and(|last| last.elapsed() < BUSY_INTERVAL) {
+                std::thread::sleep(BATCH_DELAY);
             }
             queue.recv_timeout(Duration::from_secs(1))
         });
         let flushed = match next {
-            Ok(Message::Line(line)) => {
-                sink.put(&line);
+            Ok(QueueMessage::Line(line)) => {
+                sink.write(&line);
                 last = Some(Instant::now());
                 None
             }
-            Ok(Message::Change(change)) => {
+            Ok(QueueMessage::Change(change)) => {
                 change(&mut sink.output.lock().unwrap_or_else(PoisonError::into_inner));
                 None
             }
-            Ok(Message::Flush(done)) => Some(done),
+            Ok(QueueMessage::Flush(done)) => Some(done),
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => return,
         };
-        if let Some(late) = sink.late.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(late) =
+            sink.deferred_change.lock().unwrap_or_else(PoisonError::into_inner).take()
+        {
             late(&mut sink.output.lock().unwrap_or_else(PoisonError::into_inner));
         }
-        let lost = sink.lost.swap(0, Ordering::Relaxed);
+        let lost = sink.unreported_losses.swap(0, Ordering::Relaxed);
         if lost > 0 {
             let message = format!("{lost} log lines were lost: the log was full");
-            let record = Record::new(Level::Warning, "lines-lost", message);
-            if !sink.try_put(&record.line()) {
-                sink.lost.fetch_add(lost, Ordering::Relaxed);
+            let record = LogRecord::new(Level::Warning, "lines-lost", message);
+            if !sink.try_write(&record.to_line()) {
+                sink.unreported_losses.fetch_add(lost, Ordering::Relaxed);
             }
         }
         if let Some(done) = flushed {
@@ -345,64 +354,64 @@ fn drain(sink: &Sink, queue: &Receiver<Message>) {
     }
 }
 
-impl Sink {
-    fn line(&self, line: Line) {
+impl LogSink {
+    fn write_or_queue(&self, line: LogLine) {
         match self.queue.get() {
-            None => self.put(&line),
-            Some(queue) => match queue.try_send(Message::Line(line)) {
+            None => self.write(&line),
+            Some(queue) => match queue.try_send(QueueMessage::Line(line)) {
                 Ok(()) => {}
                 Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                    self.lose();
+                    self.count_lost();
                 }
             },
         }
     }
 
     /// Behind the lines that wait already. A change for which the queue has no room comes back.
-    fn change(&self, change: Change) -> Result<(), Change> {
+    fn queue_change(&self, change: OutputChange) -> Result<(), OutputChange> {
         let Some(queue) = self.queue.get() else {
             change(&mut self.output.lock().unwrap_or_else(PoisonError::into_inner));
             return Ok(());
         };
-        queue.try_send(Message::Change(change)).map_err(|refused| {
+        queue.try_send(QueueMessage::Change(change)).map_err(|refused| {
             match refused {
-                TrySendError::Full(Message::Change(change))
-                | TrySendError::Disconnected(Message::Change(change)) => change,
+                TrySendError::Full(QueueMessage::Change(change))
+                | TrySendError::Disconnected(QueueMessage::Change(change)) => change,
                 // What comes back is what was sent.
-                _ => Box::new(|_: &mut Output| {}),
+                _ => Box::new(|_: &mut LogOutputs| {}),
             }
         })
     }
 
-    fn put(&self, line: &Line) {
-        if !self.try_put(line) {
-            self.lose();
+    fn write(&self, line: &LogLine) {
+        if !self.try_write(line) {
+            self.count_lost();
         }
     }
 
-    fn lose(&self) {
-        self.lost.fetch_add(1, Ordering::Relaxed);
-        self.lost_in_all.fetch_add(1, Ordering::Relaxed);
+    fn count_lost(&self) {
+        self.unreported_losses.fetch_add(1, Ordering::Relaxed);
+        self.total_losses.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn try_put(&self, line: &Line) -> bool {
+    fn try_write(&self, line: &LogLine) -> bool {
         let Ok(mut output) = self.output.lock() else { return false };
-        let whole = output.put(line);
-        if let Some(message) = output.trouble.take() {
-            output.put(&Record::new(Level::Warning, "log-not-rotated", message).line());
+        let whole = output.write(line);
+        if let Some(message) = output.rotation_error.take() {
+            output.write(&LogRecord::new(Level::Warning, "log-not-rotated", message).to_line());
         }
         whole
     }
 }
 
-struct Render;
+struct LogLayer;
 
-impl<S: tracing::Subscriber> Layer<S> for Render {
+impl<S: tracing::Subscriber> Layer<S> for LogLayer {
     fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
         let Some(sink) = SINK.get() else { return };
         let with_fields = verbosity::format() == LogFormat::Json || verbosity::has_journal();
-        if let Some(record) = Record::read(event, with_fields) {
-            sink.line(record.line());
+        if let Some(record) = LogRecord::read(event, with_fields) {
+            sink.write_or_queue(record.to_line());
         }
     }
 }

@@ -20,11 +20,11 @@ pub(super) struct LogFile {
     path: PathBuf,
     /// What it holds, in bytes: counted, because asking costs a call for each line.
     size: u64,
-    most: Option<u64>,
-    /// After a failure it may grow to this before the next attempt.
-    again: u64,
-    /// Whether the failure that lasts was told.
-    told: bool,
+    max_size: Option<u64>,
+    /// After a failed rotation: the size at which the next attempt is made.
+    retry_size: u64,
+    /// Whether the current failure was reported.
+    is_failure_reported: bool,
 }
 
 impl LogFile {
@@ -33,8 +33,8 @@ impl LogFile {
     ///
     /// # Errors
     /// The system's.
-    pub(super) fn open(path: &Path, overwrite: bool, most: Option<u64>) -> io::Result<Self> {
-        let file = open(path)?;
+    pub(super) fn open(path: &Path, overwrite: bool, max_size: Option<u64>) -> io::Result<Self> {
+        let file = open_for_append(path)?;
         // OpenOptions has no truncate beside append; a pipe or a device has no length to set.
         let meta = file.metadata()?;
         let (regular, mut size) = (meta.is_file(), meta.len());
@@ -42,20 +42,27 @@ impl LogFile {
             file.set_len(0)?;
             size = 0;
         }
-        let most = most.filter(|_| regular);
-        Ok(Self { file, path: path.to_owned(), size, most, again: 0, told: false })
+        let max_size = max_size.filter(|_| regular);
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+            size,
+            max_size,
+            retry_size: 0,
+            is_failure_reported: false,
+        })
     }
 
-    /// Its bound.
-    pub(super) fn most(&self) -> Option<u64> {
-        self.most
+    /// The maximum size, if there is one.
+    pub(super) fn max_size(&self) -> Option<u64> {
+        self.max_size
     }
 
-    /// Takes another bound.
-    pub(super) fn bound(&mut self, most: Option<u64>) {
+    /// Sets another maximum size.
+    pub(super) fn set_max_size(&mut self, max_size: Option<u64>) {
         let regular = self.file.metadata().is_ok_and(|meta| meta.is_file());
-        self.most = most.filter(|_| regular);
-        self.again = 0;
+        self.max_size = max_size.filter(|_| regular);
+        self.retry_size = 0;
     }
 
     /// Writes a line, after room was made for it if it is needed. What is wrong with making room comes
@@ -63,7 +70,7 @@ impl LogFile {
     ///
     /// # Errors
     /// The line was not written.
-    pub(super) fn put(&mut self, line: &[u8]) -> (io::Result<()>, Option<String>) {
+    pub(super) fn write_line(&mut self, line: &[u8]) -> (io::Result<()>, Option<String>) {
         let trouble = self.make_room(line.len() as u64);
         let written = self.file.write_all(line);
         if written.is_ok() {
@@ -73,14 +80,14 @@ impl LogFile {
     }
 
     fn make_room(&mut self, more: u64) -> Option<String> {
-        let most = self.most?;
-        if self.size == 0 || self.size + more <= most.max(self.again) {
+        let max_size = self.max_size?;
+        if self.size == 0 || self.size + more <= max_size.max(self.retry_size) {
             return None;
         }
         let error = match self.rotate() {
             Ok(()) => {
-                self.told = false;
-                self.again = 0;
+                self.is_failure_reported = false;
+                self.retry_size = 0;
                 return None;
             }
             Err(error) => error,
@@ -96,14 +103,14 @@ impl LogFile {
             }
             Err(_) => {
                 // Not at every line.
-                self.again = self.size + more + most / 4;
+                self.retry_size = self.size + more + max_size / 4;
                 format!(
                     "the log cannot be moved to {name}.1 ({error}): it grows beyond its max-size"
                 )
             }
         };
         // An emptied file says so at its top each time; one that grows has said it already.
-        let said = std::mem::replace(&mut self.told, true);
+        let said = std::mem::replace(&mut self.is_failure_reported, true);
         (emptied.is_ok() || !said).then_some(words)
     }
 
@@ -113,12 +120,14 @@ impl LogFile {
         // Behind a link is the file; the link stays.
         match self.path.canonicalize() {
             // Somebody has moved it already, as logrotate does: this name is free, or another file's.
-            Ok(real) if is_same(&before, &fs::metadata(&real)?) => fs::rename(&real, aside(&real))?,
+            Ok(real) if is_same_file(&before, &fs::metadata(&real)?) => {
+                fs::rename(&real, rotated_path(&real))?
+            }
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
-        let file = open(&self.path)?;
+        let file = open_for_append(&self.path)?;
         self.size = file.metadata()?.len();
         // Who could read the old one can read the new one; where that cannot be, it is the narrower.
         let _ = file.set_permissions(before.permissions());
@@ -127,26 +136,26 @@ impl LogFile {
     }
 }
 
-fn aside(path: &Path) -> PathBuf {
+fn rotated_path(path: &Path) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(".1");
     name.into()
 }
 
 #[cfg(unix)]
-fn is_same(one: &Metadata, other: &Metadata) -> bool {
+fn is_same_file(one: &Metadata, other: &Metadata) -> bool {
     use std::os::unix::fs::MetadataExt;
     (one.dev(), one.ino()) == (other.dev(), other.ino())
 }
 
 #[cfg(not(unix))]
-fn is_same(_: &Metadata, _: &Metadata) -> bool {
+fn is_same_file(_: &Metadata, _: &Metadata) -> bool {
     true
 }
 
 /// A standard stream, by the names it has as a file.
 #[cfg(unix)]
-pub(super) fn stream(path: &Path) -> Option<i32> {
+pub(super) fn standard_stream(path: &Path) -> Option<i32> {
     match path.to_str()? {
         "/dev/stdout" | "/dev/fd/1" | "/proc/self/fd/1" => Some(1),
         "/dev/stderr" | "/dev/fd/2" | "/proc/self/fd/2" => Some(2),
@@ -155,14 +164,14 @@ pub(super) fn stream(path: &Path) -> Option<i32> {
 }
 
 #[cfg(not(unix))]
-pub(super) fn stream(_: &Path) -> Option<i32> {
+pub(super) fn standard_stream(_: &Path) -> Option<i32> {
     None
 }
 
-fn open(path: &Path) -> io::Result<File> {
+fn open_for_append(path: &Path) -> io::Result<File> {
     // Opened by its name, a stream that is a socket or another user's terminal would be refused.
     #[cfg(unix)]
-    if let Some(number) = stream(path) {
+    if let Some(number) = standard_stream(path) {
         return crate::sys::descriptor::duplicate(number).map(File::from);
     }
     let mut options = OpenOptions::new();

@@ -5,20 +5,20 @@ use std::fmt::{self, Display};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What a service has seen since the start.
+/// The counters of a service since the start.
 #[derive(Debug, Default)]
 pub struct Counters {
     opened: AtomicU64,
     /// Of sessions that have ended.
-    up: Sums,
-    down: Sums,
+    up: TrafficCounters,
+    down: TrafficCounters,
     refused: Mutex<BTreeMap<&'static str, u64>>,
     ended: Mutex<BTreeMap<&'static str, u64>>,
 }
 
-/// What was carried in one direction.
+/// The traffic of one direction.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Carried {
+pub struct CarriedTraffic {
     /// Bytes of payload.
     pub bytes: u64,
     /// Records of TLS that they were in.
@@ -27,7 +27,7 @@ pub struct Carried {
     pub key_updates: u64,
 }
 
-impl std::ops::AddAssign for Carried {
+impl std::ops::AddAssign for CarriedTraffic {
     fn add_assign(&mut self, more: Self) {
         self.bytes += more.bytes;
         self.records += more.records;
@@ -36,21 +36,21 @@ impl std::ops::AddAssign for Carried {
 }
 
 #[derive(Debug, Default)]
-struct Sums {
+struct TrafficCounters {
     bytes: AtomicU64,
     records: AtomicU64,
     key_updates: AtomicU64,
 }
 
-impl Sums {
-    fn add(&self, more: Carried) {
+impl TrafficCounters {
+    fn add(&self, more: CarriedTraffic) {
         self.bytes.fetch_add(more.bytes, Ordering::Relaxed);
         self.records.fetch_add(more.records, Ordering::Relaxed);
         self.key_updates.fetch_add(more.key_updates, Ordering::Relaxed);
     }
 
-    fn read(&self) -> Carried {
-        Carried {
+    fn read(&self) -> CarriedTraffic {
+        CarriedTraffic {
             bytes: self.bytes.load(Ordering::Relaxed),
             records: self.records.load(Ordering::Relaxed),
             key_updates: self.key_updates.load(Ordering::Relaxed),
@@ -66,23 +66,23 @@ impl Counters {
 
     /// Counts a failed handshake by its cause; causes are a fixed list of names.
     pub fn refused(&self, cause: &'static str) {
-        bump(&self.refused, cause);
+        increment(&self.refused, cause);
     }
 
     /// Counts the end of a session by its kind, and what it carried in either direction.
-    pub fn ended(&self, end: &'static str, up: Carried, down: Carried) {
+    pub fn ended(&self, end: &'static str, up: CarriedTraffic, down: CarriedTraffic) {
         self.up.add(up);
         self.down.add(down);
-        bump(&self.ended, end);
+        increment(&self.ended, end);
     }
 
-    /// What was counted so far.
-    pub fn read(&self) -> Counted {
+    /// The current counts.
+    pub fn snapshot(&self) -> CounterSnapshot {
         let names = |map: &Mutex<BTreeMap<&'static str, u64>>| {
             let map = map.lock();
             map.iter().flat_map(|map| map.iter()).map(|(name, n)| ((*name).into(), *n)).collect()
         };
-        Counted {
+        CounterSnapshot {
             opened: self.opened.load(Ordering::Relaxed),
             up: self.up.read(),
             down: self.down.read(),
@@ -104,13 +104,13 @@ impl Counters {
 
 /// The counters of one service at one moment.
 #[derive(Debug, Default)]
-pub struct Counted {
+pub struct CounterSnapshot {
     /// Sessions that were opened.
     pub opened: u64,
     /// Of ended sessions, from downstream to upstream.
-    pub up: Carried,
+    pub up: CarriedTraffic,
     /// And from upstream to downstream.
-    pub down: Carried,
+    pub down: CarriedTraffic,
     /// Connections that became no session, by cause.
     pub refused: BTreeMap<String, u64>,
     /// Ended sessions, by kind.
@@ -129,20 +129,20 @@ impl Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let refused: u64 = self.refused.values().sum();
         write!(f, "{} sessions", self.opened)?;
-        each(f, &self.ended)?;
+        write_counts(f, &self.ended)?;
         write!(f, " and {refused} refused connections")?;
-        each(f, &self.refused)
+        write_counts(f, &self.refused)
     }
 }
 
-fn each(f: &mut fmt::Formatter<'_>, counts: &BTreeMap<&'static str, u64>) -> fmt::Result {
+fn write_counts(f: &mut fmt::Formatter<'_>, counts: &BTreeMap<&'static str, u64>) -> fmt::Result {
     for (n, (name, count)) in counts.iter().enumerate() {
         write!(f, "{}{name} {count}", if n == 0 { " (" } else { ", " })?;
     }
     if counts.is_empty() { Ok(()) } else { f.write_str(")") }
 }
 
-fn bump(map: &Mutex<BTreeMap<&'static str, u64>>, name: &'static str) {
+fn increment(map: &Mutex<BTreeMap<&'static str, u64>>, name: &'static str) {
     if let Ok(mut map) = map.lock() {
         *map.entry(name).or_default() += 1;
     }

@@ -3,17 +3,17 @@
 pub mod event;
 #[cfg(all(unix, any(test, fuzzing)))]
 pub(crate) mod fuzzing;
-mod id;
 #[cfg(unix)]
 pub mod journal;
-pub mod limit;
 pub mod log;
+mod log_context;
 mod log_file;
 pub mod metrics;
 mod one_line;
 pub mod prometheus;
+pub mod rate_limiter;
 mod record;
-mod scope;
+mod session_id;
 pub mod status;
 #[cfg(unix)]
 pub mod syslog;
@@ -36,11 +36,11 @@ pub mod syslog {
             wanted.then(|| EventLog::open("pskgate".as_ref()).ok().map(Self)).flatten()
         }
 
-        pub(super) fn renamed(self, _: &LogConfig) -> Self {
+        pub(super) fn with_config(self, _: &LogConfig) -> Self {
             self
         }
 
-        pub(super) fn put(&mut self, level: u8, text: &str) {
+        pub(super) fn send(&mut self, level: u8, text: &str) {
             // A log that takes no more has nobody to tell so.
             let _ = self.0.write(level, text);
         }
@@ -64,14 +64,14 @@ pub mod journal {
             None
         }
 
-        pub(super) fn rename(&mut self, _: &LogConfig) {}
+        pub(super) fn set_config(&mut self, _: &LogConfig) {}
 
-        pub(super) fn put(&mut self, _: u8, _: &str, _: &[u8]) -> std::io::Result<()> {
+        pub(super) fn send(&mut self, _: u8, _: &str, _: &[u8]) -> std::io::Result<()> {
             match self.0 {}
         }
     }
 
-    pub(super) fn encoded(
+    pub(super) fn encode_fields(
         _: &str,
         _: Option<&str>,
         _: Option<u64>,

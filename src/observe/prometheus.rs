@@ -24,16 +24,16 @@ mod tests;
 
 /// The two forms that Prometheus reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
+pub enum ExpositionFormat {
     /// OpenMetrics 1.0, for who asks for it.
     OpenMetrics,
     /// Prometheus' own text, version 0.0.4, which everything reads.
     Text,
 }
 
-impl Format {
+impl ExpositionFormat {
     /// What an `Accept` header asks for.
-    pub fn accepted(accept: &str) -> Self {
+    pub fn from_accept_header(accept: &str) -> Self {
         let named = |part: &str| {
             part.split(';').next().is_some_and(|kind| kind.trim() == "application/openmetrics-text")
         };
@@ -53,18 +53,18 @@ impl Format {
 ///
 /// # Errors
 /// The encoder's; text in memory knows none.
-pub fn text(
+pub fn render(
     status: &Status,
     usage: &ProcessUsage,
     labels: usize,
-    format: Format,
+    format: ExpositionFormat,
 ) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Families(families(status, usage, labels))));
+    registry.register_collector(Box::new(MetricFamilies(collect_families(status, usage, labels))));
     let mut written = String::new();
     match format {
-        Format::OpenMetrics => text::encode(&mut written, &registry)?,
-        Format::Text => prometheus_text::encode(&mut written, &registry)?,
+        ExpositionFormat::OpenMetrics => text::encode(&mut written, &registry)?,
+        ExpositionFormat::Text => prometheus_text::encode(&mut written, &registry)?,
     }
     Ok(written)
 }
@@ -77,21 +77,21 @@ type Labels = Vec<(&'static str, String)>;
 
 /// A sample's value: counts stay exact beyond 2^53.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Value {
+enum SampleValue {
     Count(u64),
     Real(f64),
 }
 
 /// One metric with all its series.
 #[derive(Debug)]
-struct Family {
+struct MetricFamily {
     name: &'static str,
     help: &'static str,
     kind: MetricType,
-    series: BTreeMap<Labels, Value>,
+    series: BTreeMap<Labels, SampleValue>,
 }
 
-impl Family {
+impl MetricFamily {
     /// `name` without the `_total` of counters, which the encoders add.
     fn counter(name: &'static str, help: &'static str) -> Self {
         Self { name, help, kind: MetricType::Counter, series: BTreeMap::new() }
@@ -101,7 +101,7 @@ impl Family {
         Self { name, help, kind: MetricType::Gauge, series: BTreeMap::new() }
     }
 
-    fn is(mut self, value: impl Into<Option<Value>>) -> Self {
+    fn with_value(mut self, value: impl Into<Option<SampleValue>>) -> Self {
         if let Some(value) = value.into() {
             self.series.insert(Labels::new(), value);
         }
@@ -110,26 +110,26 @@ impl Family {
 
     /// Equal labels are one series: services of a stunnel.conf may share a name, and an identity may
     /// have several names on the wire.
-    fn add(&mut self, labels: Labels, count: u64) {
-        match self.series.entry(labels).or_insert(Value::Count(0)) {
-            Value::Count(sum) => *sum = sum.saturating_add(count),
-            Value::Real(sum) => *sum += count as f64,
+    fn add_sample(&mut self, labels: Labels, count: u64) {
+        match self.series.entry(labels).or_insert(SampleValue::Count(0)) {
+            SampleValue::Count(sum) => *sum = sum.saturating_add(count),
+            SampleValue::Real(sum) => *sum += count as f64,
         }
     }
 
     /// Keeps the latest moment of equal labels.
-    fn latest(&mut self, labels: Labels, second: u64) {
-        let kept = self.series.entry(labels).or_insert(Value::Count(second));
-        if matches!(kept, Value::Count(known) if *known < second) {
-            *kept = Value::Count(second);
+    fn keep_latest(&mut self, labels: Labels, second: u64) {
+        let kept = self.series.entry(labels).or_insert(SampleValue::Count(second));
+        if matches!(kept, SampleValue::Count(known) if *known < second) {
+            *kept = SampleValue::Count(second);
         }
     }
 }
 
 #[derive(Debug)]
-struct Families(Vec<Family>);
+struct MetricFamilies(Vec<MetricFamily>);
 
-impl Collector for Families {
+impl Collector for MetricFamilies {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         for family in self.0.iter().filter(|family| !family.series.is_empty()) {
             let mut metric =
@@ -137,10 +137,14 @@ impl Collector for Families {
             for (labels, value) in &family.series {
                 let series = metric.encode_family(labels)?;
                 match (family.kind, *value) {
-                    (MetricType::Counter, Value::Count(n)) => ConstCounter::new(n).encode(series),
-                    (MetricType::Counter, Value::Real(n)) => ConstCounter::new(n).encode(series),
-                    (_, Value::Count(n)) => ConstGauge::new(n).encode(series),
-                    (_, Value::Real(n)) => ConstGauge::new(n).encode(series),
+                    (MetricType::Counter, SampleValue::Count(n)) => {
+                        ConstCounter::new(n).encode(series)
+                    }
+                    (MetricType::Counter, SampleValue::Real(n)) => {
+                        ConstCounter::new(n).encode(series)
+                    }
+                    (_, SampleValue::Count(n)) => ConstGauge::new(n).encode(series),
+                    (_, SampleValue::Real(n)) => ConstGauge::new(n).encode(series),
                 }?;
             }
         }
@@ -148,103 +152,111 @@ impl Collector for Families {
     }
 }
 
-fn families(status: &Status, usage: &ProcessUsage, labels: usize) -> Vec<Family> {
-    let mut all = program(status);
-    all.extend(services(&status.services));
-    all.extend(identities(&status.services, labels));
-    all.extend(process(status, usage));
+fn collect_families(status: &Status, usage: &ProcessUsage, labels: usize) -> Vec<MetricFamily> {
+    let mut all = program_families(status);
+    all.extend(service_families(&status.services));
+    all.extend(identity_families(&status.services, labels));
+    all.extend(process_families(status, usage));
     all
 }
 
-fn program(status: &Status) -> Vec<Family> {
-    let mut build = Family::gauge("pskgate_build_info", "The versions of pskgate and of OpenSSL");
+fn program_families(status: &Status) -> Vec<MetricFamily> {
+    let mut build =
+        MetricFamily::gauge("pskgate_build_info", "The versions of pskgate and of OpenSSL");
     let versions = [("version", &status.version), ("openssl", &status.openssl)];
-    build.add(versions.map(|(label, value)| (label, value.clone())).into(), 1);
-    let mut reloads = Family::counter("pskgate_reloads", "Reloads by outcome");
-    reloads.add(vec![("outcome", "done".into())], status.reloads.done);
-    reloads.add(vec![("outcome", "failed".into())], status.reloads.failed);
+    build.add_sample(versions.map(|(label, value)| (label, value.clone())).into(), 1);
+    let mut reloads = MetricFamily::counter("pskgate_reloads", "Reloads by outcome");
+    reloads.add_sample(vec![("outcome", "done".into())], status.reloads.done);
+    reloads.add_sample(vec![("outcome", "failed".into())], status.reloads.failed);
     let last = status.reloads.last.as_ref();
     // What was read at the start took effect, else nothing would run.
     let success = last.is_none_or(|last| last.done);
     vec![
         build,
-        Family::gauge("pskgate_start_time_seconds", "When the program started, in Unix time")
-            .is(second(&status.started).map(Value::Count)),
-        Family::gauge("pskgate_uptime_seconds", "Seconds since the start")
-            .is(Value::Real(status.uptime)),
+        MetricFamily::gauge("pskgate_start_time_seconds", "When the program started, in Unix time")
+            .with_value(parse_unix_time(&status.started).map(SampleValue::Count)),
+        MetricFamily::gauge("pskgate_uptime_seconds", "Seconds since the start")
+            .with_value(SampleValue::Real(status.uptime)),
         reloads,
-        Family::gauge(
+        MetricFamily::gauge(
             "pskgate_last_reload_success",
             "Whether the last reload took effect completely: 1 or 0",
         )
-        .is(Value::Count(success.into())),
-        Family::gauge(
+        .with_value(SampleValue::Count(success.into())),
+        MetricFamily::gauge(
             "pskgate_last_reload_timestamp_seconds",
             "When the last reload ended, in Unix time",
         )
-        .is(last.and_then(|last| second(&last.time)).map(Value::Count)),
-        Family::gauge(
+        .with_value(last.and_then(|last| parse_unix_time(&last.time)).map(SampleValue::Count)),
+        MetricFamily::gauge(
             "pskgate_unapplied_change_timestamp_seconds",
             "Since when a change on disk has not been applied, in Unix time; 0 if there is none",
         )
-        .is(Value::Count(status.reloads.differs_since.as_deref().and_then(second).unwrap_or(0))),
-        Family::counter("pskgate_log_lines_lost", "Log lines that could not be written")
-            .is(Value::Count(status.log_lines_lost)),
+        .with_value(SampleValue::Count(
+            status.reloads.differs_since.as_deref().and_then(parse_unix_time).unwrap_or(0),
+        )),
+        MetricFamily::counter("pskgate_log_lines_lost", "Log lines that could not be written")
+            .with_value(SampleValue::Count(status.log_lines_lost)),
     ]
 }
 
-fn services(services: &[ServiceStatus]) -> Vec<Family> {
-    let mut sessions = Family::gauge("pskgate_sessions", "Open sessions");
-    let mut limit = Family::gauge("pskgate_sessions_limit", "Maximum number of sessions");
-    let mut opened = Family::counter("pskgate_sessions_opened", "Sessions that were opened");
-    let mut ended = Family::counter("pskgate_sessions_ended", "Ended sessions by reason");
-    let mut refused =
-        Family::counter("pskgate_connections_refused", "Connections without a session by cause");
-    let mut bytes = Family::counter(
+fn service_families(services: &[ServiceStatus]) -> Vec<MetricFamily> {
+    let mut sessions = MetricFamily::gauge("pskgate_sessions", "Open sessions");
+    let mut limit = MetricFamily::gauge("pskgate_sessions_limit", "Maximum number of sessions");
+    let mut opened = MetricFamily::counter("pskgate_sessions_opened", "Sessions that were opened");
+    let mut ended = MetricFamily::counter("pskgate_sessions_ended", "Ended sessions by reason");
+    let mut refused = MetricFamily::counter(
+        "pskgate_connections_refused",
+        "Connections without a session by cause",
+    );
+    let mut bytes = MetricFamily::counter(
         "pskgate_bytes",
         "Data bytes: up is from the connecting side to the target, down is back",
     );
-    let mut records = Family::counter("pskgate_records", "TLS records by direction");
-    let mut updates = Family::counter("pskgate_key_updates", "TLS key updates by direction");
-    let mut handshakes = Family::gauge("pskgate_handshakes_in_progress", "Handshakes in progress");
-    let mut keys = Family::gauge("pskgate_keys", "Identities with a key");
+    let mut records = MetricFamily::counter("pskgate_records", "TLS records by direction");
+    let mut updates = MetricFamily::counter("pskgate_key_updates", "TLS key updates by direction");
+    let mut handshakes =
+        MetricFamily::gauge("pskgate_handshakes_in_progress", "Handshakes in progress");
+    let mut keys = MetricFamily::gauge("pskgate_keys", "Identities with a key");
     for service in services {
         let of = || vec![("service", service.name.clone())];
         let with = |label, value: &str| [of(), vec![(label, value.to_owned())]].concat();
-        sessions.add(of(), service.sessions.len() as u64);
-        limit.add(of(), service.max_sessions as u64);
-        opened.add(of(), service.opened);
+        sessions.add_sample(of(), service.sessions.len() as u64);
+        limit.add_sample(of(), service.max_sessions as u64);
+        opened.add_sample(of(), service.opened);
         if services.len() <= MAX_SERVICES_FROM_ZERO {
             // An alert on an increase would miss the first event of a series that begins with it.
-            SESSION_ENDS.iter().for_each(|end| ended.add(with("end", end), 0));
-            REFUSAL_CAUSES.iter().for_each(|cause| refused.add(with("cause", cause), 0));
+            SESSION_ENDS.iter().for_each(|end| ended.add_sample(with("end", end), 0));
+            REFUSAL_CAUSES.iter().for_each(|cause| refused.add_sample(with("cause", cause), 0));
         }
         for (kind, count) in &service.ended {
-            ended.add(with("end", kind), *count);
+            ended.add_sample(with("end", kind), *count);
         }
         for (cause, count) in &service.refused {
-            refused.add(with("cause", cause), *count);
+            refused.add_sample(with("cause", cause), *count);
         }
-        bytes.add(with("direction", "up"), service.bytes_up);
-        bytes.add(with("direction", "down"), service.bytes_down);
-        records.add(with("direction", "up"), service.records_up);
-        records.add(with("direction", "down"), service.records_down);
-        updates.add(with("direction", "up"), service.key_updates_up);
-        updates.add(with("direction", "down"), service.key_updates_down);
-        handshakes.add(of(), service.handshakes as u64);
-        keys.add(of(), service.keys as u64);
+        bytes.add_sample(with("direction", "up"), service.bytes_up);
+        bytes.add_sample(with("direction", "down"), service.bytes_down);
+        records.add_sample(with("direction", "up"), service.records_up);
+        records.add_sample(with("direction", "down"), service.records_down);
+        updates.add_sample(with("direction", "up"), service.key_updates_up);
+        updates.add_sample(with("direction", "down"), service.key_updates_down);
+        handshakes.add_sample(of(), service.handshakes as u64);
+        keys.add_sample(of(), service.keys as u64);
     }
     vec![sessions, limit, opened, ended, refused, bytes, records, updates, handshakes, keys]
 }
 
-fn identities(services: &[ServiceStatus], most: usize) -> Vec<Family> {
-    let mut sessions = Family::gauge("pskgate_identity_sessions", "Open sessions of an identity");
-    let mut uses = Family::counter("pskgate_identity_uses", "Successful handshakes of an identity");
-    let mut last_use = Family::gauge(
+fn identity_families(services: &[ServiceStatus], most: usize) -> Vec<MetricFamily> {
+    let mut sessions =
+        MetricFamily::gauge("pskgate_identity_sessions", "Open sessions of an identity");
+    let mut uses =
+        MetricFamily::counter("pskgate_identity_uses", "Successful handshakes of an identity");
+    let mut last_use = MetricFamily::gauge(
         "pskgate_identity_last_use_timestamp_seconds",
         "When the last handshake of an identity succeeded, in Unix time",
     );
-    let mut expiry = Family::gauge(
+    let mut expiry = MetricFamily::gauge(
         "pskgate_key_expiry_timestamp_seconds",
         "When the last key of an identity expires, in Unix time",
     );
@@ -256,22 +268,22 @@ fn identities(services: &[ServiceStatus], most: usize) -> Vec<Family> {
             let known = named.len() < most || named.contains(one.identity.as_str());
             let name = if known { one.identity.as_str() } else { "" };
             let labels = || vec![("service", service.name.clone()), ("identity", name.to_owned())];
-            sessions.add(labels(), one.sessions as u64);
-            uses.add(labels(), one.uses);
+            sessions.add_sample(labels(), one.sessions as u64);
+            uses.add_sample(labels(), one.uses);
             if !known {
                 continue;
             }
             named.insert(name);
-            if let Some(time) = one.last_use.as_deref().and_then(second) {
-                last_use.latest(labels(), time);
+            if let Some(time) = one.last_use.as_deref().and_then(parse_unix_time) {
+                last_use.keep_latest(labels(), time);
             }
-            let end = one.expires.as_deref().and_then(second);
+            let end = one.expires.as_deref().and_then(parse_unix_time);
             ends.entry(name).and_modify(|known| *known = known.zip(end).map(later)).or_insert(end);
         }
         for (name, end) in ends {
             if let Some(end) = end {
                 let labels = vec![("service", service.name.clone()), ("identity", name.to_owned())];
-                expiry.latest(labels, end);
+                expiry.keep_latest(labels, end);
             }
         }
     }
@@ -283,24 +295,24 @@ fn later((one, other): (u64, u64)) -> u64 {
 }
 
 /// Under the names that every Prometheus client has for them.
-fn process(status: &Status, usage: &ProcessUsage) -> Vec<Family> {
+fn process_families(status: &Status, usage: &ProcessUsage) -> Vec<MetricFamily> {
     vec![
-        Family::gauge("process_resident_memory_bytes", "Resident memory size in bytes")
-            .is(usage.resident_bytes.map(Value::Count)),
-        Family::gauge("process_virtual_memory_bytes", "Virtual memory size in bytes")
-            .is(usage.virtual_bytes.map(Value::Count)),
-        Family::counter("process_cpu_seconds", "Total user and system CPU time in seconds")
-            .is(usage.cpu_seconds.map(Value::Real)),
-        Family::gauge("process_open_fds", "Number of open file descriptors")
-            .is(usage.descriptors.map(Value::Count)),
-        Family::gauge("process_max_fds", "Maximum number of open file descriptors")
-            .is(usage.descriptor_limit.map(Value::Count)),
-        Family::gauge("process_start_time_seconds", "Start time of the process in Unix time")
-            .is(second(&status.started).map(Value::Count)),
+        MetricFamily::gauge("process_resident_memory_bytes", "Resident memory size in bytes")
+            .with_value(usage.resident_bytes.map(SampleValue::Count)),
+        MetricFamily::gauge("process_virtual_memory_bytes", "Virtual memory size in bytes")
+            .with_value(usage.virtual_bytes.map(SampleValue::Count)),
+        MetricFamily::counter("process_cpu_seconds", "Total user and system CPU time in seconds")
+            .with_value(usage.cpu_seconds.map(SampleValue::Real)),
+        MetricFamily::gauge("process_open_fds", "Number of open file descriptors")
+            .with_value(usage.descriptors.map(SampleValue::Count)),
+        MetricFamily::gauge("process_max_fds", "Maximum number of open file descriptors")
+            .with_value(usage.descriptor_limit.map(SampleValue::Count)),
+        MetricFamily::gauge("process_start_time_seconds", "Start time of the process in Unix time")
+            .with_value(parse_unix_time(&status.started).map(SampleValue::Count)),
     ]
 }
 
 /// The Unix time of a moment in a status.
-fn second(time: &str) -> Option<u64> {
+fn parse_unix_time(time: &str) -> Option<u64> {
     u64::try_from(time.parse::<Timestamp>().ok()?.as_second()).ok()
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use tracing::field::{Field, Visit};
 
 use super::event::TARGET;
-use super::one_line::{in_one_line, json_in_one_line};
+use super::one_line::{json_to_one_line, to_one_line};
 use super::time_zone::zone;
 use super::{journal, verbosity};
 use crate::config::model::{Level, LogFormat};
@@ -16,21 +16,21 @@ use crate::config::model::{Level, LogFormat};
 #[cfg(test)]
 pub(super) mod tests;
 
-static BACKGROUND: AtomicBool = AtomicBool::new(false);
+static IS_BACKGROUND: AtomicBool = AtomicBool::new(false);
 
-const NAMES: [&str; 8] =
+const LEVEL_NAMES: [&str; 8] =
     ["emergency", "alert", "critical", "error", "warning", "notice", "info", "debug"];
 
 /// Has stunnel's lines name the program's own thread as they do in the background.
-pub fn in_background() {
-    BACKGROUND.store(true, Ordering::Relaxed);
+pub fn set_background() {
+    IS_BACKGROUND.store(true, Ordering::Relaxed);
 }
 
 /// An event's values by their names.
 pub(super) type Fields = BTreeMap<&'static str, Value>;
 
 /// What is written, ready for each output.
-pub(super) struct Line {
+pub(super) struct LogLine {
     pub(super) level: u8,
     pub(super) text: String,
     /// Fields in the journal's form, where it is written to.
@@ -38,7 +38,7 @@ pub(super) struct Line {
 }
 
 /// What one line says.
-pub(super) struct Record {
+pub(super) struct LogRecord {
     pub(super) level: u8,
     pub(super) event: &'static str,
     pub(super) service: Option<String>,
@@ -52,13 +52,13 @@ pub(super) struct Record {
 }
 
 /// Reads a record out of one of `tracing`'s events.
-struct Reader {
-    record: Record,
+struct FieldVisitor {
+    record: LogRecord,
     /// What another library says has words, and nothing that is known here.
     is_own: bool,
 }
 
-impl Record {
+impl LogRecord {
     /// A line of the log's own.
     pub(super) fn new(level: Level, event: &'static str, message: String) -> Self {
         let (service, session, id, code) = (None, None, None, None);
@@ -77,7 +77,7 @@ impl Record {
         let name = if is_own { metadata.name() } else { "" };
         let mut record = Self::new(Level::Warning, name, String::new());
         record.fields = with_fields.then(Fields::new);
-        let mut reader = Reader { record, is_own };
+        let mut reader = FieldVisitor { record, is_own };
         event.record(&mut reader);
         Some(reader.record)
     }
@@ -88,29 +88,29 @@ impl Record {
     }
 
     /// The line in the format in force.
-    pub(super) fn line(&self) -> Line {
+    pub(super) fn to_line(&self) -> LogLine {
         let fields = match &self.fields {
             Some(fields) if verbosity::has_journal() => {
-                journal::encoded(self.event, self.service.as_deref(), self.session, fields)
+                journal::encode_fields(self.event, self.service.as_deref(), self.session, fields)
             }
             _ => Vec::new(),
         };
-        Line { level: self.level, text: self.render(verbosity::format()), fields }
+        LogLine { level: self.level, text: self.render(verbosity::format()), fields }
     }
 
     pub(super) fn render(&self, format: LogFormat) -> String {
-        let composed = self.compose(format);
+        let composed = self.format_line(format);
         let mut line = match format {
-            LogFormat::Json => json_in_one_line(&composed).into_owned(),
-            LogFormat::Human | LogFormat::Stunnel => in_one_line(&composed).into_owned(),
+            LogFormat::Json => json_to_one_line(&composed).into_owned(),
+            LogFormat::Human | LogFormat::Stunnel => to_one_line(&composed).into_owned(),
         };
         line.push('\n');
         line
     }
 
-    fn compose(&self, format: LogFormat) -> String {
+    fn format_line(&self, format: LogFormat) -> String {
         let level = self.level;
-        let name = NAMES.get(usize::from(level)).unwrap_or(&"debug");
+        let name = LEVEL_NAMES.get(usize::from(level)).unwrap_or(&"debug");
         let now = jiff::Timestamp::now();
         match format {
             LogFormat::Human => {
@@ -144,7 +144,7 @@ impl Record {
             }
             LogFormat::Stunnel => {
                 let local = now.to_zoned(zone());
-                let main = if BACKGROUND.load(Ordering::Relaxed) { "main" } else { "ui" };
+                let main = if IS_BACKGROUND.load(Ordering::Relaxed) { "main" } else { "ui" };
                 let id = self.id().unwrap_or_else(|| main.to_owned());
                 format!(
                     "{} LOG{level}[{id}]: {}",
@@ -156,7 +156,7 @@ impl Record {
     }
 }
 
-impl Reader {
+impl FieldVisitor {
     fn field(&mut self, field: &Field, value: impl FnOnce() -> Value) {
         if let (true, Some(fields)) = (self.is_own, &mut self.record.fields) {
             fields.insert(field.name(), value());
@@ -164,7 +164,7 @@ impl Reader {
     }
 }
 
-impl Visit for Reader {
+impl Visit for FieldVisitor {
     fn record_u64(&mut self, field: &Field, value: u64) {
         match field.name() {
             "level" if self.is_own => {

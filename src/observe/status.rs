@@ -32,7 +32,7 @@ pub struct Status {
     /// Seconds since then, by a clock that does not jump.
     pub uptime: f64,
     /// What reloads have come to.
-    pub reloads: Reloads,
+    pub reloads: ReloadSummary,
     /// In the order of the file.
     pub services: Vec<ServiceStatus>,
     /// Log lines that could not be written.
@@ -40,26 +40,26 @@ pub struct Status {
 }
 
 /// From so many identities and sessions on, writing a status takes milliseconds.
-pub const LONG: usize = 1000;
+pub const LARGE_STATUS_ITEMS: usize = 1000;
 
 impl Status {
     /// Whether that takes so long that nobody else should wait for it.
-    pub fn is_long(&self) -> bool {
+    pub fn is_large(&self) -> bool {
         let lines = |service: &ServiceStatus| service.identities.len() + service.sessions.len();
-        self.services.iter().map(lines).sum::<usize>() >= LONG
+        self.services.iter().map(lines).sum::<usize>() >= LARGE_STATUS_ITEMS
     }
 }
 
 /// What reloads have come to.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Reloads {
+pub struct ReloadSummary {
     /// How many took effect.
     pub done: u64,
     /// How many were refused and changed nothing.
     pub failed: u64,
     /// The last one.
-    pub last: Option<Reload>,
+    pub last: Option<ReloadStatus>,
     /// Since when something on disk differs from what is in force (RFC 3339, UTC); none if nothing does.
     #[serde(default)]
     pub differs_since: Option<String>,
@@ -68,7 +68,7 @@ pub struct Reloads {
 /// One reload.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Reload {
+pub struct ReloadStatus {
     /// When it ended (RFC 3339, UTC).
     pub time: String,
     /// Who asked: `SIGHUP`, `changed files`, `control socket`.
@@ -123,7 +123,7 @@ pub struct ServiceStatus {
     pub ended: BTreeMap<String, u64>,
     /// The last thing that went wrong beyond this end, where who connected sees only a reset: a target
     /// that did not answer, and at a client end whatever became of TLS.
-    pub last_failure: Option<Failure>,
+    pub last_failure: Option<FailureStatus>,
     /// The last connections that became no session, the newest first.
     #[serde(default)]
     pub recent_refusals: Vec<RefusalStatus>,
@@ -136,7 +136,7 @@ pub struct ServiceStatus {
 /// Something that went wrong.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Failure {
+pub struct FailureStatus {
     /// When (RFC 3339, UTC).
     pub time: String,
     /// In words.

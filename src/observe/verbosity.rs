@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
-use super::scope::Scope;
+use super::log_context::LogContext;
 use crate::config::model::{Level, LogConfig, LogFormat};
 
 static LEVEL: AtomicU8 = AtomicU8::new(Level::Info as u8);
@@ -11,7 +11,7 @@ static FORMAT: AtomicU8 = AtomicU8::new(LogFormat::Human as u8);
 static JOURNAL: AtomicBool = AtomicBool::new(false);
 
 /// Follows a configuration.
-pub(super) fn set(config: &LogConfig) {
+pub(super) fn apply_config(config: &LogConfig) {
     LEVEL.store(config.level.value as u8, Ordering::Relaxed);
     FORMAT.store(config.format.value as u8, Ordering::Relaxed);
 }
@@ -22,8 +22,8 @@ pub(super) fn set_journal(open: bool) {
 }
 
 /// Whether a line of this level is logged.
-pub(super) fn is_logged(level: Level, scope: Scope<'_>) -> bool {
-    let limit = scope.level.map_or_else(|| LEVEL.load(Ordering::Relaxed), |level| level as u8);
+pub(super) fn is_logged(level: Level, context: LogContext<'_>) -> bool {
+    let limit = context.level.map_or_else(|| LEVEL.load(Ordering::Relaxed), |level| level as u8);
     level as u8 <= limit
 }
 

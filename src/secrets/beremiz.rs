@@ -6,15 +6,15 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::problem::{Gravity, Problem};
+use super::problem::{KeyFileProblem, ProblemSeverity};
 use crate::sys::file::open_regular;
 
 /// The folder of keys in a project.
 pub const KEY_FOLDER: &str = "psk";
-/// What the IDE knows of its keys.
-pub const MANAGEMENT: &str = "management.json";
+/// The IDE's list of keys, names and addresses.
+pub const MANAGEMENT_FILE: &str = "management.json";
 /// The ending of a key file.
-pub const ENDING: &str = "secret";
+pub const KEY_FILE_ENDING: &str = "secret";
 /// The IDE's own key in a keystore.
 const KEYSTORE_KEY: &str = "own/default.psk";
 
@@ -39,41 +39,42 @@ fn has_keys(folder: &Path) -> bool {
 /// Whether the IDE takes a file for a key by its name.
 pub fn is_key_file(file: &Path) -> bool {
     let hidden = file.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
-    !hidden && file.extension().is_some_and(|ending| ending == ENDING)
+    !hidden && file.extension().is_some_and(|ending| ending == KEY_FILE_ENDING)
 }
 
 /// The key files among those of a project's folder. The IDE writes other files as it likes, and reads none of
 /// them as a key.
-pub(super) fn select(
+pub(super) fn select_key_files(
     folder: &Path,
     mut files: Vec<PathBuf>,
-    problems: &mut Vec<Problem>,
+    problems: &mut Vec<KeyFileProblem>,
 ) -> Vec<PathBuf> {
-    let nameless = folder.join(format!(".{ENDING}"));
+    let nameless = folder.join(format!(".{KEY_FILE_ENDING}"));
     if files.contains(&nameless) {
         let message = format!(
             "{} is passed over: the IDE writes it for a PLC without a key",
             nameless.display()
         );
-        let found = Problem::new(Gravity::Remarks, "passed-over", &nameless, message);
+        let found = KeyFileProblem::new(ProblemSeverity::Note, "passed-over", &nameless, message);
         problems.push(found.help("it may stay"));
     }
     files.retain(|file| is_key_file(file));
-    let management = folder.join(MANAGEMENT);
-    if let Ok(text) = read_list(&management)
+    let management = folder.join(MANAGEMENT_FILE);
+    if let Ok(text) = read_management_file(&management)
         && serde_json::from_slice::<Vec<Vec<serde_json::Value>>>(&text).is_err()
     {
         let message = format!("{} is not the list that the IDE writes", management.display());
         let help =
             "the keys beside it are read all the same; the IDE writes it anew when it saves a key";
-        let found = Problem::new(Gravity::Warns, "management-json", &management, message);
+        let found =
+            KeyFileProblem::new(ProblemSeverity::Warning, "management-json", &management, message);
         problems.push(found.help(help));
     }
     files
 }
 
-/// The list, as far as it may reach: a pipe of that name must not be waited for.
-fn read_list(file: &Path) -> io::Result<Vec<u8>> {
+/// Reads the list, up to a size limit; a pipe of that name is not waited for.
+fn read_management_file(file: &Path) -> io::Result<Vec<u8>> {
     const MAX_LIST_SIZE: u64 = 1 << 20;
     let mut text = Vec::new();
     open_regular(file)?.0.take(MAX_LIST_SIZE).read_to_end(&mut text)?;
@@ -81,14 +82,16 @@ fn read_list(file: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// What is said of a file that has no key, if it has none: it lets nobody in.
-pub(super) fn without_key(text: &[u8], file: &Path) -> Option<Problem> {
+pub(super) fn keyless_file_problem(text: &[u8], file: &Path) -> Option<KeyFileProblem> {
     let trimmed = text.trim_ascii();
-    let (gravity, message) = match trimmed {
-        b":" => (Gravity::Remarks, "the IDE wrote it for a PLC without a key"),
-        _ if !trimmed.contains(&b':') => (Gravity::Warns, "it has no colon, and so no key"),
+    let (severity, message) = match trimmed {
+        b":" => (ProblemSeverity::Note, "the IDE wrote it for a PLC without a key"),
+        _ if !trimmed.contains(&b':') => {
+            (ProblemSeverity::Warning, "it has no colon, and so no key")
+        }
         _ => return None,
     };
     let message = format!("{} is passed over: {message}", file.display());
     let help = "delete it, or connect the IDE once more to a PLC that has a key";
-    Some(Problem::new(gravity, "empty-secret", file, message).help(help))
+    Some(KeyFileProblem::new(severity, "empty-secret", file, message).help(help))
 }

@@ -8,31 +8,31 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::file::{self, MAX_FILE};
-use super::problem::{Gravity, Problem};
+use super::file::{self, MAX_KEY_FILE_SIZE};
+use super::problem::{KeyFileProblem, ProblemSeverity};
 use super::{
-    Entry, EntryIndex, Fingerprint, Identity, IdentityRule, OnDuplicate, OnLoosePermissions, Rules,
-    Twin, Writer,
+    EntryIndex, Fingerprint, Identity, IdentityRule, KeyEntry, KeyFileRules, KeyFileWriter,
+    OnDuplicate, OnLoosePermissions, Twin,
 };
 use crate::sys::file_edit::FileEdit;
 use zeroize::Zeroizing;
 
-/// The bits that a key file's mode may have: what is looser is tightened on the way.
-const MODE: u32 = 0o640;
+/// The permission bits that a key file may keep; an edit removes all others.
+const MAX_FILE_MODE: u32 = 0o640;
 
 /// What either dialect reads can be edited. What only one of them refuses is for `check` to say.
-pub(crate) const LENIENT: Rules = Rules {
+pub(crate) const LENIENT_RULES: KeyFileRules = KeyFileRules {
     duplicates: OnDuplicate::LastWins,
     identities: IdentityRule::Bytes,
     permissions: OnLoosePermissions::Warn,
     owner: None,
-    writer: Writer::Operator,
-    waits: false,
+    writer: KeyFileWriter::Operator,
+    may_wait_for_files: false,
 };
 
 /// A line that was added.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Added {
+pub struct AddedLine {
     /// The file itself, after links.
     pub file: PathBuf,
     /// Its number, from 1.
@@ -40,21 +40,21 @@ pub struct Added {
     /// Of its key.
     pub fingerprint: Fingerprint,
     /// The mode that the file had, if that was too loose and was tightened.
-    pub loose: Option<u32>,
+    pub loose_mode: Option<u32>,
 }
 
-/// The lines that were taken out.
+/// The lines that were removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Removed {
+pub struct RemovedLines {
     /// The number that each had, from 1, and the fingerprint of its key; at least one.
     pub lines: Vec<(u32, Fingerprint)>,
-    /// As in [`Added`].
-    pub loose: Option<u32>,
+    /// The mode that the file had, if that was too loose and was tightened.
+    pub loose_mode: Option<u32>,
 }
 
-/// What becomes of a file whose last key goes.
+/// What to do with a file when its last key is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Emptied {
+pub enum OnLastKey {
     /// It keeps that key, and the edit fails: right where it is not known who reads it.
     Refuse,
     /// It stays, without a key: right for a file that a service names, and that has keys elsewhere.
@@ -66,16 +66,16 @@ pub enum Emptied {
 /// Why a file was not changed. It is as it was.
 #[derive(Debug)]
 pub enum EditError {
-    /// The system said so.
+    /// An error of the system.
     Io(PathBuf, io::Error),
     /// The file, or the new line, is none that would be read.
-    Broken(Vec<Problem>),
+    Invalid(Vec<KeyFileProblem>),
     /// The identity that was to be added is on this line.
-    Taken(PathBuf, Identity, u32),
+    IdentityExists(PathBuf, Identity, u32),
     /// The key that was to be added is this identity's, on this line.
     SharedKey(PathBuf, Identity, u32),
     /// The identity that was to be removed is not there.
-    Absent(PathBuf),
+    NoSuchIdentity(PathBuf),
     /// It would have been the file's last key.
     LastKey(PathBuf),
 }
@@ -86,7 +86,7 @@ impl fmt::Display for EditError {
             Self::Io(file, error) => {
                 write!(f, "cannot change the key file {}: {error}", file.display())
             }
-            Self::Broken(problems) => {
+            Self::Invalid(problems) => {
                 for (n, problem) in problems.iter().enumerate() {
                     let place = match (&problem.file, problem.line) {
                         (Some(file), Some(line)) => format!("{}:{line}: ", file.display()),
@@ -99,7 +99,7 @@ impl fmt::Display for EditError {
                 }
                 Ok(())
             }
-            Self::Taken(file, identity, line) => write!(
+            Self::IdentityExists(file, identity, line) => write!(
                 f,
                 "{identity} stands on line {line} of {} already; a second key for it needs another \
                  name, which `pskgate keys rotate` gives it",
@@ -111,7 +111,9 @@ impl fmt::Display for EditError {
                  for the other",
                 file.display()
             ),
-            Self::Absent(file) => write!(f, "there is no such identity in {}", file.display()),
+            Self::NoSuchIdentity(file) => {
+                write!(f, "there is no such identity in {}", file.display())
+            }
             Self::LastKey(file) => write!(
                 f,
                 "it is the last key in {}, and a service that reads no other file would be left without \
@@ -130,9 +132,9 @@ impl std::error::Error for EditError {}
 /// # Errors
 /// An identity or a key that the file has already, a line or a file that cannot be read as one, and
 /// what the system says.
-pub fn append(path: &Path, line: &[u8]) -> Result<Added, EditError> {
+pub fn append(path: &Path, line: &[u8]) -> Result<AddedLine, EditError> {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
-    let new = single(line, path)?;
+    let new = parse_single_line(line, path)?;
     append_all(path, &[(line, new)])
 }
 
@@ -141,10 +143,10 @@ pub fn append(path: &Path, line: &[u8]) -> Result<Added, EditError> {
 ///
 /// # Errors
 /// As for [`append`]; an empty list is refused.
-pub fn append_all(path: &Path, lines: &[(&[u8], Entry)]) -> Result<Added, EditError> {
-    let open = Open::begin(path)?;
+pub fn append_all(path: &Path, lines: &[(&[u8], KeyEntry)]) -> Result<AddedLine, EditError> {
+    let open = LockedKeyFile::lock(path)?;
     let entries = open.entries()?;
-    let there = |entry: &Entry| (open.file(), entry.identity.clone(), entry.line);
+    let there = |entry: &KeyEntry| (open.file(), entry.identity.clone(), entry.line);
     let mut index = EntryIndex::default();
     (0..).zip(&entries).for_each(|(n, entry)| index.insert(n, entry));
     for (_, new) in lines {
@@ -152,7 +154,7 @@ pub fn append_all(path: &Path, lines: &[(&[u8], Entry)]) -> Result<Added, EditEr
             None => {}
             Some(Twin::Identity(n)) => {
                 let (file, identity, line) = there(&entries[n]);
-                return Err(EditError::Taken(file, identity, line));
+                return Err(EditError::IdentityExists(file, identity, line));
             }
             Some(Twin::Key(n)) => {
                 let (file, identity, line) = there(&entries[n]);
@@ -165,8 +167,9 @@ pub fn append_all(path: &Path, lines: &[(&[u8], Entry)]) -> Result<Added, EditEr
     let joint: &[u8] = if text.is_empty() || text.ends_with(b"\n") { b"" } else { end };
     let mut pieces = vec![text, joint];
     pieces.extend(lines.iter().flat_map(|(line, _)| [*line, end]));
-    if pieces.iter().map(|piece| piece.len()).sum::<usize>() as u64 > MAX_FILE {
-        let error = io::Error::other(format!("it would be larger than {} MiB", MAX_FILE >> 20));
+    if pieces.iter().map(|piece| piece.len()).sum::<usize>() as u64 > MAX_KEY_FILE_SIZE {
+        let error =
+            io::Error::other(format!("it would be larger than {} MiB", MAX_KEY_FILE_SIZE >> 20));
         return Err(EditError::Io(open.file(), error));
     }
     let Some((_, first)) = lines.first() else {
@@ -175,18 +178,18 @@ pub fn append_all(path: &Path, lines: &[(&[u8], Entry)]) -> Result<Added, EditEr
     let loose = open.write(&pieces)?;
     let before =
         text.iter().filter(|byte| **byte == b'\n').count() + usize::from(!joint.is_empty());
-    Ok(Added {
+    Ok(AddedLine {
         file: open.file(),
         line: u32::try_from(before + 1).unwrap_or(u32::MAX),
         fingerprint: first.fingerprint(),
-        loose,
+        loose_mode: loose,
     })
 }
 
 /// Whether a file looks like one that a Beremiz runtime writes, all of which it takes for its key: one line
 /// without a line feed.
 pub fn looks_like_runtime_file(path: &Path) -> bool {
-    file::open(path, LENIENT, &mut Vec::new())
+    file::read_text(path, LENIENT_RULES, &mut Vec::new())
         .is_ok_and(|text| text.contains(&b':') && !text.contains(&b'\n'))
 }
 
@@ -195,26 +198,26 @@ pub fn looks_like_runtime_file(path: &Path) -> bool {
 /// # Errors
 /// An identity that is not there, a file that cannot be read as one or that would be empty, and what
 /// the system says.
-pub fn remove(path: &Path, identity: &[u8], emptied: Emptied) -> Result<Removed, EditError> {
-    let open = Open::begin(path)?;
+pub fn remove(path: &Path, identity: &[u8], emptied: OnLastKey) -> Result<RemovedLines, EditError> {
+    let open = LockedKeyFile::lock(path)?;
     let entries = open.entries()?;
     let (gone, rest): (Vec<_>, Vec<_>) =
         entries.iter().partition(|entry| entry.identity.as_bytes() == identity);
     if gone.is_empty() {
-        return Err(EditError::Absent(open.file()));
+        return Err(EditError::NoSuchIdentity(open.file()));
     }
     let loose = match (rest.is_empty(), emptied) {
-        (true, Emptied::Refuse) => return Err(EditError::LastKey(open.file())),
-        (true, Emptied::Delete) if path.is_symlink() => {
+        (true, OnLastKey::Refuse) => return Err(EditError::LastKey(open.file())),
+        (true, OnLastKey::Delete) if path.is_symlink() => {
             let words =
                 "its last key would go, and the file is a symbolic link; remove both by hand";
             return Err(EditError::Io(path.to_owned(), io::Error::other(words)));
         }
-        (true, Emptied::Delete) => {
+        (true, OnLastKey::Delete) => {
             open.edit.unlink().map_err(|error| EditError::Io(open.file(), error))?;
             None
         }
-        (false, _) | (true, Emptied::Keep) => {
+        (false, _) | (true, OnLastKey::Keep) => {
             let mut pieces = Vec::with_capacity(gone.len() + 1);
             let (mut from, mut at) = (0, 0);
             let mut lines = gone.iter().map(|entry| entry.line).peekable();
@@ -231,7 +234,7 @@ pub fn remove(path: &Path, identity: &[u8], emptied: Emptied) -> Result<Removed,
         }
     };
     let lines = gone.iter().map(|entry| (entry.line, entry.fingerprint())).collect();
-    Ok(Removed { lines, loose })
+    Ok(RemovedLines { lines, loose_mode: loose })
 }
 
 /// The entry that a line, which is to be added to the file at `path`, will be, by the stricter rules of
@@ -239,11 +242,11 @@ pub fn remove(path: &Path, identity: &[u8], emptied: Emptied) -> Result<Removed,
 ///
 /// # Errors
 /// It is none, or more than one.
-pub fn single(line: &[u8], path: &Path) -> Result<Entry, EditError> {
-    let strict = Rules { identities: IdentityRule::Utf8, ..LENIENT };
+pub fn parse_single_line(line: &[u8], path: &Path) -> Result<KeyEntry, EditError> {
+    let strict = KeyFileRules { identities: IdentityRule::Utf8, ..LENIENT_RULES };
     let mut problems = Vec::new();
     let mut entries = file::parse(line, path, strict, &mut problems);
-    problems.retain(|problem| problem.gravity == Gravity::Refuses);
+    problems.retain(|problem| problem.severity == ProblemSeverity::Error);
     match (entries.pop(), entries.is_empty()) {
         (Some(entry), true) if problems.is_empty() => Ok(entry),
         (Some(_), false) => {
@@ -253,24 +256,24 @@ pub fn single(line: &[u8], path: &Path) -> Result<Entry, EditError> {
         _ => {
             // The line is not in the file: its number there would mislead.
             problems.iter_mut().for_each(|problem| problem.line = None);
-            Err(EditError::Broken(problems))
+            Err(EditError::Invalid(problems))
         }
     }
 }
 
 /// A file under its folder's lock, and its text.
-struct Open {
+struct LockedKeyFile {
     edit: FileEdit,
     text: Zeroizing<Vec<u8>>,
 }
 
-impl Open {
-    fn begin(path: &Path) -> Result<Self, EditError> {
+impl LockedKeyFile {
+    fn lock(path: &Path) -> Result<Self, EditError> {
         let failed = |error| EditError::Io(path.to_owned(), error);
         let edit = FileEdit::begin(path).map_err(failed)?;
         let text = if edit.exists().map_err(failed)? {
             // Loose permissions are mended by the edit itself.
-            file::open(edit.path(), LENIENT, &mut Vec::new()).map_err(failed)?
+            file::read_text(edit.path(), LENIENT_RULES, &mut Vec::new()).map_err(failed)?
         } else {
             Zeroizing::default()
         };
@@ -281,16 +284,16 @@ impl Open {
         self.edit.path().to_owned()
     }
 
-    fn entries(&self) -> Result<Vec<Entry>, EditError> {
+    fn entries(&self) -> Result<Vec<KeyEntry>, EditError> {
         let mut problems = Vec::new();
-        let entries = file::lines(&self.text, self.edit.path(), LENIENT, &mut problems);
-        problems.retain(|problem| problem.gravity == Gravity::Refuses);
-        if problems.is_empty() { Ok(entries) } else { Err(EditError::Broken(problems)) }
+        let entries = file::parse_lines(&self.text, self.edit.path(), LENIENT_RULES, &mut problems);
+        problems.retain(|problem| problem.severity == ProblemSeverity::Error);
+        if problems.is_empty() { Ok(entries) } else { Err(EditError::Invalid(problems)) }
     }
 
     /// From slices of the text, so that no second copy of the keys is made.
     fn write(&self, pieces: &[&[u8]]) -> Result<Option<u32>, EditError> {
-        self.edit.replace(pieces, MODE).map_err(|error| EditError::Io(self.file(), error))
+        self.edit.replace(pieces, MAX_FILE_MODE).map_err(|error| EditError::Io(self.file(), error))
     }
 }
 

@@ -10,25 +10,25 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::key::{Identity, Key, MAX_IDENTITY, MAX_KEY, MIN_KEY, escape};
+use super::key::{Identity, Key, MAX_IDENTITY_SIZE, MAX_KEY_SIZE, MIN_KEY_SIZE, escape};
 use crate::sys::file::open_regular;
 use crate::sys::file_digest::FileDigest;
 #[cfg(unix)]
 use crate::sys::pipe::read_pipe;
 
-use super::problem::{Gravity, Problem, no_key_file, unreadable};
-use super::{Entry, IdentityRule, Known, Rules, Writer, beremiz};
+use super::problem::{KeyFileProblem, ProblemSeverity, json_file, unreadable_file};
+use super::{IdentityRule, KeyEntry, KeyFileRules, KeyFileWriter, KeyRecord, beremiz};
 
 /// The largest key file that is read: room for 100,000 identities with 64-byte keys.
-pub(super) const MAX_FILE: u64 = 16 * 1024 * 1024;
+pub(super) const MAX_KEY_FILE_SIZE: u64 = 16 * 1024 * 1024;
 
 /// Keys shorter than this many bytes are remarked on (RFC 9257, 4.2 speaks of 128 bits of entropy,
 /// which text rarely has in 16 characters).
-pub(super) const ADVISED_KEY: usize = 32;
+pub(super) const ADVISED_KEY_SIZE: usize = 32;
 
 /// Whether a text begins as JSON does. As key file its first line could let somebody in: `[["plc1": "…"`
 /// is an identity and a key.
-pub(super) fn begins_as_json(text: &[u8]) -> bool {
+pub(super) fn looks_like_json(text: &[u8]) -> bool {
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     matches!(text.trim_ascii_start().first(), Some(b'[' | b'{'))
 }
@@ -36,16 +36,16 @@ pub(super) fn begins_as_json(text: &[u8]) -> bool {
 /// Whether a key looks like the beginning of the one that stood in its place, as if the writing of its
 /// file had been broken off. Half of a hex text is read as hex, or as text if its digits are odd; and half
 /// of a text may be hex where the whole was none.
-pub(super) fn is_cut(key: &Key, old: &Key) -> bool {
+pub(super) fn is_truncation_of(key: &Key, old: &Key) -> bool {
     let text = key.expose();
     let odd = text.split_last().and_then(|(_, even)| decode_hex(even));
     old.begins_with(text)
         || odd.is_some_and(|bytes| old.begins_with(&bytes))
-        || begins_as_hex(old.expose(), text)
+        || begins_with_hex_of(old.expose(), text)
 }
 
 /// Whether a text begins with the digits of these bytes.
-fn begins_as_hex(text: &[u8], bytes: &[u8]) -> bool {
+fn begins_with_hex_of(text: &[u8], bytes: &[u8]) -> bool {
     let mut digits =
         text.iter().filter(|byte| **byte != b':').map(|byte| char::from(*byte).to_digit(16));
     let mut digit = || digits.next().flatten();
@@ -56,25 +56,25 @@ fn begins_as_hex(text: &[u8], bytes: &[u8]) -> bool {
 
 /// Opens a file once, judges the open descriptor, reads it once and parses it from memory. A file that
 /// `in_folder` says was found in a folder of keys may not begin as JSON does.
-pub(super) fn read(
+pub(super) fn read_entries(
     path: &Path,
     in_folder: bool,
-    rules: Rules,
-    problems: &mut Vec<Problem>,
-) -> Vec<Entry> {
-    let text = match open(path, rules, problems) {
+    rules: KeyFileRules,
+    problems: &mut Vec<KeyFileProblem>,
+) -> Vec<KeyEntry> {
+    let text = match read_text(path, rules, problems) {
         Ok(text) => text,
         Err(error) => {
-            problems.push(unreadable(path, &error));
+            problems.push(unreadable_file(path, &error));
             return Vec::new();
         }
     };
-    if in_folder && begins_as_json(&text) {
-        problems.push(no_key_file(path));
+    if in_folder && looks_like_json(&text) {
+        problems.push(json_file(path));
         return Vec::new();
     }
-    if rules.writer == Writer::Ide
-        && let Some(problem) = beremiz::without_key(&text, path)
+    if rules.writer == KeyFileWriter::Ide
+        && let Some(problem) = beremiz::keyless_file_problem(&text, path)
     {
         problems.push(problem);
         return Vec::new();
@@ -83,18 +83,18 @@ pub(super) fn read(
 }
 
 /// Reads an open descriptor's whole text into one buffer that is wiped.
-pub(super) fn open(
+pub(super) fn read_text(
     path: &Path,
-    rules: Rules,
-    problems: &mut Vec<Problem>,
+    rules: KeyFileRules,
+    problems: &mut Vec<KeyFileProblem>,
 ) -> io::Result<Zeroizing<Vec<u8>>> {
-    let text = Text::read(path)?;
-    text.judge(path, rules, problems);
+    let text = KeyFileText::read(path)?;
+    text.check_permissions(path, rules, problems);
     Ok(text.bytes)
 }
 
 /// The text of a key file, and what the open descriptor told of the file. Not `Debug`: it holds keys.
-pub(super) struct Text {
+pub(super) struct KeyFileText {
     pub(super) bytes: Zeroizing<Vec<u8>>,
     meta: fs::Metadata,
     #[cfg(windows)]
@@ -104,15 +104,18 @@ pub(super) struct Text {
     owner: Option<String>,
 }
 
-impl Text {
+impl KeyFileText {
     /// Opens a file and reads it whole into one buffer that is wiped.
     ///
     /// # Errors
     /// The system's; a file that is too large, or that grew meanwhile.
     pub(super) fn read(path: &Path) -> io::Result<Self> {
         let (mut file, meta) = open_regular(path)?;
-        if meta.len() > MAX_FILE {
-            return Err(io::Error::other(format!("it is larger than {} MiB", MAX_FILE >> 20)));
+        if meta.len() > MAX_KEY_FILE_SIZE {
+            return Err(io::Error::other(format!(
+                "it is larger than {} MiB",
+                MAX_KEY_FILE_SIZE >> 20
+            )));
         }
         #[cfg(windows)]
         let (loose, owner) = {
@@ -146,34 +149,47 @@ impl Text {
     /// The system's; more than a key file may hold; a writer that is not done in time.
     #[cfg(unix)]
     pub(super) fn read_pipe(path: &Path, timeout: Duration) -> io::Result<Self> {
-        let (bytes, meta) = read_pipe(path, MAX_FILE, timeout)?;
+        let (bytes, meta) = read_pipe(path, MAX_KEY_FILE_SIZE, timeout)?;
         Ok(Self { bytes, meta })
     }
 
-    /// Of the bytes that were read.
+    /// The digest of the bytes that were read.
     pub(super) fn digest(&self) -> FileDigest {
         FileDigest::from_bytes(&self.meta, &self.bytes)
     }
 
-    /// Says what is wrong with the permissions of the file.
-    pub(super) fn judge(&self, path: &Path, rules: Rules, problems: &mut Vec<Problem>) {
+    /// Adds what is wrong with the file's permissions to `problems`.
+    pub(super) fn check_permissions(
+        &self,
+        path: &Path,
+        rules: KeyFileRules,
+        problems: &mut Vec<KeyFileProblem>,
+    ) {
         #[cfg(unix)]
-        permissions(path, &self.meta, rules, problems);
+        check_mode_and_owner(path, &self.meta, rules, problems);
         #[cfg(windows)]
         {
-            problems.extend(self.loose.map(|loose| open_to(path, loose, rules)));
-            problems.extend(self.owner.as_ref().map(|owner| owned_by(path, owner, rules)));
+            problems.extend(self.loose.map(|loose| loose_access_problem(path, loose, rules)));
+            problems
+                .extend(self.owner.as_ref().map(|owner| foreign_owner_problem(path, owner, rules)));
         }
     }
 }
 
 #[cfg(unix)]
-fn permissions(path: &Path, meta: &fs::Metadata, rules: Rules, problems: &mut Vec<Problem>) {
+fn check_mode_and_owner(
+    path: &Path,
+    meta: &fs::Metadata,
+    rules: KeyFileRules,
+    problems: &mut Vec<KeyFileProblem>,
+) {
     use std::os::unix::fs::MetadataExt;
     let mode = meta.mode() & 0o777;
-    let gravity = match rules.writer {
-        Writer::Runtime | Writer::Ide if mode & 0o022 == 0 => Gravity::Warns,
-        _ => rules.permissions.gravity(),
+    let severity = match rules.writer {
+        KeyFileWriter::Runtime | KeyFileWriter::Ide if mode & 0o022 == 0 => {
+            ProblemSeverity::Warning
+        }
+        _ => rules.permissions.severity(),
     };
     if mode & 0o027 != 0 {
         let who = match mode {
@@ -183,43 +199,53 @@ fn permissions(path: &Path, meta: &fs::Metadata, rules: Rules, problems: &mut Ve
         };
         let message = format!("{who} the key file {} (mode {mode:04o})", path.display());
         let help = match rules.writer {
-            Writer::Runtime => {
+            KeyFileWriter::Runtime => {
                 "start the runtime with `umask 077`, and remove the file once".into()
             }
             _ => format!("chmod 600 {}", path.display()),
         };
-        problems.push(Problem::new(gravity, "loose-permissions", path, message).help(help));
+        problems.push(KeyFileProblem::new(severity, "loose-permissions", path, message).help(help));
     }
-    let gravity = rules.permissions.gravity();
+    let severity = rules.permissions.severity();
     let owner = meta.uid();
     let ours = rustix::process::geteuid().as_raw();
     if owner != 0 && owner != ours && Some(owner) != rules.owner {
         let message = format!("the key file {} belongs to user {owner}", path.display());
         let help = "it should belong to root or to the user that pskgate runs as";
-        problems.push(Problem::new(gravity, "foreign-owner", path, message).help(help));
+        problems.push(KeyFileProblem::new(severity, "foreign-owner", path, message).help(help));
     }
 }
 
 /// What is said of a file of Windows whose owner is another user.
 #[cfg(any(windows, test))]
-pub(super) fn owned_by(path: &Path, owner: &str, rules: Rules) -> Problem {
+pub(super) fn foreign_owner_problem(
+    path: &Path,
+    owner: &str,
+    rules: KeyFileRules,
+) -> KeyFileProblem {
     let file = path.display();
     let message = format!("the key file {file} belongs to {owner}, who can change its rights");
     // To the group of administrators, by its identifier.
     let help = format!("icacls \"{file}\" /setowner *S-1-5-32-544");
-    Problem::new(rules.permissions.gravity(), "foreign-owner", path, message).help(help)
+    KeyFileProblem::new(rules.permissions.severity(), "foreign-owner", path, message).help(help)
 }
 
 /// What is said of a file of Windows that a group of strangers may read or change.
 #[cfg(any(windows, test))]
-pub(super) fn open_to(path: &Path, loose: crate::sys::acl::LooseAccess, rules: Rules) -> Problem {
+pub(super) fn loose_access_problem(
+    path: &Path,
+    loose: crate::sys::acl::LooseAccess,
+    rules: KeyFileRules,
+) -> KeyFileProblem {
     let what = match loose.access {
         crate::sys::acl::BroadAccess::Change => "may change",
         crate::sys::acl::BroadAccess::Read => "may read",
     };
-    let gravity = match (loose.access, rules.writer) {
-        (crate::sys::acl::BroadAccess::Read, Writer::Runtime | Writer::Ide) => Gravity::Warns,
-        _ => rules.permissions.gravity(),
+    let severity = match (loose.access, rules.writer) {
+        (crate::sys::acl::BroadAccess::Read, KeyFileWriter::Runtime | KeyFileWriter::Ide) => {
+            ProblemSeverity::Warning
+        }
+        _ => rules.permissions.severity(),
     };
     let file = path.display();
     let message = format!("the group {} {what} the key file {file}", loose.group);
@@ -229,22 +255,27 @@ pub(super) fn open_to(path: &Path, loose: crate::sys::acl::LooseAccess, rules: R
          *S-1-5-32-544:F",
         loose.account
     );
-    Problem::new(gravity, "loose-permissions", path, message).help(help)
+    KeyFileProblem::new(severity, "loose-permissions", path, message).help(help)
 }
 
 /// Parses a key file's text. What is wrong is added to `problems`; the entries are worth something
-/// only when none of it [refuses](Gravity::Refuses).
-pub fn parse(text: &[u8], path: &Path, rules: Rules, problems: &mut Vec<Problem>) -> Vec<Entry> {
-    let entries = lines(text, path, rules, problems);
-    if entries.is_empty() && !problems.iter().any(|p| p.gravity == Gravity::Refuses) {
-        problems.push(Problem::without_key(Gravity::Refuses, path));
+/// only when none of it [refuses](ProblemSeverity::Error).
+pub fn parse(
+    text: &[u8],
+    path: &Path,
+    rules: KeyFileRules,
+    problems: &mut Vec<KeyFileProblem>,
+) -> Vec<KeyEntry> {
+    let entries = parse_lines(text, path, rules, problems);
+    if entries.is_empty() && !problems.iter().any(|p| p.severity == ProblemSeverity::Error) {
+        problems.push(KeyFileProblem::empty_file(ProblemSeverity::Error, path));
     }
     entries
 }
 
 /// Whether a text is UTF-16, and if so whether its high bytes come first: with a mark, or with a
 /// NUL beside each of its first characters.
-pub(super) fn is_utf16(text: &[u8]) -> Option<bool> {
+pub(super) fn detect_utf16_order(text: &[u8]) -> Option<bool> {
     let (text, mark) = match text {
         [0xff, 0xfe, rest @ ..] => (rest, Some(false)),
         [0xfe, 0xff, rest @ ..] => (rest, Some(true)),
@@ -262,17 +293,18 @@ pub(super) fn is_utf16(text: &[u8]) -> Option<bool> {
     }
 }
 
-/// The same for a file that may be empty.
-pub(super) fn lines(
+/// Parses a key file's text, which may be empty; otherwise as [`parse`].
+pub(super) fn parse_lines(
     text: &[u8],
     path: &Path,
-    rules: Rules,
-    problems: &mut Vec<Problem>,
-) -> Vec<Entry> {
-    if is_utf16(text).is_some() {
+    rules: KeyFileRules,
+    problems: &mut Vec<KeyFileProblem>,
+) -> Vec<KeyEntry> {
+    if detect_utf16_order(text).is_some() {
         let message = "the key file is in UTF-16, as Windows PowerShell writes it with `>`";
         let help = "save it as UTF-8, or add its lines with `pskgate keys import`";
-        problems.push(Problem::new(Gravity::Refuses, "utf-16", path, message).help(help));
+        problems
+            .push(KeyFileProblem::new(ProblemSeverity::Error, "utf-16", path, message).help(help));
         return Vec::new();
     }
     let file: Arc<Path> = path.into();
@@ -282,13 +314,13 @@ pub(super) fn lines(
         let Some(raw) = lines.next() else { break };
         let ended = lines.peek().is_some();
         let mut copy = Zeroizing::default();
-        let line = stripped(raw, &mut copy);
+        let line = strip_line(raw, &mut copy);
         if line.is_empty() {
             continue;
         }
         let before = problems.len();
-        if let Some((identity, key)) = entry(line, number, &file, rules, problems) {
-            entries.push(Entry {
+        if let Some((identity, key)) = parse_entry(line, number, &file, rules, problems) {
+            entries.push(KeyEntry {
                 identity,
                 key: Arc::new(key),
                 file: file.clone(),
@@ -305,7 +337,7 @@ pub(super) fn lines(
 
 /// stunnel drops every CR of a line and ends it at a NUL. `copy` takes the line without its CRs where
 /// they do not stand at the end alone; it never grows, which would leave unwiped pieces behind.
-fn stripped<'a>(raw: &'a [u8], copy: &'a mut Zeroizing<Vec<u8>>) -> &'a [u8] {
+fn strip_line<'a>(raw: &'a [u8], copy: &'a mut Zeroizing<Vec<u8>>) -> &'a [u8] {
     let mut line = raw.split(|byte| *byte == 0).next().unwrap_or_default();
     while let [head @ .., b'\r'] = line {
         line = head;
@@ -318,12 +350,12 @@ fn stripped<'a>(raw: &'a [u8], copy: &'a mut Zeroizing<Vec<u8>>) -> &'a [u8] {
     line
 }
 
-fn entry(
+fn parse_entry(
     line: &[u8],
     number: u32,
     path: &Path,
-    rules: Rules,
-    problems: &mut Vec<Problem>,
+    rules: KeyFileRules,
+    problems: &mut Vec<KeyFileProblem>,
 ) -> Option<(Identity, Key)> {
     let Some(colon) = line.iter().position(|byte| *byte == b':') else {
         let blank = line.iter().all(u8::is_ascii_whitespace);
@@ -334,35 +366,43 @@ fn entry(
         } else {
             ("no colon in a line of a key file", "a line is `identity:key`")
         };
-        problems.push(Problem::new(Gravity::Refuses, "not-identity-key", path, message).help(help));
+        problems.push(
+            KeyFileProblem::new(ProblemSeverity::Error, "not-identity-key", path, message)
+                .help(help),
+        );
         return None;
     };
     let (name, text) = (&line[..colon], &line[colon + 1..]);
     let known_before = problems.len();
-    identity(name, number, path, rules.identities, problems);
-    let key = key(text, path, problems);
+    check_identity(name, number, path, rules.identities, problems);
+    let key = parse_key(text, path, problems);
     let refused =
-        problems[known_before..].iter().any(|problem| problem.gravity == Gravity::Refuses);
+        problems[known_before..].iter().any(|problem| problem.severity == ProblemSeverity::Error);
     if refused { None } else { Some((Identity::new(name), key?)) }
 }
 
-fn identity(
+fn check_identity(
     name: &[u8],
     number: u32,
     path: &Path,
     rule: IdentityRule,
-    problems: &mut Vec<Problem>,
+    problems: &mut Vec<KeyFileProblem>,
 ) {
-    let mut say = |gravity, code, message: String, help: &str| {
-        problems.push(Problem::new(gravity, code, path, message).help(help));
+    let mut say = |severity, code, message: String, help: &str| {
+        problems.push(KeyFileProblem::new(severity, code, path, message).help(help));
     };
-    if name.len() > MAX_IDENTITY {
+    if name.len() > MAX_IDENTITY_SIZE {
         let message = format!("an identity of {} bytes", name.len());
-        say(Gravity::Refuses, "long-identity", message, "255 bytes are what TLS libraries take");
+        say(
+            ProblemSeverity::Error,
+            "long-identity",
+            message,
+            "255 bytes are what TLS libraries take",
+        );
     }
     let strict = match rule {
-        IdentityRule::Utf8 => Gravity::Refuses,
-        IdentityRule::Bytes => Gravity::Warns,
+        IdentityRule::Utf8 => ProblemSeverity::Error,
+        IdentityRule::Bytes => ProblemSeverity::Warning,
     };
     if name.is_empty() {
         let message = "an empty identity".to_owned();
@@ -387,7 +427,7 @@ fn identity(
     if name.starts_with(b"#") || name.starts_with(b";") {
         let message = format!("this line is no comment: it lets {} in", escape(name));
         say(
-            Gravity::Warns,
+            ProblemSeverity::Warning,
             "comment-like",
             message,
             "remove the line if it was meant as a comment",
@@ -396,21 +436,26 @@ fn identity(
     let padded = |edge: Option<&u8>| edge.is_some_and(u8::is_ascii_whitespace);
     if padded(name.first()) || padded(name.last()) {
         let message = format!("blanks at the edge of the identity {} belong to it", escape(name));
-        say(Gravity::Warns, "padded-identity", message, "remove them if the peer has none");
+        say(
+            ProblemSeverity::Warning,
+            "padded-identity",
+            message,
+            "remove them if the peer has none",
+        );
     }
 }
 
 /// The bytes that a key's text stands for: decoded when it is hex throughout, otherwise as they are.
-fn key(text: &[u8], path: &Path, problems: &mut Vec<Problem>) -> Option<Key> {
-    let mut say = |gravity, code, message: String, help: &str| {
-        problems.push(Problem::new(gravity, code, path, message).help(help));
+fn parse_key(text: &[u8], path: &Path, problems: &mut Vec<KeyFileProblem>) -> Option<Key> {
+    let mut say = |severity, code, message: String, help: &str| {
+        problems.push(KeyFileProblem::new(severity, code, path, message).help(help));
     };
     let decoded = decode_hex(text);
     let hex = decoded.is_some();
     let bytes = decoded.unwrap_or_else(|| Zeroizing::new(text.into()));
     let len = bytes.len();
-    if len < MIN_KEY {
-        let message = if hex && text.len() >= MIN_KEY {
+    if len < MIN_KEY_SIZE {
+        let message = if hex && text.len() >= MIN_KEY_SIZE {
             format!(
                 "a key of {len} bytes: its {} characters are hex digits and count half",
                 text.len()
@@ -419,28 +464,38 @@ fn key(text: &[u8], path: &Path, problems: &mut Vec<Problem>) -> Option<Key> {
             format!("a key of {len} bytes")
         };
         let help = "a key is 16 to 512 bytes; `pskgate keygen NAME` makes a good one";
-        say(Gravity::Refuses, "short-key", message, help);
+        say(ProblemSeverity::Error, "short-key", message, help);
         return None;
     }
-    if len > MAX_KEY {
+    if len > MAX_KEY_SIZE {
         let help = "a key is 16 to 512 bytes; `pskgate keygen NAME` makes a good one";
-        say(Gravity::Refuses, "long-key", format!("a key of {len} bytes"), help);
+        say(ProblemSeverity::Error, "long-key", format!("a key of {len} bytes"), help);
         return None;
     }
     if text.first().is_some_and(u8::is_ascii_whitespace)
         || text.last().is_some_and(u8::is_ascii_whitespace)
     {
         let message = "blanks at the edge of the key belong to it".to_owned();
-        say(Gravity::Warns, "padded-key", message, "remove them if the peer's key has none");
+        say(
+            ProblemSeverity::Warning,
+            "padded-key",
+            message,
+            "remove them if the peer's key has none",
+        );
     }
-    if !hex && nearly_hex(text) {
+    if !hex && is_nearly_hex(text) {
         let message = "the key looks like hex but is not, so its characters themselves are the key";
         let help = "compare it with the peer's: a digit may be missing, or one too many";
-        say(Gravity::Warns, "nearly-hex", message.into(), help);
+        say(ProblemSeverity::Warning, "nearly-hex", message.into(), help);
     }
-    if !hex && len < ADVISED_KEY {
+    if !hex && len < ADVISED_KEY_SIZE {
         let message = format!("a key of {len} characters");
-        say(Gravity::Remarks, "weak-key", message, "32 or more are advised; `pskgate keygen NAME`");
+        say(
+            ProblemSeverity::Note,
+            "weak-key",
+            message,
+            "32 or more are advised; `pskgate keygen NAME`",
+        );
     }
     Some(Key::new(bytes))
 }
@@ -471,13 +526,13 @@ fn decode_hex(text: &[u8]) -> Option<Zeroizing<Box<[u8]>>> {
 }
 
 /// Odd in number, or one wrong character among many right ones: a slip, and no passphrase.
-fn nearly_hex(text: &[u8]) -> bool {
+fn is_nearly_hex(text: &[u8]) -> bool {
     let wrong = text.iter().filter(|byte| !byte.is_ascii_hexdigit() && **byte != b':').count();
     text.len() > 16 && wrong <= 1
 }
 
 /// One key under two identities: whoever holds it can be either (RFC 9257, 4).
-pub(super) fn shared_keys(known: &HashMap<Identity, Known>) -> Vec<Problem> {
+pub(super) fn find_shared_keys(known: &HashMap<Identity, KeyRecord>) -> Vec<KeyFileProblem> {
     // Hashed with this process' random state: no table of key bytes in the clear is kept.
     let mut seen: HashMap<&[u8], &Identity> = HashMap::with_capacity(known.len());
     let mut problems = Vec::new();
@@ -488,7 +543,7 @@ pub(super) fn shared_keys(known: &HashMap<Identity, Known>) -> Vec<Problem> {
             let message = format!("the identities {other} and {identity} have the same key");
             let help = "give each its own: with one key, one can pass for the other";
             problems.push(
-                Problem::new(Gravity::Warns, "shared-key", &entry.file, message)
+                KeyFileProblem::new(ProblemSeverity::Warning, "shared-key", &entry.file, message)
                     .line(entry.line)
                     .help(help),
             );

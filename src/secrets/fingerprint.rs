@@ -7,7 +7,7 @@ use openssl::sha::Sha256;
 use super::key::{Identity, Key};
 
 /// Separates these hashes from every other use of SHA-256 over a key.
-const DOMAIN: &[u8] = b"pskgate key fingerprint 1\0";
+const HASH_DOMAIN: &[u8] = b"pskgate key fingerprint 1\0";
 
 /// 64 bits of a SHA-256 over an identity and its key: four groups of four hex digits.
 ///
@@ -18,9 +18,9 @@ pub struct Fingerprint([u8; 8]);
 
 impl Fingerprint {
     /// Of the key's bytes, however a file spells them.
-    pub fn of(identity: &Identity, key: &Key) -> Self {
+    pub fn new(identity: &Identity, key: &Key) -> Self {
         let mut hash = Sha256::new();
-        hash.update(DOMAIN);
+        hash.update(HASH_DOMAIN);
         for part in [identity.as_bytes(), key.expose()] {
             // With its length, so that no other pair runs together to the same bytes.
             hash.update(&(part.len() as u64).to_be_bytes());
@@ -49,7 +49,7 @@ mod tests {
 
     fn of(identity: &[u8], key: &[u8]) -> String {
         let key = Key::new(Zeroizing::new(key.into()));
-        Fingerprint::of(&Identity::new(identity), &key).to_string()
+        Fingerprint::new(&Identity::new(identity), &key).to_string()
     }
 
     /// By `{ printf 'pskgate key fingerprint 1\0'; printf '\0\0\0\0\0\0\0\7client1';

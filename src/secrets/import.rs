@@ -6,28 +6,28 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
-use super::Entry;
+use super::KeyEntry;
 use super::edit::{self, EditError};
-use super::file::{Text, is_utf16};
+use super::file::{KeyFileText, detect_utf16_order};
 
 /// A line of a file that is to be imported.
-pub struct Line {
+pub struct ImportLine {
     /// From 1.
     pub number: u32,
     /// Without its end.
     pub text: Zeroizing<Vec<u8>>,
     /// What it is.
-    pub entry: Entry,
+    pub entry: KeyEntry,
 }
 
 /// A file's lines that are not empty, in their order.
 ///
 /// # Errors
 /// A file that cannot be read, and every line that is none of a key file.
-pub fn lines(path: &Path) -> Result<Vec<Line>, EditError> {
+pub fn read_lines(path: &Path) -> Result<Vec<ImportLine>, EditError> {
     let failed = |error| EditError::Io(path.to_owned(), error);
-    let text = Text::read(path).map_err(failed)?;
-    let text = decode(&text.bytes).map_err(failed)?;
+    let text = KeyFileText::read(path).map_err(failed)?;
+    let text = decode_text(&text.bytes).map_err(failed)?;
     let mut found = Vec::new();
     for (number, raw) in (1..).zip(text.split(|byte| *byte == b'\n')) {
         // A blank at the end is a part of the key, as it is where the file is used.
@@ -41,29 +41,30 @@ pub fn lines(path: &Path) -> Result<Vec<Line>, EditError> {
             ));
             return Err(failed(error));
         }
-        let entry = edit::single(line, path).map_err(|error| at_line(error, number))?;
+        let entry =
+            edit::parse_single_line(line, path).map_err(|error| with_line_number(error, number))?;
         let mut text = Zeroizing::new(Vec::with_capacity(line.len()));
         text.extend_from_slice(line);
-        found.push(Line { number, text, entry });
+        found.push(ImportLine { number, text, entry });
     }
     Ok(found)
 }
 
 /// Puts the number of its line to what is wrong with it.
-fn at_line(error: EditError, number: u32) -> EditError {
+fn with_line_number(error: EditError, number: u32) -> EditError {
     match error {
-        EditError::Broken(mut problems) => {
+        EditError::Invalid(mut problems) => {
             problems.iter_mut().for_each(|problem| problem.line = Some(number));
-            EditError::Broken(problems)
+            EditError::Invalid(problems)
         }
         other => other,
     }
 }
 
 /// As UTF-8 without a mark. The buffer has its final size at once: a growing one would leave unwiped copies.
-fn decode(bytes: &[u8]) -> io::Result<Zeroizing<Vec<u8>>> {
+fn decode_text(bytes: &[u8]) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut text = Zeroizing::new(Vec::with_capacity(bytes.len() * 3 / 2 + 4));
-    let Some(is_big) = is_utf16(bytes) else {
+    let Some(is_big) = detect_utf16_order(bytes) else {
         text.extend_from_slice(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes));
         return Ok(text);
     };
@@ -102,8 +103,8 @@ mod tests {
             big.clone(),
             marked(b"\xfe\xff", &big),
         ] {
-            assert_eq!(decode(&bytes).unwrap().as_slice(), text.as_bytes());
+            assert_eq!(decode_text(&bytes).unwrap().as_slice(), text.as_bytes());
         }
-        assert!(decode(b"\xff\xfea\x00\x00\xd8b\x00").is_err(), "half a pair");
+        assert!(decode_text(b"\xff\xfea\x00\x00\xd8b\x00").is_err(), "half a pair");
     }
 }

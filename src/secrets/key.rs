@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use zeroize::Zeroizing;
 
 /// The shortest key, in bytes: 128 bits, as stunnel demands. RFC 9257, 4.2 asks for as much.
-pub const MIN_KEY: usize = 16;
+pub const MIN_KEY_SIZE: usize = 16;
 /// The longest key, in bytes: `PSK_MAX_PSK_LEN` of OpenSSL 3.
-pub const MAX_KEY: usize = 512;
+pub const MAX_KEY_SIZE: usize = 512;
 /// The longest identity, in bytes: `PSK_MAX_IDENTITY_LEN` of OpenSSL less its NUL.
-pub const MAX_IDENTITY: usize = 255;
+pub const MAX_IDENTITY_SIZE: usize = 255;
 
 /// The bytes of a key: wiped on drop, never cloned, never printed.
 ///
@@ -40,7 +40,7 @@ impl Key {
     }
 
     /// Compares in a time that depends on the lengths only.
-    pub(super) fn same_as(&self, other: &Key) -> bool {
+    pub(super) fn constant_time_eq(&self, other: &Key) -> bool {
         self.len() == other.len() && openssl::memcmp::eq(&self.0, &other.0)
     }
 
@@ -64,16 +64,16 @@ pub struct TicketKey(Arc<Zeroizing<Vec<u8>>>);
 
 impl TicketKey {
     /// Its sizes in bytes: those of an AES-128 or AES-256 key, as stunnel demands.
-    pub const LENGTHS: [usize; 2] = [16, 32];
+    pub const SIZES: [usize; 2] = [16, 32];
 
     /// Reads hexadecimal digits, with or without colons between the bytes, as stunnel does. `None` if it
     /// is no such text, or of another length.
     pub fn from_hex(text: &str) -> Option<Self> {
-        let mut bytes = Zeroizing::new(Vec::with_capacity(Self::LENGTHS[1]));
+        let mut bytes = Zeroizing::new(Vec::with_capacity(Self::SIZES[1]));
         let mut rest = text.as_bytes();
         while let [high, low, tail @ ..] = rest {
             let digit = |c: &u8| char::from(*c).to_digit(16).and_then(|d| u8::try_from(d).ok());
-            if bytes.len() == Self::LENGTHS[1] {
+            if bytes.len() == Self::SIZES[1] {
                 return None;
             }
             bytes.push(digit(high)? << 4 | digit(low)?);
@@ -82,7 +82,7 @@ impl TicketKey {
                 other => other,
             };
         }
-        let whole = rest.is_empty() && Self::LENGTHS.contains(&bytes.len());
+        let whole = rest.is_empty() && Self::SIZES.contains(&bytes.len());
         whole.then(|| Self(Arc::new(bytes)))
     }
 
@@ -124,9 +124,9 @@ impl fmt::Debug for TicketKey {
 /// Tells one key from another without looking at either: a key that was replaced has another serial,
 /// one that a reload left alone keeps its own. Unique within this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Serial(u64);
+pub struct KeySerial(u64);
 
-impl Serial {
+impl KeySerial {
     pub(super) fn next() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
@@ -154,7 +154,7 @@ impl Identity {
     }
 
     /// Whole and without quotes, for tables and for programs: what a terminal would obey is escaped.
-    pub fn plain(&self) -> String {
+    pub fn to_plain_text(&self) -> String {
         Escaped { bytes: &self.0, limit: usize::MAX, quoted: false }.to_string()
     }
 }
@@ -178,13 +178,13 @@ impl fmt::Debug for Identity {
 }
 
 /// How many characters of a stranger's text a log line shows.
-const SHOWN: usize = 64;
+const MAX_ESCAPED_CHARACTERS: usize = 64;
 
 /// A stranger's bytes, safe to print: control characters and invalid UTF-8 escaped, quoted, and cut
 /// after 64 characters with the full length said. With `{:#}` there are no quotes, for a field that
 /// holds nothing else.
 pub fn escape(bytes: &[u8]) -> Escaped<'_> {
-    Escaped { bytes, limit: SHOWN, quoted: true }
+    Escaped { bytes, limit: MAX_ESCAPED_CHARACTERS, quoted: true }
 }
 
 /// See [`escape`].
@@ -209,7 +209,7 @@ impl fmt::Display for Escaped<'_> {
                 room -= 1;
                 if self.quoted && (c == '\\' || (c == '"' && !f.alternate())) {
                     write!(f, "\\{c}")?;
-                } else if c.is_control() || is_format(c) {
+                } else if c.is_control() || is_format_character(c) {
                     write!(f, "{}", c.escape_unicode())?;
                 } else {
                     write!(f, "{c}")?;
@@ -233,7 +233,7 @@ impl fmt::Display for Escaped<'_> {
 
 /// Bidirectional controls, zero-width characters and line separators: they reorder or hide what
 /// stands behind them on a terminal.
-fn is_format(c: char) -> bool {
+fn is_format_character(c: char) -> bool {
     matches!(c, '\u{00ad}' | '\u{061c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
         | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
@@ -266,7 +266,7 @@ mod tests {
 
     #[test]
     fn a_name_in_a_table_is_whole_and_steers_nothing() {
-        let plain = |bytes: &[u8]| Identity::new(bytes).plain();
+        let plain = |bytes: &[u8]| Identity::new(bytes).to_plain_text();
         assert_eq!(plain("Zoë \"1\"".as_bytes()), "Zoë \"1\"");
         assert_eq!(plain(b"a\x1b[31m\xff"), "a\\u{1b}[31m\\xff");
         assert_eq!(plain(&[b'x'; 255]).len(), 255);

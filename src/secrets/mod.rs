@@ -27,22 +27,25 @@ use std::sync::Arc;
 
 use openssl::error::ErrorStack;
 
-use file::ADVISED_KEY;
+use file::ADVISED_KEY_SIZE;
 pub use file::parse;
 pub use fingerprint::Fingerprint;
-use folder::files_of;
 pub use folder::key_files;
-pub use key::{Escaped, Identity, Key, MAX_IDENTITY, MAX_KEY, MIN_KEY, Serial, TicketKey, escape};
+use folder::list_key_files;
+pub use key::{
+    Escaped, Identity, Key, KeySerial, MAX_IDENTITY_SIZE, MAX_KEY_SIZE, MIN_KEY_SIZE, TicketKey,
+    escape,
+};
 pub use password::Password;
-pub use problem::{Gravity, Problem};
-pub use reader::Reader;
-pub use renew::{InForce, Renewed, renew};
+pub use problem::{KeyFileProblem, ProblemSeverity};
+pub use reader::KeyFileReader;
+pub use renew::{KeysInForce, RenewedKeys, renew};
 pub use twins::{EntryIndex, Twin};
 use zeroize::Zeroizing;
 
 /// How strictly key files are read. The two dialects differ in these three points.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Rules {
+pub struct KeyFileRules {
     /// An identity that stands on two lines.
     pub duplicates: OnDuplicate,
     /// What an identity may consist of.
@@ -52,27 +55,27 @@ pub struct Rules {
     /// Who may own a file besides root and the user of this process: the one that it will become.
     pub owner: Option<u32>,
     /// Who writes the first of a service's paths; all others are the operator's.
-    pub writer: Writer,
+    pub writer: KeyFileWriter,
     /// Whether a service may begin without a key and wait for its files.
-    pub waits: bool,
+    pub may_wait_for_files: bool,
 }
 
-impl Rules {
+impl KeyFileRules {
     /// The rules for a path by its position among those of a service.
-    fn of_path(self, position: usize) -> Self {
+    fn for_path_at(self, position: usize) -> Self {
         Self { writer: self.writer_of_path(position), ..self }
     }
 
     /// Who writes the path at this position among those of a service.
-    pub fn writer_of_path(self, position: usize) -> Writer {
-        if position == 0 { self.writer } else { Writer::Operator }
+    pub fn writer_of_path(self, position: usize) -> KeyFileWriter {
+        if position == 0 { self.writer } else { KeyFileWriter::Operator }
     }
 }
 
 /// Who writes a key file. What another program writes as it likes may be read by other users, with a
 /// warning, and by nobody changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Writer {
+pub enum KeyFileWriter {
     /// A person, or `pskgate keygen`.
     Operator,
     /// A Beremiz runtime: one line, which it hands to each IDE that connects.
@@ -109,17 +112,17 @@ pub enum OnLoosePermissions {
 }
 
 impl OnLoosePermissions {
-    fn gravity(self) -> Gravity {
+    fn severity(self) -> ProblemSeverity {
         match self {
-            Self::Refuse => Gravity::Refuses,
-            Self::Warn => Gravity::Warns,
+            Self::Refuse => ProblemSeverity::Error,
+            Self::Warn => ProblemSeverity::Warning,
         }
     }
 }
 
-/// One line of a key file.
+/// One line of a key file: an identity and its key.
 #[derive(Debug)]
-pub struct Entry {
+pub struct KeyEntry {
     identity: Identity,
     key: Arc<Key>,
     file: Arc<Path>,
@@ -128,7 +131,7 @@ pub struct Entry {
     ended: bool,
 }
 
-impl Entry {
+impl KeyEntry {
     /// The name before the colon.
     pub fn identity(&self) -> &Identity {
         &self.identity
@@ -136,12 +139,12 @@ impl Entry {
 
     /// What can be shown of the key.
     pub fn fingerprint(&self) -> Fingerprint {
-        Fingerprint::of(&self.identity, &self.key)
+        Fingerprint::new(&self.identity, &self.key)
     }
 
     /// Whether another entry has the same key.
     pub fn has_key_of(&self, other: &Self) -> bool {
-        self.key.same_as(&other.key)
+        self.key.constant_time_eq(&other.key)
     }
 
     /// The file, as it was named or listed.
@@ -157,24 +160,29 @@ impl Entry {
 
 /// Every line of every file in order, as a [`SecretSet`] would read them, for who asks where a key
 /// stands. What is wrong is added to `problems`; what can be read comes all the same.
-pub fn entries(paths: &[PathBuf], rules: Rules, problems: &mut Vec<Problem>) -> Vec<Entry> {
+pub fn entries(
+    paths: &[PathBuf],
+    rules: KeyFileRules,
+    problems: &mut Vec<KeyFileProblem>,
+) -> Vec<KeyEntry> {
     let mut entries = Vec::new();
     for (position, path) in paths.iter().enumerate() {
-        let (in_folder, rules) = (path.is_dir(), rules.of_path(position));
-        for file in files_of(path, rules, problems) {
-            entries.extend(file::read(&file, in_folder, rules, problems));
+        let (in_folder, rules) = (path.is_dir(), rules.for_path_at(position));
+        for file in list_key_files(path, rules, problems) {
+            entries.extend(file::read_entries(&file, in_folder, rules, problems));
         }
     }
     if !entries.is_empty() {
         // `keys remove` leaves a file that a service names empty when its last key goes.
-        problems.iter_mut().for_each(Problem::tolerate_empty_file);
+        problems.iter_mut().for_each(KeyFileProblem::tolerate_empty_file);
     }
     entries
 }
 
+/// A key in force, and the line that it came from.
 #[derive(Debug)]
-struct Known {
-    serial: Serial,
+struct KeyRecord {
+    serial: KeySerial,
     /// Shared with the sets before and after this one, as far as it did not change.
     key: Arc<Key>,
     file: Arc<Path>,
@@ -184,33 +192,33 @@ struct Known {
 /// An immutable table of identities and their keys: the merged files of one service.
 #[derive(Debug)]
 pub struct SecretSet {
-    known: HashMap<Identity, Known>,
-    /// None when there is not one key.
+    records: HashMap<Identity, KeyRecord>,
+    /// `None` if there is no key.
     first: Option<Identity>,
-    /// Every identity once more, to pick one by number.
+    /// Every identity again, to pick one by number.
     names: Box<[Identity]>,
 }
 
 impl SecretSet {
-    /// A set of one fresh random key, known to this process alone: what `demo` runs on.
+    /// A set with one new random key, which is known to this process alone: for `demo`.
     ///
     /// # Errors
     /// The operating system has no random numbers to give.
-    pub fn ephemeral(identity: &str) -> Result<Self, getrandom::Error> {
+    pub fn with_random_key(identity: &str) -> Result<Self, getrandom::Error> {
         let mut bytes = Zeroizing::new(vec![0; 32].into_boxed_slice());
         getrandom::fill(&mut bytes)?;
         let identity = Identity::new(identity.as_bytes());
         let file = Path::new("").into();
         let key = Arc::new(Key::new(bytes));
-        let known = Known { serial: Serial::next(), key, file, line: 0 };
+        let known = KeyRecord { serial: KeySerial::next(), key, file, line: 0 };
         Ok(Self::new(HashMap::from([(identity.clone(), known)]), Some(identity)))
     }
 
-    /// What a test says, without the rules for files.
+    /// A set of these identities and keys, without the rules for files: for tests.
     #[cfg(any(test, fuzzing))]
-    pub(crate) fn of(pairs: &[(&[u8], &[u8])]) -> Arc<Self> {
-        let known = |key: &[u8]| Known {
-            serial: Serial::next(),
+    pub(crate) fn from_pairs(pairs: &[(&[u8], &[u8])]) -> Arc<Self> {
+        let known = |key: &[u8]| KeyRecord {
+            serial: KeySerial::next(),
             key: Arc::new(Key::new(Zeroizing::new(key.into()))),
             file: Path::new("").into(),
             line: 0,
@@ -221,30 +229,30 @@ impl SecretSet {
         ))
     }
 
-    fn new(known: HashMap<Identity, Known>, first: Option<Identity>) -> Self {
+    fn new(known: HashMap<Identity, KeyRecord>, first: Option<Identity>) -> Self {
         let names = known.keys().cloned().collect();
-        Self { known, first, names }
+        Self { records: known, first, names }
     }
 
-    /// Follows key files to the names that they have from now on, as inside another root directory.
+    /// Renames the key files that the records name, as after a change of root directory.
     pub fn rename_files(&mut self, rename: impl Fn(&Path) -> PathBuf) {
         // One name for all of a file's keys, as before.
         let mut names: HashMap<Arc<Path>, Arc<Path>> = HashMap::new();
-        for known in self.known.values_mut() {
+        for known in self.records.values_mut() {
             let name =
                 names.entry(known.file.clone()).or_insert_with(|| rename(&known.file).into());
             known.file = name.clone();
         }
     }
 
-    /// How many identities there are.
+    /// The number of identities.
     pub fn len(&self) -> usize {
-        self.known.len()
+        self.records.len()
     }
 
     /// Whether there is not one: an empty set comes only of an order to take away the last key.
     pub fn is_empty(&self) -> bool {
-        self.known.is_empty()
+        self.records.is_empty()
     }
 
     /// The identity of the first line of the first file: what a client presents when nothing was
@@ -255,33 +263,34 @@ impl SecretSet {
 
     /// The key of an identity, and the claim that a proof of it turns into a [`Grant`].
     pub fn find(&self, identity: &[u8]) -> Option<(&Key, Claim)> {
-        let (who, known) = self.known.get_key_value(identity)?;
+        let (who, known) = self.records.get_key_value(identity)?;
         Some((&known.key, Claim { who: who.clone(), serial: known.serial }))
     }
 
     /// Whether a session that was let in by an earlier set may go on under this one.
     pub fn grants(&self, grant: &Grant) -> bool {
-        self.known.get(grant.who.as_bytes()).is_some_and(|known| known.serial == grant.serial)
+        self.records.get(grant.who.as_bytes()).is_some_and(|known| known.serial == grant.serial)
     }
 
     /// Every identity with its file and line, in no particular order.
-    pub fn places(&self) -> impl Iterator<Item = (&Identity, &Path, u32)> {
-        self.known.iter().map(|(identity, known)| (identity, &*known.file, known.line))
+    pub fn locations(&self) -> impl Iterator<Item = (&Identity, &Path, u32)> {
+        self.records.iter().map(|(identity, known)| (identity, &*known.file, known.line))
     }
 
     /// What has changed since an earlier set; none if nothing has.
-    pub fn since(&self, earlier: &SecretSet) -> Option<Changes> {
-        let named = |a: &SecretSet, b: &SecretSet, differs: fn(&Known, Option<&Known>) -> bool| {
-            let mut names: Vec<Identity> = a
-                .known
-                .iter()
-                .filter(|(name, known)| differs(known, b.known.get(*name)))
-                .map(|(name, _)| name.clone())
-                .collect();
-            names.sort();
-            names
-        };
-        let changes = Changes {
+    pub fn changes_since(&self, earlier: &SecretSet) -> Option<KeyChanges> {
+        let named =
+            |a: &SecretSet, b: &SecretSet, differs: fn(&KeyRecord, Option<&KeyRecord>) -> bool| {
+                let mut names: Vec<Identity> = a
+                    .records
+                    .iter()
+                    .filter(|(name, known)| differs(known, b.records.get(*name)))
+                    .map(|(name, _)| name.clone())
+                    .collect();
+                names.sort();
+                names
+            };
+        let changes = KeyChanges {
             added: named(self, earlier, |_, other| other.is_none()),
             removed: named(earlier, self, |_, other| other.is_none()),
             replaced: named(self, earlier, |known, other| {
@@ -293,25 +302,32 @@ impl SecretSet {
     }
 
     /// Identities that stand with the same key in both sets, for the check of RFC 9257, 4.1.
-    pub fn shared_with<'a>(&'a self, other: &'a SecretSet) -> impl Iterator<Item = &'a Identity> {
-        self.known.iter().filter_map(|(identity, known)| {
-            other.known.get(identity).filter(|k| k.key.same_as(&known.key)).map(|_| identity)
+    pub fn shared_identities<'a>(
+        &'a self,
+        other: &'a SecretSet,
+    ) -> impl Iterator<Item = &'a Identity> {
+        self.records.iter().filter_map(|(identity, known)| {
+            other
+                .records
+                .get(identity)
+                .filter(|k| k.key.constant_time_eq(&known.key))
+                .map(|_| identity)
         })
     }
 }
 
-/// Whose keys came, went or became others.
+/// The identities whose keys were added, removed or replaced.
 #[derive(Debug)]
-pub struct Changes {
+pub struct KeyChanges {
     added: Vec<Identity>,
     removed: Vec<Identity>,
     replaced: Vec<Identity>,
 }
 
-impl std::fmt::Display for Changes {
+impl std::fmt::Display for KeyChanges {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        /// A line is read by a person; a list of thousands is in the file.
-        const SHOWN: usize = 8;
+        /// More names are counted only: the line is for people.
+        const MAX_NAMES_SHOWN: usize = 8;
         let mut separator = "";
         for (word, names) in
             [("added", &self.added), ("removed", &self.removed), ("replaced", &self.replaced)]
@@ -320,10 +336,10 @@ impl std::fmt::Display for Changes {
                 continue;
             }
             write!(f, "{separator}{word} ")?;
-            for (n, name) in names.iter().take(SHOWN).enumerate() {
+            for (n, name) in names.iter().take(MAX_NAMES_SHOWN).enumerate() {
                 write!(f, "{}{name}", if n == 0 { "" } else { ", " })?;
             }
-            if let more @ 1.. = names.len().saturating_sub(SHOWN) {
+            if let more @ 1.. = names.len().saturating_sub(MAX_NAMES_SHOWN) {
                 write!(f, " and {more} more")?;
             }
             separator = "; ";
@@ -332,24 +348,24 @@ impl std::fmt::Display for Changes {
     }
 }
 
-/// The keys as one peer may use them: an identity that is hidden from it is answered as one that
-/// nobody knows, in alert and in time.
+/// The keys that one peer may use. An identity that is hidden from the peer is answered like an unknown one,
+/// in alert and in time.
 #[derive(Clone)]
-pub struct Keys {
+pub struct PeerKeys {
     set: Arc<SecretSet>,
-    hides: Option<Arc<Hides>>,
+    hides: Option<Arc<HidePredicate>>,
 }
 
-type Hides = dyn Fn(&Identity) -> bool + Send + Sync;
+type HidePredicate = dyn Fn(&Identity) -> bool + Send + Sync;
 
-impl Keys {
+impl PeerKeys {
     /// All of a set.
-    pub fn all(set: Arc<SecretSet>) -> Self {
+    pub fn unrestricted(set: Arc<SecretSet>) -> Self {
         Self { set, hides: None }
     }
 
     /// A set without those identities for which `hides` holds; it must be pure and quick.
-    pub fn without(
+    pub fn hiding(
         set: Arc<SecretSet>,
         hides: impl Fn(&Identity) -> bool + Send + Sync + 'static,
     ) -> Self {
@@ -367,81 +383,83 @@ impl Keys {
     }
 
     /// Whether there is a key for an identity that a stranger names. Takes as long if there is none.
-    pub(crate) fn knows(&self, identity: &[u8]) -> bool {
+    pub(crate) fn has_key_for(&self, identity: &[u8]) -> bool {
         let first = self.set.first.as_ref();
-        first.and_then(|first| self.look_up(identity, first)).is_some_and(|(_, known)| known)
+        first
+            .and_then(|first| self.find_or_stand_in(identity, first))
+            .is_some_and(|(_, known)| known)
     }
 
-    /// What an identity that a stranger names is answered with, be it known or not.
+    /// The answer to an identity that a peer presents, known or not.
     ///
     /// # Errors
-    /// As [`decoy`].
-    pub(crate) fn answer(&self, identity: &[u8]) -> Result<Option<Answer>, ErrorStack> {
-        let seed = decoy(identity)?;
+    /// As [`derive_decoy`].
+    pub(crate) fn answer_for(&self, identity: &[u8]) -> Result<Option<KeyAnswer>, ErrorStack> {
+        let seed = derive_decoy(identity)?;
         // Always the same one for a name, as a name that is known always leads to the same key.
         let number = seed.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
         let names = &self.set.names;
         let stand_in = names.get((number % names.len().max(1) as u64) as usize);
-        let found = stand_in.and_then(|stand_in| self.look_up(identity, stand_in));
+        let found = stand_in.and_then(|stand_in| self.find_or_stand_in(identity, stand_in));
         let len = match &found {
-            Some((claim, _)) => self.set.known.get(&claim.who).map_or(0, |known| known.key.len()),
+            Some((claim, _)) => self.set.records.get(&claim.who).map_or(0, |known| known.key.len()),
             // Nobody has a key here: every name is answered as a wrong key is.
-            None => ADVISED_KEY,
+            None => ADVISED_KEY_SIZE,
         };
         let mut decoy = Zeroizing::new(vec![0; len]);
         decoy.iter_mut().zip(seed.iter().cycle()).for_each(|(to, from)| *to = *from);
         let known = found.as_ref().is_some_and(|(_, known)| *known);
-        Ok(Some(Answer { claim: found.map(|(claim, _)| claim), known, decoy }))
+        Ok(Some(KeyAnswer { claim: found.map(|(claim, _)| claim), known, decoy }))
     }
 
     /// The claim of an identity, or else that of `stand_in`, which is of the set; and whether it is the
     /// former. One microsecond more for a name that exists can be told after a thousand attempts: both
     /// names are looked up in either case, so that as much memory is read that was not read before.
-    fn look_up(&self, identity: &[u8], stand_in: &Identity) -> Option<(Claim, bool)> {
-        let exists = self.set.known.contains_key(identity);
+    fn find_or_stand_in(&self, identity: &[u8], stand_in: &Identity) -> Option<(Claim, bool)> {
+        let exists = self.set.records.contains_key(identity);
         let (asked, other) =
             if exists { (identity, stand_in.as_bytes()) } else { (stand_in.as_bytes(), identity) };
         let (_, claim) = self.set.find(asked)?;
         let hidden = self.is_hidden(&claim.who);
-        std::hint::black_box(self.set.known.contains_key(other));
+        std::hint::black_box(self.set.records.contains_key(other));
         Some((claim, exists & !hidden))
     }
 }
 
-impl std::fmt::Debug for Keys {
+impl std::fmt::Debug for PeerKeys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Keys").field("set", &self.set).finish_non_exhaustive()
+        f.debug_struct("PeerKeys").field("set", &self.set).finish_non_exhaustive()
     }
 }
 
-impl From<Arc<SecretSet>> for Keys {
+impl From<Arc<SecretSet>> for PeerKeys {
     fn from(set: Arc<SecretSet>) -> Self {
-        Self::all(set)
+        Self::unrestricted(set)
     }
 }
 
-/// What an identity is answered with: its key, or in place of one that there is not, a [`decoy`] of the
+/// What an identity is answered with: its key, or in place of one that there is not, a [`derive_decoy`] of the
 /// length of somebody's key.
-pub(crate) struct Answer {
+pub(crate) struct KeyAnswer {
     /// Somebody else's if `known` is false; none where nobody has a key.
     claim: Option<Claim>,
     known: bool,
     decoy: Zeroizing<Vec<u8>>,
 }
 
-impl Answer {
+impl KeyAnswer {
     /// What a proof of the key turns into a [`Grant`]; none if nobody has the name.
     pub(crate) fn claim(&self) -> Option<&Claim> {
         self.claim.as_ref().filter(|_| self.known)
     }
 
-    /// The same, had nobody the name.
+    /// The answer as for an unknown identity.
     pub(crate) fn into_unknown(self) -> Self {
         Self { known: false, ..self }
     }
 
-    /// The key to go on with.
-    pub(crate) fn key<'a>(&'a self, keys: &'a Keys) -> Option<&'a [u8]> {
+    /// The key for the rest of the handshake.
+    pub(crate) fn key<'a>(&'a self, keys: &'a PeerKeys) -> Option<&'a [u8]> {
         // Looked up in either case: both take the same time.
         let found = match &self.claim {
             Some(claim) => Some(keys.set.find(claim.who.as_bytes())?.0),
@@ -455,7 +473,7 @@ impl Answer {
 #[derive(Debug, Clone)]
 pub struct Claim {
     who: Identity,
-    serial: Serial,
+    serial: KeySerial,
 }
 
 impl Claim {
@@ -464,13 +482,13 @@ impl Claim {
         &self.who
     }
 
-    pub(crate) fn serial(&self) -> Serial {
+    pub(crate) fn serial(&self) -> KeySerial {
         self.serial
     }
 
     /// Called by the `tls` layer alone (tests/it/layers.rs holds it to that), after it has seen that the
     /// finished handshake used the key.
-    pub(crate) fn proven(self) -> Grant {
+    pub(crate) fn into_grant(self) -> Grant {
         Grant { who: self.who, serial: self.serial }
     }
 }
@@ -480,11 +498,11 @@ impl Claim {
 #[derive(Debug, Clone)]
 pub struct Grant {
     who: Identity,
-    serial: Serial,
+    serial: KeySerial,
 }
 
 impl Grant {
-    /// Who was let in.
+    /// The identity whose key was proven.
     pub fn who(&self) -> &Identity {
         &self.who
     }
@@ -496,7 +514,7 @@ impl Grant {
 ///
 /// # Errors
 /// The operating system has no random numbers, or the library no HMAC.
-fn decoy(identity: &[u8]) -> Result<Zeroizing<Vec<u8>>, ErrorStack> {
+fn derive_decoy(identity: &[u8]) -> Result<Zeroizing<Vec<u8>>, ErrorStack> {
     use openssl::{hash::MessageDigest, pkey::PKey, sign::Signer};
     static SECRET: std::sync::OnceLock<[u8; 32]> = std::sync::OnceLock::new();
     let secret = match SECRET.get() {

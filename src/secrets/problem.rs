@@ -3,26 +3,26 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{Entry, OnDuplicate};
+use super::{KeyEntry, OnDuplicate};
 
-/// What a problem leads to.
+/// What a problem with a key file leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Gravity {
+pub enum ProblemSeverity {
     /// The set is not used.
-    Refuses,
+    Error,
     /// The file is not used, and what a running program read from it before stays in force.
-    Keeps,
+    KeepsOldKeys,
     /// The set is used.
-    Warns,
+    Warning,
     /// Shown by `check` alone.
-    Remarks,
+    Note,
 }
 
-/// Something about a key file. Never holds a key's text.
+/// A problem with a key file. Never contains a key's text.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Problem {
+pub struct KeyFileProblem {
     /// What it leads to.
-    pub gravity: Gravity,
+    pub severity: ProblemSeverity,
     /// A stable name, lower case with hyphens.
     pub code: &'static str,
     /// The file; unset when no file was found at all.
@@ -35,15 +35,15 @@ pub struct Problem {
     pub help: Option<String>,
 }
 
-impl Problem {
+impl KeyFileProblem {
     pub(super) fn new(
-        gravity: Gravity,
+        severity: ProblemSeverity,
         code: &'static str,
         file: &Path,
         message: impl Into<String>,
     ) -> Self {
         let file = Some(file.to_owned());
-        Self { gravity, code, file, line: None, message: message.into(), help: None }
+        Self { severity: severity, code, file, line: None, message: message.into(), help: None }
     }
 
     pub(super) fn line(mut self, line: u32) -> Self {
@@ -58,15 +58,15 @@ impl Problem {
 
     /// For a file without a key beside others that have some.
     pub(super) fn tolerate_empty_file(&mut self) {
-        if self.code == "no-keys" && self.gravity == Gravity::Refuses {
-            self.gravity = Gravity::Warns;
+        if self.code == "no-keys" && self.severity == ProblemSeverity::Error {
+            self.severity = ProblemSeverity::Warning;
             self.help = Some("if that is not meant, write the file anew; otherwise leave it out of `psk-secrets`".into());
         }
     }
 
-    pub(super) fn nothing() -> Self {
+    pub(super) fn no_keys_at_all() -> Self {
         Self {
-            gravity: Gravity::Refuses,
+            severity: ProblemSeverity::Error,
             code: "no-keys",
             file: None,
             line: None,
@@ -76,48 +76,52 @@ impl Problem {
     }
 
     /// A key file, or a folder of them, that has no key.
-    pub(super) fn without_key(gravity: Gravity, path: &Path) -> Self {
+    pub(super) fn empty_file(severity: ProblemSeverity, path: &Path) -> Self {
         let message = format!("the key file {} holds no key", path.display());
         let help = "write one with `pskgate keygen NAME --output FILE`";
-        Self::new(gravity, "no-keys", path, message).help(help)
+        Self::new(severity, "no-keys", path, message).help(help)
     }
 
     /// A folder that has not one key file, while keys from it are in force.
-    pub(super) fn without_file(folder: &Path) -> Self {
+    pub(super) fn emptied_folder(folder: &Path) -> Self {
         let message = format!(
             "there is not one key in the service's key files under {}, where it had keys before",
             folder.display()
         );
         let help = "put the key files back; to take away the last key, use `pskgate keys remove NAME --last`";
-        Self::new(Gravity::Keeps, "no-keys", folder, message).help(help)
+        Self::new(ProblemSeverity::KeepsOldKeys, "no-keys", folder, message).help(help)
     }
 
-    pub(super) fn cut(entry: &Entry) -> Self {
+    pub(super) fn truncated_key(entry: &KeyEntry) -> Self {
         let message = format!(
             "the file ends within the key of {}, of which it had the whole before",
             entry.identity
         );
         let help = "write the whole file; if the key is meant, end the line with a line feed";
-        Self::new(Gravity::Refuses, "cut-key", &entry.file, message).line(entry.line).help(help)
+        Self::new(ProblemSeverity::Error, "cut-key", &entry.file, message)
+            .line(entry.line)
+            .help(help)
     }
 
-    pub(super) fn duplicate(entry: &Entry, file: &Path, line: u32, rule: OnDuplicate) -> Self {
+    pub(super) fn duplicate(entry: &KeyEntry, file: &Path, line: u32, rule: OnDuplicate) -> Self {
         let elsewhere = if *file == *entry.file {
             format!("line {line}")
         } else {
             format!("line {line} of {}", file.display())
         };
         let identity = &entry.identity;
-        let (gravity, help) = match rule {
-            OnDuplicate::Refuse => (Gravity::Refuses, "remove one of the two lines"),
-            OnDuplicate::LastWins => (Gravity::Warns, "this line counts; remove the other"),
+        let (severity, help) = match rule {
+            OnDuplicate::Refuse => (ProblemSeverity::Error, "remove one of the two lines"),
+            OnDuplicate::LastWins => {
+                (ProblemSeverity::Warning, "this line counts; remove the other")
+            }
         };
         let message = format!("identity {identity} stands on {elsewhere} already");
-        Self::new(gravity, "duplicate-identity", &entry.file, message).line(entry.line).help(help)
+        Self::new(severity, "duplicate-identity", &entry.file, message).line(entry.line).help(help)
     }
 }
 
-pub(super) fn unreadable(path: &Path, error: &io::Error) -> Problem {
+pub(super) fn unreadable_file(path: &Path, error: &io::Error) -> KeyFileProblem {
     let (code, help) = match error.kind() {
         io::ErrorKind::NotFound => ("no-such-file", help_for_missing(path)),
         io::ErrorKind::PermissionDenied => (
@@ -127,7 +131,7 @@ pub(super) fn unreadable(path: &Path, error: &io::Error) -> Problem {
         _ => ("not-readable", "a key file is a plain file of `identity:key` lines".to_owned()),
     };
     let message = format!("cannot read the key file {}: {error}", path.display());
-    Problem::new(Gravity::Refuses, code, path, message).help(help)
+    KeyFileProblem::new(ProblemSeverity::Error, code, path, message).help(help)
 }
 
 fn help_for_missing(path: &Path) -> String {
@@ -155,8 +159,8 @@ fn file_of_similar_name(path: &Path) -> Option<PathBuf> {
     near.filter(|(_, path)| path.is_file()).min().map(|(_, path)| path)
 }
 
-pub(super) fn no_key_file(file: &Path) -> Problem {
+pub(super) fn json_file(file: &Path) -> KeyFileProblem {
     let message = format!("{} is JSON and no key file", file.display());
-    Problem::new(Gravity::Refuses, "not-a-key-file", file, message)
+    KeyFileProblem::new(ProblemSeverity::Error, "not-a-key-file", file, message)
         .help("move it out of the folder of key files, whose every file is read as one")
 }

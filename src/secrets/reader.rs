@@ -1,4 +1,4 @@
-//! Key files as they are at one moment: each is read once, however many services name it.
+//! Reads each key file once, however many services name it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -6,9 +6,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::file::Text;
-use super::problem::Problem;
-use super::{Rules, files_of};
+use super::file::KeyFileText;
+use super::problem::KeyFileProblem;
+use super::{KeyFileRules, list_key_files};
 use crate::sys::file_digest::FileDigest;
 #[cfg(unix)]
 use crate::sys::pipe::{WRITE_TIMEOUT, is_pipe};
@@ -16,11 +16,11 @@ use crate::sys::pipe::{WRITE_TIMEOUT, is_pipe};
 /// Reads key files and keeps their texts until it is dropped, which wipes them. What it says of a file
 /// holds for the bytes that its keys were parsed from.
 #[derive(Default)]
-pub struct Reader {
+pub struct KeyFileReader {
     /// What is said of a folder depends on the rules.
-    folders: HashMap<(PathBuf, Rules), Folder>,
-    texts: BTreeMap<PathBuf, (io::Result<Text>, Option<FileDigest>)>,
-    /// By their real names.
+    folders: HashMap<(PathBuf, KeyFileRules), FolderListing>,
+    texts: BTreeMap<PathBuf, (io::Result<KeyFileText>, Option<FileDigest>)>,
+    /// By their names after symbolic links.
     unfinished: BTreeSet<PathBuf>,
     /// For a reload, in which no pipe is read.
     is_for_reload: bool,
@@ -29,16 +29,16 @@ pub struct Reader {
     pipe_timeout: Option<Duration>,
 }
 
-/// What a folder of key files was found to be.
-struct Folder {
+/// The key files of a folder, and the problems with it.
+struct FolderListing {
     files: Vec<PathBuf>,
-    problems: Vec<Problem>,
+    problems: Vec<KeyFileProblem>,
 }
 
-impl Reader {
+impl KeyFileReader {
     /// A reader for a reload, which leaves files alone that somebody is still writing.
-    pub fn without(unfinished: &BTreeSet<PathBuf>) -> Self {
-        let unfinished = unfinished.iter().map(|path| real(path)).collect();
+    pub fn excluding_unfinished(unfinished: &BTreeSet<PathBuf>) -> Self {
+        let unfinished = unfinished.iter().map(|path| resolve_links(path)).collect();
         Self { unfinished, is_for_reload: true, ..Self::default() }
     }
 
@@ -54,27 +54,27 @@ impl Reader {
 
     /// Whether somebody is still writing a file.
     pub fn is_unfinished(&self, path: &Path) -> bool {
-        !self.unfinished.is_empty() && self.unfinished.contains(&real(path))
+        !self.unfinished.is_empty() && self.unfinished.contains(&resolve_links(path))
     }
 
     /// The files that a path means; what is wrong with the path itself is added to `problems`.
-    pub(super) fn files(
+    pub(super) fn list_files(
         &mut self,
         path: &Path,
-        rules: Rules,
-        problems: &mut Vec<Problem>,
+        rules: KeyFileRules,
+        problems: &mut Vec<KeyFileProblem>,
     ) -> Vec<PathBuf> {
         let folder = self.folders.entry((path.to_owned(), rules)).or_insert_with(|| {
             let mut problems = Vec::new();
-            let files = files_of(path, rules, &mut problems);
-            Folder { files, problems }
+            let files = list_key_files(path, rules, &mut problems);
+            FolderListing { files, problems }
         });
         problems.extend(folder.problems.iter().cloned());
         folder.files.clone()
     }
 
     /// The text of a file, or of the pipe that a configuration names; a pipe in a folder of keys is none.
-    pub(super) fn text(&mut self, path: &Path, in_folder: bool) -> &io::Result<Text> {
+    pub(super) fn read_text(&mut self, path: &Path, in_folder: bool) -> &io::Result<KeyFileText> {
         #[cfg(not(unix))]
         let _ = in_folder;
         #[cfg(unix)]
@@ -83,9 +83,9 @@ impl Reader {
             #[cfg(unix)]
             if !in_folder && is_pipe(path) {
                 // Nothing can be compared with it later.
-                return (Text::read_pipe(path, pipe_timeout), None);
+                return (KeyFileText::read_pipe(path, pipe_timeout), None);
             }
-            let text = Text::read(path);
+            let text = KeyFileText::read(path);
             let digest = match &text {
                 Ok(text) => Some(text.digest()),
                 // One that is too large is watched as well.
@@ -102,13 +102,13 @@ impl Reader {
     }
 }
 
-impl fmt::Debug for Reader {
+impl fmt::Debug for KeyFileReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reader").field("files", &self.texts.keys()).finish_non_exhaustive()
+        f.debug_struct("KeyFileReader").field("files", &self.texts.keys()).finish_non_exhaustive()
     }
 }
 
 /// A name without symbolic links, as far as it can be followed.
-fn real(path: &Path) -> PathBuf {
+fn resolve_links(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Entry, Identity};
+use super::{Identity, KeyEntry};
 
 /// Entries by identity and by key, each with what the caller knows it by. Hashed with this process' random
 /// state, and without a copy of a key.
@@ -23,13 +23,13 @@ pub enum Twin {
 
 impl<'a> EntryIndex<'a> {
     /// Adds an entry; the first of those that are alike stays.
-    pub fn insert(&mut self, number: usize, entry: &'a Entry) {
+    pub fn insert(&mut self, number: usize, entry: &'a KeyEntry) {
         self.by_identity.entry(&entry.identity).or_insert(number);
         self.by_key.entry(entry.key.expose()).or_insert(number);
     }
 
     /// What an entry has in common with one that was added.
-    pub fn find(&self, entry: &Entry) -> Option<Twin> {
+    pub fn find(&self, entry: &KeyEntry) -> Option<Twin> {
         let identity = self.by_identity.get(&entry.identity).copied().map(Twin::Identity);
         identity.or_else(|| self.by_key.get(entry.key.expose()).copied().map(Twin::Key))
     }

@@ -8,7 +8,7 @@ use openssl::ssl::{SslSession, SslSessionRef};
 
 use super::ticket::MAX_TICKET_LIFETIME;
 use crate::config::model::Resumption;
-use crate::secrets::{Claim, Identity, SecretSet, Serial};
+use crate::secrets::{Claim, Identity, KeySerial, SecretSet};
 use crate::sys::openssl as sys;
 
 /// What holds when nobody says anything, or asks for no limit: a stranger's servers fill it.
@@ -24,7 +24,7 @@ pub(super) struct SessionPurpose {
     address: Box<str>,
     name: Option<Box<str>>,
     who: Identity,
-    serial: Serial,
+    serial: KeySerial,
 }
 
 impl SessionPurpose {

@@ -8,7 +8,7 @@ use super::*;
 use crate::config::model::NamePattern;
 use crate::config::{Format, load_text};
 use crate::fuzzing::{Canned, Parts, assert_plain, finished};
-use crate::observe::event::{Event, Scope};
+use crate::observe::event::{Event, LogContext};
 use crate::observe::fuzzing::check;
 use crate::secrets::SecretSet;
 
@@ -48,7 +48,7 @@ pub fn psk_extension(body: &[u8]) {
 
 pub(crate) fn secrets() -> Arc<SecretSet> {
     static SECRETS: OnceLock<Arc<SecretSet>> = OnceLock::new();
-    SECRETS.get_or_init(|| SecretSet::of(&[(b"client1", KEY)])).clone()
+    SECRETS.get_or_init(|| SecretSet::from_pairs(&[(b"client1", KEY)])).clone()
 }
 
 fn service(mode: &str) -> (TlsConfig, PskHash) {
@@ -94,11 +94,11 @@ fn refused(shaken: Shaken<'_>) {
     let at = &"192.0.2.1:5";
     check(
         &Event::Refused { peer: at, who: Some(who), cause, name: cause.name() },
-        Scope { service: Some("plc"), session: Some(1), ..Scope::PROGRAM },
+        LogContext { service: Some("plc"), session: Some(1), ..LogContext::PROGRAM },
     );
     check(
         &Event::HandshakeFailed { peer: at, who, target: at, cause, name: cause.name() },
-        Scope::PROGRAM,
+        LogContext::PROGRAM,
     );
     if let Some(stream) = failure.stream {
         let heard = &stream.heard;

@@ -35,8 +35,8 @@ use tokio::time::Instant;
 
 use crate::config::diagnostic::Diagnostic;
 use crate::config::model::{Mode, PskHash, RekeyAfter, TlsConfig, TlsSwitch};
-use crate::observe::event::Terms;
-use crate::secrets::{Grant, Identity, Keys, SecretSet};
+use crate::observe::event::TlsTerms;
+use crate::secrets::{Grant, Identity, PeerKeys, SecretSet};
 use crate::sys::cpu::has_aes;
 use crate::sys::key_update::{self, TlsTraffic};
 use crate::sys::openssl as sys;
@@ -63,7 +63,7 @@ pub struct SniCandidate {
     /// The service's own TLS settings.
     pub acceptor: Acceptor,
     /// The service's own keys, which are the only ones that count then.
-    pub secrets: Keys,
+    pub secrets: PeerKeys,
 }
 
 /// The services that clients can ask for by a name.
@@ -129,9 +129,9 @@ pub struct KeyExchangeGroup {
 
 impl HandshakeInfo {
     /// In the log's form.
-    pub fn terms(&self) -> Terms<'_> {
+    pub fn terms(&self) -> TlsTerms<'_> {
         let group = self.group.as_ref().map(|group| group.name.as_str());
-        Terms { version: self.version, suite: &self.suite, group }
+        TlsTerms { version: self.version, suite: &self.suite, group }
     }
 }
 
@@ -215,7 +215,7 @@ impl Acceptor {
     /// The peer did not prove one of the keys, in time and in a way that this end accepts.
     pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
-        keys: impl Into<Keys>,
+        keys: impl Into<PeerKeys>,
         stream: S,
     ) -> Result<EstablishedTls<S>, HandshakeError<S>> {
         self.accept_with(keys, Incoming::default(), stream, |_| {}).await
@@ -228,7 +228,7 @@ impl Acceptor {
     /// As above.
     pub async fn accept_with<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
-        keys: impl Into<Keys>,
+        keys: impl Into<PeerKeys>,
         Incoming { names, opening }: Incoming,
         stream: S,
         mut watch: impl FnMut(HandshakeProgress),
@@ -316,7 +316,7 @@ impl Connector {
     /// The server did not prove that it holds the key of that identity.
     pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
-        keys: impl Into<Keys>,
+        keys: impl Into<PeerKeys>,
         identity: Identity,
         name: Option<&str>,
         stream: S,
@@ -340,7 +340,7 @@ impl Connector {
     /// As above.
     pub async fn connect_unflushed<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
-        keys: impl Into<Keys>,
+        keys: impl Into<PeerKeys>,
         identity: Identity,
         name: Option<&str>,
         address: Option<&str>,

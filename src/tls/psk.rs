@@ -29,7 +29,7 @@ use super::ticket::{self, TicketKeyGeneration, Tickets};
 use super::{HandshakeProgress, ServerNames, SniCandidate};
 use crate::config::ciphers::RFC4279_SUITES;
 use crate::config::model::PskHash;
-use crate::secrets::{self, Claim, Grant, Identity, Keys};
+use crate::secrets::{self, Claim, Grant, Identity, PeerKeys};
 use crate::sys::openssl as sys;
 
 /// `pre_shared_key` (RFC 9846, 4.3.11; RFC 8446, 4.2.11).
@@ -58,7 +58,7 @@ const DECOY_TAG: [u8; 8] = [0; 8];
 /// What one handshake knows of keys. Lives on its SSL object from before the first message until
 /// the handshake ends; then the table of secrets is taken away again.
 pub(super) struct Handshake {
-    secrets: Option<Keys>,
+    secrets: Option<PeerKeys>,
     hash: PskHash,
     versions: Versions,
     role: HandshakeRole,
@@ -155,7 +155,7 @@ pub(super) enum OfferRejection {
 
 struct PskAnswer {
     identity: Box<[u8]>,
-    given: secrets::Answer,
+    given: secrets::KeyAnswer,
     /// How many offers stand behind this one. OpenSSL does not get there.
     offers_behind: usize,
 }
@@ -197,7 +197,7 @@ fn handshake(ssl: &mut SslRef) -> Option<&mut Handshake> {
 impl Handshake {
     pub(super) fn server(
         ssl: &mut SslRef,
-        secrets: Keys,
+        secrets: PeerKeys,
         (hash, versions): (PskHash, Versions),
         tickets: Option<Tickets>,
         names: Option<Arc<dyn ServerNames>>,
@@ -209,7 +209,7 @@ impl Handshake {
 
     pub(super) fn client(
         ssl: &mut SslRef,
-        secrets: Keys,
+        secrets: PeerKeys,
         identity: Identity,
         (hash, versions): (PskHash, Versions),
         resumption: Option<ClientResumption>,
@@ -278,7 +278,7 @@ impl Handshake {
         }
         let Proven { claim, resumed } = proven?;
         keep(ssl, &claim, resumed);
-        Some((claim.proven(), resumed))
+        Some((claim.into_grant(), resumed))
     }
 }
 
@@ -519,7 +519,12 @@ fn read_hello(ssl: &mut SslRef) {
 }
 
 /// The part of [`read_hello`] that chooses.
-fn choose_offer(seen: &mut ClientHelloInfo, secrets: &Keys, hash: PskHash, offers: &[Offer<'_>]) {
+fn choose_offer(
+    seen: &mut ClientHelloInfo,
+    secrets: &PeerKeys,
+    hash: PskHash,
+    offers: &[Offer<'_>],
+) {
     let ours = |offer: &&Offer<'_>| offer.binder.len() == hash_size(hash);
     if offers.len() > MAX_OFFERS {
         seen.too_many = Some(offers.len());
@@ -535,7 +540,7 @@ fn choose_offer(seen: &mut ClientHelloInfo, secrets: &Keys, hash: PskHash, offer
         let Offer { identity, binder } = offer;
         if known {
             // As much is looked up behind a known name as behind one that nobody has.
-            std::hint::black_box(secrets.knows(identity));
+            std::hint::black_box(secrets.has_key_for(identity));
             continue;
         }
         (decides, seen.stale) = (Some((*identity, offers.len() - 1 - at)), None);
@@ -553,7 +558,7 @@ fn choose_offer(seen: &mut ClientHelloInfo, secrets: &Keys, hash: PskHash, offer
             }
             seen.stale = who;
         }
-        known = secrets.knows(identity);
+        known = secrets.has_key_for(identity);
     }
     if decides.is_none() {
         seen.unfit = Some(OfferRejection::Hash(hash));
@@ -562,13 +567,13 @@ fn choose_offer(seen: &mut ClientHelloInfo, secrets: &Keys, hash: PskHash, offer
 }
 
 /// Whether the session of a ticket can be resumed as far as age and key go.
-fn is_good(tickets: &Tickets, secrets: &Keys, session: &SslSessionRef) -> bool {
+fn is_good(tickets: &Tickets, secrets: &PeerKeys, session: &SslSessionRef) -> bool {
     tickets.is_fresh(session)
         && sys::session_tag(session).is_some_and(|tag| tickets.claim(secrets, tag).is_some())
 }
 
-fn answer(secrets: &Keys, identity: &[u8], offers_behind: usize) -> Option<PskAnswer> {
-    let given = secrets.answer(identity).ok()??;
+fn answer(secrets: &PeerKeys, identity: &[u8], offers_behind: usize) -> Option<PskAnswer> {
+    let given = secrets.answer_for(identity).ok()??;
     Some(PskAnswer { identity: identity.into(), given, offers_behind })
 }
 

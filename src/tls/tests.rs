@@ -78,7 +78,7 @@ async fn shake(
 }
 
 async fn opened(version: &str) -> (EstablishedTls<DuplexStream>, EstablishedTls<DuplexStream>) {
-    let set = SecretSet::of(&[(b"alice", KEY)]);
+    let set = SecretSet::from_pairs(&[(b"alice", KEY)]);
     let lines = only(version);
     let (server, client) = (acceptor(&lines), connector(&lines));
     let (server, client) = shake(&server, &set, &client, &set).await;
@@ -120,8 +120,8 @@ fn every_length_of_key_and_identity_works_in_both_versions_and_under_both_hashes
                     .flat_map(|key| [1, 127, 128, 255].map(|identity| (key, identity)))
                 {
                     let name = vec![b'n'; identity];
-                    let ours = SecretSet::of(&[(b"bob", OTHER), (&name, &vec![0xa5; key])]);
-                    let theirs = SecretSet::of(&[(&name, &vec![0xa5; key])]);
+                    let ours = SecretSet::from_pairs(&[(b"bob", OTHER), (&name, &vec![0xa5; key])]);
+                    let theirs = SecretSet::from_pairs(&[(&name, &vec![0xa5; key])]);
                     let told = format!("{version} {hash} {key} {identity}");
                     let (one, two) = shake(&server, &ours, &client, &theirs).await;
                     let (one, two) = (one.expect(&told), two.expect(&told));
@@ -142,7 +142,7 @@ fn every_length_of_key_and_identity_works_in_both_versions_and_under_both_hashes
 #[test]
 fn an_empty_identity_is_presented_in_1_2() {
     block(async {
-        let set = SecretSet::of(&[(b"", KEY)]);
+        let set = SecretSet::from_pairs(&[(b"", KEY)]);
         let (one, two) = shake(&acceptor(""), &set, &connector(""), &set).await;
         let one = one.unwrap();
         assert_eq!(one.grant.who().as_bytes(), b"");
@@ -161,10 +161,10 @@ fn a_wrong_key_and_an_unknown_identity_are_told_apart_here_and_not_by_the_peer()
                 let server = acceptor(&(only(version) + groups));
                 // Its first guess is X25519, so that the other groups cost a HelloRetryRequest.
                 let client = connector(&(only(version) + "groups = \"X25519:P-256\""));
-                let theirs = SecretSet::of(&[(b"alice", KEY)]);
-                let right = SecretSet::of(&[(b"alice", KEY)]);
-                let wrong = SecretSet::of(&[(b"alice", OTHER)]);
-                let nobody = SecretSet::of(&[(b"bob", KEY)]);
+                let theirs = SecretSet::from_pairs(&[(b"alice", KEY)]);
+                let right = SecretSet::from_pairs(&[(b"alice", KEY)]);
+                let wrong = SecretSet::from_pairs(&[(b"alice", OTHER)]);
+                let nobody = SecretSet::from_pairs(&[(b"bob", KEY)]);
 
                 let (one, two) = shake(&server, &right, &client, &theirs).await;
                 one.expect(version);
@@ -187,8 +187,8 @@ fn a_wrong_key_and_an_unknown_identity_are_told_apart_here_and_not_by_the_peer()
 #[test]
 fn an_identity_is_not_cut_at_a_nul() {
     block(async {
-        let ours = SecretSet::of(&[(b"alice", KEY)]);
-        let theirs = SecretSet::of(&[(b"alice\0and more", KEY)]);
+        let ours = SecretSet::from_pairs(&[(b"alice", KEY)]);
+        let theirs = SecretSet::from_pairs(&[(b"alice\0and more", KEY)]);
         let (server, client) = (acceptor(&only("1.3")), connector(&only("1.3")));
         let (one, two) = shake(&server, &ours, &client, &theirs).await;
         assert!(matches!(one.unwrap_err(), RefusalCause::UnknownIdentity(_)));
@@ -199,7 +199,7 @@ fn an_identity_is_not_cut_at_a_nul() {
 #[test]
 fn two_hashes_for_one_key_do_not_meet() {
     block(async {
-        let set = SecretSet::of(&[(b"alice", KEY)]);
+        let set = SecretSet::from_pairs(&[(b"alice", KEY)]);
         let server = acceptor("tls-min = \"1.3\"\ntls13-psk-hash = \"sha384\"");
         let client = connector("tls-min = \"1.3\"");
         let (one, two) = shake(&server, &set, &client, &set).await;
@@ -211,7 +211,7 @@ fn two_hashes_for_one_key_do_not_meet() {
 #[test]
 fn versions_and_groups_that_do_not_meet_are_named() {
     block(async {
-        let set = SecretSet::of(&[(b"alice", KEY)]);
+        let set = SecretSet::from_pairs(&[(b"alice", KEY)]);
         let (server, client) = (acceptor(&only("1.3")), connector(&only("1.2")));
         let (one, two) = shake(&server, &set, &client, &set).await;
         assert!(matches!(one.unwrap_err(), RefusalCause::NoCommonVersion { .. }));
@@ -227,7 +227,7 @@ fn versions_and_groups_that_do_not_meet_are_named() {
 #[test]
 fn both_ends_tell_the_group_by_its_usual_name_and_the_size_of_its_keys() {
     block(async {
-        let set = SecretSet::of(&[(b"alice", KEY)]);
+        let set = SecretSet::from_pairs(&[(b"alice", KEY)]);
         let dhe = "tls-max = \"1.2\"\nciphers = \"DHE-PSK-AES128-GCM-SHA256\"";
         for (lines, name, bits) in [
             ("groups = \"X25519\"", "X25519", 253),
@@ -258,13 +258,13 @@ fn the_table_of_secrets_is_off_the_ssl_object_after_the_handshake() {
         for version in VERSIONS {
             let lines = only(version);
             let (server, client) = (acceptor(&lines), connector(&lines));
-            let ours = SecretSet::of(&[(b"alice", KEY)]);
-            let theirs = SecretSet::of(&[(b"alice", KEY)]);
+            let ours = SecretSet::from_pairs(&[(b"alice", KEY)]);
+            let theirs = SecretSet::from_pairs(&[(b"alice", KEY)]);
             let (one, two) = shake(&server, &ours, &client, &theirs).await;
             let (_one, _two) = (one.unwrap(), two.unwrap());
             assert_eq!((Arc::strong_count(&ours), Arc::strong_count(&theirs)), (1, 1));
 
-            let wrong = SecretSet::of(&[(b"alice", OTHER)]);
+            let wrong = SecretSet::from_pairs(&[(b"alice", OTHER)]);
             let (near, far) = duplex(1 << 16);
             let (one, two) = tokio::join!(
                 server.accept(wrong.clone(), far),
@@ -393,7 +393,7 @@ fn a_record_that_was_tampered_with_is_an_error_and_no_end() {
 fn much_data_through_a_narrow_pipe_arrives_whole() {
     block(async {
         for version in VERSIONS {
-            let set = SecretSet::of(&[(b"alice", KEY)]);
+            let set = SecretSet::from_pairs(&[(b"alice", KEY)]);
             let lines = only(version);
             let (server, client) = (acceptor(&lines), connector(&lines));
             let (near, far) = duplex(777);
@@ -440,7 +440,7 @@ async fn visit(
     context: SslContextBuilder,
     server: &Acceptor,
 ) -> (Shaken, Result<tokio_openssl::SslStream<DuplexStream>, openssl::ssl::Error>) {
-    let set = SecretSet::of(&[(b"alice", KEY)]);
+    let set = SecretSet::from_pairs(&[(b"alice", KEY)]);
     let (near, far) = duplex(1 << 16);
     let ssl = Ssl::new(&context.build()).unwrap();
     let mut tls = tokio_openssl::SslStream::new(ssl, near).unwrap();
@@ -554,7 +554,7 @@ fn a_server_that_shows_a_certificate_in_place_of_the_key_is_refused() {
                 let (near, far) = duplex(1 << 16);
                 let ssl = Ssl::new(&context.build()).unwrap();
                 let mut impostor = tokio_openssl::SslStream::new(ssl, far).unwrap();
-                let set = SecretSet::of(&[(b"alice", KEY)]);
+                let set = SecretSet::from_pairs(&[(b"alice", KEY)]);
                 let client = connector(&only(version));
                 let (_, refused) = tokio::join!(
                     async {
@@ -579,7 +579,7 @@ fn a_server_that_shows_a_certificate_in_place_of_the_key_is_refused() {
 #[test]
 fn what_is_no_tls_is_told_as_such_at_both_ends() {
     block(async {
-        let set = SecretSet::of(&[(b"alice", KEY)]);
+        let set = SecretSet::from_pairs(&[(b"alice", KEY)]);
         let closed = |cause: &RefusalCause| matches!(cause, RefusalCause::ClosedEarly);
         let plain = |cause: &RefusalCause| matches!(cause, RefusalCause::PlainText);
         let hello: &[u8] = &[22, 3, 1, 0, 200, 1, 0, 0, 196, 3, 3];
@@ -642,7 +642,7 @@ async fn agreed(server_has_aes: bool, client_has_aes: bool) -> String {
     let built = build(Mode::Client, &theirs, client_has_aes);
     let versions = built.range.into();
     let client = Connector { context: built.context, versions, hash, cache: None };
-    let set = SecretSet::of(&[(b"alice", KEY)]);
+    let set = SecretSet::from_pairs(&[(b"alice", KEY)]);
     shake(&server, &set, &client, &set).await.0.unwrap().facts.suite
 }
 
@@ -709,12 +709,13 @@ async fn ask(
     inside: &[u8],
 ) -> (Option<usize>, Option<Vec<u8>>) {
     let lines = only(version);
-    let (door, inside) = (SecretSet::of(&[(b"alice", door)]), SecretSet::of(&[(b"alice", inside)]));
+    let (door, inside) =
+        (SecretSet::from_pairs(&[(b"alice", door)]), SecretSet::from_pairs(&[(b"alice", inside)]));
     let names = Arc::new(Names {
         services: patterns.map(|pattern| (pattern, acceptor(&lines), inside.clone())).into(),
         chosen: OnceLock::new(),
     });
-    let theirs = SecretSet::of(&[(b"alice", KEY)]);
+    let theirs = SecretSet::from_pairs(&[(b"alice", KEY)]);
     let (near, far) = duplex(1 << 16);
     let (server, client, who) =
         (acceptor(&lines), connector(&lines), theirs.first().unwrap().clone());
@@ -754,7 +755,7 @@ fn the_first_service_of_that_name_is_asked_for_and_then_its_keys_alone_count() {
 #[test]
 fn the_groups_of_the_service_that_is_asked_for_are_those_of_the_handshake() {
     block(async {
-        let set = SecretSet::of(&[(b"alice", KEY)]);
+        let set = SecretSet::from_pairs(&[(b"alice", KEY)]);
         for version in VERSIONS {
             // The client would rather have the first.
             let client = connector(&(only(version) + "groups = \"X25519:P-384\""));
@@ -789,7 +790,7 @@ impl sys::FindPsk for Substitutes {
 #[test]
 fn a_session_that_was_made_from_another_key_grants_nothing() {
     block(async {
-        let set = SecretSet::of(&[(b"alice", KEY)]);
+        let set = SecretSet::from_pairs(&[(b"alice", KEY)]);
         let mut context = SslContextBuilder::new(SslMethod::tls_server()).unwrap();
         psk::install_server(&mut context, "X25519:P-256".into()).unwrap();
         sys::set_psk_find_callback::<Substitutes>(&mut context);
@@ -824,7 +825,7 @@ impl sys::OfferPsk for Panics {
 #[test]
 fn a_panic_in_a_callback_ends_the_handshake_and_nothing_else() {
     block(async {
-        let set = SecretSet::of(&[(b"alice", KEY)]);
+        let set = SecretSet::from_pairs(&[(b"alice", KEY)]);
         let mut context = SslContextBuilder::new(SslMethod::tls_server()).unwrap();
         sys::set_psk_find_callback::<Panics>(&mut context);
         let (near, far) = duplex(1 << 16);
@@ -898,7 +899,7 @@ impl AsyncWrite for Counted {
 #[test]
 fn a_client_sends_twice_up_to_its_first_data_and_receives_once() {
     block(async {
-        let set = SecretSet::of(&[(b"alice", KEY)]);
+        let set = SecretSet::from_pairs(&[(b"alice", KEY)]);
         let lines = only("1.3");
         let (server, client) = (acceptor(&lines), connector(&lines));
         let (near, far) = Counted::pair();
@@ -928,7 +929,7 @@ fn a_client_sends_twice_up_to_its_first_data_and_receives_once() {
 #[test]
 fn a_client_with_nothing_to_say_is_proven_at_a_flush() {
     block(async {
-        let set = SecretSet::of(&[(b"alice", KEY)]);
+        let set = SecretSet::from_pairs(&[(b"alice", KEY)]);
         let lines = only("1.3");
         let (server, client) = (acceptor(&lines), connector(&lines));
         let (near, far) = duplex(1 << 16);
@@ -954,7 +955,7 @@ fn a_client_with_nothing_to_say_is_proven_at_a_flush() {
 #[test]
 fn a_batch_of_records_is_one_send_and_one_receive_and_comes_before_the_end_behind_it() {
     block(async {
-        let set = SecretSet::of(&[(b"alice", KEY)]);
+        let set = SecretSet::from_pairs(&[(b"alice", KEY)]);
         for version in VERSIONS {
             let lines = only(version);
             let (server, client) = (acceptor(&lines), connector(&lines));
@@ -1046,7 +1047,7 @@ async fn call(
     assert_eq!(one.grant.who(), two.grant.who());
     let (mut near, mut far) = (two.stream, one.stream);
     echo(&mut near, &mut far).await;
-    Ok((one.grant.who().plain(), one.resumed))
+    Ok((one.grant.who().to_plain_text(), one.resumed))
 }
 
 const GIVEN: &str = "ticket-key-secret = \"00112233445566778899aabbccddeeff\"\n\
@@ -1057,7 +1058,7 @@ fn a_session_is_resumed_while_its_key_stands_and_not_a_moment_longer() {
     block(async {
         for version in VERSIONS {
             let lines = only(version) + GIVEN;
-            let set = SecretSet::of(&[(b"alice", KEY), (b"bob", OTHER)]);
+            let set = SecretSet::from_pairs(&[(b"alice", KEY), (b"bob", OTHER)]);
             let server = giver("plc", &lines, None);
             let client = taker(&only(version), &set, None);
             let fresh = Ok(("alice".to_owned(), false));
@@ -1076,7 +1077,7 @@ fn a_session_is_resumed_while_its_key_stands_and_not_a_moment_longer() {
             assert_eq!(visit(&server, &set).await, again, "{version}");
             // A restart: nothing is the same but what the files say.
             let restarted = giver("plc", &lines, None);
-            let same = SecretSet::of(&[(b"alice", KEY)]);
+            let same = SecretSet::from_pairs(&[(b"alice", KEY)]);
             assert_eq!(visit(&restarted, &same).await, again, "{version}");
             // Another service, which knows the key as well and has the same secret.
             let other = giver("ide", &lines, None);
@@ -1084,13 +1085,13 @@ fn a_session_is_resumed_while_its_key_stands_and_not_a_moment_longer() {
             assert_eq!(visit(&server, &set).await, fresh, "{version}: a ticket of another service");
             assert_eq!(visit(&server, &set).await, again, "{version}");
             // The key changed, and the client offers ticket and old key.
-            let changed = SecretSet::of(&[(b"alice", OTHER)]);
+            let changed = SecretSet::from_pairs(&[(b"alice", OTHER)]);
             let refused = visit(&server, &changed).await;
             assert!(refused.is_err(), "{version}: {refused:?}");
             // It tried the ticket once, and not again.
             assert_eq!(visit(&server, &set).await, fresh, "{version}");
             // The identity is gone.
-            let gone = SecretSet::of(&[(b"bob", OTHER)]);
+            let gone = SecretSet::from_pairs(&[(b"bob", OTHER)]);
             assert!(visit(&server, &gone).await.is_err(), "{version}");
         }
     });
@@ -1102,7 +1103,7 @@ fn a_ticket_is_for_services_that_ask_for_the_same_kind_of_master_secret() {
         let with = only("1.2") + GIVEN;
         let without = format!("{with}tls-options = [\"NO_EXTENDED_MASTER_SECRET\"]\n");
         for [one, other] in [[&with, &without], [&without, &with]] {
-            let set = SecretSet::of(&[(b"alice", KEY)]);
+            let set = SecretSet::from_pairs(&[(b"alice", KEY)]);
             let client = taker(&only("1.2"), &set, None);
             for (lines, resumed) in [(one, false), (one, true), (other, false)] {
                 let server = giver("plc", lines, None);
@@ -1121,14 +1122,15 @@ fn a_client_keeps_what_it_can_resume_with_and_nothing_else() {
     block(async {
         for version in VERSIONS {
             for gives in [true, false] {
-                let set = SecretSet::of(&[(b"alice", KEY)]);
+                let set = SecretSet::from_pairs(&[(b"alice", KEY)]);
                 let lines = only(version);
                 let server = if gives { giver("plc", &lines, None) } else { acceptor(&lines) };
                 let client = taker(&lines, &set, None);
                 let ends = ((&server, &set), (&client, &set));
                 let went = call(ends.0, Incoming::default(), ends.1, "plc.example").await;
                 assert_eq!(went.map_err(|(cause, _)| cause.name()), Ok(("alice".into(), false)));
-                let (_, claim) = crate::secrets::Keys::from(set.clone()).find(b"alice").unwrap();
+                let (_, claim) =
+                    crate::secrets::PeerKeys::from(set.clone()).find(b"alice").unwrap();
                 let kept = client.cache.unwrap().find(&SessionPurpose::new(
                     "plc:1",
                     Some("plc.example"),
@@ -1145,7 +1147,7 @@ fn a_client_with_a_new_key_offers_nothing_that_it_got_with_the_old_one() {
     block(async {
         for version in VERSIONS {
             let lines = only(version);
-            let old = SecretSet::of(&[(b"alice", KEY)]);
+            let old = SecretSet::from_pairs(&[(b"alice", KEY)]);
             let server = giver("plc", &lines, None);
             let client = taker(&lines, &old, None);
             for resumed in [false, true] {
@@ -1155,7 +1157,7 @@ fn a_client_with_a_new_key_offers_nothing_that_it_got_with_the_old_one() {
             // The name is part of what was agreed on.
             let went = call((&server, &old), Incoming::default(), (&client, &old), "plc2").await;
             assert_eq!(went.unwrap(), ("alice".into(), false), "{version}");
-            let new = SecretSet::of(&[(b"alice", OTHER)]);
+            let new = SecretSet::from_pairs(&[(b"alice", OTHER)]);
             let client = taker(&lines, &new, Some(&client));
             for resumed in [false, true] {
                 let went = call((&server, &new), Incoming::default(), (&client, &new), "plc").await;
@@ -1170,7 +1172,7 @@ fn a_service_that_was_asked_for_by_name_has_tickets_of_its_own() {
     block(async {
         for version in VERSIONS {
             let lines = only(version) + GIVEN;
-            let set = SecretSet::of(&[(b"alice", KEY)]);
+            let set = SecretSet::from_pairs(&[(b"alice", KEY)]);
             let off = acceptor(&only(version));
             for door in [giver("door", &lines, None), off] {
                 let behind = giver("behind", &lines, None);
@@ -1202,13 +1204,13 @@ fn a_service_that_was_asked_for_by_name_has_tickets_of_its_own() {
 fn an_identity_that_is_hidden_from_a_peer_does_not_get_in_with_a_ticket_either() {
     block(async {
         for version in VERSIONS {
-            let set = SecretSet::of(&[(b"alice", KEY)]);
+            let set = SecretSet::from_pairs(&[(b"alice", KEY)]);
             let (server, client) =
                 (giver("plc", &only(version), None), taker(&only(version), &set, None));
             let went = call((&server, &set), Incoming::default(), (&client, &set), "plc").await;
             assert_eq!(went.unwrap(), ("alice".into(), false));
             let (near, far) = duplex(1 << 16);
-            let hidden = Keys::without(set.clone(), |_| true);
+            let hidden = PeerKeys::hiding(set.clone(), |_| true);
             let accept = async { server.accept(hidden, far).await.map_err(|f| f.cause) };
             let who = set.first().unwrap().clone();
             let connect = async {
@@ -1225,7 +1227,7 @@ fn an_identity_that_is_hidden_from_a_peer_does_not_get_in_with_a_ticket_either()
 #[test]
 fn a_suite_that_is_not_taken_any_more_is_not_resumed_either() {
     block(async {
-        let set = SecretSet::of(&[(b"alice", KEY)]);
+        let set = SecretSet::from_pairs(&[(b"alice", KEY)]);
         let with = |list: &str| format!("{}{GIVEN}ciphers = \"{list}\"\n", only("1.2"));
         let both = "ECDHE-PSK-CHACHA20-POLY1305:DHE-PSK-AES256-GCM-SHA384";
         let client = taker(&format!("{}ciphers = \"{both}\"\n", only("1.2")), &set, None);
@@ -1346,7 +1348,7 @@ fn a_session_deals_with_few_key_updates_in_one_turn() {
 /// Reads `RECORDS` records of one byte and returns in how many turns, and how many of these its time ended.
 async fn turns_to_read_small_records(max_turn: Duration) -> (usize, usize) {
     const RECORDS: usize = 20_000;
-    let set = SecretSet::of(&[(b"alice", KEY)]);
+    let set = SecretSet::from_pairs(&[(b"alice", KEY)]);
     let (near, far) = duplex(1 << 20);
     let (server, client) = (acceptor(""), connector(""));
     let (one, two) = tokio::join!(

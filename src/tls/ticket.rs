@@ -18,7 +18,7 @@ use openssl::symm::{Cipher, Crypter, Mode as Direction};
 use zeroize::Zeroizing;
 
 use crate::config::model::{Resumption, TicketSecret};
-use crate::secrets::{Claim, Keys};
+use crate::secrets::{Claim, PeerKeys};
 use crate::sys::openssl as sys;
 
 /// No ticket lives longer (RFC 9846, 4.7.1; RFC 8446, 4.6.1).
@@ -237,7 +237,7 @@ impl Tickets {
     }
 
     /// What a ticket for that claim carries.
-    pub(super) fn tag(&self, keys: &Keys, claim: &Claim) -> Option<Vec<u8>> {
+    pub(super) fn tag(&self, keys: &PeerKeys, claim: &Claim) -> Option<Vec<u8>> {
         let who = claim.who().as_bytes();
         let (mac, _) = self.bind(keys, who)?;
         Some([&[TAG_TYPE], &mac[..], who].concat())
@@ -245,13 +245,13 @@ impl Tickets {
 
     /// The claim that such a tag is worth under the keys of now: that of the same identity, if it still
     /// has the key that it had.
-    pub(super) fn claim(&self, keys: &Keys, tag: &[u8]) -> Option<Claim> {
+    pub(super) fn claim(&self, keys: &PeerKeys, tag: &[u8]) -> Option<Claim> {
         let (mac, who) = parts(tag)?;
         let (computed, claim) = self.bind(keys, who)?;
         openssl::memcmp::eq(&*computed, mac).then_some(claim)
     }
 
-    fn bind(&self, keys: &Keys, who: &[u8]) -> Option<(HalfKey, Claim)> {
+    fn bind(&self, keys: &PeerKeys, who: &[u8]) -> Option<(HalfKey, Claim)> {
         let (key, claim) = keys.find(who)?;
         let len = [u8::try_from(who.len()).ok()?];
         let mac = hmac(&*self.shared.binding, &[b"key\0", &len, who, key.expose()]).ok()?;
@@ -322,7 +322,7 @@ mod tests {
     #[test]
     fn a_tag_is_worth_the_claim_of_the_same_name_and_key_in_the_same_service_and_nothing_else() {
         let tickets = Tickets::new(&how(300, GIVEN), b"plc", None).unwrap();
-        let keys = |pairs: &[(&[u8], &[u8])]| Keys::all(SecretSet::of(pairs));
+        let keys = |pairs: &[(&[u8], &[u8])]| PeerKeys::unrestricted(SecretSet::from_pairs(pairs));
         let before = keys(&[(b"alice", KEY), (b"bob", OTHER)]);
         let (_, alice) = before.find(b"alice").unwrap();
         let tag = tickets.tag(&before, &alice).unwrap();
@@ -338,7 +338,7 @@ mod tests {
         for set in [keys(&[(b"alice", OTHER)]), keys(&[(b"bob", KEY)]), keys(&[(b"alic", KEY)])] {
             assert!(tickets.claim(&set, &tag).is_none(), "{set:?}");
         }
-        let hidden = Keys::without(SecretSet::of(&[(b"alice", KEY)]), |_| true);
+        let hidden = PeerKeys::hiding(SecretSet::from_pairs(&[(b"alice", KEY)]), |_| true);
         assert!(tickets.claim(&hidden, &tag).is_none());
         let elsewhere = Tickets::new(&how(300, GIVEN), b"other", None).unwrap();
         assert!(elsewhere.claim(&before, &tag).is_none(), "another service");

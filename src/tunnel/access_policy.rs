@@ -158,7 +158,7 @@ impl AccessPolicies {
         if self.by_wire.is_empty() {
             return secrets.len();
         }
-        secrets.places().map(|(wire, ..)| self.who(wire)).collect::<HashSet<_>>().len()
+        secrets.locations().map(|(wire, ..)| self.who(wire)).collect::<HashSet<_>>().len()
     }
 
     /// Whether connections from there begin with a PROXY header.
@@ -328,7 +328,8 @@ mod tests {
              bob = { max-sessions = 5 }",
         );
         let key = b"a key of sixteen bytes or more";
-        let keys = SecretSet::of(&[(b"a1", key), (b"a2", key), (b"bob", key), (b"carol", key)]);
+        let keys =
+            SecretSet::from_pairs(&[(b"a1", key), (b"a2", key), (b"bob", key), (b"carol", key)]);
         assert_eq!(rules.count_owners(&keys), 3);
         assert_eq!(policies("").count_owners(&keys), 4);
         let fair = FairShare::new(90, 3);
@@ -366,7 +367,7 @@ mod tests {
             let now = jiff::Timestamp::now().as_second();
             jiff::Timestamp::from_second(now + from_now).unwrap()
         };
-        let keys = SecretSet::of(&[(b"a", b"a key of sixteen bytes or more")]);
+        let keys = SecretSet::from_pairs(&[(b"a", b"a key of sixteen bytes or more")]);
         for (from_now, over, code, words) in [
             (-DAY, true, Some("key-expired"), "have expired"),
             (DAY / 2, false, Some("key-expires-soon"), "within a day"),

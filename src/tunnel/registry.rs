@@ -14,7 +14,7 @@ use super::admission::{SessionSlot, SourceAddress, source_address};
 use super::relay::TrafficMeter;
 use crate::config::model::Mode;
 use crate::net::Peer;
-use crate::observe::metrics::Carried;
+use crate::observe::metrics::CarriedTraffic;
 use crate::secrets::Identity;
 use crate::sys::key_update::{DirectionTraffic, TlsTraffic};
 use crate::tls::HandshakeInfo;
@@ -71,15 +71,15 @@ impl SessionInfo {
     }
 
     /// What was carried so far: from downstream to upstream, and back.
-    pub fn carried(&self) -> (Carried, Carried) {
+    pub fn carried(&self) -> (CarriedTraffic, CarriedTraffic) {
         let (up, down) = self.bytes();
         let Some(SessionDetails { traffic, mode, .. }) = self.details() else {
-            let bytes = |bytes| Carried { bytes, ..Carried::default() };
+            let bytes = |bytes| CarriedTraffic { bytes, ..CarriedTraffic::default() };
             return (bytes(up), bytes(down));
         };
         let of = |bytes, passed: &DirectionTraffic| {
             let records = passed.records.load(Ordering::Relaxed);
-            Carried { bytes, records, key_updates: passed.key_updates() }
+            CarriedTraffic { bytes, records, key_updates: passed.key_updates() }
         };
         let TlsTraffic { read, written, .. } = &**traffic;
         match mode {

@@ -10,8 +10,8 @@ use tokio::time::{Instant, sleep};
 use super::admission::{Admission, Pool, SessionSlots};
 use super::memory_trimmer::MemoryTrimmer;
 use super::snapshot::ServiceSnapshot;
-use crate::observe::event::{Event, Scope};
-use crate::observe::limit::Limiter;
+use crate::observe::event::{Event, LogContext};
+use crate::observe::rate_limiter::LogRateLimiter;
 
 /// How often at most there is a line of connections that were evicted.
 const EVICTED_LOG_INTERVAL: Duration = Duration::from_secs(10);
@@ -25,9 +25,9 @@ pub struct ProcessResources {
     /// The number of the next session.
     numbers: AtomicU64,
     /// The budget of lines that strangers can cause.
-    pub(super) peer_log: Limiter,
+    pub(super) peer_log: LogRateLimiter,
     /// The same for connections as such, of which busy services have many.
-    pub(super) connection_log: Limiter,
+    pub(super) connection_log: LogRateLimiter,
     /// What services use up together that have no limits of their own: descriptors and memory are
     /// the process's.
     capacity: Capacity,
@@ -66,8 +66,8 @@ impl ProcessResources {
         let admission = Admission::new(room.connections, processors * TURNS_PER_PROCESSOR);
         Arc::new(Self {
             numbers: AtomicU64::new(0),
-            peer_log: Limiter::default(),
-            connection_log: Limiter::new(200, Duration::from_millis(20)),
+            peer_log: LogRateLimiter::default(),
+            connection_log: LogRateLimiter::new(200, Duration::from_millis(20)),
             capacity: Capacity {
                 slots: SessionSlots::new(room.sessions),
                 service_limit: None,
@@ -112,13 +112,13 @@ impl ProcessResources {
         let count = std::mem::take(&mut evicted.count);
         evicted.last_logged = Some(now);
         drop(evicted);
-        Event::PutOut { count, within: since }.log(Scope::PROGRAM);
+        Event::PutOut { count, within: since }.log(LogContext::PROGRAM);
     }
 
     /// Says what was withheld and not yet said.
     pub fn report_suppressed_now(&self) {
-        self.peer_log.settle();
-        self.connection_log.settle();
+        self.peer_log.report_withheld();
+        self.connection_log.report_withheld();
         self.report_evicted();
     }
 

@@ -25,7 +25,7 @@ use super::resources::{Capacity, Competitors, ProcessResources, ServiceLimits};
 use super::snapshot::{ServiceSnapshot, TlsRole};
 use crate::config::model::{Level, Mode, OnRevocation};
 use crate::net::{self, Peer, Socket};
-use crate::observe::event::{Event, Scope};
+use crate::observe::event::{Event, LogContext};
 use crate::observe::metrics::Counters;
 use crate::secrets::{Grant, Identity};
 
@@ -143,7 +143,8 @@ impl Service {
 
     /// Ends the sessions of an identity, by its own name or one on the wire; how many that are.
     pub fn kick_identity(&self, name: &str) -> usize {
-        self.registry.kick(|_, info| info.who.plain() == name || info.wire.plain() == name)
+        self.registry
+            .kick(|_, info| info.who.to_plain_text() == name || info.wire.to_plain_text() == name)
     }
 
     /// How many sessions it may have at once.
@@ -278,12 +279,12 @@ impl Service {
     }
 
     /// What a line of this service, or of one of its sessions, is about.
-    pub fn scope(&self, session: Option<u64>) -> Scope<'_> {
+    pub fn scope(&self, session: Option<u64>) -> LogContext<'_> {
         let (level, id) = {
             let snapshot = self.current.borrow();
             (snapshot.level, snapshot.log_id)
         };
-        Scope { service: Some(self.name()), session, level, id }
+        LogContext { service: Some(self.name()), session, level, id }
     }
 
     /// The snapshot that a new session takes.
@@ -304,7 +305,7 @@ impl Service {
     /// there was a change.
     pub fn renew(&self, snapshot: ServiceSnapshot) -> bool {
         let current = self.snapshot();
-        let is_changed = snapshot.secrets.since(&current.secrets).is_some();
+        let is_changed = snapshot.secrets.changes_since(&current.secrets).is_some();
         if is_changed || !snapshot.key_warnings().eq(current.key_warnings()) {
             let limits =
                 ServiceLimits { sessions: self.capacity().service_limit, handshakes: None };
@@ -322,7 +323,7 @@ impl Service {
         let mut last_upstreams = self.last_upstreams.lock().unwrap_or_else(PoisonError::into_inner);
         last_upstreams.retain(|wire, _| snapshot.secrets.find(wire.as_bytes()).is_some());
         drop(last_upstreams);
-        let changes = snapshot.secrets.since(&self.snapshot().secrets);
+        let changes = snapshot.secrets.changes_since(&self.snapshot().secrets);
         self.current.send_replace(Arc::new(snapshot));
         if let Some(changes) = changes {
             Event::KeysChanged { changes: &changes }.log(self.scope(None));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::registry::TerminationOrder;
 use super::relay::{RelayOutcome, SideError};
 use crate::config::model::{Level, Mode};
-use crate::observe::event::Manner;
+use crate::observe::event::CloseManner;
 use crate::tls::KeyUpdateFlood;
 
 /// Why a session ended. It alone picks the log level, the counter, and what the two sides see.
@@ -99,17 +99,17 @@ impl SessionEnd {
     }
 
     /// What the table of endings makes of the two connections.
-    pub(super) fn manner(&self, mode: Mode, reset: Option<bool>) -> Manner {
+    pub(super) fn manner(&self, mode: Mode, reset: Option<bool>) -> CloseManner {
         let (plain, tls) = self.resets(mode, reset);
         let (local, remote) = match mode {
             Mode::Client => (plain, tls),
             Mode::Server => (tls, plain),
         };
         match (local, remote) {
-            (false, false) => Manner::Closed,
-            (true, true) => Manner::Reset,
-            (true, false) => Manner::LocalReset,
-            (false, true) => Manner::RemoteReset,
+            (false, false) => CloseManner::Closed,
+            (true, true) => CloseManner::Reset,
+            (true, false) => CloseManner::LocalReset,
+            (false, true) => CloseManner::RemoteReset,
         }
     }
 
@@ -202,8 +202,8 @@ mod tests {
     use std::io;
 
     use super::*;
+    use CloseManner::{Closed, LocalReset, RemoteReset, Reset};
     use Level::{Info, Notice, Warning};
-    use Manner::{Closed, LocalReset, RemoteReset, Reset};
     use Mode::{Client, Server};
 
     fn failed() -> SideError {

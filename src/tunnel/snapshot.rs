@@ -15,8 +15,8 @@ use crate::config::model::{
 };
 use crate::net::Dialer;
 use crate::secrets::{
-    Grant, Gravity, Identity, InForce, Keys, Problem, Reader, Renewed, SecretSet, Writer, escape,
-    renew,
+    Grant, Identity, KeyFileProblem, KeyFileReader, KeyFileWriter, KeysInForce, PeerKeys,
+    ProblemSeverity, RenewedKeys, SecretSet, escape, renew,
 };
 use crate::tls::{Acceptor, Connector, RefusalCause, SniCandidate};
 
@@ -158,7 +158,7 @@ impl ServiceSnapshot {
     /// Every reason why this service cannot work.
     pub fn build(
         config: &ServiceConfig,
-        reader: &mut Reader,
+        reader: &mut KeyFileReader,
         previous: Option<&Previous<'_>>,
         findings: &mut Vec<Diagnostic>,
     ) -> Result<Self, Vec<Diagnostic>> {
@@ -166,14 +166,14 @@ impl ServiceSnapshot {
         let paths = key_paths(psk);
         let (hold, sets) =
             (HashSet::new(), previous.map(|old| [old.renewed, &*old.snapshot.secrets]));
-        let in_force = previous.zip(sets.as_ref()).map(|(old, sets)| InForce {
+        let in_force = previous.zip(sets.as_ref()).map(|(old, sets)| KeysInForce {
             sets,
             paths: old.paths,
-            hold: &hold,
-            last: old.last,
+            held_identities: &hold,
+            emptied_on_purpose: old.last,
         });
         match renew(&paths, psk.rules, reader, in_force.as_ref()) {
-            Ok(Renewed { set, problems }) => {
+            Ok(RenewedKeys { set, problems }) => {
                 let key_warnings = lasting_warnings(&problems, psk);
                 findings.extend(problems.into_iter().map(|problem| of_file(problem, psk)));
                 let old = previous.map(|old| old.snapshot);
@@ -198,16 +198,21 @@ impl ServiceSnapshot {
     pub fn renew_keys(
         &self,
         config: &ServiceConfig,
-        reader: &mut Reader,
+        reader: &mut KeyFileReader,
         hold: &HashSet<Identity>,
         last: &[PathBuf],
         findings: &mut Vec<Diagnostic>,
     ) -> Self {
         let psk = &config.psk;
         let paths = key_paths(psk);
-        let in_force = InForce { sets: &[&*self.secrets], paths: &paths, hold, last };
+        let in_force = KeysInForce {
+            sets: &[&*self.secrets],
+            paths: &paths,
+            held_identities: hold,
+            emptied_on_purpose: last,
+        };
         let problems = match renew(&paths, psk.rules, reader, Some(&in_force)) {
-            Ok(Renewed { set, problems }) => {
+            Ok(RenewedKeys { set, problems }) => {
                 let key_warnings = lasting_warnings(&problems, psk);
                 findings.extend(problems.into_iter().map(|problem| of_file(problem, psk)));
                 return Self { key_warnings, ..self.with_changed_keys(Arc::new(set)) };
@@ -342,12 +347,12 @@ impl ServiceSnapshot {
     }
 
     /// The keys that a peer at that address can use now.
-    pub(super) fn keys(self: &Arc<Self>, ip: Option<IpAddr>) -> Keys {
+    pub(super) fn keys(self: &Arc<Self>, ip: Option<IpAddr>) -> PeerKeys {
         if !self.policies.may_object {
-            return Keys::all(self.secrets.clone());
+            return PeerKeys::unrestricted(self.secrets.clone());
         }
         let (snapshot, now) = (self.clone(), ClockReading::read());
-        Keys::without(self.secrets.clone(), move |wire| {
+        PeerKeys::hiding(self.secrets.clone(), move |wire| {
             snapshot.policies.objection(wire, ip, now).is_some()
         })
     }
@@ -545,14 +550,14 @@ fn key_paths(psk: &PskConfig) -> Vec<PathBuf> {
 }
 
 /// What holds as long as the service runs so, and is shown wherever its state is.
-fn lasting_warnings(problems: &[Problem], psk: &PskConfig) -> Vec<KeyWarning> {
-    let is_tolerated = psk.rules.writer != Writer::Operator;
-    let is_lasting = |problem: &&Problem| match problem.code {
+fn lasting_warnings(problems: &[KeyFileProblem], psk: &PskConfig) -> Vec<KeyWarning> {
+    let is_tolerated = psk.rules.writer != KeyFileWriter::Operator;
+    let is_lasting = |problem: &&KeyFileProblem| match problem.code {
         "waiting-for-keys" => true,
-        "loose-permissions" => is_tolerated && problem.gravity == Gravity::Warns,
+        "loose-permissions" => is_tolerated && problem.severity == ProblemSeverity::Warning,
         _ => false,
     };
-    let warning = |problem: &Problem| KeyWarning {
+    let warning = |problem: &KeyFileProblem| KeyWarning {
         words: problem.message.clone(),
         is_awaited: problem.code == "waiting-for-keys",
     };
@@ -560,11 +565,11 @@ fn lasting_warnings(problems: &[Problem], psk: &PskConfig) -> Vec<KeyWarning> {
 }
 
 /// A problem of a key file, at its line; or, where it has none, where the file was named.
-fn of_file(problem: Problem, psk: &PskConfig) -> Diagnostic {
-    let severity = match problem.gravity {
-        Gravity::Refuses | Gravity::Keeps => Severity::Error,
-        Gravity::Warns => Severity::Warning,
-        Gravity::Remarks => Severity::Notice,
+fn of_file(problem: KeyFileProblem, psk: &PskConfig) -> Diagnostic {
+    let severity = match problem.severity {
+        ProblemSeverity::Error | ProblemSeverity::KeepsOldKeys => Severity::Error,
+        ProblemSeverity::Warning => Severity::Warning,
+        ProblemSeverity::Note => Severity::Notice,
     };
     let named = || {
         let path = problem.file.as_deref();

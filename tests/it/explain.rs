@@ -7,7 +7,7 @@ use crate::harness::process::pskgate;
 use crate::harness::{Gate, root, server_toml};
 
 /// What stands right before a code in the sources: the only ways in which one is given.
-const BEFORE: [&str; 16] = [
+const BEFORE: [&str; 15] = [
     "Diagnostic::error(",
     "Diagnostic::warning(",
     "Diagnostic::notice(",
@@ -16,10 +16,9 @@ const BEFORE: [&str; 16] = [
     "remark(",
     "code:",
     ".refused(",
-    "gravity,",
-    "Gravity::Refuses,",
-    "Gravity::Warns,",
-    "Gravity::Remarks,",
+    "ProblemSeverity::Error,",
+    "ProblemSeverity::Warning,",
+    "ProblemSeverity::Note,",
     "strict,",
     "severity,",
     "Severity::Error,",
@@ -133,7 +132,7 @@ fn the_page_in_the_browser_has_words_for_every_refusal_and_every_end() {
 #[test]
 fn the_reader_of_codes_sees_every_form() {
     let source = "fn f() { Diagnostic::error(\n    \"one\", text); Wrong { code: \"two\", x }\n\
-                  say(strict, \"three\", m); say(\n  Gravity::Warns,\n  \"four\",\n m)\n\
+                  say(strict, \"three\", m); say(\n  ProblemSeverity::Warning,\n  \"four\",\n m)\n\
                   counters.refused(\"five\"); // Diagnostic::error(\"not\")\n}\n\
                   let (code, help) = match kind { A => (\"six\", \"Some help\"), _ => { (\"seven\", \"h\") } };\n\
                   fn name(&self) -> &'static str { match self { A => \"eight\", } } x => \"not-either\"\n\

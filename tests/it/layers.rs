@@ -264,7 +264,7 @@ fn the_reader_of_foreign_calls_sees_every_form() {
 fn only_tls_makes_a_grant_of_a_claim() {
     let (mut in_tls, mut wrong) = (0, Vec::new());
     for (path, code) in files() {
-        let uses = code.matches(".proven(").count() + code.matches("Claim::proven").count();
+        let uses = code.matches(".into_grant(").count() + code.matches("Claim::into_grant").count();
         match layer_of(&path).as_str() {
             "tls" => in_tls += uses,
             "secrets" if path.ends_with("tests.rs") => {}

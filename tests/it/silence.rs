@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use data_encoding::{BASE64, HEXLOWER, HEXUPPER};
 use pskgate::secrets::{
-    Identity, IdentityRule, Keys, OnDuplicate, OnLoosePermissions, Rules, SecretSet,
+    Identity, IdentityRule, KeyFileRules, OnDuplicate, OnLoosePermissions, PeerKeys, SecretSet,
 };
 
 use rustix::process::Signal;
@@ -338,17 +338,17 @@ fn syslog_hears_no_piece_of_a_key_either() {
 #[test]
 fn what_a_panic_could_print_has_no_piece_of_a_key() {
     let gate = Gate::new().file("psk.txt", &keys());
-    let rules = Rules {
+    let rules = KeyFileRules {
         duplicates: OnDuplicate::Refuse,
         identities: IdentityRule::Utf8,
         permissions: OnLoosePermissions::Refuse,
         owner: None,
-        writer: pskgate::secrets::Writer::Operator,
-        waits: false,
+        writer: pskgate::secrets::KeyFileWriter::Operator,
+        may_wait_for_files: false,
     };
     let (set, _) = SecretSet::load(&[gate.folder().join("psk.txt")], rules, None).expect("a set");
     let set = Arc::new(set);
-    let keys: Keys = set.clone().into();
+    let keys: PeerKeys = set.clone().into();
     let found = keys.find(b"alice").expect("she is known");
     let printed = format!("{set:?} {set:#?} {keys:?} {found:?} {:?}", Identity::new(b"alice"));
     let caught = std::panic::catch_unwind(|| panic!("{printed}")).unwrap_err();

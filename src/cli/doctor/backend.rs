@@ -3,32 +3,32 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::findings::{Findings, Kind};
-use super::names::{Missing, look_up};
-use super::{STEP, of};
+use super::findings::{FaultKind, Findings};
+use super::names::{NameFailure, look_up};
+use super::{STEP_TIMEOUT, service_suffix};
 use crate::config::model::{
     Config, Endpoint, Failover, Host, Mode, Resolved, ServiceConfig, Target,
 };
 use crate::net::{DialContext, Dialer, Peer};
-use crate::observe::event::Scope;
+use crate::observe::event::LogContext;
 
 /// How long a target may take to close after us.
-const LINGER: Duration = Duration::from_secs(1);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-pub(super) async fn tell(config: &Config, ask: bool, findings: &mut Findings) {
+pub(super) async fn check_backends(config: &Config, ask: bool, findings: &mut Findings) {
     for service in &config.services {
-        let suffix = of(config, &service.name.value);
+        let suffix = service_suffix(config, &service.name.value);
         match &service.target {
             Target::Exec(program) => {
                 // It is started from inside the root directory that there is then.
                 let root = config.process.chroot.as_ref().map(|root| root.value.as_path());
-                let path = inside(root, &program.path.value);
+                let path = path_under_root(root, &program.path.value);
                 let shown = format!("{}{suffix}", path.display());
                 if is_program(&path) {
                     findings.ok("backend", format!("{shown} is a program"));
                 } else {
                     let text = format!("{shown} is no file that can be run");
-                    findings.bad("backend", Kind::Config, text, "correct the path after exec");
+                    findings.bad("backend", FaultKind::Config, text, "correct the path after exec");
                 }
             }
             Target::Asked | Target::Original => {
@@ -39,7 +39,8 @@ pub(super) async fn tell(config: &Config, ask: bool, findings: &mut Findings) {
             Target::Connect(targets) if !ask => {
                 for target in targets {
                     if let Endpoint::Tcp { host: Host::Name(name), port } = &**target {
-                        look_up(name.as_str(), *port, &suffix, Missing::Warning, findings).await;
+                        look_up(name.as_str(), *port, &suffix, NameFailure::Warning, findings)
+                            .await;
                     }
                 }
                 let targets: Vec<_> = targets.iter().map(|target| target.to_string()).collect();
@@ -48,14 +49,14 @@ pub(super) async fn tell(config: &Config, ask: bool, findings: &mut Findings) {
             }
             Target::Connect(targets) => {
                 for target in targets {
-                    reach(service, target, &suffix, findings).await;
+                    try_target(service, target, &suffix, findings).await;
                 }
             }
         }
     }
 }
 
-fn inside(root: Option<&Path>, path: &Path) -> PathBuf {
+fn path_under_root(root: Option<&Path>, path: &Path) -> PathBuf {
     root.map_or_else(|| path.to_owned(), |root| root.join(path.strip_prefix("/").unwrap_or(path)))
 }
 
@@ -70,7 +71,7 @@ fn why(mode: Mode) -> &'static str {
     }
 }
 
-async fn reach(
+async fn try_target(
     service: &ServiceConfig,
     target: &Resolved<Endpoint>,
     suffix: &str,
@@ -80,19 +81,19 @@ async fn reach(
         Target::Connect(vec![target.clone()]),
         Failover::Priority,
         service.local.as_ref().map(|local| local.value.clone()),
-        STEP,
+        STEP_TIMEOUT,
         None,
         service.sockets.upstream.clone(),
     );
     let start = Instant::now();
     match dialer
-        .dial(&DialContext { peer: &Peer::Local, who: None, scope: Scope::PROGRAM }, None)
+        .dial(&DialContext { peer: &Peer::Local, who: None, scope: LogContext::PROGRAM }, None)
         .await
     {
         Ok(reached) => {
             let took = start.elapsed().as_secs_f64() * 1e3;
             findings.ok("backend", format!("{}{suffix} answers ({took:.1} ms)", **target));
-            reached.socket.close_gently(LINGER).await;
+            reached.socket.close_gently(CLOSE_TIMEOUT).await;
         }
         Err(error) => {
             let help = match service.mode.value {
@@ -102,7 +103,7 @@ async fn reach(
                 }
             };
             let text = format!("{}{suffix} does not answer: {error}", **target);
-            findings.bad("backend", Kind::Unavailable, text, help);
+            findings.bad("backend", FaultKind::Unavailable, text, help);
         }
     }
 }

@@ -3,8 +3,8 @@
 
 mod advice;
 mod own_file;
-mod reach;
 mod settings;
+mod target;
 
 use std::io;
 use std::path::PathBuf;
@@ -14,21 +14,21 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::findings::{Findings, Kind};
-use super::names::ms;
-use super::overheard::{Heard, Overheard, Voice};
-use super::{STEP, files};
+use super::findings::{FaultKind, Findings};
+use super::names::format_milliseconds;
+use super::recording_stream::{PeerKind, RecordedBytes, RecordingStream};
+use super::{STEP_TIMEOUT, files};
 use crate::config::diagnostic::{Diagnostic, Diagnostics};
 use crate::config::model::{Endpoint, Host, ServiceConfig};
 use crate::net::Socket;
 use crate::secrets::{Identity, SecretSet};
 use crate::tls::{Connector, EstablishedTls, HandshakeError, HandshakeInfo, RefusalCause};
-use own_file::Asked;
-use reach::{dial, reach};
-use settings::Settings;
+use own_file::ConnectTarget;
+use settings::TlsSettings;
+use target::{connect_target, dial};
 
-/// How long a peer may take to say goodbye, or the rest of a banner.
-const MANNERS: Duration = Duration::from_secs(2);
+/// How long to wait for the peer's close_notify, or for the rest of a banner.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "A handshake with a peer")]
@@ -48,58 +48,58 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "NAME", requires = "connect")]
     server_name: Option<String>,
     #[command(flatten)]
-    settings: Settings,
+    settings: TlsSettings,
 }
 
-/// What a handshake needs of this end.
-struct Ours {
+/// The connector, keys and names for a handshake.
+struct HandshakeSetup {
     connector: Connector,
     secrets: Arc<SecretSet>,
     identity: Identity,
     name: Option<String>,
 }
 
-/// What came of a handshake.
-enum Outcome {
-    EstablishedTls(Session),
-    Failed(RefusalCause, Voice),
+/// The result of a handshake.
+enum HandshakeOutcome {
+    Established(EndedSession),
+    Failed(RefusalCause, PeerKind),
 }
 
-/// A session that was ended as soon as it was there.
-struct Session {
+/// A session that was closed right after its handshake.
+struct EndedSession {
     facts: HandshakeInfo,
     who: Identity,
     took: Duration,
-    end: Farewell,
+    end: PeerClose,
 }
 
-/// How the peer took it.
-enum Farewell {
-    /// It said goodbye as well.
+/// How the peer closed the session.
+enum PeerClose {
+    /// With close_notify.
     Clean,
-    /// It cut the connection, which it cannot have done because of us.
+    /// Without close_notify.
     Cut,
-    /// It had not ended when nobody waited any longer.
-    Open(Duration),
+    /// Not at all within the time limit.
+    StillOpen(Duration),
 }
 
-/// Who is asked, and with which key.
-struct Question<'a> {
-    asked: &'a Asked,
+/// The peer to test, and the key for it.
+struct ConnectTest<'a> {
+    asked: &'a ConnectTarget,
     arguments: &'a Arguments,
     target: Endpoint,
     secrets: Arc<SecretSet>,
     identity: Identity,
 }
 
-pub(super) async fn examine(peer: &str, arguments: &Arguments, findings: &mut Findings) {
-    let asked = match Asked::of(peer, arguments) {
+pub(super) async fn test_peer(peer: &str, arguments: &Arguments, findings: &mut Findings) {
+    let asked = match ConnectTarget::from_argument(peer, arguments) {
         Ok(asked) => asked,
-        Err((text, help)) => return findings.bad("options", Kind::Config, text, &help),
+        Err((text, help)) => return findings.bad("options", FaultKind::Config, text, &help),
     };
     let built = match &asked.service {
         Some(service) => Ok((service.clone(), Diagnostics::default())),
-        None => service(&arguments.settings, &asked),
+        None => build_service(&arguments.settings, &asked),
     };
     let (service, report) = match built {
         Ok(built) => built,
@@ -109,23 +109,26 @@ pub(super) async fn examine(peer: &str, arguments: &Arguments, findings: &mut Fi
     };
     report.diagnostics.iter().for_each(|found| findings.diagnostic("options", found));
     let Some(target) = service.connect().first().map(|target| target.value.clone()) else { return };
-    let Some((secrets, identity)) = files::one(&service, findings) else { return };
-    let question = Question { asked: &asked, arguments, target, secrets, identity };
-    let ours = match question.ours(&service) {
-        Ok(ours) => ours,
+    let Some((secrets, identity)) = files::load_client_keys(&service, findings) else { return };
+    let question = ConnectTest { asked: &asked, arguments, target, secrets, identity };
+    let setup = match question.setup(&service) {
+        Ok(setup) => setup,
         Err(errors) => return errors.iter().for_each(|f| findings.diagnostic("options", f)),
     };
-    let Some(reached) = reach(&question.target, findings).await else { return };
-    match handshake(&ours, reached.socket).await {
-        Outcome::EstablishedTls(session) => session.tell(reached.took, findings),
-        Outcome::Failed(cause, voice) if is_elsewhere(&cause, &voice, findings) => {}
-        Outcome::Failed(cause, _) => question.insist(&reached.at, cause, findings).await,
+    let Some(reached) = connect_target(&question.target, findings).await else { return };
+    match handshake(&setup, reached.socket).await {
+        HandshakeOutcome::Established(session) => session.report(reached.took, findings),
+        HandshakeOutcome::Failed(cause, peer_kind)
+            if report_non_tls_peer(&cause, &peer_kind, findings) => {}
+        HandshakeOutcome::Failed(cause, _) => {
+            question.try_other_settings(&reached.at, cause, findings).await
+        }
     }
 }
 
-fn service(
-    settings: &Settings,
-    asked: &Asked,
+fn build_service(
+    settings: &TlsSettings,
+    asked: &ConnectTarget,
 ) -> Result<(ServiceConfig, Diagnostics), Diagnostics> {
     let (identity, name) = (asked.identity.as_deref(), asked.server_name.as_deref());
     settings.service(&asked.peer, &asked.secrets, identity, name)
@@ -133,7 +136,7 @@ fn service(
 
 impl Arguments {
     /// What to say where an address was named and no key file.
-    pub(super) fn lacks_key_file(&self) -> Option<String> {
+    pub(super) fn missing_key_file_help(&self) -> Option<String> {
         let named = self.connect.as_deref().filter(|_| self.secrets.is_none())?;
         (!std::path::Path::new(named).is_file()).then(|| {
             format!(
@@ -148,49 +151,60 @@ impl Arguments {
         identity.is_some()
             || secrets.is_some()
             || server_name.is_some()
-            || *settings != Settings::default()
+            || *settings != TlsSettings::default()
     }
 }
 
-impl Question<'_> {
-    fn ours(&self, service: &ServiceConfig) -> Result<Ours, Vec<Diagnostic>> {
+impl ConnectTest<'_> {
+    fn setup(&self, service: &ServiceConfig) -> Result<HandshakeSetup, Vec<Diagnostic>> {
         let psk = &service.psk;
         let connector = Connector::new(&service.tls, psk.hash.value, &mut Vec::new())?;
         let name = server_name(service, &self.target);
         let (secrets, identity) = (self.secrets.clone(), self.identity.clone());
-        Ok(Ours { connector, secrets, identity, name })
+        Ok(HandshakeSetup { connector, secrets, identity, name })
     }
 
     /// Tells why a handshake failed. Unless that is clear, other settings are tried, up to the first
     /// with which there is a session.
-    async fn insist(&self, at: &Endpoint, first: RefusalCause, findings: &mut Findings) {
+    async fn try_other_settings(
+        &self,
+        at: &Endpoint,
+        first: RefusalCause,
+        findings: &mut Findings,
+    ) {
         let (text, code) = (first.to_string(), first.name());
         let others = match advice::is_about_settings(&first) {
-            true => settings::others(&self.arguments.settings),
+            true => settings::alternatives(&self.arguments.settings),
             false => Vec::new(),
         };
         let mut causes = vec![first];
         for other in others {
-            let built = service(&other.settings, self.asked).ok();
-            let ours = built.and_then(|(service, _)| self.ours(&service).ok());
-            let (Some(ours), Ok(again)) = (ours, dial(at).await) else { continue };
-            match handshake(&ours, again.socket).await {
-                Outcome::EstablishedTls(session) => {
-                    let words = other.settings.words();
+            let built = build_service(&other.settings, self.asked).ok();
+            let setup = built.and_then(|(service, _)| self.setup(&service).ok());
+            let (Some(setup), Ok(again)) = (setup, dial(at).await) else { continue };
+            match handshake(&setup, again.socket).await {
+                HandshakeOutcome::Established(session) => {
+                    let words = other.settings.to_toml();
                     let help = format!("use {words} at this end, or change the peer");
                     let text = format!("{text}. But {}", other.meaning);
-                    findings.coded("handshake", Kind::Config, text, &help, code);
-                    return session.tell(again.took, findings);
+                    findings.bad_with_code("handshake", FaultKind::Config, text, &help, code);
+                    return session.report(again.took, findings);
                 }
-                Outcome::Failed(cause, _) => causes.push(cause),
+                HandshakeOutcome::Failed(cause, _) => causes.push(cause),
             }
         }
         let tried = match causes.len() {
             1 => String::new(),
             n => format!(" ({} other settings were tried without success)", n - 1),
         };
-        let help = advice::advice(&causes);
-        findings.coded("handshake", Kind::Config, format!("{text}{tried}"), help, code);
+        let help = advice::choose_advice(&causes);
+        findings.bad_with_code(
+            "handshake",
+            FaultKind::Config,
+            format!("{text}{tried}"),
+            help,
+            code,
+        );
     }
 }
 
@@ -205,13 +219,13 @@ fn server_name(service: &ServiceConfig, target: &Endpoint) -> Option<String> {
 }
 
 /// One handshake in its time; nothing is sent in a session that comes of it, and it is ended at once.
-async fn handshake(ours: &Ours, socket: Socket) -> Outcome {
-    let heard = Heard::default();
-    let stream = Overheard::new(socket, heard.clone());
+async fn handshake(setup: &HandshakeSetup, socket: Socket) -> HandshakeOutcome {
+    let heard = RecordedBytes::default();
+    let stream = RecordingStream::new(socket, heard.clone());
     let start = Instant::now();
-    let (secrets, identity) = (ours.secrets.clone(), ours.identity.clone());
-    let shaken = ours.connector.connect(secrets, identity, ours.name.as_deref(), stream);
-    match timeout(STEP, shaken).await {
+    let (secrets, identity) = (setup.secrets.clone(), setup.identity.clone());
+    let shaken = setup.connector.connect(secrets, identity, setup.name.as_deref(), stream);
+    match timeout(STEP_TIMEOUT, shaken).await {
         Ok(Ok(EstablishedTls { mut stream, grant, facts, .. })) => {
             let took = start.elapsed();
             // The peer's backend has the time to end as well, so that nothing is reset.
@@ -225,57 +239,66 @@ async fn handshake(ours: &Ours, socket: Socket) -> Outcome {
                 Ok::<_, io::Error>(())
             };
             // Where a handshake takes its time, so does this.
-            let limit = MANNERS + took * 4;
+            let limit = CLOSE_TIMEOUT + took * 4;
             let end = match timeout(limit, farewell).await {
-                Ok(Ok(())) if stream.ended_cleanly() => Farewell::Clean,
-                Ok(_) => Farewell::Cut,
-                Err(_) => Farewell::Open(limit),
+                Ok(Ok(())) if stream.ended_cleanly() => PeerClose::Clean,
+                Ok(_) => PeerClose::Cut,
+                Err(_) => PeerClose::StillOpen(limit),
             };
             if let Some(socket) = stream.into_socket() {
-                socket.into_inner().close_gently(MANNERS).await;
+                socket.into_inner().close_gently(CLOSE_TIMEOUT).await;
             }
-            Outcome::EstablishedTls(Session { facts, who: grant.who().clone(), took, end })
+            HandshakeOutcome::Established(EndedSession {
+                facts,
+                who: grant.who().clone(),
+                took,
+                end,
+            })
         }
         Ok(Err(HandshakeError { cause, stream, .. })) => {
             if let Some(mut stream) = stream {
-                if !matches!(heard.voice(), Voice::Tls | Voice::Silence) {
-                    stream.hear_out(MANNERS).await;
+                if !matches!(heard.peer_kind(), PeerKind::Tls | PeerKind::Silence) {
+                    stream.read_first_line(CLOSE_TIMEOUT).await;
                 }
-                stream.into_inner().close_gently(MANNERS).await;
+                stream.into_inner().close_gently(CLOSE_TIMEOUT).await;
             }
-            Outcome::Failed(cause, heard.voice())
+            HandshakeOutcome::Failed(cause, heard.peer_kind())
         }
-        Err(_) => Outcome::Failed(RefusalCause::Timeout(STEP), heard.voice()),
+        Err(_) => HandshakeOutcome::Failed(RefusalCause::Timeout(STEP_TIMEOUT), heard.peer_kind()),
     }
 }
 
 /// Whether what answers there is no TLS server, or none that answers.
-fn is_elsewhere(cause: &RefusalCause, voice: &Voice, findings: &mut Findings) -> bool {
-    let (text, help, code) = match (voice, cause) {
-        (Voice::Other(who), _) => (
+fn report_non_tls_peer(
+    cause: &RefusalCause,
+    peer_kind: &PeerKind,
+    findings: &mut Findings,
+) -> bool {
+    let (text, help, code) = match (peer_kind, cause) {
+        (PeerKind::Other(who), _) => (
             format!("the program there does not speak TLS: it is {who}"),
             "correct the port: it must be the port on which the tunnel's server end accepts",
             "plain-text",
         ),
-        (Voice::Echo, _) => (
+        (PeerKind::Echo, _) => (
             "the program there sends back what it receives: an echo service, or another client \
              end"
             .into(),
             "correct the port: it must be the port on which the tunnel's server end accepts",
             "plain-text",
         ),
-        (Voice::Silence, RefusalCause::Timeout(limit)) => (
+        (PeerKind::Silence, RefusalCause::Timeout(limit)) => (
             format!("it accepts connections and sends nothing within {limit:?}"),
             "a TLS server answers at once: another kind of program listens there, or it hangs",
             "timeout",
         ),
-        (Voice::Silence, RefusalCause::ClosedEarly) => (
+        (PeerKind::Silence, RefusalCause::ClosedEarly) => (
             "it accepts connections, and closes them when it receives a TLS handshake".into(),
             "another kind of program listens there, a proxy whose server is down, or a server \
              that does not allow this address",
             "closed-early",
         ),
-        (Voice::Tls, RefusalCause::Timeout(limit)) => (
+        (PeerKind::Tls, RefusalCause::Timeout(limit)) => (
             format!("it speaks TLS, but the handshake was not done within {limit:?}"),
             "it hangs or is overloaded, or large packets do not get through (a wrong MTU)",
             "timeout",
@@ -285,24 +308,27 @@ fn is_elsewhere(cause: &RefusalCause, voice: &Voice, findings: &mut Findings) ->
         }
         _ => return false,
     };
-    findings.coded("handshake", Kind::Unavailable, text, help, code);
+    findings.bad_with_code("handshake", FaultKind::Unavailable, text, help, code);
     true
 }
 
-impl Session {
-    fn tell(self, tcp: Duration, findings: &mut Findings) {
+impl EndedSession {
+    fn report(self, tcp: Duration, findings: &mut Findings) {
         let Self { facts, who, took, end } = self;
         findings.ok("handshake", format!("{facts}, and the key of {who} is proven at both ends"));
-        findings.ok("latency", format!("TCP {}, handshake {}", ms(tcp), ms(took)));
+        findings.ok(
+            "latency",
+            format!("TCP {}, handshake {}", format_milliseconds(tcp), format_milliseconds(took)),
+        );
         const DONE: &str = "it was ended with close_notify, and nothing was sent; a tunnel's server end \
                             has opened a connection to its backend for it";
         match end {
-            Farewell::Clean => findings.note("session", DONE.into()),
-            Farewell::Open(limit) => {
+            PeerClose::Clean => findings.note("session", DONE.into()),
+            PeerClose::StillOpen(limit) => {
                 let text = format!("{DONE}, which had not ended {limit:.1?} later");
                 findings.note("session", text);
             }
-            Farewell::Cut => findings.warn(
+            PeerClose::Cut => findings.warn(
                 "session",
                 "the peer cut it at once, as a tunnel's server end does whose backend does not answer, or \
                  that has as many sessions as it may have"

@@ -4,45 +4,46 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::findings::{Findings, Kind};
-use super::of;
+use super::findings::{FaultKind, Findings};
+use super::service_suffix;
 use crate::config::model::{Config, PskConfig, ServiceConfig};
 #[cfg(unix)]
 use crate::daemon::after_drop::RightsLater;
 use crate::secrets::{
-    Gravity, Identity, Problem, Reader, Renewed, SecretSet, Writer, escape, key_files, renew,
+    Identity, KeyFileProblem, KeyFileReader, KeyFileWriter, ProblemSeverity, RenewedKeys,
+    SecretSet, escape, key_files, renew,
 };
 use crate::sys::pipe::is_read_once;
 
-/// The keys of one service, by its place among the services.
+/// The keys of one service, in the order of the services.
 #[derive(Debug)]
-pub(super) struct Keys {
+pub(super) struct ServiceKeys {
     /// None when they cannot be used.
     pub(super) secrets: Option<Arc<SecretSet>>,
-    problems: Vec<Problem>,
+    problems: Vec<KeyFileProblem>,
 }
 
 /// Reads the keys of every service.
-pub(super) fn read(config: &Config, reader: &mut Reader) -> Vec<Keys> {
+pub(super) fn load_all(config: &Config, reader: &mut KeyFileReader) -> Vec<ServiceKeys> {
     config.services.iter().map(|service| load(&service.psk, reader)).collect()
 }
 
-fn load(psk: &PskConfig, reader: &mut Reader) -> Keys {
+fn load(psk: &PskConfig, reader: &mut KeyFileReader) -> ServiceKeys {
     let paths: Vec<PathBuf> = psk.secrets.iter().map(|path| path.value.clone()).collect();
     match renew(&paths, psk.rules, reader, None) {
-        Ok(Renewed { set, problems }) => Keys { secrets: Some(Arc::new(set)), problems },
-        Err(problems) => Keys { secrets: None, problems },
+        Ok(RenewedKeys { set, problems }) => ServiceKeys { secrets: Some(Arc::new(set)), problems },
+        Err(problems) => ServiceKeys { secrets: None, problems },
     }
 }
 
 /// The keys of a client service and the identity that it presents, or nothing but the reasons.
-pub(super) fn one(
+pub(super) fn load_client_keys(
     service: &ServiceConfig,
     findings: &mut Findings,
 ) -> Option<(Arc<SecretSet>, Identity)> {
     let psk = &service.psk;
-    let Keys { secrets, problems } = load(psk, &mut Reader::default());
-    problems.iter().for_each(|problem| say(problem, findings));
+    let ServiceKeys { secrets, problems } = load(psk, &mut KeyFileReader::default());
+    problems.iter().for_each(|problem| report_problem(problem, findings));
     let secrets = secrets?;
     let identity = match &psk.identity {
         // A set that was read from files has a key.
@@ -52,7 +53,13 @@ pub(super) fn one(
             None => {
                 let text = format!("it has no identity {}", escape(&wanted.value));
                 let help = "write the identity as it stands before the colon of its line";
-                findings.coded("key file", Kind::Config, text, help, "no-such-identity");
+                findings.bad_with_code(
+                    "key file",
+                    FaultKind::Config,
+                    text,
+                    help,
+                    "no-such-identity",
+                );
                 return None;
             }
         },
@@ -61,21 +68,21 @@ pub(super) fn one(
 }
 
 /// Code and message of what is said here of key files: of `check`'s findings these are left out.
-pub(super) fn told(keys: &[Keys]) -> HashSet<(&str, &str)> {
+pub(super) fn reported_problems(keys: &[ServiceKeys]) -> HashSet<(&str, &str)> {
     let problems = keys.iter().flat_map(|keys| &keys.problems);
     problems.map(|problem| (problem.code, problem.message.as_str())).collect()
 }
 
 /// A line for each problem, and for each path that has none.
-pub(super) fn tell(config: &Config, keys: &[Keys], findings: &mut Findings) {
-    let mut told: HashSet<&Problem> = HashSet::new();
+pub(super) fn report_keys(config: &Config, keys: &[ServiceKeys], findings: &mut Findings) {
+    let mut told: HashSet<&KeyFileProblem> = HashSet::new();
     let mut seen: Vec<&Path> = Vec::new();
     for (service, keys) in config.services.iter().zip(keys) {
-        let suffix = of(config, &service.name.value);
+        let suffix = service_suffix(config, &service.name.value);
         for problem in &keys.problems {
             // Two services may read one file.
             if told.insert(problem) {
-                say(problem, findings);
+                report_problem(problem, findings);
             }
         }
         for (path, writer) in service.psk.paths() {
@@ -91,8 +98,8 @@ pub(super) fn tell(config: &Config, keys: &[Keys], findings: &mut Findings) {
                 findings.note("key file", text);
                 continue;
             }
-            let is_about = |problem: &&Problem| {
-                problem.gravity != Gravity::Remarks
+            let is_about = |problem: &&KeyFileProblem| {
+                problem.severity != ProblemSeverity::Note
                     && problem.file.as_deref().is_none_or(|file| file.starts_with(path))
             };
             if !keys.problems.iter().any(|problem| is_about(&problem)) {
@@ -100,29 +107,29 @@ pub(super) fn tell(config: &Config, keys: &[Keys], findings: &mut Findings) {
                 findings.ok("key file", text);
             }
             #[cfg(unix)]
-            after_the_drop(config, (path, writer), findings);
+            check_rights_after_drop(config, (path, writer), findings);
         }
     }
 }
 
-fn say(problem: &Problem, findings: &mut Findings) {
+fn report_problem(problem: &KeyFileProblem, findings: &mut Findings) {
     let place = match (&problem.file, problem.line) {
         (Some(file), Some(line)) => format!("{}:{line}: ", file.display()),
         _ => String::new(),
     };
     let text = format!("{place}{}", problem.message);
     let help = problem.help.as_deref().unwrap_or("see `pskgate check`");
-    match problem.gravity {
-        Gravity::Refuses | Gravity::Keeps => {
-            findings.coded("key file", Kind::Config, text, help, problem.code)
+    match problem.severity {
+        ProblemSeverity::Error | ProblemSeverity::KeepsOldKeys => {
+            findings.bad_with_code("key file", FaultKind::Config, text, help, problem.code)
         }
-        Gravity::Warns => findings.warn("key file", text, help),
-        Gravity::Remarks => findings.note("key file", format!("{text}; {help}")),
+        ProblemSeverity::Warning => findings.warn("key file", text, help),
+        ProblemSeverity::Note => findings.note("key file", format!("{text}; {help}")),
     }
 }
 
 /// What a path that is well looks like.
-fn describe(path: &Path, writer: Writer) -> String {
+fn describe(path: &Path, writer: KeyFileWriter) -> String {
     let files = key_files(path, writer);
     let what = match (path.is_dir(), files.len()) {
         (false, _) => "a file".into(),
@@ -141,7 +148,11 @@ fn describe(path: &Path, writer: Writer) -> String {
 /// The start reads with the rights that the program was started with, a reload with those that are
 /// left, and from inside another root directory if there is one.
 #[cfg(unix)]
-fn after_the_drop(config: &Config, (path, writer): (&Path, Writer), findings: &mut Findings) {
+fn check_rights_after_drop(
+    config: &Config,
+    (path, writer): (&Path, KeyFileWriter),
+    findings: &mut Findings,
+) {
     let Some(rights) = RightsLater::of(&config.process) else { return };
     match rights.unreadable(path, writer) {
         Ok(Some(found)) => {

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::cli::{complain, exit, say};
+use crate::cli::{exit, print_error, print_result};
 use crate::config::diagnostic::{Diagnostic, Severity, escape};
 
 /// The word at the beginning of a line.
@@ -21,7 +21,7 @@ pub(super) enum Verdict {
 
 /// Whose fault it is, which decides the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum FaultKind {
     /// A file's or a setting's.
     Config,
     /// An address's or a peer's.
@@ -29,7 +29,7 @@ pub(super) enum Kind {
 }
 
 #[derive(Debug, Serialize)]
-struct Line {
+struct FindingLine {
     verdict: Verdict,
     about: &'static str,
     text: String,
@@ -44,8 +44,8 @@ struct Line {
 #[derive(Debug)]
 pub(super) struct Findings {
     json: bool,
-    lines: Vec<Line>,
-    worst: Option<Kind>,
+    lines: Vec<FindingLine>,
+    worst: Option<FaultKind>,
     /// What writing to standard output came to.
     written: u8,
 }
@@ -67,21 +67,21 @@ impl Findings {
         self.push(Verdict::Warn, about, text, Some(help.into()), None);
     }
 
-    pub(super) fn bad(&mut self, about: &'static str, kind: Kind, text: String, help: &str) {
-        self.fail(kind);
+    pub(super) fn bad(&mut self, about: &'static str, kind: FaultKind, text: String, help: &str) {
+        self.record_fault(kind);
         self.push(Verdict::Bad, about, text, Some(help.into()), None);
     }
 
     /// The same with a code to read more about.
-    pub(super) fn coded(
+    pub(super) fn bad_with_code(
         &mut self,
         about: &'static str,
-        kind: Kind,
+        kind: FaultKind,
         text: String,
         help: &str,
         code: &'static str,
     ) {
-        self.fail(kind);
+        self.record_fault(kind);
         self.push(Verdict::Bad, about, text, Some(help.into()), Some(code));
     }
 
@@ -91,7 +91,7 @@ impl Findings {
         let place = place.map(|p| format!("{}:{}: ", p.file.display(), p.line)).unwrap_or_default();
         let verdict = match found.severity {
             Severity::Error => {
-                self.fail(Kind::Config);
+                self.record_fault(FaultKind::Config);
                 Verdict::Bad
             }
             Severity::Warning => Verdict::Warn,
@@ -102,8 +102,8 @@ impl Findings {
     }
 
     /// A setting comes before an address: without it nobody would be reached either.
-    fn fail(&mut self, kind: Kind) {
-        if self.worst != Some(Kind::Config) {
+    fn record_fault(&mut self, kind: FaultKind) {
+        if self.worst != Some(FaultKind::Config) {
             self.worst = Some(kind);
         }
     }
@@ -116,9 +116,9 @@ impl Findings {
         help: Option<String>,
         code: Option<&'static str>,
     ) {
-        let line = Line { verdict, about, text, help, code };
+        let line = FindingLine { verdict, about, text, help, code };
         if !self.json {
-            self.written = self.written.max(say(&line.render()));
+            self.written = self.written.max(print_result(&line.render()));
         }
         self.lines.push(line);
     }
@@ -128,22 +128,22 @@ impl Findings {
         let mut written = self.written;
         if self.json {
             match serde_json::to_string_pretty(&self.lines) {
-                Ok(text) => written = say(&text),
+                Ok(text) => written = print_result(&text),
                 Err(error) => {
-                    complain(&format!("pskgate: cannot write the findings as JSON: {error}"));
+                    print_error(&format!("pskgate: cannot write the findings as JSON: {error}"));
                     return exit::INTERNAL;
                 }
             }
         }
         match self.worst {
-            Some(Kind::Config) => exit::CONFIG,
-            Some(Kind::Unavailable) => exit::UNAVAILABLE,
+            Some(FaultKind::Config) => exit::CONFIG,
+            Some(FaultKind::Unavailable) => exit::UNAVAILABLE,
             None => written,
         }
     }
 }
 
-impl Line {
+impl FindingLine {
     fn render(&self) -> String {
         let word = match self.verdict {
             Verdict::Ok => "ok",

@@ -2,15 +2,15 @@
 
 use std::io;
 
-use super::findings::{Findings, Kind};
-use super::of;
+use super::findings::{FaultKind, Findings};
+use super::service_suffix;
 use crate::config::model::{Config, Endpoint, Host};
 use crate::net;
 use crate::sys::address_holder::{self, AddressHolder};
 
-pub(super) fn tell(config: &Config, findings: &mut Findings) {
+pub(super) fn check_ports(config: &Config, findings: &mut Findings) {
     for service in &config.services {
-        let suffix = of(config, &service.name.value);
+        let suffix = service_suffix(config, &service.name.value);
         for listen in service.accept() {
             if let Endpoint::Tcp { port: 0, .. } = listen.at.value {
                 findings.note("port", format!("{}{suffix}: the system chooses one", *listen.at));
@@ -33,7 +33,13 @@ pub(super) fn tell(config: &Config, findings: &mut Findings) {
                 }
                 if error.kind() != io::ErrorKind::AddrInUse {
                     let text = format!("{shown}{suffix} cannot be taken: {error}");
-                    findings.coded("port", Kind::Unavailable, text, help(&error), "cannot-listen");
+                    findings.bad_with_code(
+                        "port",
+                        FaultKind::Unavailable,
+                        text,
+                        help(&error),
+                        "cannot-listen",
+                    );
                     continue;
                 }
                 let holder = match (&listen.at.value, address) {
@@ -41,7 +47,7 @@ pub(super) fn tell(config: &Config, findings: &mut Findings) {
                     (_, Some(address)) => address_holder::find_tcp_listener(address),
                     _ => None,
                 };
-                in_use(&format!("{shown}{suffix}"), holder, findings);
+                report_in_use(&format!("{shown}{suffix}"), holder, findings);
             }
         }
     }
@@ -58,11 +64,11 @@ fn help(error: &io::Error) -> &'static str {
     }
 }
 
-fn in_use(address: &str, holder: Option<AddressHolder>, findings: &mut Findings) {
+fn report_in_use(address: &str, holder: Option<AddressHolder>, findings: &mut Findings) {
     let Some(who) = holder else {
         let text = format!("{address} is in use");
         let help = "stop the program that has it, or choose another address";
-        return findings.coded("port", Kind::Unavailable, text, help, "cannot-listen");
+        return findings.bad_with_code("port", FaultKind::Unavailable, text, help, "cannot-listen");
     };
     match who.program.as_deref() {
         Some("pskgate") => findings.ok(
@@ -73,9 +79,9 @@ fn in_use(address: &str, holder: Option<AddressHolder>, findings: &mut Findings)
             "port",
             format!("{address} is in use by {who}: well, if its socket unit starts this service"),
         ),
-        Some("stunnel" | "stunnel4") => findings.coded(
+        Some("stunnel" | "stunnel4") => findings.bad_with_code(
             "port",
-            Kind::Unavailable,
+            FaultKind::Unavailable,
             format!("{address} is in use by {who}"),
             "stop that stunnel, and keep it from starting again, before pskgate takes its place",
             "cannot-listen",
@@ -86,7 +92,7 @@ fn in_use(address: &str, holder: Option<AddressHolder>, findings: &mut Findings)
                 false => "ask again as root to see which, and stop it, or choose another address",
             };
             let text = format!("{address} is in use by {who}");
-            findings.coded("port", Kind::Unavailable, text, help, "cannot-listen");
+            findings.bad_with_code("port", FaultKind::Unavailable, text, help, "cannot-listen");
         }
     }
 }

@@ -3,28 +3,32 @@
 
 use std::sync::Arc;
 
-use super::files::Keys;
-use super::findings::{Findings, Kind};
-use super::{STEP, of};
+use super::files::ServiceKeys;
+use super::findings::{FaultKind, Findings};
+use super::{STEP_TIMEOUT, service_suffix};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::model::{Config, ServiceConfig};
 use crate::secrets::{Identity, SecretSet};
 use crate::tls::{Acceptor, Connector, HandshakeInfo, RefusalCause};
 
 /// Room for any flight of a handshake.
-const PIPE: usize = 64 * 1024;
+const PIPE_CAPACITY: usize = 64 * 1024;
 
 /// Why there is no handshake.
-enum Failure {
+enum RehearsalError {
     /// The settings cannot be had; `check` has told.
     Settings(Vec<Diagnostic>),
     /// The two ends did not meet.
     RefusalCause(RefusalCause),
 }
 
-pub(super) async fn tell(config: &Config, keys: &[Keys], findings: &mut Findings) {
+pub(super) async fn check_handshakes(
+    config: &Config,
+    keys: &[ServiceKeys],
+    findings: &mut Findings,
+) {
     for (service, keys) in config.services.iter().zip(keys) {
-        let suffix = of(config, &service.name.value);
+        let suffix = service_suffix(config, &service.name.value);
         let Some(secrets) = keys.secrets.clone() else {
             findings.note("handshake", format!("not tried{suffix}: its keys cannot be used"));
             continue;
@@ -34,14 +38,14 @@ pub(super) async fn tell(config: &Config, keys: &[Keys], findings: &mut Findings
                 let text = format!("this service with itself{suffix}: {facts}");
                 findings.ok("handshake", text);
             }
-            Err(Failure::Settings(found)) => {
+            Err(RehearsalError::Settings(found)) => {
                 let words: Vec<_> = found.into_iter().map(|found| found.message).collect();
                 let text = format!("not tried{suffix}: {}", words.join("; "));
                 findings.note("handshake", text);
             }
-            Err(Failure::RefusalCause(cause)) => findings.coded(
+            Err(RehearsalError::RefusalCause(cause)) => findings.bad_with_code(
                 "handshake",
-                Kind::Config,
+                FaultKind::Config,
                 format!("a peer with the same settings could not connect{suffix}: {cause}"),
                 "remove ciphers, ciphersuites, groups, security-level, tls-min and tls-max one \
                  after the other, to find the one that is wrong",
@@ -54,17 +58,18 @@ pub(super) async fn tell(config: &Config, keys: &[Keys], findings: &mut Findings
 async fn rehearse(
     service: &ServiceConfig,
     secrets: Arc<SecretSet>,
-) -> Result<HandshakeInfo, Failure> {
+) -> Result<HandshakeInfo, RehearsalError> {
     let psk = &service.psk;
     let mut ignored = Vec::new();
     let acceptor = Acceptor::new(&service.tls, psk.hash.value, &mut ignored);
     // A context that issues tickets fails the handshake when nobody has given it keys for them.
     let acceptor = acceptor
-        .map_err(Failure::Settings)?
+        .map_err(RehearsalError::Settings)?
         .resuming(&service.tls, &service.name.value, None)
-        .map_err(|error| Failure::RefusalCause(RefusalCause::Protocol(error.to_string())))?;
+        .map_err(|error| RehearsalError::RefusalCause(RefusalCause::Protocol(error.to_string())))?;
     let connector = Connector::new(&service.tls, psk.hash.value, &mut ignored);
-    let connector = connector.map_err(Failure::Settings)?.resuming(&service.tls, &secrets, None);
+    let connector =
+        connector.map_err(RehearsalError::Settings)?.resuming(&service.tls, &secrets, None);
     let identity = match &psk.identity {
         Some(said) => secrets.find(&said.value).map(|(_, claim)| claim.who().clone()),
         None => None,
@@ -72,7 +77,7 @@ async fn rehearse(
     // A set that was read from files has a key.
     let first = || secrets.first().cloned().unwrap_or_else(|| Identity::new(b""));
     let identity = identity.unwrap_or_else(first);
-    let (near, far) = tokio::io::duplex(PIPE);
+    let (near, far) = tokio::io::duplex(PIPE_CAPACITY);
     // An end that fails lets go of the pipe, or the other would wait for it.
     let server =
         async { acceptor.accept(secrets.clone(), far).await.map_err(|failure| failure.cause) };
@@ -81,14 +86,14 @@ async fn rehearse(
         secured.map_err(|failure| failure.cause)
     };
     let both = async { tokio::join!(server, client) };
-    let Ok(both) = tokio::time::timeout(STEP, both).await else {
-        return Err(Failure::RefusalCause(RefusalCause::Timeout(STEP)));
+    let Ok(both) = tokio::time::timeout(STEP_TIMEOUT, both).await else {
+        return Err(RehearsalError::RefusalCause(RefusalCause::Timeout(STEP_TIMEOUT)));
     };
     match both {
         (Ok(_), Ok(client)) => Ok(client.facts),
         // Of the two, the one that found out, and not the one that was told.
         (Err(RefusalCause::ClosedEarly | RefusalCause::Alert(_)), Err(cause))
-        | (Ok(_), Err(cause)) => Err(Failure::RefusalCause(cause)),
-        (Err(cause), _) => Err(Failure::RefusalCause(cause)),
+        | (Ok(_), Err(cause)) => Err(RehearsalError::RefusalCause(cause)),
+        (Err(cause), _) => Err(RehearsalError::RefusalCause(cause)),
     }
 }

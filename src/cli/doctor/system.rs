@@ -37,7 +37,7 @@ pub(super) fn openssl(findings: &mut Findings) {
     } else {
         "keep the system's package up to date: its patches are all there will be"
     };
-    if (major, minor) < lines(built) {
+    if (major, minor) < parse_version_line(built) {
         let help = "a library older than the headers is not what was tested: install the newer one";
         findings.warn("OpenSSL", text.clone(), help);
     }
@@ -51,7 +51,7 @@ pub(super) fn openssl(findings: &mut Findings) {
     }
 }
 
-fn lines(version: &str) -> (u32, u32) {
+fn parse_version_line(version: &str) -> (u32, u32) {
     let mut numbers = version.split('.').map(|number| number.parse().unwrap_or_default());
     (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default())
 }
@@ -196,7 +196,10 @@ mod tests {
     fn a_line_that_nobody_knows_has_no_end_and_a_known_one_has() {
         assert_eq!(end_of_support(3, 0), Some(date(2026, 9, 7)));
         assert_eq!(end_of_support(3, 4), None);
-        assert!(lines("3.0.20") < lines("3.5.1") && lines("4.0.3") > lines("3.10.0"));
+        assert!(
+            parse_version_line("3.0.20") < parse_version_line("3.5.1")
+                && parse_version_line("4.0.3") > parse_version_line("3.10.0")
+        );
         assert!(today() > date(2025, 1, 1));
     }
 }

@@ -10,11 +10,11 @@ use crate::sys::file_edit::FileEdit;
 
 /// Replaces the text of a configuration by what `edit` makes of it, under the lock of its folder and in
 /// one moment. Whether there was anything to replace.
-pub(super) fn change(
+pub(super) fn edit_configuration(
     file: &Path,
     edit: impl FnOnce(&str) -> Result<Option<String>, NotEdited>,
 ) -> Result<bool, Refusal> {
-    let unwritten = |error| Refusal::unwritten(file, &error);
+    let unwritten = |error| Refusal::cannot_write(file, &error);
     let open = FileEdit::begin(file).map_err(unwritten)?;
     let bytes = read_regular(open.path()).map_err(unwritten)?;
     let refused = |words: String| {

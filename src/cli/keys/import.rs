@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use super::site::{Holder, Site};
+use super::inventory::{KeyHolder, KeyInventory};
 use super::{KeySelection, refuse_runtime_file, refuse_second_keys};
 use crate::cli::refusal::Refusal;
-use crate::cli::{FormatName, complain, exit, key_line};
+use crate::cli::{FormatName, exit, key_line, print_error};
 use crate::secrets::edit::{self, EditError};
-use crate::secrets::{Entry, EntryIndex, Twin, Writer, import};
+use crate::secrets::{EntryIndex, KeyEntry, KeyFileWriter, Twin, import};
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Arguments {
@@ -26,11 +26,11 @@ pub(in crate::cli) struct Arguments {
 }
 
 /// A line, and where it comes from.
-struct Line<'a> {
+struct SourceLine<'a> {
     from: &'a Path,
     number: u32,
     text: Zeroizing<Vec<u8>>,
-    entry: Entry,
+    entry: KeyEntry,
 }
 
 pub(super) fn main(arguments: &Arguments) -> Result<u8, Refusal> {
@@ -54,17 +54,17 @@ pub(super) fn main(arguments: &Arguments) -> Result<u8, Refusal> {
     let mut fingerprints = Vec::new();
     let mut new = Vec::with_capacity(lines.len());
     for line in &lines {
-        fingerprints.push((line.entry.identity().plain(), line.entry.fingerprint()));
-        new.push((line.text.as_slice(), edit::single(&line.text, line.from)?));
+        fingerprints.push((line.entry.identity().to_plain_text(), line.entry.fingerprint()));
+        new.push((line.text.as_slice(), edit::parse_single_line(&line.text, line.from)?));
     }
-    let added = edit::append_all(&target, &new).map_err(|error| from_where(error, &lines))?;
+    let added = edit::append_all(&target, &new).map_err(|error| with_source(error, &lines))?;
     for ((identity, fingerprint), line) in fingerprints.iter().zip(added.line..) {
-        complain(&format!(
+        print_error(&format!(
             "added {identity} to {}, line {line}; fingerprint, the same at both ends: {fingerprint}",
             added.file.display()
         ));
     }
-    key_line::tell_tightened(&target, added.loose);
+    key_line::report_tightened_mode(&target, added.loose_mode);
     Ok(exit::OK)
 }
 
@@ -73,26 +73,23 @@ fn is_config(path: &Path) -> bool {
 }
 
 /// Every line of every file; none of them twice.
-fn read(sources: &[PathBuf]) -> Result<Vec<Line<'_>>, Refusal> {
-    let mut all: Vec<Line<'_>> = Vec::new();
+fn read(sources: &[PathBuf]) -> Result<Vec<SourceLine<'_>>, Refusal> {
+    let mut all: Vec<SourceLine<'_>> = Vec::new();
     for from in sources {
-        let found = import::lines(from)?;
+        let found = import::read_lines(from)?;
         if found.is_empty() {
             let words = format!("nothing was changed: {} holds no key", from.display());
             return Err(Refusal::new(exit::CONFIG, words));
         }
-        all.extend(found.into_iter().map(|import::Line { number, text, entry }| Line {
-            from,
-            number,
-            text,
-            entry,
+        all.extend(found.into_iter().map(|import::ImportLine { number, text, entry }| {
+            SourceLine { from, number, text, entry }
         }));
     }
     refuse_twins(&all).map(|()| all)
 }
 
 /// Refuses an identity or a key that stands on two of the lines.
-fn refuse_twins(lines: &[Line<'_>]) -> Result<(), Refusal> {
+fn refuse_twins(lines: &[SourceLine<'_>]) -> Result<(), Refusal> {
     let mut index = EntryIndex::default();
     for (n, line) in lines.iter().enumerate() {
         let identity = line.entry.identity();
@@ -120,9 +117,9 @@ fn refuse_twins(lines: &[Line<'_>]) -> Result<(), Refusal> {
 }
 
 /// Says of a line that the file has already where it comes from.
-fn from_where(error: EditError, lines: &[Line<'_>]) -> Refusal {
+fn with_source(error: EditError, lines: &[SourceLine<'_>]) -> Refusal {
     let source = match &error {
-        EditError::Taken(_, identity, _) => {
+        EditError::IdentityExists(_, identity, _) => {
             lines.iter().find(|line| line.entry.identity() == identity)
         }
         _ => None,
@@ -132,8 +129,8 @@ fn from_where(error: EditError, lines: &[Line<'_>]) -> Refusal {
     });
     let refusal = Refusal::from(error);
     match selection {
-        Some(selection) => refusal.and(&selection),
-        None => refusal.and("nothing was changed"),
+        Some(selection) => refusal.with_note(&selection),
+        None => refusal.with_note("nothing was changed"),
     }
 }
 
@@ -145,13 +142,13 @@ fn key_file(config: Option<&Path>) -> Result<PathBuf, Refusal> {
         key_file: None,
         service: None,
     };
-    let site = Site::look(&selection)?;
+    let inventory = KeyInventory::load(&selection)?;
     // The first path may be a runtime's file, or the folder of a project, which need not be there yet.
-    let is_target = |holder: &Holder, n: usize, path: &Path| {
-        holder.rules.writer_of_path(n) == Writer::Operator && !path.is_dir()
+    let is_target = |holder: &KeyHolder, n: usize, path: &Path| {
+        holder.rules.writer_of_path(n) == KeyFileWriter::Operator && !path.is_dir()
     };
     let mut files: Vec<&PathBuf> = Vec::new();
-    for holder in site.holders.iter().filter(|holder| !holder.is_client) {
+    for holder in inventory.holders.iter().filter(|holder| !holder.is_client) {
         let paths = holder.paths.iter().enumerate();
         files.extend(paths.filter(|(n, path)| is_target(holder, *n, path)).map(|(_, path)| path));
     }

@@ -6,17 +6,17 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::KeySelection;
-use super::site::{Site, shown};
+use super::inventory::{KeyInventory, display_identity};
 use crate::cli::refusal::Refusal;
-use crate::cli::table::{Column, Side};
+use crate::cli::table::{Alignment, Column};
 use crate::cli::terminal::Style;
-use crate::cli::{control_client, exit, say, table};
+use crate::cli::{control_client, exit, print_result, table};
 use crate::observe::status::{IdentityStatus, Status};
 
 /// One line of a key file.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-struct Row {
+struct KeyRow {
     /// The name on the wire.
     identity: String,
     /// Itself, unless the configuration says otherwise.
@@ -34,46 +34,46 @@ struct Row {
 
 /// The columns, and in which order they go.
 const COLUMNS: [Column; 8] = [
-    ("identity", Side::Left, 0),
-    ("belongs to", Side::Left, 3),
-    ("fingerprint", Side::Left, 0),
-    ("source", Side::Left, 4),
-    ("services", Side::Left, 5),
-    ("last use", Side::Left, 1),
-    ("sessions", Side::Right, 0),
-    ("expires", Side::Left, 2),
+    ("identity", Alignment::Left, 0),
+    ("belongs to", Alignment::Left, 3),
+    ("fingerprint", Alignment::Left, 0),
+    ("source", Alignment::Left, 4),
+    ("services", Alignment::Left, 5),
+    ("last use", Alignment::Left, 1),
+    ("sessions", Alignment::Right, 0),
+    ("expires", Alignment::Left, 2),
 ];
 
 pub(super) fn main(selection: &KeySelection, json: bool) -> Result<u8, Refusal> {
-    let site = Site::look(selection)?;
-    let rows = rows(&site, running(&site).as_ref());
-    let wrong = site.complain();
+    let inventory = KeyInventory::load(selection)?;
+    let rows = rows(&inventory, running_status(&inventory).as_ref());
+    let wrong = inventory.show_findings();
     let said = if json {
         let text = serde_json::to_string_pretty(&rows)
             .map_err(|error| Refusal::new(exit::INTERNAL, format!("no JSON: {error}")))?;
-        say(&text)
+        print_result(&text)
     } else {
-        say(&lines(&rows, &Style::now()))
+        print_result(&render_table(&rows, &Style::for_stdout()))
     };
     Ok(if wrong { exit::CONFIG } else { said })
 }
 
 /// What the program that runs this configuration tells; nothing if none can be asked.
-fn running(site: &Site) -> Option<Status> {
-    control_client::running(site.file.as_deref()?)
+fn running_status(inventory: &KeyInventory) -> Option<Status> {
+    control_client::status_of_running(inventory.file.as_deref()?)
 }
 
-fn rows(site: &Site, status: Option<&Status>) -> Vec<Row> {
-    let mut rows: Vec<Row> = Vec::new();
+fn rows(inventory: &KeyInventory, status: Option<&Status>) -> Vec<KeyRow> {
+    let mut rows: Vec<KeyRow> = Vec::new();
     let mut places: BTreeMap<(&Path, u32), usize> = BTreeMap::new();
-    for holder in &site.holders {
+    for holder in &inventory.holders {
         let service = holder.service.as_deref();
-        for entry in holder.entries.iter().filter(|entry| site.scope.has(holder, entry)) {
+        for entry in holder.entries.iter().filter(|entry| inventory.filter.has(holder, entry)) {
             // Services that read one file share its lines.
             let index = *places.entry((entry.file(), entry.line())).or_insert_with(|| {
-                let identity = shown(entry.identity());
-                rows.push(Row {
-                    belongs_to: site.owner(service, &identity).to_owned(),
+                let identity = display_identity(entry.identity());
+                rows.push(KeyRow {
+                    belongs_to: inventory.owner(service, &identity).to_owned(),
                     identity,
                     fingerprint: entry.fingerprint().to_string(),
                     file: entry.file().display().to_string(),
@@ -89,7 +89,7 @@ fn rows(site: &Site, status: Option<&Status>) -> Vec<Row> {
             let (Some(row), Some(service)) = (rows.get_mut(index), service) else { continue };
             row.services.push(service.to_owned());
             if row.belongs_to == row.identity {
-                row.belongs_to = site.owner(Some(service), &row.identity).to_owned();
+                row.belongs_to = inventory.owner(Some(service), &row.identity).to_owned();
             }
         }
     }
@@ -113,11 +113,11 @@ fn rows(site: &Site, status: Option<&Status>) -> Vec<Row> {
     rows
 }
 
-fn lines(rows: &[Row], style: &Style) -> String {
+fn render_table(rows: &[KeyRow], style: &Style) -> String {
     let unknown = || "-".to_owned();
     let is_terminal = style.width().is_some();
     let here = std::env::current_dir().ok().filter(|_| is_terminal);
-    let cells = |row: &Row| {
+    let cells = |row: &KeyRow| {
         let file = Path::new(&row.file);
         let near = here.as_deref().and_then(|here| file.strip_prefix(here).ok()).unwrap_or(file);
         [
@@ -141,7 +141,7 @@ fn lines(rows: &[Row], style: &Style) -> String {
                 _ => false,
             })
     });
-    table::fitted(&COLUMNS, rows.iter().map(cells), hidden, style)
+    table::render(&COLUMNS, rows.iter().map(cells), hidden, style)
 }
 
 /// The day that the configuration names: the last one, not the midnight after it.
@@ -172,21 +172,21 @@ mod tests {
             key_file: Some(file),
             service: None,
         };
-        let mut site = Site::look(&selection).unwrap();
+        let mut inventory = KeyInventory::load(&selection).unwrap();
         let style = |size| Style { size, unicode: true, color: false };
-        let said = lines(&rows(&site, None), &style(None));
+        let said = render_table(&rows(&inventory, None), &style(None));
         assert_eq!(said.lines().count(), 3, "{said}");
         assert!(!said.contains("key number"), "{said}");
         let last: Vec<_> = said.lines().nth(1).unwrap().split_whitespace().rev().take(3).collect();
         assert_eq!(last, ["-"; 3], "{said}");
 
-        site.holders[0].service = Some("a".into());
-        let wire = |identity: &str, name: &str| crate::cli::keys::site::Wire {
+        inventory.holders[0].service = Some("a".into());
+        let wire = |identity: &str, name: &str| crate::cli::keys::inventory::WireName {
             service: "a".into(),
             identity: identity.into(),
             name: name.into(),
         };
-        site.wires = vec![wire("plc", "plc"), wire("plc", "plc~2")];
+        inventory.wire_names = vec![wire("plc", "plc"), wire("plc", "plc~2")];
         let told = IdentityStatus {
             wire: "plc~2".into(),
             last_use: Some("2026-01-02T03:04:05Z".into()),
@@ -201,11 +201,11 @@ mod tests {
             }],
             ..Status::default()
         };
-        let rows = rows(&site, Some(&status));
+        let rows = rows(&inventory, Some(&status));
         assert_eq!((rows[0].sessions, rows[1].sessions), (Some(0), Some(2)));
         assert_eq!(rows[1].last_use.as_deref(), Some("2026-01-02T03:04:05Z"));
         for width in [60, 80, 100] {
-            let said = lines(&rows, &style(Some((width, 24))));
+            let said = render_table(&rows, &style(Some((width, 24))));
             let fits = said.lines().all(|line| line.chars().count() <= width);
             assert!(fits && said.contains(&rows[1].fingerprint), "{width} columns:\n{said}");
         }

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
+use super::inventory::{key_holders, resolve_links};
 use super::second_key::nearby;
-use super::site::{holders, resolved};
 use crate::cli::exit;
 use crate::cli::refusal::Refusal;
 use crate::config::{self, Format};
@@ -18,12 +18,13 @@ pub(in crate::cli) fn refuse_runtime_file(
     file: &Path,
     config: Option<&Path>,
 ) -> Result<(), Refusal> {
-    let same = resolved(file);
+    let same = resolve_links(file);
     let found = config.map_or_else(|| nearby(file), |config| vec![config.to_owned()]);
     for path in found {
         let (Some(read), _) = config::survey(&path, Format::Auto) else { continue };
-        let is_it = |own: &Path| resolved(own) == same;
-        if holders(&read).iter().any(|holder| holder.runtime_file.as_deref().is_some_and(is_it)) {
+        let is_it = |own: &Path| resolve_links(own) == same;
+        if key_holders(&read).iter().any(|holder| holder.runtime_file.as_deref().is_some_and(is_it))
+        {
             let why = format!("`runtime-file` in {} says so", path.display());
             return Err(refusal(file, &why));
         }
@@ -40,7 +41,7 @@ fn refusal(file: &Path, why: &str) -> Refusal {
          key and hands it to each IDE",
         file.display()
     );
-    Refusal::new(exit::CANNOT_CREATE, words).and(
+    Refusal::new(exit::CANNOT_CREATE, words).with_note(
         "add the key to another file of `psk-secrets`, or say --force if no runtime reads this one",
     )
 }

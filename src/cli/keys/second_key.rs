@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use super::locations::services;
-use super::site::{Holder, holders, resolved};
+use super::inventory::{KeyHolder, key_holders, resolve_links};
+use super::locations::service_names;
 use crate::cli::refusal::Refusal;
-use crate::cli::{exit, failed, paths, shell, show};
+use crate::cli::{exit, exit_code_for, paths, shell, show_diagnostics};
 use crate::config::{self, Format};
 use crate::secrets::escape;
 
@@ -41,11 +41,11 @@ pub(super) fn refuse_second_keys(
     for path in found {
         let (read, report) = config::survey(&path, Format::Auto);
         match &read {
-            Some(read) => check(&holders(read), &path, file, &identities)?,
+            Some(read) => check(&key_holders(read), &path, file, &identities)?,
             None if config.is_some() => {
-                show(&report);
+                show_diagnostics(&report);
                 let words = "nothing was changed: without the configuration it cannot be checked";
-                return Err(Refusal::new(failed(&report), words));
+                return Err(Refusal::new(exit_code_for(&report), words));
             }
             // Whatever it is, it is not said to be the key file's.
             None => {}
@@ -55,17 +55,17 @@ pub(super) fn refuse_second_keys(
 }
 
 fn check(
-    holders: &[Holder],
+    holders: &[KeyHolder],
     config: &Path,
     file: &Path,
     identities: &HashSet<&[u8]>,
 ) -> Result<(), Refusal> {
-    let same = resolved(file);
+    let same = resolve_links(file);
     for holder in holders.iter().filter(|holder| holder.reads(file)) {
         let mut lines =
             holder.entries.iter().filter(|one| identities.contains(one.identity().as_bytes()));
-        let Some(other) = lines.find(|entry| resolved(entry.file()) != same) else { continue };
-        let identity = &*other.identity().plain();
+        let Some(other) = lines.find(|entry| resolve_links(entry.file()) != same) else { continue };
+        let identity = &*other.identity().to_plain_text();
         let config_text = config.display().to_string();
         let mut words = vec!["keys", "rotate"];
         words.extend(identity.starts_with('-').then_some("--"));
@@ -80,7 +80,7 @@ fn check(
                 escape(other.identity().as_bytes()),
                 other.line(),
                 other.file().display(),
-                services(&[holder]),
+                service_names(&[holder]),
             ),
         ));
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::cli::table::{Column, Side, fitted};
+use crate::cli::table::{Alignment, Column, render};
 use crate::cli::terminal::Style;
 use crate::cli::units;
 use crate::config::diagnostic::escape;
@@ -10,10 +10,10 @@ use crate::observe::status::{SessionStatus, Status};
 
 /// Bytes a second of sessions by service and number, where they were measured between two answers.
 #[derive(Debug, Default)]
-pub(in crate::cli) struct Rates(HashMap<(String, u64), (u64, u64)>);
+pub(in crate::cli) struct SessionRates(HashMap<(String, u64), (u64, u64)>);
 
-impl Rates {
-    /// What has moved between two answers of one program.
+impl SessionRates {
+    /// From two statuses of one program.
     pub(super) fn between(before: &Status, now: &Status) -> Self {
         let seconds = now.uptime - before.uptime;
         if before.pid != now.pid || seconds <= 0.0 {
@@ -38,7 +38,7 @@ impl Rates {
     }
 
     /// Both directions together; the program's own figure where nothing was measured.
-    pub(super) fn of(&self, service: &str, session: &SessionStatus) -> u64 {
+    pub(super) fn bytes_per_second(&self, service: &str, session: &SessionStatus) -> u64 {
         let key = (service.to_owned(), session.number);
         let (up, down) = self.0.get(&key).copied().unwrap_or((session.rate_up, session.rate_down));
         up.saturating_add(down)
@@ -47,32 +47,32 @@ impl Rates {
 
 /// The columns, and in which order they go.
 const COLUMNS: [Column; 16] = [
-    ("#", Side::Right, 0),
-    ("service", Side::Left, 5),
-    ("identity", Side::Left, 0),
-    ("peer", Side::Left, 1),
-    ("target", Side::Left, 8),
-    ("age", Side::Right, 6),
-    ("idle", Side::Right, 7),
-    ("up", Side::Right, 0),
-    ("down", Side::Right, 0),
-    ("rate", Side::Right, 2),
-    ("share", Side::Left, 3),
-    ("TLS", Side::Left, 9),
-    ("suite", Side::Left, 10),
-    ("group", Side::Left, 11),
-    ("records", Side::Left, 12),
-    ("key updates", Side::Left, 13),
+    ("#", Alignment::Right, 0),
+    ("service", Alignment::Left, 5),
+    ("identity", Alignment::Left, 0),
+    ("peer", Alignment::Left, 1),
+    ("target", Alignment::Left, 8),
+    ("age", Alignment::Right, 6),
+    ("idle", Alignment::Right, 7),
+    ("up", Alignment::Right, 0),
+    ("down", Alignment::Right, 0),
+    ("rate", Alignment::Right, 2),
+    ("share", Alignment::Left, 3),
+    ("TLS", Alignment::Left, 9),
+    ("suite", Alignment::Left, 10),
+    ("group", Alignment::Left, 11),
+    ("records", Alignment::Left, 12),
+    ("key updates", Alignment::Left, 13),
 ];
 
 /// Cells of a session's bar.
-const BAR: usize = 8;
+const BAR_CELLS: usize = 8;
 
 /// A header and a line a session; the header alone where nobody is in. `bars` shows each one's share
 /// of the highest rate.
-pub(in crate::cli) fn sessions(
+pub(in crate::cli) fn render_sessions(
     status: &Status,
-    rates: &Rates,
+    rates: &SessionRates,
     style: &Style,
     bars: bool,
 ) -> String {
@@ -82,14 +82,17 @@ pub(in crate::cli) fn sessions(
             service.sessions.iter().map(move |session| (of(service), session))
         })
     };
-    let top = all().map(|(service, session)| rates.of(&service, session)).max().unwrap_or(0);
+    let top = all()
+        .map(|(service, session)| rates.bytes_per_second(&service, session))
+        .max()
+        .unwrap_or(0);
     let row = |(service, session): (String, &SessionStatus)| {
-        let rate = rates.of(&service, session);
+        let rate = rates.bytes_per_second(&service, session);
         let share = if top == 0 { 0.0 } else { rate as f64 / top as f64 };
         [
             session.number.to_string(),
             escape(&service),
-            named(session),
+            identity_label(session),
             escape(&session.peer),
             escape(&session.target),
             units::time(session.age),
@@ -97,7 +100,7 @@ pub(in crate::cli) fn sessions(
             units::bytes(session.bytes_up),
             units::bytes(session.bytes_down),
             units::rate(rate),
-            style.bar(share, BAR),
+            style.bar(share, BAR_CELLS),
             escape(&session.version),
             escape(&session.suite),
             escape(session.group.as_deref().unwrap_or("-")),
@@ -111,11 +114,11 @@ pub(in crate::cli) fn sessions(
         "service" => status.services.len() < 2 && style.width().is_some(),
         _ => false,
     });
-    fitted(&COLUMNS, all().map(row), hidden, style)
+    render(&COLUMNS, all().map(row), hidden, style)
 }
 
 /// An identity, and what it is called on the wire if that differs.
-fn named(session: &SessionStatus) -> String {
+fn identity_label(session: &SessionStatus) -> String {
     let identity = escape(&session.identity);
     match session.wire.as_deref().map(escape) {
         Some(wire) => format!("{identity} [{wire}]"),

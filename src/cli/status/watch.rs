@@ -6,9 +6,9 @@ use std::io::{self, Write};
 use std::pin::pin;
 use std::time::Duration;
 
-use super::table::Rates;
+use super::table::SessionRates;
 use super::{document, words};
-use crate::cli::control_client::{Program, Trouble, Which};
+use crate::cli::control_client::{ControlFailure, ProgramSelector, RunningProgram};
 use crate::cli::terminal::Style;
 use crate::cli::{exit, run, units};
 use crate::config::diagnostic::escape;
@@ -27,7 +27,7 @@ impl Screen {
     /// Writes over what stands there: nothing flickers.
     fn draw(&self, text: &str, size: (usize, usize)) -> io::Result<()> {
         let mut frame = String::from("\x1b[H");
-        for line in clipped(text, size) {
+        for line in clip(text, size) {
             let line = &*line;
             frame.push_str(line);
             frame.push_str("\x1b[K\r\n");
@@ -39,12 +39,12 @@ impl Screen {
 
 /// As many lines as there is room for, and at their end how many there is none for. A line that is longer
 /// than a row of the terminal takes several.
-fn clipped(text: &str, (columns, rows): (usize, usize)) -> Vec<Cow<'_, str>> {
+fn clip(text: &str, (columns, rows): (usize, usize)) -> Vec<Cow<'_, str>> {
     // The last row stays free: a newline in it would scroll.
     let room = rows.saturating_sub(1);
     let lines: Vec<_> = text.lines().collect();
     let needs: Vec<_> =
-        lines.iter().map(|line| shown(line).div_ceil(columns.max(1)).max(1)).collect();
+        lines.iter().map(|line| visible_width(line).div_ceil(columns.max(1)).max(1)).collect();
     if needs.iter().sum::<usize>() <= room {
         return lines.into_iter().map(Cow::Borrowed).collect();
     }
@@ -59,7 +59,7 @@ fn clipped(text: &str, (columns, rows): (usize, usize)) -> Vec<Cow<'_, str>> {
 }
 
 /// The characters of a line that are seen: all but the colours.
-fn shown(line: &str) -> usize {
+fn visible_width(line: &str) -> usize {
     let mut parts = line.split("\x1b[");
     let first = parts.next().map_or(0, |part| part.chars().count());
     first
@@ -80,17 +80,25 @@ fn print(text: &str) -> io::Result<()> {
     out.flush()
 }
 
-pub(super) fn main(which: &Which, seconds: f64, json: bool) -> Result<u8, Trouble> {
-    let mut programs = which.all()?;
-    let runtime = run::runtime().map_err(|error| Trouble {
+pub(super) fn main(
+    which: &ProgramSelector,
+    seconds: f64,
+    json: bool,
+) -> Result<u8, ControlFailure> {
+    let mut programs = which.find_all()?;
+    let runtime = run::single_thread_runtime().map_err(|error| ControlFailure {
         code: exit::INTERNAL,
         words: format!("cannot wait for signals: {error}"),
     })?;
     runtime.block_on(watch(&mut programs, Duration::from_secs_f64(seconds), json))
 }
 
-async fn watch(programs: &mut [Program], pause: Duration, json: bool) -> Result<u8, Trouble> {
-    let interrupted = interrupted().map_err(|error| trouble(&error))?;
+async fn watch(
+    programs: &mut [RunningProgram],
+    pause: Duration,
+    json: bool,
+) -> Result<u8, ControlFailure> {
+    let interrupted = wait_for_interrupt().map_err(|error| io_failure(&error))?;
     let mut interrupted = pin!(interrupted);
     let mut before: Vec<Status> = Vec::new();
     let mut screen = None;
@@ -102,18 +110,18 @@ async fn watch(programs: &mut [Program], pause: Duration, json: bool) -> Result<
             () = &mut interrupted => return Ok(exit::OK),
             _ = ticks.tick() => {}
         }
-        let now = programs.iter_mut().map(Program::status).collect::<Result<Vec<_>, _>>()?;
-        let style = Style::now();
+        let now = programs.iter_mut().map(RunningProgram::status).collect::<Result<Vec<_>, _>>()?;
+        let style = Style::for_stdout();
         let written = match style.size {
             _ if json => document(&now, false).map(|line| print(&(line + "\n")))?,
             None => print(&lines(&before, &now)),
-            Some(size) => show(&mut screen, &frame(&before, &now, &style), size),
+            Some(size) => show(&mut screen, &render_frame(&before, &now, &style), size),
         };
         match written {
             Ok(()) => before = now,
             // A reader that has gone, as `head` does, has seen enough as well.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(exit::OK),
-            Err(error) => return Err(trouble(&error)),
+            Err(error) => return Err(io_failure(&error)),
         }
     }
 }
@@ -125,19 +133,19 @@ fn show(screen: &mut Option<Screen>, text: &str, size: (usize, usize)) -> io::Re
     screen.as_ref().map_or(Ok(()), |screen| screen.draw(text, size))
 }
 
-fn trouble(error: &io::Error) -> Trouble {
-    Trouble { code: exit::IO, words: format!("cannot go on watching: {error}") }
+fn io_failure(error: &io::Error) -> ControlFailure {
+    ControlFailure { code: exit::IO, words: format!("cannot go on watching: {error}") }
 }
 
-fn rates(before: &[Status], now: &Status) -> Rates {
+fn rates(before: &[Status], now: &Status) -> SessionRates {
     let same = before.iter().find(|old| old.pid == now.pid);
-    same.map(|old| Rates::between(old, now)).unwrap_or_default()
+    same.map(|old| SessionRates::between(old, now)).unwrap_or_default()
 }
 
-fn frame(before: &[Status], now: &[Status], style: &Style) -> String {
+fn render_frame(before: &[Status], now: &[Status], style: &Style) -> String {
     let texts: Vec<_> = now
         .iter()
-        .map(|status| words::everything(status, &rates(before, status), style, true))
+        .map(|status| words::render_status(status, &rates(before, status), style, true))
         .collect();
     texts.join("\n\n")
 }
@@ -165,7 +173,7 @@ fn lines(before: &[Status], now: &[Status]) -> String {
                     escape(&session.peer),
                     units::bytes(session.bytes_up),
                     units::bytes(session.bytes_down),
-                    units::rate(rates.of(&service.name, session))
+                    units::rate(rates.bytes_per_second(&service.name, session))
                 );
             }
         }
@@ -175,7 +183,7 @@ fn lines(before: &[Status], now: &[Status]) -> String {
 
 /// Waits for whatever ends a program that somebody looks at: the cursor must come back then.
 #[cfg(unix)]
-fn interrupted() -> io::Result<impl Future<Output = ()>> {
+fn wait_for_interrupt() -> io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -191,7 +199,7 @@ fn interrupted() -> io::Result<impl Future<Output = ()>> {
 
 /// Waits for Ctrl-C: the cursor must come back then.
 #[cfg(not(unix))]
-fn interrupted() -> io::Result<impl Future<Output = ()>> {
+fn wait_for_interrupt() -> io::Result<impl Future<Output = ()>> {
     let mut interrupt = tokio::signal::windows::ctrl_c()?;
     Ok(async move {
         interrupt.recv().await;
@@ -205,9 +213,9 @@ mod tests {
     #[test]
     fn a_frame_never_takes_more_rows_than_there_are_and_says_what_is_missing() {
         let text = ["\x1b[1mhead\x1b[0m", &"w".repeat(25), "a", "b", "c", "d"].join("\n");
-        assert_eq!(clipped(&text, (25, 7)).len(), 6, "all of it");
-        assert_eq!(clipped(&text, (20, 8)).len(), 6, "the long one takes two rows");
-        let cut = clipped(&text, (20, 7));
+        assert_eq!(clip(&text, (25, 7)).len(), 6, "all of it");
+        assert_eq!(clip(&text, (20, 8)).len(), 6, "the long one takes two rows");
+        let cut = clip(&text, (20, 7));
         assert_eq!(cut[..3], ["\x1b[1mhead\x1b[0m", &*"w".repeat(25), "a"]);
         assert!(cut.len() == 5 && cut[4].starts_with("(2 more lines; "), "{cut:?}");
         assert!(cut[4].chars().count() <= 20);

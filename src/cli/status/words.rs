@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::table::{self, Rates};
+use super::table::{self, SessionRates};
 use crate::cli::terminal::Style;
 use crate::cli::units;
 use crate::config::diagnostic::escape;
@@ -13,20 +13,25 @@ use crate::observe::status::{ServiceStatus, Status};
 const MAX_REFUSALS: usize = 5;
 
 /// All of it, without a last newline.
-pub(super) fn everything(status: &Status, rates: &Rates, style: &Style, bars: bool) -> String {
-    let mut text = program(status, style);
+pub(super) fn render_status(
+    status: &Status,
+    rates: &SessionRates,
+    style: &Style,
+    bars: bool,
+) -> String {
+    let mut text = render_program(status, style);
     for service in &status.services {
         text.push('\n');
-        one_service(&mut text, service, style);
+        render_service(&mut text, service, style);
     }
     if status.services.iter().any(|service| !service.sessions.is_empty()) {
         text.push('\n');
-        text.push_str(&table::sessions(status, rates, style, bars));
+        text.push_str(&table::render_sessions(status, rates, style, bars));
     }
     text.trim_end().to_owned()
 }
 
-fn program(status: &Status, style: &Style) -> String {
+fn render_program(status: &Status, style: &Style) -> String {
     let phase = match status.phase.as_str() {
         "running" => "running".to_owned(),
         other => style.alert(&escape(other)),
@@ -66,7 +71,7 @@ fn program(status: &Status, style: &Style) -> String {
     text
 }
 
-fn one_service(text: &mut String, service: &ServiceStatus, style: &Style) {
+fn render_service(text: &mut String, service: &ServiceStatus, style: &Style) {
     let listed = |all: &[String]| match all {
         [] => "-".to_owned(),
         all => all.iter().map(|one| escape(one)).collect::<Vec<_>>().join(", "),

@@ -2,14 +2,16 @@
 
 use super::*;
 use crate::config::credential;
-use crate::secrets::{IdentityRule, OnDuplicate, OnLoosePermissions, Rules, Writer, beremiz};
+use crate::secrets::{
+    IdentityRule, KeyFileRules, KeyFileWriter, OnDuplicate, OnLoosePermissions, beremiz,
+};
 
 /// What a service's configuration comes to.
 pub(super) struct KeySources {
     pub(super) secrets: Vec<Resolved<PathBuf>>,
     pub(super) runtime_file: Resolved<bool>,
     pub(super) wait_for_keys: Resolved<bool>,
-    pub(super) rules: Rules,
+    pub(super) rules: KeyFileRules,
 }
 
 impl Checker<'_> {
@@ -22,7 +24,7 @@ impl Checker<'_> {
         let project = self.path(scope, OptionId::BeremizProject);
         let is_project = project.is_some();
         if let Some(Resolved { value, origin }) = project {
-            // Written by another program, and so the first: see `Rules::writer`.
+            // Written by another program, and so the first: see `KeyFileRules::writer`.
             secrets.insert(0, Resolved { value: beremiz::key_path(&value), origin });
         }
         let runtime_file = self.of_server(scope, OptionId::RuntimeFile, mode);
@@ -38,15 +40,16 @@ impl Checker<'_> {
             self.report.push(found.at(runtime_file.place().cloned()));
         }
         let writer = match (runtime_file.value, is_project) {
-            (true, _) => Writer::Runtime,
-            (false, true) => Writer::Ide,
-            (false, false) => Writer::Operator,
+            (true, _) => KeyFileWriter::Runtime,
+            (false, true) => KeyFileWriter::Ide,
+            (false, false) => KeyFileWriter::Operator,
         };
-        let rules = Rules { writer, waits: wait_for_keys.value, ..self.rules(scope) };
+        let rules =
+            KeyFileRules { writer, may_wait_for_files: wait_for_keys.value, ..self.rules(scope) };
         KeySources { secrets, runtime_file, wait_for_keys, rules }
     }
 
-    fn rules(&self, scope: &ValueLookup<'_>) -> Rules {
+    fn rules(&self, scope: &ValueLookup<'_>) -> KeyFileRules {
         let loose = scope.decide::<bool>(OptionId::AllowLoosePermissions).is_some_and(|d| d.value);
         let (duplicates, identities) = match self.dialect {
             Dialect::Native => (OnDuplicate::Refuse, IdentityRule::Utf8),
@@ -56,8 +59,15 @@ impl Checker<'_> {
             true => OnLoosePermissions::Refuse,
             false => OnLoosePermissions::Warn,
         };
-        let (owner, writer, waits) = (None, Writer::Operator, false);
-        Rules { duplicates, identities, permissions, owner, writer, waits }
+        let (owner, writer, waits) = (None, KeyFileWriter::Operator, false);
+        KeyFileRules {
+            duplicates,
+            identities,
+            permissions,
+            owner,
+            writer,
+            may_wait_for_files: waits,
+        }
     }
 
     /// A switch that only a server has. Among the defaults it is meant for the servers of the file.

@@ -5,7 +5,7 @@ use crate::config::load::{Format, load_text};
 use crate::config::model::{
     Failover, Keepalive, Level, LogFormat, ProxyHeader, PskHash, SocketOption,
 };
-use crate::secrets::{IdentityRule, OnDuplicate, OnLoosePermissions, Rules, Writer};
+use crate::secrets::{IdentityRule, KeyFileRules, KeyFileWriter, OnDuplicate, OnLoosePermissions};
 
 fn load(text: &str, name: &str) -> Result<(Config, Diagnostics), Diagnostics> {
     load_text(text.as_bytes(), Path::new(name), Path::new("/base"), Format::Auto)
@@ -99,13 +99,13 @@ fn a_native_file_that_says_nothing_gets_the_native_defaults() {
     assert!(!psk.allow_shared_keys.value && psk.identity.is_none());
     assert_eq!(
         psk.rules,
-        Rules {
+        KeyFileRules {
             duplicates: OnDuplicate::Refuse,
             identities: IdentityRule::Utf8,
             permissions: OnLoosePermissions::Refuse,
             owner: None,
-            writer: Writer::Operator,
-            waits: false
+            writer: KeyFileWriter::Operator,
+            may_wait_for_files: false
         }
     );
 }
@@ -137,13 +137,13 @@ fn a_stunnel_conf_that_says_nothing_gets_stunnels_defaults() {
     let psk = &service.psk;
     assert_eq!(
         psk.rules,
-        Rules {
+        KeyFileRules {
             duplicates: OnDuplicate::LastWins,
             identities: IdentityRule::Bytes,
             permissions: OnLoosePermissions::Warn,
             owner: None,
-            writer: Writer::Operator,
-            waits: false
+            writer: KeyFileWriter::Operator,
+            may_wait_for_files: false
         }
     );
 }

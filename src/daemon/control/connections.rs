@@ -13,7 +13,7 @@ use super::Right;
 use super::access::Access;
 use super::conversation::{ControlContext, ControlPeer, refuse_connection, serve_connection};
 use crate::daemon::Request;
-use crate::observe::limit::Limiter;
+use crate::observe::rate_limiter::LogRateLimiter;
 
 /// Connections at once. People and scripts need a few; a descriptor each, and sessions need them too.
 const MAX_CONNECTIONS: usize = 16;
@@ -28,7 +28,7 @@ pub(in crate::daemon) struct ControlConnections {
     members: Vec<ControlConnection>,
     context: ControlContext,
     closing: watch::Sender<bool>,
-    settle: Interval,
+    report_timer: Interval,
 }
 
 /// One of them, in the order of their coming.
@@ -45,10 +45,10 @@ impl ControlConnections {
         access: watch::Receiver<Access>,
     ) -> Self {
         let (closing, closes) = watch::channel(false);
-        let limiter = Arc::new(Limiter::default());
+        let limiter = Arc::new(LogRateLimiter::default());
         let context = ControlContext { requests, access, limiter, closing: closes };
-        let settle = tokio::time::interval(REPORT_INTERVAL);
-        Self { tasks: JoinSet::new(), members: Vec::new(), context, closing, settle }
+        let report_timer = tokio::time::interval(REPORT_INTERVAL);
+        Self { tasks: JoinSet::new(), members: Vec::new(), context, closing, report_timer }
     }
 
     /// Begins a conversation, if there is room or room can be made.
@@ -94,7 +94,7 @@ impl ControlConnections {
         loop {
             tokio::select! {
                 Some(_) = self.tasks.join_next() => {}
-                _ = self.settle.tick() => self.context.limiter.settle(),
+                _ = self.report_timer.tick() => self.context.limiter.report_withheld(),
             }
         }
     }
@@ -104,7 +104,7 @@ impl ControlConnections {
         self.closing.send_replace(true);
         let all = async { while self.tasks.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, all).await;
-        self.context.limiter.settle();
+        self.context.limiter.report_withheld();
     }
 }
 

@@ -13,8 +13,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::access::Access;
 use super::{Answer, ControlCommand, Kick, Right};
 use crate::daemon::{Request, run_on_thread};
-use crate::observe::event::{Event, Scope};
-use crate::observe::limit::Limiter;
+use crate::observe::event::{Event, LogContext};
+use crate::observe::rate_limiter::LogRateLimiter;
 use crate::secrets::escape;
 
 /// The longest request: a kick with an identity of 255 bytes, each escaped, has half of it.
@@ -52,7 +52,7 @@ pub(super) struct ControlContext {
     pub(super) requests: mpsc::Sender<Request>,
     pub(super) access: watch::Receiver<Access>,
     /// For lines that anybody who can connect may cause.
-    pub(super) limiter: Arc<Limiter>,
+    pub(super) limiter: Arc<LogRateLimiter>,
     /// Set when no further request is taken.
     pub(super) closing: watch::Receiver<bool>,
 }
@@ -119,7 +119,7 @@ impl ControlContext {
     async fn answer(&self, command: ControlCommand, peer: ControlPeer) -> Answer {
         if command.right() > self.access.borrow().right(peer.user) {
             let what = CommandLogLine(&command);
-            self.limiter.log(&Event::Denied { what: &what, who: &peer }, Scope::PROGRAM);
+            self.limiter.log(&Event::Denied { what: &what, who: &peer }, LogContext::PROGRAM);
             return Answer::Denied(format!(
                 "{peer} may look, but not order a {}: the configuration's `[control] \
                  command-users` says who may",
@@ -128,7 +128,7 @@ impl ControlContext {
         }
         if command.right() == Right::Command {
             let what = CommandLogLine(&command);
-            Event::Ordered { what: &what, who: &peer }.log(Scope::PROGRAM);
+            Event::Ordered { what: &what, who: &peer }.log(LogContext::PROGRAM);
         }
         let (asked, answer) = oneshot::channel();
         let stopping = || Answer::Refused("the program is stopping".into());
@@ -170,7 +170,7 @@ fn parse_command(line: &[u8]) -> Result<ControlCommand, &'static str> {
 
 async fn write(stream: &mut (impl AsyncWrite + Unpin), answer: Answer) -> io::Result<()> {
     let mut line = match answer {
-        Answer::Status(status) if status.is_long() => {
+        Answer::Status(status) if status.is_large() => {
             let written = move || serde_json::to_vec(&Answer::Status(status));
             run_on_thread(written).await.ok_or(io::ErrorKind::OutOfMemory)??
         }

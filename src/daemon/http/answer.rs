@@ -11,7 +11,7 @@ use super::page;
 use super::status_cache::{StatusCache, StatusFormat};
 use super::traffic_history::TrafficHistory;
 use crate::daemon::Pulse;
-use crate::observe::prometheus::Format;
+use crate::observe::prometheus::ExpositionFormat;
 use crate::tunnel::LifecyclePhase;
 
 #[cfg(test)]
@@ -67,7 +67,9 @@ async fn at<B>(
         },
         "/metrics" => {
             let accept = request.headers().get(header::ACCEPT);
-            let format = Format::accepted(accept.and_then(|a| a.to_str().ok()).unwrap_or(""));
+            let format = ExpositionFormat::from_accept_header(
+                accept.and_then(|a| a.to_str().ok()).unwrap_or(""),
+            );
             whole(cache, StatusFormat::Metrics(format), format.content_type()).await
         }
         "/healthz" => match cache.pulse().await {

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::daemon::control::{Answer, ControlCommand};
 use crate::daemon::{Pulse, Request, run_on_thread};
-use crate::observe::prometheus::{self, Format};
+use crate::observe::prometheus::{self, ExpositionFormat};
 use crate::observe::status::Status;
 use crate::sys::usage;
 
@@ -31,7 +31,7 @@ const BYTES_PER_MS: u64 = 64 * 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StatusFormat {
     Json,
-    Metrics(Format),
+    Metrics(ExpositionFormat),
 }
 
 /// Answers the questions of one window.
@@ -134,7 +134,7 @@ impl StatusCache {
 
     async fn write(&self, status: &Arc<Status>, form: StatusFormat) -> Option<Bytes> {
         let labels = *self.labels.borrow();
-        if status.is_long() {
+        if status.is_large() {
             let status = status.clone();
             return run_on_thread(move || write(&status, form, labels)).await?;
         }
@@ -146,7 +146,7 @@ fn write(status: &Status, form: StatusFormat, labels: usize) -> Option<Bytes> {
     match form {
         StatusFormat::Json => serde_json::to_vec(status).ok().map(Bytes::from),
         StatusFormat::Metrics(format) => {
-            prometheus::text(status, &usage::read_usage(), labels, format).ok().map(Bytes::from)
+            prometheus::render(status, &usage::read_usage(), labels, format).ok().map(Bytes::from)
         }
     }
 }

@@ -15,8 +15,8 @@ use crate::daemon::build::{BoundConfig, BuiltConfig, HeldListeners, ServicesInFo
 use crate::daemon::files::Files;
 use crate::daemon::key_renewal::{KeyRenewal, ServiceInForce};
 use crate::daemon::retry::ConfigDigests;
-use crate::observe::event::{Event, Scope};
-use crate::secrets::Reader;
+use crate::observe::event::{Event, LogContext};
+use crate::secrets::KeyFileReader;
 
 /// All that it takes.
 pub(super) struct ReloadJob {
@@ -69,7 +69,7 @@ static BINDING: Mutex<()> = Mutex::new(());
 impl ReloadJob {
     /// Reads everything. The keys of services at work are sent as soon as they are read.
     pub(super) fn run(mut self, keys: oneshot::Sender<KeyRenewal>) -> Box<ReloadResult> {
-        let mut reader = Reader::without(&self.unfinished);
+        let mut reader = KeyFileReader::excluding_unfinished(&self.unfinished);
         let renewal = KeyRenewal::read(&self.in_force, &mut reader, &self.last);
         let sets = renewal.sets();
         // Nobody waits for it when the program stops.
@@ -114,7 +114,7 @@ impl ReloadJob {
         &self,
         config: &Config,
         current: &ServicesInForce,
-        reader: &mut Reader,
+        reader: &mut KeyFileReader,
         report: &mut Diagnostics,
     ) -> Result<BuiltConfig, ReloadRefusal> {
         let is_stdio = |service: &ServiceConfig| matches!(service.source, ConnectionSource::Stdio);
@@ -143,7 +143,7 @@ impl ReloadJob {
         let mut tell = |text: &str| {
             if !self.is_retry {
                 Event::Finding { level: Level::Warning, text: &text, code: None }
-                    .log(Scope::PROGRAM);
+                    .log(LogContext::PROGRAM);
             }
         };
         plan.bind_except(&self.held, Vec::new(), &mut tell, &is_cancelled).map_err(|errors| {

@@ -8,7 +8,7 @@ use super::*;
 use crate::config::{self, Format};
 use crate::daemon::build::BuiltConfig;
 use crate::daemon::files::Files;
-use crate::secrets::Reader;
+use crate::secrets::KeyFileReader;
 use crate::tunnel::{ProcessLimits, ProcessResources};
 
 const KEY: &str = "client1:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\n";
@@ -136,7 +136,7 @@ fn a_key_that_a_client_end_presents_is_not_taken_by_a_server_end_and_holds_up_no
         &folder.path().join("psk.txt"),
         &format!("client3:one more key of thirty-two bytes or so\n{own}"),
     );
-    let renewal = KeyRenewal::read(&job.in_force, &mut Reader::default(), &[]);
+    let renewal = KeyRenewal::read(&job.in_force, &mut KeyFileReader::default(), &[]);
     let set = &renewal.sets()[0];
     assert!(set.find(b"client3").is_some() && set.find(b"client1").is_none());
     assert!(set.find(b"client9").is_none(), "it could be turned against this program");

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::*;
 use crate::config::model::Dialect;
-use crate::observe::event::Scope;
+use crate::observe::event::LogContext;
 
 const LIMIT: Duration = Duration::from_millis(400);
 
@@ -46,7 +46,7 @@ fn dialer_to(targets: Vec<Endpoint>, failover: Failover) -> Dialer {
 }
 
 async fn dial(dialer: &Dialer) -> Result<UpstreamConnection, DialError> {
-    let context = DialContext { peer: &Peer::Local, who: None, scope: Scope::PROGRAM };
+    let context = DialContext { peer: &Peer::Local, who: None, scope: LogContext::PROGRAM };
     dialer.dial(&context, None).await
 }
 
@@ -178,7 +178,7 @@ fn who_goes_back_is_not_given_the_next_turn_and_takes_none() {
         let (_one, first) = live();
         let (_two, second) = live();
         let dialer = dialer(&[first, second], Failover::RoundRobin);
-        let context = DialContext { peer: &Peer::Local, who: None, scope: Scope::PROGRAM };
+        let context = DialContext { peer: &Peer::Local, who: None, scope: LogContext::PROGRAM };
         let turn = reached(&dialer).await;
         for _ in 0..3 {
             let again = dialer.dial(&context, Some(&turn)).await.unwrap();

@@ -63,7 +63,7 @@ impl Lab {
     }
 
     async fn configured(&self, name: &str, limit: Duration) -> io::Result<Arc<[SocketAddr]>> {
-        self.resolver.configured(name, limit, Scope::PROGRAM).await
+        self.resolver.configured(name, limit, LogContext::PROGRAM).await
     }
 
     async fn asked(&self, name: &str, who: &str, limit: Duration) -> io::Result<Arc<[SocketAddr]>> {

@@ -66,11 +66,11 @@ macro_rules! events {
             pub(in crate::observe) fn emit(
                 &self,
                 level: Level,
-                scope: Scope<'_>,
+                context: LogContext<'_>,
                 text: fmt::Arguments<'_>,
             ) {
-                let Scope { service, session, .. } = scope;
-                let (level, id) = (level as u8, id::of(scope));
+                let LogContext { service, session, .. } = context;
+                let (level, id) = (level as u8, session_id::session_word(context));
                 let id = id.as_deref();
                 match self { $(
                     Self::$name { $($($part,)+)? } => {

@@ -9,10 +9,10 @@ use std::io;
 use std::time::Duration;
 
 use super::row::events;
-use super::{Manner, Terms};
+use super::{CloseManner, TlsTerms};
 use crate::config::model::{Level, Mode};
-use crate::observe::id;
-use crate::observe::scope::Scope;
+use crate::observe::log_context::LogContext;
+use crate::observe::session_id;
 
 /// Tells events from what a dependency says.
 pub(in crate::observe) const TARGET: &str = "pskgate";
@@ -586,7 +586,7 @@ events! {
         /// Whose key it was.
         who: &'a dyn Display,
         /// Version, suite, group.
-        terms: Terms<'a>,
+        terms: TlsTerms<'a>,
         /// The upstream address.
         target: &'a dyn Display,
     }
@@ -642,7 +642,7 @@ events! {
         /// The stable name of that.
         name: &'static str,
         /// What became of the two connections, in stunnel's word.
-        manner: Manner,
+        manner: CloseManner,
         /// Bytes from downstream to upstream.
         up: u64,
         /// Bytes from upstream to downstream.
@@ -662,7 +662,7 @@ events! {
             Mode::Client => (up, down),
             Mode::Server => (down, up),
         };
-        let manner = manner.word();
+        let manner = manner.stunnel_word();
         line(
             Level::Notice,
             format_args!(
@@ -688,7 +688,7 @@ events! {
         /// The downstream peer.
         peer: &'a dyn Display,
         /// Version, suite, group.
-        terms: Terms<'a>,
+        terms: TlsTerms<'a>,
         /// The upstream address.
         target: &'a dyn Display,
         /// Since it was let in.

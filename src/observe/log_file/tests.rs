@@ -5,7 +5,7 @@ use tempfile::TempDir;
 use super::*;
 
 fn put(log: &mut LogFile, line: &str) -> Option<String> {
-    let (written, trouble) = log.put(line.as_bytes());
+    let (written, trouble) = log.write_line(line.as_bytes());
     written.unwrap();
     trouble
 }
@@ -21,10 +21,11 @@ fn two_files_hold_the_last_lines_and_neither_is_larger_than_the_bound() {
     let mut log = LogFile::open(&path, false, Some(100)).unwrap();
     for number in 0..1000 {
         assert_eq!(put(&mut log, &format!("line {number:04}\n")), None);
-        let sizes = [&path, &aside(&path)].map(|path| fs::metadata(path).map_or(0, |m| m.len()));
+        let sizes =
+            [&path, &rotated_path(&path)].map(|path| fs::metadata(path).map_or(0, |m| m.len()));
         assert!(sizes.iter().all(|size| *size <= 100), "{sizes:?}");
     }
-    let both = read(aside(&path)) + &read(path.clone());
+    let both = read(rotated_path(&path)) + &read(path.clone());
     let kept: Vec<&str> = both.lines().collect();
     assert!(kept.len() >= 10, "{both}");
     let last: Vec<String> = (1000 - kept.len()..1000).map(|n| format!("line {n:04}")).collect();
@@ -39,11 +40,11 @@ fn a_line_longer_than_the_bound_has_a_file_of_its_own_and_what_was_there_counts(
     fs::write(&path, "yesterday\n".repeat(10)).unwrap();
     let mut log = LogFile::open(&path, false, Some(100)).unwrap();
     put(&mut log, "today\n");
-    assert_eq!((read(path.clone()).as_str(), read(aside(&path)).len()), ("today\n", 100));
+    assert_eq!((read(path.clone()).as_str(), read(rotated_path(&path)).len()), ("today\n", 100));
     let long = "x".repeat(300) + "\n";
     put(&mut log, &long);
-    assert_eq!((read(path.clone()), read(aside(&path)).as_str()), (long, "today\n"));
-    log.bound(None);
+    assert_eq!((read(path.clone()), read(rotated_path(&path)).as_str()), (long, "today\n"));
+    log.set_max_size(None);
     put(&mut log, "more\n");
     assert_eq!(read(path).len(), 306, "without a bound it grows");
 }
@@ -61,12 +62,12 @@ fn a_link_stays_and_a_file_that_somebody_has_moved_is_left_alone() {
     }
     assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
     assert_eq!(
-        (read(aside(&real)).as_str(), read(real.clone()).as_str()),
+        (read(rotated_path(&real)).as_str(), read(real.clone()).as_str()),
         ("one two three\n", "four five six\n")
     );
     fs::rename(&real, folder.path().join("moved")).unwrap();
     assert_eq!(put(&mut log, "seven eight nine\n"), None);
-    assert_eq!(read(aside(&real)), "one two three\n", "it is not overwritten");
+    assert_eq!(read(rotated_path(&real)), "one two three\n", "it is not overwritten");
     assert_eq!(read(folder.path().join("moved")), "four five six\n");
     assert_eq!(read(real), "seven eight nine\n");
 }
@@ -76,7 +77,7 @@ fn what_cannot_be_moved_aside_is_emptied_and_says_so() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("x.log");
     // A folder that is not empty takes no file's name.
-    fs::create_dir_all(aside(&path).join("full")).unwrap();
+    fs::create_dir_all(rotated_path(&path).join("full")).unwrap();
     let mut log = LogFile::open(&path, false, Some(30)).unwrap();
     assert_eq!(put(&mut log, "twenty characters ...\n"), None);
     let said = put(&mut log, "and twenty more ....\n").unwrap();

@@ -1,7 +1,7 @@
 //! The mapping from a status to samples.
 
 use super::*;
-use crate::observe::status::{IdentityStatus, Reload, Reloads, SessionStatus};
+use crate::observe::status::{IdentityStatus, ReloadStatus, ReloadSummary, SessionStatus};
 
 fn identity(name: &str, wire: &str) -> IdentityStatus {
     IdentityStatus { identity: name.into(), wire: wire.into(), ..IdentityStatus::default() }
@@ -18,7 +18,7 @@ fn service(name: &str, identities: Vec<IdentityStatus>) -> ServiceStatus {
 
 fn lines(services: Vec<ServiceStatus>, labels: usize) -> String {
     let status = Status { services, started: "2026-01-02T03:04:05Z".into(), ..Status::default() };
-    text(&status, &ProcessUsage::default(), labels, Format::Text).expect("text")
+    render(&status, &ProcessUsage::default(), labels, ExpositionFormat::Text).expect("text")
 }
 
 fn assert_has(text: &str, line: &str) {
@@ -119,11 +119,11 @@ fn quotes_and_backslashes_in_names_cannot_make_a_label() {
 
 #[test]
 fn a_reload_that_failed_can_be_alerted_on() {
-    let last = Reload { time: "2026-01-02T03:04:05Z".into(), ..Reload::default() };
+    let last = ReloadStatus { time: "2026-01-02T03:04:05Z".into(), ..ReloadStatus::default() };
     let differs_since = Some("2026-01-02T03:04:05Z".into());
-    let reloads = Reloads { done: 1, failed: 2, last: Some(last), differs_since };
+    let reloads = ReloadSummary { done: 1, failed: 2, last: Some(last), differs_since };
     let status = Status { reloads, ..Status::default() };
-    let text = text(&status, &ProcessUsage::default(), 1, Format::Text).expect("text");
+    let text = render(&status, &ProcessUsage::default(), 1, ExpositionFormat::Text).expect("text");
     assert_has(&text, "pskgate_last_reload_success 0");
     assert_has(&text, "pskgate_last_reload_timestamp_seconds 1767323045");
     assert_has(&text, "pskgate_reloads_total{outcome=\"done\"} 1");
@@ -133,19 +133,20 @@ fn a_reload_that_failed_can_be_alerted_on() {
 
 #[test]
 fn without_a_change_that_waits_its_time_is_zero() {
-    let text = text(&Status::default(), &ProcessUsage::default(), 1, Format::Text).expect("text");
+    let text = render(&Status::default(), &ProcessUsage::default(), 1, ExpositionFormat::Text)
+        .expect("text");
     assert_has(&text, "pskgate_unapplied_change_timestamp_seconds 0");
 }
 
 #[test]
 fn open_metrics_is_for_who_asks_for_it() {
     let prometheus = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4";
-    assert_eq!(Format::accepted(prometheus), Format::OpenMetrics);
+    assert_eq!(ExpositionFormat::from_accept_header(prometheus), ExpositionFormat::OpenMetrics);
     for other in ["", "*/*", "text/html,application/xml;q=0.9", "application/openmetrics-texts"] {
-        assert_eq!(Format::accepted(other), Format::Text, "{other}");
+        assert_eq!(ExpositionFormat::from_accept_header(other), ExpositionFormat::Text, "{other}");
     }
     let usage = ProcessUsage { cpu_seconds: Some(1.5), ..ProcessUsage::default() };
-    let text = text(&Status::default(), &usage, 1, Format::OpenMetrics).expect("text");
+    let text = render(&Status::default(), &usage, 1, ExpositionFormat::OpenMetrics).expect("text");
     assert!(text.ends_with("\n# EOF\n"), "{text}");
     assert_has(&text, "# TYPE process_cpu_seconds counter");
     assert_has(&text, "process_cpu_seconds_total 1.5");

@@ -5,22 +5,22 @@ use std::sync::{Arc, Mutex};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 use super::*;
-use crate::observe::event::{Event, Scope};
-use crate::observe::log::text_of;
+use crate::observe::event::{Event, LogContext};
+use crate::observe::log::strip_time_and_level;
 use crate::secrets::escape;
 
 const FORMATS: [LogFormat; 3] = [LogFormat::Human, LogFormat::Json, LogFormat::Stunnel];
 
-struct Collect(Arc<Mutex<Vec<Record>>>);
+struct Collect(Arc<Mutex<Vec<LogRecord>>>);
 
 impl<S: tracing::Subscriber> Layer<S> for Collect {
     fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
-        self.0.lock().unwrap().extend(Record::read(event, true));
+        self.0.lock().unwrap().extend(LogRecord::read(event, true));
     }
 }
 
 /// What this thread logs meanwhile.
-pub(in crate::observe) fn records(log: impl FnOnce()) -> Vec<Record> {
+pub(in crate::observe) fn records(log: impl FnOnce()) -> Vec<LogRecord> {
     let records = Arc::new(Mutex::new(Vec::new()));
     let subscriber = tracing_subscriber::registry().with(Collect(records.clone()));
     tracing::subscriber::with_default(subscriber, log);
@@ -32,8 +32,8 @@ pub(in crate::observe) fn logged(log: impl FnOnce()) -> Vec<(String, String)> {
     records(log).into_iter().map(|record| (record.event.to_owned(), record.message)).collect()
 }
 
-fn record(service: Option<&str>, session: Option<u64>, message: &str) -> Record {
-    let mut record = Record::new(Level::Warning, "handshake-failed", message.into());
+fn record(service: Option<&str>, session: Option<u64>, message: &str) -> LogRecord {
+    let mut record = LogRecord::new(Level::Warning, "handshake-failed", message.into());
     record.service = service.map(str::to_owned);
     record.session = session;
     record
@@ -113,8 +113,9 @@ fn text_of_any_language_is_left_as_it_is() {
 #[test]
 fn an_event_reaches_the_renderer_with_its_own_level_service_and_session() {
     let event = Event::Full { peer: &"192.0.2.1:5", who: &"a", what: "sessions", most: 3 };
-    let records =
-        records(|| event.log(Scope { service: Some("plc"), session: Some(9), ..Scope::PROGRAM }));
+    let records = records(|| {
+        event.log(LogContext { service: Some("plc"), session: Some(9), ..LogContext::PROGRAM })
+    });
     let [record] = &records[..] else {
         panic!("{}", records.len());
     };
@@ -130,10 +131,10 @@ fn syslog_gets_a_line_without_time_and_level() {
     for (format, text) in
         [(LogFormat::Human, "[plc] #7 the text"), (LogFormat::Stunnel, "LOG4[7]: the text")]
     {
-        assert_eq!(text_of(&record.render(format), format), text);
+        assert_eq!(strip_time_and_level(&record.render(format), format), text);
     }
     let json = record.render(LogFormat::Json);
-    assert_eq!(text_of(&json, LogFormat::Json), json.trim_end());
+    assert_eq!(strip_time_and_level(&json, LogFormat::Json), json.trim_end());
 }
 
 #[test]
@@ -158,7 +159,7 @@ fn the_values_of_an_event_are_typed_and_identities_stand_without_quotes() {
     let refused =
         |who| Event::Refused { peer: &"192.0.2.1:5", who, cause: &"words", name: "wrong-key" };
     let [Some(some), Some(none)] = [Some(&who as &dyn fmt::Display), None].map(|who| {
-        let mut records = records(|| refused(who).log(Scope::PROGRAM));
+        let mut records = records(|| refused(who).log(LogContext::PROGRAM));
         records.pop().and_then(|record| record.fields)
     }) else {
         panic!("no fields");
@@ -172,7 +173,7 @@ fn the_values_of_an_event_are_typed_and_identities_stand_without_quotes() {
     assert!(!none.contains_key("identity"), "{none:?}");
 
     let event = Event::AcceptRecovered { failures: 7 };
-    let [record] = &records(|| event.log(Scope::PROGRAM))[..] else { panic!("not one line") };
+    let [record] = &records(|| event.log(LogContext::PROGRAM))[..] else { panic!("not one line") };
     assert_eq!(record.fields, Some(Fields::from([("failures", 7.into())])));
 }
 
@@ -184,17 +185,17 @@ fn nothing_is_rendered_that_nobody_reads_and_a_dependency_has_words_only() {
             panic!("it was rendered");
         }
     }
-    struct WordsOnly(Arc<Mutex<Vec<Record>>>);
+    struct WordsOnly(Arc<Mutex<Vec<LogRecord>>>);
     impl<S: tracing::Subscriber> Layer<S> for WordsOnly {
         fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
-            self.0.lock().unwrap().extend(Record::read(event, false));
+            self.0.lock().unwrap().extend(LogRecord::read(event, false));
         }
     }
     let read = Arc::new(Mutex::new(Vec::new()));
     let subscriber = tracing_subscriber::registry().with(WordsOnly(read.clone()));
     tracing::subscriber::with_default(subscriber, || {
         let refused = Event::Refused { peer: &"p", who: Some(&Unread), cause: &"c", name: "n" };
-        refused.log(Scope::PROGRAM);
+        refused.log(LogContext::PROGRAM);
     });
     assert!(read.lock().unwrap()[0].fields.is_none());
 

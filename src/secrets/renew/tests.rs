@@ -2,16 +2,16 @@
 
 use std::fs;
 
-use super::super::{IdentityRule, Keys, OnLoosePermissions};
+use super::super::{IdentityRule, OnLoosePermissions, PeerKeys};
 use super::*;
 
-const RULES: Rules = Rules {
+const RULES: KeyFileRules = KeyFileRules {
     duplicates: OnDuplicate::Refuse,
     identities: IdentityRule::Utf8,
     permissions: OnLoosePermissions::Warn,
     owner: None,
-    writer: Writer::Operator,
-    waits: false,
+    writer: KeyFileWriter::Operator,
+    may_wait_for_files: false,
 };
 
 fn line(identity: &str) -> String {
@@ -19,12 +19,12 @@ fn line(identity: &str) -> String {
 }
 
 /// A service of two files and a folder.
-struct Site {
+struct TestService {
     folder: tempfile::TempDir,
     paths: Vec<PathBuf>,
 }
 
-impl Site {
+impl TestService {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("keys")).unwrap();
@@ -55,29 +55,35 @@ impl Site {
         SecretSet::load(&self.paths, RULES, None).unwrap().0
     }
 
-    fn renew(&self, old: &SecretSet, last: &[PathBuf]) -> Renewed {
+    fn renew(&self, old: &SecretSet, last: &[PathBuf]) -> RenewedKeys {
         let (sets, hold) = ([old], HashSet::new());
-        let in_force = InForce { sets: &sets, paths: &self.paths, hold: &hold, last };
-        renew(&self.paths, RULES, &mut Reader::default(), Some(&in_force)).unwrap()
+        let in_force = KeysInForce {
+            sets: &sets,
+            paths: &self.paths,
+            held_identities: &hold,
+            emptied_on_purpose: last,
+        };
+        renew(&self.paths, RULES, &mut KeyFileReader::default(), Some(&in_force)).unwrap()
     }
 }
 
 fn names(set: &SecretSet) -> String {
-    let mut names: Vec<_> = set.places().map(|(identity, ..)| identity.plain()).collect();
+    let mut names: Vec<_> =
+        set.locations().map(|(identity, ..)| identity.to_plain_text()).collect();
     names.sort();
     names.concat()
 }
 
-fn errors(renewed: &Renewed) -> Vec<&'static str> {
-    let is_error = |problem: &&Problem| problem.gravity == Gravity::Keeps;
+fn errors(renewed: &RenewedKeys) -> Vec<&'static str> {
+    let is_error = |problem: &&KeyFileProblem| problem.severity == ProblemSeverity::KeepsOldKeys;
     renewed.problems.iter().filter(is_error).map(|problem| problem.code).collect()
 }
 
 #[test]
 fn each_file_counts_by_itself() {
-    let site = Site::new();
+    let site = TestService::new();
     let old = site.start();
-    let grant = |who: &str| old.find(who.as_bytes()).unwrap().1.proven();
+    let grant = |who: &str| old.find(who.as_bytes()).unwrap().1.into_grant();
     let (a, c) = (grant("a"), grant("c"));
     for broken in ["no colon\n", "c:the key of c, of thir", "c:short\n"] {
         site.put("one", &line("a"));
@@ -97,9 +103,9 @@ fn each_file_counts_by_itself() {
 
 #[test]
 fn a_folder_without_a_file_keeps_what_it_had_and_a_key_that_moves_keeps_its_serial() {
-    let site = Site::new();
+    let site = TestService::new();
     let old = site.start();
-    let grant = old.find(b"d").unwrap().1.proven();
+    let grant = old.find(b"d").unwrap().1.into_grant();
     fs::rename(site.path("keys/d"), site.path("aside")).unwrap();
     site.put("two", &(line("c") + &line("d")));
     let renewed = site.renew(&old, &[]);
@@ -118,9 +124,9 @@ fn a_folder_without_a_file_keeps_what_it_had_and_a_key_that_moves_keeps_its_seri
 
 #[test]
 fn an_identity_in_two_files_keeps_what_it_has() {
-    let site = Site::new();
+    let site = TestService::new();
     let old = site.start();
-    let held = old.find(b"a").unwrap().1.proven();
+    let held = old.find(b"a").unwrap().1.into_grant();
     site.put("one", "a:another key of a, of thirty-two bytes and more\n");
     site.put("two", &(line("c") + &line("a") + &line("new")));
     site.put("keys/d", &line("new"));
@@ -133,7 +139,7 @@ fn an_identity_in_two_files_keeps_what_it_has() {
 
 #[test]
 fn the_last_key_goes_by_order_alone_and_then_everybody_is_answered_as_a_wrong_key_is() {
-    let site = Site::new();
+    let site = TestService::new();
     fs::remove_dir_all(site.path("keys")).unwrap();
     let mut site = site;
     site.paths.truncate(2);
@@ -150,9 +156,9 @@ fn the_last_key_goes_by_order_alone_and_then_everybody_is_answered_as_a_wrong_ke
     // It stays so without another order, and a key ends it.
     let again = site.renew(&empty, &[]);
     assert!(again.set.is_empty() && errors(&again).is_empty(), "{:?}", again.problems);
-    let keys = Keys::all(std::sync::Arc::new(empty));
-    assert!(!keys.knows(b"a"));
-    let answer = keys.answer(b"a").unwrap().unwrap();
+    let keys = PeerKeys::unrestricted(std::sync::Arc::new(empty));
+    assert!(!keys.has_key_for(b"a"));
+    let answer = keys.answer_for(b"a").unwrap().unwrap();
     assert!(answer.claim().is_none() && answer.key(&keys).is_some_and(|key| key.len() == 32));
     site.put("one", &line("a"));
     assert_eq!(names(&site.renew(&again.set, &[]).set), "a");
@@ -160,15 +166,20 @@ fn the_last_key_goes_by_order_alone_and_then_everybody_is_answered_as_a_wrong_ke
 
 #[test]
 fn what_the_configuration_in_force_does_not_name_is_taken_whole_or_not_at_all() {
-    let site = Site::new();
+    let site = TestService::new();
     let old = site.start();
     site.put("new", "no colon\n");
     let (sets, hold) = ([&old], HashSet::new());
-    let in_force = InForce { sets: &sets, paths: &site.paths, hold: &hold, last: &[] };
+    let in_force = KeysInForce {
+        sets: &sets,
+        paths: &site.paths,
+        held_identities: &hold,
+        emptied_on_purpose: &[],
+    };
     let paths = [site.paths.clone(), vec![site.path("new")]].concat();
-    let refused = renew(&paths, RULES, &mut Reader::default(), Some(&in_force)).unwrap_err();
-    assert!(refused.iter().any(|problem| problem.gravity == Gravity::Refuses));
+    let refused = renew(&paths, RULES, &mut KeyFileReader::default(), Some(&in_force)).unwrap_err();
+    assert!(refused.iter().any(|problem| problem.severity == ProblemSeverity::Error));
     // A mistake of the configuration's, where a file that it names anew has an identity again.
     site.put("new", &line("a"));
-    assert!(renew(&paths, RULES, &mut Reader::default(), Some(&in_force)).is_err());
+    assert!(renew(&paths, RULES, &mut KeyFileReader::default(), Some(&in_force)).is_err());
 }

@@ -85,7 +85,7 @@ mod tests {
         let text = service("door", "accept = \"127.0.0.1:3\"") + &service("it", &at);
         let read = load_text(text.as_bytes(), Path::new("t.toml"), Path::new("/"), Format::Toml);
         let (config, _) = read.unwrap();
-        let secrets = SecretSet::of(&[(b"alice", b"a key of thirty-two bytes, no more")]);
+        let secrets = SecretSet::from_pairs(&[(b"alice", b"a key of thirty-two bytes, no more")]);
         ServiceSnapshot::with_secrets(&config.services[1], secrets, &mut Vec::new()).unwrap()
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{OpenSession, Session};
 use crate::config::model::Mode;
 use crate::net::DialRefusal;
-use crate::observe::event::{Event, Scope};
+use crate::observe::event::{Event, LogContext};
 use crate::secrets::Grant;
 use crate::sys::key_update::TlsTraffic;
 use crate::tls::{self, RefusalCause};
@@ -15,7 +15,7 @@ use crate::tunnel::registry::{Registration, SessionDetails};
 use crate::tunnel::session_end::SessionEnd;
 
 impl Session {
-    pub(super) fn scope(&self) -> Scope<'_> {
+    pub(super) fn scope(&self) -> LogContext<'_> {
         self.service.scope(Some(self.number))
     }
 

@@ -3,7 +3,7 @@
 use crate::tls::RefusalCause;
 
 /// What is best done after all of these failed. The first was with the settings that were asked for.
-pub(super) fn advice(causes: &[RefusalCause]) -> &'static str {
+pub(super) fn choose_advice(causes: &[RefusalCause]) -> &'static str {
     let alerted = |names: &[&str]| {
         causes.iter().any(|cause| alert(cause).is_some_and(|a| names.contains(&a)))
     };
@@ -63,12 +63,14 @@ mod tests {
     #[test]
     fn the_clearest_of_several_answers_counts() {
         let unclear = || refused("handshake failure");
-        assert!(advice(&[unclear()]).contains("its own log"));
-        assert!(advice(&[unclear(), refused("unknown psk identity")]).contains("identity first"));
-        assert!(advice(&[unclear(), refused("bad record mac")]).contains("key first"));
-        assert!(advice(&[RefusalCause::NotProven, unclear()]).contains("certificate"));
+        assert!(choose_advice(&[unclear()]).contains("its own log"));
+        assert!(
+            choose_advice(&[unclear(), refused("unknown psk identity")]).contains("identity first")
+        );
+        assert!(choose_advice(&[unclear(), refused("bad record mac")]).contains("key first"));
+        assert!(choose_advice(&[RefusalCause::NotProven, unclear()]).contains("certificate"));
         let no_version = || RefusalCause::NoCommonVersion { client: None, ours: None };
-        assert!(advice(&[no_version(), no_version()]).contains("TLS 1.0"));
+        assert!(choose_advice(&[no_version(), no_version()]).contains("TLS 1.0"));
     }
 
     #[test]

@@ -6,10 +6,10 @@ use super::Arguments;
 use crate::config::endpoint::{AddressRole, parse_native};
 use crate::config::model::{Mode, ServiceConfig};
 use crate::config::{self, Format};
-use crate::secrets::beremiz::{ENDING, MANAGEMENT};
+use crate::secrets::beremiz::{KEY_FILE_ENDING, MANAGEMENT_FILE};
 
 /// Whom to ask, and as whom.
-pub(super) struct Asked {
+pub(super) struct ConnectTarget {
     pub(super) peer: String,
     pub(super) secrets: PathBuf,
     pub(super) identity: Option<String>,
@@ -18,12 +18,15 @@ pub(super) struct Asked {
     pub(super) service: Option<ServiceConfig>,
 }
 
-impl Asked {
+impl ConnectTarget {
     /// Reads what was named.
     ///
     /// # Errors
     /// In words, what is missing, and how it is said.
-    pub(super) fn of(named: &str, arguments: &Arguments) -> Result<Self, (String, String)> {
+    pub(super) fn from_argument(
+        named: &str,
+        arguments: &Arguments,
+    ) -> Result<Self, (String, String)> {
         let path = Path::new(named);
         let Arguments { identity, secrets, server_name, .. } = arguments;
         let (identity, server_name) = (identity.clone(), server_name.clone());
@@ -36,9 +39,9 @@ impl Asked {
             let peer = named.to_owned();
             return Ok(Self { peer, secrets, identity, server_name, service: None });
         }
-        if path.extension().is_some_and(|ending| ending == ENDING) {
+        if path.extension().is_some_and(|ending| ending == KEY_FILE_ENDING) {
             let secrets = path.to_owned();
-            return match address_of(path) {
+            return match find_project_address(path) {
                 Some(peer) => Ok(Self { peer, secrets, identity, server_name, service: None }),
                 None => {
                     let text = format!("the project does not know the address of {named}");
@@ -46,12 +49,15 @@ impl Asked {
                 }
             };
         }
-        of_configuration(path, arguments)
+        from_configuration(path, arguments)
     }
 }
 
 /// The first client of a configuration.
-fn of_configuration(path: &Path, arguments: &Arguments) -> Result<Asked, (String, String)> {
+fn from_configuration(
+    path: &Path,
+    arguments: &Arguments,
+) -> Result<ConnectTarget, (String, String)> {
     let (config, report) = config::survey(path, Format::Auto);
     let services = config.map(|config| config.services).unwrap_or_default();
     let client = services
@@ -69,7 +75,7 @@ fn of_configuration(path: &Path, arguments: &Arguments) -> Result<Asked, (String
     let first = psk.secrets.first().map(|file| file.value.clone()).unwrap_or_default();
     let said = psk.identity.as_ref().map(|identity| String::from_utf8_lossy(identity).into_owned());
     let name = service.tls.server_name.as_ref().map(|name| name.value.clone());
-    Ok(Asked {
+    Ok(ConnectTarget {
         peer,
         secrets: arguments.secrets.clone().unwrap_or(first),
         identity: arguments.identity.clone().or(said),
@@ -80,9 +86,9 @@ fn of_configuration(path: &Path, arguments: &Arguments) -> Result<Asked, (String
 }
 
 /// The address in the row that the IDE keeps of a key: `[ID, URI, description, last connection]`.
-fn address_of(secret: &Path) -> Option<String> {
+fn find_project_address(secret: &Path) -> Option<String> {
     let id = secret.file_stem()?.to_str()?;
-    let text = std::fs::read_to_string(secret.with_file_name(MANAGEMENT)).ok()?;
+    let text = std::fs::read_to_string(secret.with_file_name(MANAGEMENT_FILE)).ok()?;
     let rows: Vec<Vec<serde_json::Value>> = serde_json::from_str(&text).ok()?;
     let row = rows.iter().find(|row| row.first().and_then(|cell| cell.as_str()) == Some(id))?;
     let uri = row.get(1)?.as_str()?;
@@ -100,7 +106,7 @@ mod tests {
     fn the_address_of_a_key_is_in_the_list_of_the_ide() {
         let folder = tempfile::TempDir::new().unwrap();
         let secret = folder.path().join("PLC1.secret");
-        let list = folder.path().join(MANAGEMENT);
+        let list = folder.path().join(MANAGEMENT_FILE);
         for (uri, address) in [
             ("ERPCS://plc.example:4000#PLC1", Some("plc.example:4000")),
             ("ERPC://127.0.0.1:3002", Some("127.0.0.1:3002")),
@@ -108,9 +114,9 @@ mod tests {
             ("", None),
         ] {
             std::fs::write(&list, format!(r#"[["PLC1", "{uri}", "", null]]"#)).unwrap();
-            assert_eq!(address_of(&secret).as_deref(), address, "{uri}");
+            assert_eq!(find_project_address(&secret).as_deref(), address, "{uri}");
         }
         std::fs::write(&list, "[").unwrap();
-        assert_eq!(address_of(&secret), None);
+        assert_eq!(find_project_address(&secret), None);
     }
 }

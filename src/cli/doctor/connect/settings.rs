@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::config::diagnostic::Diagnostics;
 use crate::config::model::ServiceConfig;
 use crate::config::{self, Format};
-use crate::secrets::{Writer, beremiz};
+use crate::secrets::{KeyFileWriter, beremiz};
 
 /// The values of `tls-min` and `tls-max`.
 const VERSIONS: [&str; 4] = ["1.0", "1.1", "1.2", "1.3"];
@@ -14,7 +14,7 @@ const VERSIONS: [&str; 4] = ["1.0", "1.1", "1.2", "1.3"];
 /// As in a native file, under the same names; what is not said has the native default.
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
 #[group(skip)]
-pub(super) struct Settings {
+pub(super) struct TlsSettings {
     /// The oldest TLS version to use
     #[arg(long, value_name = "VERSION", requires = "connect", value_parser = VERSIONS)]
     tls_min: Option<String>,
@@ -35,55 +35,55 @@ pub(super) struct Settings {
     tls13_psk_hash: Option<String>,
 }
 
-/// Other settings, and what it means when they work.
-pub(super) struct Other {
-    pub(super) settings: Settings,
+/// Other settings to try, and what it means if they work.
+pub(super) struct AlternativeSettings {
+    pub(super) settings: TlsSettings,
     pub(super) meaning: &'static str,
 }
 
 /// stunnel's own list (its `ciphers`, since 5.56).
-const OF_STUNNEL: &str = "HIGH:!aNULL:!SSLv2:!DH:!kDHEPSK";
+const STUNNEL_CIPHERS: &str = "HIGH:!aNULL:!SSLv2:!DH:!kDHEPSK";
 
 /// What is tried when a handshake fails, the likeliest first. Each costs the peer a line in its log.
-pub(super) fn others(asked: &Settings) -> Vec<Other> {
+pub(super) fn alternatives(asked: &TlsSettings) -> Vec<AlternativeSettings> {
     let some = |text: &str| Some(text.to_owned());
-    let plain = Settings::default();
-    let old = Settings { tls_max: some("1.2"), ..plain.clone() };
+    let plain = TlsSettings::default();
+    let old = TlsSettings { tls_max: some("1.2"), ..plain.clone() };
     let all = [
         (
             plain.clone(),
             "the peer takes the defaults, and what was asked for here keeps the two apart",
         ),
         (
-            Settings { tls_min: some("1.3"), tls13_psk_hash: some("sha384"), ..plain.clone() },
+            TlsSettings { tls_min: some("1.3"), tls13_psk_hash: some("sha384"), ..plain.clone() },
             "the peer binds its keys to SHA-384 in TLS 1.3, and this end to SHA-256",
         ),
         (
-            Settings { groups: some("X25519:P-256:P-384:P-521:X448"), ..plain.clone() },
+            TlsSettings { groups: some("X25519:P-256:P-384:P-521:X448"), ..plain.clone() },
             "the peer wants a key exchange group that is not among the defaults",
         ),
         (old.clone(), "the peer does TLS 1.2 with this key, but not 1.3"),
         (
-            Settings { ciphers: some(OF_STUNNEL), ..old.clone() },
+            TlsSettings { ciphers: some(STUNNEL_CIPHERS), ..old.clone() },
             "the peer has only suites of stunnel's list in TLS 1.2",
         ),
         (
-            Settings { ciphers: some("PSK"), ..old.clone() },
+            TlsSettings { ciphers: some("PSK"), ..old.clone() },
             "the peer has only suites in TLS 1.2 that are not among the defaults",
         ),
         (
-            Settings { tls_min: some("1.0"), ciphers: some("PSK"), ..old },
+            TlsSettings { tls_min: some("1.0"), ciphers: some("PSK"), ..old },
             "the peer knows only TLS 1.0 or 1.1, which are obsolete",
         ),
     ];
     all.into_iter()
         .filter(|(settings, _)| settings != asked)
-        .map(|(settings, meaning)| Other { settings, meaning })
+        .map(|(settings, meaning)| AlternativeSettings { settings, meaning })
         .collect()
 }
 
-impl Settings {
-    fn each(&self) -> impl Iterator<Item = (&'static str, &str)> {
+impl TlsSettings {
+    fn values(&self) -> impl Iterator<Item = (&'static str, &str)> {
         [
             ("tls-min", &self.tls_min),
             ("tls-max", &self.tls_max),
@@ -97,9 +97,9 @@ impl Settings {
     }
 
     /// As lines of a native file, on one line.
-    pub(super) fn words(&self) -> String {
+    pub(super) fn to_toml(&self) -> String {
         let words: Vec<_> =
-            self.each().map(|(name, value)| format!("{name} = {}", quoted(value))).collect();
+            self.values().map(|(name, value)| format!("{name} = {}", quote(value))).collect();
         if words.is_empty() { "the defaults".into() } else { words.join(", ") }
     }
 
@@ -120,18 +120,18 @@ impl Settings {
         let named = [("psk-identity", identity), ("server-name", server_name)];
         let named = named.into_iter().filter_map(|(name, value)| Some((name, value?)));
         let fixed = [("connect", connect), ("psk-secrets", "psk.txt")];
-        for (name, value) in fixed.into_iter().chain(named).chain(self.each()) {
-            let _ = writeln!(text, "{name} = {}", quoted(value));
+        for (name, value) in fixed.into_iter().chain(named).chain(self.values()) {
+            let _ = writeln!(text, "{name} = {}", quote(value));
         }
         let here = std::env::current_dir().unwrap_or_default();
         let (mut config, report) =
-            config::load_text(text.as_bytes(), Path::new(UNSEEN), &here, Format::Toml)
-                .map_err(unplaced)?;
-        let report = unplaced(report);
+            config::load_text(text.as_bytes(), Path::new(VIRTUAL_FILE_NAME), &here, Format::Toml)
+                .map_err(without_virtual_locations)?;
+        let report = without_virtual_locations(report);
         let Some(mut service) = config.services.pop() else { return Err(report) };
         let psk = &mut service.psk;
         if beremiz::is_key_file(secrets) {
-            psk.rules.writer = Writer::Ide;
+            psk.rules.writer = KeyFileWriter::Ide;
         }
         for path in &mut psk.secrets {
             // The real name need not be text.
@@ -141,19 +141,19 @@ impl Settings {
     }
 }
 
-/// The name of the file that these settings would stand in.
-const UNSEEN: &str = "options.toml";
+/// The name of the configuration file that does not exist but whose text is parsed.
+const VIRTUAL_FILE_NAME: &str = "options.toml";
 
-/// Without places in a file that nobody has: a person sees options on a command line.
-fn unplaced(mut report: Diagnostics) -> Diagnostics {
+/// Removes locations in the virtual file: the user gave options on a command line.
+fn without_virtual_locations(mut report: Diagnostics) -> Diagnostics {
     for finding in &mut report.diagnostics {
-        finding.place.take_if(|place| *place.file == *Path::new(UNSEEN));
+        finding.place.take_if(|place| *place.file == *Path::new(VIRTUAL_FILE_NAME));
     }
     report
 }
 
 /// A text of TOML's.
-fn quoted(text: &str) -> String {
+fn quote(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
 }
 
@@ -163,20 +163,20 @@ mod tests {
 
     #[test]
     fn whatever_is_tried_can_be_tried() {
-        let asked = Settings { tls_max: Some("1.2".into()), ..Settings::default() };
-        let all = others(&asked);
+        let asked = TlsSettings { tls_max: Some("1.2".into()), ..TlsSettings::default() };
+        let all = alternatives(&asked);
         assert_eq!(all.len(), 6);
-        for Other { settings, .. } in &all {
+        for AlternativeSettings { settings, .. } in &all {
             let service = settings.service("127.0.0.1:1", Path::new("psk.txt"), None, None);
-            assert!(service.is_ok(), "{}", settings.words());
+            assert!(service.is_ok(), "{}", settings.to_toml());
         }
     }
 
     #[test]
     fn no_value_gets_out_of_its_quotes() {
-        let evil = Settings {
+        let evil = TlsSettings {
             groups: Some("X\"\naccept = \"0.0.0.0:1\"\n\\".into()),
-            ..Settings::default()
+            ..TlsSettings::default()
         };
         let read = evil.service("127.0.0.1:1", Path::new("psk.txt"), Some("a\"b"), None);
         let report = read.expect_err("control characters");

@@ -26,7 +26,8 @@ fn style(size: Option<(usize, usize)>) -> Style {
 
 #[test]
 fn in_a_pipe_there_is_every_column_and_nothing_is_drawn() {
-    let text = sessions(&status(1_000_000, 1.0), &Rates::default(), &style(None), false);
+    let text =
+        render_sessions(&status(1_000_000, 1.0), &SessionRates::default(), &style(None), false);
     assert_eq!(text.lines().count(), 3, "{text}");
     assert!(text.is_ascii(), "{text}");
     for part in ["plc-01 [plc-01~2]", "TLS_CHACHA20", "X25519", "1.00 MB", "192.168.100.7:54321"] {
@@ -39,7 +40,7 @@ fn in_a_pipe_there_is_every_column_and_nothing_is_drawn() {
 fn on_a_terminal_columns_go_until_the_table_fits() {
     for width in [60, 80, 100, 132, 200] {
         let style = style(Some((width, 24)));
-        let text = sessions(&status(1_000_000, 1.0), &Rates::default(), &style, true);
+        let text = render_sessions(&status(1_000_000, 1.0), &SessionRates::default(), &style, true);
         for line in text.lines() {
             assert!(line.chars().count() <= width, "{width} columns:\n{text}");
         }
@@ -50,11 +51,17 @@ fn on_a_terminal_columns_go_until_the_table_fits() {
 #[test]
 fn rates_come_from_two_answers_of_one_program() {
     let (before, now) = (status(1_000_000, 10.0), status(3_000_000, 12.0));
-    let rates = Rates::between(&before, &now);
-    let of = |rates: &Rates, at: usize| rates.of("tls", &now.services[0].sessions[at]);
+    let rates = SessionRates::between(&before, &now);
+    let of = |rates: &SessionRates, at: usize| {
+        rates.bytes_per_second("tls", &now.services[0].sessions[at])
+    };
     assert_eq!((of(&rates, 0), of(&rates, 1)), (1_000_000, 250_000));
-    let text = sessions(&now, &rates, &style(Some((200, 24))), true);
+    let text = render_sessions(&now, &rates, &style(Some((200, 24))), true);
     assert!(text.contains("████████") && text.contains("██ "), "{text}");
     let other = Status { pid: 2, ..before };
-    assert_eq!(of(&Rates::between(&other, &now), 0), 0, "another program's figures count nothing");
+    assert_eq!(
+        of(&SessionRates::between(&other, &now), 0),
+        0,
+        "another program's figures count nothing"
+    );
 }

@@ -56,7 +56,7 @@ fn shown(command: &ControlCommand) {
     assert_eq!(parse_command(&written).as_ref(), Ok(command));
     let (what, caller) = (CommandLogLine(command), ControlPeer { user: None, process: None });
     assert_plain(&what.to_string());
-    check(&Event::Ordered { what: &what, who: &caller }, Scope::PROGRAM);
+    check(&Event::Ordered { what: &what, who: &caller }, LogContext::PROGRAM);
 }
 
 fn answers(says: &[u8], piece: usize, caller: ControlPeer) -> String {

@@ -1,24 +1,24 @@
-//! Whose keys stand where, as a configuration or a single key file has it.
+//! All keys of a configuration or of a single key file, with the services that read them.
 
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 
 use crate::cli::refusal::Refusal;
-use crate::cli::{FormatName, exit, failed, paths, show};
+use crate::cli::{FormatName, exit, exit_code_for, paths, show_diagnostics};
 use crate::config;
 use crate::config::diagnostic::{Diagnostics, Severity};
 use crate::config::model::{Config, Dialect, Mode, OnRevocation, ServiceConfig};
 use crate::daemon::BuiltConfig;
 #[cfg(unix)]
 use crate::daemon::privileges::Privileges;
-use crate::secrets::{self, Entry, Identity, Rules, key_files};
+use crate::secrets::{self, Identity, KeyEntry, KeyFileRules, key_files};
 
 use super::KeySelection;
 
 /// The keys of a service, or of a key file that was named by itself.
 #[derive(Debug)]
-pub(super) struct Holder {
+pub(super) struct KeyHolder {
     /// The service's name; unset for a key file.
     pub(super) service: Option<String>,
     /// Whether it only presents its keys.
@@ -32,12 +32,12 @@ pub(super) struct Holder {
     /// The files and folders that it names.
     pub(super) paths: Vec<PathBuf>,
     /// How they are read.
-    pub(super) rules: Rules,
+    pub(super) rules: KeyFileRules,
     /// Every line of them.
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Vec<KeyEntry>,
 }
 
-impl Holder {
+impl KeyHolder {
     /// Whether this file was named itself, and not as one of a folder's.
     pub(super) fn names(&self, file: &Path) -> bool {
         self.paths.iter().any(|path| path == file)
@@ -45,34 +45,34 @@ impl Holder {
 
     /// Whether it names this file or its folder. The file need not exist.
     pub(super) fn reads(&self, file: &Path) -> bool {
-        let same = resolved(file);
+        let same = resolve_links(file);
         let folder = match file.parent() {
-            Some(folder) if folder.as_os_str().is_empty() => resolved(Path::new(".")),
-            folder => folder.map(resolved).unwrap_or_default(),
+            Some(folder) if folder.as_os_str().is_empty() => resolve_links(Path::new(".")),
+            folder => folder.map(resolve_links).unwrap_or_default(),
         };
-        self.paths.iter().map(|path| resolved(path)).any(|path| path == same || path == folder)
+        self.paths.iter().map(|path| resolve_links(path)).any(|path| path == same || path == folder)
     }
 
     /// The lines of a name, in the order in which they are read.
-    pub(super) fn lines_of<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = &'a Entry> {
+    pub(super) fn lines_of<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = &'a KeyEntry> {
         self.entries.iter().filter(move |entry| entry.identity().as_bytes() == name)
     }
 }
 
-/// What of a configuration a command is about.
+/// The part of a configuration that a command applies to.
 #[derive(Debug, Default)]
-pub(super) struct Scope {
+pub(super) struct SelectionFilter {
     /// The key files of this service alone.
     service: Option<String>,
     /// This key file alone, after links.
     file: Option<PathBuf>,
 }
 
-impl Scope {
+impl SelectionFilter {
     /// Whether a line is meant, by who reads it and where it stands.
-    pub(super) fn has(&self, holder: &Holder, entry: &Entry) -> bool {
+    pub(super) fn has(&self, holder: &KeyHolder, entry: &KeyEntry) -> bool {
         (self.service.is_none() || self.service == holder.service)
-            && self.file.as_ref().is_none_or(|file| *file == resolved(entry.file()))
+            && self.file.as_ref().is_none_or(|file| *file == resolve_links(entry.file()))
     }
 
     /// The service, if one was named.
@@ -87,13 +87,13 @@ impl Scope {
 }
 
 /// A path after links, by which two names of one file are told to be one.
-pub(super) fn resolved(file: &Path) -> PathBuf {
+pub(super) fn resolve_links(file: &Path) -> PathBuf {
     file.canonicalize().unwrap_or_else(|_| file.to_owned())
 }
 
-/// One name on the wire and whose it is.
+/// A wire identity and the identity that it belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Wire {
+pub(super) struct WireName {
     /// The service that says so.
     pub(super) service: String,
     /// To whom the name belongs.
@@ -102,9 +102,9 @@ pub(super) struct Wire {
     pub(super) name: String,
 }
 
-/// All of them.
+/// The keys of a configuration or of one key file.
 #[derive(Debug)]
-pub(super) struct Site {
+pub(super) struct KeyInventory {
     /// The configuration, in either language; unset for a key file.
     pub(super) file: Option<PathBuf>,
     /// The configuration, if it is a native one.
@@ -112,20 +112,20 @@ pub(super) struct Site {
     /// What `--format` says, unless that is what the name of the file says.
     pub(super) format: Option<String>,
     /// In the order of the file; at least one.
-    pub(super) holders: Vec<Holder>,
+    pub(super) holders: Vec<KeyHolder>,
     /// What the configuration says of names on the wire, the defaults among it.
-    pub(super) wires: Vec<Wire>,
-    /// What of all this is meant.
-    pub(super) scope: Scope,
+    pub(super) wire_names: Vec<WireName>,
+    /// The selected part.
+    pub(super) filter: SelectionFilter,
     /// What is wrong, errors alone: warnings are for `check`.
     findings: Diagnostics,
 }
 
-impl Site {
+impl KeyInventory {
     /// Reads everything that can be read.
-    pub(super) fn look(selection: &KeySelection) -> Result<Self, Refusal> {
+    pub(super) fn load(selection: &KeySelection) -> Result<Self, Refusal> {
         if let (Some(file), None) = (&selection.key_file, &selection.config) {
-            return of_key_file(file);
+            return from_key_file(file);
         }
         let file = selection.config.clone().unwrap_or_else(paths::default_config);
         #[cfg_attr(not(unix), allow(unused_mut))]
@@ -141,26 +141,30 @@ impl Site {
         }
         findings.diagnostics.retain(|finding| finding.severity == Severity::Error);
         let Some(config) = config else {
-            show(&findings);
-            return Err(Refusal::new(failed(&findings), nothing_known(&file, selection)));
+            show_diagnostics(&findings);
+            return Err(Refusal::new(
+                exit_code_for(&findings),
+                missing_config_message(&file, selection),
+            ));
         };
-        let holders: Vec<_> = holders(&config);
+        let holders: Vec<_> = key_holders(&config);
         let native = (config.dialect == Dialect::Native).then(|| config.file.clone());
-        let wires = wires(&config);
-        let scope = Scope {
+        let wire_names = collect_wire_names(&config);
+        let filter = SelectionFilter {
             service: selection.service.clone(),
-            file: selection.key_file.as_deref().map(resolved),
+            file: selection.key_file.as_deref().map(resolve_links),
         };
         let format = match selection.format {
             FormatName::Auto => None,
             said => said.to_possible_value().map(|value| value.get_name().to_owned()),
         };
-        let site = Self { file: Some(file), native, format, holders, wires, scope, findings };
-        site.check_scope(selection).map(|()| site)
+        let inventory =
+            Self { file: Some(file), native, format, holders, wire_names, filter, findings };
+        inventory.check_selection(selection).map(|()| inventory)
     }
 
     /// Refuses a service that there is not, and a key file that no service reads.
-    fn check_scope(&self, selection: &KeySelection) -> Result<(), Refusal> {
+    fn check_selection(&self, selection: &KeySelection) -> Result<(), Refusal> {
         let config = self.file.as_deref().unwrap_or(Path::new("")).display();
         let services = self.holders.iter().filter_map(|holder| holder.service.as_deref());
         let words = match (&selection.service, &selection.key_file) {
@@ -175,7 +179,7 @@ impl Site {
             _ => return Ok(()),
         };
         // What is wrong may be the reason.
-        show(&self.findings);
+        show_diagnostics(&self.findings);
         Err(Refusal::new(exit::USAGE, words))
     }
 
@@ -195,15 +199,15 @@ impl Site {
     }
 
     /// Says what is wrong; whether anything was.
-    pub(super) fn complain(&self) -> bool {
-        show(&self.findings);
+    pub(super) fn show_findings(&self) -> bool {
+        show_diagnostics(&self.findings);
         self.findings.has_errors()
     }
 
     /// The same for a command that changes something: not beside a mistake, with which the running program
     /// would take up nothing.
-    pub(super) fn sound(&self) -> Result<(), Refusal> {
-        if !self.complain() {
+    pub(super) fn refuse_if_unsound(&self) -> Result<(), Refusal> {
+        if !self.show_findings() {
             return Ok(());
         }
         let words = "nothing was changed: the running program applies no change while its \
@@ -213,14 +217,14 @@ impl Site {
 
     /// To whom a name on the wire belongs: to itself, unless the service says otherwise.
     pub(super) fn owner<'a>(&'a self, service: Option<&str>, name: &'a str) -> &'a str {
-        self.wires
+        self.wire_names
             .iter()
             .find(|wire| Some(wire.service.as_str()) == service && wire.name == name)
             .map_or(name, |wire| &wire.identity)
     }
 }
 
-fn nothing_known(file: &Path, selection: &KeySelection) -> String {
+fn missing_config_message(file: &Path, selection: &KeySelection) -> String {
     match selection.config {
         Some(_) => "without a configuration the key files are not known".into(),
         None => format!(
@@ -230,21 +234,21 @@ fn nothing_known(file: &Path, selection: &KeySelection) -> String {
     }
 }
 
-fn of_key_file(file: &Path) -> Result<Site, Refusal> {
+fn from_key_file(file: &Path) -> Result<KeyInventory, Refusal> {
     let mut problems = Vec::new();
     if file.is_dir() {
         let words = format!("{} is a folder; --file takes one key file", file.display());
         return Err(Refusal::new(exit::USAGE, words));
     }
     let paths = vec![file.to_owned()];
-    let rules = secrets::edit::LENIENT;
+    let rules = secrets::edit::LENIENT_RULES;
     let entries = secrets::entries(&paths, rules, &mut problems);
-    problems.retain(|problem| problem.gravity == secrets::Gravity::Refuses);
+    problems.retain(|problem| problem.severity == secrets::ProblemSeverity::Error);
     if !problems.is_empty() {
         let code = if file.exists() { exit::CONFIG } else { exit::NO_INPUT };
-        return Err(Refusal::new(code, secrets::edit::EditError::Broken(problems).to_string()));
+        return Err(Refusal::new(code, secrets::edit::EditError::Invalid(problems).to_string()));
     }
-    let holder = Holder {
+    let holder = KeyHolder {
         service: None,
         is_client: false,
         presents: None,
@@ -255,12 +259,12 @@ fn of_key_file(file: &Path) -> Result<Site, Refusal> {
         entries,
     };
     let findings = Diagnostics::default();
-    let (wires, scope) = (Vec::new(), Scope::default());
+    let (wire_names, filter) = (Vec::new(), SelectionFilter::default());
     let (file, native, format) = (None, None, None);
-    Ok(Site { file, native, format, holders: vec![holder], wires, scope, findings })
+    Ok(KeyInventory { file, native, format, holders: vec![holder], wire_names, filter, findings })
 }
 
-pub(super) fn holders(config: &Config) -> Vec<Holder> {
+pub(super) fn key_holders(config: &Config) -> Vec<KeyHolder> {
     let of = |service: &ServiceConfig| {
         let psk = &service.psk;
         let paths: Vec<_> = psk.secrets.iter().map(|path| path.value.clone()).collect();
@@ -269,7 +273,7 @@ pub(super) fn holders(config: &Config) -> Vec<Holder> {
         let is_client = service.mode.value == Mode::Client;
         let said = psk.identity.as_ref().map(|identity| identity.value.clone());
         let first = || entries.first().map(|entry| entry.identity().as_bytes().to_owned());
-        Holder {
+        KeyHolder {
             service: Some(service.name.value.clone()),
             is_client,
             presents: if is_client { said.or_else(first) } else { None },
@@ -283,13 +287,13 @@ pub(super) fn holders(config: &Config) -> Vec<Holder> {
     config.services.iter().map(of).collect()
 }
 
-fn wires(config: &Config) -> Vec<Wire> {
+fn collect_wire_names(config: &Config) -> Vec<WireName> {
     // A native file is UTF-8; the other language has no such tables.
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let mut all = Vec::new();
     for service in &config.services {
         for one in &service.identities {
-            all.extend(one.wire.iter().map(|name| Wire {
+            all.extend(one.wire.iter().map(|name| WireName {
                 service: service.name.value.clone(),
                 identity: text(&one.name.value),
                 name: text(&name.value),
@@ -300,6 +304,6 @@ fn wires(config: &Config) -> Vec<Wire> {
 }
 
 /// An identity as a person would type it, or escaped and in quotes if that cannot be typed.
-pub(super) fn shown(identity: &Identity) -> String {
-    identity.plain()
+pub(super) fn display_identity(identity: &Identity) -> String {
+    identity.to_plain_text()
 }

@@ -3,15 +3,15 @@
 use std::hash::{BuildHasher, RandomState};
 use std::sync::OnceLock;
 
-use super::scope::Scope;
+use super::log_context::LogContext;
 use crate::config::model::LogId;
 
 /// The word for the session that a line is about; none where its number is the word.
-pub(super) fn of(scope: Scope<'_>) -> Option<String> {
-    let session = scope.session?;
-    match scope.id {
+pub(super) fn session_word(context: LogContext<'_>) -> Option<String> {
+    let session = context.session?;
+    match context.id {
         LogId::Sequential => None,
-        LogId::Unique => Some(unique(session)),
+        LogId::Unique => Some(unique_id(session)),
         LogId::Thread => Some(thread()),
         LogId::Process => Some(std::process::id().to_string()),
     }
@@ -30,18 +30,18 @@ fn thread() -> String {
 
 /// 128 bits, as letters and digits. Every line of a session has the same, so it is made of the session's
 /// number and of keys that this process drew by lot: nothing has to be kept for each session.
-fn unique(session: u64) -> String {
-    const LETTERS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+fn unique_id(session: u64) -> String {
+    const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
     /// 62 to this power is more than 2 to the power of 128.
-    const LENGTH: usize = 22;
+    const ID_LENGTH: usize = 22;
     static KEYS: OnceLock<[RandomState; 2]> = OnceLock::new();
     let keys = KEYS.get_or_init(|| [RandomState::new(), RandomState::new()]);
     let [high, low] = keys.each_ref().map(|key| u128::from(key.hash_one(session)));
     let mut rest = (high << 64) | low;
-    let mut word = String::with_capacity(LENGTH);
-    for _ in 0..LENGTH {
+    let mut word = String::with_capacity(ID_LENGTH);
+    for _ in 0..ID_LENGTH {
         let digit = usize::try_from(rest % 62).unwrap_or_default();
-        word.push(char::from(LETTERS.get(digit).copied().unwrap_or(b'0')));
+        word.push(char::from(ALPHABET.get(digit).copied().unwrap_or(b'0')));
         rest /= 62;
     }
     word
@@ -53,11 +53,11 @@ mod tests {
 
     #[test]
     fn a_unique_word_is_the_sessions_in_every_line_and_nobody_elses() {
-        let words: std::collections::BTreeSet<_> = (0..1000).map(unique).collect();
+        let words: std::collections::BTreeSet<_> = (0..1000).map(unique_id).collect();
         assert_eq!(words.len(), 1000);
         assert!(
             words.iter().all(|w| w.len() == 22 && w.bytes().all(|b| b.is_ascii_alphanumeric()))
         );
-        assert!(words.contains(&unique(7)));
+        assert!(words.contains(&unique_id(7)));
     }
 }

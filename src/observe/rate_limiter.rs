@@ -1,51 +1,52 @@
-//! Strangers cannot fill the log.
+//! Limits the rate of log lines that any peer can cause.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use super::event::{Event, Scope};
+use super::event::{Event, LogContext};
 
 #[cfg(test)]
 mod tests;
 
 /// Lines of a burst that are all written: a person who tries a wrong key sees each attempt.
-const BURST: u32 = 20;
+const BURST_LINES: u32 = 20;
 /// After that one line in this time, and a count of what was withheld.
-const REFILL: Duration = Duration::from_secs(1);
+const REFILL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A budget of lines that strangers can cause.
+/// Limits the rate of lines that any peer can cause, and counts what was withheld.
 #[derive(Debug)]
-pub struct Limiter {
+pub struct LogRateLimiter {
     burst: u32,
     refill: Duration,
-    state: Mutex<State>,
+    state: Mutex<TokenBucket>,
 }
 
 #[derive(Debug)]
-struct State {
+struct TokenBucket {
     tokens: u32,
     refilled: Instant,
     withheld: u64,
     since: Instant,
 }
 
-impl Default for Limiter {
+impl Default for LogRateLimiter {
     fn default() -> Self {
-        Self::new(BURST, REFILL)
+        Self::new(BURST_LINES, REFILL_INTERVAL)
     }
 }
 
-impl Limiter {
+impl LogRateLimiter {
     /// `burst` lines at once, and then one in `refill`.
     pub fn new(burst: u32, refill: Duration) -> Self {
         let now = Instant::now();
-        let state = Mutex::new(State { tokens: burst, refilled: now, withheld: 0, since: now });
+        let state =
+            Mutex::new(TokenBucket { tokens: burst, refilled: now, withheld: 0, since: now });
         Self { burst, refill, state }
     }
 
     /// Writes the line or counts it as withheld, if its level is logged at all.
-    pub fn log(&self, event: &Event<'_>, scope: Scope<'_>) {
-        if !event.is_wanted(scope) {
+    pub fn log(&self, event: &Event<'_>, context: LogContext<'_>) {
+        if !event.is_wanted(context) {
             return;
         }
         let owed = {
@@ -66,30 +67,30 @@ impl Limiter {
             state.tokens -= 1;
             state.take_withheld(now)
         };
-        report(owed);
-        event.log(scope);
+        log_withheld(owed);
+        event.log(context);
     }
 
-    /// Says what was withheld since the last line, if anything was: called now and then, so that
-    /// the count does not wait for the next stranger.
-    pub fn settle(&self) {
+    /// Logs how many lines were withheld since the last one, if any. Called at intervals, so that the count does
+    /// not wait for the next line.
+    pub fn report_withheld(&self) {
         let owed = match self.state.lock() {
             Ok(mut state) => state.take_withheld(Instant::now()),
             Err(_) => None,
         };
-        report(owed);
+        log_withheld(owed);
     }
 }
 
-impl State {
+impl TokenBucket {
     fn take_withheld(&mut self, now: Instant) -> Option<(u64, Duration)> {
         let lines = std::mem::take(&mut self.withheld);
         (lines > 0).then(|| (lines, now - self.since))
     }
 }
 
-fn report(owed: Option<(u64, Duration)>) {
+fn log_withheld(owed: Option<(u64, Duration)>) {
     if let Some((lines, within)) = owed {
-        Event::Withheld { lines, within }.log(Scope::PROGRAM);
+        Event::Withheld { lines, within }.log(LogContext::PROGRAM);
     }
 }

@@ -2,9 +2,9 @@
 
 use crate::config::model::{Level, LogId};
 
-/// What a line is about.
+/// The subject of a log line, and the level up to which it is logged.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Scope<'a> {
+pub struct LogContext<'a> {
     /// The service.
     pub service: Option<&'a str>,
     /// The session's number.
@@ -15,8 +15,8 @@ pub struct Scope<'a> {
     pub id: LogId,
 }
 
-impl Scope<'_> {
+impl LogContext<'_> {
     /// The program itself.
-    pub const PROGRAM: Scope<'static> =
-        Scope { service: None, session: None, level: None, id: LogId::Sequential };
+    pub const PROGRAM: LogContext<'static> =
+        LogContext { service: None, session: None, level: None, id: LogId::Sequential };
 }

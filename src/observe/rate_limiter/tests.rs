@@ -3,13 +3,13 @@
 use super::super::record::tests::logged;
 use super::*;
 
-fn strangers(limiter: &Limiter, n: usize) -> Vec<String> {
+fn strangers(limiter: &LogRateLimiter, n: usize) -> Vec<String> {
     let event = Event::NotAllowed { peer: &"somebody" };
-    let lines = logged(|| (0..n).for_each(|_| limiter.log(&event, Scope::PROGRAM)));
+    let lines = logged(|| (0..n).for_each(|_| limiter.log(&event, LogContext::PROGRAM)));
     lines.into_iter().map(|(event, _)| event).collect()
 }
 
-fn pass(limiter: &Limiter, seconds: u64) {
+fn pass(limiter: &LogRateLimiter, seconds: u64) {
     let mut state = limiter.state.lock().unwrap();
     let earlier = |now: Instant| now.checked_sub(Duration::from_secs(seconds)).unwrap();
     state.refilled = earlier(state.refilled);
@@ -18,10 +18,10 @@ fn pass(limiter: &Limiter, seconds: u64) {
 
 #[test]
 fn a_burst_is_written_whole_and_the_rest_is_counted() {
-    let limiter = Limiter::default();
+    let limiter = LogRateLimiter::default();
     assert_eq!(strangers(&limiter, 1000), vec!["not-allowed-from"; 20]);
     pass(&limiter, 5);
-    let lines = logged(|| limiter.log(&Event::NotAllowed { peer: &"x" }, Scope::PROGRAM));
+    let lines = logged(|| limiter.log(&Event::NotAllowed { peer: &"x" }, LogContext::PROGRAM));
     let [(first, words), (second, _)] = &lines[..] else {
         panic!("{lines:?}");
     };
@@ -31,7 +31,7 @@ fn a_burst_is_written_whole_and_the_rest_is_counted() {
 
 #[test]
 fn afterwards_a_second_earns_a_line_and_a_long_silence_no_more_than_a_burst() {
-    let limiter = Limiter::default();
+    let limiter = LogRateLimiter::default();
     strangers(&limiter, 20);
     for _ in 0..3 {
         pass(&limiter, 1);
@@ -45,13 +45,13 @@ fn afterwards_a_second_earns_a_line_and_a_long_silence_no_more_than_a_burst() {
 
 #[test]
 fn the_count_is_said_once_also_when_no_stranger_comes_again() {
-    let limiter = Limiter::default();
+    let limiter = LogRateLimiter::default();
     strangers(&limiter, 23);
     let said = logged(|| {
-        limiter.settle();
-        limiter.settle();
+        limiter.report_withheld();
+        limiter.report_withheld();
     });
     assert_eq!(said.len(), 1, "{said:?}");
     assert!(said[0].1.starts_with("3 more lines"), "{said:?}");
-    assert!(logged(|| Limiter::default().settle()).is_empty());
+    assert!(logged(|| LogRateLimiter::default().report_withheld()).is_empty());
 }

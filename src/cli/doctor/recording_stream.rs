@@ -1,4 +1,4 @@
-//! What a peer said first, whatever it is: TLS, or what else answers at the wrong port.
+//! Records the first bytes of a peer, and tells TLS from other protocols at a wrong port.
 
 use std::io;
 use std::pin::Pin;
@@ -10,35 +10,35 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 use crate::secrets::escape;
 
-/// Enough for a banner and the head of a record.
-const KEPT: usize = 64;
+/// Enough bytes for a banner and the header of a record.
+const MAX_RECORDED_BYTES: usize = 64;
 
-/// A stream whose first bytes are remembered, also when it is gone.
+/// A stream whose first bytes are recorded and can be read after it was dropped.
 #[derive(Debug)]
-pub(super) struct Overheard<S> {
+pub(super) struct RecordingStream<S> {
     inner: S,
-    heard: Heard,
+    heard: RecordedBytes,
 }
 
-/// What came of it.
+/// The recorded bytes.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Heard(Arc<Mutex<Vec<u8>>>);
+pub(super) struct RecordedBytes(Arc<Mutex<Vec<u8>>>);
 
-/// What a peer's first bytes are.
+/// The kind of peer by its first bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Voice {
-    /// It said nothing.
+pub(super) enum PeerKind {
+    /// It sent nothing.
     Silence,
-    /// It speaks TLS.
+    /// A TLS server.
     Tls,
     /// It sends back what it is sent.
     Echo,
-    /// It is something else, in words.
+    /// Another protocol, described in words.
     Other(String),
 }
 
-impl<S> Overheard<S> {
-    pub(super) fn new(inner: S, heard: Heard) -> Self {
+impl<S> RecordingStream<S> {
+    pub(super) fn new(inner: S, heard: RecordedBytes) -> Self {
         Self { inner, heard }
     }
 
@@ -47,49 +47,49 @@ impl<S> Overheard<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> Overheard<S> {
+impl<S: AsyncRead + Unpin> RecordingStream<S> {
     /// Reads on to the end of a first line: OpenSSL takes five bytes and has seen enough.
-    pub(super) async fn hear_out(&mut self, limit: Duration) {
+    pub(super) async fn read_first_line(&mut self, limit: Duration) {
         let _ = tokio::time::timeout(limit, async {
-            let mut sink = [0; KEPT];
-            while !self.heard.is_whole() && matches!(self.read(&mut sink).await, Ok(1..)) {}
+            let mut sink = [0; MAX_RECORDED_BYTES];
+            while !self.heard.is_complete() && matches!(self.read(&mut sink).await, Ok(1..)) {}
         })
         .await;
     }
 }
 
-impl Heard {
-    pub(super) fn voice(&self) -> Voice {
-        voice(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+impl RecordedBytes {
+    pub(super) fn peer_kind(&self) -> PeerKind {
+        classify(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn is_whole(&self) -> bool {
+    fn is_complete(&self) -> bool {
         let heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        heard.len() == KEPT || heard.contains(&b'\n')
+        heard.len() == MAX_RECORDED_BYTES || heard.contains(&b'\n')
     }
 
     fn add(&self, new: &[u8]) {
         let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let room = KEPT - heard.len();
+        let room = MAX_RECORDED_BYTES - heard.len();
         heard.extend_from_slice(new.get(..room).unwrap_or(new));
     }
 }
 
-fn voice(heard: &[u8]) -> Voice {
+fn classify(heard: &[u8]) -> PeerKind {
     /// A record of TLS: a content type from change_cipher_spec to application_data, and a version that
     /// has had the same first byte since SSL 3 (RFC 9846 and 8446, 5.1).
     const TYPES: std::ops::RangeInclusive<u8> = 20..=23;
     const HANDSHAKE: u8 = 22;
     const CLIENT_HELLO: u8 = 1;
     match heard {
-        [] => Voice::Silence,
+        [] => PeerKind::Silence,
         // Only a client begins with this, and we are the client.
-        [HANDSHAKE, 3, _, _, _, CLIENT_HELLO, ..] => Voice::Echo,
-        [kind, 3, ..] if TYPES.contains(kind) => Voice::Tls,
+        [HANDSHAKE, 3, _, _, _, CLIENT_HELLO, ..] => PeerKind::Echo,
+        [kind, 3, ..] if TYPES.contains(kind) => PeerKind::Tls,
         _ => {
             let line = heard.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or(heard);
             let said = escape(line);
-            Voice::Other(match heard {
+            PeerKind::Other(match heard {
                 [b'S', b'S', b'H', b'-', ..] => format!("an SSH server ({said})"),
                 [b'H', b'T', b'T', b'P', ..] => format!("an HTTP server ({said})"),
                 [b'R', b'F', b'B', b' ', ..] => format!("a VNC server ({said})"),
@@ -100,7 +100,7 @@ fn voice(heard: &[u8]) -> Voice {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Overheard<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for RecordingStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -113,7 +113,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Overheard<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Overheard<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for RecordingStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -137,12 +137,12 @@ mod tests {
 
     #[test]
     fn first_bytes_tell_tls_from_the_rest() {
-        assert_eq!(voice(b""), Voice::Silence);
-        assert_eq!(voice(&[22, 3, 3, 0, 122, 2, 0]), Voice::Tls);
-        assert_eq!(voice(&[21, 3, 3, 0, 2, 2, 40]), Voice::Tls);
-        assert_eq!(voice(&[22, 3, 1, 2, 0, 1, 0]), Voice::Echo);
-        let other = |bytes: &[u8]| match voice(bytes) {
-            Voice::Other(words) => words,
+        assert_eq!(classify(b""), PeerKind::Silence);
+        assert_eq!(classify(&[22, 3, 3, 0, 122, 2, 0]), PeerKind::Tls);
+        assert_eq!(classify(&[21, 3, 3, 0, 2, 2, 40]), PeerKind::Tls);
+        assert_eq!(classify(&[22, 3, 1, 2, 0, 1, 0]), PeerKind::Echo);
+        let other = |bytes: &[u8]| match classify(bytes) {
+            PeerKind::Other(words) => words,
             voice => panic!("{voice:?}"),
         };
         assert_eq!(other(b"SSH-2.0-x\r\nmore"), "an SSH server (\"SSH-2.0-x\")");

@@ -3,9 +3,9 @@
 
 use std::path::Path;
 
-use crate::cli::control_client::Which;
+use crate::cli::control_client::ProgramSelector;
 use crate::cli::refusal::Refusal;
-use crate::cli::{complain, exit};
+use crate::cli::{exit, print_error};
 use crate::config::diagnostic::escape;
 use crate::daemon::control::{Answer, ControlCommand};
 
@@ -14,7 +14,7 @@ use crate::daemon::control::{Answer, ControlCommand};
 ///
 /// # Errors
 /// A program that may not be asked, or whose answer is that it goes on with the key.
-pub(super) fn tell(file: &Path, config: Option<&Path>) -> Result<bool, Refusal> {
+pub(super) fn announce_last_key(file: &Path, config: Option<&Path>) -> Result<bool, Refusal> {
     let shown = file.display();
     let kept = |code, words: &str| {
         let words = format!(
@@ -23,10 +23,10 @@ pub(super) fn tell(file: &Path, config: Option<&Path>) -> Result<bool, Refusal> 
         );
         Err(Refusal::new(code, words))
     };
-    let programs = match Which::of(config).all() {
+    let programs = match ProgramSelector::new(config).find_all() {
         Ok(programs) => programs,
         Err(trouble) if trouble.code == exit::UNAVAILABLE => {
-            complain(&format!(
+            print_error(&format!(
                 "no program answers at a control socket, so none was told. One that runs without its control \
                  socket goes on with the key: restart it. None can be started before {shown} has a key"
             ));
@@ -39,19 +39,19 @@ pub(super) fn tell(file: &Path, config: Option<&Path>) -> Result<bool, Refusal> 
     for mut program in programs {
         match program.ask(&ControlCommand::RemoveLast { file: file.clone() }) {
             Ok(Answer::Reloaded(reload)) => {
-                reload.findings.iter().for_each(|finding| complain(&escape(finding)));
+                reload.findings.iter().for_each(|finding| print_error(&escape(finding)));
                 if !reload.done {
-                    complain(&format!("not everything took effect: {}", escape(&reload.error)));
+                    print_error(&format!("not everything took effect: {}", escape(&reload.error)));
                 }
             }
             Ok(other) => {
-                let trouble = program.nonsense(&other);
+                let trouble = program.unexpected_answer(&other);
                 return kept(trouble.code, &trouble.words);
             }
             Err(trouble) => return kept(trouble.code, &trouble.words),
         }
     }
-    complain(&format!(
+    print_error(&format!(
         "a running program answers everybody as it answers a wrong key from now on, where {shown} was the \
          last file with a key; one cannot be started before it has a key again"
     ));
