@@ -38,7 +38,7 @@ pub(super) enum RunMode {
 /// Where the configuration is, for the start and for every reload.
 #[derive(Debug)]
 pub(super) struct ConfigSource {
-    text: SourceText,
+    text: ConfigInput,
     /// Where relative names begin: the directory that the program was started in.
     here: PathBuf,
     format: Format,
@@ -49,7 +49,7 @@ pub(super) struct ConfigSource {
 }
 
 #[derive(Debug)]
-enum SourceText {
+enum ConfigInput {
     File(PathBuf),
     /// A text from a descriptor, and its name. It cannot be read twice; key files can.
     Read(Vec<u8>, PathBuf),
@@ -57,12 +57,12 @@ enum SourceText {
 
 impl ConfigSource {
     pub(super) fn file(path: &Path, format: Format) -> Self {
-        Self::new(SourceText::File(path.to_owned()), format)
+        Self::new(ConfigInput::File(path.to_owned()), format)
     }
 
     /// A text that was read already; `name` is what findings call it.
     pub(super) fn text(text: Vec<u8>, name: &str, format: Format) -> Self {
-        Self::new(SourceText::Read(text, name.into()), format)
+        Self::new(ConfigInput::Read(text, name.into()), format)
     }
 
     /// What a person named on the command line: a file, or `-` for standard input.
@@ -85,7 +85,7 @@ impl ConfigSource {
         self
     }
 
-    fn new(text: SourceText, format: Format) -> Self {
+    fn new(text: ConfigInput, format: Format) -> Self {
         // The directory may have been removed; only relative names suffer.
         let here = std::env::current_dir().unwrap_or_default();
         Self { text, here, format, title: None, root: OnceLock::new() }
@@ -98,10 +98,10 @@ impl ConfigSource {
         };
         let here = inside(&self.here);
         let (mut config, report) = match &self.text {
-            SourceText::File(path) => config::survey_from(&here, &inside(path), self.format),
-            SourceText::Read(text, name) => config::survey_text(text, name, &here, self.format),
+            ConfigInput::File(path) => config::survey_from(&here, &inside(path), self.format),
+            ConfigInput::Read(text, name) => config::survey_text(text, name, &here, self.format),
         };
-        if let (Some(config), SourceText::Read(..)) = (&mut config, &self.text) {
+        if let (Some(config), ConfigInput::Read(..)) = (&mut config, &self.text) {
             match &self.title {
                 Some(title) => config.file.clone_from(title),
                 // A control socket is called after a file, and this was none.

@@ -84,7 +84,7 @@ impl ConfReader<'_> {
         }
     }
 
-    fn line(&mut self, line: &SourceLine, source: &SourceText, depth: usize) {
+    fn line(&mut self, line: &ConfLine, source: &SourceText, depth: usize) {
         let whole = source.place(line.span(0..line.bytes.len()));
         let Some(split) = split(&line.bytes) else {
             if !self.comment(line, source) {
@@ -463,14 +463,14 @@ fn split(bytes: &[u8]) -> Option<Split<'_>> {
 }
 
 /// A line as stunnel sees it, and where it is in the shown text.
-struct SourceLine {
+struct ConfLine {
     bytes: Vec<u8>,
     shown: Range<usize>,
     /// Byte for byte the shown text, so that a part of it can be pointed at.
     exact: bool,
 }
 
-impl SourceLine {
+impl ConfLine {
     fn span(&self, range: Range<usize>) -> Range<usize> {
         if self.exact {
             self.shown.start + range.start..self.shown.start + range.end
@@ -481,7 +481,7 @@ impl SourceLine {
 }
 
 struct Lines {
-    lines: Vec<SourceLine>,
+    lines: Vec<ConfLine>,
     /// The file as it can be shown: UTF-8, with the same lines.
     shown: String,
 }
@@ -500,11 +500,7 @@ impl Lines {
             let unchanged = physical.strip_suffix(b"\r").unwrap_or(physical).len() == kept.len();
             let is_utf8 = std::str::from_utf8(physical).is_ok();
             if kept.is_empty() {
-                lines.push(SourceLine {
-                    bytes: Vec::new(),
-                    shown: start..shown.len(),
-                    exact: false,
-                });
+                lines.push(ConfLine { bytes: Vec::new(), shown: start..shown.len(), exact: false });
             }
             for (chunk_number, chunk) in kept.chunks(LINE_LIMIT).enumerate() {
                 let end = chunk.iter().position(|b| *b == 0).unwrap_or(chunk.len());
@@ -515,7 +511,7 @@ impl Lines {
                     && shown.is_char_boundary(offset)
                     && shown.is_char_boundary(offset + content.len());
                 let span = if exact { offset..offset + content.len() } else { start..shown.len() };
-                lines.push(SourceLine { bytes: content, shown: span, exact });
+                lines.push(ConfLine { bytes: content, shown: span, exact });
             }
         }
         Self { lines, shown }

@@ -125,7 +125,7 @@ pub(super) struct InComments {
 
 impl ConfReader<'_> {
     /// Reads the option of a comment. Returns true for a comment for people, which belongs to the next option.
-    pub(super) fn comment(&mut self, line: &super::SourceLine, source: &SourceText) -> bool {
+    pub(super) fn comment(&mut self, line: &super::ConfLine, source: &SourceText) -> bool {
         let whole = source.place(line.span(0..line.bytes.len()));
         let (name, value) = match read(&line.bytes) {
             Comment::Plain => return true,
