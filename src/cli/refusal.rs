@@ -10,12 +10,12 @@ use crate::secrets::edit::EditError;
 #[derive(Debug)]
 pub(super) struct Refusal {
     code: u8,
-    words: String,
+    message: String,
 }
 
 impl Refusal {
-    pub(super) fn new(code: u8, words: impl Into<String>) -> Self {
-        Self { code, words: words.into() }
+    pub(super) fn new(code: u8, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
     }
 
     /// A file that the system kept from being written.
@@ -25,14 +25,14 @@ impl Refusal {
 
     /// Adds what is true afterwards, such as what was changed before the refusal.
     pub(super) fn with_note(mut self, more: &str) -> Self {
-        self.words.push_str("\n  ");
-        self.words.push_str(more);
+        self.message.push_str("\n  ");
+        self.message.push_str(more);
         self
     }
 
     /// Prints the message and returns the exit code.
     pub(super) fn report(self) -> u8 {
-        print_error(&format!("pskgate: {}", self.words));
+        print_error(&format!("pskgate: {}", self.message));
         self.code
     }
 }

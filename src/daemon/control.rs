@@ -55,7 +55,7 @@ pub enum ControlCommand {
     Kick(Kick),
 }
 
-/// Which sessions to end.
+/// The sessions that `kick` ends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kick {
@@ -90,7 +90,7 @@ impl ControlCommand {
         }
     }
 
-    /// The order, or the question, in one word.
+    /// The name of the command in logs.
     pub fn word(&self) -> &'static str {
         match self {
             Self::Status => "status",

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 
-use crate::harness::PATIENCE;
+use crate::harness::WAIT_TIMEOUT;
 
 /// The first byte of a connection says what its backend does.
 const ECHO: u8 = b'E';
@@ -129,7 +129,7 @@ fn runtime() -> tokio::runtime::Runtime {
 fn connect(to: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(to).expect("connected");
     stream.set_nodelay(true).expect("no delay");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a limit");
+    stream.set_read_timeout(Some(WAIT_TIMEOUT)).expect("a limit");
     stream
 }
 
@@ -324,7 +324,7 @@ impl Held {
                             exchange(&mut stream, asked).await?;
                             Some(stream)
                         };
-                        tokio::time::timeout(PATIENCE, attempt).await.ok().flatten()
+                        tokio::time::timeout(WAIT_TIMEOUT, attempt).await.ok().flatten()
                     });
                 }
                 match under_way.join_next().await {
@@ -347,7 +347,7 @@ impl Held {
         runtime.block_on(async {
             let mut good = 0;
             for (number, stream) in open.iter_mut().enumerate() {
-                let answer = tokio::time::timeout(PATIENCE, exchange(stream, number)).await;
+                let answer = tokio::time::timeout(WAIT_TIMEOUT, exchange(stream, number)).await;
                 good += usize::from(matches!(answer, Ok(Some(()))));
             }
             good

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
-use crate::harness::{IDENTITY, KEY, PATIENCE, free_port, local, proc, secret, write_private};
+use crate::harness::{IDENTITY, KEY, WAIT_TIMEOUT, free_port, local, proc, secret, write_private};
 
 /// Who carries the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -209,7 +209,7 @@ fn wait_until_it_listens(end: &End, at: SocketAddr, knock: bool) {
             return;
         }
         // Under valgrind it takes its time.
-        assert!(start.elapsed() < 3 * PATIENCE, "an end does not listen on {at}");
+        assert!(start.elapsed() < 3 * WAIT_TIMEOUT, "an end does not listen on {at}");
         std::thread::sleep(Duration::from_micros(100));
     }
 }

@@ -19,8 +19,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use harness::{
-    Backend, Ending, Gate, IDENTITY, KEY, OTHER_KEY, PATIENCE, Pair, Plain, Pskgate, Stream,
-    Stunnel, Tls, client_toml, program, program_command, replace, secret, server_toml, until,
+    Backend, ConnectionEnd, IDENTITY, KEY, OTHER_KEY, Pair, PlainClient, Pskgate, PskgateBuilder,
+    Stream, Stunnel, Tls, WAIT_TIMEOUT, client_toml, program, program_command, replace, secret,
+    server_toml, until,
 };
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -141,29 +142,29 @@ fn version() -> String {
 
 /// Sends both ways at once, and compares every byte. The end is said when all has come: stunnel 5.68 loses what
 /// is under way to a TLS 1.2 peer that has said its end already, and counts it as sent to nobody.
-fn transfer(plain: &Plain) {
+fn transfer(plain: &PlainClient) {
     let stream = Stream::new(7);
     std::thread::scope(|scope| {
         scope.spawn(|| stream.send(&plain.0, TRANSFER).expect("the tunnel takes what is sent"));
         stream.receive(&plain.0, TRANSFER);
     });
     plain.shut();
-    assert_eq!(plain.end(), Ending::Fin);
+    assert_eq!(plain.end(), ConnectionEnd::Fin);
 }
 
 fn client_end(tls: Tls) {
     let backend = Backend::echo();
     let peer = Stunnel::server(backend.address(), tls.conf());
-    let ours = Gate::new().toml(&client_toml(peer.address(), tls.toml())).start();
-    transfer(&Plain::connect(ours.address("plain")));
+    let ours = PskgateBuilder::new().toml(&client_toml(peer.address(), tls.toml())).start();
+    transfer(&PlainClient::connect(ours.address("plain")));
     ours.expect_session(tls.name(), tls.any_suite());
 }
 
 fn server_end(tls: Tls) {
     let backend = Backend::echo();
-    let ours = Gate::new().toml(&server_toml(backend.address(), tls.toml())).start();
+    let ours = PskgateBuilder::new().toml(&server_toml(backend.address(), tls.toml())).start();
     let peer = client_to(ours.address("tls"), tls);
-    transfer(&Plain::connect(peer.address()));
+    transfer(&PlainClient::connect(peer.address()));
     ours.expect_session(tls.name(), tls.any_suite());
     assert_eq!(backend.accepted(), 1);
 }
@@ -183,11 +184,11 @@ fn both_ends() {
 fn wrong_key() {
     let backend = Backend::echo();
     for tls in Tls::BOTH {
-        let ours = Gate::new().toml(&server_toml(backend.address(), tls.toml())).start();
+        let ours = PskgateBuilder::new().toml(&server_toml(backend.address(), tls.toml())).start();
         let client = format!("PSKidentity = {IDENTITY}\n{}", tls.conf());
         let keys = secret(IDENTITY, OTHER_KEY);
         let peer = Stunnel::client_with(ours.address("tls"), &keys, &client);
-        let plain = Plain::connect(peer.address());
+        let plain = PlainClient::connect(peer.address());
         plain.shut();
         assert!(plain.rest().0.is_empty());
         ours.wait_logged("handshake");
@@ -201,32 +202,34 @@ fn changed_key() {
     let plain = pair.connect();
     plain.echo(b"before");
     replace(&pair.server.folder().join("psk.txt"), &secret(IDENTITY, OTHER_KEY));
-    assert_eq!(plain.end(), Ending::Rst, "its key is gone");
+    assert_eq!(plain.end(), ConnectionEnd::Rst, "its key is gone");
 }
 
 /// One that leaves OpenSSL without a single cipher.
 fn openssl_cnf() {
     let conf = "openssl_conf = a\n[a]\nproviders = b\n[b]\nnull = c\n[c]\nactivate = 1\n";
     let backend = Backend::echo();
-    let gate = Gate::new().toml(&server_toml(backend.address(), "")).file("empty.cnf", conf);
+    let gate =
+        PskgateBuilder::new().toml(&server_toml(backend.address(), "")).file("empty.cnf", conf);
     let gate = gate.shell("export OPENSSL_CONF=empty.cnf");
     if version().contains("(the system's)") {
         let mut ours = gate.launch();
-        assert_eq!(ours.exit_code(PATIENCE), Some(78), "{}", ours.log());
+        assert_eq!(ours.exit_code(WAIT_TIMEOUT), Some(78), "{}", ours.log());
         ours.wait_logged("OpenSSL does not accept the TLS settings");
     } else {
         let ours = gate.start();
-        Plain::connect(client_to(ours.address("tls"), Tls::V13).address()).echo(b"without it");
+        PlainClient::connect(client_to(ours.address("tls"), Tls::V13).address())
+            .echo(b"without it");
     }
 }
 
 fn loose_key_file() {
     use std::os::unix::fs::PermissionsExt;
-    let gate = Gate::new().toml(&server_toml("127.0.0.1:9", ""));
+    let gate = PskgateBuilder::new().toml(&server_toml("127.0.0.1:9", ""));
     let keys = gate.folder().join("psk.txt");
     std::fs::set_permissions(keys, std::fs::Permissions::from_mode(0o644)).expect("a mode");
     let mut ours = gate.launch();
-    assert_eq!(ours.exit_code(PATIENCE), Some(78), "{}", ours.log());
+    assert_eq!(ours.exit_code(WAIT_TIMEOUT), Some(78), "{}", ours.log());
     assert!(ours.log().contains("loose-permissions"), "{}", ours.log());
 }
 
@@ -264,9 +267,9 @@ fn memory_at_start() -> u64 {
     forget(Path::new(words.last().expect("a program")));
     let mut seen: Vec<u64> = (0..STARTS)
         .map(|_| {
-            let ours = Gate::new().toml(&server_toml("127.0.0.1:9", "")).start();
+            let ours = PskgateBuilder::new().toml(&server_toml("127.0.0.1:9", "")).start();
             let mut last = (0, Instant::now());
-            until("memory to settle", PATIENCE, || {
+            until("memory to settle", WAIT_TIMEOUT, || {
                 let now = ours.resident();
                 if now != last.0 {
                     last = (now, Instant::now());
@@ -288,7 +291,7 @@ fn handshakes() -> u64 {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
                 while start.elapsed() < MEASURED {
-                    Plain::connect(door).echo(b"!");
+                    PlainClient::connect(door).echo(b"!");
                     count.fetch_add(1, Ordering::Relaxed);
                 }
             });

@@ -10,8 +10,8 @@ use std::path::Path;
 
 use crate::harness::process::{Finished, pskgate};
 use crate::harness::{
-    Backend, Ending, Gate, OTHER_KEY, PATIENCE, Pair, Plain, Pskgate, Tls, client_toml, replace,
-    secret, server_toml, until,
+    Backend, ConnectionEnd, OTHER_KEY, Pair, PlainClient, Pskgate, PskgateBuilder, Tls,
+    WAIT_TIMEOUT, client_toml, replace, secret, server_toml, until,
 };
 use crate::{Check, IDENTITY, client_to, transfer};
 
@@ -32,10 +32,10 @@ fn mode(file: &Path, mode: u32) {
 
 fn loose_key_file() {
     for (rights, may) in [(0o644, "may read"), (0o666, "may change")] {
-        let gate = Gate::new().toml(&server_toml("127.0.0.1:9", ""));
+        let gate = PskgateBuilder::new().toml(&server_toml("127.0.0.1:9", ""));
         mode(&gate.folder().join("psk.txt"), rights);
         let mut ours = gate.launch();
-        assert_eq!(ours.exit_code(PATIENCE), Some(78), "{}", ours.log());
+        assert_eq!(ours.exit_code(WAIT_TIMEOUT), Some(78), "{}", ours.log());
         for wanted in ["loose-permissions", "the group Everyone", may, "icacls", "*S-1-1-0"] {
             assert!(ours.log().contains(wanted), "`{wanted}` is not in: {}", ours.log());
         }
@@ -48,16 +48,16 @@ fn loose_key_file() {
         crate::harness::free_port(),
         backend.address()
     );
-    let gate = Gate::new().conf("stunnel.conf", &conf, Some("stunnel.log"));
+    let gate = PskgateBuilder::new().conf("stunnel.conf", &conf, Some("stunnel.log"));
     mode(&gate.folder().join("psk.txt"), 0o644);
     let ours = gate.start();
     ours.wait_logged("the group Everyone may read");
     let peer = client_to(ours.address("tls"), Tls::V13);
-    Plain::connect(peer.address()).echo(b"warned");
+    PlainClient::connect(peer.address()).echo(b"warned");
 }
 
 fn fresh_key_file() {
-    let gate = Gate::new().toml(&server_toml("127.0.0.1:9", ""));
+    let gate = PskgateBuilder::new().toml(&server_toml("127.0.0.1:9", ""));
     let keys = gate.folder().join("psk.txt");
     std::fs::remove_file(&keys).expect("it is there");
     let made = pskgate(gate.folder(), &["keygen", IDENTITY, "--output", "psk.txt"]);
@@ -73,7 +73,7 @@ fn unix_only() {
     let toml = server_toml(backend.address(), "");
     let refused = "user = \"nobody\"\nchroot = \"/jail\"\n".to_owned() + &toml;
     let refused = refused.replace("accept = \"127.0.0.1:0\"", "accept = \"unix:/run/a.sock\"");
-    let gate = Gate::new().toml(&refused);
+    let gate = PskgateBuilder::new().toml(&refused);
     let said = pskgate(gate.folder(), &["check", "pskgate.toml"]);
     assert_eq!(said.code, Some(78), "{}", said.err);
     for name in ["user", "chroot", "accept"] {
@@ -83,19 +83,19 @@ fn unix_only() {
     let explained = pskgate(gate.folder(), &["explain", "unix-only"]);
     assert!(explained.code == Some(0) && explained.out.contains("Windows"), "{}", explained.out);
     // What can be left out without harm is left out, in so many words.
-    let ours = Gate::new().toml(&format!("pid-file = \"gate.pid\"\n{toml}")).start();
+    let ours = PskgateBuilder::new().toml(&format!("pid-file = \"gate.pid\"\n{toml}")).start();
     assert!(ours.log().contains("`pid-file` does nothing on Windows"), "{}", ours.log());
-    Plain::connect(client_to(ours.address("tls"), Tls::V12).address()).echo(b"without it");
+    PlainClient::connect(client_to(ours.address("tls"), Tls::V12).address()).echo(b"without it");
 }
 
 fn changed_configuration() {
     let (first, second) = (Backend::echo(), Backend::echo());
-    let ours = Gate::new().toml(&server_toml(first.address(), "")).start();
+    let ours = PskgateBuilder::new().toml(&server_toml(first.address(), "")).start();
     let peer = client_to(ours.address("tls"), Tls::V13);
-    Plain::connect(peer.address()).echo(b"to the first");
+    PlainClient::connect(peer.address()).echo(b"to the first");
     replace(&ours.folder().join("pskgate.toml"), &server_toml(second.address(), ""));
     ours.wait_logged(": reloaded;");
-    Plain::connect(peer.address()).echo(b"to the second");
+    PlainClient::connect(peer.address()).echo(b"to the second");
     assert_eq!((first.accepted(), second.accepted()), (1, 1));
 }
 
@@ -113,7 +113,7 @@ fn pipe() {
     pair.server.wait_logged(": reloaded;");
     plain.echo(b"the same session");
     ask(&["kick", IDENTITY, "pskgate.toml"]);
-    assert_eq!(plain.end(), Ending::Rst);
+    assert_eq!(plain.end(), ConnectionEnd::Rst);
 }
 
 /// What a command of ours that succeeds says.
@@ -124,36 +124,36 @@ fn said(folder: &Path, words: &[&str]) -> String {
 }
 
 /// Nobody is let in any more, and who is in goes on and comes to an orderly end.
-fn drains(plain: &Plain, door: SocketAddr) {
-    until("the door to be shut", PATIENCE, || TcpStream::connect(door).is_err().then_some(()));
+fn drains(plain: &PlainClient, door: SocketAddr) {
+    until("the door to be shut", WAIT_TIMEOUT, || TcpStream::connect(door).is_err().then_some(()));
     transfer(plain);
 }
 
 fn ctrl_c() {
     let backend = Backend::echo();
-    let server = Gate::new().toml(&server_toml(backend.address(), "")).start();
+    let server = PskgateBuilder::new().toml(&server_toml(backend.address(), "")).start();
     let toml = client_toml(server.address("tls"), "");
     let toml = format!("drain-timeout = \"60s\"\n[log]\noutput = \"gate.log\"\n{toml}");
-    let gate = Gate::new().conf("pskgate.toml", &toml, Some("gate.log"));
+    let gate = PskgateBuilder::new().conf("pskgate.toml", &toml, Some("gate.log"));
     let mut ours: Pskgate = gate.terminal().start();
     let door = ours.address("plain");
-    let plain = Plain::connect(door);
+    let plain = PlainClient::connect(door);
     plain.echo(b"before");
     ours.process().type_in("\x03");
     ours.wait_logged("Ctrl-C: no new connections");
     drains(&plain, door);
-    assert_eq!(ours.exit_code(PATIENCE), Some(0), "{}", ours.log());
+    assert_eq!(ours.exit_code(WAIT_TIMEOUT), Some(0), "{}", ours.log());
     ours.wait_logged("stopped after 1 session");
 }
 
 /// A service by this name, which goes with its test.
 struct Service {
-    gate: Gate,
+    gate: PskgateBuilder,
     name: String,
 }
 
 impl Service {
-    fn install(gate: Gate) -> Self {
+    fn install(gate: PskgateBuilder) -> Self {
         let name = format!("pskgate-tried-{}", crate::harness::free_port());
         let service = Self { gate, name };
         let words = service.does("install", &["pskgate.toml"]);
@@ -178,7 +178,7 @@ impl Service {
     }
 
     fn wait_logged(&self, fragment: &str) -> String {
-        until(&format!("`{fragment}` in the service's log"), PATIENCE, || {
+        until(&format!("`{fragment}` in the service's log"), WAIT_TIMEOUT, || {
             self.log().lines().find(|line| line.contains(fragment)).map(str::to_owned)
         })
     }
@@ -199,14 +199,14 @@ fn service() {
         "drain-timeout = \"60s\"\n[log]\noutput = \"gate.log\"\n{}",
         server_toml(backend.address(), "")
     );
-    let service = Service::install(Gate::new().toml(&toml));
+    let service = Service::install(PskgateBuilder::new().toml(&toml));
     let twice = service.ask("install", &["pskgate.toml"]);
     assert_eq!(twice.code, Some(69), "one of this name is there already: {}", twice.err);
     service.does("start", &[]);
     let line = service.wait_logged("[tls] listening on ");
     let door: SocketAddr = line.rsplit(' ').next().unwrap_or_default().parse().expect("an address");
     let peer = client_to(door, Tls::V13);
-    let plain = Plain::connect(peer.address());
+    let plain = PlainClient::connect(peer.address());
     plain.echo(b"through a service");
     assert_eq!(service.ask("start", &[]).code, Some(69), "it runs already");
     let keys = secret(IDENTITY, crate::KEY) + &secret("client2", OTHER_KEY);
@@ -228,13 +228,13 @@ fn service() {
 
 fn failing_service() {
     let backend = Backend::echo();
-    let service = Service::install(Gate::new().toml(&server_toml(backend.address(), "")));
+    let service = Service::install(PskgateBuilder::new().toml(&server_toml(backend.address(), "")));
     mode(&service.gate.folder().join("psk.txt"), 0o644);
     let refused = service.ask("start", &[]);
     assert_eq!(refused.code, Some(78), "{}{}", refused.out, refused.err);
     assert!(refused.err.contains("does not serve; the event log says why"), "{}", refused.err);
     // A configuration that others may change would be theirs to decide.
-    let gate = Gate::new().toml(&server_toml(backend.address(), ""));
+    let gate = PskgateBuilder::new().toml(&server_toml(backend.address(), ""));
     mode(&gate.folder().join("pskgate.toml"), 0o666);
     let name = format!("{}-loose", service.name);
     let words = ["service", "install", "--name", &name, "pskgate.toml"];

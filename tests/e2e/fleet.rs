@@ -14,8 +14,8 @@ use tempfile::TempDir;
 use crate::Connector;
 use crate::ends::{Tls, tls_as};
 use crate::harness::{
-    Backend, Gate, KEY, OTHER_KEY, PATIENCE, Process, Pskgate, free_port, local, root, secret,
-    until, web, write_private,
+    Backend, KEY, OTHER_KEY, Process, Pskgate, PskgateBuilder, WAIT_TIMEOUT, free_port, local,
+    root, secret, until, web, write_private,
 };
 use crate::results::Size;
 use crate::trips::Trips;
@@ -110,7 +110,7 @@ fn gateway(keys: &Path, at: [u16; 2], plcs: &[Backend; 2]) -> Pskgate {
         .with("psk-secrets = \"keys\"", format!("psk-secrets = \"{}\"", keys.display()))
         .with("10.20.0.1:3000", plcs[0].address())
         .with("10.20.0.2:3000", plcs[1].address());
-    Gate::new().toml(&text.0).start()
+    PskgateBuilder::new().toml(&text.0).start()
 }
 
 fn folder_of(identities: &[&str]) -> TempDir {
@@ -137,7 +137,7 @@ fn gateways(_: Size) -> Vec<Trips> {
     let line = "pskgate_identity_sessions{service=\"plant\",identity=\"plc-02\"} 1";
     assert!(page.contains(line), "no {line} in\n{page}");
     drop(anna);
-    until("ben's turn", PATIENCE, || ask("plc-02.ben", at).filter(|(_, answer)| *answer == 2));
+    until("ben's turn", WAIT_TIMEOUT, || ask("plc-02.ben", at).filter(|(_, answer)| *answer == 2));
     Vec::new()
 }
 
@@ -161,9 +161,11 @@ fn replicas(size: Size) -> Vec<Trips> {
     let opened = |gate: &Pskgate| gate.log().matches("session opened").count();
     // A line may be a moment behind its session.
     let has_opened = |gate: &Pskgate, wanted: usize| {
-        until(&format!("session {wanted}"), PATIENCE, || (opened(gate) == wanted).then_some(()));
+        until(&format!("session {wanted}"), WAIT_TIMEOUT, || {
+            (opened(gate) == wanted).then_some(())
+        });
     };
-    let ask_until = |what: &str| until(what, PATIENCE, || ask("plc-01", front));
+    let ask_until = |what: &str| until(what, WAIT_TIMEOUT, || ask("plc-01", front));
     let (mut session, answer) = ask_until("a session by way of HAProxy");
     has_opened(&first, 1);
     assert_eq!((answer, opened(&second)), (1, 0), "the first is the one in use");
@@ -176,10 +178,10 @@ fn replicas(size: Size) -> Vec<Trips> {
         has_opened(&second, before + 1);
         // It comes back, and so does everybody: no PLC is behind two gateways.
         first = gateway(keys.path(), ports[0], &plcs);
-        until("the sessions at the other to end", PATIENCE, || {
+        until("the sessions at the other to end", WAIT_TIMEOUT, || {
             ask_again(&mut at_second).is_none().then_some(())
         });
-        session = until("a session at the first", PATIENCE, || ask("plc-01", front)).0;
+        session = until("a session at the first", WAIT_TIMEOUT, || ask("plc-01", front)).0;
         has_opened(&first, 1);
     }
     Vec::new()
@@ -262,15 +264,15 @@ fn written(size: Size) {
 fn rounds(size: Size, at: SocketAddr, change: &mut dyn FnMut(usize, &[&str])) {
     let (mut stays, _) = ask("plc-01", at).expect("PLC 1");
     for number in 0..size.pick(1, 3) {
-        let (mut anna, _) = until("anna", PATIENCE, || ask("plc-02.anna", at));
+        let (mut anna, _) = until("anna", WAIT_TIMEOUT, || ask("plc-02.anna", at));
         assert!(ask("plc-02.ben", at).is_none(), "ben has no key yet");
         change(2 * number + 1, &["plc-01", "plc-02.ben"]);
-        until("anna's session to end with her key", PATIENCE, || {
+        until("anna's session to end with her key", WAIT_TIMEOUT, || {
             ask_again(&mut anna).is_none().then_some(())
         });
-        drop(until("ben", PATIENCE, || ask("plc-02.ben", at)));
+        drop(until("ben", WAIT_TIMEOUT, || ask("plc-02.ben", at)));
         change(2 * number + 2, &["plc-01", "plc-02.anna"]);
-        until("ben to be out", PATIENCE, || ask("plc-02.ben", at).is_none().then_some(()));
+        until("ben to be out", WAIT_TIMEOUT, || ask("plc-02.ben", at).is_none().then_some(()));
         assert_eq!(ask_again(&mut stays), Some(1), "who has nothing to do with it");
     }
 }
@@ -287,7 +289,7 @@ fn prometheus(_: Size) -> Vec<Trips> {
             .with("accept = 3002", "accept = \"127.0.0.1:0\"")
             .with("127.0.0.1:9464", local(free_port()))
             .with("127.0.0.1:3000", backend.address());
-        Gate::new()
+        PskgateBuilder::new()
             .file("psk.txt", &secret("plc-01", KEY))
             .file("prometheus.txt", &scraper)
             .toml(&text.0)
@@ -301,7 +303,7 @@ fn prometheus(_: Size) -> Vec<Trips> {
         .with("127.0.0.1:9502", figures[2])
         .with("plc-01.example:3002", ends[0].address("metrics"))
         .with("plc-02.example:3002", ends[1].address("metrics"));
-    let _beside = Gate::new().file("prometheus.txt", &scraper).toml(&text.0).start();
+    let _beside = PskgateBuilder::new().file("prometheus.txt", &scraper).toml(&text.0).start();
     let keys = folder_of(&["plc-01"]);
     let ports = [free_port(), free_port()];
     let plcs = [plc(1), plc(2)];

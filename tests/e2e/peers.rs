@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::harness::{PATIENCE, Process, local, root, until};
+use crate::harness::{Process, WAIT_TIMEOUT, local, root, until};
 
 /// Uploads of several MB on a busy machine.
 const ORDER: Duration = Duration::from_secs(120);
@@ -55,13 +55,13 @@ impl Peer {
     pub fn client(script: &str, kind: &str, to: SocketAddr, more: &[&str]) -> Self {
         let port = to.port().to_string();
         let peer = Self::start(script, &[&[kind, &port], more].concat());
-        peer.process.wait_for("READY", PATIENCE);
+        peer.process.wait_for("READY", WAIT_TIMEOUT);
         peer
     }
 
     /// The ports of a server.
     pub fn ports(&self) -> Vec<u16> {
-        let line = self.process.wait_for("READY ", PATIENCE);
+        let line = self.process.wait_for("READY ", WAIT_TIMEOUT);
         line.split_whitespace().skip(1).map(|port| port.parse().expect("a port")).collect()
     }
 

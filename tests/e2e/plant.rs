@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use crate::Connector;
 use crate::ends::{End, Maker, Order};
-use crate::harness::{IDENTITY, KEY, PATIENCE, Process, free_port, local, openssl::hex, until};
+use crate::harness::{IDENTITY, KEY, Process, WAIT_TIMEOUT, free_port, local, openssl::hex, until};
 use crate::harness::{secret, write_private};
 use crate::peers::Peer;
 use crate::rates::calls;
@@ -89,7 +89,7 @@ impl Broker {
         let mut command = Command::new("mosquitto");
         command.arg("-v").arg("-c").arg(&conf);
         let process = Process::spawn("mosquitto", "the Debian package mosquitto", &mut command);
-        process.wait_for("running", PATIENCE);
+        process.wait_for("running", WAIT_TIMEOUT);
         Self { process, folder, plain, tls }
     }
 }
@@ -102,7 +102,7 @@ fn mqtt(size: Size) -> Vec<Trips> {
     let connect = |way: usize| {
         let arguments = [at[way].port().to_string(), format!("plant/{way}")];
         let mut peer = Peer::start("mqtt.py", &arguments);
-        peer.process().wait_for("READY", PATIENCE);
+        peer.process().wait_for("READY", WAIT_TIMEOUT);
         peer
     };
     let mut clients = [0, 1, 2].map(connect);
@@ -119,7 +119,7 @@ fn mqtt(size: Size) -> Vec<Trips> {
 
     // The broker is started anew: client ends wait for nobody, and the library connects again.
     broker.process.signal(rustix::process::Signal::TERM);
-    broker.process.wait(PATIENCE);
+    broker.process.wait(WAIT_TIMEOUT);
     let _again = Broker::start(broker.plain, broker.tls);
     clients[1].ask("again");
     vec![measured]

@@ -18,7 +18,8 @@ use crate::ends::{End, Maker, Order, plain_from, tls, tls_as};
 use crate::erpc::status;
 use crate::figure::Bar;
 use crate::harness::{
-    IDENTITY, KEY, OTHER_KEY, PATIENCE, Plain, Side, Wire, backend::reset, secret, until,
+    FaultProxy, IDENTITY, KEY, OTHER_KEY, PlainClient, Side, WAIT_TIMEOUT, backend::reset, secret,
+    until,
 };
 use crate::line::{ADDRESSES, Line};
 use crate::peers::Peer;
@@ -200,7 +201,7 @@ fn second(maker: Maker, size: Size) -> Vec<Measure> {
     };
     let anew = |runtime: &mut Runtime, at| {
         runtime.start_anew();
-        until("a runtime that was just started", PATIENCE, || newcomer(IDENTITY, KEY, at))
+        until("a runtime that was just started", WAIT_TIMEOUT, || newcomer(IDENTITY, KEY, at))
     };
 
     // Refused: the first one works on.
@@ -323,7 +324,7 @@ impl Plants {
         let before: Vec<&str> = far.iter().map(String::as_str).collect();
         let client = order.accept(first).lines(&toml, "").through(&before).start();
         let plants = Self { line, _runtimes: runtimes, server, client };
-        until("the last socket", PATIENCE, || plants.socket(count - 1).exists().then_some(()));
+        until("the last socket", WAIT_TIMEOUT, || plants.socket(count - 1).exists().then_some(()));
         plants
     }
 
@@ -364,7 +365,7 @@ fn vanished(maker: Maker, size: Size) -> Vec<Measure> {
         let plants = Plants::new(maker, count, rules);
         let old: Vec<_> = (0..count)
             .map(|number| {
-                until("a session", PATIENCE, || {
+                until("a session", WAIT_TIMEOUT, || {
                     Plants::ask(&plants.socket(number), Duration::from_secs(2)).ok()
                 })
             })
@@ -415,7 +416,7 @@ fn corrupt(maker: Maker, size: Size) -> Vec<Measure> {
     let tries = tries(maker, size);
     let mut runtime = Runtime::start();
     let server = Order::server(maker, runtime.address).lines(TAKE_OVER_OWN, "").start();
-    let wire = Wire::to(server.address());
+    let wire = FaultProxy::to(server.address());
     let client = Order::client(maker, wire.address()).start();
     let (mut lost, mut taken) = (0, 0);
     for _ in 0..tries {
@@ -514,7 +515,7 @@ fn restart(maker: Maker, size: Size) -> Vec<Measure> {
             // It broke after its first answer.
             lost += 1;
             runtime.start_anew();
-            assert!(poller.answers(20, PATIENCE), "the IDE polls");
+            assert!(poller.answers(20, WAIT_TIMEOUT), "the IDE polls");
         }
         poller.state.lock().unwrap().lost = None;
         let begin = Instant::now();
@@ -531,7 +532,7 @@ fn restart(maker: Maker, size: Size) -> Vec<Measure> {
             server.kill();
             server = again.pop().expect("an order").start();
         }
-        old.wait(PATIENCE);
+        old.wait(WAIT_TIMEOUT);
     }
     vec![
         measure(
@@ -557,7 +558,7 @@ fn silent(maker: Maker, size: Size) -> Vec<Measure> {
     let start = Instant::now();
     let waiting: Vec<_> = (0..count)
         .map(|_| {
-            let mut ide = Plain::connect(client.address()).0;
+            let mut ide = PlainClient::connect(client.address()).0;
             ide.set_read_timeout(Some(PATIENT)).unwrap();
             std::thread::spawn(move || {
                 let _ = ide.write_all(b"GetPLCstatus");

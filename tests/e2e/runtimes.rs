@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use crate::Connector;
 use crate::ends::{End, Maker, Order};
-use crate::harness::{Gate, Pskgate, free_port, server_toml, write_private};
+use crate::harness::{Pskgate, PskgateBuilder, free_port, server_toml, write_private};
 use crate::peers::Peer;
 use crate::rates::{calls, uploads};
 use crate::results::Size;
@@ -132,7 +132,7 @@ fn beremiz_section(project: &Project, backend: SocketAddr) -> Pskgate {
         "debug = info\n[ERPCPSK]\naccept = 127.0.0.1:{port}\nconnect = {backend}\nciphers = PSK\n\
          sslVersion = TLSv1.2\nPSKsecrets = psk.txt\n"
     );
-    Gate::new()
+    PskgateBuilder::new()
         .file("psk.txt", &project.key("PLC-2534667845"))
         .conf("stunnel.conf", &text, None)
         .start()
@@ -142,7 +142,7 @@ fn beremiz_section(project: &Project, backend: SocketAddr) -> Pskgate {
 fn two_files(project: &Project, backend: SocketAddr) -> Pskgate {
     let files = "psk-secrets = [\"psk.txt\", \"more.txt\"]";
     let text = server_toml(backend, "").replace("psk-secrets = \"psk.txt\"", files);
-    Gate::new()
+    PskgateBuilder::new()
         .file("psk.txt", &project.key("PLC-2534667845"))
         .file("more.txt", &project.key("PLC-old"))
         .toml(&text)
@@ -200,6 +200,6 @@ fn the_old_one(project: &Project, size: Size) {
     let today = Order::server(Maker::Pskgate, backend).secrets(&project.both()).start();
     let mut refused =
         Peer::start("ide.py", &["pyros4old", &today.address().port().to_string(), &file]);
-    let status = refused.process().wait(crate::harness::PATIENCE);
+    let status = refused.process().wait(crate::harness::WAIT_TIMEOUT);
     assert!(!status.success(), "TLS 1.0 was spoken unasked");
 }

@@ -5,7 +5,7 @@ use rustix::process::Signal;
 
 use crate::Connector;
 use crate::ends::{End, Maker, Order};
-use crate::harness::{PATIENCE, until};
+use crate::harness::{WAIT_TIMEOUT, until};
 use crate::peers::{Peer, Router};
 use crate::rates::calls_of;
 use crate::results::Size;
@@ -53,9 +53,9 @@ fn set(way: usize, router: &Router) -> Set {
         Peer::start("wamp.py", &arguments)
     };
     let mut runtime = connect(0, "runtime");
-    runtime.process().wait_for("JOINED", PATIENCE);
+    runtime.process().wait_for("JOINED", WAIT_TIMEOUT);
     let mut ide = connect(1, "ide");
-    ide.process().wait_for("READY", PATIENCE);
+    ide.process().wait_for("READY", WAIT_TIMEOUT);
     ide.ask("status");
     Set { server, _clients: clients, runtime, ide }
 }
@@ -78,14 +78,14 @@ fn wamp_cra(size: Size) -> Vec<Trips> {
         Peer::start("wamp.py", &arguments)
     };
     let mut runtime = connect(0, "runtime", &[file("plc", plc)]);
-    runtime.process().wait_for("JOINED", PATIENCE);
+    runtime.process().wait_for("JOINED", WAIT_TIMEOUT);
     let mut engineer = connect(1, "ide", &[file("anna", ide)]);
     engineer.ask("status");
     engineer.ask(&format!("upload {}", size.pick(500_000, 3_000_000)));
     engineer.ask(&format!("watch {}", size.pick(10, 100)));
     // The tunnel's key alone is no login.
     for secret in [vec![file("wrong", ("anna", "another secret"))], Vec::new()] {
-        connect(1, "ide", &secret).process().wait_for("LEFT wamp.error.", PATIENCE);
+        connect(1, "ide", &secret).process().wait_for("LEFT wamp.error.", WAIT_TIMEOUT);
     }
     engineer.ask("status");
     Vec::new()
@@ -108,10 +108,10 @@ fn wamp(size: Size) -> Vec<Trips> {
         let mut old = through.server.take().expect("a server end");
         let address = old.address();
         old.signal(Signal::TERM);
-        assert!(old.wait(PATIENCE).success(), "it drains and ends well: {}", old.text());
+        assert!(old.wait(WAIT_TIMEOUT).success(), "it drains and ends well: {}", old.text());
         through.server =
             Some(Order::server(Maker::Pskgate, router.address).accept(address).start());
-        until("the runtime to join again", PATIENCE, || {
+        until("the runtime to join again", WAIT_TIMEOUT, || {
             (joined(&mut through.runtime) > before).then_some(())
         });
         through.ide.ask("status");

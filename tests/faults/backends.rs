@@ -8,7 +8,7 @@ use crate::Fault;
 use crate::ends::{End, Maker, Member, Order, echo, plain_from};
 use crate::figure::Bar;
 use crate::harness::backend::reset;
-use crate::harness::{Backend, Ending, Plain, free_port, local};
+use crate::harness::{Backend, ConnectionEnd, PlainClient, free_port, local};
 use crate::results::{Measure, Size, measure, measure_or};
 use crate::slow::pair;
 
@@ -54,13 +54,18 @@ pub const FAULTS: &[Fault] = &[
 fn refused(maker: Maker, server: End, most: f64) -> Vec<Measure> {
     let client = Order::client(maker, server.address()).start();
     let start = Instant::now();
-    let plain = Plain::connect(client.address());
+    let plain = PlainClient::connect(client.address());
     let _ = (&plain.0).write_all(b"?");
     let (got, end) = plain.rest();
     let took = start.elapsed().as_secs_f64() * 1000.0;
     vec![
         measure("until the application sees the end", "ms", Bar::AtMost(most), took),
-        measure("an end that looks orderly", "", Bar::Exactly(0.0), f64::from(end == Ending::Fin)),
+        measure(
+            "an end that looks orderly",
+            "",
+            Bar::Exactly(0.0),
+            f64::from(end == ConnectionEnd::Fin),
+        ),
         measure("bytes that it was given", "", Bar::Exactly(0.0), got.len() as f64),
     ]
 }
@@ -107,7 +112,7 @@ fn never_reads(maker: Maker, size: Size) -> Vec<Measure> {
     let mut usual = plain_from(ends[1].address(), Ipv4Addr::LOCALHOST).expect("a session");
     super::ends::echo(&mut usual).expect("an answer");
     let before = ends.each_ref().map(|end| end.anonymous());
-    let full = Plain::connect(ends[1].address());
+    let full = PlainClient::connect(ends[1].address());
     full.0.set_write_timeout(Some(Duration::from_secs(2))).unwrap();
     let mut taken = 0_usize;
     while let Ok(count @ 1..) = (&full.0).write(&[0; 64 << 10]) {
@@ -147,10 +152,10 @@ fn dies(maker: Maker, _: Size) -> Vec<Measure> {
     let ends = pair(maker, backend.address());
     let (mut slowest, mut whole) = (0.0_f64, 0);
     for _ in 0..TRIES {
-        let plain = Plain::connect(ends[1].address());
+        let plain = PlainClient::connect(ends[1].address());
         plain.send(b"?");
         let start = Instant::now();
-        whole += usize::from(plain.end() == Ending::Fin);
+        whole += usize::from(plain.end() == ConnectionEnd::Fin);
         slowest = slowest.max(start.elapsed().as_secs_f64() * 1000.0);
     }
     vec![

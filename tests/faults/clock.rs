@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::Fault;
 use crate::ends::{End, Maker, Member, Order, echo, plain_from};
 use crate::figure::Bar;
-use crate::harness::{Backend, PATIENCE, Plain, until};
+use crate::harness::{Backend, PlainClient, WAIT_TIMEOUT, until};
 use crate::results::{Measure, Size, measure, measure_or};
 
 pub const FAULTS: &[Fault] = &[Fault {
@@ -52,7 +52,7 @@ fn jumps(maker: Maker, size: Size) -> Vec<Measure> {
         faked(Order::server(maker, backend.address()).lines("handshake-timeout = \"3s\"", ""));
     let client = faked(Order::client(maker, server.address()));
     let door = client.address();
-    let long: Vec<Plain> = (0..10).map(|_| Plain::connect(door)).collect();
+    let long: Vec<PlainClient> = (0..10).map(|_| PlainClient::connect(door)).collect();
     long.iter().for_each(|plain| plain.echo(b"before"));
     let member = Member::of(move || plain_from(door, Ipv4Addr::LOCALHOST));
     let (mut soonest, mut latest) = (f64::MAX, 0.0_f64);
@@ -64,7 +64,7 @@ fn jumps(maker: Maker, size: Size) -> Vec<Measure> {
         std::thread::sleep(Duration::from_millis(200));
         set(&server, to);
         set(&client, to);
-        silent.set_read_timeout(Some(PATIENCE)).expect("a limit");
+        silent.set_read_timeout(Some(WAIT_TIMEOUT)).expect("a limit");
         let _ = silent.read(&mut [0; 64]);
         let held = start.elapsed().as_secs_f64();
         (soonest, latest) = (soonest.min(held), latest.max(held));

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::Fault;
 use crate::ends::{Dialect, End, Maker, Order, plain_from};
 use crate::figure::Bar;
-use crate::harness::{Backend, PATIENCE, until};
+use crate::harness::{Backend, WAIT_TIMEOUT, until};
 use crate::results::{Measure, Size, measure};
 
 pub const FAULTS: &[Fault] = &[
@@ -136,7 +136,7 @@ fn cheapest_round(maker: Maker, server: &End, rounds: usize) -> f64 {
         let crowd = crowd(server.address(), count);
         std::thread::sleep(Duration::from_millis(300));
         drop(crowd);
-        until("the silent ones to be gone", 3 * PATIENCE, || {
+        until("the silent ones to be gone", 3 * WAIT_TIMEOUT, || {
             (server.descriptors() <= calm).then_some(())
         });
         let used = server.cpu().saturating_sub(before);

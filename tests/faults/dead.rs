@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use crate::Fault;
 use crate::ends::{End, Maker, Order};
 use crate::figure::Bar;
-use crate::harness::{PATIENCE, Stream};
+use crate::harness::{Stream, WAIT_TIMEOUT};
 use crate::line::{ADDRESSES, Line};
 use crate::results::{Measure, Size, measure, measure_or};
 
@@ -81,8 +81,8 @@ impl Ends {
         near.write_all(b"?").expect("taken");
         let (mut far, _) = self.backend.accept().expect("a connection to the backend");
         for stream in [&near, &far] {
-            stream.set_read_timeout(Some(3 * PATIENCE)).expect("a limit");
-            stream.set_write_timeout(Some(3 * PATIENCE)).expect("a limit");
+            stream.set_read_timeout(Some(3 * WAIT_TIMEOUT)).expect("a limit");
+            stream.set_write_timeout(Some(3 * WAIT_TIMEOUT)).expect("a limit");
         }
         let mut byte = [0];
         far.read_exact(&mut byte).expect("there");

@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use crate::harness::openssl::present;
 use crate::harness::proc::is_listened_on;
 use crate::harness::{
-    IDENTITY, KEY, PATIENCE, Process, Tls as Version, free_port, local, program, secret, until,
+    IDENTITY, KEY, Process, Tls as Version, WAIT_TIMEOUT, free_port, local, program, secret, until,
     write_private,
 };
 
@@ -210,11 +210,11 @@ impl Order {
         let address = self.accept.parse().unwrap_or_else(|_| local(0));
         let end = End { process, address, order: self };
         if end.address.port() != 0 {
-            until(&format!("an end to listen; it says\n{}", end.text()), PATIENCE, || {
+            until(&format!("an end to listen; it says\n{}", end.text()), WAIT_TIMEOUT, || {
                 end.listens().then_some(())
             });
         } else {
-            until("an end's Unix socket", PATIENCE, || {
+            until("an end's Unix socket", WAIT_TIMEOUT, || {
                 end.folder().join(end.order.accept.strip_prefix("unix:")?).exists().then_some(())
             });
         }
@@ -317,8 +317,8 @@ pub fn plain_from(to: SocketAddr, from: Ipv4Addr) -> std::io::Result<TcpStream> 
     socket.connect_timeout(&to.into(), Duration::from_secs(5))?;
     let stream = TcpStream::from(socket);
     stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(WAIT_TIMEOUT))?;
+    stream.set_write_timeout(Some(WAIT_TIMEOUT))?;
     Ok(stream)
 }
 

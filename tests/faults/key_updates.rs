@@ -10,7 +10,7 @@ use crate::Fault;
 use crate::ends::{Maker, Order, echo, tls};
 use crate::figure::Bar;
 use crate::harness::updates::Updater;
-use crate::harness::{Backend, Plain, Stream};
+use crate::harness::{Backend, PlainClient, Stream};
 use crate::results::{Measure, Size, measure};
 
 pub const FAULTS: &[Fault] = &[
@@ -184,7 +184,7 @@ fn bulk_over_updates(maker: Maker, size: Size) -> Vec<Measure> {
     let backend = Backend::echo();
     let server = Order::server(maker, backend.address()).lines(OFTEN, "").start();
     let client = Order::client(maker, server.address()).lines(OFTEN, "").start();
-    let plain = Plain::connect(client.address());
+    let plain = PlainClient::connect(client.address());
     let stream = Stream::new(11);
     let start = Instant::now();
     std::thread::scope(|scope| {

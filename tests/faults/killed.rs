@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use crate::Fault;
 use crate::ends::{End, Maker};
 use crate::figure::Bar;
-use crate::harness::{Ending, PATIENCE, Plain, Process, free_port, local, plc, python, until};
+use crate::harness::{
+    ConnectionEnd, PlainClient, Process, WAIT_TIMEOUT, free_port, local, plc, python, until,
+};
 use crate::results::{Measure, Size, measure};
 use crate::slow::pair;
 
@@ -89,7 +91,7 @@ fn source(part: Part) -> SourceOf {
     command.args(["-c", BACKEND, &port.to_string()]);
     command.arg(if part == Part::Backend { "leave" } else { "read" });
     let process = Process::spawn("a backend", "the Debian package python3", &mut command);
-    process.wait_for("ready", PATIENCE);
+    process.wait_for("ready", WAIT_TIMEOUT);
     SourceOf { process, address: local(port) }
 }
 
@@ -104,7 +106,7 @@ fn killed(maker: Maker, size: Size, part: Part) -> Vec<Measure> {
         let mut backend = source(part);
         let mut ends = pair(maker, backend.address);
         let calm = ends.each_ref().map(|end| end.settled_descriptors());
-        let plain = Plain::connect(ends[1].address());
+        let plain = PlainClient::connect(ends[1].address());
         // It goes both ways, and the backend leaves it unread.
         plain.send(&[b'y'; 100_000]);
         (&plain.0).read_exact(&mut vec![0; 1 << 20]).expect("it goes on");
@@ -114,10 +116,10 @@ fn killed(maker: Maker, size: Size, part: Part) -> Vec<Measure> {
             Part::Server => ends[0].kill(),
             Part::Backend => backend.process.kill(),
         }
-        whole += usize::from(plain.end() == Ending::Fin);
+        whole += usize::from(plain.end() == ConnectionEnd::Fin);
         slowest = slowest.max(millis(start));
         if part != Part::Backend {
-            backend.process.wait_for("gone", PATIENCE);
+            backend.process.wait_for("gone", WAIT_TIMEOUT);
             backend_saw = backend_saw.max(millis(start));
         }
         plain.reset();

@@ -4,7 +4,7 @@
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::harness::{PATIENCE, Process, root, stage::need_root};
+use crate::harness::{Process, WAIT_TIMEOUT, root, stage::need_root};
 
 /// The addresses of the two hosts.
 pub const ADDRESSES: [&str; 2] = ["10.99.1.1", "10.99.1.2"];
@@ -35,7 +35,7 @@ impl Line {
         let mut command = Command::new("python3");
         command.arg(root().join("tests/peers/line.py")).args(&devices);
         let relay = Process::spawn("line.py", "the Debian package python3", &mut command);
-        relay.wait_for("ready", PATIENCE);
+        relay.wait_for("ready", WAIT_TIMEOUT);
         let line = Self { hosts, devices, relay, orders: 0 };
         for ((host, device), address) in line.hosts.iter().zip(&line.devices).zip(ADDRESSES) {
             ip(&["netns", "add", host]);
@@ -52,7 +52,7 @@ impl Line {
         self.relay.type_in(&format!("{text}\n"));
         self.orders += 1;
         let orders = self.orders;
-        crate::harness::until("the line to obey", PATIENCE, || {
+        crate::harness::until("the line to obey", WAIT_TIMEOUT, || {
             (self.relay.out().matches("done").count() >= orders).then_some(())
         });
     }

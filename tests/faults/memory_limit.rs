@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::harness::{PATIENCE, until};
+use crate::harness::{WAIT_TIMEOUT, until};
 
 /// It goes when dropped, which must be after the process in it has gone.
 pub struct MemoryLimit {
@@ -64,6 +64,8 @@ impl MemoryLimit {
 
 impl Drop for MemoryLimit {
     fn drop(&mut self) {
-        until("the group's processes to be gone", PATIENCE, || fs::remove_dir(&self.folder).ok());
+        until("the group's processes to be gone", WAIT_TIMEOUT, || {
+            fs::remove_dir(&self.folder).ok()
+        });
     }
 }

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use crate::Fault;
 use crate::ends::{Maker, Member, Order, echo, tls};
 use crate::figure::Bar;
-use crate::harness::{Backend, PATIENCE, until};
+use crate::harness::{Backend, WAIT_TIMEOUT, until};
 use crate::results::{Measure, Size, measure};
 
 pub const FAULTS: &[Fault] = &[Fault {

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use crate::Fault;
 use crate::ends::{End, Maker, Order, echo, plain_from, tls};
 use crate::figure::Bar;
-use crate::harness::{Backend, PATIENCE, Process, until};
+use crate::harness::{Backend, Process, WAIT_TIMEOUT, until};
 use crate::results::{Measure, Size, measure, measure_or};
 
 pub const FAULTS: &[Fault] = &[
@@ -116,7 +116,7 @@ fn inject(end: &End, rule: &str) -> Process {
     command.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=accept,accept4"]);
     command.args(["-e", &format!("inject=accept,accept4:{rule}"), "-p", &end.id().to_string()]);
     let tracer = Process::spawn("strace", "the Debian package strace", &mut command);
-    until("strace to hold every thread", PATIENCE, || {
+    until("strace to hold every thread", WAIT_TIMEOUT, || {
         let threads = std::fs::read_dir(format!("/proc/{}/task", end.id())).ok()?;
         let is_held = |status: String| {
             status.lines().any(|line| line.starts_with("TracerPid:") && !line.ends_with("\t0"))
@@ -144,7 +144,7 @@ fn injected(maker: Maker, error: &str) -> Vec<Measure> {
     let early = waiting.is_finished();
     seen.push(measure("served meanwhile", "", Bar::Exactly(0.0), f64::from(early)));
     tracer.signal(Signal::TERM);
-    tracer.wait(PATIENCE);
+    tracer.wait(WAIT_TIMEOUT);
     let free = Instant::now();
     let first = waiting.join().expect("whoever waits").ok();
     let late = first.map(|at| at.saturating_duration_since(free).as_secs_f64() * 1000.0);
@@ -163,7 +163,7 @@ fn aborted(maker: Maker, _: Size) -> Vec<Measure> {
     let seen = served(&server, start);
     let lines = server.lines() - before;
     tracer.signal(Signal::TERM);
-    tracer.wait(PATIENCE);
+    tracer.wait(WAIT_TIMEOUT);
     vec![
         Measure { what: "from the first error until somebody is served".to_owned(), ..seen },
         // Two of them are the session's.

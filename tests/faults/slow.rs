@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::Fault;
 use crate::ends::{End, Maker, Order};
 use crate::figure::Bar;
-use crate::harness::{Backend, PATIENCE, Plain, Stream};
+use crate::harness::{Backend, PlainClient, Stream, WAIT_TIMEOUT};
 use crate::results::{Measure, Size, measure};
 
 pub const FAULTS: &[Fault] = &[Fault {
@@ -50,7 +50,7 @@ fn slow(maker: Maker, size: Size) -> Vec<Measure> {
     });
     let ends = pair(maker, backend.address());
     let connect = || {
-        let plain = Plain::connect(ends[1].address());
+        let plain = PlainClient::connect(ends[1].address());
         plain.send(b"!");
         (&plain.0).read_exact(&mut [0; 1]).expect("it begins");
         plain
@@ -60,7 +60,7 @@ fn slow(maker: Maker, size: Size) -> Vec<Measure> {
     std::thread::sleep(Duration::from_secs(1));
     let before = ends.each_ref().map(|end| end.anonymous());
     sent.store(0, Ordering::Relaxed);
-    let readers: Vec<Plain> = (0..COUNT).map(|_| connect()).collect();
+    let readers: Vec<PlainClient> = (0..COUNT).map(|_| connect()).collect();
     std::thread::sleep(Duration::from_secs(size.pick(3, 10)));
     let settled = sent.load(Ordering::Relaxed);
     std::thread::sleep(Duration::from_secs(2));

@@ -14,7 +14,7 @@ use crate::harness::process::{children_of, pskgate};
 use crate::harness::ram::{count, memory};
 use crate::harness::web::{Flood, Habit, scrape};
 use crate::harness::{
-    Backend, Gate, IDENTITY, KEY, PATIENCE, free_port, local, server_toml, until,
+    Backend, IDENTITY, KEY, PskgateBuilder, WAIT_TIMEOUT, free_port, local, server_toml, until,
 };
 use crate::results::{Measure, Size, measure, measure_or};
 
@@ -89,7 +89,7 @@ fn keys(number: usize, width: usize) -> String {
 
 fn remarks(_: Maker, _: Size) -> Vec<Measure> {
     let check = |number, width| {
-        let gate = Gate::new().file("psk.txt", &keys(number, width));
+        let gate = PskgateBuilder::new().file("psk.txt", &keys(number, width));
         let gate = gate.toml(&server_toml("127.0.0.1:9", ""));
         let once = || {
             let start = Instant::now();
@@ -162,12 +162,13 @@ fn orphans(_: Maker, size: Size) -> Vec<Measure> {
         "[services.tls]\nmode = \"server\"\naccept = \"127.0.0.1:0\"\nexec = \"/bin/sh\"\n\
          exec-args = [\"sh\", \"-c\", {script:?}]\npsk-secrets = \"psk.txt\"\n"
     );
-    let gate = Gate::new()
+    let gate = PskgateBuilder::new()
         .shell("exec unshare --pid --fork --mount-proc --kill-child \"$@\"")
         .toml(&toml)
         .start();
-    let init =
-        until("the program in its namespace", PATIENCE, || Some(children_of(gate.id()).first()?.0));
+    let init = until("the program in its namespace", WAIT_TIMEOUT, || {
+        Some(children_of(gate.id()).first()?.0)
+    });
     let served = (0..sessions)
         .filter(|_| {
             let stream = crate::ends::tls(gate.address("tls"), std::net::Ipv4Addr::LOCALHOST);
@@ -201,7 +202,7 @@ fn scrapes(_: Maker, _: Size) -> Vec<Measure> {
     let backend = Backend::echo();
     let at = local(free_port());
     let toml = format!("[http]\nlisten = \"{at}\"\n") + &server_toml(backend.address(), "");
-    let _gate = Gate::new().toml(&toml).start();
+    let _gate = PskgateBuilder::new().toml(&toml).start();
     let mut measures = Vec::new();
     for (habit, what) in [
         (Habit::AskAndLeave, "who ask and leave"),
@@ -210,7 +211,7 @@ fn scrapes(_: Maker, _: Size) -> Vec<Measure> {
         (Habit::HalfARequest, "who say half a request"),
     ] {
         let flood = Flood::start(at, RATE, habit);
-        until("the flood to have come", PATIENCE, || (flood.made() > 100).then_some(()));
+        until("the flood to have come", WAIT_TIMEOUT, || (flood.made() > 100).then_some(()));
         let (made, start) = (flood.made(), Instant::now());
         let times: Vec<_> =
             (0..SCRAPES).filter_map(|_| scrape(at, Duration::from_secs(5)).ok()).collect();

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use crate::harness::cable::{ADDRESSES, echo_on, on_host};
 use crate::harness::{
-    Backend, Cable, Ending, Gate, PATIENCE, Plain, Process, Pskgate, Stopwatch, Stunnel,
-    client_toml, free_port, local, server_toml, until,
+    Backend, Cable, ConnectionEnd, PlainClient, Process, Pskgate, PskgateBuilder, Stopwatch,
+    Stunnel, WAIT_TIMEOUT, client_toml, free_port, local, server_toml, until,
 };
 
 /// An HTTP proxy that notes what it is asked, and answers with `answer`; after a good one it carries on.
@@ -36,7 +36,7 @@ impl Proxy {
     }
 
     fn asked(&self, number: usize) -> String {
-        until("a request to the proxy", PATIENCE, || {
+        until("a request to the proxy", WAIT_TIMEOUT, || {
             self.asked.lock().unwrap().get(number).cloned()
         })
     }
@@ -89,7 +89,7 @@ fn through(to: SocketAddr) -> String {
 #[test]
 fn a_client_asks_a_proxy_for_the_way_as_stunnel_does() {
     let backend = Backend::echo();
-    let server = Gate::new().toml(&server_toml(backend.address(), "")).start();
+    let server = PskgateBuilder::new().toml(&server_toml(backend.address(), "")).start();
     let proxy = Proxy::new(good());
     let to = server.address("tls");
     let port = free_port();
@@ -98,13 +98,13 @@ fn a_client_asks_a_proxy_for_the_way_as_stunnel_does() {
         proxy.address,
         through(to)
     );
-    let gate = Gate::new().conf("x.conf", &text, None).start();
+    let gate = PskgateBuilder::new().conf("x.conf", &text, None).start();
     let stunnel = Stunnel::client(proxy.address, &through(to));
     for (number, at) in [gate.address("s"), stunnel.address()].into_iter().enumerate() {
-        let plain = Plain::connect(at);
+        let plain = PlainClient::connect(at);
         plain.echo(b"through the proxy");
         plain.shut();
-        assert_eq!(plain.rest(), (Vec::new(), Ending::Fin));
+        assert_eq!(plain.rest(), (Vec::new(), ConnectionEnd::Fin));
         proxy.asked(number);
     }
     let same = |text: String| text.replace(": basic ", ": Basic ");
@@ -112,7 +112,7 @@ fn a_client_asks_a_proxy_for_the_way_as_stunnel_does() {
     assert!(proxy.asked(0).contains("\r\nX-Line: a\r\n"), "{}", proxy.asked(0));
     let line = gate.wait_logged("CONNECT request accepted");
     assert!(line.contains(" LOG6["), "{line}");
-    stunnel.wait_for("CONNECT request accepted", PATIENCE);
+    stunnel.wait_for("CONNECT request accepted", WAIT_TIMEOUT);
     // Where stunnel logs it, in base64, at its most talkative.
     let encoded = data_encoding::BASE64.encode(format!("someone:{PASSWORD}").as_bytes());
     assert!(stunnel.err().contains(&encoded[..8]));
@@ -123,7 +123,7 @@ fn a_client_asks_a_proxy_for_the_way_as_stunnel_does() {
 
 #[test]
 fn the_password_is_in_no_finding_and_no_listing() {
-    let gate = Gate::new();
+    let gate = PskgateBuilder::new();
     let text = |more: &str| {
         format!(
             "[s]\naccept = 127.0.0.1:{}\nconnect = 127.0.0.1:9\nPSKsecrets = psk.txt\n{}{more}",
@@ -161,9 +161,9 @@ fn every_answer_but_a_good_one_is_told_and_ends_the_connection() {
         let proxy = Proxy::new(answer);
         let extra = "protocol = \"connect\"\nprotocol-host = \"plc.example:3001\"\n\
                      handshake-timeout = \"1s\"";
-        let gate = Gate::new().toml(&client_toml(proxy.address, extra)).start();
+        let gate = PskgateBuilder::new().toml(&client_toml(proxy.address, extra)).start();
         let watch = Stopwatch::start();
-        assert_eq!(Plain::connect(gate.address("plain")).end(), Ending::Rst);
+        assert_eq!(PlainClient::connect(gate.address("plain")).end(), ConnectionEnd::Rst);
         watch.expect_within(Duration::from_secs(3));
         let line = gate.wait_logged("no target answers");
         assert!(line.contains(why) && !line.contains('\u{1b}'), "{line}");
@@ -180,7 +180,7 @@ fn own_address() -> IpAddr {
 
 /// Says these one after the other, and what was answered to each.
 fn conversation(at: SocketAddr, steps: &[Vec<u8>]) -> Vec<Vec<u8>> {
-    let plain = Plain::connect(at);
+    let plain = PlainClient::connect(at);
     let mut stream = &plain.0;
     let mut answers = Vec::new();
     for step in steps {
@@ -209,7 +209,7 @@ fn a_server_connects_where_its_peer_asks_and_answers_as_stunnel_does() {
     let (ours, theirs) = (free_port(), free_port());
     let section = |port: u16| format!("[s]\naccept = 127.0.0.1:{port}\nprotocol = socks\n");
     let stunnel = Stunnel::server_with(theirs, &section(theirs));
-    let gate = Gate::new()
+    let gate = PskgateBuilder::new()
         .conf("x.conf", &format!("{}PSKsecrets = psk.txt\n", section(ours)), None)
         .start();
     let ends = [gate.address("s"), stunnel.address()].map(|to| Stunnel::client(to, ""));
@@ -260,10 +260,10 @@ fn a_server_connects_where_its_peer_asks_and_answers_as_stunnel_does() {
 fn who_asks_for_nothing_has_the_time_of_a_handshake() {
     let text = "[services.s]\nmode = \"server\"\naccept = \"127.0.0.1:0\"\nprotocol = \"socks\"\n\
                 psk-secrets = \"psk.txt\"\nhandshake-timeout = \"1s\"\n";
-    let gate = Gate::new().toml(text).start();
+    let gate = PskgateBuilder::new().toml(text).start();
     let client = Stunnel::client(gate.address("s"), "");
     for bytes in [&b""[..], b"\x04\x01\x00\x50\x01\x02\x03\x04uuu", b"\x05\x01"] {
-        let plain = Plain::connect(client.address());
+        let plain = PlainClient::connect(client.address());
         plain.send(bytes);
         let watch = Stopwatch::start();
         assert_eq!(plain.rest().0, b"");
@@ -287,7 +287,7 @@ fn redirect(host: &str) {
 }
 
 /// stunnel on a host, with these sections.
-fn stunnel_on(host: &str, gate: &Gate, sections: &str) -> Process {
+fn stunnel_on(host: &str, gate: &PskgateBuilder, sections: &str) -> Process {
     let file = gate.folder().join("stunnel.conf");
     let keys = gate.folder().join("psk.txt");
     let text =
@@ -296,13 +296,13 @@ fn stunnel_on(host: &str, gate: &Gate, sections: &str) -> Process {
     let mut command = Command::new("ip");
     command.args(["netns", "exec", host, "stunnel4"]).arg(&file);
     let process = Process::spawn("stunnel4", "the Debian package stunnel4", &mut command);
-    process.wait_for("Accepting new connections", PATIENCE);
+    process.wait_for("Accepting new connections", WAIT_TIMEOUT);
     process
 }
 
 fn pskgate_on(host: &str, sections: &str) -> Pskgate {
     let text = format!("debug = info\nPSKsecrets = psk.txt\n{sections}");
-    let gate = Gate::new().conf("x.conf", &text, None).on(host).launch();
+    let gate = PskgateBuilder::new().conf("x.conf", &text, None).on(host).launch();
     gate.wait_logged("Accepting new connections");
     gate
 }
@@ -315,15 +315,15 @@ fn a_redirected_connection_goes_where_it_was_meant_to_go() {
         let [here, there] = &cable.hosts;
         redirect(here);
         echo_on(here, ADDRESSES[0]);
-        let folder = Gate::new();
+        let folder = PskgateBuilder::new();
         let gate = ours.then(|| pskgate_on(here, sections));
         let _stunnel = (!ours).then(|| stunnel_on(here, &folder, sections));
-        let client = Gate::new();
+        let client = PskgateBuilder::new();
         let toml = client_toml(format!("{}:8080", ADDRESSES[0]), "")
             .replace("127.0.0.1:0", "unix:door.sock");
         let client = client.toml(&toml).on(there).start();
         let mut door = UnixStream::connect(client.folder().join("door.sock")).unwrap();
-        door.set_read_timeout(Some(PATIENCE)).unwrap();
+        door.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
         door.write_all(b"there and back").unwrap();
         let mut back = [0; 14];
         door.read_exact(&mut back).unwrap();
@@ -331,9 +331,9 @@ fn a_redirected_connection_goes_where_it_was_meant_to_go() {
         if let Some(gate) = &gate {
             // Who comes in person was not redirected, and would be connected to himself without end.
             let toml = toml.replace(":8080", ":4444");
-            let client = Gate::new().toml(&toml).on(there).start();
+            let client = PskgateBuilder::new().toml(&toml).on(there).start();
             let mut door = UnixStream::connect(client.folder().join("door.sock")).unwrap();
-            door.set_read_timeout(Some(PATIENCE)).unwrap();
+            door.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
             let _ = door.write_all(b"hello?");
             assert!(!matches!(door.read(&mut back), Ok(1..)));
             gate.wait_logged("No more addresses to connect");
@@ -350,7 +350,7 @@ fn a_socks_client_tells_its_server_where_a_redirected_connection_was_meant_to_go
         let [here, there] = &cable.hosts;
         redirect(here);
         echo_on(here, ADDRESSES[0]);
-        let folders = [Gate::new(), Gate::new()];
+        let folders = [PskgateBuilder::new(), PskgateBuilder::new()];
         let mut ours = Vec::new();
         let mut theirs = Vec::new();
         for ((sections, is_ours), folder) in
@@ -363,7 +363,7 @@ fn a_socks_client_tells_its_server_where_a_redirected_connection_was_meant_to_go
             }
         }
         let mut plain = on_host(there, || TcpStream::connect((ADDRESSES[0], 8080)).unwrap());
-        plain.set_read_timeout(Some(PATIENCE)).unwrap();
+        plain.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
         plain.write_all(b"there and back").unwrap();
         let mut back = [0; 14];
         let read = plain.read_exact(&mut back);
@@ -405,7 +405,7 @@ fn a_backend_sees_the_peer_s_own_address() {
         }
         let backend = on_host(here, || TcpListener::bind((ADDRESSES[0], 8080)).unwrap());
         let (_gate, _stunnel);
-        let folder = Gate::new();
+        let folder = PskgateBuilder::new();
         if ours {
             _gate = pskgate_on(here, &section(whose));
         } else {
@@ -413,9 +413,9 @@ fn a_backend_sees_the_peer_s_own_address() {
         }
         let toml = client_toml(format!("{}:4444", ADDRESSES[0]), "")
             .replace("127.0.0.1:0", "unix:door.sock");
-        let client = Gate::new().toml(&toml).on(there).start();
+        let client = PskgateBuilder::new().toml(&toml).on(there).start();
         let mut door = UnixStream::connect(client.folder().join("door.sock")).unwrap();
-        door.set_read_timeout(Some(PATIENCE)).unwrap();
+        door.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
         door.write_all(b"who am I?").unwrap();
         let (mut stream, from) = backend.accept().unwrap();
         let mut line = [0; 9];
@@ -439,9 +439,9 @@ fn a_redirected_connection_goes_where_it_was_meant_to_go_from_its_own_address() 
         let gate = pskgate_on(here, &format!("[s]\naccept = 4444\ntransparent = {whose}\n"));
         let toml = client_toml(format!("{}:8080", ADDRESSES[0]), "")
             .replace("127.0.0.1:0", "unix:door.sock");
-        let client = Gate::new().toml(&toml).on(there).start();
+        let client = PskgateBuilder::new().toml(&toml).on(there).start();
         let mut door = UnixStream::connect(client.folder().join("door.sock")).unwrap();
-        door.set_read_timeout(Some(PATIENCE)).unwrap();
+        door.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
         door.write_all(b"who am I?").unwrap();
         gate.wait_logged("connected remote server");
         let (mut stream, from) = backend.accept().unwrap();

@@ -7,8 +7,8 @@ use std::path::Path;
 use crate::harness::openssl::psk_of;
 use crate::harness::process::{Finished, pskgate};
 use crate::harness::{
-    Backend, Gate, KEY, OTHER_KEY, OpensslClient, PATIENCE, Pskgate, Tls, secret, server_toml,
-    until,
+    Backend, KEY, OTHER_KEY, OpensslClient, Pskgate, PskgateBuilder, Tls, WAIT_TIMEOUT, secret,
+    server_toml, until,
 };
 
 /// EX_USAGE, EX_CANTCREAT and EX_CONFIG of sysexits.h.
@@ -40,7 +40,7 @@ fn gets_in(server: &Pskgate, identity: &str, key: &str) -> bool {
     arguments.extend(psk_of(identity, key));
     let mut client = OpensslClient::start(server.address("tls"), arguments);
     client.type_in("ping\n");
-    until("an answer or an end", PATIENCE, || {
+    until("an answer or an end", WAIT_TIMEOUT, || {
         let answered = client.out().contains("ping");
         (answered || client.ended().is_some()).then_some(answered)
     })
@@ -55,7 +55,7 @@ fn status(server: &Pskgate) -> String {
 #[test]
 fn a_service_waits_for_the_runtimes_file_and_follows_it() {
     let backend = Backend::echo();
-    let gate = Gate::new().toml(&server_toml(backend.address(), "runtime-file = true"));
+    let gate = PskgateBuilder::new().toml(&server_toml(backend.address(), "runtime-file = true"));
     let file = gate.folder().join("psk.txt");
     fs::remove_file(&file).unwrap();
     let server = gate.start();
@@ -90,7 +90,7 @@ fn a_service_that_waits_for_the_first_file_of_a_folder_says_so() {
     let backend = Backend::echo();
     let text =
         server_toml(backend.address(), "wait-for-keys = true").replace("\"psk.txt\"", "\"psk.d\"");
-    let gate = Gate::new().toml(&text);
+    let gate = PskgateBuilder::new().toml(&text);
     let folder = gate.folder().join("psk.d");
     fs::create_dir(&folder).unwrap();
     let server = gate.start();
@@ -105,7 +105,7 @@ fn a_service_that_waits_for_the_first_file_of_a_folder_says_so() {
 
 #[test]
 fn what_is_not_declared_is_as_strict_as_ever() {
-    let gate = Gate::new().toml(&server_toml("127.0.0.1:3000", ""));
+    let gate = PskgateBuilder::new().toml(&server_toml("127.0.0.1:3000", ""));
     let (folder, file) = (gate.folder(), gate.folder().join("psk.txt"));
     let check = || pskgate(folder, &["check", "pskgate.toml"]);
     write_open(&file, &line("PLC1", KEY));
@@ -141,7 +141,7 @@ fn what_is_not_declared_is_as_strict_as_ever() {
 
 #[test]
 fn nothing_is_added_to_a_runtimes_own_file() {
-    let gate = Gate::new().toml(&server_toml("127.0.0.1:3000", "runtime-file = true"));
+    let gate = PskgateBuilder::new().toml(&server_toml("127.0.0.1:3000", "runtime-file = true"));
     let folder = gate.folder();
     let file = folder.join("psk.txt");
     let again = |arguments: &[&str], code| {
@@ -171,7 +171,7 @@ fn a_projects_folder_is_read_as_the_ide_keeps_it() {
     let backend = Backend::echo();
     let text = server_toml(backend.address(), "beremiz-project = \"project\"")
         .replace("psk-secrets = \"psk.txt\"\n", "");
-    let gate = Gate::new().toml(&text);
+    let gate = PskgateBuilder::new().toml(&text);
     let project = gate.folder().join("project");
     let psk = project.join("psk");
     fs::create_dir_all(&psk).unwrap();
@@ -217,7 +217,7 @@ fn a_projects_folder_is_read_as_the_ide_keeps_it() {
 fn an_unpacked_export_and_a_keystore_are_projects_too() {
     let text = server_toml("127.0.0.1:3000", "beremiz-project = \"place\"")
         .replace("psk-secrets = \"psk.txt\"\n", "");
-    let gate = Gate::new().toml(&text);
+    let gate = PskgateBuilder::new().toml(&text);
     let place = gate.folder().join("place");
     let check = || {
         let done = pskgate(gate.folder(), &["check", "pskgate.toml"]);
@@ -237,7 +237,7 @@ fn an_unpacked_export_and_a_keystore_are_projects_too() {
 
 #[test]
 fn keygen_writes_a_key_where_the_ide_looks_for_it() {
-    let gate = Gate::new();
+    let gate = PskgateBuilder::new();
     let folder = gate.folder();
     let psk = folder.join("project/psk");
     fs::create_dir_all(&psk).unwrap();
@@ -274,7 +274,7 @@ fn a_key_that_is_removed_from_a_project_with_other_files_is_gone() {
     let backend = Backend::echo();
     let text = server_toml(backend.address(), "beremiz-project = \"project\"")
         .replace("\"psk.txt\"", "\"engineers.txt\"");
-    let gate = Gate::new().file("engineers.txt", &line("anna", OTHER_KEY)).toml(&text);
+    let gate = PskgateBuilder::new().file("engineers.txt", &line("anna", OTHER_KEY)).toml(&text);
     let psk = gate.folder().join("project/psk");
     fs::create_dir_all(&psk).unwrap();
     write_open(&psk.join("PLC1.secret"), &line("PLC1", KEY));
@@ -291,7 +291,7 @@ fn a_key_that_is_removed_from_a_project_with_other_files_is_gone() {
 #[test]
 fn the_keys_of_clients_are_imported_as_windows_writes_them() {
     let backend = Backend::echo();
-    let server = Gate::new().toml(&server_toml(backend.address(), "")).start();
+    let server = PskgateBuilder::new().toml(&server_toml(backend.address(), "")).start();
     let folder = server.folder().to_owned();
     let third = OTHER_KEY.to_uppercase();
     let utf16 = |text: &str| -> Vec<u8> {
@@ -306,7 +306,7 @@ fn the_keys_of_clients_are_imported_as_windows_writes_them() {
     assert!(!said(&done).contains(OTHER_KEY) && !said(&done).contains(&third));
     let text = fs::read_to_string(folder.join("psk.txt")).unwrap();
     assert!(text.ends_with(&format!("anna:{OTHER_KEY}\nbert:{third}\n")), "plain lines");
-    until("anna", PATIENCE, || gets_in(&server, "anna", OTHER_KEY).then_some(()));
+    until("anna", WAIT_TIMEOUT, || gets_in(&server, "anna", OTHER_KEY).then_some(()));
 
     let import = |files: &[&str]| {
         let done = pskgate(&folder, &[&["keys", "import"], files].concat());
@@ -330,7 +330,7 @@ fn the_keys_of_clients_are_imported_as_windows_writes_them() {
     assert!(!folder.join("project/psk").exists());
     fs::write(folder.join("bad.txt"), "no key here\n").unwrap();
     assert_eq!(import(&["new.txt", "bad.txt", "--file", "psk.txt"]).0, Some(CONFIG));
-    let checked = Gate::new().toml(&server_toml("127.0.0.1:1", ""));
+    let checked = PskgateBuilder::new().toml(&server_toml("127.0.0.1:1", ""));
     fs::write(checked.folder().join("psk.txt"), utf16(&secret("anna", KEY))).unwrap();
     let done = pskgate(checked.folder(), &["check", "pskgate.toml"]);
     assert!(done.err.contains("UTF-16") && done.err.contains("keys import"), "{}", done.err);

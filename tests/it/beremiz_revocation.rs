@@ -7,7 +7,8 @@ use std::net::{SocketAddr, TcpListener};
 use crate::harness::openssl::psk_of;
 use crate::harness::process::pskgate;
 use crate::harness::{
-    Gate, KEY, OTHER_KEY, OpensslClient, PATIENCE, Pskgate, Tls, root, secret, until, write_private,
+    KEY, OTHER_KEY, OpensslClient, Pskgate, PskgateBuilder, Tls, WAIT_TIMEOUT, root, secret, until,
+    write_private,
 };
 
 const RUNTIME: &str = "PLC1";
@@ -49,7 +50,7 @@ fn ide(server: &Pskgate, tls: Tls, identity: &str, key: &str) -> OpensslClient {
 /// What the runtime told this IDE; none if it was not let in.
 fn told(server: &Pskgate, tls: Tls, identity: &str, key: &str) -> Option<String> {
     let mut client = ide(server, tls, identity, key);
-    until("an answer or an end", PATIENCE, || {
+    until("an answer or an end", WAIT_TIMEOUT, || {
         let out = client.out();
         match out.ends_with('\n') {
             true => Some(Some(out.trim_end().to_owned())),
@@ -60,17 +61,17 @@ fn told(server: &Pskgate, tls: Tls, identity: &str, key: &str) -> Option<String>
 
 #[test]
 fn a_removed_engineer_has_no_way_back() {
-    let gate = Gate::new().toml(&recipe("PYRO and ERPC"));
+    let gate = PskgateBuilder::new().toml(&recipe("PYRO and ERPC"));
     let keys = secret("anna", KEY) + &secret("bert", OTHER_KEY);
     let server = gate.file("engineers.txt", &keys).start();
     let at_runtime = format!("{RUNTIME}:{RUNTIME_KEY}");
     assert_eq!(told(&server, Tls::V13, "anna", KEY).as_deref(), Some(at_runtime.as_str()));
     let mut working = ide(&server, Tls::V12, "anna", KEY);
-    working.wait_for(RUNTIME, PATIENCE);
+    working.wait_for(RUNTIME, WAIT_TIMEOUT);
 
     let remove = ["keys", "remove", "anna", "--file", "engineers.txt"];
     assert_eq!(pskgate(server.folder(), &remove).code, Some(0));
-    until("her session to end", PATIENCE, || working.ended());
+    until("her session to end", WAIT_TIMEOUT, || working.ended());
     for tls in Tls::BOTH {
         for (identity, key) in [
             ("anna", KEY),
@@ -91,7 +92,7 @@ fn a_removed_engineer_has_no_way_back() {
 fn beside_the_runtimes_file_a_removed_engineer_comes_back_and_check_says_so() {
     let text =
         recipe("The runtime's key").replace("\"psk.txt\"", "[\"psk.txt\", \"engineers.txt\"]");
-    let gate = Gate::new().toml(&text).file("engineers.txt", &secret("anna", KEY));
+    let gate = PskgateBuilder::new().toml(&text).file("engineers.txt", &secret("anna", KEY));
     write_private(&gate.folder().join("psk.txt"), format!("{RUNTIME}:{RUNTIME_KEY}").as_str());
     let done = pskgate(gate.folder(), &["check", "pskgate.toml"]);
     assert_eq!(done.code, Some(0), "{}", done.err);
@@ -106,7 +107,7 @@ fn beside_the_runtimes_file_a_removed_engineer_comes_back_and_check_says_so() {
 
 #[test]
 fn with_the_runtimes_key_alone_check_has_no_warning_but_what_the_file_deserves() {
-    let gate = Gate::new().toml(&recipe("The runtime's key"));
+    let gate = PskgateBuilder::new().toml(&recipe("The runtime's key"));
     write_private(&gate.folder().join("psk.txt"), format!("{RUNTIME}:{RUNTIME_KEY}").as_str());
     let done = pskgate(gate.folder(), &["check", "pskgate.toml"]);
     assert!(done.code == Some(0) && done.out.contains("nothing wrong"), "{}{}", done.out, done.err);

@@ -4,8 +4,8 @@ use std::net::TcpListener;
 
 use crate::harness::process::pskgate;
 use crate::harness::{
-    Backend, Gate, IDENTITY, KEY, OTHER_KEY, OpensslClient, Plain, Pskgate, client_toml, free_port,
-    local, openssl, secret, server_toml,
+    Backend, IDENTITY, KEY, OTHER_KEY, OpensslClient, PlainClient, Pskgate, PskgateBuilder,
+    client_toml, free_port, local, openssl, secret, server_toml,
 };
 
 #[track_caller]
@@ -17,7 +17,7 @@ fn says(text: &str, wanted: &[&str]) {
 
 /// What `check` says of a native file beside key files.
 fn check(toml: &str, files: &[(&str, &[u8])]) -> String {
-    let gate = Gate::new().toml(toml);
+    let gate = PskgateBuilder::new().toml(toml);
     for (name, text) in files {
         // The file is there, with its mode.
         std::fs::write(gate.folder().join(name), text).unwrap();
@@ -27,13 +27,13 @@ fn check(toml: &str, files: &[(&str, &[u8])]) -> String {
 }
 
 fn server(backend: impl std::fmt::Display, extra: &str) -> Pskgate {
-    Gate::new().toml(&server_toml(backend, extra)).start()
+    PskgateBuilder::new().toml(&server_toml(backend, extra)).start()
 }
 
 /// A client end with this key file and these lines, through which a program has just tried to connect.
 fn tried(to: impl std::fmt::Display, keys: &str, extra: &str) -> Pskgate {
-    let gate = Gate::new().file("psk.txt", keys).toml(&client_toml(to, extra)).start();
-    let _ = Plain::connect(gate.address("plain")).rest();
+    let gate = PskgateBuilder::new().file("psk.txt", keys).toml(&client_toml(to, extra)).start();
+    let _ = PlainClient::connect(gate.address("plain")).rest();
     gate
 }
 
@@ -66,8 +66,8 @@ fn a_wrong_key_and_a_misspelt_identity() {
     );
 
     let toml = client_toml(to, "").replace(IDENTITY, "clent1");
-    let client = Gate::new().file("psk.txt", &secret("clent1", KEY)).toml(&toml).start();
-    let _ = Plain::connect(client.address("plain")).rest();
+    let client = PskgateBuilder::new().file("psk.txt", &secret("clent1", KEY)).toml(&toml).start();
+    let _ = PlainClient::connect(client.address("plain")).rest();
     let line = logged(&server, "unknown identity", "unknown-identity");
     says(&line, &["127.0.0.1:", "clent1", "no key file of this service has it"]);
     // In the client's own file it is found before anything runs.
@@ -101,7 +101,7 @@ fn key_files_that_are_short_doubled_or_from_another_system() {
 #[test]
 fn files_that_are_missing_or_misspelt_and_a_typo() {
     let toml = server_toml("127.0.0.1:9", "");
-    let done = pskgate(Gate::new().folder(), &["run", "nofile.toml"]);
+    let done = pskgate(PskgateBuilder::new().folder(), &["run", "nofile.toml"]);
     says(&done.err, &["cannot read nofile.toml", "name a configuration file that exists"]);
     let said = check(&toml.replace("psk.txt", "none.txt"), &[]);
     says(
@@ -128,7 +128,7 @@ fn a_port_that_is_wrong_in_use_or_not_allowed() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let at = taken.local_addr().unwrap().to_string();
     let toml = server_toml("127.0.0.1:9", "").replace("127.0.0.1:0", &at);
-    let done = pskgate(Gate::new().toml(&toml).folder(), &["run", "pskgate.toml"]);
+    let done = pskgate(PskgateBuilder::new().toml(&toml).folder(), &["run", "pskgate.toml"]);
     says(
         &done.err,
         &["cannot-listen", "pskgate.toml:3", &at, "in use by", "another program has it"],
@@ -152,7 +152,7 @@ fn the_plc_or_the_server_end_does_not_run() {
 #[test]
 fn both_ends_are_clients_or_both_are_servers_or_there_is_no_client_end() {
     let backend = Backend::echo();
-    let other = Gate::new().toml(&client_toml(backend.address(), "")).start();
+    let other = PskgateBuilder::new().toml(&client_toml(backend.address(), "")).start();
     let client = tried(other.address("plain"), &good(), "");
     let line = logged(&other, "handshake failed", "plain-text");
     says(&line, &["another client end or an echo service", "mode = \"server\""]);
@@ -160,7 +160,7 @@ fn both_ends_are_clients_or_both_are_servers_or_there_is_no_client_end() {
     client.wait_logged("handshake failed");
 
     let server = server(backend.address(), "");
-    let plain = Plain::connect(server.address("tls"));
+    let plain = PlainClient::connect(server.address("tls"));
     plain.send(b"GET / HTTP/1.0\r\n\r\n");
     let _ = plain.rest();
     let line = logged(&server, "plain text on a TLS port", "plain-text");
@@ -182,7 +182,7 @@ fn peers_that_are_too_old_or_too_new() {
     let line = logged(&client, "no TLS version in common", "no-common-version");
     says(&line, &[&to.to_string(), "this end offers TLS 1.2", "the server accepts none of it"]);
 
-    let server = Gate::new().toml(&server_toml(backend.address(), "")).start();
+    let server = PskgateBuilder::new().toml(&server_toml(backend.address(), "")).start();
     let old = openssl::psk()
         .into_iter()
         .chain(["-tls1_2", "-cipher", "PSK-AES128-CBC-SHA256"].map(str::to_owned));
@@ -204,8 +204,8 @@ fn a_relative_path_of_a_stunnel_conf_that_is_started_elsewhere() {
         "pid = p.pid\n[a]\naccept = 127.0.0.1:{}\nconnect = 127.0.0.1:9\nPSKsecrets = psk.txt\n",
         free_port()
     );
-    let gate = Gate::new().conf("stunnel.conf", &text, None);
-    let elsewhere = Gate::new();
+    let gate = PskgateBuilder::new().conf("stunnel.conf", &text, None);
+    let elsewhere = PskgateBuilder::new();
     std::fs::remove_file(elsewhere.folder().join("psk.txt")).unwrap();
     let path = gate.folder().join("stunnel.conf");
     let done = pskgate(elsewhere.folder(), &[path.as_os_str()]);
@@ -227,7 +227,7 @@ fn a_relative_path_of_a_stunnel_conf_that_is_started_elsewhere() {
 #[test]
 fn a_name_that_nobody_knows() {
     let toml = client_toml("no-such-name.invalid:3001", "");
-    let gate = Gate::new().toml(&toml);
+    let gate = PskgateBuilder::new().toml(&toml);
     let done = pskgate(gate.folder(), &["doctor", "pskgate.toml"]);
     says(&done.out, &["warn  name: no-such-name.invalid has no address", "correct the name"]);
     let client = tried("no-such-name.invalid:3001", &good(), "");

@@ -6,8 +6,8 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use crate::harness::{
-    Backend, Gate, IDENTITY, KEY, OTHER_KEY, PATIENCE, Plain, Pskgate, client_toml, openssl,
-    replace, secret, server_toml, until, write_private,
+    Backend, IDENTITY, KEY, OTHER_KEY, PlainClient, Pskgate, PskgateBuilder, WAIT_TIMEOUT,
+    client_toml, openssl, replace, secret, server_toml, until, write_private,
 };
 
 /// A text, hexadecimal digits and a passphrase.
@@ -26,7 +26,7 @@ fn lines(gate: &Pskgate, from: usize) -> Vec<String> {
 struct Watched {
     server: Pskgate,
     client: Pskgate,
-    session: Plain,
+    session: PlainClient,
     _backend: Backend,
     reloads: usize,
 }
@@ -35,9 +35,9 @@ impl Watched {
     fn new() -> Self {
         let backend = Backend::echo();
         let toml = server_toml(backend.address(), "");
-        let server = Gate::new().file("psk.txt", &good()).toml(&toml).start();
-        let client = Gate::new().toml(&client_toml(server.address("tls"), "")).start();
-        let session = Plain::connect(client.address("plain"));
+        let server = PskgateBuilder::new().file("psk.txt", &good()).toml(&toml).start();
+        let client = PskgateBuilder::new().toml(&client_toml(server.address("tls"), "")).start();
+        let session = PlainClient::connect(client.address("plain"));
         session.echo(b"before");
         Self { server, client, session, _backend: backend, reloads: 0 }
     }
@@ -53,11 +53,11 @@ impl Watched {
         break_it(&self.server.folder().join("psk.txt"));
         until(
             &format!("the refusal of {what}; the log is\n{}", self.server.log()),
-            PATIENCE,
+            WAIT_TIMEOUT,
             || (self.count("not reloaded") > before).then_some(()),
         );
         self.session.echo(b"still here");
-        Plain::connect(self.client.address("plain")).echo(b"and the old key works");
+        PlainClient::connect(self.client.address("plain")).echo(b"and the old key works");
         let said = lines(&self.server, from);
         // Beside the one that says what comes of it.
         let is_about_file = |line: &&String| line.contains(" error ") && !line.contains("reloaded");
@@ -76,7 +76,7 @@ impl Watched {
             &self.server.folder().join("psk.txt"),
             &(good() + &secret(&newcomer, &format!("{OTHER_KEY}{}", self.reloads))),
         );
-        until(&format!("reload {}", self.reloads), PATIENCE, || {
+        until(&format!("reload {}", self.reloads), WAIT_TIMEOUT, || {
             (self.count(": reloaded;") >= self.reloads).then_some(())
         });
         self.session.echo(b"still here");

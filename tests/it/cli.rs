@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 
 use crate::harness::process::{Finished, pskgate};
-use crate::harness::{Gate, KEY, Process, server_toml};
+use crate::harness::{KEY, Process, PskgateBuilder, server_toml};
 
 fn said(done: &Finished) -> String {
     format!("{}{}", done.out, done.err)
@@ -12,7 +12,7 @@ fn said(done: &Finished) -> String {
 #[test]
 fn version_names_the_program_and_its_openssl() {
     for argument in ["version", "--version"] {
-        let done = pskgate(Gate::new().folder(), &[argument]);
+        let done = pskgate(PskgateBuilder::new().folder(), &[argument]);
         assert_eq!(done.code, Some(0), "{}", done.err);
         assert!(
             done.out.contains(&format!("pskgate {}", env!("CARGO_PKG_VERSION"))),
@@ -25,7 +25,7 @@ fn version_names_the_program_and_its_openssl() {
 
 #[test]
 fn help_names_every_command() {
-    let done = pskgate(Gate::new().folder(), &["--help"]);
+    let done = pskgate(PskgateBuilder::new().folder(), &["--help"]);
     assert_eq!(done.code, Some(0));
     for command in [
         "run", "check", "doctor", "explain", "status", "sessions", "reload", "kick", "keygen",
@@ -41,7 +41,7 @@ const USAGE: i32 = 64;
 #[test]
 fn what_is_not_a_command_is_refused_with_the_usage() {
     for arguments in [&["--no-such-option"][..], &["kick"], &["keygen"], &["keys"]] {
-        let done = pskgate(Gate::new().folder(), arguments);
+        let done = pskgate(PskgateBuilder::new().folder(), arguments);
         assert_eq!(done.code, Some(USAGE), "{arguments:?}: {}", said(&done));
         assert!(done.err.contains("Usage"), "{arguments:?}: {}", said(&done));
     }
@@ -53,7 +53,7 @@ fn without_a_file_the_default_one_is_meant() {
     let exists = std::path::Path::new(default).exists();
     assert!(!exists, "this test needs a machine that has no {default}");
     for command in ["run", "check"] {
-        let done = pskgate(Gate::new().folder(), &[command]);
+        let done = pskgate(PskgateBuilder::new().folder(), &[command]);
         assert_eq!(done.code, Some(66), "{}", said(&done));
         assert!(done.err.contains(default), "{}", said(&done));
     }
@@ -61,7 +61,7 @@ fn without_a_file_the_default_one_is_meant() {
 
 #[test]
 fn the_demo_works() {
-    let done = pskgate(Gate::new().folder(), &["demo"]);
+    let done = pskgate(PskgateBuilder::new().folder(), &["demo"]);
     assert_eq!(done.code, Some(0), "{}", said(&done));
     assert!(!done.out.is_empty(), "it says what it did");
     assert!(said(&done).contains("TLSv1.3"), "it shows what was negotiated: {}", said(&done));
@@ -70,7 +70,7 @@ fn the_demo_works() {
 
 #[test]
 fn the_demo_shows_a_bar_on_a_terminal_and_takes_it_away() {
-    let folder = Gate::new();
+    let folder = PskgateBuilder::new();
     let line = format!("{} demo", env!("CARGO_BIN_EXE_pskgate"));
     let mut script = std::process::Command::new("script");
     script.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
@@ -87,7 +87,7 @@ fn check_takes_a_good_file_without_binding_its_port() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     let text = server_toml("127.0.0.1:3000", "").replace("127.0.0.1:0", &address.to_string());
-    let gate = Gate::new().toml(&text);
+    let gate = PskgateBuilder::new().toml(&text);
     let done = pskgate(gate.folder(), &["check", "pskgate.toml"]);
     assert_eq!(done.code, Some(0), "{}", said(&done));
     assert!(!said(&done).contains(KEY));
@@ -97,7 +97,7 @@ fn check_takes_a_good_file_without_binding_its_port() {
 fn check_names_every_mistake_of_a_file_at_once_with_its_place() {
     let text = "[services.plc]\nmode = \"server\"\nacept = \"127.0.0.1:3001\"\nconnect = \"127.0.0.1:70000\"\n\
                 psk-secrets = \"no-such-file.txt\"\nhandshake-timeout = \"ten\"\n";
-    let gate = Gate::new().toml(text);
+    let gate = PskgateBuilder::new().toml(text);
     let done = pskgate(gate.folder(), &["check", "pskgate.toml"]);
     assert!(done.code.is_some_and(|code| code != 0 && code != USAGE), "{:?}", done.code);
     let all = said(&done);
@@ -113,8 +113,8 @@ fn check_names_every_mistake_of_a_file_at_once_with_its_place() {
 
 #[test]
 fn check_names_a_secrets_file_that_is_missing() {
-    let gate =
-        Gate::new().toml(&server_toml("127.0.0.1:9", "").replace("psk.txt", "no-such-file.txt"));
+    let gate = PskgateBuilder::new()
+        .toml(&server_toml("127.0.0.1:9", "").replace("psk.txt", "no-such-file.txt"));
     let done = pskgate(gate.folder(), &["check", "pskgate.toml"]);
     assert!(done.code.is_some_and(|code| code != 0));
     assert!(said(&done).contains("no-such-file.txt"), "{}", said(&done));
@@ -123,7 +123,7 @@ fn check_names_a_secrets_file_that_is_missing() {
 #[test]
 fn check_names_the_mistakes_of_a_stunnel_conf() {
     let text = "[plc]\naccept = 3001\nconect = 3000\nPSKsecrets = psk.txt\nTIMEOUTidle = long\n";
-    let gate = Gate::new().file("stunnel.conf", text);
+    let gate = PskgateBuilder::new().file("stunnel.conf", text);
     let done = pskgate(gate.folder(), &["check", "stunnel.conf"]);
     assert!(done.code.is_some_and(|code| code != 0));
     let all = said(&done);
@@ -137,7 +137,7 @@ fn check_names_the_mistakes_of_a_stunnel_conf() {
 
 #[test]
 fn the_format_can_be_said_when_the_name_does_not_tell() {
-    let gate = Gate::new().file("tunnel.txt", &server_toml("127.0.0.1:9", ""));
+    let gate = PskgateBuilder::new().file("tunnel.txt", &server_toml("127.0.0.1:9", ""));
     assert_eq!(pskgate(gate.folder(), &["check", "tunnel.txt", "--format", "toml"]).code, Some(0));
     assert_ne!(
         pskgate(gate.folder(), &["check", "tunnel.txt"]).code,
@@ -153,7 +153,7 @@ fn one_key_at_both_ends_of_one_file_is_refused() {
          psk-identity = \"client1\"\npsk-secrets = \"psk.txt\"\n",
         server_toml("127.0.0.1:9", "")
     );
-    let gate = Gate::new().toml(&text);
+    let gate = PskgateBuilder::new().toml(&text);
     let done = pskgate(gate.folder(), &["check", "pskgate.toml"]);
     assert!(
         done.code.is_some_and(|code| code != 0),
@@ -166,7 +166,7 @@ fn one_key_at_both_ends_of_one_file_is_refused() {
 #[test]
 fn a_file_that_cannot_be_read_is_named_and_the_exit_code_is_not_0() {
     for command in ["run", "check"] {
-        let done = pskgate(Gate::new().folder(), &[command, "no-such-file.toml"]);
+        let done = pskgate(PskgateBuilder::new().folder(), &[command, "no-such-file.toml"]);
         assert!(done.code.is_some_and(|code| code != 0));
         assert!(done.err.contains("no-such-file.toml"), "{}", said(&done));
     }

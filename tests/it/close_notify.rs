@@ -7,8 +7,9 @@ use std::net::Shutdown;
 use crate::harness::hello::Tap;
 use crate::harness::openssl::psk;
 use crate::harness::{
-    Backend, Ending, Gate, IDENTITY, KEY, OTHER_KEY, OpensslClient, PATIENCE, Plain, Pskgate, Tls,
-    client_toml, local, offers, openssl, replace, secret, server_toml, until,
+    Backend, ConnectionEnd, IDENTITY, KEY, OTHER_KEY, OpensslClient, PlainClient, Pskgate,
+    PskgateBuilder, Tls, WAIT_TIMEOUT, client_toml, local, offers, openssl, replace, secret,
+    server_toml, until,
 };
 
 /// How many alerts went by; in 1.2 the type of a record can be read, and after a handshake that went well
@@ -32,9 +33,10 @@ struct Tunnel {
 }
 
 fn tunnel(backend: &Backend) -> Tunnel {
-    let server = Gate::new().toml(&server_toml(backend.address(), Tls::V12.toml())).start();
+    let server =
+        PskgateBuilder::new().toml(&server_toml(backend.address(), Tls::V12.toml())).start();
     let tap = Tap::before(server.address("tls"));
-    let client = Gate::new().toml(&client_toml(tap.address(), "")).start();
+    let client = PskgateBuilder::new().toml(&client_toml(tap.address(), "")).start();
     Tunnel { server, tap, client }
 }
 
@@ -64,11 +66,11 @@ fn each_end_says_it_once_whoever_ends_first() {
     for backend_first in [false, true] {
         let backend = if backend_first { answers_and_ends() } else { Backend::echo() };
         let tunnel = tunnel(&backend);
-        let plain = Plain::connect(tunnel.client.address("plain"));
+        let plain = PlainClient::connect(tunnel.client.address("plain"));
         plain.echo(b"question");
         assert_eq!(tunnel.alerts().0, 0, "nobody has ended yet but the backend");
         if backend_first {
-            assert_eq!(plain.end(), Ending::Fin);
+            assert_eq!(plain.end(), ConnectionEnd::Fin);
         }
         plain.0.shutdown(Shutdown::Write).unwrap();
         tunnel.wait_closed("complete");
@@ -80,10 +82,10 @@ fn each_end_says_it_once_whoever_ends_first() {
 fn a_cut_says_nothing_and_the_other_end_misses_it() {
     let backend = Backend::echo();
     let mut tunnel = tunnel(&backend);
-    let plain = Plain::connect(tunnel.client.address("plain"));
+    let plain = PlainClient::connect(tunnel.client.address("plain"));
     plain.echo(b"question");
     replace(&tunnel.server.folder().join("psk.txt"), &secret(IDENTITY, OTHER_KEY));
-    assert_eq!(plain.end(), Ending::Rst, "half an answer does not look whole");
+    assert_eq!(plain.end(), ConnectionEnd::Rst, "half an answer does not look whole");
     let line = tunnel.client.wait_logged("session closed");
     assert!(line.contains(" warning ") && line.contains("without a TLS close"), "{line}");
     // What the end that misses it says in its last alert is the library's.
@@ -96,7 +98,7 @@ fn a_cut_says_nothing_and_the_other_end_misses_it() {
 fn a_peer_that_leaves_without_it_is_logged_and_counted_in_both_versions() {
     for tls in Tls::BOTH {
         let backend = Backend::echo();
-        let mut gate = Gate::new().toml(&server_toml(backend.address(), "")).start();
+        let mut gate = PskgateBuilder::new().toml(&server_toml(backend.address(), "")).start();
         let arguments = psk().into_iter().chain([tls.flag().to_owned()]);
         let mut client = OpensslClient::start(gate.address("tls"), arguments);
         client.echo("before it dies");
@@ -111,16 +113,16 @@ fn a_peer_that_leaves_without_it_is_logged_and_counted_in_both_versions() {
 #[test]
 fn a_peer_of_1_3_hears_it_from_a_client_end() {
     let peer = offers(&["serve", &openssl::hex(IDENTITY), &openssl::hex(KEY), "sha256"]);
-    let ready = peer.wait_for("READY ", PATIENCE);
+    let ready = peer.wait_for("READY ", WAIT_TIMEOUT);
     let port = ready.trim_start_matches("READY ").trim().parse().expect("a port");
-    let gate = Gate::new().toml(&client_toml(local(port), "")).start();
-    let plain = Plain::connect(gate.address("plain"));
+    let gate = PskgateBuilder::new().toml(&client_toml(local(port), "")).start();
+    let plain = PlainClient::connect(gate.address("plain"));
     plain.echo(b"question");
     plain.shut();
-    until("what the peer heard", PATIENCE, || {
+    until("what the peer heard", WAIT_TIMEOUT, || {
         assert!(!peer.text().contains("REFUSED"), "it was cut: {}", peer.text());
         peer.out().contains("ENDED close_notify").then_some(())
     });
-    assert_eq!(plain.end(), Ending::Fin);
+    assert_eq!(plain.end(), ConnectionEnd::Fin);
     assert!(gate.wait_logged("session closed").contains("complete"));
 }

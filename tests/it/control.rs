@@ -11,10 +11,11 @@ use pskgate::observe::status::Status;
 use rustix::process::Signal;
 
 use crate::harness::process::{Finished, pskgate};
-use crate::harness::stage::{Stage, client_of, echo_through, finish, need_root, section};
+use crate::harness::stage::{StunnelFolder, client_of, echo_through, finish, need_root, section};
 use crate::harness::{
-    Backend, Ending, Gate, IDENTITY, KEY, OTHER_KEY, PATIENCE, Pair, Plain, Process, Pskgate,
-    client_toml, free_port, local, secret, server_toml, until, write_private,
+    Backend, ConnectionEnd, IDENTITY, KEY, OTHER_KEY, Pair, PlainClient, Process, Pskgate,
+    PskgateBuilder, WAIT_TIMEOUT, client_toml, free_port, local, secret, server_toml, until,
+    write_private,
 };
 
 /// Debian's, on every machine.
@@ -27,13 +28,13 @@ fn socket(gate: &Pskgate) -> PathBuf {
 
 /// A server end with these lines at its top.
 fn server(backend: &Backend, top: &str) -> Pskgate {
-    Gate::new().toml(&format!("{top}\n{}", server_toml(backend.address(), ""))).start()
+    PskgateBuilder::new().toml(&format!("{top}\n{}", server_toml(backend.address(), ""))).start()
 }
 
 fn connect(path: &Path) -> UnixStream {
     let stream = UnixStream::connect(path)
         .unwrap_or_else(|error| panic!("cannot connect to {}: {error}", path.display()));
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
     stream
 }
 
@@ -98,7 +99,7 @@ fn status_tells_who_is_in_from_where_and_how_much_they_carried() {
     plain.echo(&[b'x'; 1000]);
     let target = backend.address().to_string();
     // The last bytes are counted a moment after they were sent.
-    let seen = until("the bytes to be counted", PATIENCE, || {
+    let seen = until("the bytes to be counted", WAIT_TIMEOUT, || {
         let seen = status(&pair.server);
         let counted = seen.services[0].sessions.first()?.bytes_down == 1000;
         counted.then_some(seen)
@@ -128,7 +129,7 @@ fn status_tells_who_is_in_from_where_and_how_much_they_carried() {
     assert_eq!(json[0]["service"], "tls");
     plain.shut();
     plain.rest();
-    until("the session to go", PATIENCE, || {
+    until("the session to go", WAIT_TIMEOUT, || {
         status(&pair.server).services[0].sessions.is_empty().then_some(())
     });
 }
@@ -138,14 +139,15 @@ fn a_reload_is_waited_for_and_what_came_of_it_comes_back() {
     let backend = Backend::echo();
     let server = server(&backend, "");
     let toml = client_toml(server.address("tls"), "").replace(IDENTITY, "client2");
-    let second = Gate::new().file("psk.txt", &secret("client2", OTHER_KEY)).toml(&toml).start();
+    let second =
+        PskgateBuilder::new().file("psk.txt", &secret("client2", OTHER_KEY)).toml(&toml).start();
     let keys = server.folder().join("psk.txt");
     write_private(&keys, &(secret(IDENTITY, KEY) + &secret("client2", OTHER_KEY)));
     let done = command(&server, &["reload"]);
     assert_eq!((done.code, done.err.as_str()), (Some(0), ""));
     assert!(done.out.starts_with("reloaded at 20"), "{}", done.out);
     // No waiting here: it has just said that the key is in force.
-    Plain::connect(second.address("plain")).echo(b"let in");
+    PlainClient::connect(second.address("plain")).echo(b"let in");
     let line = server.wait_logged(" orders: reload");
     assert!(line.contains("control socket: user ") && line.contains("(process "), "{line}");
 
@@ -163,7 +165,7 @@ fn a_reload_is_waited_for_and_what_came_of_it_comes_back() {
     // A file that cannot be read as it is now still leads to its program.
     write_private(&server.folder().join("pskgate.toml"), "not toml at all");
     assert_eq!(command(&server, &["reload"]).code, Some(78));
-    Plain::connect(second.address("plain")).echo(b"as before");
+    PlainClient::connect(second.address("plain")).echo(b"as before");
 }
 
 #[test]
@@ -182,9 +184,9 @@ fn what_a_session_carried_is_counted_once_while_its_backend_takes_its_time_to_cl
         let seen = status(&pair.server).services.remove(0);
         (seen.bytes_up == wanted).then_some(seen)
     };
-    until("the bytes to be counted", PATIENCE, || carried(1000));
+    until("the bytes to be counted", WAIT_TIMEOUT, || carried(1000));
     assert_eq!(command(&pair.server, &["kick", IDENTITY]).code, Some(0));
-    assert_eq!(plain.end(), Ending::Rst);
+    assert_eq!(plain.end(), ConnectionEnd::Rst);
     let seen = status(&pair.server).services.remove(0);
     assert_eq!(seen.sessions.len(), 1, "its place is free before its backend has closed");
     assert_eq!((seen.bytes_up, seen.ended.get("kicked")), (1000, Some(&1)));
@@ -196,7 +198,7 @@ fn a_status_of_thousands_of_identities_is_whole_however_many_ask_at_once() {
     let keys: String =
         (0..3000).map(|n| secret(&format!("plc-{n}"), &format!("{n:04}{KEY}"))).collect();
     let toml = server_toml(backend.address(), "");
-    let server = Gate::new().file("psk.txt", &keys).toml(&toml).start();
+    let server = PskgateBuilder::new().file("psk.txt", &keys).toml(&toml).start();
     let path = socket(&server);
     let all: Vec<_> = (0..8).map(|_| connect(&path)).collect();
     for stream in &all {
@@ -214,10 +216,10 @@ fn a_status_of_thousands_of_identities_is_whole_however_many_ask_at_once() {
 #[test]
 fn a_target_that_does_not_answer_is_counted_and_told_at_the_server_end() {
     let target = format!("127.0.0.1:{}", free_port());
-    let gate = Gate::new().toml(&server_toml(&target, "")).start();
-    let client = Gate::new().toml(&client_toml(gate.address("tls"), "")).start();
-    assert_eq!(Plain::connect(client.address("plain")).end(), Ending::Rst);
-    let service = until("the count", PATIENCE, || {
+    let gate = PskgateBuilder::new().toml(&server_toml(&target, "")).start();
+    let client = PskgateBuilder::new().toml(&client_toml(gate.address("tls"), "")).start();
+    assert_eq!(PlainClient::connect(client.address("plain")).end(), ConnectionEnd::Rst);
+    let service = until("the count", WAIT_TIMEOUT, || {
         let service = status(&gate).services.remove(0);
         (service.refused.get("target-unreachable") == Some(&1)).then_some(service)
     });
@@ -250,13 +252,13 @@ fn kick_ends_one_session_or_all_of_an_identity_and_says_how_many() {
     let number = status(&pair.server).services[0].sessions[0].number.to_string();
     let done = command(&pair.server, &["kick", &number]);
     assert_eq!((done.code, done.out.as_str()), (Some(0), "1 session ends\n"), "{}", done.err);
-    assert_eq!(first.end(), Ending::Rst);
+    assert_eq!(first.end(), ConnectionEnd::Rst);
     pair.server.wait_logged("kicked");
     pair.server.wait_logged(&format!("orders: kick session {number}"));
     second.echo(b"goes on");
     let done = command(&pair.server, &["kick", IDENTITY]);
     assert_eq!((done.code, done.out.as_str()), (Some(0), "2 sessions end\n"), "{}", done.err);
-    assert_eq!((second.end(), third.end()), (Ending::Rst, Ending::Rst));
+    assert_eq!((second.end(), third.end()), (ConnectionEnd::Rst, ConnectionEnd::Rst));
     for whom in [&["kick", "99999"][..], &["kick", "nobody"], &["kick", "--identity", &number]] {
         let done = command(&pair.server, whom);
         assert_eq!((done.code, done.out.as_str()), (Some(1), "0 sessions end\n"), "{}", done.err);
@@ -320,7 +322,7 @@ fn the_socket_has_its_mode_and_group_whatever_the_umask() {
         ("mode = \"0660\"\ngroup = \"nogroup\"\n", "022", 0o660, NOBODY),
     ] {
         let toml = format!("[control]\n{lines}\n{}", server_toml(backend.address(), ""));
-        let mut server = Gate::new().toml(&toml).shell(&format!("umask {umask}")).start();
+        let mut server = PskgateBuilder::new().toml(&toml).shell(&format!("umask {umask}")).start();
         let path = socket(&server);
         let meta = path.metadata().unwrap();
         assert_eq!((meta.permissions().mode() & 0o777, meta.gid()), (mode, group), "{lines}");
@@ -341,7 +343,7 @@ fn what_a_crash_left_behind_is_replaced() {
     assert!(done.err.contains("pskgate.sock: left behind"), "{}", done.err);
     let there = format!("export RUNTIME_DIRECTORY='{}'", first.folder().display());
     let toml = server_toml(backend.address(), "");
-    let second = Gate::new().toml(&toml).shell(&there).start();
+    let second = PskgateBuilder::new().toml(&toml).shell(&there).start();
     let socket = path.to_str().unwrap();
     let done = pskgate(second.folder(), &["status", "--json", "--socket", socket]);
     assert_eq!(status_of(&done).pid, second.id());
@@ -353,7 +355,7 @@ fn where_two_programs_run_each_is_shown_and_an_order_must_say_which() {
     let first = server(&backend, "");
     let there = format!("export RUNTIME_DIRECTORY='{}'", first.folder().display());
     let toml = server_toml(backend.address(), "");
-    let second = Gate::new().conf("other.toml", &toml, None).shell(&there).start();
+    let second = PskgateBuilder::new().conf("other.toml", &toml, None).shell(&there).start();
     let in_first = |arguments: &[&str]| pskgate(first.folder(), arguments);
     let done = in_first(&["status", "--json"]);
     let all: Vec<Status> = serde_json::from_str(&done.out).expect("an array");
@@ -371,11 +373,11 @@ fn where_two_programs_run_each_is_shown_and_an_order_must_say_which() {
         }
     }
     // A third one under a name that is taken runs all the same, and says what it has not.
-    let third = Gate::new().toml(&toml).shell(&there).start();
+    let third = PskgateBuilder::new().toml(&toml).shell(&there).start();
     let line = third.wait_logged("there is no control socket");
     assert!(line.contains("notice") && line.contains("pskgate.sock"), "{line}");
-    let client = Gate::new().toml(&client_toml(third.address("tls"), "")).start();
-    Plain::connect(client.address("plain")).echo(b"it works");
+    let client = PskgateBuilder::new().toml(&client_toml(third.address("tls"), "")).start();
+    PlainClient::connect(client.address("plain")).echo(b"it works");
     // The file decides, not the name alone: nothing is ordered from the wrong program.
     let file = third.folder().join("pskgate.toml");
     let done = in_first(&["reload", file.to_str().unwrap()]);
@@ -389,16 +391,17 @@ fn two_stunnel_confs_of_one_name_are_told_how_each_has_a_socket() {
     let backend = Backend::echo();
     let sections = [0, 1].map(|_| section(free_port(), &backend));
     let conf = |section: &str| format!("foreground = yes\nsyslog = no\n{section}");
-    let first = Gate::new().conf("site.conf", &conf(&sections[0]), None).start();
+    let first = PskgateBuilder::new().conf("site.conf", &conf(&sections[0]), None).start();
     let there = format!("export RUNTIME_DIRECTORY='{}'", first.folder().display());
-    let second = Gate::new().conf("site.conf", &conf(&sections[1]), None).shell(&there).start();
+    let second =
+        PskgateBuilder::new().conf("site.conf", &conf(&sections[1]), None).shell(&there).start();
     let line = second.wait_logged("a program whose configuration has the same name uses it");
     assert!(line.contains("LOG5"), "a notice: {line}");
     assert!(line.contains("; pskgate: control.socket = PATH"), "{line}");
     drop(second);
     let other = first.folder().join("other.sock");
     let text = format!("; pskgate: control.socket = {}\n{}", other.display(), conf(&sections[1]));
-    let second = Gate::new().conf("site.conf", &text, None).shell(&there).start();
+    let second = PskgateBuilder::new().conf("site.conf", &text, None).shell(&there).start();
     let socket = other.to_str().unwrap();
     let done = pskgate(first.folder(), &["status", "--json", "--socket", socket]);
     assert!(done.out.contains(&format!("\"pid\": {},", second.id())), "{}{}", done.out, done.err);
@@ -415,14 +418,14 @@ fn watching_in_a_pipe_adds_lines_and_ends_in_order() {
     watch.args(["status", "--watch", "0.1", "pskgate.toml"]).current_dir(pair.server.folder());
     watch.env("RUNTIME_DIRECTORY", pair.server.folder());
     let mut watch = Process::spawn("pskgate", "cargo", &mut watch);
-    watch.wait_for(&format!("identity {IDENTITY} from 127.0.0.1:"), PATIENCE);
-    until("a rate that was measured", PATIENCE, || {
+    watch.wait_for(&format!("identity {IDENTITY} from 127.0.0.1:"), WAIT_TIMEOUT);
+    until("a rate that was measured", WAIT_TIMEOUT, || {
         plain.echo(&[b'x'; 10_000]);
         let moves = |line: &str| line.ends_with("B/s") && !line.ends_with(" 0 B/s");
         watch.out().lines().any(moves).then_some(())
     });
     watch.signal(Signal::INT);
-    assert_eq!(watch.wait(PATIENCE).code(), Some(0), "{}", watch.err());
+    assert_eq!(watch.wait(WAIT_TIMEOUT).code(), Some(0), "{}", watch.err());
     assert!(!watch.out().contains('\x1b'), "{}", watch.out());
     assert!(watch.err().is_empty(), "{}", watch.err());
 }
@@ -442,13 +445,13 @@ fn watching_on_a_terminal_redraws_in_place_and_gives_the_cursor_back() {
     script.current_dir(pair.server.folder()).env("RUNTIME_DIRECTORY", pair.server.folder());
     script.env("LC_ALL", "C.UTF-8").env_remove("NO_COLOR");
     let mut screen = Process::spawn("script", "the Debian package bsdutils", &mut script);
-    until("a bar of whoever moves most", PATIENCE, || {
+    until("a bar of whoever moves most", WAIT_TIMEOUT, || {
         plain.echo(&[b'x'; 10_000]);
         let out = screen.out();
         (out.contains('█') && out.matches("\x1b[H").count() > 3).then_some(())
     });
     screen.type_in("\x03");
-    assert_eq!(screen.wait(PATIENCE).code(), Some(0), "{}", screen.text());
+    assert_eq!(screen.wait(WAIT_TIMEOUT).code(), Some(0), "{}", screen.text());
     let out = screen.out();
     assert_eq!(out.matches("\x1b[?25l").count(), 1, "the cursor goes once: {out:?}");
     assert!(out.contains("\x1b[?25h"), "and comes back: {out:?}");
@@ -497,9 +500,11 @@ fn a_hundred_silent_connections_keep_nobody_out_and_cost_sixteen_descriptors() {
     for _ in 0..20 {
         assert_eq!(status(&server).pid, server.id());
     }
-    until("the others to be cut", PATIENCE, || (server.descriptors() <= before + 16).then_some(()));
+    until("the others to be cut", WAIT_TIMEOUT, || {
+        (server.descriptors() <= before + 16).then_some(())
+    });
     drop(silent);
-    until("all to be gone", PATIENCE, || (server.descriptors() <= before).then_some(()));
+    until("all to be gone", WAIT_TIMEOUT, || (server.descriptors() <= before).then_some(()));
 }
 
 #[test]
@@ -508,7 +513,7 @@ fn a_reload_keeps_the_socket_open_and_one_that_moves_it_still_answers_who_asked(
     let text = |name: &str, more: &str| {
         format!("[control]\nsocket = \"{name}\"\n{}", server_toml(backend.address(), more))
     };
-    let gate = Gate::new().toml(&text("one.sock", "")).start();
+    let gate = PskgateBuilder::new().toml(&text("one.sock", "")).start();
     let file = gate.folder().join("pskgate.toml");
     let (one, two) = (gate.folder().join("one.sock"), gate.folder().join("two.sock"));
     let open = connect(&one);
@@ -540,7 +545,7 @@ fn a_reload_keeps_the_socket_open_and_one_that_moves_it_still_answers_who_asked(
 #[test]
 fn after_the_drop_and_in_a_chroot_it_answers_reloads_and_goes() {
     need_root();
-    let (stage, backend, port) = (Stage::new(), Backend::echo(), free_port());
+    let (stage, backend, port) = (StunnelFolder::new(), Backend::echo(), free_port());
     chown(stage.path("psk.txt"), Some(NOBODY), None).unwrap();
     let jail = stage.path("");
     let jail = jail.to_str().unwrap().trim_end_matches('/');
@@ -578,7 +583,7 @@ fn after_the_drop_and_in_a_chroot_it_answers_reloads_and_goes() {
 fn a_path_that_was_written_is_the_same_one_inside_a_chroot() {
     need_root();
     let backend = Backend::echo();
-    let gate = Gate::new();
+    let gate = PskgateBuilder::new();
     let jail = gate.folder().display().to_string();
     for (written, found) in
         [("gate.sock", "gate.sock"), (&*format!("{jail}/full.sock"), "full.sock")]
@@ -593,7 +598,7 @@ fn a_path_that_was_written_is_the_same_one_inside_a_chroot() {
         let mut run = Command::new(env!("CARGO_BIN_EXE_pskgate"));
         run.arg("run").arg(&file).current_dir(gate.folder());
         let mut process = Process::spawn("pskgate", "cargo", &mut run);
-        process.wait_for("listening on", PATIENCE);
+        process.wait_for("listening on", WAIT_TIMEOUT);
         let path = gate.folder().join(found);
         let inode = path.metadata().unwrap().ino();
         let open = connect(&path);
@@ -603,7 +608,7 @@ fn a_path_that_was_written_is_the_same_one_inside_a_chroot() {
             assert_eq!(path.metadata().unwrap().ino(), inode, "it was never anew");
         }
         process.signal(Signal::TERM);
-        assert_eq!(process.wait(PATIENCE).code(), Some(0));
+        assert_eq!(process.wait(WAIT_TIMEOUT).code(), Some(0));
         assert!(!path.exists());
     }
 }
@@ -613,7 +618,7 @@ fn a_user_has_it_in_the_runtime_folder_of_the_session_or_goes_without() {
     need_root();
     let backend = Backend::echo();
     for with_folder in [true, false] {
-        let gate = Gate::new().toml(&server_toml(backend.address(), ""));
+        let gate = PskgateBuilder::new().toml(&server_toml(backend.address(), ""));
         let program = public_copy(gate.folder());
         let runtime = gate.folder().join("runtime");
         fs::create_dir(&runtime).unwrap();
@@ -648,13 +653,13 @@ fn a_drain_can_be_seen_and_the_successor_takes_the_socket() {
     let port = free_port();
     let toml = format!("drain-timeout = \"1h\"\n{}", server_toml(backend.address(), ""))
         .replace("127.0.0.1:0", &format!("127.0.0.1:{port}"));
-    let mut old = Gate::new().toml(&toml).launch();
+    let mut old = PskgateBuilder::new().toml(&toml).launch();
     old.wait_logged("listening on");
     let client = client_of(port);
     let plain = echo_through(&client);
     old.signal(Signal::TERM);
     // Whoever is silent for a second would be let go.
-    until("the drain to be seen", PATIENCE, || {
+    until("the drain to be seen", WAIT_TIMEOUT, || {
         plain.echo(b"still here");
         (status(&old).phase == "draining").then_some(())
     });
@@ -667,12 +672,12 @@ fn a_drain_can_be_seen_and_the_successor_takes_the_socket() {
     command_line.args(["run", "pskgate.toml"]).current_dir(old.folder());
     command_line.env("RUNTIME_DIRECTORY", old.folder());
     let next = Process::spawn("pskgate", "cargo", &mut command_line);
-    until("the successor", PATIENCE, || {
+    until("the successor", WAIT_TIMEOUT, || {
         plain.echo(b"still here");
         (status(&old).pid == next.id()).then_some(())
     });
     drop(plain);
-    assert_eq!(old.exit_code(PATIENCE), Some(0));
+    assert_eq!(old.exit_code(WAIT_TIMEOUT), Some(0));
     assert_eq!(status(&old).pid, next.id(), "the old one removed nothing that was not its own");
 }
 
@@ -685,7 +690,7 @@ fn where_none_is_wanted_or_of_use_there_is_none() {
     assert_eq!((done.code, done.out.as_str()), (Some(69), ""));
     assert!(done.err.contains("pskgate.sock: there is no such socket"), "{}", done.err);
     // Read from a descriptor, it has no name.
-    let (stage, port) = (Stage::new(), free_port());
+    let (stage, port) = (StunnelFolder::new(), free_port());
     let text = format!("pid = pid.txt\nsyslog = no\n{}", section(port, &backend));
     stage.file("x.conf", &text);
     let done = finish(&mut stage.shell("exec $STUNNEL -fd 3 3<x.conf"));
@@ -701,8 +706,8 @@ fn where_none_is_wanted_or_of_use_there_is_none() {
 fn a_path_that_was_written_and_cannot_be_had_is_an_error() {
     let toml =
         format!("[control]\nsocket = \"no-such-folder/x.sock\"\n{}", server_toml(local(1), ""));
-    let mut gate = Gate::new().toml(&toml).launch();
-    assert_eq!(gate.exit_code(PATIENCE), Some(69));
+    let mut gate = PskgateBuilder::new().toml(&toml).launch();
+    assert_eq!(gate.exit_code(WAIT_TIMEOUT), Some(69));
     for part in ["pskgate.toml:2", "[control] cannot listen on", "no-such-folder/x.sock"] {
         assert!(gate.log().contains(part), "{part} is not in: {}", gate.log());
     }
@@ -710,7 +715,7 @@ fn a_path_that_was_written_and_cannot_be_had_is_an_error() {
         "[control]\ncommand-users = [\"nobody-of-this-name\"]\n{}",
         server_toml(local(1), "")
     );
-    let mut gate = Gate::new().toml(&toml).launch();
-    assert!(gate.exit_code(PATIENCE).is_some_and(|code| code != 0));
+    let mut gate = PskgateBuilder::new().toml(&toml).launch();
+    assert!(gate.exit_code(WAIT_TIMEOUT).is_some_and(|code| code != 0));
     assert!(gate.log().contains("nobody-of-this-name"), "{}", gate.log());
 }

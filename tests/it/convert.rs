@@ -20,8 +20,9 @@ use crate::differential::corpus::{self, Case, bytes};
 use crate::differential::facts::{self, Certificate, Outcome, Program};
 use crate::harness::process::pskgate;
 use crate::harness::{
-    Backend, Ending, Gate, IDENTITY, KEY, OTHER_KEY, OpensslClient, PATIENCE, Plain, Process,
-    client_toml, free_port, local, openssl, root, secret, write_private,
+    Backend, ConnectionEnd, IDENTITY, KEY, OTHER_KEY, OpensslClient, PlainClient, Process,
+    PskgateBuilder, WAIT_TIMEOUT, client_toml, free_port, local, openssl, root, secret,
+    write_private,
 };
 
 /// A case's text with numbers for its ports, and its files in the folder.
@@ -255,9 +256,9 @@ fn listeners_suites_and_backends_are_the_same_when_a_converted_file_runs() {
 }
 
 /// How a client's application sees the end of an answer that breaks off.
-fn ending(gate: Gate, entry: u16) -> Ending {
+fn ending(gate: PskgateBuilder, entry: u16) -> ConnectionEnd {
     let _gate = gate.start();
-    let plain = Plain::connect(local(entry));
+    let plain = PlainClient::connect(local(entry));
     plain.send(b"question");
     let mut half = [0; 12];
     (&plain.0).read_exact(&mut half).unwrap();
@@ -293,8 +294,8 @@ fn connections_end_alike() {
              [out]\naccept = 127.0.0.1:{middle}\nconnect = {}\n{of_the_far_end}\n",
             backend.address()
         );
-        let there = ending(Gate::new().conf("x.conf", &text, None), entry);
-        let gate = Gate::new().file("x.conf", &text);
+        let there = ending(PskgateBuilder::new().conf("x.conf", &text, None), entry);
+        let gate = PskgateBuilder::new().file("x.conf", &text);
         let done = pskgate(gate.folder(), &["convert", "x.conf", "-o", "pskgate.toml"]);
         assert_eq!(done.code, Some(0), "{}", done.err);
         let toml = std::fs::read_to_string(gate.folder().join("pskgate.toml")).unwrap();
@@ -354,7 +355,7 @@ fn comments_and_order_stay_and_what_cannot_be_kept_is_told_in_its_place() {
 #[test]
 fn a_file_is_never_overwritten_without_saying() {
     let conf = "foreground = yes\nsyslog = no\n[s]\naccept = 127.0.0.1:3001\nconnect = 3000\nPSKsecrets = psk.txt\n";
-    let gate = Gate::new().file("x.conf", conf);
+    let gate = PskgateBuilder::new().file("x.conf", conf);
     let folder = gate.folder();
     std::fs::set_permissions(folder.join("x.conf"), PermissionsExt::from_mode(0o640)).unwrap();
     let to = |arguments: &[&str]| pskgate(folder, &[&["convert", "x.conf"], arguments].concat());
@@ -400,13 +401,13 @@ fn the_exit_code_tells_whether_all_was_kept() {
         ("connect = 2\nPSKsecrets = psk.txt\n".into(), 78, "error[no-counterpart]"),
     ] {
         let twice = secret(IDENTITY, KEY) + &secret(IDENTITY, OTHER_KEY);
-        let gate = Gate::new().file("x.conf", &conf).file("twice.txt", &twice);
+        let gate = PskgateBuilder::new().file("x.conf", &conf).file("twice.txt", &twice);
         let done = pskgate(gate.folder(), &["convert", "x.conf", "-o", "x.toml"]);
         assert_eq!(done.code, Some(code), "{conf}\n{}", done.err);
         assert!(done.err.contains(said), "{conf}\n{}", done.err);
         assert_eq!(gate.folder().join("x.toml").exists(), code != 78, "{conf}");
     }
-    let gate = Gate::new().toml(&client_toml("127.0.0.1:1", ""));
+    let gate = PskgateBuilder::new().toml(&client_toml("127.0.0.1:1", ""));
     let same = pskgate(gate.folder(), &["convert", "pskgate.toml"]);
     assert_eq!(same.code, Some(78));
     assert!(same.err.contains("--to stunnel"), "{}", same.err);
@@ -419,7 +420,7 @@ fn a_section_that_is_stricter_than_the_defaults_stays_so_in_a_stunnel_conf() {
     let toml = "[defaults]\nwhen-full = \"take-over\"\non-revocation = \"keep\"\n[services.a]\n\
                 mode = \"server\"\naccept = 3001\nconnect = 3000\npsk-secrets = \"psk.txt\"\n\
                 max-sessions = 1\nwhen-full = \"refuse\"\non-revocation = \"cut\"\n";
-    let gate = Gate::new().toml(toml);
+    let gate = PskgateBuilder::new().toml(toml);
     pskgate(gate.folder(), &["convert", "--to", "stunnel", "pskgate.toml", "-o", "x.conf"]);
     for file in ["pskgate.toml", "x.conf"] {
         let said = pskgate(gate.folder(), &["check", "--effective", file]).out;
@@ -435,7 +436,7 @@ fn stunnel_itself_runs_what_is_written_for_it() {
         "[services.plc]\nmode = \"server\"\naccept = {port}\nconnect = \"{}\"\npsk-secrets = \"psk.txt\"\n",
         backend.address()
     );
-    let gate = Gate::new().toml(&toml);
+    let gate = PskgateBuilder::new().toml(&toml);
     let done =
         pskgate(gate.folder(), &["convert", "--to", "stunnel", "pskgate.toml", "-o", "x.conf"]);
     assert_eq!(done.code, Some(0), "{}", done.err);
@@ -447,7 +448,9 @@ fn stunnel_itself_runs_what_is_written_for_it() {
     let _stunnel = start("x.conf");
     for host in ["127.0.0.1", "[::1]"] {
         let to = format!("{host}:{port}").parse().unwrap();
-        crate::harness::until("stunnel's port", PATIENCE, || std::net::TcpStream::connect(to).ok());
+        crate::harness::until("stunnel's port", WAIT_TIMEOUT, || {
+            std::net::TcpStream::connect(to).ok()
+        });
         let mut client = OpensslClient::start(to, openssl::psk());
         client.echo("through stunnel");
     }
@@ -459,7 +462,7 @@ fn stunnel_itself_runs_what_is_written_for_it() {
     assert_eq!(done.code, Some(1), "{}", done.err);
     assert!(done.err.contains("nothing like `proxy-protocol-from`"), "{}", done.err);
     let mut refused = start("narrow.conf");
-    assert!(!refused.wait(PATIENCE).success(), "{}", refused.text());
+    assert!(!refused.wait(WAIT_TIMEOUT).success(), "{}", refused.text());
     assert!(refused.text().contains("proxy-protocol-from"), "{}", refused.text());
 }
 

@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::harness::stage::{Stage, client_of, echo_through, finish, is_root, need_root, section};
+use crate::harness::stage::{
+    StunnelFolder, client_of, echo_through, finish, is_root, need_root, section,
+};
 use crate::harness::{
-    Backend, Ending, Gate, IDENTITY, OTHER_KEY, PATIENCE, Plain, Stopwatch, client_toml, free_port,
-    secret, server_toml, until, write_private,
+    Backend, ConnectionEnd, IDENTITY, OTHER_KEY, PlainClient, PskgateBuilder, Stopwatch,
+    WAIT_TIMEOUT, client_toml, free_port, secret, server_toml, until, write_private,
 };
 
 /// Debian's, on every machine.
@@ -27,7 +29,7 @@ fn count(text: &str, fragment: &str) -> usize {
 
 #[test]
 fn the_parent_ends_when_everything_is_open_and_the_child_keeps_nothing_of_its_start() {
-    let (stage, backend, port) = (Stage::new(), Backend::echo(), free_port());
+    let (stage, backend, port) = (StunnelFolder::new(), Backend::echo(), free_port());
     stage.file("x.conf", &(GLOBAL.to_owned() + &section(port, &backend)));
     let client = client_of(port);
     let done = stage.run(&["x.conf"]);
@@ -53,7 +55,7 @@ fn the_parent_ends_when_everything_is_open_and_the_child_keeps_nothing_of_its_st
 
 #[test]
 fn what_keeps_it_from_starting_is_said_by_the_parent_with_exit_code_1() {
-    let (stage, backend) = (Stage::new(), Backend::echo());
+    let (stage, backend) = (StunnelFolder::new(), Backend::echo());
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let busy = section(taken.local_addr().unwrap().port(), &backend);
     let good = || section(free_port(), &backend);
@@ -74,20 +76,20 @@ fn what_keeps_it_from_starting_is_said_by_the_parent_with_exit_code_1() {
             assert!(done.err.contains(word), "{word} is not in: {}", done.err);
         }
         assert!(done.err.lines().all(|line| line.starts_with('[')), "{}", done.err);
-        until("nothing to be left", PATIENCE, || stage.processes().is_empty().then_some(()));
+        until("nothing to be left", WAIT_TIMEOUT, || stage.processes().is_empty().then_some(()));
     }
 }
 
 #[test]
 fn sigterm_removes_the_pid_file_first_and_the_rest_drains() {
-    let (stage, backend, port) = (Stage::new(), Backend::echo(), free_port());
+    let (stage, backend, port) = (StunnelFolder::new(), Backend::echo(), free_port());
     stage.file("x.conf", &(GLOBAL.to_owned() + &section(port, &backend)));
     let client = client_of(port);
     let daemon = stage.background("x.conf");
     let session = echo_through(&client);
     session.echo(b"a session that was not silent");
     daemon.signal(Signal::TERM);
-    until("the pid file to go", PATIENCE, || (!stage.path("pid.txt").exists()).then_some(()));
+    until("the pid file to go", WAIT_TIMEOUT, || (!stage.path("pid.txt").exists()).then_some(()));
     assert!(daemon.is_alive(), "the session has a second of silence at least");
     // A new one takes the port, and its file is not the old one's to remove.
     let next = stage.background("x.conf");
@@ -99,7 +101,7 @@ fn sigterm_removes_the_pid_file_first_and_the_rest_drains() {
 
 #[test]
 fn a_pid_file_of_somebody_else_stays() {
-    let (stage, backend, port) = (Stage::new(), Backend::echo(), free_port());
+    let (stage, backend, port) = (StunnelFolder::new(), Backend::echo(), free_port());
     stage.file("x.conf", &(GLOBAL.to_owned() + &section(port, &backend)));
     let daemon = stage.background("x.conf");
     std::fs::remove_file(stage.path("pid.txt")).unwrap();
@@ -113,7 +115,7 @@ fn a_pid_file_of_somebody_else_stays() {
 fn after_the_drop_there_are_no_groups_and_no_way_back_to_root() {
     need_root();
     for lines in ["setuid = nobody\nsetgid = nogroup\n", "setuid = nobody\n", "setuid = 65534\n"] {
-        let (stage, backend, port) = (Stage::new(), Backend::echo(), free_port());
+        let (stage, backend, port) = (StunnelFolder::new(), Backend::echo(), free_port());
         chown(stage.path("psk.txt"), Some(NOBODY), None).unwrap();
         let text = format!("{GLOBAL}{lines}{}", section(port, &backend));
         stage.file("x.conf", &text);
@@ -145,7 +147,7 @@ fn after_the_drop_there_are_no_groups_and_no_way_back_to_root() {
 #[test]
 fn keys_that_the_user_cannot_read_again_are_warned_of_by_check_and_at_the_start() {
     need_root();
-    let (stage, backend, port) = (Stage::new(), Backend::echo(), free_port());
+    let (stage, backend, port) = (StunnelFolder::new(), Backend::echo(), free_port());
     let text = format!("setuid = nobody\n{GLOBAL}{}", section(port, &backend));
     stage.file("x.conf", &text);
     for path in [stage.path("."), stage.path("psk.txt"), stage.path("x.conf")] {
@@ -162,7 +164,7 @@ fn keys_that_the_user_cannot_read_again_are_warned_of_by_check_and_at_the_start(
     assert!(done.err.contains(&said), "{}", done.err);
     let daemon = stage.background("x.conf");
     let logged = || stage.read("log.txt").contains("reloads will fail").then_some(());
-    until("the warning", PATIENCE, logged);
+    until("the warning", WAIT_TIMEOUT, logged);
     daemon.signal(Signal::TERM);
     daemon.wait_gone();
 }
@@ -173,12 +175,12 @@ fn a_native_file_drops_its_rights_too() {
     let backend = Backend::echo();
     let text =
         format!("user = \"nobody\"\npid-file = \"pid\"\n\n{}", server_toml(backend.address(), ""));
-    let gate = Gate::new().toml(&text);
+    let gate = PskgateBuilder::new().toml(&text);
     // The folder is the test's own: the pid file is written by nobody.
     std::fs::set_permissions(gate.folder(), std::fs::Permissions::from_mode(0o777)).unwrap();
     let mut gate = gate.start();
     let file = gate.folder().join("pid");
-    let text = until("the pid file", PATIENCE, || std::fs::read_to_string(&file).ok());
+    let text = until("the pid file", WAIT_TIMEOUT, || std::fs::read_to_string(&file).ok());
     assert_eq!(text.trim(), gate.id().to_string());
     let status = std::fs::read_to_string(format!("/proc/{}/status", gate.id())).unwrap();
     assert!(status.contains("Uid:\t65534\t65534\t65534\t65534"), "{status}");
@@ -201,7 +203,7 @@ fn after_the_drop_and_in_a_chroot_a_changed_key_file_is_noticed_and_revokes() {
     need_root();
     for jailed in [false, true] {
         let backend = Backend::echo();
-        let gate = Gate::new();
+        let gate = PskgateBuilder::new();
         let jail = gate.folder().display().to_string();
         let chroot = if jailed { format!("chroot = \"{jail}\"\n") } else { String::new() };
         let toml = format!("user = \"nobody\"\n{chroot}\n{}", server_toml(backend.address(), ""));
@@ -210,13 +212,13 @@ fn after_the_drop_and_in_a_chroot_a_changed_key_file_is_noticed_and_revokes() {
             chown(gate.folder().join(name), Some(NOBODY), None).unwrap();
         }
         let gate = gate.start();
-        let client = Gate::new().toml(&client_toml(gate.address("tls"), "")).start();
+        let client = PskgateBuilder::new().toml(&client_toml(gate.address("tls"), "")).start();
         let plain = echo_through(&client);
         let (file, fresh) = (gate.folder().join("psk.txt"), gate.folder().join("fresh"));
         write_private(&fresh, &secret(IDENTITY, OTHER_KEY));
         chown(&fresh, Some(NOBODY), None).unwrap();
         std::fs::rename(&fresh, &file).unwrap();
-        assert_eq!(plain.end(), Ending::Rst, "{}", gate.log());
+        assert_eq!(plain.end(), ConnectionEnd::Rst, "{}", gate.log());
         assert!(!gate.log().contains("reloads will fail"), "{}", gate.log());
     }
 }
@@ -224,7 +226,7 @@ fn after_the_drop_and_in_a_chroot_a_changed_key_file_is_noticed_and_revokes() {
 #[test]
 fn in_a_chroot_it_logs_reloads_and_cleans_up_inside() {
     need_root();
-    let (stage, backend, port) = (Stage::new(), Backend::echo(), free_port());
+    let (stage, backend, port) = (StunnelFolder::new(), Backend::echo(), free_port());
     let jail = stage.path("");
     let jail = jail.to_str().unwrap().trim_end_matches('/');
     let text = format!(
@@ -239,7 +241,11 @@ fn in_a_chroot_it_logs_reloads_and_cleans_up_inside() {
     // The key file is named relative to where it was started, and is found from inside as well.
     stage.file("psk.txt", &secret(IDENTITY, OTHER_KEY));
     stage.reload("log.txt", || daemon.signal(Signal::HUP));
-    assert_eq!(Plain::connect(client.address("plain")).end(), Ending::Rst, "the old key is gone");
+    assert_eq!(
+        PlainClient::connect(client.address("plain")).end(),
+        ConnectionEnd::Rst,
+        "the old key is gone"
+    );
     daemon.signal(Signal::TERM);
     daemon.wait_gone();
     assert!(!stage.path("pid.txt").exists());
@@ -248,7 +254,7 @@ fn in_a_chroot_it_logs_reloads_and_cleans_up_inside() {
 #[test]
 fn no_line_is_lost_when_the_log_is_rotated() {
     const ROUNDS: usize = 40;
-    let (stage, backend, port) = (Stage::new(), Backend::echo(), free_port());
+    let (stage, backend, port) = (StunnelFolder::new(), Backend::echo(), free_port());
     stage.file("x.conf", &format!("{GLOBAL}{}", section(port, &backend)));
     let daemon = stage.background("x.conf");
     let client = client_of(port);
@@ -265,7 +271,7 @@ fn no_line_is_lost_when_the_log_is_rotated() {
         let old = (0..ROUNDS).map(|round| stage.read(&format!("log.{round}"))).collect::<String>();
         old + &stage.read("log.txt")
     };
-    until("the end of each session in one of the files", PATIENCE, || {
+    until("the end of each session in one of the files", WAIT_TIMEOUT, || {
         (count(&whole(), "Connection closed: ") == ROUNDS).then_some(())
     });
     let log = whole();
@@ -277,7 +283,7 @@ fn no_line_is_lost_when_the_log_is_rotated() {
 #[test]
 fn a_restart_appends_to_the_log_and_overwrite_begins_it_anew() {
     for (mode, kept) in [("append", true), ("overwrite", false)] {
-        let (stage, backend, port) = (Stage::new(), Backend::echo(), free_port());
+        let (stage, backend, port) = (StunnelFolder::new(), Backend::echo(), free_port());
         stage.file("x.conf", &format!("{GLOBAL}log = {mode}\n{}", section(port, &backend)));
         stage.file("log.txt", "a line of yesterday\n");
         let daemon = stage.background("x.conf");
@@ -292,13 +298,13 @@ fn a_restart_appends_to_the_log_and_overwrite_begins_it_anew() {
 
 #[test]
 fn sigusr2_lists_who_is_in_whatever_the_level_of_the_log() {
-    let (stage, backend, port) = (Stage::new(), Backend::echo(), free_port());
+    let (stage, backend, port) = (StunnelFolder::new(), Backend::echo(), free_port());
     stage.file("x.conf", &format!("{GLOBAL}debug = 0\n{}", section(port, &backend)));
     let daemon = stage.background("x.conf");
     let client = client_of(port);
     let _open = echo_through(&client);
     daemon.signal(Signal::USR2);
-    until("the list", PATIENCE, || {
+    until("the list", WAIT_TIMEOUT, || {
         stage.read("log.txt").contains("Listed 1 active connection(s)").then_some(())
     });
     let log = stage.read("log.txt");
@@ -312,9 +318,9 @@ fn sigusr2_lists_who_is_in_whatever_the_level_of_the_log() {
 
 #[test]
 fn syslog_gets_the_lines_with_facility_level_and_name() {
-    let (stage, backend, port) = (Stage::new(), Backend::echo(), free_port());
+    let (stage, backend, port) = (StunnelFolder::new(), Backend::echo(), free_port());
     let heard = UnixDatagram::bind(stage.path("syslog")).unwrap();
-    heard.set_read_timeout(Some(PATIENCE)).unwrap();
+    heard.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
     let text = format!(
         "pid = pid.txt\noutput = log.txt\nservice = gate\ndebug = local3.info\n{}",
         section(port, &backend)
@@ -339,7 +345,7 @@ fn syslog_gets_the_lines_with_facility_level_and_name() {
     std::fs::remove_file(stage.path("syslog")).unwrap();
     let heard = UnixDatagram::bind(stage.path("syslog")).unwrap();
     heard.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
-    until("a line to the new one", PATIENCE, || {
+    until("a line to the new one", WAIT_TIMEOUT, || {
         stage.daemon().signal(Signal::USR2);
         heard.recv(&mut [0; 4096]).ok()
     });
@@ -347,7 +353,7 @@ fn syslog_gets_the_lines_with_facility_level_and_name() {
 
 #[test]
 fn without_a_syslog_it_starts_and_works_as_well() {
-    let (stage, backend, port) = (Stage::new(), Backend::echo(), free_port());
+    let (stage, backend, port) = (StunnelFolder::new(), Backend::echo(), free_port());
     stage.file("x.conf", &format!("pid = pid.txt\n{}", section(port, &backend)));
     let mut command = stage.command();
     command.arg("x.conf").env("PSKGATE_SYSLOG_SOCKET", "/no/such/socket");
@@ -357,7 +363,7 @@ fn without_a_syslog_it_starts_and_works_as_well() {
 
 #[test]
 fn a_signal_that_was_ignored_at_the_start_stays_ignored() {
-    let (stage, backend, port) = (Stage::new(), Backend::echo(), free_port());
+    let (stage, backend, port) = (StunnelFolder::new(), Backend::echo(), free_port());
     stage.file("x.conf", &(GLOBAL.to_owned() + &section(port, &backend)));
     let done = finish(&mut stage.shell("trap '' INT QUIT; exec $STUNNEL x.conf"));
     assert_eq!(done.code, Some(0), "{}", done.err);
@@ -373,7 +379,7 @@ fn a_signal_that_was_ignored_at_the_start_stays_ignored() {
 #[test]
 fn int_and_quit_end_it_like_term() {
     for signal in [Signal::INT, Signal::QUIT] {
-        let (stage, backend, port) = (Stage::new(), Backend::echo(), free_port());
+        let (stage, backend, port) = (StunnelFolder::new(), Backend::echo(), free_port());
         stage.file("x.conf", &(GLOBAL.to_owned() + &section(port, &backend)));
         let daemon = stage.background("x.conf");
         daemon.signal(signal);
@@ -384,7 +390,7 @@ fn int_and_quit_end_it_like_term() {
 
 #[test]
 fn a_service_managers_socket_takes_the_place_of_accept() {
-    let (stage, backend) = (Stage::new(), Backend::echo());
+    let (stage, backend) = (StunnelFolder::new(), Backend::echo());
     // Nobody else can bind it: neither the start nor the reload goes well if the program tries.
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let unused = taken.local_addr().unwrap().port();
@@ -404,7 +410,7 @@ fn a_service_managers_socket_takes_the_place_of_accept() {
 
 #[test]
 fn more_sockets_than_services_are_refused_in_words() {
-    let (stage, backend) = (Stage::new(), Backend::echo());
+    let (stage, backend) = (StunnelFolder::new(), Backend::echo());
     stage.file("x.conf", &(GLOBAL.to_owned() + &section(free_port(), &backend)));
     let script = "export LISTEN_PID=$$ LISTEN_FDS=2; exec $STUNNEL x.conf 3</dev/null 4<&3";
     let done = finish(&mut stage.shell(script));
@@ -419,7 +425,7 @@ fn more_sockets_than_services_are_refused_in_words() {
 #[test]
 fn a_unix_socket_gets_the_owner_that_its_section_names() {
     need_root();
-    let (stage, backend) = (Stage::new(), Backend::echo());
+    let (stage, backend) = (StunnelFolder::new(), Backend::echo());
     let path = stage.path("door");
     let text = section(1, &backend).replace("127.0.0.1:1", path.to_str().unwrap());
     stage.file("x.conf", &format!("{GLOBAL}{text}setuid = nobody\n"));
@@ -431,15 +437,15 @@ fn a_unix_socket_gets_the_owner_that_its_section_names() {
 #[test]
 fn foreground_logs_to_standard_error_too_and_quiet_does_not() {
     for (word, loud) in [("yes", true), ("quiet", false)] {
-        let (stage, backend, port) = (Stage::new(), Backend::echo(), free_port());
+        let (stage, backend, port) = (StunnelFolder::new(), Backend::echo(), free_port());
         let text =
             format!("foreground = {word}\n{GLOBAL}debug = info\n{}", section(port, &backend));
         stage.file("x.conf", &text);
         let mut process =
             crate::harness::Process::spawn("stunnel", "cargo", stage.command().arg("x.conf"));
-        until("the log", PATIENCE, || stage.read("log.txt").contains("bound to").then_some(()));
+        until("the log", WAIT_TIMEOUT, || stage.read("log.txt").contains("bound to").then_some(()));
         process.signal(Signal::TERM);
-        assert_eq!(process.wait(PATIENCE).code(), Some(0));
+        assert_eq!(process.wait(WAIT_TIMEOUT).code(), Some(0));
         assert_eq!(process.err().contains("bound to"), loud, "{}", process.err());
         assert!(process.out().is_empty());
     }
@@ -449,7 +455,7 @@ fn foreground_logs_to_standard_error_too_and_quiet_does_not() {
 #[test]
 fn a_hundred_restarts_at_once_leave_the_tunnel_up_a_hundred_times() {
     const RESTARTS: usize = 100;
-    let (stage, backend, port) = (Stage::in_memory(), Backend::echo(), free_port());
+    let (stage, backend, port) = (StunnelFolder::in_memory(), Backend::echo(), free_port());
     stage.file("x.conf", &(GLOBAL.to_owned() + &section(port, &backend)));
     let mut script = std::fs::File::create(stage.path("S50stunnel")).unwrap();
     writeln!(

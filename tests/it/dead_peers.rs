@@ -5,7 +5,9 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
 use crate::harness::cable::ADDRESSES;
-use crate::harness::{Cable, Gate, PATIENCE, Pskgate, Stopwatch, client_toml, server_toml, until};
+use crate::harness::{
+    Cable, Pskgate, PskgateBuilder, Stopwatch, WAIT_TIMEOUT, client_toml, server_toml, until,
+};
 
 /// Silence before the first probe, and three of them: 15 + 3 * 5 s, as a native file has it by default.
 const FOUND: Duration = Duration::from_secs(30);
@@ -23,7 +25,7 @@ impl Ends {
     /// Both plain sides are Unix sockets, which hosts do not part.
     fn new() -> Self {
         let cable = Cable::new();
-        let (server, client) = (Gate::new(), Gate::new());
+        let (server, client) = (PskgateBuilder::new(), PskgateBuilder::new());
         let backend = UnixListener::bind(server.folder().join("backend.sock")).expect("a backend");
         let toml = server_toml("unix:backend.sock", "")
             .replace("127.0.0.1:0", &format!("{}:3001", ADDRESSES[0]));
@@ -39,7 +41,7 @@ impl Ends {
         let mut near = UnixStream::connect(self.client.folder().join("door.sock")).expect("a door");
         let (mut far, _) = self.backend.accept().expect("a connection to the backend");
         for stream in [&near, &far] {
-            stream.set_read_timeout(Some(2 * PATIENCE)).expect("a limit");
+            stream.set_read_timeout(Some(2 * WAIT_TIMEOUT)).expect("a limit");
         }
         let mut byte = [0];
         near.write_all(b"?").and_then(|()| far.read_exact(&mut byte)).expect("there");
@@ -82,7 +84,7 @@ fn a_peer_that_reads_nothing_for_longer_than_that_keeps_its_session_and_gets_eve
     let sent: Vec<u8> = (0..BULK).map(|n| (n * 31 + (n >> 13)) as u8).collect();
     let expected = sent.clone();
     let writer = std::thread::spawn(move || {
-        far.set_write_timeout(Some(4 * PATIENCE)).expect("a limit");
+        far.set_write_timeout(Some(4 * WAIT_TIMEOUT)).expect("a limit");
         far.write_all(&sent).expect("all of it is taken in the end");
     });
     // Longer than a dead peer is given; nothing else can tell the two apart.

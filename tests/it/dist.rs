@@ -13,8 +13,8 @@ use crate::harness::process::{Finished, pskgate};
 use crate::harness::stage::{Daemon, client_of, echo_through, finish};
 use crate::harness::web::get;
 use crate::harness::{
-    Backend, Gate, IDENTITY, KEY, PATIENCE, free_port, local, root, secret, server_toml, until,
-    write_private,
+    Backend, IDENTITY, KEY, PskgateBuilder, WAIT_TIMEOUT, free_port, local, root, secret,
+    server_toml, until, write_private,
 };
 
 /// A board with BusyBox: the script, and a folder that has all that it speaks of.
@@ -97,7 +97,7 @@ fn thirty_restarts_in_a_row_by_busybox_leave_the_tunnel_up() {
     let done = board.script("stop");
     assert_eq!((done.code, done.out.as_str()), (Some(0), "Stopping pskgate: OK\n"), "{}", done.err);
     assert_eq!(board.daemon(), None, "the pid file is gone");
-    until("its end", PATIENCE, || (!daemon.is_alive()).then_some(()));
+    until("its end", WAIT_TIMEOUT, || (!daemon.is_alive()).then_some(()));
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn metrics() -> BTreeMap<String, BTreeSet<String>> {
     let (backend, at) = (Backend::echo(), local(free_port()));
     let rules = format!("identities.{IDENTITY}.expires = 2999-12-31\n");
     let text = format!("[http]\nlisten = \"{at}\"\n{}", server_toml(backend.address(), &rules));
-    let mut gate = Gate::new().toml(&text).start();
+    let mut gate = PskgateBuilder::new().toml(&text).start();
     let port = gate.address("tls").port();
     let client = client_of(port);
     let plain = echo_through(&client);
@@ -144,7 +144,7 @@ fn metrics() -> BTreeMap<String, BTreeSet<String>> {
     gate.process().signal(Signal::HUP);
     gate.wait_logged("reloaded");
     let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    until("every counter", PATIENCE, || {
+    until("every counter", WAIT_TIMEOUT, || {
         for line in get(at, "/metrics").body.lines().filter(|line| !line.starts_with('#')) {
             let (name, labels) = line.split_once(['{', ' ']).unwrap_or((line, ""));
             let labels = labels.split(',').filter_map(|one| one.split_once("=\""));
@@ -232,7 +232,7 @@ fn each_alert_rule_fires_when_it_should_and_not_before() {
 #[test]
 fn what_the_rules_and_the_dashboard_ask_for_is_there() {
     let metrics = metrics();
-    let codes = pskgate(Gate::new().folder(), &["explain"]).out;
+    let codes = pskgate(PskgateBuilder::new().folder(), &["explain"]).out;
     let is_code =
         |code: &str| codes.lines().any(|line| line.split_whitespace().next() == Some(code));
     let mut count = 0;

@@ -7,15 +7,16 @@ use std::path::Path;
 
 use crate::harness::process::{Finished, pskgate};
 use crate::harness::{
-    Backend, Ending, Gate, KEY, OTHER_KEY, OpensslServer, PATIENCE, Stunnel, Tls, client_toml,
-    free_port, local, openssl, secret, server_toml, stage, until, write_private,
+    Backend, ConnectionEnd, KEY, OTHER_KEY, OpensslServer, PskgateBuilder, Stunnel, Tls,
+    WAIT_TIMEOUT, client_toml, free_port, local, openssl, secret, server_toml, stage, until,
+    write_private,
 };
 
 /// sysexits.h
 const CONFIG: i32 = 78;
 const UNAVAILABLE: i32 = 69;
 
-fn doctor(gate: &Gate, arguments: &[&str]) -> Finished {
+fn doctor(gate: &PskgateBuilder, arguments: &[&str]) -> Finished {
     let all: Vec<&str> = ["doctor"].iter().chain(arguments).copied().collect();
     let done = pskgate(gate.folder(), &all);
     assert!(!format!("{}{}", done.out, done.err).contains(KEY), "a key was printed");
@@ -48,7 +49,7 @@ fn has(done: &Finished, word: &str, about: &str, wanted: &[&str]) {
 fn a_sound_configuration_is_well_in_all_points_and_no_port_is_opened_for_it() {
     let backend = Backend::echo();
     let text = on_port(free_port(), "").replace("127.0.0.1:9", &backend.address().to_string());
-    let gate = Gate::new().toml(&text);
+    let gate = PskgateBuilder::new().toml(&text);
     let done = doctor(&gate, &["pskgate.toml"]);
     assert_eq!(done.code, Some(0), "{}{}", done.out, done.err);
     assert!(!done.out.contains("\nbad"), "{}", done.out);
@@ -71,7 +72,7 @@ fn a_sound_configuration_is_well_in_all_points_and_no_port_is_opened_for_it() {
 #[test]
 fn every_finding_of_check_is_told_with_its_code_and_what_can_be_looked_at_still_is() {
     let port = free_port();
-    let gate = Gate::new().toml(&on_port(port, "idle-timeout = 5"));
+    let gate = PskgateBuilder::new().toml(&on_port(port, "idle-timeout = 5"));
     let done = doctor(&gate, &["pskgate.toml"]);
     assert_eq!(done.code, Some(CONFIG), "{}", done.out);
     has(&done, "bad", "configuration", &["pskgate.toml:6", "no unit", "[unit-missing]"]);
@@ -83,7 +84,7 @@ fn every_finding_of_check_is_told_with_its_code_and_what_can_be_looked_at_still_
 
 #[test]
 fn a_key_file_that_others_can_read_is_told_once() {
-    let gate = Gate::new().toml(&on_port(free_port(), ""));
+    let gate = PskgateBuilder::new().toml(&on_port(free_port(), ""));
     let loose = std::fs::Permissions::from_mode(0o644);
     std::fs::set_permissions(gate.folder().join("psk.txt"), loose).unwrap();
     let done = doctor(&gate, &["pskgate.toml"]);
@@ -97,7 +98,7 @@ fn a_key_file_that_others_can_read_is_told_once() {
 fn a_key_file_that_cannot_be_read_after_the_drop_is_told_before_it() {
     stage::need_root();
     let text = format!("user = \"nobody\"\n{}", on_port(free_port(), ""));
-    let gate = Gate::new().toml(&text);
+    let gate = PskgateBuilder::new().toml(&text);
     let (folder, keys) = (gate.folder(), gate.folder().join("psk.txt"));
     let set = |path: &Path, mode| {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
@@ -121,7 +122,7 @@ fn a_key_file_that_cannot_be_read_after_the_drop_is_told_before_it() {
 #[test]
 fn what_is_not_in_another_root_directory_is_missed_before_it_is_entered() {
     stage::need_root();
-    let gate = Gate::new();
+    let gate = PskgateBuilder::new();
     let jail = gate.folder().join("jail");
     std::fs::create_dir_all(jail.join("keys")).unwrap();
     write_private(&jail.join("keys/one.txt"), &secret("client2", OTHER_KEY));
@@ -141,7 +142,7 @@ fn what_is_not_in_another_root_directory_is_missed_before_it_is_entered() {
 fn a_port_in_use_is_named_with_the_process_that_has_it() {
     let taken = TcpListener::bind("0.0.0.0:0").unwrap();
     let port = taken.local_addr().unwrap().port();
-    let gate = Gate::new().toml(&on_port(port, ""));
+    let gate = PskgateBuilder::new().toml(&on_port(port, ""));
     let done = doctor(&gate, &["pskgate.toml"]);
     assert_eq!(done.code, Some(UNAVAILABLE), "{}", done.out);
     has(&done, "bad", "port", &[&format!("pid {}", std::process::id()), "[cannot-listen]"]);
@@ -150,21 +151,21 @@ fn a_port_in_use_is_named_with_the_process_that_has_it() {
 #[test]
 fn a_port_that_pskgate_has_is_no_fault_and_one_that_stunnel_has_is() {
     let port = free_port();
-    let running = Gate::new().toml(&on_port(port, "")).start();
-    let done = doctor(&Gate::new().toml(&on_port(port, "")), &["pskgate.toml"]);
+    let running = PskgateBuilder::new().toml(&on_port(port, "")).start();
+    let done = doctor(&PskgateBuilder::new().toml(&on_port(port, "")), &["pskgate.toml"]);
     assert_eq!(done.code, Some(0), "{}", done.out);
     has(&done, "ok", "port", &[&format!("pskgate (pid {})", running.id()), "running already"]);
 
     let stunnel = Stunnel::server(local(9), "");
     let text = on_port(stunnel.address().port(), "");
-    let done = doctor(&Gate::new().toml(&text), &["pskgate.toml"]);
+    let done = doctor(&PskgateBuilder::new().toml(&text), &["pskgate.toml"]);
     assert_eq!(done.code, Some(UNAVAILABLE), "{}", done.out);
     has(&done, "bad", "port", &["stunnel", &format!("pid {}", stunnel.id()), "stop that stunnel"]);
 }
 
 #[test]
 fn a_unix_socket_that_somebody_listens_on_is_in_use_and_hears_nothing_of_it() {
-    let gate = Gate::new();
+    let gate = PskgateBuilder::new();
     let path = gate.folder().join("door.sock");
     let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
     listener.set_nonblocking(true).unwrap();
@@ -180,7 +181,7 @@ fn a_unix_socket_that_somebody_listens_on_is_in_use_and_hears_nothing_of_it() {
 #[test]
 fn a_service_that_could_not_meet_its_own_mirror_image_is_told() {
     let extra = "tls-max = \"1.2\"\nciphers = \"DHE-PSK-AES256-GCM-SHA384\"\nsecurity-level = 4";
-    let gate = Gate::new().toml(&on_port(free_port(), extra));
+    let gate = PskgateBuilder::new().toml(&on_port(free_port(), extra));
     let done = doctor(&gate, &["pskgate.toml"]);
     assert_eq!(done.code, Some(CONFIG), "{}", done.out);
     has(&done, "bad", "handshake", &["same settings", "[no-common-suite]"]);
@@ -190,7 +191,7 @@ fn a_service_that_could_not_meet_its_own_mirror_image_is_told() {
 fn a_file_with_both_ends_is_rehearsed_end_by_end_with_its_own_versions() {
     let other = client_toml("127.0.0.1:9", Tls::V12.toml()).replace("psk.txt", "other.txt");
     let other = other.replace("client1", "client2");
-    let gate = Gate::new()
+    let gate = PskgateBuilder::new()
         .file("other.txt", &secret("client2", OTHER_KEY))
         .toml(&format!("{}{other}", on_port(free_port(), "")));
     let done = doctor(&gate, &["pskgate.toml"]);
@@ -201,14 +202,14 @@ fn a_file_with_both_ends_is_rehearsed_end_by_end_with_its_own_versions() {
 
 #[test]
 fn more_sessions_than_there_are_descriptors_for_are_told() {
-    let gate = Gate::new().toml(&on_port(free_port(), "max-sessions = 1000000"));
+    let gate = PskgateBuilder::new().toml(&on_port(free_port(), "max-sessions = 1000000"));
     let done = doctor(&gate, &["pskgate.toml"]);
     has(&done, "warn", "open files", &["1000000", "LimitNOFILE=2016488"]);
 }
 
 #[test]
 fn the_lines_are_there_as_json_too() {
-    let gate = Gate::new().toml(&on_port(free_port(), "idle-timeout = 5"));
+    let gate = PskgateBuilder::new().toml(&on_port(free_port(), "idle-timeout = 5"));
     let done = doctor(&gate, &["pskgate.toml", "--json"]);
     assert_eq!(done.code, Some(CONFIG));
     let lines: Vec<serde_json::Value> = serde_json::from_str(&done.out).expect("JSON");
@@ -223,13 +224,16 @@ fn the_lines_are_there_as_json_too() {
 fn ask(to: SocketAddr, extra: &[&str]) -> Finished {
     let to = to.to_string();
     let all = ["--connect", &to, "--secrets", "psk.txt"];
-    doctor(&Gate::new(), &all.into_iter().chain(extra.iter().copied()).collect::<Vec<_>>())
+    doctor(
+        &PskgateBuilder::new(),
+        &all.into_iter().chain(extra.iter().copied()).collect::<Vec<_>>(),
+    )
 }
 
 #[test]
 fn a_peer_with_the_key_is_reached_and_its_backend_sees_one_connection_that_ends_in_order() {
     let backend = Backend::echo();
-    let server = Gate::new().toml(&server_toml(backend.address(), "")).start();
+    let server = PskgateBuilder::new().toml(&server_toml(backend.address(), "")).start();
     let done = ask(server.address("tls"), &[]);
     assert_eq!(done.code, Some(0), "{}{}", done.out, done.err);
     has(&done, "ok", "TCP", &["answers", "ms"]);
@@ -238,16 +242,16 @@ fn a_peer_with_the_key_is_reached_and_its_backend_sees_one_connection_that_ends_
     has(&done, "note", "session", &["close_notify", "backend"]);
     let closed = server.wait_logged("session closed");
     assert!(closed.contains("complete"), "{closed}");
-    assert_eq!(backend.wait_end(0), (Vec::new(), Ending::Fin), "nothing was sent");
+    assert_eq!(backend.wait_end(0), (Vec::new(), ConnectionEnd::Fin), "nothing was sent");
     one_session(&backend);
 }
 
 #[test]
 fn a_clients_own_file_says_whom_to_ask() {
     let backend = Backend::echo();
-    let server = Gate::new().toml(&server_toml(backend.address(), "")).start();
+    let server = PskgateBuilder::new().toml(&server_toml(backend.address(), "")).start();
     let to = server.address("tls");
-    let gate = Gate::new().file("client1.toml", &crate::harness::client_toml(to, ""));
+    let gate = PskgateBuilder::new().file("client1.toml", &crate::harness::client_toml(to, ""));
     let psk = gate.folder().join("psk");
     std::fs::create_dir(&psk).unwrap();
     write_private(&psk.join("client1.secret"), secret("client1", KEY).trim_end());
@@ -274,7 +278,7 @@ fn a_clients_own_file_says_whom_to_ask() {
 #[test]
 fn a_peer_whose_backend_is_not_there_is_told_from_a_sound_one() {
     let nobody = local(free_port());
-    let server = Gate::new().toml(&server_toml(nobody, "")).start();
+    let server = PskgateBuilder::new().toml(&server_toml(nobody, "")).start();
     let stunnel = Stunnel::server(nobody, "");
     for address in [server.address("tls"), stunnel.address()] {
         let done = ask(address, &[]);
@@ -315,7 +319,7 @@ fn a_wrong_key_and_an_unknown_identity_are_told_and_open_no_backend() {
     let wrong = secret("client1", OTHER_KEY);
     for extra in ["", "sslVersion = TLSv1.2"] {
         let stunnel = Stunnel::server(backend.address(), extra);
-        let gate = Gate::new();
+        let gate = PskgateBuilder::new();
         write_private(&gate.folder().join("psk.txt"), &wrong);
         let to = stunnel.address().to_string();
         let done = doctor(&gate, &["--connect", &to, "--secrets", "psk.txt"]);
@@ -334,7 +338,7 @@ fn a_wrong_key_and_an_unknown_identity_are_told_and_open_no_backend() {
 fn a_hash_that_differs_is_found_out() {
     let backend = Backend::echo();
     let extra = "tls-min = \"1.3\"\ntls13-psk-hash = \"sha384\"";
-    let server = Gate::new().toml(&server_toml(backend.address(), extra)).start();
+    let server = PskgateBuilder::new().toml(&server_toml(backend.address(), extra)).start();
     let done = ask(server.address("tls"), &[]);
     assert_eq!(done.code, Some(CONFIG), "{}{}", done.out, done.err);
     has(&done, "bad", "handshake", &["SHA-384", "tls13-psk-hash = \"sha384\""]);
@@ -349,7 +353,7 @@ fn a_peer_with_a_group_of_its_own_or_another_version_is_found_out() {
         ("tls-min = \"1.3\"\ngroups = \"P-384\"", &[][..], "groups = "),
         ("tls-min = \"1.3\"", &["--tls-max", "1.2"], "the defaults"),
     ] {
-        let server = Gate::new().toml(&server_toml(backend.address(), extra)).start();
+        let server = PskgateBuilder::new().toml(&server_toml(backend.address(), extra)).start();
         let done = ask(server.address("tls"), asked);
         assert_eq!(done.code, Some(CONFIG), "{}{}", done.out, done.err);
         has(&done, "bad", "handshake", &[wanted]);
@@ -359,7 +363,7 @@ fn a_peer_with_a_group_of_its_own_or_another_version_is_found_out() {
 
 #[test]
 fn a_server_with_a_certificate_and_no_key_is_not_taken_for_the_peer() {
-    let gate = Gate::new();
+    let gate = PskgateBuilder::new();
     openssl::certificate(gate.folder());
     let server = OpensslServer::start(gate.folder(), ["-cert", "cert.pem", "-key", "key.pem"]);
     let done = ask(server.address(), &[]);
@@ -369,7 +373,7 @@ fn a_server_with_a_certificate_and_no_key_is_not_taken_for_the_peer() {
 
 /// Waits for the backend's one connection, and for no other.
 fn one_session(backend: &Backend) {
-    until("a connection to the backend", PATIENCE, || (backend.accepted() > 0).then_some(()));
+    until("a connection to the backend", WAIT_TIMEOUT, || (backend.accepted() > 0).then_some(()));
     assert_eq!(backend.accepted(), 1, "at most one session");
 }
 
@@ -445,7 +449,7 @@ fn silence_a_door_that_shuts_and_a_closed_port_are_told_apart() {
 
 #[test]
 fn a_name_without_an_address_and_what_is_wrong_with_the_options_is_told() {
-    let gate = Gate::new();
+    let gate = PskgateBuilder::new();
     let ask = |to: &str, extra: &[&str]| {
         let all = ["--connect", to, "--secrets", "psk.txt"];
         doctor(&gate, &all.into_iter().chain(extra.iter().copied()).collect::<Vec<_>>())

@@ -6,10 +6,12 @@ use std::process::{Command, Stdio};
 use rustix::process::Signal;
 
 use crate::harness::process::{Finished, pskgate};
-use crate::harness::stage::{Stage, client_of, echo_through, finish, is_root, need_root, section};
+use crate::harness::stage::{
+    StunnelFolder, client_of, echo_through, finish, is_root, need_root, section,
+};
 use crate::harness::{
-    Backend, Gate, IDENTITY, KEY, OTHER_KEY, PATIENCE, Plain, Process, client_toml, free_port,
-    local, secret, server_toml, until,
+    Backend, IDENTITY, KEY, OTHER_KEY, PlainClient, Process, PskgateBuilder, WAIT_TIMEOUT,
+    client_toml, free_port, local, secret, server_toml, until,
 };
 
 const GLOBAL: &str = "pid = pid.txt\noutput = log.txt\nsyslog = no\n";
@@ -22,7 +24,7 @@ fn informs(done: &Finished) -> &str {
 
 #[test]
 fn flags_know_no_case_ignore_what_follows_and_inform_on_standard_error() {
-    let stage = Stage::new();
+    let stage = StunnelFolder::new();
     for flag in ["-version", "-VERSION", "-Version"] {
         let done = stage.run(&[flag, "no-such-file.conf", "more"]);
         let lines: Vec<&str> = informs(&done).lines().collect();
@@ -39,7 +41,7 @@ fn flags_know_no_case_ignore_what_follows_and_inform_on_standard_error() {
     let done = stage.run(&["-SOCKETS"]);
     assert!(informs(&done).contains("TCP_KEEPIDLE"), "{}", done.err);
     // Under the program's own name that is its own version.
-    let done = pskgate(Gate::new().folder(), &["-version"]);
+    let done = pskgate(PskgateBuilder::new().folder(), &["-version"]);
     assert_eq!((done.code, done.err.as_str()), (Some(0), ""));
     assert!(
         done.out.starts_with(&format!("pskgate {} ", env!("CARGO_PKG_VERSION"))),
@@ -50,7 +52,7 @@ fn flags_know_no_case_ignore_what_follows_and_inform_on_standard_error() {
 
 #[test]
 fn a_double_dash_is_a_file_name_and_a_missing_file_is_named() {
-    let stage = Stage::new();
+    let stage = StunnelFolder::new();
     for name in ["--version", "none.conf"] {
         let done = stage.run(&[name]);
         assert_eq!((done.code, done.out.as_str()), (Some(1), ""));
@@ -66,7 +68,7 @@ fn no_argument_means_the_machines_own_file() {
     let exists = std::path::Path::new(default).exists();
     assert!(!exists, "this test needs a machine that has no {default}");
     for name in ["stunnel", "stunnel4"] {
-        let stage = Stage::new();
+        let stage = StunnelFolder::new();
         let program = stage.path(name);
         if !program.exists() {
             std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_pskgate"), &program).unwrap();
@@ -79,7 +81,7 @@ fn no_argument_means_the_machines_own_file() {
 
 #[test]
 fn a_bad_descriptor_number_is_named_with_the_syntax() {
-    let stage = Stage::new();
+    let stage = StunnelFolder::new();
     for (arguments, words) in [
         (&["-fd"][..], "[!] No file descriptor specified"),
         (&["-fd", "x"], "[!] Invalid file descriptor number"),
@@ -97,7 +99,7 @@ fn a_bad_descriptor_number_is_named_with_the_syntax() {
 /// certificates, which are refused, and so there must be no such line.
 #[test]
 fn efs_utils_finds_what_may_be_written_and_nothing_else() {
-    let (stage, backend, port) = (Stage::new(), Backend::echo(), free_port());
+    let (stage, backend, port) = (StunnelFolder::new(), Backend::echo(), free_port());
     let done = stage.run(&["-help"]);
     let help = informs(&done);
     let supported = |option: &str, value: &str| {
@@ -115,14 +117,14 @@ fn efs_utils_finds_what_may_be_written_and_nothing_else() {
     );
     stage.file("efs.conf", &text);
     let process = Process::spawn("stunnel", "cargo", stage.command().arg("efs.conf"));
-    until("the pid file", PATIENCE, || stage.path("pid.txt").exists().then_some(()));
+    until("the pid file", WAIT_TIMEOUT, || stage.path("pid.txt").exists().then_some(()));
     echo_through(&client_of(port));
     assert!(process.text().is_empty(), "quiet is quiet: {}", process.text());
 }
 
 #[test]
 fn debians_init_script_starts_hangs_up_rotates_and_stops_it() {
-    let (stage, backend, port) = (Stage::new(), Backend::echo(), free_port());
+    let (stage, backend, port) = (StunnelFolder::new(), Backend::echo(), free_port());
     // The tool goes to the root directory: such files name everything in full.
     let text = GLOBAL.to_owned() + &section(port, &backend);
     let full = |name: &str| stage.path(name).display().to_string();
@@ -141,7 +143,7 @@ fn debians_init_script_starts_hangs_up_rotates_and_stops_it() {
         let before = count();
         let done = finish(&mut stage.shell(&format!("{tool} --stop --signal {signal}")));
         assert_eq!(done.code, Some(0), "{}", done.err);
-        until(line, PATIENCE, || (count() > before).then_some(()));
+        until(line, WAIT_TIMEOUT, || (count() > before).then_some(()));
         echo_through(&client);
     }
     let daemon = stage.daemon();
@@ -152,7 +154,7 @@ fn debians_init_script_starts_hangs_up_rotates_and_stops_it() {
 
 #[test]
 fn stunnel3_hands_its_options_over_a_pipe() {
-    let (stage, backend, port) = (Stage::new(), Backend::echo(), free_port());
+    let (stage, backend, port) = (StunnelFolder::new(), Backend::echo(), free_port());
     let text = format!(
         "RNDoverwrite = no\nEGD = /var/run/egd\n{GLOBAL}session = 300\npty = no\n{}",
         section(port, &backend)
@@ -169,7 +171,8 @@ fn stunnel3_hands_its_options_over_a_pipe() {
         let daemon = stage.daemon();
         stage.reload("log.txt", || daemon.signal(Signal::HUP));
         let toml = client_toml(local(port), "");
-        let new = Gate::new().file("psk.txt", &secret(IDENTITY, OTHER_KEY)).toml(&toml).start();
+        let new =
+            PskgateBuilder::new().file("psk.txt", &secret(IDENTITY, OTHER_KEY)).toml(&toml).start();
         echo_through(&new);
         daemon.signal(Signal::TERM);
         daemon.wait_gone();
@@ -181,7 +184,7 @@ fn stunnel3_hands_its_options_over_a_pipe() {
 #[test]
 fn xapi_gives_it_a_descriptor_and_reads_its_log() {
     let (backend, port) = (Backend::echo(), free_port());
-    let (stage, door) = (Stage::new(), free_port());
+    let (stage, door) = (StunnelFolder::new(), free_port());
     let server = client_server(&backend, port);
     // Its own shape: comments between the lines, no spaces around some signs.
     let text = format!(
@@ -194,29 +197,30 @@ fn xapi_gives_it_a_descriptor_and_reads_its_log() {
     stage.file("text", &text);
     let mut shell = stage.shell("exec $STUNNEL -fd 8 8<text");
     let mut process = Process::spawn("stunnel", "cargo", &mut shell);
-    let plain =
-        until("the door", PATIENCE, || std::net::TcpStream::connect(local(door)).ok().map(Plain));
-    plain.0.set_read_timeout(Some(PATIENCE)).unwrap();
+    let plain = until("the door", WAIT_TIMEOUT, || {
+        std::net::TcpStream::connect(local(door)).ok().map(PlainClient)
+    });
+    plain.0.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
     plain.echo(b"there and back");
     drop(server);
-    assert_ne!(Plain::connect(local(door)).rest().0, b"x");
-    process.wait_for("No more addresses to connect", PATIENCE);
+    assert_ne!(PlainClient::connect(local(door)).rest().0, b"x");
+    process.wait_for("No more addresses to connect", WAIT_TIMEOUT);
     process.signal(Signal::TERM);
-    assert_eq!(process.wait(PATIENCE).code(), Some(0));
+    assert_eq!(process.wait(WAIT_TIMEOUT).code(), Some(0));
 }
 
 /// A server end on a port of the caller's choice.
 fn client_server(backend: &Backend, port: u16) -> crate::harness::Pskgate {
     let toml = crate::harness::server_toml(backend.address(), "")
         .replace("127.0.0.1:0", &local(port).to_string());
-    Gate::new().toml(&toml).start()
+    PskgateBuilder::new().toml(&toml).start()
 }
 
 #[test]
 fn volsync_s_files_and_commands_work() {
     let (port, door) = (free_port(), free_port());
     let key = "1:23b7395fafc3e842bd8ac0fe142e6ad1";
-    let common = |folder: &Stage| {
+    let common = |folder: &StunnelFolder| {
         format!(
             "foreground = no\npid = {}\nsocket = l:SO_KEEPALIVE=1\nsocket = l:TCP_KEEPIDLE=180\n\
              socket = r:SO_KEEPALIVE=1\nsocket = r:TCP_KEEPIDLE=180\nsyslog = no\n\
@@ -226,7 +230,7 @@ fn volsync_s_files_and_commands_work() {
         )
     };
     // The destination runs rsync there; here it runs what gives everything back.
-    let (destination, source) = (Stage::new(), Stage::new());
+    let (destination, source) = (StunnelFolder::new(), StunnelFolder::new());
     for stage in [&destination, &source] {
         stage.file("psk.txt", key);
     }
@@ -244,9 +248,9 @@ fn volsync_s_files_and_commands_work() {
         assert_eq!(done.code, Some(0), "{}", done.err);
         assert_eq!(done.out.trim(), stage.daemon().0.to_string());
     }
-    Plain::connect(local(door)).echo(b"files");
+    PlainClient::connect(local(door)).echo(b"files");
     for stage in [&destination, &source] {
-        until("its log on what was standard output", PATIENCE, || {
+        until("its log on what was standard output", WAIT_TIMEOUT, || {
             stage.read("said.txt").contains("TLSv1.3 ciphersuite").then_some(())
         });
         let daemon = stage.daemon();
@@ -264,8 +268,8 @@ fn volsync_s_files_and_commands_work() {
 #[test]
 fn rsync_ssl_talks_through_it_on_standard_input_and_output() {
     let backend = Backend::echo();
-    let server = Gate::new().toml(&server_toml(backend.address(), "")).start();
-    let stage = Stage::new();
+    let server = PskgateBuilder::new().toml(&server_toml(backend.address(), "")).start();
+    let stage = StunnelFolder::new();
     let script = format!(
         "exec $STUNNEL -fd 10 11<&0 <<EOF 10<&0 0<&11 11<&-\n\
          foreground = yes\ndebug = crit\nconnect = {}\nclient = yes\nTIMEOUTclose = 0\n\
@@ -294,7 +298,7 @@ fn rsync_ssl_talks_through_it_on_standard_input_and_output() {
 
 #[test]
 fn a_containers_entry_point_becomes_it_and_hears_its_signals() {
-    let (stage, backend, port) = (Stage::new(), Backend::echo(), free_port());
+    let (stage, backend, port) = (StunnelFolder::new(), Backend::echo(), free_port());
     let user = if is_root() { "setuid = nobody\nsetgid = nogroup\n" } else { "" };
     let text = format!(
         "foreground = yes\n{user}fips = no\nsyslog = no\noptions = NO_SSLv2\n{}delay = yes\n",
@@ -305,11 +309,11 @@ fn a_containers_entry_point_becomes_it_and_hears_its_signals() {
     let mut process = Process::spawn("stunnel", "cargo", shell.args(["entry", "x.conf"]));
     // The log is of stunnel's level, which says nothing when it starts.
     let client = client_of(port);
-    until("the tunnel", PATIENCE, || std::net::TcpStream::connect(local(port)).ok());
+    until("the tunnel", WAIT_TIMEOUT, || std::net::TcpStream::connect(local(port)).ok());
     echo_through(&client);
-    process.wait_for("accepted connection from", PATIENCE);
+    process.wait_for("accepted connection from", WAIT_TIMEOUT);
     process.signal(Signal::TERM);
-    assert_eq!(process.wait(PATIENCE).code(), Some(0));
+    assert_eq!(process.wait(WAIT_TIMEOUT).code(), Some(0));
 }
 
 /// The founding document's files, as they stand but for the ports and `[PLC]`.
@@ -317,7 +321,7 @@ fn a_containers_entry_point_becomes_it_and_hears_its_signals() {
 fn the_founding_files_run_in_the_background_and_in_the_foreground_and_survive_a_hangup() {
     for foreground in [false, true] {
         let (backend, at_plc, at_ide) = (Backend::echo(), free_port(), free_port());
-        let (plc, ide) = (Stage::new(), Stage::new());
+        let (plc, ide) = (StunnelFolder::new(), StunnelFolder::new());
         let before = if foreground { "foreground = yes\n" } else { "" };
         plc.file(
             "stunnel-server.conf",
@@ -344,12 +348,12 @@ fn the_founding_files_run_in_the_background_and_in_the_foreground_and_survive_a_
                 assert_eq!(done.code, Some(0), "{}", done.err);
             }
         }
-        let session = until("the tunnel", PATIENCE, || {
-            std::net::TcpStream::connect(local(at_ide)).ok().map(Plain)
+        let session = until("the tunnel", WAIT_TIMEOUT, || {
+            std::net::TcpStream::connect(local(at_ide)).ok().map(PlainClient)
         });
-        until("the other end", PATIENCE, || std::net::TcpStream::connect(local(at_plc)).ok());
-        let session = if foreground { Plain::connect(local(at_ide)) } else { session };
-        session.0.set_read_timeout(Some(PATIENCE)).unwrap();
+        until("the other end", WAIT_TIMEOUT, || std::net::TcpStream::connect(local(at_plc)).ok());
+        let session = if foreground { PlainClient::connect(local(at_ide)) } else { session };
+        session.0.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
         session.echo(b"PYRO://127.0.0.1:3002");
         for (stage, log) in [(&plc, "stunnel-server.log"), (&ide, "stunnel-client.log")] {
             stage.reload(log, || {
@@ -359,13 +363,13 @@ fn the_founding_files_run_in_the_background_and_in_the_foreground_and_survive_a_
             });
         }
         session.echo(b"it goes on");
-        Plain::connect(local(at_ide)).echo(b"and the next one comes in");
+        PlainClient::connect(local(at_ide)).echo(b"and the next one comes in");
     }
 }
 
 #[test]
 fn under_its_own_name_a_file_alone_runs_in_the_manner_of_its_language() {
-    let (stage, backend, port) = (Stage::new(), Backend::echo(), free_port());
+    let (stage, backend, port) = (StunnelFolder::new(), Backend::echo(), free_port());
     stage.file("x.conf", &(GLOBAL.to_owned() + &section(port, &backend)));
     // Another link, so that the stage still finds its processes.
     let script = "ln -s $STUNNEL pskgate && exec ./pskgate x.conf";
@@ -377,22 +381,22 @@ fn under_its_own_name_a_file_alone_runs_in_the_manner_of_its_language() {
     daemon.wait_gone();
 
     // A slip in a command's name is no file.
-    let done = pskgate(Gate::new().folder(), &["chekc", "x.toml"]);
+    let done = pskgate(PskgateBuilder::new().folder(), &["chekc", "x.toml"]);
     assert_eq!(done.code, Some(64), "{}", done.err);
     assert!(done.err.contains("check"), "{}", done.err);
     // Nor is a command that there is not, and a file that there is not is told as `run` tells it.
-    let done = pskgate(Gate::new().folder(), &["start"]);
+    let done = pskgate(PskgateBuilder::new().folder(), &["start"]);
     assert_eq!(done.code, Some(64), "{}", done.err);
     assert!(
         done.err.contains("'start'") && done.err.contains("`pskgate run FILE`"),
         "{}",
         done.err
     );
-    let done = pskgate(Gate::new().folder(), &["none.conf"]);
+    let done = pskgate(PskgateBuilder::new().folder(), &["none.conf"]);
     assert_eq!(done.code, Some(66), "{}", done.err);
     assert!(done.err.contains("cannot read none.conf: No such file"), "{}", done.err);
     // Native mistakes keep the native codes and words.
-    let gate = Gate::new().toml("[services.x]\n");
+    let gate = PskgateBuilder::new().toml("[services.x]\n");
     let done = pskgate(gate.folder(), &["pskgate.toml"]);
     assert_eq!(done.code, Some(78), "{}", done.err);
 }

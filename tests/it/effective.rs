@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 
 use crate::harness::process::{Finished, pskgate};
-use crate::harness::{Gate, IDENTITY, KEY, OTHER_KEY, secret, write_private};
+use crate::harness::{IDENTITY, KEY, OTHER_KEY, PskgateBuilder, secret, write_private};
 
 const CONF: &str = "debug = info
 client = yes
@@ -26,11 +26,11 @@ sslVersionMax = TLSv1.2
 TIMEOUTclose = 7
 ";
 
-fn gate() -> Gate {
-    Gate::new().file("other.txt", &secret("other", OTHER_KEY))
+fn gate() -> PskgateBuilder {
+    PskgateBuilder::new().file("other.txt", &secret("other", OTHER_KEY))
 }
 
-fn effective(gate: &Gate, file: &str) -> String {
+fn effective(gate: &PskgateBuilder, file: &str) -> String {
     let done = pskgate(gate.folder(), &["check", "--effective", file]);
     assert_eq!(done.code, Some(0), "{}{}", done.out, done.err);
     assert!(!done.out.contains(KEY) && !done.out.contains(OTHER_KEY), "a key is shown");
@@ -112,7 +112,7 @@ fn a_broken_file_has_no_effective_configuration() {
 }
 
 fn check(conf: &str, keys: &str, mode: u32) -> Finished {
-    let gate = Gate::new().file("x.conf", conf);
+    let gate = PskgateBuilder::new().file("x.conf", conf);
     let path = gate.folder().join("psk.txt");
     write_private(&path, keys);
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();

@@ -1,7 +1,7 @@
 //! A stranger cannot find out which identities exist: hellos that no ordinary client would send.
 
 use crate::harness::hello::{answer, claim_lists, hello_13};
-use crate::harness::{Backend, Gate, IDENTITY, server_toml};
+use crate::harness::{Backend, IDENTITY, PskgateBuilder, server_toml};
 
 /// What is special about a list, whose identities it names, and its binders.
 type List<'a> = (&'a str, &'a [usize], &'a [&'a [u8]]);
@@ -9,7 +9,7 @@ type List<'a> = (&'a str, &'a [usize], &'a [&'a [u8]]);
 #[test]
 fn no_list_of_offers_tells_a_known_identity_from_an_unknown_one() {
     let backend = Backend::echo();
-    let gate = Gate::new().toml(&server_toml(backend.address(), "")).start();
+    let gate = PskgateBuilder::new().toml(&server_toml(backend.address(), "")).start();
     let to = gate.address("tls");
     let (good, long, short) = (&[0; 32][..], &[0; 48][..], &[0; 33][..]);
     let lists: [List<'_>; 8] = [
@@ -42,7 +42,7 @@ fn no_list_of_offers_tells_a_known_identity_from_an_unknown_one() {
 #[test]
 fn a_list_of_more_than_eight_offers_is_answered_as_if_none_were_good() {
     let backend = Backend::echo();
-    let gate = Gate::new().toml(&server_toml(backend.address(), "")).start();
+    let gate = PskgateBuilder::new().toml(&server_toml(backend.address(), "")).start();
     let to = gate.address("tls");
     let known = IDENTITY.as_bytes();
     let with = |count: usize, place: usize| -> Vec<&[u8]> {

@@ -4,8 +4,8 @@ use crate::harness::openssl::{psk, psk_of};
 use crate::harness::process::children_of;
 use crate::harness::stage::need_root;
 use crate::harness::{
-    Backend, Ending, Gate, IDENTITY, OTHER_KEY, OpensslClient, PATIENCE, Plain, Pskgate, Stream,
-    Stunnel, Tls, free_port, until,
+    Backend, ConnectionEnd, IDENTITY, OTHER_KEY, OpensslClient, PlainClient, Pskgate,
+    PskgateBuilder, Stream, Stunnel, Tls, WAIT_TIMEOUT, free_port, until,
 };
 
 /// A native service that runs `sh -c script`.
@@ -17,9 +17,9 @@ fn shell(script: &str, extra: &str) -> String {
 }
 
 /// What the program says to a client that says nothing.
-fn said(gate: &Pskgate) -> (String, Ending) {
+fn said(gate: &Pskgate) -> (String, ConnectionEnd) {
     let client = Stunnel::client(gate.address("tls"), "");
-    let plain = Plain::connect(client.address());
+    let plain = PlainClient::connect(client.address());
     plain.shut();
     let (bytes, ending) = plain.rest();
     (String::from_utf8(bytes).unwrap(), ending)
@@ -33,9 +33,9 @@ fn a_program_is_served_byte_for_byte_and_its_end_is_the_sessions() {
             "debug = info\n[cat]\naccept = 127.0.0.1:{port}\nexec = /bin/cat\nPSKsecrets = psk.txt\n{}",
             tls.conf()
         );
-        let gate = Gate::new().conf("x.conf", &text, None).start();
+        let gate = PskgateBuilder::new().conf("x.conf", &text, None).start();
         let client = Stunnel::client(gate.address("cat"), "");
-        let plain = Plain::connect(client.address());
+        let plain = PlainClient::connect(client.address());
         const TOTAL: u64 = 1_000_000;
         let stream = Stream::new(7);
         std::thread::scope(|scope| {
@@ -43,32 +43,35 @@ fn a_program_is_served_byte_for_byte_and_its_end_is_the_sessions() {
             stream.receive(&plain.0, TOTAL);
         });
         plain.shut();
-        assert_eq!(plain.rest(), (Vec::new(), Ending::Fin));
+        assert_eq!(plain.rest(), (Vec::new(), ConnectionEnd::Fin));
         gate.wait_logged("finished with code 0");
     }
 }
 
 #[test]
 fn half_a_close_is_half_a_close_for_the_program_too() {
-    let gate = Gate::new().toml(&shell("wc -c; echo all", "")).start();
+    let gate = PskgateBuilder::new().toml(&shell("wc -c; echo all", "")).start();
     let client = Stunnel::client(gate.address("tls"), "");
-    let plain = Plain::connect(client.address());
+    let plain = PlainClient::connect(client.address());
     plain.send(b"seven..");
     plain.shut();
     let (bytes, ending) = plain.rest();
-    assert_eq!((String::from_utf8(bytes).unwrap().as_str(), ending), ("7\nall\n", Ending::Fin));
+    assert_eq!(
+        (String::from_utf8(bytes).unwrap().as_str(), ending),
+        ("7\nall\n", ConnectionEnd::Fin)
+    );
 }
 
 #[test]
 fn a_program_inherits_three_descriptors_and_no_more() {
     // What the shell leaves open is none of the program's business either.
-    let gate = Gate::new()
+    let gate = PskgateBuilder::new()
         .shell("exec 7</dev/null 9>/dev/null")
         .toml(&shell("ls -C -w 200 /proc/$$/fd; ls -l /proc/$$/fd/0 | grep -c socket:; :", ""))
         .start();
     // A second session is under way meanwhile: its sockets are none of the program's either.
     let other = Stunnel::client(gate.address("tls"), "");
-    let other = Plain::connect(other.address());
+    let other = PlainClient::connect(other.address());
     assert_eq!(said(&gate).0.split_whitespace().collect::<Vec<_>>(), ["0", "1", "2", "1"]);
     drop(other);
 }
@@ -81,7 +84,7 @@ fn a_program_is_told_who_is_there_as_by_stunnel_and_the_identity_besides() {
             "[env]\naccept = 127.0.0.1:{accept}\nexec = /usr/bin/env\nexecArgs = its-name  -u PATH\n"
         )
     };
-    let gate = Gate::new()
+    let gate = PskgateBuilder::new()
         .shell("export REMOTE_HOST=left.over")
         .conf("x.conf", &format!("{}PSKsecrets = psk.txt\n", section(ours)), None)
         .start();
@@ -89,7 +92,7 @@ fn a_program_is_told_who_is_there_as_by_stunnel_and_the_identity_besides() {
     let ask = |to, port: u16| {
         let arguments = ["-bind".to_owned(), format!("127.0.0.1:{port}"), "-quiet".to_owned()];
         let client = OpensslClient::start(to, psk().into_iter().chain(arguments));
-        client.wait_for("REMOTE_PORT", PATIENCE);
+        client.wait_for("REMOTE_PORT", WAIT_TIMEOUT);
         let out = client.wait_end();
         let mut lines: Vec<String> = out
             .lines()
@@ -113,7 +116,7 @@ fn a_program_is_told_who_is_there_as_by_stunnel_and_the_identity_besides() {
 fn standard_error_is_the_peers_unless_the_log_is_on_it() {
     for (foreground, to_peer) in [("quiet", true), ("yes", false)] {
         let port = free_port();
-        let gate = Gate::new().file("s.sh", "echo aloud; echo in confidence >&2\n").conf(
+        let gate = PskgateBuilder::new().file("s.sh", "echo aloud; echo in confidence >&2\n").conf(
             "x.conf",
             &format!(
                 "foreground = {foreground}\n[tls]\naccept = 127.0.0.1:{port}\nexec = /bin/sh\n\
@@ -133,9 +136,9 @@ fn standard_error_is_the_peers_unless_the_log_is_on_it() {
 fn a_program_that_cannot_be_run_is_told_in_words() {
     for (path, why) in [("/nonexistent/x", "No such file"), ("/etc/passwd", "Permission denied")] {
         let text = shell("", "").replace("/bin/sh", path);
-        let gate = Gate::new().toml(&text).start();
+        let gate = PskgateBuilder::new().toml(&text).start();
         let client = Stunnel::client(gate.address("tls"), "");
-        Plain::connect(client.address()).end();
+        PlainClient::connect(client.address()).end();
         let line = gate.wait_logged("cannot be run");
         assert!(line.contains(path) && line.contains(why), "{line}");
     }
@@ -144,28 +147,28 @@ fn a_program_that_cannot_be_run_is_told_in_words() {
 #[test]
 fn nothing_is_run_for_a_stranger() {
     for tls in Tls::BOTH {
-        let gate = Gate::new().toml(&shell("echo > came; cat", tls.toml())).start();
+        let gate = PskgateBuilder::new().toml(&shell("echo > came; cat", tls.toml())).start();
         let came = gate.folder().join("came");
         let wrong = psk_of(IDENTITY, OTHER_KEY);
         assert!(OpensslClient::start(gate.address("tls"), wrong).alert().is_some());
         gate.wait_logged("refused");
         assert!(!came.exists());
         let client = Stunnel::client(gate.address("tls"), "");
-        Plain::connect(client.address()).echo(b"with the key it is");
+        PlainClient::connect(client.address()).echo(b"with the key it is");
         assert!(came.exists());
     }
 }
 
 #[test]
 fn a_program_outlives_its_session_and_is_taken_note_of() {
-    let gate = Gate::new()
+    let gate = PskgateBuilder::new()
         .toml(&shell("exec <&- >&-; while [ ! -e go ]; do sleep 0.02; done; echo > done", ""))
         .start();
     // Kept until the session is over: it has a close_notify of its own to send.
     let client = Stunnel::client(gate.address("tls"), "");
-    let plain = Plain::connect(client.address());
+    let plain = PlainClient::connect(client.address());
     plain.shut();
-    assert_eq!(plain.rest().1, Ending::Fin);
+    assert_eq!(plain.rest().1, ConnectionEnd::Fin);
     let line = gate.wait_logged("session closed");
     assert!(line.contains("complete"), "{line}");
     assert!(!gate.log().contains("finished with"), "it goes on");
@@ -176,7 +179,7 @@ fn a_program_outlives_its_session_and_is_taken_note_of() {
         let id = gate.id();
         std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default()
     };
-    until("no child to be left", PATIENCE, || children().trim().is_empty().then_some(()));
+    until("no child to be left", WAIT_TIMEOUT, || children().trim().is_empty().then_some(()));
 }
 
 /// As ssh's ProxyCommand: the program is the way to the server, and TLS goes through it.
@@ -184,7 +187,7 @@ fn a_program_outlives_its_session_and_is_taken_note_of() {
 fn a_client_s_program_carries_tls() {
     let backend = Backend::echo();
     let (ours, theirs) = (free_port(), free_port());
-    let folder = Gate::new();
+    let folder = PskgateBuilder::new();
     let binary = env!("CARGO_BIN_EXE_pskgate");
     let section = |port: u16| {
         format!(
@@ -201,20 +204,20 @@ fn a_client_s_program_carries_tls() {
     let stunnel = Stunnel::server_with(theirs, &section(theirs));
     let gate = folder.conf("outer.conf", &outer, None).start();
     for to in [gate.address("outer"), stunnel.address()] {
-        let plain = Plain::connect(to);
+        let plain = PlainClient::connect(to);
         plain.echo(b"all the way");
         plain.shut();
-        assert_eq!(plain.rest(), (Vec::new(), Ending::Fin));
+        assert_eq!(plain.rest(), (Vec::new(), ConnectionEnd::Fin));
     }
 }
 
 /// A stunnel.conf with a section `[ec]` whose program, `sh script`, is connected to a server.
-fn connected(to: std::net::SocketAddr, script: &str, extra: &str) -> Gate {
+fn connected(to: std::net::SocketAddr, script: &str, extra: &str) -> PskgateBuilder {
     let text = format!(
         "debug = debug\n[ec]\nclient = yes\nconnect = {to}\nexec = /bin/sh\n\
          execArgs = sh script.sh\nPSKsecrets = psk.txt\n{extra}\n"
     );
-    Gate::new().file("script.sh", script).conf("x.conf", &text, None)
+    PskgateBuilder::new().file("script.sh", script).conf("x.conf", &text, None)
 }
 
 /// What a log says, without what is another's business: times, numbers, ports.
@@ -250,7 +253,7 @@ fn a_program_that_connects_is_carried_and_started_again_as_by_stunnel() {
     let server = Stunnel::server(backend.address(), "");
     let gate = connected(server.address(), script, "retry = yes").launch();
     let said = |folder: &std::path::Path, times: usize| {
-        until("the program's runs", PATIENCE, || {
+        until("the program's runs", WAIT_TIMEOUT, || {
             let said = std::fs::read_to_string(folder.join("said")).unwrap_or_default();
             (said.lines().count() >= times).then_some(said)
         })
@@ -260,7 +263,7 @@ fn a_program_that_connects_is_carried_and_started_again_as_by_stunnel() {
     let line = gate.wait_logged("Child process");
     assert!(line.contains(" LOG6[") && line.contains("finished with code 3"), "{line}");
 
-    let folder = Gate::new();
+    let folder = PskgateBuilder::new();
     let shown = folder.folder().display().to_string();
     let script = script.replace("said", &format!("{shown}/said"));
     let folder = folder.file("script.sh", &script);
@@ -274,10 +277,10 @@ fn a_program_that_connects_is_carried_and_started_again_as_by_stunnel() {
     );
     assert_eq!(said(folder.folder(), 2).lines().next(), ours.lines().next());
     let first = |log: &str| phrases(log, PHRASES).into_iter().take(5).collect::<Vec<_>>();
-    let theirs = until("stunnel's second run", PATIENCE, || {
+    let theirs = until("stunnel's second run", WAIT_TIMEOUT, || {
         Some(first(&stunnel.err())).filter(|lines| lines.len() == 5)
     });
-    let ours = until("our second run", PATIENCE, || {
+    let ours = until("our second run", WAIT_TIMEOUT, || {
         Some(first(&gate.log())).filter(|lines| lines.len() == 5)
     });
     assert_eq!(ours, theirs);
@@ -286,7 +289,8 @@ fn a_program_that_connects_is_carried_and_started_again_as_by_stunnel() {
 #[test]
 fn a_program_that_connects_is_started_once_unless_retry_says_otherwise() {
     let backend = Backend::echo();
-    let server = Gate::new().toml(&crate::harness::server_toml(backend.address(), "")).start();
+    let server =
+        PskgateBuilder::new().toml(&crate::harness::server_toml(backend.address(), "")).start();
     let text = |retry: &str| {
         format!(
             "[log]\nlevel = \"debug\"\n[services.ec]\nmode = \"client\"\nconnect = \"{}\"\nexec = \"/bin/sh\"\n\
@@ -298,13 +302,13 @@ fn a_program_that_connects_is_started_once_unless_retry_says_otherwise() {
     let runs = |folder: &std::path::Path| {
         std::fs::read_to_string(folder.join("runs")).unwrap_or_default().lines().count()
     };
-    let once = Gate::new().toml(&text("")).launch();
+    let once = PskgateBuilder::new().toml(&text("")).launch();
     once.wait_logged("session closed");
-    let again = Gate::new().toml(&text("retry = \"50ms\"")).launch();
-    until("five runs", PATIENCE, || (runs(again.folder()) >= 5).then_some(()));
+    let again = PskgateBuilder::new().toml(&text("retry = \"50ms\"")).launch();
+    until("five runs", WAIT_TIMEOUT, || (runs(again.folder()) >= 5).then_some(()));
     assert_eq!(runs(once.folder()), 1);
     // A stop ends the pause as well.
-    let mut slow = Gate::new().toml(&text("retry = \"1h\"")).launch();
+    let mut slow = PskgateBuilder::new().toml(&text("retry = \"1h\"")).launch();
     slow.wait_logged("starting the program again");
     assert_eq!(slow.terminate(), Some(0));
 }
@@ -317,14 +321,15 @@ fn an_unreachable_server_is_tried_again_after_the_pause() {
     gate.wait_logged("Retrying an exec+connect section");
     let backend = Backend::echo();
     let server = Stunnel::server_at(port, backend.address(), "");
-    server.wait_for("Key configured", PATIENCE);
+    server.wait_for("Key configured", WAIT_TIMEOUT);
     gate.wait_logged("TLS connected");
 }
 
 #[test]
 fn a_reload_leaves_a_program_that_runs_alone_and_starts_another_in_place_of_one_that_changed() {
     let backend = Backend::echo();
-    let server = Gate::new().toml(&crate::harness::server_toml(backend.address(), "")).start();
+    let server =
+        PskgateBuilder::new().toml(&crate::harness::server_toml(backend.address(), "")).start();
     let text = |word: &str| {
         format!(
             "[services.ec]\nmode = \"client\"\nconnect = \"{}\"\nexec = \"/bin/sh\"\nretry = \"20ms\"\n\
@@ -332,7 +337,7 @@ fn a_reload_leaves_a_program_that_runs_alone_and_starts_another_in_place_of_one_
             server.address("tls")
         )
     };
-    let gate = Gate::new().toml(&text("one")).launch();
+    let gate = PskgateBuilder::new().toml(&text("one")).launch();
     gate.wait_logged("session opened");
     let runs = || std::fs::read_to_string(gate.folder().join("runs")).unwrap_or_default();
     gate.signal(rustix::process::Signal::HUP);
@@ -340,18 +345,18 @@ fn a_reload_leaves_a_program_that_runs_alone_and_starts_another_in_place_of_one_
     assert_eq!(runs(), "one\n");
     std::fs::write(gate.folder().join("pskgate.toml"), text("two")).unwrap();
     gate.signal(rustix::process::Signal::HUP);
-    until("the other program", PATIENCE, || (runs() == "one\ntwo\n").then_some(()));
+    until("the other program", WAIT_TIMEOUT, || (runs() == "one\ntwo\n").then_some(()));
     // stunnel starts a second one beside the first.
-    let folder = Gate::new().file("script.sh", "echo run >> $0.runs; cat");
+    let folder = PskgateBuilder::new().file("script.sh", "echo run >> $0.runs; cat");
     let shown = folder.folder().display();
     let sections = format!(
         "client = yes\n[ec]\nconnect = {}\nexec = /bin/sh\nexecArgs = sh {shown}/script.sh",
         server.address("tls")
     );
     let stunnel = Stunnel::server_with(free_port(), &sections);
-    stunnel.wait_for("TLS connected", PATIENCE);
+    stunnel.wait_for("TLS connected", WAIT_TIMEOUT);
     stunnel.signal(rustix::process::Signal::HUP);
-    until("stunnel's second run", PATIENCE, || {
+    until("stunnel's second run", WAIT_TIMEOUT, || {
         let runs = std::fs::read_to_string(folder.folder().join("script.sh.runs")).ok()?;
         (runs == "run\nrun\n").then_some(())
     });
@@ -368,12 +373,15 @@ fn set_variables_are_in_a_program_s_environment_and_their_values_nowhere_else() 
         .to_owned()
         + &shell("env", "");
     let gates = [
-        (Gate::new().shell("export GONE=away").conf("x.conf", &conf, None).start(), "env"),
-        (Gate::new().shell("export GONE=away").toml(&native).start(), "tls"),
+        (
+            PskgateBuilder::new().shell("export GONE=away").conf("x.conf", &conf, None).start(),
+            "env",
+        ),
+        (PskgateBuilder::new().shell("export GONE=away").toml(&native).start(), "tls"),
     ];
     for (gate, service) in gates {
         let client = Stunnel::client(gate.address(service), "");
-        let plain = Plain::connect(client.address());
+        let plain = PlainClient::connect(client.address());
         plain.shut();
         let (bytes, _) = plain.rest();
         let out = String::from_utf8(bytes).unwrap();
@@ -396,7 +404,7 @@ fn set_variables_are_in_a_program_s_environment_and_their_values_nowhere_else() 
 fn a_program_with_a_terminal_has_one_of_its_own() {
     const SCRIPT: &str = "tty | sed 's/[0-9]*$//'; stty -a | tr ';' '\\n' | grep -c intr; read line; echo \"<$line>\"";
     let (ours, theirs) = (free_port(), free_port());
-    let folder = Gate::new().file("s.sh", SCRIPT);
+    let folder = PskgateBuilder::new().file("s.sh", SCRIPT);
     let section = |port: u16| {
         format!(
             "[tty]\naccept = 127.0.0.1:{port}\nexec = /bin/sh\nexecArgs = sh {}/s.sh\npty = yes\n",
@@ -405,10 +413,12 @@ fn a_program_with_a_terminal_has_one_of_its_own() {
     };
     let (mine, other) = (section(ours), section(theirs));
     let stunnel = Stunnel::server_with(theirs, &other);
-    let gate = Gate::new().conf("x.conf", &format!("{mine}PSKsecrets = psk.txt\n"), None).start();
+    let gate = PskgateBuilder::new()
+        .conf("x.conf", &format!("{mine}PSKsecrets = psk.txt\n"), None)
+        .start();
     let talk = |to| {
         let client = Stunnel::client(to, "");
-        let plain = Plain::connect(client.address());
+        let plain = PlainClient::connect(client.address());
         plain.send(b"typed\n");
         let mut text = String::new();
         while !text.contains("<typed>\r\n") {
@@ -433,24 +443,24 @@ fn a_program_with_a_terminal_has_one_of_its_own() {
 #[test]
 fn a_terminal_is_hung_up_with_its_session_and_the_end_of_the_data_is_an_end_of_input() {
     let own = "ps -o tty= -p $$ | grep -q pts && echo own";
-    let gate = Gate::new()
+    let gate = PskgateBuilder::new()
         .toml(&shell(&format!("trap 'echo hup > hup' HUP; {own}; cat; echo over"), "pty = true"))
         .start();
     let client = Stunnel::client(gate.address("tls"), "");
-    let plain = Plain::connect(client.address());
+    let plain = PlainClient::connect(client.address());
     plain.send(b"line\n");
     plain.shut();
     let (bytes, ending) = plain.rest();
     let text = String::from_utf8(bytes).unwrap();
     assert!(text.contains("own\r\n") && text.ends_with("over\r\n"), "{text:?}");
-    assert_eq!(ending, Ending::Fin);
+    assert_eq!(ending, ConnectionEnd::Fin);
     // Without an orderly end the terminal goes away all the same.
     let script = "trap 'echo > hup; exit' HUP; echo ready; while :; do sleep 0.05; done";
-    let gate = Gate::new().toml(&shell(script, "pty = true")).start();
+    let gate = PskgateBuilder::new().toml(&shell(script, "pty = true")).start();
     let mut client = OpensslClient::start(gate.address("tls"), psk());
-    client.wait_for("ready", PATIENCE);
+    client.wait_for("ready", WAIT_TIMEOUT);
     client.kill();
-    until("the hangup", PATIENCE, || gate.folder().join("hup").exists().then_some(()));
+    until("the hangup", WAIT_TIMEOUT, || gate.folder().join("hup").exists().then_some(()));
     gate.wait_logged("the program (process ");
 }
 
@@ -461,23 +471,24 @@ fn pid_1_waits_for_orphans_and_leaves_its_own_programs_their_exit_status() {
     need_root();
     // What each leaves behind ends at once, in a moment, and while it still runs itself.
     let script = "(exit 3) & (sleep 0.2; exit 4) & (sleep 0.4 &) & sleep 0.1; echo done; exit 7";
-    let gate = Gate::new()
+    let gate = PskgateBuilder::new()
         .shell("exec unshare --pid --fork --mount-proc --kill-child \"$@\"")
         .toml(&shell(script, ""))
         .start();
-    let init =
-        until("the program in its namespace", PATIENCE, || Some(children_of(gate.id()).first()?.0));
+    let init = until("the program in its namespace", WAIT_TIMEOUT, || {
+        Some(children_of(gate.id()).first()?.0)
+    });
     let client = Stunnel::client(gate.address("tls"), "");
-    let sessions: Vec<_> = (0..SESSIONS).map(|_| Plain::connect(client.address())).collect();
+    let sessions: Vec<_> = (0..SESSIONS).map(|_| PlainClient::connect(client.address())).collect();
     for session in sessions {
         session.shut();
         let (bytes, ending) = session.rest();
-        assert_eq!((bytes.as_slice(), ending), (&b"done\n"[..], Ending::Fin));
+        assert_eq!((bytes.as_slice(), ending), (&b"done\n"[..], ConnectionEnd::Fin));
     }
-    until(&format!("the end of each program in {}", gate.log()), PATIENCE, || {
+    until(&format!("the end of each program in {}", gate.log()), WAIT_TIMEOUT, || {
         (gate.log().matches("finished with code 7").count() == SESSIONS).then_some(())
     });
-    until(&format!("no child to be left of {:?}", children_of(init)), PATIENCE, || {
+    until(&format!("no child to be left of {:?}", children_of(init)), WAIT_TIMEOUT, || {
         children_of(init).is_empty().then_some(())
     });
     assert!(!gate.log().contains("lost sight of"), "{}", gate.log());

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crate::harness::process::pskgate;
-use crate::harness::{Gate, root, server_toml};
+use crate::harness::{PskgateBuilder, root, server_toml};
 
 /// What stands right before a code in the sources: the only ways in which one is given.
 const BEFORE: [&str; 15] = [
@@ -94,7 +94,7 @@ fn all() -> BTreeMap<String, String> {
 
 /// The codes that `explain` lists.
 fn listed() -> BTreeSet<String> {
-    let done = pskgate(Gate::new().folder(), &["explain"]);
+    let done = pskgate(PskgateBuilder::new().folder(), &["explain"]);
     assert_eq!(done.code, Some(0), "{}", done.err);
     let lines = done.out.lines().filter_map(|line| line.strip_prefix("  "));
     lines.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
@@ -144,7 +144,7 @@ fn the_reader_of_codes_sees_every_form() {
 
 #[test]
 fn a_page_says_what_it_means_and_what_to_do() {
-    let done = pskgate(Gate::new().folder(), &["explain", "unit-missing"]);
+    let done = pskgate(PskgateBuilder::new().folder(), &["explain", "unit-missing"]);
     assert_eq!(done.code, Some(0), "{}", done.err);
     for wanted in ["unit-missing", "wrong:  idle-timeout = 60", "right:  idle-timeout = \"60s\""] {
         assert!(done.out.contains(wanted), "`{wanted}` is not in: {}", done.out);
@@ -154,17 +154,18 @@ fn a_page_says_what_it_means_and_what_to_do() {
 #[test]
 fn a_misspelt_code_is_refused_with_the_nearest() {
     for (wrong, right) in [("unkown-option", "unknown-option"), ("wrong_key", "wrong-key")] {
-        let done = pskgate(Gate::new().folder(), &["explain", wrong]);
+        let done = pskgate(PskgateBuilder::new().folder(), &["explain", wrong]);
         assert_eq!(done.code, Some(64), "{}", done.out);
         assert!(done.err.contains(&format!("did you mean `{right}`")), "{}", done.err);
     }
-    let done = pskgate(Gate::new().folder(), &["explain", "x\u{1b}[2J"]);
+    let done = pskgate(PskgateBuilder::new().folder(), &["explain", "x\u{1b}[2J"]);
     assert!(!done.err.contains('\u{1b}'), "{:?}", done.err);
 }
 
 #[test]
 fn check_points_to_explain_once_and_never_in_json() {
-    let gate = Gate::new().toml(&server_toml("127.0.0.1:9", "acept = 1\nidle-timeout = 5"));
+    let gate =
+        PskgateBuilder::new().toml(&server_toml("127.0.0.1:9", "acept = 1\nidle-timeout = 5"));
     let done = pskgate(gate.folder(), &["check", "pskgate.toml"]);
     assert_eq!(done.err.matches("pskgate explain ").count(), 1, "{}", done.err);
     let json = pskgate(gate.folder(), &["check", "--json", "pskgate.toml"]);

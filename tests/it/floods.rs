@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::harness::hello::{Tap, hello_12, hello_13};
-use crate::harness::{Backend, Gate, PATIENCE, Tls, server_toml, until};
+use crate::harness::{Backend, PskgateBuilder, Tls, WAIT_TIMEOUT, server_toml, until};
 use crate::members::{connect_from, delayed, exchange, member, shake};
 
 /// Addresses that it comes from, and connections a second.
@@ -73,13 +73,13 @@ impl Drop for Flood {
 /// A client with a key and 200 ms of round trip gets in while strangers say that.
 fn gets_in_during(says: impl Fn(SocketAddr) -> Vec<u8>) {
     let backend = Backend::echo();
-    let server = Gate::new().toml(&server_toml(backend.address(), "")).start();
+    let server = PskgateBuilder::new().toml(&server_toml(backend.address(), "")).start();
     let to = server.address("tls");
     let says = says(to);
     let before = backend.accepted();
     let flood = Flood::of(to, &says);
     // Longer than any round trip, and more than there ever were places for.
-    until("the flood to be there", PATIENCE, || (flood.count() > 1500).then_some(()));
+    until("the flood to be there", WAIT_TIMEOUT, || (flood.count() > 1500).then_some(()));
     let far = delayed(to, DELAY);
     for tls in Tls::BOTH {
         let context = member(tls);
@@ -135,9 +135,9 @@ fn strangers_who_are_put_out_are_counted_in_one_line_of_both_dialects() {
          PSKsecrets = psk.txt\n",
         backend.address()
     );
-    let native = Gate::new().descriptors(200).toml(&toml).start();
+    let native = PskgateBuilder::new().descriptors(200).toml(&toml).start();
     let psk = crate::harness::secret(crate::harness::IDENTITY, crate::harness::KEY);
-    let dialect = Gate::new().descriptors(200).file("psk.txt", &psk);
+    let dialect = PskgateBuilder::new().descriptors(200).file("psk.txt", &psk);
     let dialect = dialect.conf("stunnel.conf", &conf, None).start();
     for (gate, to) in [(&native, native.address("tls")), (&dialect, crate::harness::local(port))] {
         let held: Vec<_> = (0..100).filter_map(|_| TcpStream::connect(to).ok()).collect();
@@ -167,12 +167,12 @@ fn a_silent_connection_costs_the_same_however_many_named_services_there_are() {
             })
             .collect();
         let toml = server_toml(backend.address(), "") + &services;
-        let server = Gate::new().toml(&toml).launch();
+        let server = PskgateBuilder::new().toml(&toml).launch();
         let to = server.address("tls");
         let before = server.cpu();
         let held: Vec<_> =
             (0..CONNECTIONS).filter_map(|number| connect_from(number, to).ok()).collect();
-        until("all of them to be there", PATIENCE, || {
+        until("all of them to be there", WAIT_TIMEOUT, || {
             (server.descriptors() > held.len()).then_some(())
         });
         (server.cpu() - before) / CONNECTIONS.into()

@@ -1,7 +1,8 @@
 //! The founding document's two files, as they stand but for the ports and `[PLC]`.
 
 use crate::harness::{
-    Backend, Gate, IDENTITY, KEY, Plain, Pskgate, Stunnel, Tls, free_port, secret, suite_13,
+    Backend, IDENTITY, KEY, PlainClient, Pskgate, PskgateBuilder, Stunnel, Tls, free_port, secret,
+    suite_13,
 };
 
 const SUITE_12: &str = "ECDHE-PSK-CHACHA20-POLY1305";
@@ -24,11 +25,11 @@ fn ide(before: &str, accept: u16, plc: u16, after: &str) -> String {
 
 fn start_plc(before: &str, port: u16, backend: &Backend, after: &str) -> Pskgate {
     let text = plc(before, port, backend.address().port(), after);
-    Gate::new().conf("stunnel-server.conf", &text, Some("stunnel-server.log")).start()
+    PskgateBuilder::new().conf("stunnel-server.conf", &text, Some("stunnel-server.log")).start()
 }
 
 fn start_ide(before: &str, port: u16, plc: u16, after: &str) -> Pskgate {
-    Gate::new()
+    PskgateBuilder::new()
         .file("pskclient1.txt", &secret(IDENTITY, KEY))
         .conf("stunnel-client.conf", &ide(before, port, plc, after), Some("stunnel-client.log"))
         .start()
@@ -50,7 +51,7 @@ fn the_two_files_work_as_they_stand() {
     let (at_plc, at_ide) = (free_port(), free_port());
     let plc = start_plc("", at_plc, &backend, "");
     let ide = start_ide("", at_ide, at_plc, "");
-    Plain::connect(ide.address("beremiz")).echo(b"PYRO://127.0.0.1:3002");
+    PlainClient::connect(ide.address("beremiz")).echo(b"PYRO://127.0.0.1:3002");
     assert!(
         plc.folder().join("stunnel-server.log").exists(),
         "`output` is in the folder it was started in"
@@ -68,7 +69,7 @@ fn the_two_files_negotiate_the_same_as_stunnel_in_either_version() {
         let (at_plc, at_ide) = (free_port(), free_port());
         let plc = start_plc(LOUD, at_plc, &backend, "");
         let ide = start_ide(LOUD, at_ide, at_plc, tls.conf());
-        Plain::connect(ide.address("beremiz")).echo(b"GetPLCstatus");
+        PlainClient::connect(ide.address("beremiz")).echo(b"GetPLCstatus");
         plc.expect_session(tls.name(), suite(tls));
         ide.expect_session(tls.name(), suite(tls));
     }
@@ -84,7 +85,7 @@ fn the_plc_s_file_serves_an_ide_that_still_has_stunnel() {
             plc.address("beremiz"),
             &format!("PSKidentity = {IDENTITY}\n{}", tls.conf()),
         );
-        Plain::connect(ide.address()).echo(b"GetPLCstatus");
+        PlainClient::connect(ide.address()).echo(b"GetPLCstatus");
         // stunnel's own order puts AES first, also where the processor has no instructions for it.
         let suite = if tls == Tls::V12 { SUITE_12 } else { "SHA256" };
         plc.expect_session(tls.name(), suite);
@@ -97,7 +98,7 @@ fn the_ide_s_file_reaches_a_plc_that_still_has_stunnel() {
         let backend = Backend::echo();
         let plc = Stunnel::server(backend.address(), tls.conf());
         let ide = start_ide(LOUD, free_port(), plc.address().port(), "");
-        Plain::connect(ide.address("beremiz")).echo(b"GetPLCstatus");
+        PlainClient::connect(ide.address("beremiz")).echo(b"GetPLCstatus");
         ide.expect_session(tls.name(), suite(tls));
     }
 }
@@ -111,7 +112,7 @@ fn the_ide_s_own_client_meets_the_section_that_beremiz_writes_for_it() {
         "{LOUD}[ERPCPSK]\naccept = {port}\nconnect = {}\nciphers = PSK\nsslVersion = TLSv1.2\nPSKsecrets = psk.txt\n",
         backend.address()
     );
-    let plc = Gate::new().conf("stunnel.conf", &text, None).start();
+    let plc = PskgateBuilder::new().conf("stunnel.conf", &text, None).start();
     // Python's ssl with set_ciphers("PSK"), without SNI, and TLS 1.2 alone.
     let mut ide = OpensslClient::start(
         plc.address("ERPCPSK"),

@@ -7,12 +7,12 @@ use tempfile::TempDir;
 
 use crate::harness::hello::{Stranger, answer, hello_13, hello_13_with_offers};
 use crate::harness::{
-    Backend, Gate, IDENTITY, KEY, OTHER_KEY, OpensslClient, PATIENCE, Pskgate, Stunnel, Tls,
-    free_port, offers, openssl, secret, server_toml, until,
+    Backend, IDENTITY, KEY, OTHER_KEY, OpensslClient, Pskgate, PskgateBuilder, Stunnel, Tls,
+    WAIT_TIMEOUT, free_port, offers, openssl, secret, server_toml, until,
 };
 
 fn server(backend: &Backend, extra: &str) -> Pskgate {
-    Gate::new().toml(&server_toml(backend.address(), extra)).start()
+    PskgateBuilder::new().toml(&server_toml(backend.address(), extra)).start()
 }
 
 fn refusals(gate: &Pskgate) -> Vec<String> {
@@ -22,7 +22,7 @@ fn refusals(gate: &Pskgate) -> Vec<String> {
 
 /// Waits for the line of one more refusal, and for no second one.
 fn refused(gate: &Pskgate, before: usize) -> String {
-    until(&format!("refusal {}; the log is\n{}", before + 1, gate.log()), PATIENCE, || {
+    until(&format!("refusal {}; the log is\n{}", before + 1, gate.log()), WAIT_TIMEOUT, || {
         (refusals(gate).len() > before).then_some(())
     });
     let lines = refusals(gate);
@@ -100,7 +100,7 @@ fn an_empty_identity_is_answered_alike_whether_there_is_such_a_key_or_not() {
             "[tls]\naccept = 127.0.0.1:{port}\nconnect = {}\nPSKsecrets = psk.txt\n",
             backend.address()
         );
-        Gate::new().file("psk.txt", &keys).conf("x.conf", &text, None).start()
+        PskgateBuilder::new().file("psk.txt", &keys).conf("x.conf", &text, None).start()
     });
     for tls in Tls::BOTH {
         let [known, unknown] = ends.each_ref().map(|end| tls.claim(end.address("tls"), b"").0);
@@ -158,7 +158,7 @@ fn attempt(to: SocketAddr, keys: &[Offer<'_>], modes: &[&str]) -> Outcome {
     let mut peer = offers(&["call", &to.port().to_string()]);
     peer.type_in(&format!("{}\n", order(keys, modes)));
     peer.end_input();
-    assert!(peer.wait(PATIENCE).success(), "{}", peer.text());
+    assert!(peer.wait(WAIT_TIMEOUT).success(), "{}", peer.text());
     let seen: serde_json::Value = serde_json::from_str(&peer.out()).expect("what it saw");
     Outcome {
         alert: seen["alert"].as_u64(),
@@ -184,7 +184,10 @@ const GOOD: Offer<'_> = (IDENTITY, KEY, "sha256");
 fn the_first_known_identity_of_a_list_decides_and_what_stands_before_it_locks_nobody_out() {
     let backend = one_answer();
     let keys = secret(IDENTITY, KEY) + &secret("client2", OTHER_KEY);
-    let gate = Gate::new().file("psk.txt", &keys).toml(&server_toml(backend.address(), "")).start();
+    let gate = PskgateBuilder::new()
+        .file("psk.txt", &keys)
+        .toml(&server_toml(backend.address(), ""))
+        .start();
     let to = gate.address("tls");
     let second: Offer<'_> = ("client2", OTHER_KEY, "sha256");
     let wrong: Offer<'_> = (IDENTITY, OTHER_KEY, "sha256");
@@ -208,7 +211,7 @@ fn the_first_known_identity_of_a_list_decides_and_what_stands_before_it_locks_no
         // It was said that all has been said: P10.
         assert_eq!(seen.ended, "close_notify", "{list:?}");
         served += 1;
-        until("the session's line", PATIENCE, || {
+        until("the session's line", WAIT_TIMEOUT, || {
             let log = gate.log();
             let opened: Vec<_> = log.lines().filter(|l| l.contains("session opened")).collect();
             (opened.len() == served).then(|| {
@@ -280,13 +283,13 @@ fn a_saved_ticket_of_an_identity_that_was_removed_opens_no_door() {
         let save = ["-sess_out", "session.pem", tls.flag()].map(str::to_owned);
         let arguments = openssl::psk().into_iter().chain(save);
         OpensslClient::start_in(folder.path(), stunnel.address(), arguments).echo("a session");
-        until("the session to be saved", PATIENCE, || {
+        until("the session to be saved", WAIT_TIMEOUT, || {
             folder.path().join("session.pem").exists().then_some(())
         });
         let reached = backend.accepted();
         let keys = secret("client2", OTHER_KEY);
         let toml = server_toml(backend.address(), "");
-        let gate = Gate::new().file("psk.txt", &keys).toml(&toml).start();
+        let gate = PskgateBuilder::new().file("psk.txt", &keys).toml(&toml).start();
         let alert = |more: &[String]| {
             let ticket = ["-sess_in", "session.pem", tls.flag()].map(str::to_owned);
             let arguments = ticket.into_iter().chain(more.iter().cloned());

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use crate::harness::{
-    Backend, Ending, Gate, IDENTITY, KEY, OpensslClient, OpensslServer, PATIENCE, Plain, Tls,
-    client_toml, local, offers, openssl, server_toml,
+    Backend, ConnectionEnd, IDENTITY, KEY, OpensslClient, OpensslServer, PlainClient,
+    PskgateBuilder, Tls, WAIT_TIMEOUT, client_toml, local, offers, openssl, server_toml,
 };
 
 const SHA384: &str = "tls-min = \"1.3\"\ntls13-psk-hash = \"sha384\"";
@@ -89,7 +89,7 @@ fn expect_suite(line: &str, hash: &str) {
 fn a_server_end_serves_openssl_and_tlslite_under_its_hash_and_no_other() {
     for (lines, hash, meets) in PAIRS {
         let backend = Backend::echo();
-        let gate = Gate::new().toml(&server_toml(backend.address(), lines)).start();
+        let gate = PskgateBuilder::new().toml(&server_toml(backend.address(), lines)).start();
         let to = gate.address("tls");
         let mut client =
             OpensslClient::start_in(gate.folder(), to, openssl_arguments(hash, gate.folder()));
@@ -118,14 +118,14 @@ fn call_tlslite(to: SocketAddr, hash: &str) -> String {
     let key = serde_json::json!([openssl::hex(IDENTITY), openssl::hex(KEY), hash]);
     peer.type_in(&format!("{}\n", serde_json::json!({ "keys": [key], "modes": ["psk_dhe_ke"] })));
     peer.end_input();
-    assert!(peer.wait(PATIENCE).success(), "{}", peer.text());
+    assert!(peer.wait(WAIT_TIMEOUT).success(), "{}", peer.text());
     peer.out()
 }
 
 /// A client end before that server, and whether it gets through.
 fn reaches(server: SocketAddr, lines: &str, hash: &str, meets: bool, answer: &[u8]) {
-    let gate = Gate::new().toml(&client_toml(server, lines)).start();
-    let plain = Plain::connect(gate.address("plain"));
+    let gate = PskgateBuilder::new().toml(&client_toml(server, lines)).start();
+    let plain = PlainClient::connect(gate.address("plain"));
     if meets {
         plain.send(b"there and back\n");
         let mut back = [0; 15];
@@ -133,7 +133,7 @@ fn reaches(server: SocketAddr, lines: &str, hash: &str, meets: bool, answer: &[u
         assert_eq!(back, answer);
         expect_suite(&gate.wait_logged("session opened"), hash);
     } else {
-        assert_eq!(plain.end(), Ending::Rst);
+        assert_eq!(plain.end(), ConnectionEnd::Rst);
         let line = gate.wait_logged("handshake failed");
         assert!(line.contains(&format!("refused identity \"{IDENTITY}\"")), "{line}");
         assert!(line.contains("no suite or hash in common"), "{line}");
@@ -151,7 +151,7 @@ fn a_client_end_reaches_openssl_and_tlslite_under_its_hash_and_no_other() {
         reaches(server.address(), lines, hash, meets, b"kcab dna ereht\n");
 
         let peer = offers(&["serve", &openssl::hex(IDENTITY), &openssl::hex(KEY), hash]);
-        let ready = peer.wait_for("READY ", PATIENCE);
+        let ready = peer.wait_for("READY ", WAIT_TIMEOUT);
         let port = ready.trim_start_matches("READY ").trim().parse().expect("a port");
         reaches(local(port), lines, hash, meets, b"there and back\n");
     }
@@ -160,7 +160,7 @@ fn a_client_end_reaches_openssl_and_tlslite_under_its_hash_and_no_other() {
 #[test]
 fn two_ends_meet_under_one_hash_and_say_why_under_two() {
     let backend = Backend::echo();
-    let server = Gate::new().toml(&server_toml(backend.address(), SHA384)).start();
+    let server = PskgateBuilder::new().toml(&server_toml(backend.address(), SHA384)).start();
     reaches(server.address("tls"), SHA384, "sha384", true, b"there and back\n");
     reaches(server.address("tls"), "tls-min = \"1.3\"", "sha256", false, b"");
     server.wait_logged("the hash of this end in TLS 1.3, SHA-384: set tls13-psk-hash alike");

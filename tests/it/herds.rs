@@ -5,14 +5,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
 use crate::harness::{
-    Backend, Gate, IDENTITY, KEY, Pskgate, Tls, client_toml, free_port, secret, server_toml,
+    Backend, IDENTITY, KEY, Pskgate, PskgateBuilder, Tls, client_toml, free_port, secret,
+    server_toml,
 };
 use crate::members::{exchange, herd, member, plain_herd, shake, tls_herd};
 
 const NOBODY: [String; 0] = [];
 
 fn native(to: SocketAddr, descriptors: u32) -> Pskgate {
-    Gate::new().descriptors(descriptors).toml(&server_toml(to, "")).start()
+    PskgateBuilder::new().descriptors(descriptors).toml(&server_toml(to, "")).start()
 }
 
 /// A stunnel.conf with one section, and the port that it accepts on.
@@ -23,8 +24,11 @@ fn conf(client: bool, connect: SocketAddr) -> (Pskgate, SocketAddr) {
         "foreground = yes\n{mode}[tls]\naccept = 127.0.0.1:{port}\nconnect = {connect}\n\
          ciphers = PSK\nPSKsecrets = psk.txt\n"
     );
-    let gate =
-        Gate::new().file("psk.txt", &secret(IDENTITY, KEY)).conf("stunnel.conf", &text, None);
+    let gate = PskgateBuilder::new().file("psk.txt", &secret(IDENTITY, KEY)).conf(
+        "stunnel.conf",
+        &text,
+        None,
+    );
     (gate.start(), crate::harness::local(port))
 }
 
@@ -45,7 +49,7 @@ fn a_thousand_clients_at_once_are_all_served_by_a_server_end() {
 fn a_thousand_applications_at_once_are_all_served_by_two_ends() {
     let backend = Backend::echo();
     let server = native(backend.address(), 20_000);
-    let client = Gate::new().toml(&client_toml(server.address("tls"), "")).start();
+    let client = PskgateBuilder::new().toml(&client_toml(server.address("tls"), "")).start();
     for count in [300, 1000] {
         assert_eq!(plain_herd(count, client.address("plain")), NOBODY);
     }
@@ -60,8 +64,10 @@ fn with_1024_descriptors_a_thousand_that_come_and_go_are_all_served() {
     let server = native(backend.address(), 1024);
     assert_eq!(tls_herd(1000, Tls::V13, server.address("tls")), NOBODY);
     assert_eq!(tls_herd(1000, Tls::V12, server.address("tls")), NOBODY);
-    let client =
-        Gate::new().descriptors(1024).toml(&client_toml(server.address("tls"), "")).start();
+    let client = PskgateBuilder::new()
+        .descriptors(1024)
+        .toml(&client_toml(server.address("tls"), ""))
+        .start();
     assert_eq!(plain_herd(1000, client.address("plain")), NOBODY);
     assert!(!server.log().contains("without a proven key"), "{}", server.log());
 }

@@ -8,15 +8,16 @@ use std::time::Duration;
 
 use crate::harness::backend::read_to_end;
 use crate::harness::{
-    Backend, Ending, Gate, IDENTITY, KEY, OTHER_KEY, OpensslClient, OpensslServer, PATIENCE, Plain,
-    Pskgate, Stopwatch, Stunnel, Tls, client_toml, openssl, secret, server_toml,
+    Backend, ConnectionEnd, IDENTITY, KEY, OTHER_KEY, OpensslClient, OpensslServer, PlainClient,
+    Pskgate, PskgateBuilder, Stopwatch, Stunnel, Tls, WAIT_TIMEOUT, client_toml, openssl, secret,
+    server_toml,
 };
 
 /// What must never reach an impostor.
 const PLAIN_TEXT: &str = "start the PLC, please";
 
 fn server(backend: &Backend, extra: &str) -> Pskgate {
-    Gate::new().toml(&server_toml(backend.address(), extra)).start()
+    PskgateBuilder::new().toml(&server_toml(backend.address(), extra)).start()
 }
 
 fn args(list: &[&str]) -> Vec<String> {
@@ -25,28 +26,28 @@ fn args(list: &[&str]) -> Vec<String> {
 
 /// Speaks to the client end as an application does, and expects nothing but the end.
 fn expect_cut(gate: &Pskgate) {
-    let plain = Plain::connect(gate.address("plain"));
+    let plain = PlainClient::connect(gate.address("plain"));
     let sent = (&plain.0).write_all(format!("{PLAIN_TEXT}\n").as_bytes());
     let (got, mut ending) = plain.rest();
     // A reset is told once, to the first who asks.
     if sent.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset) {
-        ending = Ending::Rst;
+        ending = ConnectionEnd::Rst;
     }
     assert_eq!(String::from_utf8_lossy(&got), "", "the impostor's words reached the application");
-    assert_eq!(ending, Ending::Rst, "no tunnel: not even an empty answer must look whole");
+    assert_eq!(ending, ConnectionEnd::Rst, "no tunnel: not even an empty answer must look whole");
 }
 
 /// The impostor is a working TLS server, and prints what it receives.
 fn expect_working(impostor: &OpensslServer, tls: Tls, extra: &[&str]) {
     let mut fool = OpensslClient::start(impostor.address(), args(&[&[tls.flag()], extra].concat()));
     fool.type_in("anybody\n");
-    fool.wait_for("ydobyna", PATIENCE);
+    fool.wait_for("ydobyna", WAIT_TIMEOUT);
 }
 
 #[test]
 fn an_impostor_with_a_certificate_gets_not_one_byte_from_a_client_end() {
     for tls in Tls::BOTH {
-        let gate = Gate::new();
+        let gate = PskgateBuilder::new();
         openssl::certificate(gate.folder());
         let list = ["-cert", "cert.pem", "-key", "key.pem", tls.flag()];
         let impostor = OpensslServer::start(gate.folder(), list);
@@ -65,7 +66,7 @@ fn an_impostor_with_a_certificate_gets_not_one_byte_from_a_client_end() {
 #[test]
 fn an_impostor_with_a_certificate_and_another_key_gets_not_one_byte_from_a_client_end() {
     for tls in Tls::BOTH {
-        let gate = Gate::new();
+        let gate = PskgateBuilder::new();
         openssl::certificate(gate.folder());
         let list = ["-cert", "cert.pem", "-key", "key.pem", tls.flag()].map(str::to_owned);
         let impostor = OpensslServer::start(
@@ -86,7 +87,7 @@ fn a_server_that_speaks_plain_text_gets_no_plain_text_from_a_client_end() {
         let _ = stream.write_all(b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n");
         Some(read_to_end(stream))
     });
-    let gate = Gate::new().toml(&client_toml(banner.address(), "")).start();
+    let gate = PskgateBuilder::new().toml(&client_toml(banner.address(), "")).start();
     expect_cut(&gate);
     gate.wait_logged("does not speak TLS");
     let (heard, _) = banner.wait_end(0);
@@ -100,7 +101,8 @@ fn a_client_end_says_that_its_identity_was_refused() {
         let far = server(&backend, tls.toml());
         for (identity, key) in [(IDENTITY, OTHER_KEY), ("bob", KEY)] {
             let text = client_toml(far.address("tls"), "").replace(IDENTITY, identity);
-            let gate = Gate::new().file("psk.txt", &secret(identity, key)).toml(&text).start();
+            let gate =
+                PskgateBuilder::new().file("psk.txt", &secret(identity, key)).toml(&text).start();
             expect_cut(&gate);
             gate.wait_logged(&format!("refused identity \"{identity}\""));
         }
@@ -171,18 +173,19 @@ fn whatever_is_not_tls_is_refused_and_named() {
         (&b""[..], "closed the connection during the handshake"),
     ] {
         let before = gate.log().matches(cause).count();
-        let stranger = Plain::connect(gate.address("tls"));
+        let stranger = PlainClient::connect(gate.address("tls"));
         let _ = (&stranger.0).write_all(said);
         let _ = stranger.0.shutdown(std::net::Shutdown::Write);
         stranger.rest();
         crate::harness::until(
             &format!("`{cause}` after {said:?}:\n{}", gate.log()),
-            PATIENCE,
+            WAIT_TIMEOUT,
             || (gate.log().matches(cause).count() > before).then_some(()),
         );
     }
     assert_eq!(backend.accepted(), 0);
-    Plain::connect(Stunnel::client(gate.address("tls"), "").address()).echo(b"it still serves");
+    PlainClient::connect(Stunnel::client(gate.address("tls"), "").address())
+        .echo(b"it still serves");
 }
 
 #[test]
@@ -191,7 +194,7 @@ fn noise_of_every_kind_reaches_nobody_and_ends_nothing() {
     let gate = server(&backend, "");
     let noise = crate::harness::Stream::new(7);
     for attempt in 0..200_u64 {
-        let stranger = Plain::connect(gate.address("tls"));
+        let stranger = PlainClient::connect(gate.address("tls"));
         let mut said = noise.piece(attempt * 331, 517).to_vec();
         if attempt % 2 == 0 {
             // The beginning of a ClientHello that is cut or spoiled further on.
@@ -210,7 +213,7 @@ fn a_silent_peer_is_cut_at_the_handshake_timeout() {
     let backend = Backend::echo();
     let gate = server(&backend, "handshake-timeout = \"1s\"");
     let watch = Stopwatch::start();
-    let silent = Plain::connect(gate.address("tls"));
+    let silent = PlainClient::connect(gate.address("tls"));
     silent.end();
     let lasted = watch.lasted();
     assert!(lasted >= Duration::from_millis(900), "cut too early, after {lasted:?}");
@@ -223,7 +226,7 @@ fn a_peer_that_drips_its_hello_is_cut_at_the_handshake_timeout_all_the_same() {
     let backend = Backend::echo();
     let gate = server(&backend, "handshake-timeout = \"1s\"");
     let watch = Stopwatch::start();
-    let dripping = Plain::connect(gate.address("tls"));
+    let dripping = PlainClient::connect(gate.address("tls"));
     dripping.0.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
     for byte in
         [0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3].into_iter().chain(std::iter::repeat_n(0, 100))
@@ -244,8 +247,9 @@ fn a_peer_that_drips_its_hello_is_cut_at_the_handshake_timeout_all_the_same() {
 #[test]
 fn a_silent_server_is_given_up_at_the_handshake_timeout() {
     let silent = Backend::sink();
-    let gate =
-        Gate::new().toml(&client_toml(silent.address(), "handshake-timeout = \"1s\"")).start();
+    let gate = PskgateBuilder::new()
+        .toml(&client_toml(silent.address(), "handshake-timeout = \"1s\""))
+        .start();
     let watch = Stopwatch::start();
     expect_cut(&gate);
     watch.expect_within(Duration::from_secs(5));
@@ -257,9 +261,10 @@ fn a_good_client_connects_at_once_while_fifty_silent_ones_hang() {
     let backend = Backend::echo();
     let gate = server(&backend, "");
     let stunnel = Stunnel::client(gate.address("tls"), "");
-    let silent: Vec<Plain> = (0..50).map(|_| Plain::connect(gate.address("tls"))).collect();
+    let silent: Vec<PlainClient> =
+        (0..50).map(|_| PlainClient::connect(gate.address("tls"))).collect();
     let watch = Stopwatch::start();
-    Plain::connect(stunnel.address()).echo(b"at once");
+    PlainClient::connect(stunnel.address()).echo(b"at once");
     watch.expect_within(Duration::from_secs(3));
     for one in &silent {
         one.0.set_nonblocking(true).unwrap();
@@ -316,7 +321,7 @@ fn null_ciphers_and_old_versions_are_refused() {
         crate::harness::free_port(),
         backend.address()
     );
-    let asked_for = Gate::new().conf("stunnel.conf", &text, None).start();
+    let asked_for = PskgateBuilder::new().conf("stunnel.conf", &text, None).start();
     for gate in [&native, &asked_for] {
         for suite in ["PSK-NULL-SHA256", "ECDHE-PSK-NULL-SHA384", "DHE-PSK-NULL-SHA"] {
             let list = args(&["-tls1_2", "-cipher", &format!("{suite}:@SECLEVEL=0")]);
@@ -358,7 +363,7 @@ fn bad_handshakes_do_not_fill_the_log() {
     let backend = Backend::echo();
     let gate = server(&backend, "");
     for _ in 0..1000 {
-        let stranger = Plain::connect(gate.address("tls"));
+        let stranger = PlainClient::connect(gate.address("tls"));
         let _ = (&stranger.0).write_all(b"GET / HTTP/1.0\r\n\r\n");
         let _ = stranger.0.shutdown(std::net::Shutdown::Write);
         // Refused, and logged or not.
@@ -375,10 +380,13 @@ fn bad_handshakes_do_not_fill_the_log() {
 fn the_key_is_in_no_log_at_any_level() {
     let backend = Backend::echo();
     let loud = "[log]\nlevel = \"debug\"\n";
-    let server = Gate::new().toml(&format!("{loud}{}", server_toml(backend.address(), ""))).start();
-    let client =
-        Gate::new().toml(&format!("{loud}{}", client_toml(server.address("tls"), ""))).start();
-    Plain::connect(client.address("plain")).echo(b"something");
+    let server = PskgateBuilder::new()
+        .toml(&format!("{loud}{}", server_toml(backend.address(), "")))
+        .start();
+    let client = PskgateBuilder::new()
+        .toml(&format!("{loud}{}", client_toml(server.address("tls"), "")))
+        .start();
+    PlainClient::connect(client.address("plain")).echo(b"something");
     for stranger in strangers(Tls::V13).into_iter().chain(strangers(Tls::V12)) {
         OpensslClient::start(server.address("tls"), stranger.arguments).alert();
     }
@@ -398,14 +406,14 @@ fn the_key_is_in_no_log_at_any_level() {
 #[test]
 fn a_client_that_leaves_during_the_handshake_leaves_nothing_behind() {
     let mute = TcpListener::bind("127.0.0.1:0").unwrap();
-    let gate = Gate::new()
+    let gate = PskgateBuilder::new()
         .toml(&client_toml(mute.local_addr().unwrap(), "handshake-timeout = \"1s\""))
         .start();
     let before = gate.settled_descriptors();
     for _ in 0..10 {
-        drop(Plain::connect(gate.address("plain")));
+        drop(PlainClient::connect(gate.address("plain")));
     }
-    crate::harness::until("all descriptors to be given back", PATIENCE, || {
+    crate::harness::until("all descriptors to be given back", WAIT_TIMEOUT, || {
         (gate.log().matches("handshake failed").count() >= 1 && gate.descriptors() <= before)
             .then_some(())
     });

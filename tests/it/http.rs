@@ -13,9 +13,9 @@ use serde_json::Value;
 use crate::harness::process::pskgate;
 use crate::harness::web::{Flood, Habit, get, request, request_unix, scrape};
 use crate::harness::{
-    Backend, Gate, IDENTITY, KEY, OTHER_KEY, OpensslClient, PATIENCE, Page, Plain, Process,
-    Pskgate, Stopwatch, client_toml, free_port, local, openssl, python, replace, root, secret,
-    server_toml, until,
+    Backend, IDENTITY, KEY, OTHER_KEY, OpensslClient, Page, PlainClient, Process, Pskgate,
+    PskgateBuilder, Stopwatch, WAIT_TIMEOUT, client_toml, free_port, local, openssl, python,
+    replace, root, secret, server_toml, until,
 };
 
 const PATHS: [&str; 6] = ["/", "/status.json", "/history.json", "/metrics", "/healthz", "/readyz"];
@@ -40,11 +40,11 @@ impl Seen {
     fn with(backend: &Backend, more: &str, keys: &str) -> Self {
         let at = local(free_port());
         let toml = http(&at.to_string()) + more + "\n" + &server_toml(backend.address(), "");
-        Self { gate: Gate::new().file("psk.txt", keys).toml(&toml).start(), at }
+        Self { gate: PskgateBuilder::new().file("psk.txt", keys).toml(&toml).start(), at }
     }
 
     fn client(&self) -> Pskgate {
-        Gate::new().toml(&client_toml(self.gate.address("tls"), "")).start()
+        PskgateBuilder::new().toml(&client_toml(self.gate.address("tls"), "")).start()
     }
 
     fn status(&self) -> Value {
@@ -53,7 +53,7 @@ impl Seen {
 
     /// Waits until the status tells of so many open sessions.
     fn wait_sessions(&self, wanted: usize) -> Value {
-        until(&format!("{wanted} open sessions"), PATIENCE, || {
+        until(&format!("{wanted} open sessions"), WAIT_TIMEOUT, || {
             let sessions = self.status()["services"][0]["sessions"].clone();
             (sessions.as_array()?.len() == wanted).then_some(sessions)
         })
@@ -73,7 +73,7 @@ fn samples(form: &str, page: &Page) -> BTreeMap<String, f64> {
         Process::spawn("metrics.py", "the venv that scripts/test makes", &mut command);
     process.type_in(&page.body);
     process.end_input();
-    assert!(process.wait(PATIENCE).success(), "{}\n{}", process.text(), page.body);
+    assert!(process.wait(WAIT_TIMEOUT).success(), "{}\n{}", process.text(), page.body);
     let mut all = BTreeMap::new();
     for line in process.out().lines() {
         let sample: Value = serde_json::from_str(line).expect("a sample");
@@ -89,7 +89,7 @@ fn samples(form: &str, page: &Page) -> BTreeMap<String, f64> {
 fn every_path_answers_over_tcp_and_over_a_unix_socket() {
     let backend = Backend::echo();
     let at = local(free_port());
-    let gate = Gate::new();
+    let gate = PskgateBuilder::new();
     let door = gate.folder().join("window");
     let toml = format!("[http]\nlisten = [\"{at}\", \"{}\"]\n", door.display());
     let gate = gate.toml(&(toml + &server_toml(backend.address(), ""))).start();
@@ -192,13 +192,13 @@ fn a_crowd_at_the_window_keeps_neither_who_looks_nor_a_member_waiting() {
     assert_eq!(get(seen.at, "/healthz").status, 200);
     watch.expect_within(Duration::from_secs(2));
     let watch = Stopwatch::start();
-    Plain::connect(client.address("plain")).echo(b"a member");
+    PlainClient::connect(client.address("plain")).echo(b"a member");
     watch.expect_within(Duration::from_secs(1));
     // Sixteen at the most, and the member's session, which may not be over yet.
     assert!(seen.gate.descriptors() <= quiet + 16 + 2, "{} of {quiet}", seen.gate.descriptors());
     // Those who ask nothing are out after 5 s, to the last.
     for stream in &mut crowd {
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
         assert!(!matches!(stream.read(&mut [0]), Ok(1..)), "a silent one was answered");
     }
     all.expect_within(Duration::from_secs(12));
@@ -213,14 +213,14 @@ fn a_local_flood_keeps_no_scrape_out() {
     let seen = Seen::new(&backend);
     for habit in Habit::ALL {
         let flood = Flood::start(seen.at, RATE, habit);
-        until("the flood to have come", PATIENCE, || (flood.made() > 100).then_some(()));
+        until("the flood to have come", WAIT_TIMEOUT, || (flood.made() > 100).then_some(()));
         let results: Vec<_> =
             (0..SCRAPES).map(|_| scrape(seen.at, Duration::from_secs(5))).collect();
         let failed: Vec<_> = results.iter().filter_map(|result| result.as_ref().err()).collect();
         assert_eq!(failed.len(), 0, "{habit:?}: {failed:?}");
         // It went on to the end.
         let before = flood.made();
-        until("more of the flood", PATIENCE, || (flood.made() > before).then_some(()));
+        until("more of the flood", WAIT_TIMEOUT, || (flood.made() > before).then_some(()));
     }
 }
 
@@ -259,8 +259,10 @@ fn whoever_reads_nothing_or_asks_nothing_more_is_cut_in_time() {
     slow.set_nonblocking(true).unwrap();
     // Ten megabytes of answers: more than the sockets between hold.
     let _ = (&slow).write(&pages).expect("asked");
-    until("both to be there", PATIENCE, || (seen.gate.descriptors() == quiet + 2).then_some(()));
-    until("both to be cut", 2 * PATIENCE, || (seen.gate.descriptors() <= quiet).then_some(()));
+    until("both to be there", WAIT_TIMEOUT, || {
+        (seen.gate.descriptors() == quiet + 2).then_some(())
+    });
+    until("both to be cut", 2 * WAIT_TIMEOUT, || (seen.gate.descriptors() <= quiet).then_some(()));
     assert!(watch.lasted() > Duration::from_secs(20), "cut after {:?}", watch.lasted());
     watch.expect_within(Duration::from_secs(45));
 }
@@ -270,12 +272,12 @@ fn a_program_that_drains_is_healthy_and_not_ready() {
     let backend = Backend::echo();
     let mut seen = Seen::new(&backend);
     let client = seen.client();
-    let session = Plain::connect(client.address("plain"));
+    let session = PlainClient::connect(client.address("plain"));
     session.echo(b"before");
     let ready = get(seen.at, "/readyz");
     assert_eq!((ready.status, ready.body.as_str()), (200, "ready\n"));
     seen.gate.signal(Signal::TERM);
-    let page = until("the drain to show", PATIENCE, || {
+    let page = until("the drain to show", WAIT_TIMEOUT, || {
         let page = get(seen.at, "/readyz");
         (page.status != 200).then_some(page)
     });
@@ -288,7 +290,7 @@ fn a_program_that_drains_is_healthy_and_not_ready() {
     assert!(named.contains(IDENTITY), "{named}");
     session.echo(b"still carried");
     drop(session);
-    assert_eq!(seen.gate.exit_code(PATIENCE), Some(0));
+    assert_eq!(seen.gate.exit_code(WAIT_TIMEOUT), Some(0));
     assert!(TcpStream::connect(seen.at).is_err(), "the window is closed");
 }
 
@@ -340,7 +342,7 @@ fn metrics_are_what_prometheus_reads_and_move_with_what_happens() {
     assert!(before.keys().any(|n| n.starts_with("pskgate_build_info{") && n.contains(&built)));
     assert_eq!(before["pskgate_last_reload_success{}"], 1.0);
 
-    let session = Plain::connect(client.address("plain"));
+    let session = PlainClient::connect(client.address("plain"));
     session.echo(b"hello");
     seen.wait_sessions(1);
     let after = seen.samples();
@@ -365,7 +367,7 @@ fn metrics_are_what_prometheus_reads_and_move_with_what_happens() {
 
     fs::write(seen.gate.folder().join("psk.txt"), "no colon\n").expect("written");
     seen.gate.wait_logged("not reloaded");
-    until("the failed reload to show", PATIENCE, || {
+    until("the failed reload to show", WAIT_TIMEOUT, || {
         let now = seen.samples();
         let failed = now["pskgate_reloads_total{outcome=\"failed\"}"] >= 1.0;
         (failed && now["pskgate_last_reload_success{}"] == 0.0).then_some(())
@@ -375,12 +377,12 @@ fn metrics_are_what_prometheus_reads_and_move_with_what_happens() {
     let sum = |samples: &BTreeMap<String, f64>, name: &str| -> f64 {
         samples.iter().filter(|(key, _)| key.starts_with(name)).map(|(_, value)| value).sum()
     };
-    until("the end to be counted", PATIENCE, || {
+    until("the end to be counted", WAIT_TIMEOUT, || {
         (sum(&seen.samples(), "pskgate_sessions_ended_total{") >= 1.0).then_some(())
     });
     let arguments = openssl::psk_of("nobody", OTHER_KEY);
     assert!(OpensslClient::start(seen.gate.address("tls"), &arguments).alert().is_some());
-    until("the refusal to be counted", PATIENCE, || {
+    until("the refusal to be counted", WAIT_TIMEOUT, || {
         (sum(&seen.samples(), "pskgate_connections_refused_total{") >= 1.0).then_some(())
     });
 }
@@ -401,10 +403,10 @@ fn an_identity_that_does_not_exist_is_told_nowhere() {
     }
     seen.gate.wait_logged("unknown identity");
     let client = seen.client();
-    let session = Plain::connect(client.address("plain"));
+    let session = PlainClient::connect(client.address("plain"));
     session.echo(b"a member");
     seen.wait_sessions(1);
-    let recent = until("the refusals to be remembered", PATIENCE, || {
+    let recent = until("the refusals to be remembered", WAIT_TIMEOUT, || {
         let recent = seen.status()["services"][0]["recent-refusals"].clone();
         (recent[0]["count"] == 4).then_some(recent)
     });
@@ -413,7 +415,7 @@ fn an_identity_that_does_not_exist_is_told_nowhere() {
     for path in PATHS {
         assert!(!get(seen.at, path).body.contains("stranger"), "{path}");
     }
-    until("four refusals to be counted", PATIENCE, || {
+    until("four refusals to be counted", WAIT_TIMEOUT, || {
         let refused: f64 = seen
             .samples()
             .iter()
@@ -432,7 +434,7 @@ fn a_refusal_is_told_with_its_peer_its_cause_and_whose_key_it_was() {
     for _ in 0..2 {
         assert!(OpensslClient::start(seen.gate.address("tls"), &wrong).alert().is_some());
     }
-    let refusal = until("both refusals to be told", PATIENCE, || {
+    let refusal = until("both refusals to be told", WAIT_TIMEOUT, || {
         let refusal = seen.status()["services"][0]["recent-refusals"][0].clone();
         (refusal["count"] == 2).then_some(refusal)
     });
@@ -475,7 +477,7 @@ fn how_many_identities_have_labels_changes_with_a_reload() {
     let file = seen.gate.folder().join("pskgate.toml");
     let text = fs::read_to_string(&file).unwrap().replace("labels = 1", "labels = 3");
     replace(&file, &text);
-    until("three labels", PATIENCE, || (named() == 3).then_some(()));
+    until("three labels", WAIT_TIMEOUT, || (named() == 3).then_some(()));
 }
 
 #[test]
@@ -485,9 +487,9 @@ fn names_that_look_like_markup_or_labels_arrive_as_they_are() {
     let seen = Seen::with(&backend, "", &secret(name, KEY));
     let toml = client_toml(seen.gate.address("tls"), "");
     let toml = toml.replace(&format!("\"{IDENTITY}\""), &format!("'{name}'"));
-    let client = Gate::new().file("psk.txt", &secret(name, KEY)).toml(&toml).start();
-    Plain::connect(client.address("plain")).echo(b"a member");
-    let session = Plain::connect(client.address("plain"));
+    let client = PskgateBuilder::new().file("psk.txt", &secret(name, KEY)).toml(&toml).start();
+    PlainClient::connect(client.address("plain")).echo(b"a member");
+    let session = PlainClient::connect(client.address("plain"));
     session.echo(b"again");
     let sessions = seen.wait_sessions(1);
     let shown = sessions[0]["identity"].as_str().expect("an identity");
@@ -501,16 +503,16 @@ fn names_that_look_like_markup_or_labels_arrive_as_they_are() {
 fn a_window_comes_moves_and_goes_with_a_reload_and_no_session_notices() {
     let backend = Backend::echo();
     let service = server_toml(backend.address(), "");
-    let gate = Gate::new().toml(&service).start();
-    let client = Gate::new().toml(&client_toml(gate.address("tls"), "")).start();
-    let session = Plain::connect(client.address("plain"));
+    let gate = PskgateBuilder::new().toml(&service).start();
+    let client = PskgateBuilder::new().toml(&client_toml(gate.address("tls"), "")).start();
+    let session = PlainClient::connect(client.address("plain"));
     session.echo(b"before");
     let file = gate.folder().join("pskgate.toml");
     let mut reloads = 0;
     let mut reload = |text: String| {
         reloads += 1;
         replace(&file, &text);
-        until(&format!("reload {reloads}"), PATIENCE, || {
+        until(&format!("reload {reloads}"), WAIT_TIMEOUT, || {
             (gate.log().matches(": reloaded;").count() >= reloads).then_some(())
         });
     };
@@ -520,18 +522,18 @@ fn a_window_comes_moves_and_goes_with_a_reload_and_no_session_notices() {
     session.echo(b"added");
 
     let mut held = TcpStream::connect(first).expect("a connection");
-    held.set_read_timeout(Some(PATIENCE)).unwrap();
+    held.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
     held.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("asked");
     assert!(held.read(&mut [0; 4096]).expect("answered") > 0);
     reload(http(&second.to_string()) + &service);
     assert_eq!(get(second, "/healthz").status, 200);
-    until("the old address to be closed", PATIENCE, || TcpStream::connect(first).err());
+    until("the old address to be closed", WAIT_TIMEOUT, || TcpStream::connect(first).err());
     assert!(!matches!(held.read(&mut [0; 4096]), Ok(1..)), "who was there is sent away");
     session.echo(b"moved");
     let status = get(second, "/status.json").json();
     assert_eq!(status["services"][0]["sessions"].as_array().map(Vec::len), Some(1), "{status}");
 
     reload(service);
-    until("the window to be closed", PATIENCE, || TcpStream::connect(second).err());
+    until("the window to be closed", WAIT_TIMEOUT, || TcpStream::connect(second).err());
     session.echo(b"removed");
 }

@@ -9,8 +9,9 @@ use std::process::{Child, Command, Stdio};
 
 use crate::harness::openssl::psk;
 use crate::harness::{
-    Backend, Ending, Gate, IDENTITY, KEY, OpensslClient, PATIENCE, Process, Pskgate, Stunnel,
-    backend::read_to_end, free_port, local, secret, server_toml, until, write_private,
+    Backend, ConnectionEnd, IDENTITY, KEY, OpensslClient, Process, Pskgate, PskgateBuilder,
+    Stunnel, WAIT_TIMEOUT, backend::read_to_end, free_port, local, secret, server_toml, until,
+    write_private,
 };
 
 /// rsync-ssl's file, and what a key needs.
@@ -39,7 +40,7 @@ fn programs(folder: &Path) -> [(&'static str, Command); 2] {
 }
 
 fn code(child: &mut Child) -> Option<i32> {
-    until("the program's end", PATIENCE, || child.try_wait().unwrap()).code()
+    until("the program's end", WAIT_TIMEOUT, || child.try_wait().unwrap()).code()
 }
 
 #[test]
@@ -53,14 +54,14 @@ fn a_client_on_two_pipes_carries_everything_and_ends_with_the_session() {
             .unwrap();
         None
     });
-    let gate = Gate::new().toml(&server_toml(backend.address(), "")).start();
+    let gate = PskgateBuilder::new().toml(&server_toml(backend.address(), "")).start();
     let folder = folder(&client_conf(gate.address("tls")));
     for (name, mut command) in programs(folder.path()) {
         let mut process = Process::spawn(name, "stunnel4", &mut command);
         process.type_in("hello\n");
-        process.wait_for("bye", PATIENCE);
+        process.wait_for("bye", WAIT_TIMEOUT);
         process.end_input();
-        assert_eq!(process.wait(PATIENCE).code(), Some(0), "{name}");
+        assert_eq!(process.wait(WAIT_TIMEOUT).code(), Some(0), "{name}");
         let out = process.out();
         assert!(out.starts_with("hello\nxxx") && out.ends_with("x\nbye\n"), "{name}");
         assert_eq!(out.len(), 6 + 300_000 + 5, "{name}");
@@ -71,7 +72,7 @@ fn a_client_on_two_pipes_carries_everything_and_ends_with_the_session() {
 #[test]
 fn a_client_on_two_sockets_is_the_same() {
     let backend = Backend::echo();
-    let gate = Gate::new().toml(&server_toml(backend.address(), "")).start();
+    let gate = PskgateBuilder::new().toml(&server_toml(backend.address(), "")).start();
     let folder = folder(&client_conf(gate.address("tls")).replace("TIMEOUTclose = 0\n", ""));
     for (name, mut command) in programs(folder.path()) {
         let ((mut to, input), (mut from, output)) =
@@ -79,13 +80,13 @@ fn a_client_on_two_sockets_is_the_same() {
         command.stdin(OwnedFd::from(input)).stdout(OwnedFd::from(output));
         let mut child = command.spawn().unwrap();
         drop(command);
-        from.set_read_timeout(Some(PATIENCE)).unwrap();
+        from.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
         to.write_all(b"there and back").unwrap();
         let mut back = [0; 14];
         from.read_exact(&mut back).unwrap();
         assert_eq!(&back, b"there and back", "{name}");
         drop(to);
-        assert_eq!(read_to_end(&from), (Vec::new(), Ending::Fin), "{name}");
+        assert_eq!(read_to_end(&from), (Vec::new(), ConnectionEnd::Fin), "{name}");
         assert_eq!(code(&mut child), Some(0), "{name}");
     }
 }
@@ -99,7 +100,7 @@ fn the_end_of_the_server_s_data_is_the_end_of_standard_output_and_the_other_way_
         stream.shutdown(std::net::Shutdown::Write).unwrap();
         Some(read_to_end(stream))
     });
-    let gate = Gate::new().toml(&server_toml(backend.address(), "")).start();
+    let gate = PskgateBuilder::new().toml(&server_toml(backend.address(), "")).start();
     let folder = folder(&client_conf(gate.address("tls")).replace("TIMEOUTclose = 0\n", ""));
     let [(_, mut command), _] = programs(folder.path());
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -108,14 +109,14 @@ fn the_end_of_the_server_s_data_is_the_end_of_standard_output_and_the_other_way_
     assert_eq!(all, b"that was all");
     input.write_all(b"and this is the answer").unwrap();
     drop(input);
-    assert_eq!(backend.wait_end(0), (b"and this is the answer".to_vec(), Ending::Fin));
+    assert_eq!(backend.wait_end(0), (b"and this is the answer".to_vec(), ConnectionEnd::Fin));
     assert_eq!(code(&mut child), Some(0));
 }
 
 #[test]
 fn files_are_as_good_as_pipes() {
     let backend = Backend::echo();
-    let gate = Gate::new().toml(&server_toml(backend.address(), "")).start();
+    let gate = PskgateBuilder::new().toml(&server_toml(backend.address(), "")).start();
     let folder = folder(&client_conf(gate.address("tls")).replace("TIMEOUTclose = 0\n", ""));
     let data: Vec<u8> = (0..500_000_u32).map(|n| (n % 251) as u8).collect();
     std::fs::write(folder.path().join("in"), &data).unwrap();
@@ -164,8 +165,8 @@ fn a_server_on_inetd_s_socket_says_nothing_into_it_but_tls() {
 fn a_program_behind_inetd_knows_who_is_there() {
     let (client, mut child, _folder) =
         as_inetd("syslog = no\nexec = /usr/bin/env\nPSKsecrets = psk.txt\n", true);
-    client.wait_for("REMOTE_HOST=127.0.0.1", PATIENCE);
-    client.wait_for(&format!("PSKGATE_IDENTITY={IDENTITY}"), PATIENCE);
+    client.wait_for("REMOTE_HOST=127.0.0.1", WAIT_TIMEOUT);
+    client.wait_for(&format!("PSKGATE_IDENTITY={IDENTITY}"), WAIT_TIMEOUT);
     assert_eq!(code(&mut child), Some(0));
 }
 
@@ -173,14 +174,14 @@ fn a_program_behind_inetd_knows_who_is_there() {
 fn a_session_that_never_began_is_a_failure() {
     let wrong = secret(IDENTITY, crate::harness::OTHER_KEY);
     let backend = Backend::echo();
-    let gate = Gate::new().toml(&server_toml(backend.address(), "")).start();
+    let gate = PskgateBuilder::new().toml(&server_toml(backend.address(), "")).start();
     for (to, secrets) in [(local(free_port()), secret(IDENTITY, KEY)), (gate.address("tls"), wrong)]
     {
         let folder = folder(&client_conf(to));
         write_private(&folder.path().join("psk.txt"), &secrets);
         let [(name, mut command), _] = programs(folder.path());
         let mut process = Process::spawn(name, "cargo", &mut command);
-        assert_eq!(process.wait(PATIENCE).code(), Some(1), "{to}");
+        assert_eq!(process.wait(WAIT_TIMEOUT).code(), Some(1), "{to}");
         assert_eq!(process.out(), "", "{to}");
     }
 }
@@ -188,7 +189,7 @@ fn a_session_that_never_began_is_a_failure() {
 #[test]
 fn a_pipe_is_given_back_as_it_was() {
     let backend = Backend::echo();
-    let gate: Pskgate = Gate::new().toml(&server_toml(backend.address(), "")).start();
+    let gate: Pskgate = PskgateBuilder::new().toml(&server_toml(backend.address(), "")).start();
     let folder = folder(&client_conf(gate.address("tls")));
     // The shell's own input is the same pipe: it can still read what came after the session.
     let binary = env!("CARGO_BIN_EXE_pskgate");
@@ -201,7 +202,7 @@ fn a_pipe_is_given_back_as_it_was() {
     shell.args(["-c", &script]).current_dir(folder.path());
     shell.env("RUNTIME_DIRECTORY", folder.path());
     let process = Process::spawn("sh", "dash", &mut shell);
-    let line = process.wait_for("flags", PATIENCE);
+    let line = process.wait_for("flags", WAIT_TIMEOUT);
     let flags = u32::from_str_radix(line.split_whitespace().last().unwrap(), 8).unwrap();
     assert_eq!(flags & 0o4000, 0, "it blocks again: {line}");
 }
@@ -214,7 +215,7 @@ fn the_other_end_may_be_stunnel() {
     let [(name, mut command), _] = programs(folder.path());
     let mut process = Process::spawn(name, "cargo", &mut command);
     process.type_in("to stunnel\n");
-    process.wait_for("to stunnel", PATIENCE);
+    process.wait_for("to stunnel", WAIT_TIMEOUT);
     process.end_input();
-    assert_eq!(process.wait(PATIENCE).code(), Some(0));
+    assert_eq!(process.wait(WAIT_TIMEOUT).code(), Some(0));
 }

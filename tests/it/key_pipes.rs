@@ -2,8 +2,8 @@
 
 use rustix::process::Signal;
 
-use crate::harness::stage::{Stage, client_of, echo_through, finish, section};
-use crate::harness::{Backend, PATIENCE, free_port, until};
+use crate::harness::stage::{StunnelFolder, client_of, echo_through, finish, section};
+use crate::harness::{Backend, WAIT_TIMEOUT, free_port, until};
 
 const GLOBAL: &str = "pid = pid.txt\noutput = log.txt\nsyslog = no\n";
 
@@ -14,7 +14,7 @@ fn keys_from_a_pipe_are_read_once_and_outlive_reloads() {
         ("/proc/self/fd/3", "cat psk.txt | (exec 3<&0 </dev/null; exec \"$STUNNEL\" x.conf)"),
         ("keys", "mkfifo -m 600 keys; cat psk.txt > keys & exec \"$STUNNEL\" x.conf"),
     ] {
-        let (stage, backend, port) = (Stage::new(), Backend::echo(), free_port());
+        let (stage, backend, port) = (StunnelFolder::new(), Backend::echo(), free_port());
         let text = section(port, &backend).replace("psk.txt", name);
         stage.file("x.conf", &format!("{GLOBAL}{text}"));
         let done = finish(&mut stage.shell(script));
@@ -36,7 +36,7 @@ fn keys_from_a_pipe_are_read_once_and_outlive_reloads() {
 
 #[test]
 fn doctor_reads_a_pipe_once_and_does_not_wait_for_ever_for_its_writer() {
-    let (stage, backend, port) = (Stage::new(), Backend::echo(), free_port());
+    let (stage, backend, port) = (StunnelFolder::new(), Backend::echo(), free_port());
     let text = section(port, &backend);
     let doctor = format!("\"{}\" doctor x.conf", env!("CARGO_BIN_EXE_pskgate"));
     stage.file("x.conf", &text.replace("psk.txt", "/dev/stdin"));
@@ -57,7 +57,7 @@ fn doctor_reads_a_pipe_once_and_does_not_wait_for_ever_for_its_writer() {
 
 #[test]
 fn a_pipe_without_a_key_and_one_that_a_reload_would_have_to_read_are_refused() {
-    let (stage, backend, port) = (Stage::new(), Backend::echo(), free_port());
+    let (stage, backend, port) = (StunnelFolder::new(), Backend::echo(), free_port());
     let text = format!("{GLOBAL}{}", section(port, &backend));
     stage.file("x.conf", &text.replace("psk.txt", "/dev/fd/3"));
     let script = ": | (exec 3<&0 </dev/null; exec \"$STUNNEL\" x.conf)";
@@ -73,7 +73,7 @@ fn a_pipe_without_a_key_and_one_that_a_reload_would_have_to_read_are_refused() {
     daemon.signal(Signal::HUP);
     let logged =
         || stage.read("log.txt").contains("a pipe is read at the start only").then_some(());
-    until("the refusal", PATIENCE, logged);
+    until("the refusal", WAIT_TIMEOUT, logged);
     echo_through(&client_of(port));
     daemon.signal(Signal::TERM);
     daemon.wait_gone();

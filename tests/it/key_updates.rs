@@ -12,8 +12,8 @@ use crate::harness::openssl::hex;
 use crate::harness::process::pskgate;
 use crate::harness::updates::Updater;
 use crate::harness::{
-    Backend, Ending, Gate, IDENTITY, KEY, PATIENCE, Pair, Plain, Pskgate, Stream, Stunnel, Tls,
-    client_toml, free_port, server_toml, until,
+    Backend, ConnectionEnd, IDENTITY, KEY, Pair, PlainClient, Pskgate, PskgateBuilder, Stream,
+    Stunnel, Tls, WAIT_TIMEOUT, client_toml, free_port, server_toml, until,
 };
 
 /// What the log says of a session that was cut for this.
@@ -22,7 +22,7 @@ const FLOOD: &str = "more than 32 key updates";
 #[test]
 fn a_client_that_only_changes_keys_is_cut_and_its_backend_sees_a_fin() {
     let backend = Backend::sink();
-    let gate = Gate::new().toml(&server_toml(backend.address(), "")).start();
+    let gate = PskgateBuilder::new().toml(&server_toml(backend.address(), "")).start();
     let mut peer = Updater::connect(gate.address("tls"));
     peer.write(b"before");
     gate.wait_logged("session opened");
@@ -35,15 +35,15 @@ fn a_client_that_only_changes_keys_is_cut_and_its_backend_sees_a_fin() {
     let line = gate.wait_logged(FLOOD);
     assert!(line.contains(" warning "), "{line}");
     assert!(peer.is_gone());
-    assert_eq!(backend.wait_end(0), (b"before".to_vec(), Ending::Fin));
+    assert_eq!(backend.wait_end(0), (b"before".to_vec(), ConnectionEnd::Fin));
 }
 
 #[test]
 fn a_server_that_only_changes_keys_is_cut_and_the_application_sees_a_reset() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let to = listener.local_addr().expect("its address");
-    let gate = Gate::new().toml(&client_toml(to, "")).start();
-    let plain = Plain::connect(gate.address("plain"));
+    let gate = PskgateBuilder::new().toml(&client_toml(to, "")).start();
+    let plain = PlainClient::connect(gate.address("plain"));
     let mut peer = Updater::accept(&listener);
     plain.send(b"before");
     assert_eq!(peer.read(6), b"before");
@@ -51,14 +51,14 @@ fn a_server_that_only_changes_keys_is_cut_and_the_application_sees_a_reset() {
     (0..1000).for_each(|_| peer.update(false));
     let _ = peer.send_held();
     gate.wait_logged(FLOOD);
-    assert_eq!(plain.end(), Ending::Rst);
+    assert_eq!(plain.end(), ConnectionEnd::Rst);
 }
 
 /// Data in either direction is what tells a peer that works from one that only makes work.
 #[test]
 fn a_peer_that_changes_keys_between_its_data_is_served() {
     let backend = Backend::echo();
-    let gate = Gate::new().toml(&server_toml(backend.address(), "")).start();
+    let gate = PskgateBuilder::new().toml(&server_toml(backend.address(), "")).start();
     let mut peer = Updater::connect(gate.address("tls"));
     for round in 0..100_u8 {
         peer.hold();
@@ -128,22 +128,22 @@ fn two_ends_change_keys_in_the_midst_of_data_and_lose_none() {
         assert!((15..=60).contains(&up) && (15..=60).contains(&down), "{up} up, {down} down");
     }
     plain.shut();
-    assert_eq!(plain.rest(), (Vec::new(), Ending::Fin));
+    assert_eq!(plain.rest(), (Vec::new(), ConnectionEnd::Fin));
 }
 
 #[test]
 fn stunnel_follows_key_updates_and_is_had_to_make_its_own() {
     let backend = Backend::echo();
-    let server = Gate::new().toml(&server_toml(backend.address(), SMALL_LIMIT)).start();
+    let server = PskgateBuilder::new().toml(&server_toml(backend.address(), SMALL_LIMIT)).start();
     let stunnel = Stunnel::client(server.address("tls"), Tls::V13.conf());
-    let plain = Plain::connect(stunnel.address());
+    let plain = PlainClient::connect(stunnel.address());
     echo_through(&plain.0, &plain.0);
     let (up, down) = updates(&server);
     expect_updates((down, up));
 
     let stunnel = Stunnel::server(backend.address(), Tls::V13.conf());
-    let client = Gate::new().toml(&client_toml(stunnel.address(), SMALL_LIMIT)).start();
-    let plain = Plain::connect(client.address("plain"));
+    let client = PskgateBuilder::new().toml(&client_toml(stunnel.address(), SMALL_LIMIT)).start();
+    let plain = PlainClient::connect(client.address("plain"));
     echo_through(&plain.0, &plain.0);
     expect_updates(updates(&client));
 }
@@ -178,7 +178,7 @@ const GNUTLS: &str = "NORMAL:-VERS-ALL:+VERS-TLS1.3:-KX-ALL:+ECDHE-PSK:+DHE-PSK"
 #[test]
 fn clients_of_openssl_and_gnutls_follow_key_updates_and_are_had_to_make_their_own() {
     let backend = Backend::echo();
-    let server = Gate::new().toml(&server_toml(backend.address(), SMALL_LIMIT)).start();
+    let server = PskgateBuilder::new().toml(&server_toml(backend.address(), SMALL_LIMIT)).start();
     let (to, port) = (server.address("tls").to_string(), server.address("tls").port().to_string());
     let key = hex(KEY);
     let s_client = [
@@ -198,7 +198,7 @@ fn clients_of_openssl_and_gnutls_follow_key_updates_and_are_had_to_make_their_ow
         expect_updates((down, up));
         drop(client);
         server.wait_logged("session closed");
-        until("the session to be gone", PATIENCE, || server_is_idle(&server).then_some(()));
+        until("the session to be gone", WAIT_TIMEOUT, || server_is_idle(&server).then_some(()));
     }
 }
 
@@ -209,7 +209,7 @@ fn server_is_idle(gate: &Pskgate) -> bool {
 
 #[test]
 fn a_server_of_openssl_follows_key_updates_and_is_had_to_make_its_own() {
-    let gate = Gate::new();
+    let gate = PskgateBuilder::new();
     let port = free_port();
     let (at, key) = (format!("127.0.0.1:{port}"), hex(KEY));
     let words = [
@@ -217,9 +217,9 @@ fn a_server_of_openssl_follows_key_updates_and_is_had_to_make_its_own() {
         &["-psk_identity", IDENTITY, "-psk", &key],
     ];
     let mut server = Piped::spawn("openssl", gate.folder(), &words.concat());
-    until("s_server to listen", PATIENCE, || TcpStream::connect(&at).ok());
+    until("s_server to listen", WAIT_TIMEOUT, || TcpStream::connect(&at).ok());
     let gate = gate.toml(&client_toml(&at, SMALL_LIMIT)).start();
-    let plain = Plain::connect(gate.address("plain"));
+    let plain = PlainClient::connect(gate.address("plain"));
     // What goes in on one side comes out on the other.
     // At the end of its input s_server would leave.
     let (mut input, output) = server.ends();
@@ -265,6 +265,6 @@ fn a_session_that_has_lasted_its_time_ends_at_a_quiet_moment() {
     assert!(!pair.server.log().contains("session closed"), "{}", pair.server.log());
     pair.server.wait_logged("it reached session-lifetime");
     // Half an answer must not look whole at the client end; a backend sees a FIN.
-    assert_eq!(plain.end(), Ending::Rst);
-    assert_eq!(backend.wait_end(0).1, Ending::Fin);
+    assert_eq!(plain.end(), ConnectionEnd::Rst);
+    assert_eq!(backend.wait_end(0).1, ConnectionEnd::Fin);
 }

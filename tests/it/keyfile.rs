@@ -8,8 +8,8 @@ use tempfile::TempDir;
 use crate::harness::process::pskgate;
 use crate::harness::stage::need_root;
 use crate::harness::{
-    Backend, Gate, IDENTITY, KEY, OpensslClient, PATIENCE, Plain, Stunnel, Tls, client_toml,
-    free_port, openssl, secret, server_toml, write_private,
+    Backend, IDENTITY, KEY, OpensslClient, PlainClient, PskgateBuilder, Stunnel, Tls, WAIT_TIMEOUT,
+    client_toml, free_port, openssl, secret, server_toml, write_private,
 };
 
 fn folder() -> TempDir {
@@ -90,9 +90,9 @@ fn a_key_from_keygen_is_the_same_key_to_stunnel() {
         let line = secret(&identity, &key);
         let backend = Backend::echo();
         let text = server_toml(backend.address(), "");
-        let gate = Gate::new().file("psk.txt", &line).toml(&text).start();
+        let gate = PskgateBuilder::new().file("psk.txt", &line).toml(&text).start();
         let stunnel = Stunnel::client_with(gate.address("tls"), &line, "");
-        Plain::connect(stunnel.address()).echo(b"the same key");
+        PlainClient::connect(stunnel.address()).echo(b"the same key");
     }
 }
 
@@ -104,12 +104,15 @@ fn identities_and_keys_of_every_legal_size_work_in_both_versions() {
     let lines: String = pairs.iter().map(|(identity, key)| secret(identity, key)).collect();
     for tls in Tls::BOTH {
         let backend = Backend::echo();
-        let gate =
-            Gate::new().file("psk.txt", &lines).toml(&server_toml(backend.address(), "")).start();
+        let gate = PskgateBuilder::new()
+            .file("psk.txt", &lines)
+            .toml(&server_toml(backend.address(), ""))
+            .start();
         for (identity, key) in &pairs {
             let text = client_toml(gate.address("tls"), tls.toml()).replace(IDENTITY, identity);
-            let client = Gate::new().file("psk.txt", &secret(identity, key)).toml(&text).start();
-            Plain::connect(client.address("plain")).echo(b"it fits");
+            let client =
+                PskgateBuilder::new().file("psk.txt", &secret(identity, key)).toml(&text).start();
+            PlainClient::connect(client.address("plain")).echo(b"it fits");
             let list = openssl::psk_of(identity, key).into_iter().chain([tls.flag().to_owned()]);
             OpensslClient::start(gate.address("tls"), list).echo("it fits OpenSSL too");
         }
@@ -118,7 +121,7 @@ fn identities_and_keys_of_every_legal_size_work_in_both_versions() {
 
 /// `check` on a server service with this secrets file: what it said, which must be a refusal.
 fn refusal(secrets: &str) -> String {
-    let gate = Gate::new().file("psk.txt", secrets).toml(&server_toml("127.0.0.1:9", ""));
+    let gate = PskgateBuilder::new().file("psk.txt", secrets).toml(&server_toml("127.0.0.1:9", ""));
     let done = pskgate(gate.folder(), &["check", "pskgate.toml"]);
     assert!(done.code.is_some_and(|code| code != 0), "it was taken: {secrets:?}");
     format!("{}{}", done.out, done.err)
@@ -164,7 +167,8 @@ fn a_key_file_that_others_can_read_is_refused_natively_and_warned_about_in_a_stu
         (0o602, false),
     ] {
         let conf = format!("[tls]\naccept = {}\nconnect = 9\nPSKsecrets = psk.txt\n", free_port());
-        let gate = Gate::new().toml(&server_toml("127.0.0.1:9", "")).file("stunnel.conf", &conf);
+        let gate =
+            PskgateBuilder::new().toml(&server_toml("127.0.0.1:9", "")).file("stunnel.conf", &conf);
         set_mode(&gate.folder().join("psk.txt"), mode);
 
         let native = pskgate(gate.folder(), &["check", "pskgate.toml"]);
@@ -187,7 +191,7 @@ fn a_key_file_that_others_can_read_is_refused_natively_and_warned_about_in_a_stu
 fn a_key_file_that_others_can_read_is_taken_natively_where_that_is_allowed_by_name() {
     let backend = Backend::echo();
     let text = server_toml(backend.address(), "allow-loose-permissions = true");
-    let gate = Gate::new().toml(&text);
+    let gate = PskgateBuilder::new().toml(&text);
     set_mode(&gate.folder().join("psk.txt"), 0o644);
     let gate = gate.start();
     OpensslClient::start(gate.address("tls"), openssl::psk()).echo("as you say");
@@ -195,7 +199,7 @@ fn a_key_file_that_others_can_read_is_taken_natively_where_that_is_allowed_by_na
 
 #[test]
 fn several_files_and_a_folder_of_files_open_one_service() {
-    let gate = Gate::new();
+    let gate = PskgateBuilder::new();
     let drawer = gate.folder().join("psk.d");
     std::fs::create_dir(&drawer).unwrap();
     crate::harness::write_private(&drawer.join("bob.txt"), &secret("bob", KEY));
@@ -216,7 +220,7 @@ const MANAGEMENT: &str =
 #[test]
 fn a_folder_of_keys_is_read_without_what_other_programs_leave_there_and_no_json_is_a_key() {
     let backend = Backend::echo();
-    let gate = Gate::new();
+    let gate = PskgateBuilder::new();
     let folder = gate.folder().join("psk.d");
     std::fs::create_dir(&folder).unwrap();
     set_mode(&folder, 0o755);
@@ -266,22 +270,22 @@ fn a_folder_of_keys_that_all_may_write_to_is_refused_unless_nobody_can() {
         free_port(),
         backend.address()
     );
-    let make = |gate: Gate| {
+    let make = |gate: PskgateBuilder| {
         let folder = gate.folder().join("psk.d");
         std::fs::create_dir(&folder).unwrap();
         set_mode(&folder, 0o777);
         write_private(&folder.join("good"), &secret(IDENTITY, KEY));
         gate
     };
-    let mut refused = make(Gate::new().toml(&text)).launch();
-    assert_eq!(refused.exit_code(PATIENCE), Some(78), "{}", refused.log());
+    let mut refused = make(PskgateBuilder::new().toml(&text)).launch();
+    assert_eq!(refused.exit_code(WAIT_TIMEOUT), Some(78), "{}", refused.log());
     assert!(refused.log().contains("loose-folder"), "{}", refused.log());
-    let warned = make(Gate::new().conf("x.conf", &conf, None)).start();
+    let warned = make(PskgateBuilder::new().conf("x.conf", &conf, None)).start();
     warned.wait_logged("place and remove files");
 
     let mounted = "mount -t tmpfs -o mode=1777 tmpfs psk.d && (umask 077; cp psk.txt psk.d/good) && \
                    mount -o remount,ro,mode=1777 psk.d && exec \"$@\"";
-    let gate = make(Gate::new().toml(&text))
+    let gate = make(PskgateBuilder::new().toml(&text))
         .shell(&format!("exec unshare --mount sh -c '{mounted}' sh \"$@\""))
         .start();
     OpensslClient::start(gate.address("tls"), openssl::psk()).echo("come in");
@@ -296,8 +300,11 @@ fn the_key_file_of_an_old_beremiz_works_as_it_stands() {
     let port = free_port();
     let text =
         format!("[plc]\naccept = {port}\nconnect = {}\nPSKsecrets = psk.txt\n", backend.address());
-    let gate =
-        Gate::new().file("psk.txt", &format!("plc-1:{key}")).conf("stunnel.conf", &text, None);
+    let gate = PskgateBuilder::new().file("psk.txt", &format!("plc-1:{key}")).conf(
+        "stunnel.conf",
+        &text,
+        None,
+    );
     set_mode(&gate.folder().join("psk.txt"), 0o644);
     let gate = gate.start();
     OpensslClient::start(gate.address("plc"), openssl::psk_of("plc-1", &key)).echo("as it stands");

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use crate::harness::process::{Finished, pskgate};
 use crate::harness::{
-    Backend, Ending, Gate, IDENTITY, KEY, OTHER_KEY, PATIENCE, Plain, Pskgate, Stopwatch,
-    client_toml, free_port, local, secret, server_toml, until, write_private,
+    Backend, ConnectionEnd, IDENTITY, KEY, OTHER_KEY, PlainClient, Pskgate, PskgateBuilder,
+    Stopwatch, WAIT_TIMEOUT, client_toml, free_port, local, secret, server_toml, until,
+    write_private,
 };
 
 /// Runs a command that must go well, and show no key of any file in `folder` but on its output.
@@ -76,11 +77,11 @@ fn text_of<'a>(row: &'a serde_json::Value, field: &str) -> &'a str {
 }
 
 fn server(backend: &Backend) -> Pskgate {
-    Gate::new().toml(&server_toml(backend.address(), "")).start()
+    PskgateBuilder::new().toml(&server_toml(backend.address(), "")).start()
 }
 
 fn wait_reloads(gate: &Pskgate, wanted: usize) {
-    until(&format!("{wanted} reloads"), PATIENCE, || {
+    until(&format!("{wanted} reloads"), WAIT_TIMEOUT, || {
         let log = gate.log();
         (log.lines().filter(|line| line.contains(": reloaded;")).count() >= wanted).then_some(())
     });
@@ -89,7 +90,7 @@ fn wait_reloads(gate: &Pskgate, wanted: usize) {
 /// A client end that presents `identity` with the keys of this text.
 fn client(server: &Pskgate, identity: &str, keys: &str) -> Pskgate {
     let toml = client_toml(server.address("tls"), "").replace(IDENTITY, identity);
-    Gate::new().file("psk.txt", keys).toml(&toml).start()
+    PskgateBuilder::new().file("psk.txt", keys).toml(&toml).start()
 }
 
 #[test]
@@ -97,7 +98,7 @@ fn a_running_server_lets_in_whom_keygen_adds_and_cuts_off_whom_keys_remove_names
     let backend = Backend::echo();
     let server = server(&backend);
     let first = client(&server, IDENTITY, &secret(IDENTITY, KEY));
-    let neighbour = Plain::connect(first.address("plain"));
+    let neighbour = PlainClient::connect(first.address("plain"));
     neighbour.echo(b"before");
 
     let done = well(server.folder(), &["keygen", "client2", "--append", "psk.txt"]);
@@ -106,12 +107,12 @@ fn a_running_server_lets_in_whom_keygen_adds_and_cuts_off_whom_keys_remove_names
     let text = fs::read_to_string(server.folder().join("psk.txt")).expect("the key file");
     let line = text.strip_prefix(&secret(IDENTITY, KEY)).expect("the first line is as it was");
     let second = client(&server, "client2", line);
-    let member = Plain::connect(second.address("plain"));
+    let member = PlainClient::connect(second.address("plain"));
     member.echo(b"let in");
 
     let removed = well(server.folder(), &["keys", "remove", "client2", "pskgate.toml"]);
     let watch = Stopwatch::start();
-    assert_eq!(member.end(), Ending::Rst);
+    assert_eq!(member.end(), ConnectionEnd::Rst);
     // 300 ms until the change is taken, then at most a second.
     watch.expect_within(Duration::from_secs(2));
     assert_eq!(fingerprint(&removed.out), fingerprint(&done.err));
@@ -142,8 +143,8 @@ fn both_sides_at_once_make_a_tunnel_that_works_and_agree_on_the_fingerprint() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pskgate"));
     command.args(["run", "kit/hall_3_plc.toml"]).current_dir(folder);
     let client = crate::harness::Process::spawn("the client's end", "cargo", &mut command);
-    client.wait_for(&format!("listening on {accept}"), PATIENCE);
-    Plain::connect(accept.parse().expect("an address")).echo(b"through both");
+    client.wait_for(&format!("listening on {accept}"), WAIT_TIMEOUT);
+    PlainClient::connect(accept.parse().expect("an address")).echo(b"through both");
     server.wait_logged("identity \"hall 3/plc\"");
 
     let print = fingerprint(&made.err);
@@ -157,7 +158,7 @@ fn both_sides_at_once_make_a_tunnel_that_works_and_agree_on_the_fingerprint() {
 #[test]
 fn hex_and_the_text_that_it_stands_for_have_one_fingerprint() {
     let hex = |text: &str| text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let gate = Gate::new().file("hex.txt", &secret(IDENTITY, &hex(KEY)));
+    let gate = PskgateBuilder::new().file("hex.txt", &secret(IDENTITY, &hex(KEY)));
     let prints = ["psk.txt", "hex.txt"].map(|file| {
         text_of(&listed(gate.folder(), &["--file", file])[0], "fingerprint").to_owned()
     });
@@ -166,7 +167,7 @@ fn hex_and_the_text_that_it_stands_for_have_one_fingerprint() {
 
 #[test]
 fn if_one_side_cannot_be_written_the_other_is_not_either() {
-    let gate = Gate::new();
+    let gate = PskgateBuilder::new();
     let folder = gate.folder();
     let names = || {
         let mut names: Vec<_> = fs::read_dir(folder)
@@ -204,9 +205,9 @@ fn rotation_declares_the_next_name_and_both_keys_let_in() {
         free_port(),
         backend.address()
     );
-    let server = Gate::new().conf("stunnel.conf", &conf, None).start();
+    let server = PskgateBuilder::new().conf("stunnel.conf", &conf, None).start();
     let old = client(&server, IDENTITY, &secret(IDENTITY, KEY));
-    let session = Plain::connect(old.address("plain"));
+    let session = PlainClient::connect(old.address("plain"));
     session.echo(b"before");
     let done = well(server.folder(), &["keys", "rotate", IDENTITY, "stunnel.conf"]);
     assert!(done.out.starts_with("client1~2:"), "the client's line");
@@ -216,7 +217,7 @@ fn rotation_declares_the_next_name_and_both_keys_let_in() {
         assert!(done.err.contains(step), "{}", done.err);
     }
     let new = client(&server, "client1~2", &done.out);
-    until("the new key to be taken up", PATIENCE, || {
+    until("the new key to be taken up", WAIT_TIMEOUT, || {
         let mut stream = std::net::TcpStream::connect(new.address("plain")).ok()?;
         std::io::Write::write_all(&mut stream, b"hello").ok()?;
         std::io::Read::read_exact(&mut stream, &mut [0; 5]).ok()
@@ -230,13 +231,13 @@ fn rotation_declares_the_next_name_and_both_keys_let_in() {
     let rows = listed(server.folder(), &["--file", "c.txt"]);
     assert_eq!(text_of(&rows[0], "fingerprint"), fingerprint(&next.err));
     well(server.folder(), &["keys", "remove", IDENTITY, "stunnel.conf"]);
-    assert_eq!(session.end(), Ending::Rst);
+    assert_eq!(session.end(), ConnectionEnd::Rst);
 }
 
 #[test]
 fn a_native_file_is_told_that_two_names_are_one_and_keeps_its_comments() {
     let text = format!("# mine\n{}\n# the end\n", server_toml("127.0.0.1:9", "# and this"));
-    let gate = Gate::new().toml(&text);
+    let gate = PskgateBuilder::new().toml(&text);
     let file = gate.folder().join("pskgate.toml");
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).expect("a mode");
     let done = well(gate.folder(), &["keys", "rotate", IDENTITY, "pskgate.toml"]);
@@ -257,7 +258,7 @@ fn a_native_file_is_told_that_two_names_are_one_and_keeps_its_comments() {
 fn a_rotated_identity_of_the_defaults_keeps_the_rules_that_it_has_there() {
     let rules = "[defaults.identities.client1]\nallow-from = \"10.0.0.0/8\"\n";
     let text = format!("{rules}\n{}\n", server_toml("127.0.0.1:9", ""));
-    let gate = Gate::new().toml(&text);
+    let gate = PskgateBuilder::new().toml(&text);
     well(gate.folder(), &["keys", "rotate", IDENTITY, "pskgate.toml"]);
     let now = fs::read_to_string(gate.folder().join("pskgate.toml")).expect("the configuration");
     let wire = "wire = [\"client1\", \"client1~2\"]\n";
@@ -282,10 +283,10 @@ fn a_running_server_rotates_a_key_of_one_identity_and_says_when_the_old_one_may_
     );
     let toml =
         server_toml(backend.address(), "").replace("127.0.0.1:0", &format!("127.0.0.1:{port}"));
-    let server = Gate::new().toml(&(toml + &rules)).start();
+    let server = PskgateBuilder::new().toml(&(toml + &rules)).start();
     let folder = server.folder();
     let old = client(&server, IDENTITY, &secret(IDENTITY, KEY));
-    let session = Plain::connect(old.address("plain"));
+    let session = PlainClient::connect(old.address("plain"));
     session.echo(b"before");
     let row = |name: &str| {
         let rows = listed(folder, &["pskgate.toml"]);
@@ -298,14 +299,14 @@ fn a_running_server_rotates_a_key_of_one_identity_and_says_when_the_old_one_may_
     let next = format!("{IDENTITY}~2");
     let new = client(&server, &next, &done.out);
     // One identity has one session: the new key waits until the old one has gone.
-    until("the new key to be known", PATIENCE, || {
+    until("the new key to be known", WAIT_TIMEOUT, || {
         server.log().contains(": reloaded;").then_some(())
     });
-    assert_eq!(Plain::connect(new.address("plain")).end(), Ending::Rst);
+    assert_eq!(PlainClient::connect(new.address("plain")).end(), ConnectionEnd::Rst);
     server.wait_logged(&format!("refused identity \"{IDENTITY}\""));
     session.echo(b"undisturbed");
     drop(session);
-    until("the new key to get in", PATIENCE, || {
+    until("the new key to get in", WAIT_TIMEOUT, || {
         let mut stream = std::net::TcpStream::connect(new.address("plain")).ok()?;
         std::io::Write::write_all(&mut stream, b"hello").ok()?;
         std::io::Read::read_exact(&mut stream, &mut [0; 5]).ok()?;
@@ -318,7 +319,7 @@ fn a_running_server_rotates_a_key_of_one_identity_and_says_when_the_old_one_may_
     well(folder, &["keys", "remove", IDENTITY, "pskgate.toml"]);
     // Let in a moment ago or not at all: its end is the same, and it does not come back.
     for _ in 0..2 {
-        assert_eq!(Plain::connect(old.address("plain")).end(), Ending::Rst);
+        assert_eq!(PlainClient::connect(old.address("plain")).end(), ConnectionEnd::Rst);
     }
     server.wait_logged("unknown identity");
     let rows = listed(folder, &["pskgate.toml"]);
@@ -328,7 +329,7 @@ fn a_running_server_rotates_a_key_of_one_identity_and_says_when_the_old_one_may_
 
 #[test]
 fn a_rotation_whose_key_cannot_be_written_declares_nothing() {
-    let gate = Gate::new();
+    let gate = PskgateBuilder::new();
     let keys = gate.folder().join("keys");
     fs::create_dir(&keys).expect("a folder");
     write_private(&keys.join("psk.txt"), &secret(IDENTITY, KEY));
@@ -345,7 +346,7 @@ fn a_rotation_whose_key_cannot_be_written_declares_nothing() {
 #[test]
 fn a_client_s_end_is_sent_to_the_server_s_for_rotation_and_keeps_what_it_presents() {
     let both = secret(IDENTITY, KEY) + &secret("other", OTHER_KEY);
-    let gate = Gate::new().file("psk.txt", &both).toml(&client_toml("127.0.0.1:9", ""));
+    let gate = PskgateBuilder::new().file("psk.txt", &both).toml(&client_toml("127.0.0.1:9", ""));
     let said = refused(gate.folder(), &["keys", "rotate", IDENTITY, "pskgate.toml"]);
     assert!(said.contains("server's end"), "{said}");
     let first = client_toml("127.0.0.1:9", "").replace("psk-identity = \"client1\"\n", "");
@@ -359,7 +360,7 @@ fn a_client_s_end_is_sent_to_the_server_s_for_rotation_and_keeps_what_it_present
 
 #[test]
 fn a_service_is_not_left_without_a_key_nor_a_folder_with_an_empty_file() {
-    let gate = Gate::new();
+    let gate = PskgateBuilder::new();
     fs::create_dir(gate.folder().join("psk.d")).expect("a folder");
     let gate = gate.file("psk.d/two", &secret("client2", OTHER_KEY));
     let text = server_toml("127.0.0.1:9", "").replace("\"psk.txt\"", "[\"psk.d\"]");
@@ -404,8 +405,8 @@ fn what_becomes_of_live_sessions_is_told_as_the_services_have_it() {
 
 #[test]
 fn an_identity_goes_from_every_file_that_holds_it() {
-    let gate =
-        Gate::new().file("more.txt", &(secret(IDENTITY, OTHER_KEY) + &secret("b", OTHER_KEY)));
+    let gate = PskgateBuilder::new()
+        .file("more.txt", &(secret(IDENTITY, OTHER_KEY) + &secret("b", OTHER_KEY)));
     let gate = gate.file("psk.txt", &(secret("a", OTHER_KEY) + &secret(IDENTITY, KEY)));
     let conf = "[one]\naccept = 1\nconnect = 9\nPSKsecrets = psk.txt\n\
                 [two]\naccept = 2\nconnect = 9\nPSKsecrets = more.txt\n";
@@ -422,7 +423,7 @@ fn an_identity_goes_from_every_file_that_holds_it() {
 fn the_list_says_whose_a_key_is_where_it_stands_and_who_takes_it() {
     let text =
         server_toml("127.0.0.1:9", "") + &server_toml("127.0.0.1:9", "").replace(".tls]", ".b]");
-    let gate = Gate::new().toml(&text);
+    let gate = PskgateBuilder::new().toml(&text);
     let done = well(gate.folder(), &["keys", "list", "pskgate.toml"]);
     no_key(gate.folder(), &done.out);
     let lines: Vec<_> = done.out.lines().collect();
@@ -440,7 +441,7 @@ fn the_list_says_whose_a_key_is_where_it_stands_and_who_takes_it() {
 
 #[test]
 fn eight_programs_that_add_keys_at_once_all_have_their_way() {
-    let gate = Gate::new();
+    let gate = PskgateBuilder::new();
     let file = gate.folder().join("psk.txt");
     symlink("psk.txt", gate.folder().join("link")).expect("a link");
     fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).expect("a mode");
@@ -468,7 +469,7 @@ fn an_edit_waits_for_whoever_has_the_folder_s_lock_and_names_him_after_ten_secon
     use rustix::fs::{FlockOperation, flock};
     /// EX_UNAVAILABLE of sysexits.h.
     const UNAVAILABLE: i32 = 69;
-    let gate = Gate::new();
+    let gate = PskgateBuilder::new();
     let held = fs::File::open(gate.folder()).expect("the folder");
     flock(&held, FlockOperation::LockExclusive).expect("its lock");
     let start = Instant::now();
@@ -487,7 +488,7 @@ fn an_editor_that_is_killed_leaves_the_file_whole_and_the_next_one_works() {
     for n in 0..20_000 {
         text += &format!("identity-{n}:key number {n:053}\n");
     }
-    let gate = Gate::new().file("psk.txt", &text);
+    let gate = PskgateBuilder::new().file("psk.txt", &text);
     let (file, fresh) = (gate.folder().join("psk.txt"), gate.folder().join(".pskgate.new"));
     let (mut cut, mut left) = (0, 0);
     for round in 0..12 {

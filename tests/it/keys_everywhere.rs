@@ -7,8 +7,8 @@ use std::process::Command;
 
 use crate::harness::process::{Finished, pskgate};
 use crate::harness::{
-    Backend, Ending, Gate, IDENTITY, KEY, OTHER_KEY, PATIENCE, Plain, Pskgate, client_toml, secret,
-    server_toml, until,
+    Backend, ConnectionEnd, IDENTITY, KEY, OTHER_KEY, PlainClient, Pskgate, PskgateBuilder,
+    WAIT_TIMEOUT, client_toml, secret, server_toml, until,
 };
 
 fn well(folder: &Path, arguments: &[&str]) -> Finished {
@@ -90,9 +90,9 @@ fn names(folder: &Path, config: &str, identity: &str) -> Vec<String> {
 }
 
 /// Two services, each with a file of its own that holds an identity, and more in both.
-fn two(first: &str, second: &str) -> Gate {
+fn two(first: &str, second: &str) -> PskgateBuilder {
     let others = secret("ben", &OTHER_KEY.replace('0', "1"));
-    Gate::new()
+    PskgateBuilder::new()
         .file("psk.txt", &(secret("anna", first) + &others))
         .file("more.txt", &(others + &secret("anna", second)))
         .toml(&(service("a", &["psk.txt"]) + &service("b", &["more.txt"])))
@@ -150,7 +150,7 @@ fn the_advice_is_safe_for_any_name_and_path_and_with_a_client_that_presents_the_
         .replace("psk.txt", "own.txt")
         .replace(IDENTITY, "it's $HOME");
     for identity in ["it's $HOME", "-x"] {
-        let gate = Gate::new()
+        let gate = PskgateBuilder::new()
             .file("a b;c.txt", &(secret(identity, KEY) + &secret("ben", OTHER_KEY)))
             .file("own.txt", &secret("it's $HOME", &OTHER_KEY.replace('0', "2")))
             .file("my plant.toml", &(service("a", &["a b;c.txt"]) + &client));
@@ -168,7 +168,7 @@ fn the_advice_is_safe_for_any_name_and_path_and_with_a_client_that_presents_the_
 
 #[test]
 fn a_rotation_that_fails_in_its_second_file_leaves_nothing_in_the_first() {
-    let gate = Gate::new();
+    let gate = PskgateBuilder::new();
     for folder in ["one", "two"] {
         fs::create_dir(gate.folder().join(folder)).unwrap();
     }
@@ -184,7 +184,8 @@ fn a_rotation_that_fails_in_its_second_file_leaves_nothing_in_the_first() {
 
 #[test]
 fn a_file_of_two_services_is_not_changed_for_one_of_them() {
-    let gate = Gate::new().file("psk.txt", &(secret("anna", KEY) + &secret("ben", OTHER_KEY)));
+    let gate =
+        PskgateBuilder::new().file("psk.txt", &(secret("anna", KEY) + &secret("ben", OTHER_KEY)));
     let gate = gate.toml(&(service("a", &["psk.txt"]) + &service("b", &["psk.txt"])));
     let folder = gate.folder();
     let said = refused(folder, &["keys", "remove", "anna", "pskgate.toml", "--service", "a"]);
@@ -218,16 +219,16 @@ fn a_name_keeps_its_owner_where_its_key_stays() {
     assert!(said.contains("no service") && said.contains("stray.txt"), "{said}");
 }
 
-fn start(files: &[&str], backend: &Backend, gate: Gate) -> Pskgate {
+fn start(files: &[&str], backend: &Backend, gate: PskgateBuilder) -> Pskgate {
     let text = service("tls", files).replace("127.0.0.1:9", &backend.address().to_string());
     gate.toml(&text).start()
 }
 
 /// A session through a client end of its own.
-fn member(server: &Pskgate, identity: &str, key: &str) -> (Pskgate, Plain) {
+fn member(server: &Pskgate, identity: &str, key: &str) -> (Pskgate, PlainClient) {
     let toml = client_toml(server.address("tls"), "").replace(IDENTITY, identity);
-    let client = Gate::new().file("psk.txt", &secret(identity, key)).toml(&toml).start();
-    let session = Plain::connect(client.address("plain"));
+    let client = PskgateBuilder::new().file("psk.txt", &secret(identity, key)).toml(&toml).start();
+    let session = PlainClient::connect(client.address("plain"));
     session.echo(b"before");
     (client, session)
 }
@@ -235,13 +236,13 @@ fn member(server: &Pskgate, identity: &str, key: &str) -> (Pskgate, Plain) {
 #[test]
 fn the_last_key_of_a_file_goes_where_the_service_has_keys_elsewhere_and_its_session_ends() {
     let backend = Backend::echo();
-    let gate = Gate::new().file("more.txt", &secret("anna", OTHER_KEY));
+    let gate = PskgateBuilder::new().file("more.txt", &secret("anna", OTHER_KEY));
     let server = start(&["psk.txt", "more.txt"], &backend, gate);
     let (_first, stays) = member(&server, IDENTITY, KEY);
     let (_second, goes) = member(&server, "anna", OTHER_KEY);
     let folder = server.folder();
     well(folder, &["keys", "remove", "anna", "pskgate.toml"]);
-    assert_eq!(goes.end(), Ending::Rst);
+    assert_eq!(goes.end(), ConnectionEnd::Rst);
     assert_eq!(read(folder, "more.txt"), "", "a file that is named and missing would be a mistake");
     stays.echo(b"after");
     let checked = well(folder, &["check", "pskgate.toml"]);
@@ -251,7 +252,7 @@ fn the_last_key_of_a_file_goes_where_the_service_has_keys_elsewhere_and_its_sess
         assert!(said.contains(part), "no {part} in {said}");
     }
     well(folder, &["keygen", "carl", "--append", "more.txt"]);
-    until("the file to be read again", PATIENCE, || {
+    until("the file to be read again", WAIT_TIMEOUT, || {
         server.log().contains("added \"carl\"").then_some(())
     });
 }
@@ -259,7 +260,7 @@ fn the_last_key_of_a_file_goes_where_the_service_has_keys_elsewhere_and_its_sess
 #[test]
 fn the_last_file_of_a_folder_stays_without_a_key_and_others_are_deleted() {
     let backend = Backend::echo();
-    let gate = Gate::new();
+    let gate = PskgateBuilder::new();
     fs::create_dir(gate.folder().join("psk.d")).unwrap();
     let gate = gate
         .file("psk.d/anna", &secret("anna", OTHER_KEY))
@@ -270,13 +271,13 @@ fn the_last_file_of_a_folder_stays_without_a_key_and_others_are_deleted() {
     well(folder, &["keys", "remove", "ben", "pskgate.toml"]);
     assert!(!folder.join("psk.d/ben").exists());
     well(folder, &["keys", "remove", "anna", "pskgate.toml"]);
-    assert_eq!(session.end(), Ending::Rst);
+    assert_eq!(session.end(), ConnectionEnd::Rst);
     assert_eq!(read(folder, "psk.d/anna"), "");
 }
 
 #[test]
 fn keygen_adds_no_second_key_under_one_name_to_another_file_of_a_service() {
-    let gate = Gate::new();
+    let gate = PskgateBuilder::new();
     fs::create_dir(gate.folder().join("psk.d")).unwrap();
     let gate = gate
         .file("psk.d/one", &secret("anna", KEY))

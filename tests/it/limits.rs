@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use crate::harness::process::pskgate;
 use crate::harness::{
-    Backend, Ending, Gate, IDENTITY, KEY, OTHER_KEY, PATIENCE, Plain, Pskgate, Stopwatch,
-    client_toml, secret, server_toml, until,
+    Backend, ConnectionEnd, IDENTITY, KEY, OTHER_KEY, PlainClient, Pskgate, PskgateBuilder,
+    Stopwatch, WAIT_TIMEOUT, client_toml, secret, server_toml, until,
 };
 
 fn client(server: &Pskgate) -> Pskgate {
-    Gate::new().toml(&client_toml(server.address("tls"), "")).start()
+    PskgateBuilder::new().toml(&client_toml(server.address("tls"), "")).start()
 }
 
 /// Connections that say `greeting` and then nothing more.
@@ -26,14 +26,15 @@ fn strangers(server: &Pskgate, count: usize, greeting: &[u8]) -> Vec<TcpStream> 
 
 fn assert_prompt(client: &Pskgate) {
     let watch = Stopwatch::start();
-    Plain::connect(client.address("plain")).echo(b"a member");
+    PlainClient::connect(client.address("plain")).echo(b"a member");
     watch.expect_within(Duration::from_secs(1));
 }
 
 #[test]
 fn silent_strangers_who_hold_every_place_keep_no_member_out() {
     let backend = Backend::echo();
-    let server = Gate::new().toml(&server_toml(backend.address(), "max-handshakes = 8")).start();
+    let server =
+        PskgateBuilder::new().toml(&server_toml(backend.address(), "max-handshakes = 8")).start();
     let client = client(&server);
     let held = strangers(&server, 100, b"");
     assert_prompt(&client);
@@ -43,7 +44,8 @@ fn silent_strangers_who_hold_every_place_keep_no_member_out() {
 #[test]
 fn a_process_with_few_descriptors_keeps_some_for_members() {
     let backend = Backend::echo();
-    let server = Gate::new().toml(&server_toml(backend.address(), "")).descriptors(200).start();
+    let server =
+        PskgateBuilder::new().toml(&server_toml(backend.address(), "")).descriptors(200).start();
     let client = client(&server);
     let held = strangers(&server, 260, b"");
     assert_prompt(&client);
@@ -53,32 +55,38 @@ fn a_process_with_few_descriptors_keeps_some_for_members() {
 #[test]
 fn refused_strangers_do_not_linger_beyond_the_limit_of_handshakes() {
     let backend = Backend::echo();
-    let server = Gate::new().toml(&server_toml(backend.address(), "max-handshakes = 10")).start();
+    let server =
+        PskgateBuilder::new().toml(&server_toml(backend.address(), "max-handshakes = 10")).start();
     server.wait_logged("listening on");
     let quiet = server.descriptors();
     // They never close: each would be waited for, so that it can read its alert.
     let held = strangers(&server, 100, b"GET / HTTP/1.0\r\n\r\n");
     server.wait_logged("plain text on a TLS port");
-    until("the crowd to be out", PATIENCE, || (server.descriptors() <= quiet + 12).then_some(()));
+    until("the crowd to be out", WAIT_TIMEOUT, || {
+        (server.descriptors() <= quiet + 12).then_some(())
+    });
     drop(held);
 }
 
 #[test]
 fn a_service_that_is_full_refuses_the_next_one_and_has_room_again_when_one_leaves() {
     let backend = Backend::echo();
-    let server = Gate::new().toml(&server_toml(backend.address(), "max-sessions = 2")).start();
+    let server =
+        PskgateBuilder::new().toml(&server_toml(backend.address(), "max-sessions = 2")).start();
     let client = client(&server);
-    let (first, second) =
-        (Plain::connect(client.address("plain")), Plain::connect(client.address("plain")));
+    let (first, second) = (
+        PlainClient::connect(client.address("plain")),
+        PlainClient::connect(client.address("plain")),
+    );
     first.echo(b"one");
     second.echo(b"two");
-    let third = Plain::connect(client.address("plain"));
-    assert_eq!(third.end(), Ending::Rst);
+    let third = PlainClient::connect(client.address("plain"));
+    assert_eq!(third.end(), ConnectionEnd::Rst);
     server.wait_logged("all 2 sessions of this service are open");
     assert_eq!(backend.accepted(), 2, "the third caused no connection to the backend");
     drop(first);
-    until("a seat", PATIENCE, || {
-        let stream = Plain::connect(client.address("plain"));
+    until("a seat", WAIT_TIMEOUT, || {
+        let stream = PlainClient::connect(client.address("plain"));
         let mut one = [0; 1];
         (&stream.0).write_all(b"x").ok()?;
         std::io::Read::read_exact(&mut &stream.0, &mut one).ok()
@@ -94,14 +102,14 @@ fn a_service_that_is_full_refuses_the_next_one_and_has_room_again_when_one_leave
 /// A client end that presents another identity than [`client`]'s.
 fn other_client(server: &Pskgate, service: &str) -> Pskgate {
     let toml = client_toml(server.address(service), "").replace(IDENTITY, "other");
-    Gate::new().file("psk.txt", &secret("other", OTHER_KEY)).toml(&toml).start()
+    PskgateBuilder::new().file("psk.txt", &secret("other", OTHER_KEY)).toml(&toml).start()
 }
 
 /// Opens sessions until one is refused.
-fn take_all(client: &Pskgate, at_most: usize) -> Vec<Plain> {
+fn take_all(client: &Pskgate, at_most: usize) -> Vec<PlainClient> {
     let mut held = Vec::new();
     while held.len() < at_most {
-        let plain = Plain::connect(client.address("plain"));
+        let plain = PlainClient::connect(client.address("plain"));
         let mut one = [0; 1];
         let served = (&plain.0).write_all(b"x").is_ok()
             && std::io::Read::read_exact(&mut &plain.0, &mut one).is_ok();
@@ -118,7 +126,7 @@ fn the_holder_of_one_key_cannot_take_every_seat() {
     let backend = Backend::echo();
     let keys = secret(IDENTITY, KEY) + &secret("other", OTHER_KEY);
     let toml = server_toml(backend.address(), "max-sessions = 20");
-    let server = Gate::new().file("psk.txt", &keys).toml(&toml).start();
+    let server = PskgateBuilder::new().file("psk.txt", &keys).toml(&toml).start();
     for command in ["check", "doctor"] {
         let said = pskgate(server.folder(), &[command, "pskgate.toml"]);
         assert!(
@@ -137,7 +145,7 @@ fn the_holder_of_one_key_cannot_take_every_seat() {
     mine[0].echo(b"who is in stays in");
     // A limit that somebody has set holds alone.
     let toml = server_toml(backend.address(), "max-sessions = 20\nmax-sessions-per-identity = 20");
-    let server = Gate::new().file("psk.txt", &keys).toml(&toml).start();
+    let server = PskgateBuilder::new().file("psk.txt", &keys).toml(&toml).start();
     assert_eq!(take_all(&client(&server), 20).len(), 20);
 }
 
@@ -146,7 +154,7 @@ fn one_key_cannot_take_the_seats_that_services_share() {
     let backend = Backend::echo();
     let first = server_toml(backend.address(), "");
     let second = first.replace("services.tls", "services.more").replace("psk.txt", "more.txt");
-    let gate = Gate::new().file("more.txt", &secret("other", OTHER_KEY));
+    let gate = PskgateBuilder::new().file("more.txt", &secret("other", OTHER_KEY));
     let server = gate.toml(&(first + &second)).descriptors(200).start();
     let (first, other) = (client(&server), other_client(&server, "more"));
     let mine = take_all(&first, 100);
@@ -158,14 +166,14 @@ fn one_key_cannot_take_the_seats_that_services_share() {
 #[test]
 fn a_second_start_on_a_unix_socket_does_not_disturb_the_first() {
     let backend = Backend::echo();
-    let server = Gate::new().toml(&server_toml(backend.address(), "")).start();
-    let gate = Gate::new();
+    let server = PskgateBuilder::new().toml(&server_toml(backend.address(), "")).start();
+    let gate = PskgateBuilder::new();
     let door = gate.folder().join("door");
     let toml = client_toml(server.address("tls"), "")
         .replace("\"127.0.0.1:0\"", &format!("\"{}\"", door.display()));
     let first = gate.toml(&toml).start();
-    let mut second = Gate::new().toml(&toml).launch();
-    assert_eq!(second.exit_code(PATIENCE), Some(69), "the path is taken");
+    let mut second = PskgateBuilder::new().toml(&toml).launch();
+    assert_eq!(second.exit_code(WAIT_TIMEOUT), Some(69), "the path is taken");
     assert_eq!(backend.accepted(), 0, "a probe reached the backend");
     assert!(!first.log().contains("session opened"), "{}", first.log());
     let mut stream =
@@ -182,14 +190,14 @@ fn the_pause_of_a_backend_that_serves_one_connection_is_what_the_service_says() 
     let poll = |pause: &str| {
         let lines =
             format!("max-sessions = 1\nwhen-full = \"take-over\"\nbackend-pause = \"{pause}\"");
-        let server = Gate::new().toml(&server_toml(backend.address(), &lines)).start();
-        let client = Gate::new().toml(&client_toml(server.address("tls"), "")).start();
+        let server = PskgateBuilder::new().toml(&server_toml(backend.address(), &lines)).start();
+        let client = PskgateBuilder::new().toml(&client_toml(server.address("tls"), "")).start();
         let watch = Stopwatch::start();
         for _ in 0..POLLS {
-            let plain = Plain::connect(client.address("plain"));
+            let plain = PlainClient::connect(client.address("plain"));
             plain.echo(b"read 8 registers");
             plain.shut();
-            assert_eq!(plain.end(), Ending::Fin);
+            assert_eq!(plain.end(), ConnectionEnd::Fin);
         }
         watch.lasted()
     };

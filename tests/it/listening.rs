@@ -3,10 +3,12 @@
 use std::process::Command;
 
 use crate::harness::stage::need_root;
-use crate::harness::{Backend, Gate, PATIENCE, Pskgate, free_port, server_toml, until};
+use crate::harness::{
+    Backend, Pskgate, PskgateBuilder, WAIT_TIMEOUT, free_port, server_toml, until,
+};
 
 /// In a network and under an /etc/hosts of its own, in which `localhost` has both of its addresses.
-fn alone(gate: Gate, ipv6: bool) -> Gate {
+fn alone(gate: PskgateBuilder, ipv6: bool) -> PskgateBuilder {
     need_root();
     let hosts = gate.folder().join("hosts");
     std::fs::write(&hosts, "127.0.0.1 localhost\n::1 localhost\n192.0.2.7 elsewhere\n").unwrap();
@@ -40,12 +42,12 @@ fn a_name_of_which_one_address_is_not_there_listens_on_the_other() {
     for ipv6 in [false, true] {
         for native in [true, false] {
             let gate = match native {
-                true => Gate::new().toml(&toml),
-                false => Gate::new().conf("x.conf", &conf, None),
+                true => PskgateBuilder::new().toml(&toml),
+                false => PskgateBuilder::new().conf("x.conf", &conf, None),
             };
             // Whoever asks for a listener asks in this network, where there is none.
             let gate = alone(gate, ipv6).launch();
-            until(&format!("it to listen; it says\n{}", gate.log()), PATIENCE, || {
+            until(&format!("it to listen; it says\n{}", gate.log()), WAIT_TIMEOUT, || {
                 is_reached(&gate, "127.0.0.1", port).then_some(())
             });
             assert_eq!(is_reached(&gate, "::1", port), ipv6, "{}", gate.log());
@@ -63,8 +65,8 @@ fn a_name_that_has_no_address_of_this_machine_and_an_address_that_is_written_are
     let backend = Backend::echo();
     for at in ["elsewhere:3001", "[::1]:3001", "192.0.2.7:3001"] {
         let toml = server_toml(backend.address(), "").replace("127.0.0.1:0", at);
-        let mut gate = alone(Gate::new().toml(&toml), false).launch();
-        assert_ne!(gate.exit_code(PATIENCE), Some(0), "{at}");
+        let mut gate = alone(PskgateBuilder::new().toml(&toml), false).launch();
+        assert_ne!(gate.exit_code(WAIT_TIMEOUT), Some(0), "{at}");
         assert!(gate.log().contains("cannot listen"), "{at}: {}", gate.log());
     }
 }

@@ -10,8 +10,8 @@ use rustix::process::Signal;
 use crate::harness::process::pskgate;
 use crate::harness::stage::need_root;
 use crate::harness::{
-    Backend, Gate, PATIENCE, Plain, Pskgate, client_toml, free_port, local, replace, server_toml,
-    until,
+    Backend, PlainClient, Pskgate, PskgateBuilder, WAIT_TIMEOUT, client_toml, free_port, local,
+    replace, server_toml, until,
 };
 
 const MOST: u64 = 20_000;
@@ -22,19 +22,19 @@ fn size(path: &Path) -> u64 {
 }
 
 /// A server end that logs everything into `logs/log`, and the port of its service.
-fn logging(backend: &Backend, top: &str, log: &str) -> (Gate, u16) {
+fn logging(backend: &Backend, top: &str, log: &str) -> (PskgateBuilder, u16) {
     let port = free_port();
     let service =
         server_toml(backend.address(), "").replace("127.0.0.1:0", &format!("127.0.0.1:{port}"));
     let toml = format!("{top}\n[log]\nlevel = \"debug\"\noutput = \"logs/log\"\n{log}\n{service}");
-    let gate = Gate::new().toml(&toml);
+    let gate = PskgateBuilder::new().toml(&toml);
     fs::create_dir(gate.folder().join("logs")).unwrap();
     (gate, port)
 }
 
-fn started(gate: Gate, port: u16) -> Pskgate {
+fn started(gate: PskgateBuilder, port: u16) -> Pskgate {
     let running = gate.launch();
-    until(&format!("the port: {}", running.err()), PATIENCE, || {
+    until(&format!("the port: {}", running.err()), WAIT_TIMEOUT, || {
         std::net::TcpStream::connect(local(port)).ok()
     });
     running
@@ -42,9 +42,9 @@ fn started(gate: Gate, port: u16) -> Pskgate {
 
 /// So many sessions, each of several lines.
 fn converse(port: u16, sessions: usize) {
-    let client = Gate::new().toml(&client_toml(local(port), "")).start();
+    let client = PskgateBuilder::new().toml(&client_toml(local(port), "")).start();
     for _ in 0..sessions {
-        let plain = Plain::connect(client.address("plain"));
+        let plain = PlainClient::connect(client.address("plain"));
         plain.echo(b"there and back");
         plain.shut();
         plain.rest();
@@ -65,10 +65,10 @@ fn the_log_stays_within_two_files_and_loses_nothing_in_between() {
     let gate = started(gate, port);
     let (log, aside) = (gate.folder().join("logs/log"), gate.folder().join("logs/log.1"));
     converse(port, SESSIONS);
-    until("the file to be moved aside", PATIENCE, || aside.exists().then_some(()));
+    until("the file to be moved aside", WAIT_TIMEOUT, || aside.exists().then_some(()));
     gate.signal(Signal::TERM);
-    until("its end", PATIENCE, || std::net::TcpStream::connect(local(port)).err());
-    until("the last line", PATIENCE, || {
+    until("its end", WAIT_TIMEOUT, || std::net::TcpStream::connect(local(port)).err());
+    until("the last line", WAIT_TIMEOUT, || {
         fs::read_to_string(&log).is_ok_and(|text| text.contains("stopped")).then_some(())
     });
     assert!(size(&log) <= MOST && size(&aside) <= MOST, "{} {}", size(&log), size(&aside));
@@ -105,12 +105,14 @@ fn it_is_moved_aside_by_the_user_that_the_program_became_and_behind_the_sandbox(
         converse(port, SESSIONS);
         let log = || fs::read_to_string(folder.join("log")).unwrap_or_default();
         if moved {
-            until("the file to be moved aside", PATIENCE, || {
+            until("the file to be moved aside", WAIT_TIMEOUT, || {
                 folder.join("log.1").exists().then_some(())
             });
             assert!(!log().contains("log-not-rotated"), "{}", log());
         } else {
-            until("a line about it", PATIENCE, || log().contains("log-not-rotated").then_some(()));
+            until("a line about it", WAIT_TIMEOUT, || {
+                log().contains("log-not-rotated").then_some(())
+            });
             assert!(log().contains("emptied"), "{}", log());
             assert!(!folder.join("log.1").exists());
         }
@@ -128,7 +130,7 @@ fn a_reload_takes_another_bound_and_a_rotator_of_the_system_s_is_no_trouble() {
     let gate = started(gate, port);
     let (log, aside) = (gate.folder().join("logs/log"), gate.folder().join("logs/log.1"));
     converse(port, 60);
-    until("a log without a bound", PATIENCE, || (size(&log) > MOST).then_some(()));
+    until("a log without a bound", WAIT_TIMEOUT, || (size(&log) > MOST).then_some(()));
     assert!(!aside.exists());
     let path = gate.folder().join("pskgate.toml");
     let text = fs::read_to_string(&path).unwrap();
@@ -136,17 +138,19 @@ fn a_reload_takes_another_bound_and_a_rotator_of_the_system_s_is_no_trouble() {
     let done = pskgate(gate.folder(), &["reload", "pskgate.toml"]);
     assert_eq!(done.code, Some(0), "{}{}", done.out, done.err);
     converse(port, 3);
-    until("the bound to hold", PATIENCE, || (aside.exists() && size(&log) <= MOST).then_some(()));
+    until("the bound to hold", WAIT_TIMEOUT, || {
+        (aside.exists() && size(&log) <= MOST).then_some(())
+    });
     // logrotate moves the file and asks for a new one.
     fs::rename(&log, log.with_extension("by-hand")).unwrap();
     gate.signal(Signal::USR1);
-    until("a new file", PATIENCE, || {
+    until("a new file", WAIT_TIMEOUT, || {
         fs::read_to_string(&log)
             .is_ok_and(|text| text.contains("reopened the log file"))
             .then_some(())
     });
     converse(port, 60);
-    until("the bound to hold still", PATIENCE, || {
+    until("the bound to hold still", WAIT_TIMEOUT, || {
         (size(&aside) > MOST / 2 && size(&log) <= MOST).then_some(())
     });
     assert!(size(&aside) <= MOST, "{}", size(&aside));
@@ -154,7 +158,7 @@ fn a_reload_takes_another_bound_and_a_rotator_of_the_system_s_is_no_trouble() {
 
 #[test]
 fn a_bound_without_a_file_and_one_without_a_unit_are_told() {
-    let gate = Gate::new();
+    let gate = PskgateBuilder::new();
     let with = |log: &str| {
         let toml = format!("[log]\n{log}\n{}", server_toml("127.0.0.1:1", ""));
         replace(&gate.folder().join("pskgate.toml"), &toml);

@@ -7,7 +7,7 @@ use pskgate::config::options::{TABLE, TomlTable};
 
 use crate::harness::process::pskgate;
 use crate::harness::stage::finish;
-use crate::harness::{Gate, root};
+use crate::harness::{PskgateBuilder, root};
 
 /// The heading under which a table's options stand.
 fn table(heading: &str) -> Option<TomlTable> {
@@ -89,7 +89,7 @@ fn the_page_of_the_configuration_has_every_word_that_is_a_value() {
 
 /// Every page, as `generate man --output` writes them.
 fn pages() -> BTreeMap<String, String> {
-    let folder = Gate::new();
+    let folder = PskgateBuilder::new();
     let done = pskgate(folder.folder(), &["generate", "man", "--output", "man"]);
     assert_eq!((done.code, done.out.as_str(), done.err.as_str()), (Some(0), "", ""));
     std::fs::read_dir(folder.folder().join("man"))
@@ -105,7 +105,7 @@ fn pages() -> BTreeMap<String, String> {
 #[test]
 fn there_is_a_page_for_every_command_and_troff_has_nothing_against_any() {
     let pages = pages();
-    let help = pskgate(Gate::new().folder(), &["--help"]).out;
+    let help = pskgate(PskgateBuilder::new().folder(), &["--help"]).out;
     let commands = help.split_once("Commands:\n").unwrap().1.split_once("\n\n").unwrap().0;
     let mut count = 0;
     for command in commands.lines().filter_map(|line| line.strip_prefix("  ")) {
@@ -121,7 +121,7 @@ fn there_is_a_page_for_every_command_and_troff_has_nothing_against_any() {
         assert!(pages.contains_key(nested), "{nested}");
     }
     for (name, text) in &pages {
-        let folder = Gate::new().file("page", text);
+        let folder = PskgateBuilder::new().file("page", text);
         let mut groff = Command::new("groff");
         groff.args(["-man", "-Tutf8", "-ww", "-z", "page"]).current_dir(folder.folder());
         let done = finish(&mut groff);
@@ -161,7 +161,7 @@ fn every_command_has_examples_and_each_is_a_command_line_that_is_understood() {
             if words[0].starts_with('/') {
                 continue;
             }
-            let done = pskgate(Gate::new().folder(), &words);
+            let done = pskgate(PskgateBuilder::new().folder(), &words);
             assert_eq!(done.code, Some(0), "{name}: {line}: {}", done.err);
             count += 1;
         }
@@ -178,14 +178,14 @@ fn a_page_is_printed_by_its_name_and_a_misspelt_one_is_refused_with_the_nearest(
         (&["generate", "man", "pskgate.toml"], "pskgate.toml.5"),
         (&["generate", "man", "pskgate.toml.5"], "pskgate.toml.5"),
     ] {
-        let done = pskgate(Gate::new().folder(), asked);
+        let done = pskgate(PskgateBuilder::new().folder(), asked);
         assert_eq!(
             (done.code, done.out.trim_end()),
             (Some(0), pages[file].trim_end()),
             "{asked:?}"
         );
     }
-    let done = pskgate(Gate::new().folder(), &["generate", "man", "pskgate-chek"]);
+    let done = pskgate(PskgateBuilder::new().folder(), &["generate", "man", "pskgate-chek"]);
     assert_eq!(done.code, Some(64), "{}", done.out);
     assert!(done.err.contains("did you mean `pskgate-check`"), "{}", done.err);
 }
@@ -209,7 +209,7 @@ fn completions_know_every_command_and_the_shells_that_are_here_read_them() {
     for (shell, values) in
         [("bash", "1.0 1.1 1.2 1.3"), ("zsh", "1.0 1.1 1.2 1.3"), ("fish", "1.3")]
     {
-        let done = pskgate(Gate::new().folder(), &["generate", "completions", shell]);
+        let done = pskgate(PskgateBuilder::new().folder(), &["generate", "completions", shell]);
         assert!(done.out.contains("no-common-suite"), "{shell}: codes of `explain`");
         let is_version = |line: &str| line.contains("tls-min") && line.contains(values);
         let near = done
@@ -224,10 +224,10 @@ fn completions_know_every_command_and_the_shells_that_are_here_read_them() {
         ("fish", "__fish_pskgate_using_subcommand keys"),
         ("powershell", "'pskgate;keys;rotate'"),
     ] {
-        let done = pskgate(Gate::new().folder(), &["generate", "completions", shell]);
+        let done = pskgate(PskgateBuilder::new().folder(), &["generate", "completions", shell]);
         assert_eq!((done.code, done.err.as_str()), (Some(0), ""), "{shell}");
         assert!(done.out.contains(wanted), "{shell}: {wanted} is not in {}", done.out);
-        let folder = Gate::new().file("pskgate", &done.out);
+        let folder = PskgateBuilder::new().file("pskgate", &done.out);
         // Completes `pskgate ke`, or where only the shell itself could: reads it without a complaint.
         let (program, script, answer) = match shell {
             "bash" => (

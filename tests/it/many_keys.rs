@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use crate::harness::process::pskgate;
-use crate::harness::{Gate, PATIENCE, server_toml};
+use crate::harness::{PskgateBuilder, WAIT_TIMEOUT, server_toml};
 
 const MANY: usize = 100_000;
 const FEW: usize = 10_000;
@@ -18,7 +18,7 @@ fn keys(number: usize, width: usize) -> String {
 }
 
 /// How long `check` takes, the best of three times.
-fn check(gate: &Gate, remarked: bool) -> Duration {
+fn check(gate: &PskgateBuilder, remarked: bool) -> Duration {
     let once = || {
         let start = Instant::now();
         let done = pskgate(gate.folder(), &["check", "pskgate.toml"]);
@@ -32,7 +32,7 @@ fn check(gate: &Gate, remarked: bool) -> Duration {
 
 #[test]
 fn very_many_lines_are_imported_in_a_time_in_proportion_and_a_twin_among_them_is_found() {
-    let gate = Gate::new().toml(&server_toml("127.0.0.1:9", ""));
+    let gate = PskgateBuilder::new().toml(&server_toml("127.0.0.1:9", ""));
     let import = |number| {
         let file = format!("{number}.txt");
         std::fs::write(gate.folder().join(&file), keys(number, 32)).unwrap();
@@ -52,8 +52,10 @@ fn very_many_lines_are_imported_in_a_time_in_proportion_and_a_twin_among_them_is
     assert!(done.err.contains("stands on line 100001"), "{}", done.err);
 }
 
-fn gate(number: usize, width: usize) -> Gate {
-    Gate::new().file("psk.txt", &keys(number, width)).toml(&server_toml("127.0.0.1:9", ""))
+fn gate(number: usize, width: usize) -> PskgateBuilder {
+    PskgateBuilder::new()
+        .file("psk.txt", &keys(number, width))
+        .toml(&server_toml("127.0.0.1:9", ""))
 }
 
 #[test]
@@ -75,7 +77,7 @@ fn a_start_with_a_remark_on_each_of_very_many_identities_takes_no_longer() {
         let start = Instant::now();
         let running = gate.launch();
         // A debug build beside others takes its time without remarks, too.
-        running.wait_for("[tls] listening on ", 6 * PATIENCE);
+        running.wait_for("[tls] listening on ", 6 * WAIT_TIMEOUT);
         assert!(!running.log().contains("weak-key"), "remarks are for `check`");
         start.elapsed()
     };

@@ -14,8 +14,8 @@ use crate::harness::openssl::psk_of;
 use crate::harness::ram::{count, memory};
 use crate::harness::stage::need_root;
 use crate::harness::{
-    Backend, Gate, OTHER_KEY, OpensslClient, PATIENCE, Plain, Pskgate, Tls, client_toml, replace,
-    secret, server_toml, until,
+    Backend, OTHER_KEY, OpensslClient, PlainClient, Pskgate, PskgateBuilder, Tls, WAIT_TIMEOUT,
+    client_toml, replace, secret, server_toml, until,
 };
 
 const SESSIONS: usize = 3;
@@ -75,7 +75,7 @@ impl Fresh {
             }
             let kind = if self.is_hex { "hex" } else { "base64" };
             assert!(
-                start.elapsed() < PATIENCE,
+                start.elapsed() < WAIT_TIMEOUT,
                 "{when}, {kind} key: copies of text and bytes {found:?}, wanted {wanted:?}"
             );
             std::thread::sleep(std::time::Duration::from_millis(50));
@@ -87,7 +87,9 @@ fn reloaded(gate: &Pskgate, keys: &str, wanted: &str) {
     let count = || gate.log().matches(wanted).count();
     let before = count();
     replace(&gate.folder().join("psk.txt"), keys);
-    until(&format!("`{wanted}` in {}", gate.log()), PATIENCE, || (count() > before).then_some(()));
+    until(&format!("`{wanted}` in {}", gate.log()), WAIT_TIMEOUT, || {
+        (count() > before).then_some(())
+    });
 }
 
 fn sessions(gate: &Pskgate, what: &str) -> usize {
@@ -110,9 +112,10 @@ fn one_life(tls: Tls, key: &Fresh) {
     let keys = secret("other", &other.text) + &secret("alice", &key.text);
     let debug = "[log]\nlevel = \"debug\"\n";
     let toml = debug.to_owned() + &server_toml(backend.address(), tls.toml());
-    let server = Gate::new().file("psk.txt", &keys).toml(&toml).start();
+    let server = PskgateBuilder::new().file("psk.txt", &keys).toml(&toml).start();
     let toml = client_toml(server.address("tls"), tls.toml()).replace("client1", "alice");
-    let client = Gate::new().file("psk.txt", &keys).toml(&(debug.to_owned() + &toml)).start();
+    let client =
+        PskgateBuilder::new().file("psk.txt", &keys).toml(&(debug.to_owned() + &toml)).start();
     let ends = [("server", &server), ("client", &client)];
     let expect = |when: &str, bytes: usize| {
         for (end, gate) in ends {
@@ -122,7 +125,7 @@ fn one_life(tls: Tls, key: &Fresh) {
     expect("after the start", 1);
 
     let open = || {
-        let plain = Plain::connect(client.address("plain"));
+        let plain = PlainClient::connect(client.address("plain"));
         plain.echo(b"there and back");
         plain
     };
@@ -147,7 +150,7 @@ fn one_life(tls: Tls, key: &Fresh) {
 
     drop(living);
     for (_, gate) in ends {
-        until("the sessions' ends", PATIENCE, || {
+        until("the sessions' ends", WAIT_TIMEOUT, || {
             (sessions(gate, "session closed") >= SESSIONS).then_some(())
         });
     }
@@ -170,7 +173,7 @@ fn neither_a_core_file_nor_a_process_of_its_own_user_gets_at_a_key() {
     let backend = Backend::echo();
     // The limit is the program's own doing: it is started with none.
     let toml = format!("user = \"nobody\"\n{}", server_toml(backend.address(), ""));
-    let mut gate = Gate::new().toml(&toml).shell("ulimit -c unlimited").start();
+    let mut gate = PskgateBuilder::new().toml(&toml).shell("ulimit -c unlimited").start();
     let at = |name: &str| format!("/proc/{}/{name}", gate.id());
     let limits = fs::read_to_string(at("limits")).unwrap();
     let line = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
@@ -181,7 +184,7 @@ fn neither_a_core_file_nor_a_process_of_its_own_user_gets_at_a_key() {
     assert_eq!(fs::metadata(at("mem")).unwrap().uid(), 0, "it is dumpable");
     let folder = gate.folder().to_owned();
     // The first is taken for a thread that has used up its stack, which would come again by itself.
-    let status = until("its end", PATIENCE, || {
+    let status = until("its end", WAIT_TIMEOUT, || {
         gate.signal(Signal::SEGV);
         gate.process().ended()
     });

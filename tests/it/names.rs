@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::harness::cable::{ADDRESSES, echo_on};
 use crate::harness::names::{Names, Reply};
-use crate::harness::{Gate, IDENTITY, PATIENCE, Pskgate, Stopwatch, until};
+use crate::harness::{IDENTITY, Pskgate, PskgateBuilder, Stopwatch, WAIT_TIMEOUT, until};
 
 /// A server end on a host with names of its own, an echo at port 8080 of that host, and a client end before it.
 struct Plant {
@@ -25,7 +25,7 @@ impl Plant {
              connect-timeout = \"60s\"\n\
              [services.socks]\nprotocol = \"socks\"\n[services.named]\nconnect = \"{target}\"\n"
         );
-        let server = Gate::new().toml(&server).on(&host).start();
+        let server = PskgateBuilder::new().toml(&server).on(&host).start();
         let end = |name: &str| {
             format!(
                 "[services.{name}]\naccept = \"unix:{name}.sock\"\nconnect = \"{}\"\n",
@@ -37,14 +37,14 @@ impl Plant {
             end("socks"),
             end("named")
         );
-        let client = Gate::new().toml(&client).on(&host).start();
+        let client = PskgateBuilder::new().toml(&client).on(&host).start();
         Self { names, server, client }
     }
 
     fn connect(&self, service: &str) -> UnixStream {
         let path = self.client.folder().join(format!("{service}.sock"));
         let stream = UnixStream::connect(path).expect("a client end");
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
         stream
     }
 
@@ -132,7 +132,7 @@ fn the_last_good_answer_is_used_while_the_name_server_is_silent() {
     plant.server.wait_logged("cannot look up moving.example");
     // That the name is gone is an answer.
     plant.names.reply(Reply::Unknown);
-    until("the name to be forgotten", PATIENCE, || (!plant.echoes()).then_some(()));
+    until("the name to be forgotten", WAIT_TIMEOUT, || (!plant.echoes()).then_some(()));
     plant.names.reply(Reply::Address(ADDRESSES[0].parse().unwrap()));
-    until("the name to be back", PATIENCE, || plant.echoes().then_some(()));
+    until("the name to be back", WAIT_TIMEOUT, || plant.echoes().then_some(()));
 }

@@ -7,8 +7,8 @@ use std::path::Path;
 use crate::harness::process::{Finished, pskgate};
 use crate::harness::stage::finish;
 use crate::harness::{
-    Backend, Gate, IDENTITY, KEY, OTHER_KEY, PATIENCE, Plain, Process, program_command, secret,
-    server_toml, until, write_private,
+    Backend, IDENTITY, KEY, OTHER_KEY, PlainClient, Process, PskgateBuilder, WAIT_TIMEOUT,
+    program_command, secret, server_toml, until, write_private,
 };
 
 /// EX_USAGE, EX_NOINPUT, EX_CANTCREAT and EX_CONFIG of sysexits.h.
@@ -25,7 +25,7 @@ fn start<S: AsRef<std::ffi::OsStr>>(folder: &Path, arguments: &[S]) -> Process {
 
 fn address(process: &Process) -> SocketAddr {
     let mark = "[tunnel] listening on ";
-    let line = process.wait_for(mark, PATIENCE);
+    let line = process.wait_for(mark, WAIT_TIMEOUT);
     line.split_once(mark).unwrap().1.trim().parse().unwrap()
 }
 
@@ -44,8 +44,8 @@ fn echoes(at: SocketAddr) -> bool {
 #[test]
 fn two_ends_without_a_file_carry_data_and_take_up_a_new_key() {
     let backend = Backend::echo();
-    let at_server = Gate::new();
-    let at_client = Gate::new().file("client2.txt", &secret("client2", OTHER_KEY));
+    let at_server = PskgateBuilder::new();
+    let at_client = PskgateBuilder::new().file("client2.txt", &secret("client2", OTHER_KEY));
     let (server, client) = (at_server.folder(), at_client.folder());
     let connect = backend.address().to_string();
     let one = ["server", "--accept", "127.0.0.1:0", "--connect", &connect, "--keys", "psk.txt"];
@@ -53,8 +53,8 @@ fn two_ends_without_a_file_carry_data_and_take_up_a_new_key() {
     let target = address(&one).to_string();
     let plain = ["client", "--accept", "127.0.0.1:0", "--connect", &target, "--keys"];
     let other = start(client, &[&plain[..], &["psk.txt"]].concat());
-    Plain::connect(address(&other)).echo(b"PYRO://127.0.0.1:3002");
-    let line = one.wait_for("session opened", PATIENCE);
+    PlainClient::connect(address(&other)).echo(b"PYRO://127.0.0.1:3002");
+    let line = one.wait_for("session opened", WAIT_TIMEOUT);
     assert!(line.contains(IDENTITY) && line.contains("TLSv1.3"), "the native defaults: {line}");
 
     let third = start(client, &[&plain[..], &["client2.txt", "--identity", "client2"]].concat());
@@ -62,7 +62,7 @@ fn two_ends_without_a_file_carry_data_and_take_up_a_new_key() {
     assert!(!echoes(at), "its key is not known yet");
     let both = secret(IDENTITY, KEY) + &secret("client2", OTHER_KEY);
     write_private(&server.join("psk.txt"), &both);
-    until("the new key", PATIENCE, || echoes(at).then_some(()));
+    until("the new key", WAIT_TIMEOUT, || echoes(at).then_some(()));
 
     let status = pskgate(server, &["status"]);
     assert_eq!(status.code, Some(0), "{}", said(&status));
@@ -71,7 +71,7 @@ fn two_ends_without_a_file_carry_data_and_take_up_a_new_key() {
 
 #[test]
 fn what_is_wrong_with_an_option_is_said_and_a_missing_key_file_too() {
-    let gate = Gate::new();
+    let gate = PskgateBuilder::new();
     let one = |connect: &str, keys: &str| {
         let all = ["server", "--accept", "127.0.0.1:0", "--connect", connect, "--keys", keys];
         pskgate(gate.folder(), &all)
@@ -93,7 +93,7 @@ fn what_is_wrong_with_an_option_is_said_and_a_missing_key_file_too() {
 fn what_is_printed_is_a_file_that_runs() {
     let backend = Backend::echo();
     let connect = backend.address().to_string();
-    let gate = Gate::new();
+    let gate = PskgateBuilder::new();
     let options = ["server", "--accept", "127.0.0.1:0", "--connect", &connect, "--keys", "psk.txt"];
     let more = ["--max-sessions", "1", "--when-full", "take-over-own", "--print"];
     let done = pskgate(gate.folder(), &[&options[..], &more].concat());
@@ -108,7 +108,7 @@ fn what_is_printed_is_a_file_that_runs() {
 #[test]
 fn init_writes_both_ends_and_run_takes_the_file_of_its_folder() {
     let backend = Backend::echo();
-    let (at_server, at_client) = (Gate::new(), Gate::new());
+    let (at_server, at_client) = (PskgateBuilder::new(), PskgateBuilder::new());
     let (server, client) = (at_server.folder(), at_client.folder());
     std::fs::remove_file(server.join("psk.txt")).unwrap();
     let connect = backend.address().to_string();
@@ -121,7 +121,7 @@ fn init_writes_both_ends_and_run_takes_the_file_of_its_folder() {
     let checked = pskgate(server, &["check"]);
     assert_eq!(checked.code, Some(0), "{}", said(&checked));
     let mut running = start(server, &["run"]);
-    let line = running.wait_for("pskgate.toml", PATIENCE);
+    let line = running.wait_for("pskgate.toml", WAIT_TIMEOUT);
     assert!(line.contains("taking ./pskgate.toml"), "it says which file it took: {line}");
     let target = address(&running).to_string();
 
@@ -134,7 +134,7 @@ fn init_writes_both_ends_and_run_takes_the_file_of_its_folder() {
     assert!(!client.join("client1.txt").exists(), "a key that the server has not opens nothing");
     write_private(&client.join("client1.txt"), &key);
     let other = start(client, &["run"]);
-    Plain::connect(address(&other)).echo(b"hello");
+    PlainClient::connect(address(&other)).echo(b"hello");
 
     let again = pskgate(server, &["init"]);
     assert_eq!(again.code, Some(CANNOT_CREATE), "{}", said(&again));
@@ -145,7 +145,7 @@ fn init_writes_both_ends_and_run_takes_the_file_of_its_folder() {
 #[test]
 fn a_file_that_others_could_have_written_is_not_taken_unless_it_is_named() {
     let backend = Backend::echo();
-    let gate = Gate::new().toml(&server_toml(backend.address(), ""));
+    let gate = PskgateBuilder::new().toml(&server_toml(backend.address(), ""));
     let folder = gate.folder();
     let set = |path: &Path, mode| {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
@@ -165,25 +165,25 @@ fn a_file_that_others_could_have_written_is_not_taken_unless_it_is_named() {
         assert_eq!(pskgate(folder, named).code, Some(0), "it was named");
     }
     let running = start(folder, &["-c", "pskgate.toml"]);
-    running.wait_for("[tls] listening on ", PATIENCE);
+    running.wait_for("[tls] listening on ", WAIT_TIMEOUT);
 }
 
 #[test]
 fn standard_input_is_a_file_of_the_current_folder() {
     let backend = Backend::echo();
-    let gate = Gate::new();
+    let gate = PskgateBuilder::new();
     let mut running = start(gate.folder(), &["run", "-"]);
     running.type_in(&server_toml(backend.address(), ""));
     running.end_input();
-    running.wait_for("[tls] listening on ", PATIENCE);
+    running.wait_for("[tls] listening on ", WAIT_TIMEOUT);
     // psk.txt of the folder, read again though the text is gone.
     write_private(&gate.folder().join("psk.txt"), &secret("client2", OTHER_KEY));
-    running.wait_for("added \"client2\"; removed \"client1\"", PATIENCE);
+    running.wait_for("added \"client2\"; removed \"client1\"", WAIT_TIMEOUT);
 }
 
 #[test]
 fn a_key_file_can_be_a_credential_of_systemds() {
-    let gate = Gate::new();
+    let gate = PskgateBuilder::new();
     let text = server_toml("127.0.0.1:3000", "")
         .replace("\"psk.txt\"", "\"credential:keys-of-the-plant\"");
     write_private(&gate.folder().join("pskgate.toml"), &text);

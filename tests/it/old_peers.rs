@@ -1,7 +1,7 @@
 //! TLS 1.2 peers that have other suites than a native file's default (RFC 10015), and the line that accepts them.
 
 use crate::harness::{
-    Backend, Gate, OpensslClient, Pskgate, Tls, free_port, hello, openssl, server_toml,
+    Backend, OpensslClient, Pskgate, PskgateBuilder, Tls, free_port, hello, openssl, server_toml,
 };
 
 /// The suites of `rfc4279` that the default excludes, one of each kind.
@@ -22,7 +22,7 @@ fn client(gate: &Pskgate, suites: &str) -> OpensslClient {
 #[test]
 fn a_refused_old_peer_is_logged_with_its_suite_and_the_line_that_accepts_it() {
     let backend = Backend::echo();
-    let gate = Gate::new().toml(&server_toml(backend.address(), "")).start();
+    let gate = PskgateBuilder::new().toml(&server_toml(backend.address(), "")).start();
     for suite in OLD_SUITES {
         assert!(client(&gate, suite).alert().is_some());
         gate.wait_logged(&format!(
@@ -35,7 +35,7 @@ fn a_refused_old_peer_is_logged_with_its_suite_and_the_line_that_accepts_it() {
     let line = gate.log().lines().last().expect("a line").to_owned();
     let (_, after) = line.split_once('`').expect("a line in backquotes");
     let (advice, _) = after.split_once('`').expect("its end");
-    let gate = Gate::new().toml(&server_toml(backend.address(), advice)).start();
+    let gate = PskgateBuilder::new().toml(&server_toml(backend.address(), advice)).start();
     for suite in OLD_SUITES {
         client(&gate, suite).echo("let in by the line of the log");
         gate.wait_logged(&format!("TLSv1.2 {suite}"));
@@ -54,12 +54,12 @@ fn a_stunnel_conf_names_its_own_line() {
         free_port(),
         backend.address()
     );
-    let gate = Gate::new().conf("stunnel.conf", &conf, None).start();
+    let gate = PskgateBuilder::new().conf("stunnel.conf", &conf, None).start();
     assert!(client(&gate, "DHE-PSK-AES256-GCM-SHA384").alert().is_some());
     gate.wait_logged("`ciphers = PSK` in this service accepts DHE-PSK-AES256-GCM-SHA384");
     drop(gate);
     let conf = conf.replace("PSKsecrets", "ciphers = PSK\nPSKsecrets");
-    let gate = Gate::new().conf("stunnel.conf", &conf, None).start();
+    let gate = PskgateBuilder::new().conf("stunnel.conf", &conf, None).start();
     client(&gate, "DHE-PSK-AES256-GCM-SHA384").echo("let in");
 }
 
@@ -74,7 +74,7 @@ fn a_client_with_the_list_psk_gets_the_servers_first_suite_unless_its_order_is_a
         ("ciphers = \"rfc4279\"", "ECDHE-PSK-CHACHA20-POLY1305"),
         ("ciphers = \"rfc4279\"\ncipher-order = \"client\"", "DHE-PSK-AES256-GCM-SHA384"),
     ] {
-        let gate = Gate::new().toml(&server_toml(backend.address(), extra)).start();
+        let gate = PskgateBuilder::new().toml(&server_toml(backend.address(), extra)).start();
         client(&gate, theirs).echo("a line");
         gate.expect_session("TLSv1.2", wanted);
     }
@@ -90,7 +90,7 @@ fn a_client_with_the_list_psk_gets_the_servers_first_suite_unless_its_order_is_a
             free_port(),
             backend.address()
         );
-        let gate = Gate::new().conf("stunnel.conf", &conf, None).start();
+        let gate = PskgateBuilder::new().conf("stunnel.conf", &conf, None).start();
         client(&gate, theirs).echo("a line");
         gate.expect_session("TLSv1.2", wanted);
     }
@@ -102,7 +102,7 @@ fn in_tls_1_2_the_clients_order_of_groups_counts() {
     const P256: u16 = 0x0017;
     const X25519: u16 = 0x001d;
     let backend = Backend::echo();
-    let gate = Gate::new().toml(&server_toml(backend.address(), "")).start();
+    let gate = PskgateBuilder::new().toml(&server_toml(backend.address(), "")).start();
     for order in [[P256, X25519], [X25519, P256]] {
         assert_eq!(hello::chosen_group(gate.address("tls"), &order), order[0]);
     }

@@ -1,7 +1,8 @@
 //! OpenSSL's own client and server at the other end: one suite of each kind.
 
 use crate::harness::{
-    Backend, Gate, OpensslClient, OpensslServer, Plain, Tls, client_toml, openssl, server_toml,
+    Backend, OpensslClient, OpensslServer, PlainClient, PskgateBuilder, Tls, client_toml, openssl,
+    server_toml,
 };
 
 /// One suite of each key exchange in 1.2, and both of the PSK's hash in 1.3.
@@ -32,7 +33,8 @@ fn allow(tls: Tls, suite: &str) -> String {
 fn s_client_is_served_with_a_suite_of_each_kind() {
     for (tls, suite) in SUITES {
         let backend = Backend::echo();
-        let gate = Gate::new().toml(&server_toml(backend.address(), &allow(tls, suite))).start();
+        let gate =
+            PskgateBuilder::new().toml(&server_toml(backend.address(), &allow(tls, suite))).start();
         let mut client = OpensslClient::start(gate.address("tls"), tool(tls, suite));
         client.echo("a line for the echo");
         gate.expect_session(tls.name(), suite);
@@ -42,13 +44,13 @@ fn s_client_is_served_with_a_suite_of_each_kind() {
 #[test]
 fn s_server_is_reached_with_a_suite_of_each_kind() {
     for (tls, suite) in SUITES {
-        let gate = Gate::new();
+        let gate = PskgateBuilder::new();
         let server = OpensslServer::start(
             gate.folder(),
             tool(tls, suite).into_iter().chain(["-nocert".to_owned()]),
         );
         let gate = gate.toml(&client_toml(server.address(), &allow(tls, suite))).start();
-        let plain = Plain::connect(gate.address("plain"));
+        let plain = PlainClient::connect(gate.address("plain"));
         plain.send(b"there and back\n");
         let mut back = [0; 15];
         std::io::Read::read_exact(&mut &plain.0, &mut back).expect("s_server answers");
@@ -60,7 +62,7 @@ fn s_server_is_reached_with_a_suite_of_each_kind() {
 #[test]
 fn a_native_server_takes_its_four_suites_of_1_2_and_no_other() {
     let backend = Backend::echo();
-    let gate = Gate::new().toml(&server_toml(backend.address(), "")).start();
+    let gate = PskgateBuilder::new().toml(&server_toml(backend.address(), "")).start();
     for suite in NATIVE_12 {
         OpensslClient::start(gate.address("tls"), tool(Tls::V12, suite))
             .echo(&format!("hello over {suite}"));
@@ -87,14 +89,14 @@ fn a_native_server_takes_its_four_suites_of_1_2_and_no_other() {
 #[test]
 fn a_native_client_offers_its_own_suites_and_no_other() {
     // s_server names what it is offered before it chooses.
-    let gate = Gate::new();
+    let gate = PskgateBuilder::new();
     let server = OpensslServer::start(
         gate.folder(),
         openssl::psk().into_iter().chain(["-nocert".to_owned()]),
     );
     let gate = gate.toml(&client_toml(server.address(), "tls-max = \"1.2\"")).start();
-    Plain::connect(gate.address("plain")).send(b"hello\n");
-    let line = server.wait_for("Client cipher list: ", crate::harness::PATIENCE);
+    PlainClient::connect(gate.address("plain")).send(b"hello\n");
+    let line = server.wait_for("Client cipher list: ", crate::harness::WAIT_TIMEOUT);
     let offered: Vec<&str> = line
         .trim_start_matches("Client cipher list: ")
         .split(':')

@@ -5,20 +5,20 @@ use std::process::Command;
 
 use crate::harness::openssl::psk;
 use crate::harness::{
-    Backend, Ending, Gate, OpensslClient, PATIENCE, Plain, Process, Stunnel, Tls, client_toml,
-    free_port, local, server_toml,
+    Backend, ConnectionEnd, OpensslClient, PlainClient, Process, PskgateBuilder, Stunnel, Tls,
+    WAIT_TIMEOUT, client_toml, free_port, local, server_toml,
 };
 
 /// Remembers who came.
 fn who_comes() -> Backend {
     Backend::new(|stream| {
-        Some((stream.peer_addr().unwrap().ip().to_string().into_bytes(), Ending::Fin))
+        Some((stream.peer_addr().unwrap().ip().to_string().into_bytes(), ConnectionEnd::Fin))
     })
 }
 
 fn come(to: SocketAddr) {
     let client = Stunnel::client(to, "");
-    let plain = Plain::connect(client.address());
+    let plain = PlainClient::connect(client.address());
     plain.shut();
     plain.end();
 }
@@ -33,7 +33,11 @@ fn local_is_where_connections_come_from() {
         )
     };
     let (ours, theirs) = (free_port(), free_port());
-    let gate = Gate::new().conf("x.conf", &format!("{}PSKsecrets = psk.txt\n", lines(ours)), None);
+    let gate = PskgateBuilder::new().conf(
+        "x.conf",
+        &format!("{}PSKsecrets = psk.txt\n", lines(ours)),
+        None,
+    );
     let gate = gate.start();
     let stunnel = Stunnel::server_with(theirs, &lines(theirs));
     for (number, to) in [gate.address("tls"), stunnel.address()].into_iter().enumerate() {
@@ -41,7 +45,7 @@ fn local_is_where_connections_come_from() {
         assert_eq!(backend.wait_end(number).0, b"127.0.0.7");
     }
     let native = server_toml(backend.address(), "local-address = \"127.0.0.8\"");
-    let gate = Gate::new().toml(&native).start();
+    let gate = PskgateBuilder::new().toml(&native).start();
     come(gate.address("tls"));
     assert_eq!(backend.wait_end(2).0, b"127.0.0.8");
 }
@@ -51,7 +55,7 @@ fn local_is_where_connections_come_from() {
 fn a_local_address_of_another_family_reaches_nobody() {
     let backend = who_comes();
     let native = server_toml(backend.address(), "local-address = \"::1\"");
-    let gate = Gate::new().toml(&native).start();
+    let gate = PskgateBuilder::new().toml(&native).start();
     come(gate.address("tls"));
     gate.wait_logged("the local address is of another family");
     assert_eq!(backend.accepted(), 0);
@@ -73,8 +77,9 @@ fn spread(failover: &str, dead_first: bool) -> [Vec<usize>; 2] {
         let _gate;
         let _stunnel;
         if ours {
-            _gate =
-                Gate::new().conf("x.conf", &format!("{text}PSKsecrets = psk.txt\n"), None).start();
+            _gate = PskgateBuilder::new()
+                .conf("x.conf", &format!("{text}PSKsecrets = psk.txt\n"), None)
+                .start();
         } else {
             _stunnel = Stunnel::server_with(port, &text);
         }
@@ -83,7 +88,7 @@ fn spread(failover: &str, dead_first: bool) -> [Vec<usize>; 2] {
             OpensslClient::start(local(port), psk()).wait_end();
         }
         // A client may be gone before its backend has counted it.
-        crate::harness::until("six arrivals", PATIENCE, || {
+        crate::harness::until("six arrivals", WAIT_TIMEOUT, || {
             let counts: Vec<usize> = backends.iter().map(Backend::accepted).collect();
             (counts.iter().sum::<usize>() >= 6).then_some(counts)
         })
@@ -114,7 +119,7 @@ fn turns_are_taken_between_the_addresses_of_a_port_alone_too() {
         count
     });
     let text = server_toml(port, "failover = \"round-robin\"");
-    let gate = Gate::new().toml(&text).start();
+    let gate = PskgateBuilder::new().toml(&text).start();
     for _ in 0..4 {
         OpensslClient::start(gate.address("tls"), psk()).wait_end();
     }
@@ -131,7 +136,9 @@ fn agreed(lines: &str, ours: bool, arguments: &[&str]) -> Option<(String, String
     let _gate;
     let _stunnel;
     if ours {
-        _gate = Gate::new().conf("x.conf", &format!("{text}PSKsecrets = psk.txt\n"), None).start();
+        _gate = PskgateBuilder::new()
+            .conf("x.conf", &format!("{text}PSKsecrets = psk.txt\n"), None)
+            .start();
     } else {
         _stunnel = Stunnel::server_with(port, &text);
     }
@@ -227,7 +234,7 @@ fn what_would_weaken_is_accepted_and_does_nothing() {
         "[tls]\naccept = 127.0.0.1:{port}\nconnect = {}\nPSKsecrets = psk.txt\n{lines}\n",
         backend.address()
     );
-    let gate = Gate::new().conf("x.conf", &text, None).start();
+    let gate = PskgateBuilder::new().conf("x.conf", &text, None).start();
     let all = psk().into_iter().chain(["-tls1_2".to_owned()]);
     let mut client = OpensslClient::start(gate.address("tls"), all);
     client.echo("no ticket, please");
@@ -273,7 +280,7 @@ fn every_socket_option_is_set_on_every_side() {
             text += &format!("socket = {side}:SO_SNDLOWAT=1\n");
         }
     }
-    let gate = Gate::new().conf("x.conf", &text, None);
+    let gate = PskgateBuilder::new().conf("x.conf", &text, None);
     let folder = gate.folder().to_owned();
     let mut command = Command::new("strace");
     // -D: the program is the child, so that it ends with the test, and strace with it.
@@ -281,13 +288,13 @@ fn every_socket_option_is_set_on_every_side() {
     command.arg(env!("CARGO_BIN_EXE_pskgate")).args(["run", "x.conf"]).current_dir(&folder);
     command.env("RUNTIME_DIRECTORY", &folder);
     let mut process = Process::spawn("strace", "the Debian package strace", &mut command);
-    crate::harness::until("the port", PATIENCE, || {
+    crate::harness::until("the port", WAIT_TIMEOUT, || {
         std::fs::read_to_string(folder.join("trace")).ok()?.contains("listen(").then_some(())
     });
     let client = Stunnel::client(local(port), "");
-    Plain::connect(client.address()).echo(b"options are no obstacle");
+    PlainClient::connect(client.address()).echo(b"options are no obstacle");
     process.kill();
-    let trace = crate::harness::until("the end of the trace", PATIENCE, || {
+    let trace = crate::harness::until("the end of the trace", WAIT_TIMEOUT, || {
         let trace = std::fs::read_to_string(folder.join("trace")).ok()?;
         trace.contains("+++ killed by SIGKILL").then_some(trace)
     });
@@ -325,7 +332,7 @@ fn ipv6_only_is_set_before_the_address_is_bound() {
     let extra = "socket = \"accept:IPV6_V6ONLY=1\"";
     let text =
         server_toml(backend.address(), extra).replace("127.0.0.1:0", &format!("[::]:{port}"));
-    let gate = Gate::new().toml(&text).start();
+    let gate = PskgateBuilder::new().toml(&text).start();
     gate.wait_logged("listening on");
     assert!(TcpListener::bind(("0.0.0.0", port)).is_ok(), "IPv4 is still to be had");
 }
@@ -340,9 +347,9 @@ fn volsync_s_client_reaches_a_server_with_a_program() {
          [rsync]\nciphers = PSK\nPSKsecrets = psk.txt\nsslVersionMin = TLSv1.3\n# comment\n\
          accept = :::{port}\nexec = /bin/cat\nexecargs = cat -u\n"
     );
-    let gate = Gate::new().conf("x.conf", &text, None).start();
-    let client = Gate::new().toml(&client_toml(local(port), "")).start();
-    let plain = Plain::connect(client.address("plain"));
+    let gate = PskgateBuilder::new().conf("x.conf", &text, None).start();
+    let client = PskgateBuilder::new().toml(&client_toml(local(port), "")).start();
+    let plain = PlainClient::connect(client.address("plain"));
     plain.echo(b"over the wildcard");
     gate.wait_logged("Local mode child started");
 }
@@ -360,8 +367,9 @@ fn a_global_address_is_bound_once_and_the_rest_goes_on_as_in_stunnel() {
         let _gate;
         let _stunnel;
         if ours {
-            _gate =
-                Gate::new().conf("x.conf", &format!("PSKsecrets = psk.txt\n{text}"), None).start();
+            _gate = PskgateBuilder::new()
+                .conf("x.conf", &format!("PSKsecrets = psk.txt\n{text}"), None)
+                .start();
         } else {
             _stunnel = Stunnel::server_with(shared, &text);
         }
@@ -380,9 +388,9 @@ fn a_section_s_debug_is_its_own() {
         format!("[{name}]\naccept = 127.0.0.1:{port}\nconnect = 9\nPSKsecrets = psk.txt\n{more}\n")
     };
     let text = section("quiet", quiet, "") + &section("loud", loud, "debug = debug");
-    let gate = Gate::new().conf("x.conf", &text, None).start();
+    let gate = PskgateBuilder::new().conf("x.conf", &text, None).start();
     for service in ["quiet", "loud"] {
-        drop(Plain::connect(gate.address(service)));
+        drop(PlainClient::connect(gate.address(service)));
         gate.wait_logged(&format!("Service [{service}] accepted connection"));
     }
     gate.wait_logged("Service [loud] started");
@@ -399,13 +407,13 @@ fn an_address_that_this_machine_lacks_is_no_mistake_beside_one_that_it_has() {
     };
     let both = format!("accept = 198.51.100.1:{port}\naccept = 127.0.0.1:{port}\n");
     let text = "debug = info\n".to_owned() + &section(&both);
-    let gate = Gate::new().conf("x.conf", &text, None).launch();
+    let gate = PskgateBuilder::new().conf("x.conf", &text, None).launch();
     gate.wait_logged(&format!("bound to 127.0.0.1:{port}"));
     let client = Stunnel::client(local(port), "");
-    Plain::connect(client.address()).echo(b"here");
+    PlainClient::connect(client.address()).echo(b"here");
     let neither = format!("accept = 198.51.100.1:{port}\naccept = 198.51.100.2:{port}\n");
-    let mut gate = Gate::new().conf("x.conf", &section(&neither), None).launch();
-    assert_eq!(gate.exit_code(PATIENCE), Some(69));
+    let mut gate = PskgateBuilder::new().conf("x.conf", &section(&neither), None).launch();
+    assert_eq!(gate.exit_code(WAIT_TIMEOUT), Some(69));
     assert!(gate.err().contains("cannot listen on"), "{}", gate.err());
 }
 
@@ -436,17 +444,17 @@ fn a_line_has_the_word_for_its_connection_that_log_id_asks_for() {
         let (ours, theirs) = (free_port(), free_port());
         let section =
             |port: u16| format!("[s]\naccept = 127.0.0.1:{port}\nconnect = 9\nlogId = {word}\n");
-        let gate = Gate::new()
+        let gate = PskgateBuilder::new()
             .conf("x.conf", &format!("{}PSKsecrets = psk.txt\n", section(ours)), None)
             .start();
         let stunnel = Stunnel::server_with(theirs, &section(theirs));
         for to in [gate.address("s"), stunnel.address()] {
             for _ in 0..2 {
-                drop(Plain::connect(to));
+                drop(PlainClient::connect(to));
             }
         }
         let two = |log: &dyn Fn() -> String| {
-            crate::harness::until("two connections", PATIENCE, || {
+            crate::harness::until("two connections", WAIT_TIMEOUT, || {
                 Some(ids(&log())).filter(|ids| ids.len() == 2)
             })
         };
@@ -463,10 +471,10 @@ fn a_line_has_the_word_for_its_connection_that_log_id_asks_for() {
 fn a_unique_word_stands_in_json_beside_the_number() {
     let text = "[log]\nformat = \"json\"\nlevel = \"debug\"\n".to_owned()
         + &server_toml(9, "log-id = \"unique\"");
-    let gate = Gate::new().toml(&text).launch();
+    let gate = PskgateBuilder::new().toml(&text).launch();
     let line = gate.wait_logged("listening on ");
     let line: serde_json::Value = serde_json::from_str(&line).unwrap();
-    drop(Plain::connect(line["address"].as_str().unwrap().parse().unwrap()));
+    drop(PlainClient::connect(line["address"].as_str().unwrap().parse().unwrap()));
     let line: serde_json::Value =
         serde_json::from_str(&gate.wait_logged("\"event\":\"accepted\"")).unwrap();
     assert_eq!(line["session"], 0);
@@ -500,7 +508,7 @@ fn a_name_is_looked_up_at_each_connection_as_by_stunnel_with_delay() {
         format!("[s]\naccept = 127.0.0.1:{port_of}\nconnect = plc.test:{port}\n{delay}\n")
     };
     let stunnel = |delay: &str| {
-        let (folder, own) = (Gate::new(), free_port());
+        let (folder, own) = (PskgateBuilder::new(), free_port());
         let keys = folder.folder().join("psk.txt");
         let text = format!(
             "foreground = yes\npid =\ndebug = 7\nPSKsecrets = {}\n{}",
@@ -513,14 +521,14 @@ fn a_name_is_looked_up_at_each_connection_as_by_stunnel_with_delay() {
         let line = format!("{mount} && exec stunnel4 {}", file.display());
         command.args(["--mount", "sh", "-c", &line]);
         let process = Process::spawn("stunnel4", "the Debian package stunnel4", &mut command);
-        process.wait_for("Accepting new connections", PATIENCE);
+        process.wait_for("Accepting new connections", WAIT_TIMEOUT);
         (process, local(own), folder)
     };
     let (_frozen, frozen, _f) = stunnel("");
     let (_delayed, delayed, _d) = stunnel("delay = yes");
     let text = format!("PSKsecrets = psk.txt\n{}", section(free_port(), ""));
     let inner = format!("{mount} && exec \"$@\"");
-    let gate = Gate::new()
+    let gate = PskgateBuilder::new()
         .conf("x.conf", &text, None)
         .shell(&format!("exec unshare --mount sh -c '{inner}' sh \"$@\""))
         .start();
@@ -530,7 +538,7 @@ fn a_name_is_looked_up_at_each_connection_as_by_stunnel_with_delay() {
     });
     let heard = || {
         ends.each_ref().map(|end| {
-            let plain = Plain::connect(end.address());
+            let plain = PlainClient::connect(end.address());
             String::from_utf8(plain.rest().0).unwrap()
         })
     };

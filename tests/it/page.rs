@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use crate::harness::web::get;
 use crate::harness::{
-    Backend, Browser, Gate, IDENTITY, KEY, OTHER_KEY, OpensslClient, Plain, Pskgate, client_toml,
-    free_port, local, openssl, replace, secret, server_toml, until,
+    Backend, Browser, IDENTITY, KEY, OTHER_KEY, OpensslClient, PlainClient, Pskgate,
+    PskgateBuilder, client_toml, free_port, local, openssl, replace, secret, server_toml, until,
 };
 
 /// What a page of ours may need on a machine whose processors are busy.
@@ -21,10 +21,10 @@ const WIDE: (u32, u32) = (1280, 1000);
 fn ends(backend: &Backend, name: &str) -> (Pskgate, SocketAddr, Pskgate) {
     let at = local(free_port());
     let toml = format!("[http]\nlisten = \"{at}\"\n\n{}", server_toml(backend.address(), ""));
-    let server = Gate::new().file("psk.txt", &secret(name, KEY)).toml(&toml).start();
+    let server = PskgateBuilder::new().file("psk.txt", &secret(name, KEY)).toml(&toml).start();
     let toml = client_toml(server.address("tls"), "")
         .replace(&format!("\"{IDENTITY}\""), &format!("'{name}'"));
-    let client = Gate::new().file("psk.txt", &secret(name, KEY)).toml(&toml).start();
+    let client = PskgateBuilder::new().file("psk.txt", &secret(name, KEY)).toml(&toml).start();
     (server, at, client)
 }
 
@@ -36,7 +36,7 @@ struct Traffic {
 
 impl Traffic {
     fn through(client: &Pskgate) -> Self {
-        let session = Plain::connect(client.address("plain"));
+        let session = PlainClient::connect(client.address("plain"));
         let over = Arc::new(AtomicBool::new(false));
         let stop = over.clone();
         let thread = std::thread::spawn(move || {
@@ -133,8 +133,8 @@ fn a_client_end_says_in_words_what_its_application_saw_as_a_reset() {
     let at = local(free_port());
     let nobody = local(free_port());
     let toml = format!("[http]\nlisten = \"{at}\"\n\n{}", client_toml(nobody, ""));
-    let client = Gate::new().toml(&toml).start();
-    drop(Plain::connect(client.address("plain")).rest());
+    let client = PskgateBuilder::new().toml(&toml).start();
+    drop(PlainClient::connect(client.address("plain")).rest());
     let mut browser = Browser::open(&format!("http://{at}/"), WIDE);
     let words = wait_text(&mut browser, ".failure", |text| !text.is_empty());
     assert!(words.contains("refused") && words.contains(&nobody.to_string()), "{words}");
@@ -180,7 +180,7 @@ fn a_key_that_expires_soon_is_in_sight_and_one_that_does_not_is_not() {
         format!("identities.soon.expires = {}\nidentities.later.expires = {}\n", end(20), end(40));
     let toml = format!("[http]\nlisten = \"{at}\"\n\n{}", server_toml(backend.address(), &rules));
     let keys = secret("soon", KEY) + &secret("later", OTHER_KEY);
-    let _server = Gate::new().file("psk.txt", &keys).toml(&toml).start();
+    let _server = PskgateBuilder::new().file("psk.txt", &keys).toml(&toml).start();
     let mut browser = Browser::open(&format!("http://{at}/"), (500, 800));
     let words = wait_text(&mut browser, "#services", |text| text.contains("expire within 30 days"));
     let line = words.lines().find(|line| line.contains("expire within 30 days")).unwrap_or("");

@@ -26,7 +26,7 @@ use crate::differential::facts::{
     Certificate, Line, Listening, Place, Program, Running, Targets, connect,
 };
 use crate::harness::{
-    IDENTITY, KEY, OTHER_KEY, PATIENCE, free_port, local, openssl, secret, until,
+    IDENTITY, KEY, OTHER_KEY, WAIT_TIMEOUT, free_port, local, openssl, secret, until,
 };
 
 const PROGRAMS: [Program; 2] = [Program::Stunnel, Program::Pskgate];
@@ -82,7 +82,7 @@ impl Plain {
             }
         }
         let mut running = Running::start(&case, program, &place);
-        until(&format!("{program:?} listens with\n{sections}"), PATIENCE, || {
+        until(&format!("{program:?} listens with\n{sections}"), WAIT_TIMEOUT, || {
             let found = running.settle(&case, &place).unwrap_or_default();
             let found: BTreeSet<String> = found.iter().map(|(_, at)| written(at)).collect();
             at.iter().all(|address| found.contains(address)).then_some(())
@@ -171,7 +171,7 @@ fn echo(line: Option<Line>, behind: &Place, case: &Case) -> String {
     let start = Instant::now();
     let (mut heard, mut visitors, mut answered) = (Vec::new(), Vec::new(), None);
     let mut piece = [0; 200];
-    while start.elapsed() < PATIENCE {
+    while start.elapsed() < WAIT_TIMEOUT {
         if let Some((name, mut visitor)) = behind.visitor('B') {
             let _ = visitor.write_all(format!("{name}\n").as_bytes());
             visitors.push((name, visitor));
@@ -189,7 +189,7 @@ fn echo(line: Option<Line>, behind: &Place, case: &Case) -> String {
             if line.write_all(SENT.as_bytes()).is_err() {
                 return "breaks".to_owned();
             }
-            visitor.patience(PATIENCE);
+            visitor.patience(WAIT_TIMEOUT);
             let mut came = Vec::new();
             while !came.ends_with(SENT.as_bytes()) {
                 match visitor.read(&mut piece) {

@@ -12,8 +12,9 @@ use proxy_header::{ParseConfig, ProxyHeader, Tlv};
 use crate::harness::openssl::psk_of;
 use crate::harness::process::pskgate;
 use crate::harness::{
-    Backend, Ending, Gate, IDENTITY, KEY, OTHER_KEY, OpensslClient, PATIENCE, Plain, Pskgate,
-    Stopwatch, Tls, client_toml, secret, server_toml, suite_13, until, write_private,
+    Backend, ConnectionEnd, IDENTITY, KEY, OTHER_KEY, OpensslClient, PlainClient, Pskgate,
+    PskgateBuilder, Stopwatch, Tls, WAIT_TIMEOUT, client_toml, secret, server_toml, suite_13,
+    until, write_private,
 };
 
 const SECOND: &str = "client2";
@@ -25,14 +26,14 @@ fn keys() -> String {
 /// A server end that knows both clients; `service` is more lines of the service, `rules` more tables.
 fn server(backend: &Backend, service: &str, rules: &str) -> Pskgate {
     let toml = server_toml(backend.address(), service) + rules;
-    Gate::new().file("psk.txt", &keys()).toml(&toml).start()
+    PskgateBuilder::new().file("psk.txt", &keys()).toml(&toml).start()
 }
 
 /// A client end that presents `identity`, from the loopback address that ends in `from`.
 fn client(server: &Pskgate, identity: &str, key: &str, from: u8) -> Pskgate {
     let local = format!("local-address = \"127.0.0.{from}\"");
     let toml = client_toml(server.address("tls"), &local).replace(IDENTITY, identity);
-    Gate::new().file("psk.txt", &secret(identity, key)).toml(&toml).start()
+    PskgateBuilder::new().file("psk.txt", &secret(identity, key)).toml(&toml).start()
 }
 
 fn first(server: &Pskgate, from: u8) -> Pskgate {
@@ -43,18 +44,18 @@ fn second(server: &Pskgate, from: u8) -> Pskgate {
     client(server, SECOND, OTHER_KEY, from)
 }
 
-fn connect(client: &Pskgate) -> Plain {
-    Plain::connect(client.address("plain"))
+fn connect(client: &Pskgate) -> PlainClient {
+    PlainClient::connect(client.address("plain"))
 }
 
-fn is_in(client: &Pskgate) -> Plain {
+fn is_in(client: &Pskgate) -> PlainClient {
     let plain = connect(client);
     plain.echo(b"let in");
     plain
 }
 
 fn is_out(client: &Pskgate) {
-    assert_eq!(connect(client).end(), Ending::Rst, "somebody was let in");
+    assert_eq!(connect(client).end(), ConnectionEnd::Rst, "somebody was let in");
 }
 
 /// Writes the configuration anew and waits until it is in force.
@@ -64,7 +65,7 @@ fn reload(server: &Pskgate, text: &str) {
     let (file, fresh) = (server.folder().join("pskgate.toml"), server.folder().join("fresh"));
     write_private(&fresh, text);
     std::fs::rename(&fresh, &file).expect("moved over the old one");
-    until("the reload", PATIENCE, || (count() > before).then_some(()));
+    until("the reload", WAIT_TIMEOUT, || (count() > before).then_some(()));
 }
 
 #[test]
@@ -79,7 +80,7 @@ fn an_address_that_a_service_does_not_allow_is_turned_away_before_tls() {
     socket.bind(&"127.0.0.3:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
     socket.connect(&server.address("tls").into()).unwrap();
     let mut stranger = TcpStream::from(socket);
-    stranger.set_read_timeout(Some(PATIENCE)).unwrap();
+    stranger.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
     let mut said = Vec::new();
     // The connection may be closed before the hello is on its way.
     let _ = stranger.write_all(b"\x16\x03\x01");
@@ -129,13 +130,13 @@ fn two_names_on_the_wire_are_one_identity_with_one_limit_and_one_backend() {
     let toml = server_toml(usual.address(), "") + &rules;
     let next = format!("{IDENTITY}~2");
     let keys = secret(IDENTITY, KEY) + &secret(&next, OTHER_KEY);
-    let server = Gate::new().file("psk.txt", &keys).toml(&toml).start();
+    let server = PskgateBuilder::new().file("psk.txt", &keys).toml(&toml).start();
     let (old, new) = (first(&server, 1), client(&server, &next, OTHER_KEY, 1));
     let session = is_in(&old);
     is_out(&new);
     server.wait_logged(&format!("refused identity \"{IDENTITY}\" from 127.0.0.1"));
     drop(session);
-    until("the place of the old one", PATIENCE, || {
+    until("the place of the old one", WAIT_TIMEOUT, || {
         let mut plain = connect(&new);
         (plain.0.write_all(b"x").is_ok() && plain.0.peek(&mut [0]).is_ok_and(|n| n == 1))
             .then_some(())
@@ -190,7 +191,7 @@ fn a_newcomer_takes_over_once_the_backend_has_let_go_of_the_other() {
         let start = Instant::now();
         let newcomer = is_in(client);
         assert!(start.elapsed() > Duration::from_millis(900), "after {:?}", start.elapsed());
-        assert_eq!(holder.end(), Ending::Rst);
+        assert_eq!(holder.end(), ConnectionEnd::Rst);
         holder = newcomer;
     }
     server.wait_logged("took its place");
@@ -221,9 +222,9 @@ fn a_backend_that_bears_one_connection_is_left_in_peace_between_two() {
     // Taken over from, and gone by itself.
     let holder = is_in(&client);
     let newcomer = is_in(&client);
-    assert_eq!(holder.end(), Ending::Rst);
+    assert_eq!(holder.end(), ConnectionEnd::Rst);
     drop(newcomer);
-    until("the session to end", PATIENCE, || {
+    until("the session to end", WAIT_TIMEOUT, || {
         (server.log().matches("session closed").count() == 2).then_some(())
     });
     is_in(&client);
@@ -254,7 +255,7 @@ fn only_its_own_identity_is_taken_over_from_where_that_is_asked_for() {
     is_out(&two);
     holder.echo(b"undisturbed");
     let again = is_in(&one);
-    assert_eq!(holder.end(), Ending::Rst);
+    assert_eq!(holder.end(), ConnectionEnd::Rst);
     again.echo(b"in its place");
     assert_eq!(most.load(Ordering::SeqCst), 1);
 }
@@ -266,7 +267,7 @@ fn a_revoked_session_is_cut_kept_or_given_a_grace_as_the_service_has_it() {
     let revoke = |server: &Pskgate| {
         let watch = Stopwatch::start();
         write_private(&server.folder().join("psk.txt"), &secret(SECOND, OTHER_KEY));
-        until("the reload", PATIENCE, || server.log().contains(": reloaded;").then_some(()));
+        until("the reload", WAIT_TIMEOUT, || server.log().contains(": reloaded;").then_some(()));
         watch
     };
 
@@ -276,7 +277,7 @@ fn a_revoked_session_is_cut_kept_or_given_a_grace_as_the_service_has_it() {
     let watch = revoke(&server);
     session.echo(b"within its grace");
     is_out(&client);
-    assert_eq!(session.end(), Ending::Rst);
+    assert_eq!(session.end(), ConnectionEnd::Rst);
     let lived = watch.lasted();
     assert!(lived > Duration::from_secs(5), "{lived:?}");
     watch.expect_within(Duration::from_secs(8));
@@ -289,7 +290,7 @@ fn a_revoked_session_is_cut_kept_or_given_a_grace_as_the_service_has_it() {
     session.echo(b"kept");
     // The next configuration thinks otherwise.
     reload(&server, &server_toml(backend.address(), "on-revocation = \"cut\""));
-    assert_eq!(session.end(), Ending::Rst);
+    assert_eq!(session.end(), ConnectionEnd::Rst);
 }
 
 #[test]
@@ -299,10 +300,10 @@ fn a_grace_ends_where_the_next_configuration_gives_none() {
     let client = first(&server, 1);
     let session = is_in(&client);
     write_private(&server.folder().join("psk.txt"), &secret(SECOND, OTHER_KEY));
-    until("the reload", PATIENCE, || server.log().contains(": reloaded;").then_some(()));
+    until("the reload", WAIT_TIMEOUT, || server.log().contains(": reloaded;").then_some(()));
     session.echo(b"within its grace");
     reload(&server, &server_toml(backend.address(), "on-revocation = \"cut\""));
-    assert_eq!(session.end(), Ending::Rst);
+    assert_eq!(session.end(), ConnectionEnd::Rst);
 }
 
 #[test]
@@ -355,12 +356,12 @@ fn places(gate: &Pskgate) -> usize {
 fn who_waits_for_a_backend_is_cut_when_its_key_goes() {
     let (target, _queue) = silent();
     let toml = server_toml(target, "connect-timeout = \"60s\"");
-    let server = Gate::new().file("psk.txt", &keys()).toml(&toml).start();
+    let server = PskgateBuilder::new().file("psk.txt", &keys()).toml(&toml).start();
     let client = first(&server, 1);
     let plain = connect(&client);
-    until("a place for it", PATIENCE, || (places(&server) == 1).then_some(()));
+    until("a place for it", WAIT_TIMEOUT, || (places(&server) == 1).then_some(()));
     write_private(&server.folder().join("psk.txt"), &secret(SECOND, OTHER_KEY));
-    assert_eq!(plain.end(), Ending::Rst);
+    assert_eq!(plain.end(), ConnectionEnd::Rst);
     server.wait_logged("its access was withdrawn");
     assert_eq!(places(&server), 0);
 }
@@ -369,15 +370,15 @@ fn who_waits_for_a_backend_is_cut_when_its_key_goes() {
 fn who_waits_for_a_server_at_a_client_end_can_be_kicked_and_taken_over_from() {
     let (target, _queue) = silent();
     let more = "max-sessions = 1\nwhen-full = \"take-over\"\nconnect-timeout = \"60s\"";
-    let client = Gate::new().toml(&client_toml(target, more)).start();
+    let client = PskgateBuilder::new().toml(&client_toml(target, more)).start();
     let one = connect(&client);
-    until("a place for it", PATIENCE, || (places(&client) == 1).then_some(()));
+    until("a place for it", WAIT_TIMEOUT, || (places(&client) == 1).then_some(()));
     let two = connect(&client);
-    assert_eq!(one.end(), Ending::Rst, "the newcomer did not take its place");
-    until("a place for the other", PATIENCE, || (places(&client) == 1).then_some(()));
+    assert_eq!(one.end(), ConnectionEnd::Rst, "the newcomer did not take its place");
+    until("a place for the other", WAIT_TIMEOUT, || (places(&client) == 1).then_some(()));
     let done = pskgate(client.folder(), &["kick", IDENTITY, "pskgate.toml"]);
     assert_eq!(done.code, Some(0), "{}", done.err);
-    assert_eq!(two.end(), Ending::Rst);
+    assert_eq!(two.end(), ConnectionEnd::Rst);
 }
 
 #[test]
@@ -393,7 +394,7 @@ fn a_key_that_is_back_before_its_grace_is_over_keeps_its_sessions() {
     );
     reload(&server, &server_toml(backend.address(), "on-revocation = \"8s\""));
     let start = Instant::now();
-    until("the end of what was its grace", PATIENCE, || {
+    until("the end of what was its grace", WAIT_TIMEOUT, || {
         session.echo(b"still here");
         (start.elapsed() > Duration::from_secs(9)).then_some(())
     });
@@ -406,11 +407,11 @@ fn a_range_that_is_narrowed_cuts_who_is_outside_and_nobody_else() {
     let (one, two) = (first(&server, 1), second(&server, 2));
     let (inside, outside) = (is_in(&one), is_in(&two));
     reload(&server, &server_toml(backend.address(), "allow-from = \"127.0.0.1\""));
-    assert_eq!(outside.end(), Ending::Rst);
+    assert_eq!(outside.end(), ConnectionEnd::Rst);
     inside.echo(b"undisturbed");
     let rules = format!("[services.tls.identities.{IDENTITY}]\nallow-from = \"10.0.0.0/8\"\n");
     reload(&server, &(server_toml(backend.address(), "") + &rules));
-    assert_eq!(inside.end(), Ending::Rst, "outside the range of its own identity");
+    assert_eq!(inside.end(), ConnectionEnd::Rst, "outside the range of its own identity");
     is_in(&two);
 }
 
@@ -426,7 +427,7 @@ fn an_expired_key_ends_its_sessions_and_lets_nobody_in() {
     let (one, two) = (first(&server, 1), second(&server, 1));
     let (session, neighbour) = (is_in(&one), is_in(&two));
     reload(&server, &(server_toml(backend.address(), "") + &rules(4)));
-    assert_eq!(session.end(), Ending::Rst);
+    assert_eq!(session.end(), ConnectionEnd::Rst);
     is_out(&one);
     server.wait_logged(&format!("the key of identity \"{IDENTITY}\" has expired"));
     neighbour.echo(b"undisturbed");
@@ -438,7 +439,7 @@ fn no_key_expires_by_a_clock_that_is_before_the_build() {
     let rules = format!("[services.tls.identities.{IDENTITY}]\nexpires = 2001-01-01\n");
     let toml = server_toml(backend.address(), "") + &rules;
     let at = |year: &str| {
-        let gate = Gate::new().file("psk.txt", &keys()).toml(&toml);
+        let gate = PskgateBuilder::new().file("psk.txt", &keys()).toml(&toml);
         let library = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
         let found = std::path::Path::new(library).exists();
         assert!(found, "needs the Debian package faketime");
@@ -462,7 +463,7 @@ fn a_backend_is_told_who_it_is_and_what_tls_came_to() {
     let client = first(&server, 7);
     let plain = connect(&client);
     plain.send(b"the data");
-    let got = until("the header and the data", PATIENCE, || {
+    let got = until("the header and the data", WAIT_TIMEOUT, || {
         let got = backend.so_far(0);
         got.ends_with(b"the data").then_some(got)
     });

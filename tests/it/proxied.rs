@@ -9,8 +9,8 @@ use tempfile::TempDir;
 use crate::harness::openssl::{psk, psk_of};
 use crate::harness::process::pskgate;
 use crate::harness::{
-    Backend, Ending, Gate, OpensslClient, PATIENCE, Plain, Process, Stunnel, client_toml,
-    free_port, local, server_toml, until,
+    Backend, ConnectionEnd, OpensslClient, PlainClient, Process, PskgateBuilder, Stunnel,
+    WAIT_TIMEOUT, client_toml, free_port, local, server_toml, until,
 };
 
 const TRUSTED: &str = "proxy-protocol-from = \"127.0.0.1\"\n";
@@ -34,7 +34,7 @@ impl Haproxy {
         let mut command = std::process::Command::new("haproxy");
         command.arg("-db").arg("-f").arg(&file);
         let process = Process::spawn("haproxy", "the Debian package haproxy", &mut command);
-        until("haproxy's port", PATIENCE, || TcpStream::connect(local(port)).ok());
+        until("haproxy's port", WAIT_TIMEOUT, || TcpStream::connect(local(port)).ok());
         Self { _process: process, _folder: folder, address: local(port) }
     }
 
@@ -46,7 +46,7 @@ impl Haproxy {
 
 fn says(client: &mut OpensslClient, backend: &Backend, number: usize) -> String {
     client.type_in("hello\n");
-    let bytes = until("the data behind the tunnel", PATIENCE, || {
+    let bytes = until("the data behind the tunnel", WAIT_TIMEOUT, || {
         let got = (backend.accepted() > number).then(|| backend.so_far(number))?;
         got.ends_with(b"hello\n").then_some(got)
     });
@@ -60,7 +60,7 @@ fn behind_haproxy_rules_sessions_logs_and_the_backend_see_the_real_peer() {
         let rules = format!(
             "{TRUSTED}allow-from = [\"127.0.0.7\", \"127.0.0.8\"]\nproxy-header = \"v1\"\nmax-sessions-per-source = 1"
         );
-        let gate = Gate::new().toml(&server_toml(backend.address(), &rules)).start();
+        let gate = PskgateBuilder::new().toml(&server_toml(backend.address(), &rules)).start();
         let proxy = Haproxy::before(gate.address("tls"), send);
         let mut seventh = proxy.client("127.0.0.7");
         let line = says(&mut seventh, &backend, 0);
@@ -92,10 +92,10 @@ fn a_program_is_told_of_the_real_peer() {
         "connect = \"127.0.0.1:1\"",
         "exec = \"/bin/sh\"\nexec-args = [\"sh\", \"-c\", \"echo at $REMOTE_HOST; cat\"]",
     );
-    let gate = Gate::new().toml(&toml).start();
+    let gate = PskgateBuilder::new().toml(&toml).start();
     let proxy = Haproxy::before(gate.address("tls"), "send-proxy-v2");
     let client = proxy.client("127.0.0.7");
-    client.wait_for("at 127.0.0.7", PATIENCE);
+    client.wait_for("at 127.0.0.7", WAIT_TIMEOUT);
 }
 
 fn line(from: &str) -> String {
@@ -109,7 +109,7 @@ fn raw(to: SocketAddr, from: &str, bytes: &[u8]) -> TcpStream {
     socket.bind(&from.into()).unwrap();
     socket.connect(&to.into()).unwrap();
     let mut stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
     stream.write_all(bytes).unwrap();
     stream
 }
@@ -131,19 +131,19 @@ fn a_client_end_takes_the_header_off_and_goes_by_it() {
     let backend = Backend::echo();
     let far = Stunnel::server(backend.address(), "");
     let rules = format!("{TRUSTED}allow-from = \"203.0.113.0/24\"");
-    let gate = Gate::new().toml(&client_toml(far.address(), &rules)).start();
+    let gate = PskgateBuilder::new().toml(&client_toml(far.address(), &rules)).start();
     let to = gate.address("plain");
     let mut good = raw(to, "127.0.0.1", (line("203.0.113.9") + "hello").as_bytes());
     let mut back = [0; 5];
     good.read_exact(&mut back).unwrap();
     assert_eq!(&back, b"hello", "the header is not in the data");
     gate.wait_logged(" session opened: 203.0.113.9:5000");
-    assert!(is_closed(&mut raw(to, "127.0.0.1", line("198.51.100.1").as_bytes()), PATIENCE));
+    assert!(is_closed(&mut raw(to, "127.0.0.1", line("198.51.100.1").as_bytes()), WAIT_TIMEOUT));
     gate.wait_logged("refused 198.51.100.1:5000");
     // Without a header nobody is taken for the proxy, and what the proxy says of others is data elsewhere.
-    assert!(is_closed(&mut raw(to, "127.0.0.1", b"hello"), PATIENCE));
+    assert!(is_closed(&mut raw(to, "127.0.0.1", b"hello"), WAIT_TIMEOUT));
     gate.wait_logged("in proxy-protocol-from: its connection began without a PROXY header");
-    assert!(is_closed(&mut raw(to, "127.0.0.5", line("203.0.113.9").as_bytes()), PATIENCE));
+    assert!(is_closed(&mut raw(to, "127.0.0.5", line("203.0.113.9").as_bytes()), WAIT_TIMEOUT));
     gate.wait_logged("refused 127.0.0.5:");
     assert_eq!(backend.accepted(), 1);
 }
@@ -151,10 +151,10 @@ fn a_client_end_takes_the_header_off_and_goes_by_it() {
 #[test]
 fn from_elsewhere_a_header_is_no_tls_and_none_is_needed() {
     let backend = Backend::echo();
-    let gate = Gate::new().toml(&server_toml(backend.address(), TRUSTED)).start();
+    let gate = PskgateBuilder::new().toml(&server_toml(backend.address(), TRUSTED)).start();
     let to = gate.address("tls");
     let mut liar = raw(to, "127.0.0.5", line("203.0.113.9").as_bytes());
-    assert!(is_closed(&mut liar, PATIENCE));
+    assert!(is_closed(&mut liar, WAIT_TIMEOUT));
     gate.wait_logged("127.0.0.5:");
     assert!(!gate.log().contains("203.0.113.9"), "nobody believes it: {}", gate.log());
     let bind = ["-bind", "127.0.0.5:0", "-quiet"].map(str::to_owned);
@@ -163,7 +163,7 @@ fn from_elsewhere_a_header_is_no_tls_and_none_is_needed() {
 
 #[test]
 fn what_a_trusted_address_sends_is_bounded_in_bytes_and_in_time() {
-    let gate = Gate::new()
+    let gate = PskgateBuilder::new()
         .toml(&server_toml("127.0.0.1:1", &format!("{TRUSTED}handshake-timeout = \"1s\"")))
         .start();
     let to = gate.address("tls");
@@ -176,12 +176,12 @@ fn what_a_trusted_address_sends_is_bounded_in_bytes_and_in_time() {
         (format!("PROXY TCP6 {}", "1".repeat(200)).into_bytes(), "is malformed"),
         (v2(60_000), "longer than 4096 bytes"),
     ] {
-        assert!(is_closed(&mut raw(to, "127.0.0.1", &bytes), PATIENCE), "{said}");
+        assert!(is_closed(&mut raw(to, "127.0.0.1", &bytes), WAIT_TIMEOUT), "{said}");
         gate.wait_logged(said);
     }
     let start = Instant::now();
     for bytes in [&b""[..], b"PROXY TCP4 1.1.1.1", &v2(300)] {
-        assert!(is_closed(&mut raw(to, "127.0.0.1", bytes), PATIENCE));
+        assert!(is_closed(&mut raw(to, "127.0.0.1", bytes), WAIT_TIMEOUT));
     }
     assert!(start.elapsed() >= Duration::from_millis(2900), "each had its second");
     gate.wait_logged("it sent no PROXY header in time (handshake-timeout)");
@@ -193,19 +193,19 @@ fn what_a_trusted_address_sends_is_bounded_in_bytes_and_in_time() {
 fn a_health_check_is_no_trouble_and_local_is_the_proxy_itself() {
     let backend = Backend::echo();
     let toml = format!("[log]\nlevel = \"debug\"\n{}", server_toml(backend.address(), TRUSTED));
-    let gate = Gate::new().toml(&toml).start();
+    let gate = PskgateBuilder::new().toml(&toml).start();
     let to = gate.address("tls");
     drop(raw(to, "127.0.0.1", b""));
     gate.wait_logged("closed without sending anything");
     let local = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
     drop(raw(to, "127.0.0.1", local));
-    until("both checks", PATIENCE, || {
+    until("both checks", WAIT_TIMEOUT, || {
         (gate.log().matches("closed without sending anything").count() == 2).then_some(())
     });
     // HAProxy's own checks, three in a row.
     let checks = "check check-send-proxy send-proxy-v2 inter 100ms";
     let proxy = Haproxy::before(to, checks);
-    until("HAProxy's checks", PATIENCE, || {
+    until("HAProxy's checks", WAIT_TIMEOUT, || {
         (gate.log().matches("closed without sending anything").count() >= 5).then_some(())
     });
     proxy.client("127.0.0.7").echo("through");
@@ -219,16 +219,16 @@ fn strangers_behind_a_proxy_crowd_out_only_themselves() {
     let rules = format!("{TRUSTED}handshake-timeout = \"5m\"");
     let toml = format!("[log]\nlevel = \"debug\"\n{}", server_toml(backend.address(), &rules));
     // With so few descriptors there is room for 32 connections that have proven nothing.
-    let gate = Gate::new().descriptors(200).toml(&toml).start();
+    let gate = PskgateBuilder::new().descriptors(200).toml(&toml).start();
     let to = gate.address("tls");
     let mut lone = raw(to, "127.0.0.1", line("203.0.113.1").as_bytes());
-    until("the lone one's place", PATIENCE, || {
+    until("the lone one's place", WAIT_TIMEOUT, || {
         let seen = pskgate(gate.folder(), &["status", "--json", "pskgate.toml"]);
         seen.out.contains("\"handshakes\": 1").then_some(())
     });
     let mut many: Vec<TcpStream> =
         (0..60).map(|_| raw(to, "127.0.0.1", line("203.0.113.66").as_bytes())).collect();
-    assert!(is_closed(&mut many[0], PATIENCE), "the oldest of the many goes");
+    assert!(is_closed(&mut many[0], WAIT_TIMEOUT), "the oldest of the many goes");
     gate.wait_logged("closed the connection of 203.0.113.66:");
     assert!(!is_closed(&mut lone, Duration::from_millis(300)), "and the lone one stays");
     assert!(!gate.log().contains("closed the connection of 203.0.113.1:"), "{}", gate.log());
@@ -239,7 +239,7 @@ fn strangers_behind_a_proxy_crowd_out_only_themselves() {
 #[test]
 fn who_trusts_everybody_is_told() {
     let toml = server_toml("127.0.0.1:1", "proxy-protocol-from = [\"10.0.0.0/8\", \"::/0\"]");
-    let gate = Gate::new().toml(&toml);
+    let gate = PskgateBuilder::new().toml(&toml);
     let done = pskgate(gate.folder(), &["check", "pskgate.toml"]);
     assert_eq!(done.code, Some(0), "{}", done.err);
     assert_eq!(done.err.matches("warning[trusts-everybody]").count(), 1, "{}", done.err);
@@ -250,7 +250,7 @@ fn who_trusts_everybody_is_told() {
 fn the_header_to_the_backend_carries_the_addresses_of_the_header_that_came() {
     let backend = Backend::recorder();
     let rules = format!("{TRUSTED}proxy-header = \"v1\"");
-    let gate = Gate::new().toml(&server_toml(backend.address(), &rules)).start();
+    let gate = PskgateBuilder::new().toml(&server_toml(backend.address(), &rules)).start();
     let to = gate.address("tls");
     let stream = raw(to, "127.0.0.1", b"PROXY TCP6 2001:db8::7 2001:db8::1 5000 3001\r\n");
     let bridge = Bridge::to(stream);
@@ -297,11 +297,11 @@ impl Bridge {
 fn an_end_is_passed_on_as_ever() {
     let backend = Backend::echo();
     let far = Stunnel::server(backend.address(), "");
-    let gate = Gate::new().toml(&client_toml(far.address(), TRUSTED)).start();
+    let gate = PskgateBuilder::new().toml(&client_toml(far.address(), TRUSTED)).start();
     let stream = raw(gate.address("plain"), "127.0.0.1", (line("203.0.113.9") + "all").as_bytes());
     stream.shutdown(std::net::Shutdown::Write).unwrap();
-    let (bytes, ending) = Plain(stream).rest();
-    assert_eq!((bytes.as_slice(), ending), (&b"all"[..], Ending::Fin));
+    let (bytes, ending) = PlainClient(stream).rest();
+    assert_eq!((bytes.as_slice(), ending), (&b"all"[..], ConnectionEnd::Fin));
 }
 
 /// At a client end the other side may speak first, as a mail server does: nothing is waited for.
@@ -313,7 +313,7 @@ fn a_proxy_that_knows_no_address_does_not_keep_a_client_end_waiting() {
         None
     });
     let far = Stunnel::server(backend.address(), "");
-    let gate = Gate::new().toml(&client_toml(far.address(), TRUSTED)).start();
+    let gate = PskgateBuilder::new().toml(&client_toml(far.address(), TRUSTED)).start();
     let mut stream = raw(gate.address("plain"), "127.0.0.1", b"PROXY UNKNOWN\r\n");
     let mut greeting = [0; 9];
     stream.read_exact(&mut greeting).unwrap();

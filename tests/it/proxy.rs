@@ -5,8 +5,8 @@ use std::path::Path;
 
 use crate::harness::openssl::{psk, psk_of};
 use crate::harness::{
-    Backend, Ending, Gate, IDENTITY, OTHER_KEY, OpensslClient, PATIENCE, Process, Stunnel, Tls,
-    free_port, local, server_toml, until,
+    Backend, ConnectionEnd, IDENTITY, OTHER_KEY, OpensslClient, Process, PskgateBuilder, Stunnel,
+    Tls, WAIT_TIMEOUT, free_port, local, server_toml, until,
 };
 
 fn conf(accept: &str, backend: &Backend) -> String {
@@ -20,8 +20,8 @@ fn seen(backend: &Backend, to: SocketAddr, from: &str, tls: Tls) -> String {
     let arguments = ["-bind", from, "-quiet", tls.flag()].map(str::to_owned);
     let mut client = OpensslClient::start(to, psk().into_iter().chain(arguments));
     client.type_in("hello\n");
-    until("the backend's connection", PATIENCE, || (backend.accepted() > number).then_some(()));
-    until("the data to arrive", PATIENCE, || {
+    until("the backend's connection", WAIT_TIMEOUT, || (backend.accepted() > number).then_some(()));
+    until("the data to arrive", WAIT_TIMEOUT, || {
         backend.so_far(number).ends_with(b"hello\n").then_some(())
     });
     let bytes = backend.so_far(number);
@@ -35,7 +35,7 @@ fn the_line_is_stunnels_byte_for_byte_and_comes_first() {
             let (ours, theirs) = (free_port(), free_port());
             let backend = Backend::recorder();
             let text = conf(&format!("{host}:{ours}"), &backend) + "PSKsecrets = psk.txt\n";
-            let _gate = Gate::new().conf("x.conf", &text, None).start();
+            let _gate = PskgateBuilder::new().conf("x.conf", &text, None).start();
             let _stunnel =
                 Stunnel::server_with(theirs, &conf(&format!("{host}:{theirs}"), &backend));
             let from = format!("{from}:{}", free_port());
@@ -54,12 +54,12 @@ fn a_unix_socket_has_no_addresses_to_tell() {
     let backend = Backend::recorder();
     let text = server_toml(backend.address(), "proxy-header = \"v1\"")
         .replace("127.0.0.1:0", "unix:in.sock");
-    let gate = Gate::new().toml(&text).start();
+    let gate = PskgateBuilder::new().toml(&text).start();
     let arguments = ["-unix", "in.sock", "-quiet"].map(str::to_owned).into_iter();
     let mut client =
         OpensslClient::start_unconnected(gate.folder(), psk().into_iter().chain(arguments));
     client.type_in("hello\n");
-    until("the data to arrive", PATIENCE, || {
+    until("the data to arrive", WAIT_TIMEOUT, || {
         (backend.so_far(0) == b"PROXY UNKNOWN\r\nhello\n").then_some(())
     });
     assert!(Path::new(gate.folder()).join("in.sock").exists());
@@ -70,18 +70,18 @@ fn nothing_is_told_before_the_key_is_proven() {
     for tls in Tls::BOTH {
         let backend = Backend::sink();
         let extra = format!("proxy-header = \"v1\"\n{}", tls.toml());
-        let gate = Gate::new().toml(&server_toml(backend.address(), &extra)).start();
+        let gate = PskgateBuilder::new().toml(&server_toml(backend.address(), &extra)).start();
         let wrong = psk_of(IDENTITY, OTHER_KEY);
         assert!(OpensslClient::start(gate.address("tls"), wrong).alert().is_some());
         gate.wait_logged("refused");
         assert_eq!(backend.accepted(), 0);
         // Nor when the client has nothing to say: then the line is all there is.
         let client = Stunnel::client(gate.address("tls"), "");
-        let plain = crate::harness::Plain::connect(client.address());
+        let plain = crate::harness::PlainClient::connect(client.address());
         plain.shut();
         let (bytes, ending) = backend.wait_end(0);
         assert!(bytes.starts_with(b"PROXY TCP4 127.0.0.1 127.0.0.1 ") && bytes.ends_with(b"\r\n"));
-        assert_eq!(ending, Ending::Fin);
+        assert_eq!(ending, ConnectionEnd::Fin);
     }
 }
 
@@ -101,7 +101,7 @@ fn haproxy_understands_the_second_version() {
     let mut command = std::process::Command::new("haproxy");
     command.arg("-db").arg("-f").arg(&file);
     let _haproxy = Process::spawn("haproxy", "the Debian package haproxy", &mut command);
-    until("haproxy's port", PATIENCE, || std::net::TcpStream::connect(local(proxy)).ok());
+    until("haproxy's port", WAIT_TIMEOUT, || std::net::TcpStream::connect(local(proxy)).ok());
     for (accept, bind, shown) in [
         ("127.0.0.1:0", "127.0.0.7", "PROXY TCP4 127.0.0.7 127.0.0.1 "),
         ("[::1]:0", "[::1]", "PROXY TCP6 ::1 ::1 "),
@@ -109,12 +109,12 @@ fn haproxy_understands_the_second_version() {
         let before = backend.accepted();
         let toml =
             server_toml(local(proxy), "proxy-header = \"v2\"").replace("127.0.0.1:0", accept);
-        let gate = Gate::new().toml(&toml).start();
+        let gate = PskgateBuilder::new().toml(&toml).start();
         let arguments = ["-bind", &format!("{bind}:0"), "-quiet"].map(str::to_owned);
         let mut client =
             OpensslClient::start(gate.address("tls"), psk().into_iter().chain(arguments));
         client.type_in("hello\n");
-        let got = until("the data behind both headers", PATIENCE, || {
+        let got = until("the data behind both headers", WAIT_TIMEOUT, || {
             let got = backend.so_far(before);
             got.ends_with(b"hello\n").then_some(got)
         });

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::harness::{Gate, PATIENCE, Process, Pskgate, client_toml, local, plc, server_toml};
+use crate::harness::{
+    Process, Pskgate, PskgateBuilder, WAIT_TIMEOUT, client_toml, local, plc, server_toml,
+};
 
 /// A daemon behind two ends.
 struct Tunnel {
@@ -13,10 +15,10 @@ struct Tunnel {
 
 fn tunnel(version: &str) -> Tunnel {
     let daemon = plc(&[version, "serve"]);
-    let line = daemon.wait_for("READY ", PATIENCE);
+    let line = daemon.wait_for("READY ", WAIT_TIMEOUT);
     let port = line.trim_start_matches("READY ").trim().parse().expect("a port after READY");
-    let server = Gate::new().toml(&server_toml(local(port), "")).start();
-    let client = Gate::new().toml(&client_toml(server.address("tls"), "")).start();
+    let server = PskgateBuilder::new().toml(&server_toml(local(port), "")).start();
+    let client = PskgateBuilder::new().toml(&client_toml(server.address("tls"), "")).start();
     Tunnel { _daemon: daemon, server, client }
 }
 
@@ -25,7 +27,7 @@ impl Tunnel {
         let port = self.client.address("plain").port().to_string();
         let mut caller = plc(&[version, command, &port, argument]);
         wait_while_it_gets_on(&mut caller);
-        let status = caller.wait(PATIENCE);
+        let status = caller.wait(WAIT_TIMEOUT);
         assert!(status.success(), "{command} with Pyro {version}: {}", caller.text());
         assert!(caller.out().contains(&format!("DONE {command}")), "{}", caller.text());
         self.server.wait_logged("session closed");
@@ -41,7 +43,7 @@ fn wait_while_it_gets_on(caller: &mut Process) {
         if now != said {
             (said, since) = (now, Instant::now());
         }
-        assert!(since.elapsed() < PATIENCE, "it gets no further: {}", caller.text());
+        assert!(since.elapsed() < WAIT_TIMEOUT, "it gets no further: {}", caller.text());
         std::thread::sleep(Duration::from_millis(5));
     }
 }

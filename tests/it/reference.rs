@@ -8,8 +8,8 @@ use pskgate::config::model::Dialect;
 use pskgate::config::options::{Arity, OptionRow, TABLE, TomlTable, ValueKind};
 
 use crate::harness::{
-    Backend, Gate, IDENTITY, PATIENCE, Plain, client_toml, free_port, local, program_command,
-    replace, root, server_toml, until, web,
+    Backend, IDENTITY, PlainClient, PskgateBuilder, WAIT_TIMEOUT, client_toml, free_port, local,
+    program_command, replace, root, server_toml, until, web,
 };
 use crate::manual::between;
 
@@ -268,10 +268,10 @@ fn the_page_of_metrics_has_every_metric() {
     let rules = format!("[services.tls.identities.{IDENTITY}]\nexpires = 2099-12-31\n");
     let http = format!("[http]\nlisten = \"{at}\"\n");
     let toml = http + &server_toml(backend.address(), "") + &rules;
-    let gate = Gate::new().toml(&toml).start();
-    let client = Gate::new().toml(&client_toml(gate.address("tls"), "")).start();
-    Plain::connect(client.address("plain")).echo(b"a session that ends");
-    Plain::connect(gate.address("tls")).send(b"no TLS");
+    let gate = PskgateBuilder::new().toml(&toml).start();
+    let client = PskgateBuilder::new().toml(&client_toml(gate.address("tls"), "")).start();
+    PlainClient::connect(client.address("plain")).echo(b"a session that ends");
+    PlainClient::connect(gate.address("tls")).send(b"no TLS");
     replace(&gate.folder().join("pskgate.toml"), &toml.replace("2099", "2098"));
     let expected = [
         "pskgate_sessions_ended_total",
@@ -280,7 +280,7 @@ fn the_page_of_metrics_has_every_metric() {
         "pskgate_key_expiry_timestamp_seconds",
         "pskgate_identity_last_use_timestamp_seconds",
     ];
-    let text = until("every metric has a value", PATIENCE, || {
+    let text = until("every metric has a value", WAIT_TIMEOUT, || {
         let text = web::get(at, "/metrics").body;
         expected.iter().all(|name| text.lines().any(|l| l.starts_with(name))).then_some(text)
     });

@@ -10,7 +10,8 @@ use crate::differential::corpus::{self, Case};
 use crate::differential::facts::{Certificate, Place, Program, Targets, run_in};
 use crate::harness::process::{Finished, pskgate};
 use crate::harness::{
-    Gate, KEY, Tls, client_toml, free_port, openssl, root, secret, server_toml, write_private,
+    KEY, PskgateBuilder, Tls, client_toml, free_port, openssl, root, secret, server_toml,
+    write_private,
 };
 
 /// Most of the time is waited: for the program's start, and for peers.
@@ -93,7 +94,7 @@ fn files(folder: &Path) -> Vec<String> {
 
 #[test]
 fn every_example_meets_itself() {
-    let gate = Gate::new();
+    let gate = PskgateBuilder::new();
     let folder = gate.folder();
     std::fs::create_dir(folder.join("keys")).unwrap();
     let identities = ["client1", "plc-01", "plc-02.anna", "plc-02.ben", "prometheus"];
@@ -131,7 +132,7 @@ fn a_service_meets_itself_with_tickets_and_without_in_every_role_version_and_dia
                   ticket-mac-secret = \"ffeeddccbbaa99887766554433221100\"";
     let sealed_conf = "ticketKeySecret = 00112233445566778899aabbccddeeff\n\
                        ticketMacSecret = ffeeddccbbaa99887766554433221100\n";
-    let gate = Gate::new();
+    let gate = PskgateBuilder::new();
     for tls in Tls::BOTH {
         for tickets in ["", "resumption = true", "resumption = false", sealed] {
             let extra = format!("{}\n{tickets}", tls.toml());

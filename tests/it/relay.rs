@@ -10,16 +10,16 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::harness::backend::read_to_end;
 use crate::harness::{
-    Backend, Ending, Gate, PATIENCE, Pair, Plain, Pskgate, Side, Stopwatch, Stream, client_toml,
-    local, server_toml, until,
+    Backend, ConnectionEnd, Pair, PlainClient, Pskgate, PskgateBuilder, Side, Stopwatch, Stream,
+    WAIT_TIMEOUT, client_toml, local, server_toml, until,
 };
 
 const MEGABYTE: u64 = 1_000_000;
 
 /// Two ends without a wire between them.
 fn two_ends(backend: &Backend) -> (Pskgate, Pskgate) {
-    let server = Gate::new().toml(&server_toml(backend.address(), "")).start();
-    let client = Gate::new().toml(&client_toml(server.address("tls"), "")).start();
+    let server = PskgateBuilder::new().toml(&server_toml(backend.address(), "")).start();
+    let client = PskgateBuilder::new().toml(&client_toml(server.address("tls"), "")).start();
     (server, client)
 }
 
@@ -53,7 +53,7 @@ fn both_ways(order: Order) {
         })
     });
     let (server, client) = two_ends(&backend);
-    let plain = Plain::connect(client.address("plain"));
+    let plain = PlainClient::connect(client.address("plain"));
     std::thread::scope(|scope| {
         let sender = scope.spawn(|| {
             up.send(&plain.0, TOTAL).expect("the tunnel takes what the client sends");
@@ -64,7 +64,7 @@ fn both_ways(order: Order) {
         down.receive(&plain.0, TOTAL);
         assert_eq!(
             plain.rest(),
-            (Vec::new(), Ending::Fin),
+            (Vec::new(), ConnectionEnd::Fin),
             "nothing more comes, and the end is orderly"
         );
         sender.join().expect("everything was sent");
@@ -72,7 +72,7 @@ fn both_ways(order: Order) {
             plain.shut();
         }
     });
-    assert_eq!(backend.wait_end(0), (Vec::new(), Ending::Fin));
+    assert_eq!(backend.wait_end(0), (Vec::new(), ConnectionEnd::Fin));
     for gate in [&server, &client] {
         gate.wait_logged("100000000 bytes up, 100000000 bytes down");
     }
@@ -144,16 +144,16 @@ fn a_slow_client_holds_the_backend_back_and_costs_no_memory() {
         Some(read_to_end(stream))
     });
     let (server, client) = two_ends(&backend);
-    let plain = Plain::connect(client.address("plain"));
+    let plain = PlainClient::connect(client.address("plain"));
     down.receive(&plain.0, WARM);
     let before = [server.anonymous(), client.anonymous()];
     plain.send(b"!");
     wait_stuck(&counter, HELD);
     assert_growth(before, [&server, &client]);
     down.receive_slowly(&plain.0, WARM, HELD, Duration::ZERO);
-    assert_eq!(plain.rest(), (Vec::new(), Ending::Fin));
+    assert_eq!(plain.rest(), (Vec::new(), ConnectionEnd::Fin));
     plain.shut();
-    assert_eq!(backend.wait_end(0).1, Ending::Fin);
+    assert_eq!(backend.wait_end(0).1, ConnectionEnd::Fin);
     assert_growth(before, [&server, &client]);
 }
 
@@ -171,7 +171,7 @@ fn a_slow_backend_holds_the_client_back_and_costs_no_memory() {
         Some(read_to_end(stream))
     });
     let (server, client) = two_ends(&backend);
-    let plain = Plain::connect(client.address("plain"));
+    let plain = PlainClient::connect(client.address("plain"));
     plain.0.set_write_timeout(Some(Duration::from_secs(60))).unwrap();
     up.send(&plain.0, WARM).unwrap();
     (&plain.0).read_exact(&mut [0]).expect("the backend is ready");
@@ -186,7 +186,7 @@ fn a_slow_backend_holds_the_client_back_and_costs_no_memory() {
         assert_growth(before, [&server, &client]);
         go.send(()).unwrap();
     });
-    assert_eq!(backend.wait_end(0), (Vec::new(), Ending::Fin));
+    assert_eq!(backend.wait_end(0), (Vec::new(), ConnectionEnd::Fin));
     assert_growth(before, [&server, &client]);
 }
 
@@ -205,8 +205,8 @@ fn an_answer_that_comes_two_seconds_after_the_half_close_arrives_whole() {
     plain.send(b"the whole question");
     plain.shut();
     answer.receive(&plain.0, MEGABYTE);
-    assert_eq!(plain.rest(), (Vec::new(), Ending::Fin));
-    assert_eq!(backend.wait_end(0), (b"the whole question".to_vec(), Ending::Fin));
+    assert_eq!(plain.rest(), (Vec::new(), ConnectionEnd::Fin));
+    assert_eq!(backend.wait_end(0), (b"the whole question".to_vec(), ConnectionEnd::Fin));
 }
 
 #[test]
@@ -215,21 +215,21 @@ fn a_reader_that_takes_its_time_after_the_end_gets_every_byte() {
     let sent = answer.clone();
     let backend = Backend::new(move |stream| {
         sent.send(stream, MEGABYTE / 2).unwrap();
-        Some((Vec::new(), Ending::Fin))
+        Some((Vec::new(), ConnectionEnd::Fin))
     });
     let (server, client) = two_ends(&backend);
-    let plain = Plain::connect(client.address("plain"));
+    let plain = PlainClient::connect(client.address("plain"));
     plain.shut();
     for gate in [&server, &client] {
         // The tunnel is through with it; the bytes are in the kernel's hands.
         gate.wait_logged("session closed");
     }
     answer.receive_slowly(&plain.0, 0, MEGABYTE / 2, Duration::from_millis(10));
-    assert_eq!(plain.rest(), (Vec::new(), Ending::Fin));
+    assert_eq!(plain.rest(), (Vec::new(), ConnectionEnd::Fin));
 }
 
 /// A session that has carried something in both directions.
-fn established(backend: &Backend) -> (Pair, Plain) {
+fn established(backend: &Backend) -> (Pair, PlainClient) {
     let pair = Pair::new(backend);
     let plain = pair.connect();
     plain.echo(b"established");
@@ -252,7 +252,7 @@ fn a_peer_that_dies_without_close_notify_leaves_the_backend_a_fin() {
     let (pair, plain) = established(&backend);
     plain.send(b"the last words");
     let (mut sent, mut since) = (0, Instant::now());
-    until("the last words to cross", crate::harness::PATIENCE, || {
+    until("the last words to cross", crate::harness::WAIT_TIMEOUT, || {
         let now = pair.wire.carried_towards(Side::Server);
         if now != sent {
             (sent, since) = (now, Instant::now());
@@ -260,7 +260,7 @@ fn a_peer_that_dies_without_close_notify_leaves_the_backend_a_fin() {
         (sent > 0 && since.elapsed() > Duration::from_millis(200)).then_some(())
     });
     pair.wire.finish_towards(Side::Server);
-    assert_eq!(backend.wait_end(0).1, Ending::Fin);
+    assert_eq!(backend.wait_end(0).1, ConnectionEnd::Fin);
     pair.server.wait_logged("session closed");
 }
 
@@ -269,7 +269,7 @@ fn a_peer_that_resets_leaves_the_backend_a_fin() {
     let backend = watcher();
     let (pair, _plain) = established(&backend);
     pair.wire.reset_towards(Side::Server);
-    assert_eq!(backend.wait_end(0), (Vec::new(), Ending::Fin));
+    assert_eq!(backend.wait_end(0), (Vec::new(), ConnectionEnd::Fin));
     pair.server.wait_logged("session closed");
 }
 
@@ -279,9 +279,9 @@ fn a_spoiled_record_leaves_the_backend_a_fin_and_not_the_bytes() {
     let (pair, plain) = established(&backend);
     pair.wire.spoil_towards(Side::Server);
     plain.send(b"spoiled on the way");
-    assert_eq!(backend.wait_end(0), (Vec::new(), Ending::Fin));
+    assert_eq!(backend.wait_end(0), (Vec::new(), ConnectionEnd::Fin));
     pair.server.wait_logged("session closed");
-    assert_eq!(plain.end(), Ending::Rst, "and the sender learns that something broke");
+    assert_eq!(plain.end(), ConnectionEnd::Rst, "and the sender learns that something broke");
 }
 
 #[test]
@@ -289,7 +289,7 @@ fn a_server_end_that_dies_without_close_notify_is_a_reset_for_the_application() 
     let backend = watcher();
     let (pair, plain) = established(&backend);
     pair.wire.finish_towards(Side::Client);
-    assert_eq!(plain.rest(), (Vec::new(), Ending::Rst));
+    assert_eq!(plain.rest(), (Vec::new(), ConnectionEnd::Rst));
     pair.client.wait_logged("session closed");
 }
 
@@ -298,7 +298,7 @@ fn a_server_end_that_resets_is_a_reset_for_the_application() {
     let backend = watcher();
     let (pair, plain) = established(&backend);
     pair.wire.reset_towards(Side::Client);
-    assert_eq!(plain.rest(), (Vec::new(), Ending::Rst));
+    assert_eq!(plain.rest(), (Vec::new(), ConnectionEnd::Rst));
 }
 
 #[test]
@@ -307,7 +307,7 @@ fn a_spoiled_record_is_a_reset_for_the_application() {
     let (pair, plain) = established(&backend);
     pair.wire.spoil_towards(Side::Client);
     plain.send(b"the answer to this is spoiled");
-    assert_eq!(plain.rest(), (Vec::new(), Ending::Rst));
+    assert_eq!(plain.rest(), (Vec::new(), ConnectionEnd::Rst));
 }
 
 #[test]
@@ -315,8 +315,16 @@ fn an_application_that_resets_is_not_passed_on_as_an_orderly_end() {
     let backend = watcher();
     let (pair, plain) = established(&backend);
     plain.reset();
-    assert_eq!(pair.wire.wait_end_of(Side::Client), Ending::Rst, "no close_notify and no FIN");
-    assert_eq!(backend.wait_end(0).1, Ending::Fin, "towards the backend there are no resets");
+    assert_eq!(
+        pair.wire.wait_end_of(Side::Client),
+        ConnectionEnd::Rst,
+        "no close_notify and no FIN"
+    );
+    assert_eq!(
+        backend.wait_end(0).1,
+        ConnectionEnd::Fin,
+        "towards the backend there are no resets"
+    );
 }
 
 #[test]
@@ -331,12 +339,12 @@ fn a_backend_that_resets_is_a_reset_for_the_application() {
     });
     let (pair, plain) = established(&backend);
     plain.send(b"!");
-    assert_eq!(plain.rest(), (Vec::new(), Ending::Rst));
-    assert_eq!(pair.wire.wait_end_of(Side::Server), Ending::Rst);
+    assert_eq!(plain.rest(), (Vec::new(), ConnectionEnd::Rst));
+    assert_eq!(pair.wire.wait_end_of(Side::Server), ConnectionEnd::Rst);
 }
 
 /// Sends until nothing more is taken, so that something waits for the backend wherever it passes.
-fn send_until_it_stands(plain: &Plain) {
+fn send_until_it_stands(plain: &PlainClient) {
     plain.0.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
     while (&plain.0).write(&[0; 64 * 1024]).is_ok() {}
 }
@@ -353,11 +361,11 @@ fn a_backend_that_resets_while_more_is_on_its_way_to_it_is_a_reset_for_the_appli
     });
     let (_server, client) = two_ends(&backend);
     for _ in 0..5 {
-        let plain = Plain::connect(client.address("plain"));
+        let plain = PlainClient::connect(client.address("plain"));
         send_until_it_stands(&plain);
         done.send(()).unwrap();
         // The write learns of the reset first, and the read then finds a mere end.
-        assert_eq!(plain.end(), Ending::Rst, "half an answer looks whole");
+        assert_eq!(plain.end(), ConnectionEnd::Rst, "half an answer looks whole");
     }
 }
 
@@ -366,8 +374,8 @@ fn a_killed_server_end_is_a_reset_for_the_application() {
     let backend = watcher();
     let (mut pair, plain) = established(&backend);
     pair.server.process().kill();
-    assert_eq!(plain.rest(), (Vec::new(), Ending::Rst));
-    assert_eq!(backend.wait_end(0).1, Ending::Fin);
+    assert_eq!(plain.rest(), (Vec::new(), ConnectionEnd::Rst));
+    assert_eq!(backend.wait_end(0).1, ConnectionEnd::Fin);
 }
 
 #[test]
@@ -375,23 +383,23 @@ fn a_killed_client_end_is_a_reset_for_the_application_and_a_fin_for_the_backend(
     let backend = watcher();
     let (mut pair, plain) = established(&backend);
     pair.client.process().kill();
-    assert_eq!(plain.rest(), (Vec::new(), Ending::Rst));
-    assert_eq!(backend.wait_end(0).1, Ending::Fin);
+    assert_eq!(plain.rest(), (Vec::new(), ConnectionEnd::Rst));
+    assert_eq!(backend.wait_end(0).1, ConnectionEnd::Fin);
 }
 
 #[test]
 fn a_backend_that_is_not_there_is_a_reset_for_the_application() {
     let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let server = Gate::new().toml(&server_toml(gone, "")).start();
-    let client = Gate::new().toml(&client_toml(server.address("tls"), "")).start();
-    let plain = Plain::connect(client.address("plain"));
-    assert_eq!(plain.rest(), (Vec::new(), Ending::Rst));
+    let server = PskgateBuilder::new().toml(&server_toml(gone, "")).start();
+    let client = PskgateBuilder::new().toml(&client_toml(server.address("tls"), "")).start();
+    let plain = PlainClient::connect(client.address("plain"));
+    assert_eq!(plain.rest(), (Vec::new(), ConnectionEnd::Rst));
     server.wait_logged(&gone.to_string());
 }
 
 /// Waits for the cut of a session that nobody disturbs. The watch has run since before its last event.
-fn expect_cut_after_a_second(plain: &Plain, watch: Stopwatch) {
-    assert_eq!(plain.rest(), (Vec::new(), Ending::Rst), "a cut is no orderly end");
+fn expect_cut_after_a_second(plain: &PlainClient, watch: Stopwatch) {
+    assert_eq!(plain.rest(), (Vec::new(), ConnectionEnd::Rst), "a cut is no orderly end");
     let lasted = watch.lasted();
     assert!(lasted > Duration::from_millis(900), "cut too early, after {lasted:?}");
     watch.expect_within(Duration::from_secs(6));
@@ -407,7 +415,7 @@ fn the_idle_timeout_cuts_a_silent_session_at_either_end() {
         let watch = Stopwatch::start();
         plain.echo(b"established");
         expect_cut_after_a_second(&plain, watch);
-        assert_eq!(backend.wait_end(0), (Vec::new(), Ending::Fin));
+        assert_eq!(backend.wait_end(0), (Vec::new(), ConnectionEnd::Fin));
     }
 }
 
@@ -422,7 +430,7 @@ fn the_idle_timeout_spares_a_session_that_talks_in_one_direction() {
         plain.send(b".");
     }
     plain.shut();
-    assert_eq!(backend.wait_end(0), (vec![b'.'; 15], Ending::Fin));
+    assert_eq!(backend.wait_end(0), (vec![b'.'; 15], ConnectionEnd::Fin));
 }
 
 #[test]
@@ -460,7 +468,7 @@ fn the_close_timeout_counts_silence_and_not_time() {
     let pair = Pair::with(&backend, "close-timeout = \"5s\"", "close-timeout = \"5s\"");
     let plain = pair.connect();
     plain.shut();
-    assert_eq!(plain.rest(), (vec![b'.'; 15], Ending::Fin));
+    assert_eq!(plain.rest(), (vec![b'.'; 15], ConnectionEnd::Fin));
 }
 
 /// A listener whose queue is full: a connection to it is neither made nor refused.
@@ -485,30 +493,30 @@ fn deaf() -> (Socket, Vec<Socket>, SocketAddr) {
 fn the_connect_timeout_gives_up_a_target_that_does_not_answer() {
     let (_listener, _queue, deaf) = deaf();
     let limit = "connect-timeout = \"1s\"";
-    let client = Gate::new().toml(&client_toml(deaf, limit)).start();
+    let client = PskgateBuilder::new().toml(&client_toml(deaf, limit)).start();
     let watch = Stopwatch::start();
-    expect_cut_after_a_second(&Plain::connect(client.address("plain")), watch);
+    expect_cut_after_a_second(&PlainClient::connect(client.address("plain")), watch);
     client.wait_logged(&deaf.to_string());
 
-    let server = Gate::new().toml(&server_toml(deaf, limit)).start();
-    let client = Gate::new().toml(&client_toml(server.address("tls"), "")).start();
+    let server = PskgateBuilder::new().toml(&server_toml(deaf, limit)).start();
+    let client = PskgateBuilder::new().toml(&client_toml(server.address("tls"), "")).start();
     let watch = Stopwatch::start();
-    expect_cut_after_a_second(&Plain::connect(client.address("plain")), watch);
+    expect_cut_after_a_second(&PlainClient::connect(client.address("plain")), watch);
 }
 
 fn two_targets(first: SocketAddr, second: SocketAddr, extra: &str) -> Pskgate {
     let text =
         client_toml("FIRST", extra).replace("\"FIRST\"", &format!("[\"{first}\", \"{second}\"]"));
-    Gate::new().toml(&text).start()
+    PskgateBuilder::new().toml(&text).start()
 }
 
 #[test]
 fn a_dead_first_target_is_passed_over() {
     let backend = Backend::echo();
-    let server = Gate::new().toml(&server_toml(backend.address(), "")).start();
+    let server = PskgateBuilder::new().toml(&server_toml(backend.address(), "")).start();
     let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let client = two_targets(gone, server.address("tls"), "");
-    Plain::connect(client.address("plain")).echo(b"by way of the second");
+    PlainClient::connect(client.address("plain")).echo(b"by way of the second");
 }
 
 #[test]
@@ -516,7 +524,7 @@ fn priority_takes_the_first_target_and_round_robin_takes_turns() {
     for (failover, expected) in [("priority", [4, 0]), ("round-robin", [2, 2])] {
         let backends = [Backend::echo(), Backend::echo()];
         let servers = [0, 1].map(|index: usize| {
-            Gate::new().toml(&server_toml(backends[index].address(), "")).start()
+            PskgateBuilder::new().toml(&server_toml(backends[index].address(), "")).start()
         });
         let client = two_targets(
             servers[0].address("tls"),
@@ -524,7 +532,7 @@ fn priority_takes_the_first_target_and_round_robin_takes_turns() {
             &format!("failover = \"{failover}\""),
         );
         for _ in 0..4 {
-            Plain::connect(client.address("plain")).echo(b"who is there?");
+            PlainClient::connect(client.address("plain")).echo(b"who is there?");
         }
         assert_eq!(backends.each_ref().map(Backend::accepted), expected, "{failover}");
     }
@@ -545,9 +553,9 @@ fn a_one_session_service_opens_no_second_backend_connection() {
     first.echo(b"and the first still has it");
     drop(second);
     first.shut();
-    assert_eq!(first.rest(), (Vec::new(), Ending::Fin));
+    assert_eq!(first.rest(), (Vec::new(), ConnectionEnd::Fin));
     pair.server.wait_logged("session closed");
-    until("the place to be free again", crate::harness::PATIENCE, || {
+    until("the place to be free again", crate::harness::WAIT_TIMEOUT, || {
         let next = pair.connect();
         next.0.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
         (&next.0).write_all(b"!").ok()?;
@@ -565,14 +573,14 @@ fn many_sessions_at_once_do_not_mix_their_bytes() {
         for seed in 0..20 {
             scope.spawn(move || {
                 let stream = Stream::new(100 + seed);
-                let plain = Plain::connect(address);
+                let plain = PlainClient::connect(address);
                 std::thread::scope(|scope| {
                     scope.spawn(|| {
                         stream.send(&plain.0, TOTAL).expect("the tunnel takes it");
                         plain.shut();
                     });
                     stream.receive(&plain.0, TOTAL);
-                    assert_eq!(plain.rest(), (Vec::new(), Ending::Fin));
+                    assert_eq!(plain.rest(), (Vec::new(), ConnectionEnd::Fin));
                 });
             });
         }
@@ -601,14 +609,14 @@ fn the_first_answer_of_a_connection_does_not_wait() {
     let traced = |toml: &str| {
         let calls = "trace=setsockopt,accept4,connect";
         let line = format!("exec strace -D -f -e {calls} -o trace \"$@\"");
-        Gate::new().toml(toml).shell(&line).start()
+        PskgateBuilder::new().toml(toml).shell(&line).start()
     };
     let server = traced(&server_toml(backend.address(), ""));
     let client = traced(&client_toml(server.address("tls"), ""));
-    Plain::connect(client.address("plain")).echo(b"a first request");
+    PlainClient::connect(client.address("plain")).echo(b"a first request");
     for mut gate in [server, client] {
         gate.process().kill();
-        let trace = until("the end of the trace", PATIENCE, || {
+        let trace = until("the end of the trace", WAIT_TIMEOUT, || {
             let trace = std::fs::read_to_string(gate.folder().join("trace")).ok()?;
             trace.contains("+++ killed by SIGKILL").then_some(trace)
         });

@@ -9,8 +9,9 @@ use rustix::process::Signal;
 
 use crate::harness::process::Unread;
 use crate::harness::{
-    Backend, Ending, Gate, IDENTITY, KEY, OTHER_KEY, PATIENCE, Plain, Pskgate, Stopwatch,
-    client_toml, free_port, local, replace, secret, server_toml, until, write_private,
+    Backend, ConnectionEnd, IDENTITY, KEY, OTHER_KEY, PlainClient, Pskgate, PskgateBuilder,
+    Stopwatch, WAIT_TIMEOUT, client_toml, free_port, local, replace, secret, server_toml, until,
+    write_private,
 };
 
 fn lines_with(gate: &Pskgate, fragment: &str) -> usize {
@@ -19,23 +20,23 @@ fn lines_with(gate: &Pskgate, fragment: &str) -> usize {
 
 /// Waits until the program has reloaded so many times since its start.
 fn wait_reloads(gate: &Pskgate, wanted: usize) {
-    until(&format!("{wanted} reloads"), PATIENCE, || {
+    until(&format!("{wanted} reloads"), WAIT_TIMEOUT, || {
         (lines_with(gate, ": reloaded;") >= wanted).then_some(())
     });
 }
 
 fn server(backend: &Backend) -> Pskgate {
-    Gate::new().toml(&server_toml(backend.address(), "")).start()
+    PskgateBuilder::new().toml(&server_toml(backend.address(), "")).start()
 }
 
 /// A client end that presents `identity` with `key`.
 fn client(server: &Pskgate, identity: &str, key: &str) -> Pskgate {
     let toml = client_toml(server.address("tls"), "").replace(IDENTITY, identity);
-    Gate::new().file("psk.txt", &secret(identity, key)).toml(&toml).start()
+    PskgateBuilder::new().file("psk.txt", &secret(identity, key)).toml(&toml).start()
 }
 
-fn connect(client: &Pskgate) -> Plain {
-    Plain::connect(client.address("plain"))
+fn connect(client: &Pskgate) -> PlainClient {
+    PlainClient::connect(client.address("plain"))
 }
 
 #[test]
@@ -48,7 +49,7 @@ fn a_key_that_is_added_lets_its_holder_in_and_one_that_is_removed_is_cut_off_alo
     let neighbour = connect(&first);
     neighbour.echo(b"before");
     let early = connect(&second);
-    assert_eq!(early.end(), Ending::Rst, "client2 is nobody yet");
+    assert_eq!(early.end(), ConnectionEnd::Rst, "client2 is nobody yet");
 
     let both = secret(IDENTITY, KEY) + &secret("client2", OTHER_KEY);
     replace(&keys, &both);
@@ -59,13 +60,13 @@ fn a_key_that_is_added_lets_its_holder_in_and_one_that_is_removed_is_cut_off_alo
 
     replace(&keys, &secret(IDENTITY, KEY));
     let watch = Stopwatch::start();
-    assert_eq!(member.end(), Ending::Rst, "a revoked session is cut");
+    assert_eq!(member.end(), ConnectionEnd::Rst, "a revoked session is cut");
     // 300 ms until the change is taken, then at most a second.
     watch.expect_within(Duration::from_secs(2));
     server.wait_logged("[tls] keys: removed \"client2\"");
     let line = server.wait_logged("revoked");
     assert!(line.contains("identity \"client2\""), "{line}");
-    assert_eq!(connect(&second).end(), Ending::Rst, "and may not come back");
+    assert_eq!(connect(&second).end(), ConnectionEnd::Rst, "and may not come back");
     neighbour.echo(b"after");
 }
 
@@ -77,8 +78,8 @@ fn a_replaced_key_ends_the_sessions_of_the_old_one() {
     let session = connect(&old);
     session.echo(b"before");
     replace(&server.folder().join("psk.txt"), &secret(IDENTITY, OTHER_KEY));
-    assert_eq!(session.end(), Ending::Rst);
-    assert_eq!(connect(&old).end(), Ending::Rst);
+    assert_eq!(session.end(), ConnectionEnd::Rst);
+    assert_eq!(connect(&old).end(), ConnectionEnd::Rst);
     connect(&new).echo(b"with the new key");
 }
 
@@ -90,7 +91,7 @@ fn a_client_end_cuts_its_sessions_when_its_own_key_goes() {
     let session = connect(&client);
     session.echo(b"before");
     replace(&client.folder().join("psk.txt"), &secret(IDENTITY, OTHER_KEY));
-    assert_eq!(session.end(), Ending::Rst);
+    assert_eq!(session.end(), ConnectionEnd::Rst);
 }
 
 #[test]
@@ -117,7 +118,9 @@ fn a_broken_file_changes_nothing_says_why_and_the_next_good_one_takes() {
     ];
     for (n, (words, break_it)) in breakages.into_iter().enumerate() {
         break_it();
-        until("the refusal", PATIENCE, || (lines_with(&server, "not reloaded") > n).then_some(()));
+        until("the refusal", WAIT_TIMEOUT, || {
+            (lines_with(&server, "not reloaded") > n).then_some(())
+        });
         if words != "short-key" {
             server.wait_logged(words);
         }
@@ -140,7 +143,9 @@ fn a_refused_configuration_is_tried_again_when_the_file_that_it_lacked_has_come(
     let text = fs::read_to_string(&file).unwrap().replace("psk.txt", "later.txt");
     replace(&file, &text);
     server.wait_logged("later.txt");
-    until("the refusal", PATIENCE, || (lines_with(&server, ": not reloaded:") == 1).then_some(()));
+    until("the refusal", WAIT_TIMEOUT, || {
+        (lines_with(&server, ": not reloaded:") == 1).then_some(())
+    });
     replace(&server.folder().join("later.txt"), &secret("client2", OTHER_KEY));
     wait_reloads(&server, 1);
     connect(&client(&server, "client2", OTHER_KEY)).echo(b"let in");
@@ -167,7 +172,7 @@ fn touching_a_file_does_nothing() {
 #[test]
 fn a_kubernetes_secret_that_is_swapped_is_noticed() {
     let backend = Backend::echo();
-    let gate = Gate::new();
+    let gate = PskgateBuilder::new();
     let volume = gate.folder().join("volume");
     let version = |name: &str, text: &str| {
         let folder = volume.join(name);
@@ -190,13 +195,13 @@ fn a_kubernetes_secret_that_is_swapped_is_noticed() {
         wait_reloads(&server, n + 1);
         connect(holder).echo(b"with the key of this version");
     }
-    assert_eq!(session.end(), Ending::Rst, "the old version's session was cut");
+    assert_eq!(session.end(), ConnectionEnd::Rst, "the old version's session was cut");
 }
 
 #[test]
 fn a_directory_of_keys_is_followed() {
     let backend = Backend::echo();
-    let gate = Gate::new();
+    let gate = PskgateBuilder::new();
     fs::create_dir(gate.folder().join("psk.d")).expect("a folder");
     let gate = gate.file("psk.d/10-first", &secret(IDENTITY, KEY));
     let toml = server_toml(backend.address(), "").replace("\"psk.txt\"", "\"psk.d\"");
@@ -207,7 +212,7 @@ fn a_directory_of_keys_is_followed() {
     let session = connect(&second);
     session.echo(b"let in");
     fs::remove_file(server.folder().join("psk.d/20-second")).expect("removed");
-    assert_eq!(session.end(), Ending::Rst);
+    assert_eq!(session.end(), ConnectionEnd::Rst);
 }
 
 #[test]
@@ -218,14 +223,14 @@ fn a_new_address_is_served_the_old_one_closes_and_sessions_go_on() {
         let accept = format!("\"127.0.0.1:{port}\"");
         server_toml(backend.address(), more).replace("\"127.0.0.1:0\"", &accept)
     };
-    let server = Gate::new().toml(&at(old, "")).start();
+    let server = PskgateBuilder::new().toml(&at(old, "")).start();
     let client = client(&server, IDENTITY, KEY);
     let session = connect(&client);
     session.echo(b"before");
     let file = server.folder().join("pskgate.toml");
     replace(&file, &at(new, "idle-timeout = \"1h\""));
     server.wait_logged(&format!("listening on 127.0.0.1:{new}"));
-    until("the old address to be closed", PATIENCE, || {
+    until("the old address to be closed", WAIT_TIMEOUT, || {
         std::net::TcpStream::connect(local(old)).is_err().then_some(())
     });
     std::net::TcpStream::connect(local(new)).expect("the new address");
@@ -257,7 +262,7 @@ fn an_address_that_the_program_s_own_listener_has_is_told_as_that() {
     let port = free_port();
     let all = server_toml(backend.address(), "");
     let at = |host: &str| all.replace("\"127.0.0.1:0\"", &format!("\"{host}:{port}\""));
-    let server = Gate::new().toml(&at("0.0.0.0")).start();
+    let server = PskgateBuilder::new().toml(&at("0.0.0.0")).start();
     replace(&server.folder().join("pskgate.toml"), &at("127.0.0.1"));
     let line = server.wait_logged("cannot listen on");
     assert!(line.contains(&format!("itself listens on 0.0.0.0:{port}")), "{line}");
@@ -278,7 +283,7 @@ fn no_connection_is_lost_to_forty_reloads_under_load() {
         for _ in 0..4 {
             scope.spawn(|| {
                 while !done.load(Ordering::Acquire) {
-                    Plain::connect(door).echo(b"one of many");
+                    PlainClient::connect(door).echo(b"one of many");
                     connections.fetch_add(1, Ordering::Relaxed);
                 }
             });
@@ -303,13 +308,13 @@ fn no_connection_is_lost_to_forty_reloads_under_load() {
 fn a_busy_log_beside_the_key_file_does_not_hold_up_a_revocation() {
     let backend = Backend::echo();
     let toml = "[log]\noutput = \"busy.log\"\n".to_owned() + &server_toml(backend.address(), "");
-    let gate = Gate::new().conf("busy.toml", &toml, Some("busy.log"));
+    let gate = PskgateBuilder::new().conf("busy.toml", &toml, Some("busy.log"));
     let port = free_port();
     let text = toml.replace("127.0.0.1:0", &format!("127.0.0.1:{port}"));
     let server = gate.file("busy.toml", &text).launch();
     server.wait_logged("listening on");
     let toml = client_toml(local(port), "");
-    let client = Gate::new().toml(&toml).start();
+    let client = PskgateBuilder::new().toml(&toml).start();
     let session = connect(&client);
     session.echo(b"before");
     let done = AtomicBool::new(false);
@@ -325,7 +330,7 @@ fn a_busy_log_beside_the_key_file_does_not_hold_up_a_revocation() {
         let watch = Stopwatch::start();
         let end = session.end();
         done.store(true, Ordering::Release);
-        assert_eq!(end, Ending::Rst);
+        assert_eq!(end, ConnectionEnd::Rst);
         watch.expect_within(Duration::from_secs(3));
     });
 }
@@ -347,7 +352,7 @@ fn a_pipe_in_place_of_a_file_stops_neither_the_tunnel_nor_its_end() {
         let words = if name == "psk.txt" { "are read once" } else { "not reloaded" };
         let before = lines_with(&server, words);
         server.signal(Signal::HUP);
-        until("the finding", PATIENCE, || (lines_with(&server, words) > before).then_some(()));
+        until("the finding", WAIT_TIMEOUT, || (lines_with(&server, words) > before).then_some(()));
         session.echo(b"goes on");
         fs::remove_file(&path).expect("removed");
         write_private(&path, &String::from_utf8(kept).expect("text"));
@@ -382,11 +387,11 @@ fn sections_of_one_name_keep_their_own_sessions() {
         format!("[same]\naccept = 127.0.0.1:{port}\nconnect = {to}\nPSKsecrets = {keys}\n")
     };
     let text = section(one, "psk.txt") + &section(two, "two.txt");
-    let gate = Gate::new().file("two.txt", &secret("client2", OTHER_KEY));
+    let gate = PskgateBuilder::new().file("two.txt", &secret("client2", OTHER_KEY));
     let server = gate.conf("x.conf", &text, None).start();
     let end = |port: u16, identity: &str, key: &str| {
         let toml = client_toml(local(port), "").replace(IDENTITY, identity);
-        Gate::new().file("psk.txt", &secret(identity, key)).toml(&toml).start()
+        PskgateBuilder::new().file("psk.txt", &secret(identity, key)).toml(&toml).start()
     };
     let (first, second) = (end(one, IDENTITY, KEY), end(two, "client2", OTHER_KEY));
     let (a, b) = (connect(&first), connect(&second));
@@ -395,7 +400,7 @@ fn sections_of_one_name_keep_their_own_sessions() {
     let count = || lines_with(&server, "Configuration successful");
     let before = count();
     server.signal(Signal::HUP);
-    until("the reload", PATIENCE, || (count() > before).then_some(()));
+    until("the reload", WAIT_TIMEOUT, || (count() > before).then_some(()));
     a.echo(b"one goes on");
     b.echo(b"and two");
 }
@@ -417,8 +422,8 @@ fn a_log_that_nobody_reads_stops_neither_the_tunnel_nor_a_reload() {
         .stderr(std::process::Stdio::piped())
         .spawn();
     let mut server = Unread(child.expect("it starts"));
-    until("the port", PATIENCE, || std::net::TcpStream::connect(local(port)).ok());
-    let client = Gate::new().toml(&client_toml(local(port), "")).start();
+    until("the port", WAIT_TIMEOUT, || std::net::TcpStream::connect(local(port)).ok());
+    let client = PskgateBuilder::new().toml(&client_toml(local(port), "")).start();
     // A pipe holds 64 kB; each session says some 300 bytes.
     for _ in 0..400 {
         connect(&client).echo(b"one more line");
@@ -432,15 +437,16 @@ fn a_log_that_nobody_reads_stops_neither_the_tunnel_nor_a_reload() {
     // What was asked is done, too: the new key lets its holder in.
     replace(&keys, &(secret(IDENTITY, KEY) + &secret("client2", OTHER_KEY)));
     let toml = client_toml(local(port), "").replace(IDENTITY, "client2");
-    let second = Gate::new().file("psk.txt", &secret("client2", OTHER_KEY)).toml(&toml).start();
-    until("client2 to be let in", PATIENCE, || {
+    let second =
+        PskgateBuilder::new().file("psk.txt", &secret("client2", OTHER_KEY)).toml(&toml).start();
+    until("client2 to be let in", WAIT_TIMEOUT, || {
         use std::io::{Read, Write};
         let plain = connect(&second);
         (&plain.0).write_all(b"x").ok()?;
         (&plain.0).read_exact(&mut [0]).ok()
     });
     rustix::process::kill_process(id, Signal::TERM).expect("it lives");
-    let code = until("its end", PATIENCE, || server.0.try_wait().expect("its state"));
+    let code = until("its end", WAIT_TIMEOUT, || server.0.try_wait().expect("its state"));
     assert_eq!(code.code(), Some(0));
 }
 
@@ -470,7 +476,7 @@ fn a_file_that_is_written_in_pieces_is_taken_when_it_is_closed_and_not_before() 
 #[test]
 fn a_file_that_is_deleted_and_made_again_is_followed_and_so_is_its_folder() {
     let backend = Backend::echo();
-    let gate = Gate::new();
+    let gate = PskgateBuilder::new();
     let folder = gate.folder().join("keys");
     fs::create_dir(&folder).expect("a folder");
     let gate = gate.file("keys/psk.txt", &secret(IDENTITY, KEY));
@@ -480,11 +486,11 @@ fn a_file_that_is_deleted_and_made_again_is_followed_and_so_is_its_folder() {
     let session = connect(&old);
     session.echo(b"before");
     fs::remove_dir_all(&folder).expect("removed");
-    until("the refusal", PATIENCE, || (lines_with(&server, "not reloaded") > 0).then_some(()));
+    until("the refusal", WAIT_TIMEOUT, || (lines_with(&server, "not reloaded") > 0).then_some(()));
     session.echo(b"the old key is still in force");
     fs::create_dir(&folder).expect("a folder");
     write_private(&folder.join("psk.txt"), &secret(IDENTITY, OTHER_KEY));
-    assert_eq!(session.end(), Ending::Rst);
+    assert_eq!(session.end(), ConnectionEnd::Rst);
     connect(&new).echo(b"with the new key");
 }
 
@@ -495,22 +501,22 @@ fn without_a_watch_a_change_is_found_by_looking_now_and_then() {
     let port = free_port();
     let toml =
         server_toml(backend.address(), "").replace("127.0.0.1:0", &format!("127.0.0.1:{port}"));
-    let gate = Gate::new().toml(&toml);
+    let gate = PskgateBuilder::new().toml(&toml);
     let mut command = std::process::Command::new("strace");
     command.args(["-D", "-f", "-qq", "-o", "/dev/null", "-e", "trace=inotify_init1"]);
     command.args(["-e", "inject=inotify_init1:error=EMFILE"]);
     command.args([env!("CARGO_BIN_EXE_pskgate"), "run", "pskgate.toml"]);
     command.current_dir(gate.folder());
     let process = crate::harness::Process::spawn("pskgate", "the package strace", &mut command);
-    process.wait_for("listening on", PATIENCE);
-    process.wait_for("a change takes effect within 30 s", PATIENCE);
-    let client = Gate::new().toml(&client_toml(local(port), "")).start();
+    process.wait_for("listening on", WAIT_TIMEOUT);
+    process.wait_for("a change takes effect within 30 s", WAIT_TIMEOUT);
+    let client = PskgateBuilder::new().toml(&client_toml(local(port), "")).start();
     let session = connect(&client);
     session.echo(b"before");
-    session.0.set_read_timeout(Some(3 * PATIENCE)).expect("a limit");
+    session.0.set_read_timeout(Some(3 * WAIT_TIMEOUT)).expect("a limit");
     let watch = Stopwatch::start();
     replace(&gate.folder().join("psk.txt"), &secret(IDENTITY, OTHER_KEY));
-    assert_eq!(session.end(), Ending::Rst);
+    assert_eq!(session.end(), ConnectionEnd::Rst);
     let found = watch.lasted();
     // Every 30 s, and the time to come to rest.
     assert!(found > Duration::from_secs(2), "a watch was there all the same: {found:?}");
@@ -527,8 +533,8 @@ fn a_service_that_is_removed_drains_and_its_neighbour_does_not_notice() {
             .replace("127.0.0.1:0", &format!("127.0.0.1:{port}"))
     };
     let both = "drain-timeout = \"3s\"\n\n".to_owned() + &service("a", stays) + &service("b", goes);
-    let server = Gate::new().toml(&both).start();
-    let client = |port: u16| Gate::new().toml(&client_toml(local(port), "")).start();
+    let server = PskgateBuilder::new().toml(&both).start();
+    let client = |port: u16| PskgateBuilder::new().toml(&client_toml(local(port), "")).start();
     let (of_a, of_b) = (client(stays), client(goes));
     let (neighbour, busy, silent) = (connect(&of_a), connect(&of_b), connect(&of_b));
     for session in [&neighbour, &busy, &silent] {
@@ -538,7 +544,7 @@ fn a_service_that_is_removed_drains_and_its_neighbour_does_not_notice() {
     let watch = Stopwatch::start();
     replace(&server.folder().join("pskgate.toml"), &one);
     wait_reloads(&server, 1);
-    until("its address to be closed", PATIENCE, || {
+    until("its address to be closed", WAIT_TIMEOUT, || {
         std::net::TcpStream::connect(local(goes)).is_err().then_some(())
     });
     // Who is at work may finish; who is silent has nothing under way.
@@ -547,12 +553,12 @@ fn a_service_that_is_removed_drains_and_its_neighbour_does_not_notice() {
         use std::io::{Read, Write};
         let asked = (&busy.0).write_all(b"x").and_then(|()| (&busy.0).read_exact(&mut [0]));
         cut = asked.is_err().then(|| watch.lasted());
-        assert!(watch.lasted() < PATIENCE, "it goes on for ever");
+        assert!(watch.lasted() < WAIT_TIMEOUT, "it goes on for ever");
     }
     let cut = cut.unwrap_or_default();
     assert!(cut > Duration::from_secs(3), "after {cut:?}");
     watch.expect_within(Duration::from_secs(5));
-    assert_eq!(silent.end(), Ending::Rst);
+    assert_eq!(silent.end(), ConnectionEnd::Rst);
     neighbour.echo(b"undisturbed");
     // It can come back, as a new one.
     replace(&server.folder().join("pskgate.toml"), &both);

@@ -14,9 +14,9 @@ use crate::harness::hello::{answer, hello_13};
 use crate::harness::ram::{count, memory};
 use crate::harness::stage::need_root;
 use crate::harness::{
-    Backend, Ending, Gate, IDENTITY, KEY, OTHER_KEY, OpensslClient, PATIENCE, Plain, Process,
-    Pskgate, Stopwatch, Stunnel, Tls, client_toml, free_port, local, openssl, replace, secret,
-    server_toml, until,
+    Backend, ConnectionEnd, IDENTITY, KEY, OTHER_KEY, OpensslClient, PlainClient, Process, Pskgate,
+    PskgateBuilder, Stopwatch, Stunnel, Tls, WAIT_TIMEOUT, client_toml, free_port, local, openssl,
+    replace, secret, server_toml, until,
 };
 
 const CONF_KEYS: &str = "ticketKeySecret = 00112233445566778899aabbccddeeff\n\
@@ -35,18 +35,18 @@ fn conf(port: u16, connect: std::net::SocketAddr, lines: &str) -> String {
 }
 
 fn serve(port: u16, backend: &Backend, lines: &str) -> Pskgate {
-    Gate::new().conf("x.conf", &conf(port, backend.address(), lines), None).start()
+    PskgateBuilder::new().conf("x.conf", &conf(port, backend.address(), lines), None).start()
 }
 
 fn reload(gate: &Pskgate) {
     let count = || gate.log().matches("Configuration successful").count();
     let before = count();
     gate.signal(Signal::HUP);
-    until("the reload", PATIENCE, || (count() > before).then_some(()));
+    until("the reload", WAIT_TIMEOUT, || (count() > before).then_some(()));
 }
 
 fn visit(to: std::net::SocketAddr) {
-    let plain = Plain::connect(to);
+    let plain = PlainClient::connect(to);
     plain.echo(b"there and back");
     plain.shut();
     plain.rest();
@@ -55,7 +55,7 @@ fn visit(to: std::net::SocketAddr) {
 /// Lines come a moment after what they are about.
 fn expect<T: PartialEq + std::fmt::Debug>(ask: impl Fn() -> T, wanted: T, when: &str) {
     let what = format!("{wanted:?}, {when}");
-    until(&what, PATIENCE, || (ask() == wanted).then_some(()));
+    until(&what, WAIT_TIMEOUT, || (ask() == wanted).then_some(()));
 }
 
 /// How many handshakes used the key, and how many resumed a session, in stunnel's words.
@@ -118,7 +118,7 @@ fn a_stunnel_conf_can_switch_it_off() {
 /// A client end with these lines and the default of a stunnel.conf.
 fn at(server: std::net::SocketAddr, lines: &str) -> Pskgate {
     let text = conf(free_port(), server, &format!("client = yes\n{lines}"));
-    Gate::new().conf("x.conf", &text, None).start()
+    PskgateBuilder::new().conf("x.conf", &text, None).start()
 }
 
 /// How many handshakes of a client end used the key, and how many resumed a session, in stunnel's words.
@@ -141,7 +141,7 @@ fn a_client_end_resumes_at_a_stunnel_server_and_is_not_shut_out_by_another() {
         connected(1, 0);
         visit(client.address("tls"));
         connected(1, 1);
-        before.wait_for("TLS accepted: previous session reused", PATIENCE);
+        before.wait_for("TLS accepted: previous session reused", WAIT_TIMEOUT);
         reload(&client);
         visit(client.address("tls"));
         connected(1, 2);
@@ -194,11 +194,12 @@ fn a_native_file_resumes_only_if_it_asks() {
             [("", false), ("resumption = false", false), ("resumption = true", true)]
         {
             let backend = Backend::echo();
-            let server = Gate::new().toml(&toml(&backend, line)).start();
+            let server = PskgateBuilder::new().toml(&toml(&backend, line)).start();
             let client = Stunnel::client(server.address("tls"), tls.conf());
             let theirs = Stunnel::server(backend.address(), tls.conf());
             let text = client_toml(theirs.address(), line);
-            let ours = Gate::new().toml(&format!("[log]\nlevel = \"debug\"\n{text}")).start();
+            let ours =
+                PskgateBuilder::new().toml(&format!("[log]\nlevel = \"debug\"\n{text}")).start();
             for _ in 0..2 {
                 visit(client.address());
                 visit(ours.address("plain"));
@@ -249,14 +250,14 @@ fn lifetime(folder: &Path) -> u64 {
     let mut command = Command::new("openssl");
     command.current_dir(folder).args(["sess_id", "-in", "session.pem", "-noout", "-text"]);
     let mut process = Process::spawn("openssl sess_id", "the Debian package openssl", &mut command);
-    assert!(process.wait(PATIENCE).success(), "{}", process.text());
+    assert!(process.wait(WAIT_TIMEOUT).success(), "{}", process.text());
     let said = process.out();
     let (_, hint) = said.split_once("ticket lifetime hint: ").expect("a ticket");
     hint.split(' ').next().and_then(|seconds| seconds.parse().ok()).expect("seconds")
 }
 
 fn wait_since(start: Instant, time: Duration) {
-    until("the time to pass", PATIENCE, || (start.elapsed() > time).then_some(()));
+    until("the time to pass", WAIT_TIMEOUT, || (start.elapsed() > time).then_some(()));
 }
 
 #[test]
@@ -346,7 +347,7 @@ fn ticket_at(server: std::net::SocketAddr, tls: Tls) -> TempDir {
     let arguments = openssl::psk().into_iter().chain(save);
     let mut client = OpensslClient::start_in(folder.path(), server, arguments);
     client.echo("a session");
-    until("the session to be saved", PATIENCE, || {
+    until("the session to be saved", WAIT_TIMEOUT, || {
         folder.path().join("session.pem").exists().then_some(())
     });
     folder
@@ -358,7 +359,7 @@ fn a_ticket_is_good_at_its_own_service_alone_and_shuts_nobody_out_elsewhere() {
         let backend = Backend::echo();
         let second = server_toml(backend.address(), TOML_KEYS);
         let text = toml(&backend, TOML_KEYS) + &second.replace("[services.tls]", "[services.two]");
-        let gate = Gate::new().toml(&text).start();
+        let gate = PskgateBuilder::new().toml(&text).start();
         let ticket = ticket_of(&gate, tls);
         // Alone, and beside what proves nothing and is not looked at.
         let wrong = openssl::psk_of(IDENTITY, OTHER_KEY);
@@ -379,7 +380,7 @@ fn a_ticket_is_good_at_its_own_service_alone_and_shuts_nobody_out_elsewhere() {
 
         // Another process, which has keys of its own, or none.
         for lines in ["resumption = true", ""] {
-            let other = Gate::new().toml(&toml(&backend, lines)).start();
+            let other = PskgateBuilder::new().toml(&toml(&backend, lines)).start();
             let reached = backend.accepted();
             let alone = come_back(ticket.path(), (&other, "tls"), tls, &nothing(tls)).alert();
             assert!(alone.is_some(), "{tls:?}");
@@ -389,7 +390,7 @@ fn a_ticket_is_good_at_its_own_service_alone_and_shuts_nobody_out_elsewhere() {
         }
         drop(gate);
         // The same one, started anew.
-        let again = Gate::new().toml(&toml(&backend, TOML_KEYS)).start();
+        let again = PskgateBuilder::new().toml(&toml(&backend, TOML_KEYS)).start();
         come_back(ticket.path(), (&again, "tls"), tls, &nothing(tls)).echo("again");
         expect(|| handshakes(&again), vec![true], &format!("{tls:?}"));
     }
@@ -430,7 +431,7 @@ fn places(ticket: &Range<usize>) -> [usize; 4] {
 fn a_ticket_that_was_tampered_with_is_worth_nothing_and_shuts_nobody_out() {
     for tls in Tls::BOTH {
         let backend = Backend::echo();
-        let gate = Gate::new().toml(&toml(&backend, TOML_KEYS)).start();
+        let gate = PskgateBuilder::new().toml(&toml(&backend, TOML_KEYS)).start();
         let folder = ticket_of(&gate, tls);
         let to = (&gate, "tls");
         let (der, ticket) = saved(folder.path());
@@ -464,7 +465,7 @@ fn a_ticket_that_was_tampered_with_is_worth_nothing_and_shuts_nobody_out() {
 #[test]
 fn no_answer_tells_a_stranger_whether_a_ticket_or_a_name_is_good() {
     let backend = Backend::echo();
-    let gate = Gate::new().toml(&toml(&backend, TOML_KEYS)).start();
+    let gate = PskgateBuilder::new().toml(&toml(&backend, TOML_KEYS)).start();
     let to = gate.address("tls");
     let folder = ticket_of(&gate, Tls::V13);
     let (der, range) = saved(folder.path());
@@ -502,7 +503,7 @@ fn no_answer_tells_a_stranger_whether_a_ticket_or_a_name_is_good() {
 fn a_ticket_of_who_was_removed_or_has_another_key_is_worth_nothing() {
     for tls in Tls::BOTH {
         let backend = Backend::echo();
-        let gate = Gate::new().toml(&toml(&backend, TOML_KEYS)).start();
+        let gate = PskgateBuilder::new().toml(&toml(&backend, TOML_KEYS)).start();
         let ticket = ticket_of(&gate, tls);
         let to = (&gate, "tls");
         let reached = backend.accepted();
@@ -517,7 +518,7 @@ fn a_ticket_of_who_was_removed_or_has_another_key_is_worth_nothing() {
             [secret(IDENTITY, OTHER_KEY), secret("client2", OTHER_KEY)].into_iter().enumerate()
         {
             replace(&gate.folder().join("psk.txt"), &keys);
-            until("the change", PATIENCE, || (changes() > n).then_some(()));
+            until("the change", WAIT_TIMEOUT, || (changes() > n).then_some(()));
             let alone = come_back(ticket.path(), to, tls, &nothing(tls)).alert();
             assert!(alone.is_some(), "{tls:?}");
             if tls == Tls::V13 {
@@ -534,7 +535,7 @@ fn a_ticket_of_who_was_removed_or_has_another_key_is_worth_nothing() {
         expect(|| handshakes(&gate), vec![false, false], &format!("{tls:?}"));
         // As it was: exactly that is granted again.
         replace(&gate.folder().join("psk.txt"), &secret(IDENTITY, KEY));
-        until("the change", PATIENCE, || (changes() > 2).then_some(()));
+        until("the change", WAIT_TIMEOUT, || (changes() > 2).then_some(()));
         come_back(ticket.path(), to, tls, &nothing(tls)).echo("again");
         expect(|| handshakes(&gate), vec![false, false, true], &format!("{tls:?}"));
     }
@@ -544,24 +545,24 @@ fn a_ticket_of_who_was_removed_or_has_another_key_is_worth_nothing() {
 fn a_resumed_session_ends_with_its_key_and_is_not_resumed_again() {
     for tls in Tls::BOTH {
         let backend = Backend::echo();
-        let gate = Gate::new().toml(&toml(&backend, TOML_KEYS)).start();
+        let gate = PskgateBuilder::new().toml(&toml(&backend, TOML_KEYS)).start();
         let client = Stunnel::client(gate.address("tls"), tls.conf());
         // What stunnel has of a session that was cut it does not offer again; this one has a whole one.
         let later = Stunnel::client(gate.address("tls"), tls.conf());
         visit(later.address());
         visit(later.address());
         visit(client.address());
-        let session = Plain::connect(client.address());
+        let session = PlainClient::connect(client.address());
         session.echo(b"resumed");
         expect(|| handshakes(&gate), vec![false, true, false, true], &format!("{tls:?}"));
         let reached = backend.accepted();
         replace(&gate.folder().join("psk.txt"), &secret(IDENTITY, OTHER_KEY));
         let watch = Stopwatch::start();
-        assert!(matches!(session.end(), Ending::Fin | Ending::Rst));
+        assert!(matches!(session.end(), ConnectionEnd::Fin | ConnectionEnd::Rst));
         // 300 ms until the change is taken, a second from then on.
         watch.expect_within(Duration::from_millis(1_800));
         for client in [&client, &later] {
-            let again = Plain::connect(client.address());
+            let again = PlainClient::connect(client.address());
             again.send(b"let me in");
             assert_eq!(again.rest().0, b"", "it is in again, {tls:?}");
         }
@@ -606,13 +607,13 @@ fn ticket_keys_are_gone_in_time_while_nobody_connects() {
     need_root();
     let backend = Backend::echo();
     let lines = "resumption = true\nresumption-timeout = \"2s\"";
-    let gate = Gate::new().toml(&server_toml(backend.address(), lines)).start();
+    let gate = PskgateBuilder::new().toml(&server_toml(backend.address(), lines)).start();
     let folder = ticket_of(&gate, Tls::V13);
     let (der, ticket) = saved(folder.path());
     let name = &der[ticket][..16];
     assert!(count(&memory(gate.id()), name) > 0);
     // Two lifetimes, and the 15 s after which it is looked again.
-    until("the keys to be wiped", 2 * PATIENCE, || {
+    until("the keys to be wiped", 2 * WAIT_TIMEOUT, || {
         (count(&memory(gate.id()), name) == 0).then_some(())
     });
     come_back(folder.path(), (&gate, "tls"), Tls::V13, &openssl::psk()).echo("with the key");

@@ -13,8 +13,9 @@ use rustix::process::Signal;
 use crate::harness::process::{Unread, pskgate};
 use crate::harness::stage::need_root;
 use crate::harness::{
-    Backend, Ending, Gate, IDENTITY, KEY, OTHER_KEY, OpensslClient, PATIENCE, Plain, Pskgate,
-    client_toml, free_port, local, replace, secret, server_toml, until, write_private,
+    Backend, ConnectionEnd, IDENTITY, KEY, OTHER_KEY, OpensslClient, PlainClient, Pskgate,
+    PskgateBuilder, WAIT_TIMEOUT, client_toml, free_port, local, replace, secret, server_toml,
+    until, write_private,
 };
 
 /// A second good key, for who stays.
@@ -28,7 +29,7 @@ fn both() -> String {
 
 fn client(to: SocketAddr, identity: &str, key: &str) -> Pskgate {
     let toml = client_toml(to, "").replace(IDENTITY, identity);
-    Gate::new().file("psk.txt", &secret(identity, key)).toml(&toml).start()
+    PskgateBuilder::new().file("psk.txt", &secret(identity, key)).toml(&toml).start()
 }
 
 /// A server with two at work, one of whom is to leave.
@@ -36,25 +37,25 @@ struct Scene {
     server: Pskgate,
     leaver: Pskgate,
     _neighbour: Pskgate,
-    session: Plain,
-    beside: Plain,
+    session: PlainClient,
+    beside: PlainClient,
     _backend: Backend,
 }
 
 impl Scene {
     /// With more lines before the services, and more lines of the service.
     fn new(head: &str, extra: &str) -> Self {
-        Self::with(Gate::new().file("psk.txt", &both()), head, extra, "\"psk.txt\"")
+        Self::with(PskgateBuilder::new().file("psk.txt", &both()), head, extra, "\"psk.txt\"")
     }
 
-    fn with(gate: Gate, head: &str, extra: &str, secrets: &str) -> Self {
+    fn with(gate: PskgateBuilder, head: &str, extra: &str, secrets: &str) -> Self {
         let backend = Backend::echo();
         let toml = head.to_owned() + &server_toml(backend.address(), extra);
         let server = gate.toml(&toml.replace("\"psk.txt\"", secrets)).start();
         let to = server.address("tls");
         let (leaver, neighbour) = (client(to, "leaver", OTHER_KEY), client(to, IDENTITY, KEY));
-        let session = Plain::connect(leaver.address("plain"));
-        let beside = Plain::connect(neighbour.address("plain"));
+        let session = PlainClient::connect(leaver.address("plain"));
+        let beside = PlainClient::connect(neighbour.address("plain"));
         session.echo(b"before");
         // Some tests have the leaver alone.
         if fs::read_to_string(server.folder().join("psk.txt")).is_ok_and(|text| text.contains(KEY))
@@ -80,7 +81,7 @@ impl Scene {
     fn wait_count(&self, words: &str, count: usize) {
         until(
             &format!("{count} times {words}; the log is\n{}", self.server.log()),
-            PATIENCE,
+            WAIT_TIMEOUT,
             || (self.count(words) >= count).then_some(()),
         );
     }
@@ -93,14 +94,14 @@ impl Scene {
     fn revoke_by(&self, take_away: impl FnOnce()) {
         take_away();
         let start = Instant::now();
-        assert_eq!(self.session.end(), Ending::Rst, "{}", self.server.log());
+        assert_eq!(self.session.end(), ConnectionEnd::Rst, "{}", self.server.log());
         assert!(start.elapsed() < SOON, "it took {:?}", start.elapsed());
         self.is_out();
     }
 
     fn is_out(&self) {
-        let again = Plain::connect(self.leaver.address("plain"));
-        assert_eq!(again.end(), Ending::Rst, "the leaver is in again");
+        let again = PlainClient::connect(self.leaver.address("plain"));
+        assert_eq!(again.end(), ConnectionEnd::Rst, "the leaver is in again");
         self.beside.echo(b"undisturbed");
     }
 
@@ -108,7 +109,7 @@ impl Scene {
     fn is_as_before(&self) {
         self.session.echo(b"still here");
         self.beside.echo(b"still here");
-        Plain::connect(self.leaver.address("plain")).echo(b"let in as before");
+        PlainClient::connect(self.leaver.address("plain")).echo(b"let in as before");
     }
 
     fn status(&self) -> serde_json::Value {
@@ -131,11 +132,11 @@ fn beside_a_typo_a_key_is_removed_another_one_changed_and_the_rest_waits() {
     replace(&scene.path("psk.txt"), &keys);
     scene.wait_count("keys: added \"leaver\"", 1);
     let again = client(scene.server.address("tls"), "leaver", THIRD_KEY);
-    let session = Plain::connect(again.address("plain"));
+    let session = PlainClient::connect(again.address("plain"));
     session.echo(b"with the new key");
     replace(&scene.path("psk.txt"), &(secret(IDENTITY, KEY) + &secret("leaver", OTHER_KEY)));
-    assert_eq!(session.end(), Ending::Rst, "the key was changed");
-    Plain::connect(scene.leaver.address("plain")).echo(b"with the old key again");
+    assert_eq!(session.end(), ConnectionEnd::Rst, "the key was changed");
+    PlainClient::connect(scene.leaver.address("plain")).echo(b"with the old key again");
     // The typo is told at each of these reloads, and none of them took the configuration.
     assert_eq!(scene.count(": reloaded;"), 0, "{}", scene.server.log());
     replace(&scene.path("pskgate.toml"), &good);
@@ -185,11 +186,12 @@ fn a_mistake_in_the_text_is_not_tried_again() {
 
 #[test]
 fn a_broken_second_key_file_keeps_its_own_keys_and_nothing_else() {
-    let gate =
-        Gate::new().file("psk.txt", &both()).file("second.txt", &secret("second", THIRD_KEY));
+    let gate = PskgateBuilder::new()
+        .file("psk.txt", &both())
+        .file("second.txt", &secret("second", THIRD_KEY));
     let scene = Scene::with(gate, "", "", "[\"psk.txt\", \"second.txt\"]");
     let second = client(scene.server.address("tls"), "second", THIRD_KEY);
-    let session = Plain::connect(second.address("plain"));
+    let session = PlainClient::connect(second.address("plain"));
     session.echo(b"before");
     // A line without a colon, a file cut in the middle of its key, and none at all.
     let cut = secret("second", THIRD_KEY)[..40].to_owned();
@@ -207,14 +209,14 @@ fn a_broken_second_key_file_keeps_its_own_keys_and_nothing_else() {
     assert!(last["findings"].to_string().contains("second.txt"), "{last}");
     scene.revoke();
     session.echo(b"still here");
-    Plain::connect(second.address("plain")).echo(b"and let in");
+    PlainClient::connect(second.address("plain")).echo(b"and let in");
     // What is in the configuration takes effect beside it.
     let text =
         scene.config().replace("[services.tls]", "[log]\nlevel = \"debug\"\n\n[services.tls]");
     replace(&scene.path("pskgate.toml"), &text);
     scene.server.wait_logged(" debug ");
     replace(&scene.path("second.txt"), &secret("nobody", OTHER_KEY));
-    assert_eq!(session.end(), Ending::Rst, "the next good file takes");
+    assert_eq!(session.end(), ConnectionEnd::Rst, "the next good file takes");
 }
 
 #[test]
@@ -232,8 +234,9 @@ fn a_file_that_is_cut_in_the_middle_of_a_line_cuts_nobody() {
 
 #[test]
 fn an_identity_in_two_files_keeps_its_key_and_does_not_hold_up_a_removal() {
-    let gate =
-        Gate::new().file("psk.txt", &both()).file("second.txt", &secret("second", THIRD_KEY));
+    let gate = PskgateBuilder::new()
+        .file("psk.txt", &both())
+        .file("second.txt", &secret("second", THIRD_KEY));
     let scene = Scene::with(gate, "", "", "[\"psk.txt\", \"second.txt\"]");
     let twice = secret("second", THIRD_KEY) + &secret(IDENTITY, OTHER_KEY);
     replace(&scene.path("second.txt"), &twice);
@@ -242,12 +245,12 @@ fn an_identity_in_two_files_keeps_its_key_and_does_not_hold_up_a_removal() {
     scene.beside.echo(b"with the key that it had");
     scene.revoke();
     let wrong = client(scene.server.address("tls"), IDENTITY, OTHER_KEY);
-    assert_eq!(Plain::connect(wrong.address("plain")).end(), Ending::Rst);
+    assert_eq!(PlainClient::connect(wrong.address("plain")).end(), ConnectionEnd::Rst);
 }
 
 #[test]
 fn a_key_file_without_a_key_is_a_removal_if_the_service_has_others_and_else_refused() {
-    let gate = Gate::new()
+    let gate = PskgateBuilder::new()
         .file("psk.txt", &secret(IDENTITY, KEY))
         .file("leaver.txt", &secret("leaver", OTHER_KEY));
     let scene = Scene::with(gate, "", "", "[\"psk.txt\", \"leaver.txt\"]");
@@ -261,7 +264,7 @@ fn a_key_file_without_a_key_is_a_removal_if_the_service_has_others_and_else_refu
 
 #[test]
 fn in_a_folder_of_keys_a_file_that_is_gone_is_a_removal_and_a_folder_that_is_gone_is_not() {
-    let gate = Gate::new();
+    let gate = PskgateBuilder::new();
     fs::create_dir(gate.folder().join("psk.d")).expect("a folder");
     let gate = gate
         .file("psk.d/10-first", &secret(IDENTITY, KEY))
@@ -292,13 +295,13 @@ fn in_a_folder_of_keys_a_file_that_is_gone_is_a_removal_and_a_folder_that_is_gon
 
 #[test]
 fn a_file_that_somebody_writes_does_not_hold_up_a_removal_in_another_one() {
-    let gate = Gate::new().file("psk.txt", &both()).file(
+    let gate = PskgateBuilder::new().file("psk.txt", &both()).file(
         "second.txt",
         &(secret("second", THIRD_KEY) + &secret("third", &format!("{THIRD_KEY}3"))),
     );
     let scene = Scene::with(gate, "", "", "[\"psk.txt\", \"second.txt\"]");
     let third = client(scene.server.address("tls"), "third", &format!("{THIRD_KEY}3"));
-    let session = Plain::connect(third.address("plain"));
+    let session = PlainClient::connect(third.address("plain"));
     session.echo(b"before");
     let mut file = fs::File::create(scene.path("second.txt")).expect("truncated");
     // Up to the end of a line: read now, the file would be a good one without `third`.
@@ -315,17 +318,17 @@ fn a_file_that_somebody_writes_does_not_hold_up_a_removal_in_another_one() {
 #[test]
 fn a_client_end_whose_identity_is_gone_lets_go_of_its_sessions_beside_a_typo() {
     let backend = Backend::echo();
-    let server = Gate::new().toml(&server_toml(backend.address(), "")).start();
+    let server = PskgateBuilder::new().toml(&server_toml(backend.address(), "")).start();
     let keys = secret(IDENTITY, KEY) + &secret("other", OTHER_KEY);
     let toml = client_toml(server.address("tls"), "");
-    let client = Gate::new().file("psk.txt", &keys).toml(&toml).start();
-    let session = Plain::connect(client.address("plain"));
+    let client = PskgateBuilder::new().file("psk.txt", &keys).toml(&toml).start();
+    let session = PlainClient::connect(client.address("plain"));
     session.echo(b"before");
     replace(&client.folder().join("pskgate.toml"), &toml.replace("mode =", "moode ="));
     client.wait_logged(": not reloaded:");
     replace(&client.folder().join("psk.txt"), &secret("other", OTHER_KEY));
-    assert_eq!(session.end(), Ending::Rst);
-    assert_eq!(Plain::connect(client.address("plain")).end(), Ending::Rst);
+    assert_eq!(session.end(), ConnectionEnd::Rst);
+    assert_eq!(PlainClient::connect(client.address("plain")).end(), ConnectionEnd::Rst);
 }
 
 #[test]
@@ -347,7 +350,7 @@ fn a_fifo_that_nobody_reads_is_no_log_and_no_obstacle() {
     let reader = fs::File::options().read(true).custom_flags(nonblocking()).open(&fifo);
     let mut reader = reader.expect("the reader's end");
     let mut text = Vec::new();
-    until("the first line", PATIENCE, || {
+    until("the first line", WAIT_TIMEOUT, || {
         let mut piece = [0; 4096];
         if let Ok(count) = reader.read(&mut piece) {
             text.extend_from_slice(&piece[..count]);
@@ -365,7 +368,7 @@ fn nonblocking() -> i32 {
 #[test]
 fn a_full_disk_holds_back_the_configuration_alone_and_is_tried_again_until_there_is_room() {
     need_root();
-    let gate = Gate::new().file("psk.txt", &both());
+    let gate = PskgateBuilder::new().file("psk.txt", &both());
     let disk = gate.folder().join("disk");
     fs::create_dir(&disk).expect("a folder");
     // Itself, a socket and one more.
@@ -379,8 +382,8 @@ fn a_full_disk_holds_back_the_configuration_alone_and_is_tried_again_until_there
     let server = gate.toml(&toml).start();
     let to = server.address("tls");
     let (leaver, neighbour) = (client(to, "leaver", OTHER_KEY), client(to, IDENTITY, KEY));
-    let session = Plain::connect(leaver.address("plain"));
-    let beside = Plain::connect(neighbour.address("plain"));
+    let session = PlainClient::connect(leaver.address("plain"));
+    let beside = PlainClient::connect(neighbour.address("plain"));
     session.echo(b"before");
     beside.echo(b"before");
     let scene = Scene { server, leaver, _neighbour: neighbour, session, beside, _backend: backend };
@@ -419,7 +422,7 @@ fn a_standard_error_that_nobody_reads_with_its_queue_full_holds_up_nothing() {
         .stderr(std::process::Stdio::piped())
         .spawn();
     let mut server = Unread(child.expect("it starts"));
-    until("the port", PATIENCE, || std::net::TcpStream::connect(local(port)).ok());
+    until("the port", WAIT_TIMEOUT, || std::net::TcpStream::connect(local(port)).ok());
     let number = i32::try_from(server.0.id()).expect("a number");
     let id = rustix::process::Pid::from_raw(number).expect("a process");
     let signal = |signal| rustix::process::kill_process(id, signal).expect("it lives");
@@ -427,12 +430,12 @@ fn a_standard_error_that_nobody_reads_with_its_queue_full_holds_up_nothing() {
         (client(local(port), "leaver", OTHER_KEY), client(local(port), IDENTITY, KEY));
     let sessions: Vec<_> = (0..20)
         .map(|_| {
-            let one = Plain::connect(neighbour.address("plain"));
+            let one = PlainClient::connect(neighbour.address("plain"));
             one.echo(b"before");
             one
         })
         .collect();
-    let session = Plain::connect(leaver.address("plain"));
+    let session = PlainClient::connect(leaver.address("plain"));
     session.echo(b"before");
     // Each list has a line for each session.
     let lost = || {
@@ -442,7 +445,7 @@ fn a_standard_error_that_nobody_reads_with_its_queue_full_holds_up_nothing() {
         let digits: String = rest.trim_start().chars().take_while(char::is_ascii_digit).collect();
         (digits != "0").then_some(())
     };
-    until("the queue to be full", 6 * PATIENCE, || {
+    until("the queue to be full", 6 * WAIT_TIMEOUT, || {
         (0..50).for_each(|_| {
             signal(Signal::USR2);
             std::thread::sleep(Duration::from_millis(2));
@@ -451,21 +454,21 @@ fn a_standard_error_that_nobody_reads_with_its_queue_full_holds_up_nothing() {
     });
     replace(&keys, &secret(IDENTITY, KEY));
     let start = Instant::now();
-    assert_eq!(session.end(), Ending::Rst);
+    assert_eq!(session.end(), ConnectionEnd::Rst);
     assert!(start.elapsed() < SOON, "it took {:?}", start.elapsed());
-    assert_eq!(Plain::connect(leaver.address("plain")).end(), Ending::Rst);
+    assert_eq!(PlainClient::connect(leaver.address("plain")).end(), ConnectionEnd::Rst);
     sessions.iter().for_each(|one| one.echo(b"undisturbed"));
     // A log that the reader is not in the way of is asked for, and is a finding.
     let text =
         format!("sandbox = false\n\n[log]\noutput = \"late.log\"\n\n{}", &toml[head.len()..]);
     replace(&folder.path().join("pskgate.toml"), &text);
-    until("the finding", PATIENCE, || {
+    until("the finding", WAIT_TIMEOUT, || {
         let status = pskgate_in(folder.path(), &["status", "pskgate.toml", "--json"]);
         (status.contains("cannot change the log") || status.contains("needs a restart"))
             .then_some(())
     });
     signal(Signal::TERM);
-    let code = until("its end", PATIENCE, || server.0.try_wait().expect("its state"));
+    let code = until("its end", WAIT_TIMEOUT, || server.0.try_wait().expect("its state"));
     assert_eq!(code.code(), Some(0));
 }
 
@@ -498,11 +501,11 @@ fn in_stunnel_s_format_a_reload_has_stunnel_s_lines_in_their_order() {
         "output = x.log\ndebug = 6\n[a]\naccept = 127.0.0.1:{port}\nconnect = {}\nPSKsecrets = psk.txt\n",
         backend.address()
     );
-    let server = Gate::new().conf("x.conf", &text, Some("x.log")).start();
+    let server = PskgateBuilder::new().conf("x.conf", &text, Some("x.log")).start();
     server.wait_logged("Accepting new connections");
     let before = server.log().len();
     server.signal(Signal::HUP);
-    until("the listener's line", PATIENCE, || {
+    until("the listener's line", WAIT_TIMEOUT, || {
         server.log()[before..].contains("bound to").then_some(())
     });
     let log = server.log();
@@ -513,7 +516,7 @@ fn in_stunnel_s_format_a_reload_has_stunnel_s_lines_in_their_order() {
     let before = log.len();
     fs::write(server.folder().join("x.conf"), text + "bogus = yes\n").expect("written");
     server.signal(Signal::HUP);
-    until("the refusal", PATIENCE, || {
+    until("the refusal", WAIT_TIMEOUT, || {
         server.log()[before..].contains("Failed to reload").then_some(())
     });
     let log = server.log();
@@ -526,7 +529,7 @@ fn in_stunnel_s_format_a_reload_has_stunnel_s_lines_in_their_order() {
 #[test]
 fn the_last_key_goes_when_it_is_ordered_and_then_everybody_is_answered_as_with_a_wrong_key() {
     let scene = Scene::with(
-        Gate::new().file("psk.txt", &secret("leaver", OTHER_KEY)),
+        PskgateBuilder::new().file("psk.txt", &secret("leaver", OTHER_KEY)),
         "",
         "",
         "\"psk.txt\"",
@@ -544,9 +547,9 @@ fn the_last_key_goes_when_it_is_ordered_and_then_everybody_is_answered_as_with_a
     let start = Instant::now();
     let done = pskgate(folder, &[&remove[..], &["--last"]].concat());
     assert_eq!(done.code, Some(0), "{}", done.err);
-    assert_eq!(scene.session.end(), Ending::Rst);
+    assert_eq!(scene.session.end(), ConnectionEnd::Rst);
     assert!(start.elapsed() < 2 * SOON, "it took {:?}", start.elapsed());
-    assert_eq!(Plain::connect(scene.leaver.address("plain")).end(), Ending::Rst);
+    assert_eq!(PlainClient::connect(scene.leaver.address("plain")).end(), ConnectionEnd::Rst);
     scene.server.wait_logged(" orders: remove-last");
     // A known name, an unknown one and one with a wrong key hear the same, from a service without a key and
     // from one that has some.
@@ -557,8 +560,10 @@ fn the_last_key_goes_when_it_is_ordered_and_then_everybody_is_answered_as_with_a
         })
     };
     let backend = Backend::echo();
-    let other =
-        Gate::new().file("psk.txt", &both()).toml(&server_toml(backend.address(), "")).start();
+    let other = PskgateBuilder::new()
+        .file("psk.txt", &both())
+        .toml(&server_toml(backend.address(), ""))
+        .start();
     let [known, unknown] = answers(&other);
     assert_eq!(answers(&scene.server), [known, unknown]);
     // It stays so over other reloads, and ends with the next key.
@@ -568,12 +573,12 @@ fn the_last_key_goes_when_it_is_ordered_and_then_everybody_is_answered_as_with_a
     assert_eq!(done.code, Some(78), "a start is refused");
     replace(&scene.path("psk.txt"), &secret("leaver", OTHER_KEY));
     scene.wait_count("keys: added \"leaver\"", 1);
-    Plain::connect(scene.leaver.address("plain")).echo(b"let in again");
+    PlainClient::connect(scene.leaver.address("plain")).echo(b"let in again");
 }
 
 #[test]
 fn an_order_for_the_last_key_that_did_not_reach_the_program_can_be_given_again() {
-    let gate = Gate::new().file("psk.txt", &secret("leaver", OTHER_KEY));
+    let gate = PskgateBuilder::new().file("psk.txt", &secret("leaver", OTHER_KEY));
     let scene = Scene::with(gate, "", "", "\"psk.txt\"");
     // As if the file had been emptied while nobody could ask the program.
     replace(&scene.path("psk.txt"), "");
@@ -581,5 +586,5 @@ fn an_order_for_the_last_key_that_did_not_reach_the_program_can_be_given_again()
     let remove = ["keys", "remove", "leaver", "pskgate.toml", "--last"];
     let done = pskgate(scene.server.folder(), &remove);
     assert_eq!(done.code, Some(0), "{}", done.err);
-    assert_eq!(scene.session.end(), Ending::Rst);
+    assert_eq!(scene.session.end(), ConnectionEnd::Rst);
 }

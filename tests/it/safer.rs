@@ -15,8 +15,9 @@ use socket2::SockRef;
 use tempfile::TempDir;
 
 use crate::harness::{
-    Backend, Ending, IDENTITY, KEY, OTHER_KEY, OpensslClient, OpensslServer, PATIENCE, Plain,
-    Process, Side, Stream, Tls, Wire, free_port, local, openssl, secret, until, write_private,
+    Backend, ConnectionEnd, FaultProxy, IDENTITY, KEY, OTHER_KEY, OpensslClient, OpensslServer,
+    PlainClient, Process, Side, Stream, Tls, WAIT_TIMEOUT, free_port, local, openssl, secret,
+    until, write_private,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +55,7 @@ impl End {
         command.env("RUNTIME_DIRECTORY", folder.path());
         let name = program.file_name().unwrap().to_string_lossy().into_owned();
         let process = Process::spawn(&name, "the Debian package stunnel4", &mut command);
-        process.wait_for("Accepting new connections", PATIENCE);
+        process.wait_for("Accepting new connections", WAIT_TIMEOUT);
         Self { process, address: local(port), folder }
     }
 
@@ -70,14 +71,14 @@ impl End {
 /// Two ends of one program and the wire between them.
 struct Two {
     server: End,
-    wire: Wire,
+    wire: FaultProxy,
     client: End,
 }
 
 impl Two {
     fn start(program: Program, backend: &Backend, extra: &str) -> Self {
         let server = End::server(program, backend, extra);
-        let wire = Wire::to(server.address);
+        let wire = FaultProxy::to(server.address);
         let client = End::client(program, wire.address(), extra);
         Self { server, wire, client }
     }
@@ -91,7 +92,7 @@ fn args(list: &[&str]) -> Vec<String> {
 fn is_let_in(mut client: OpensslClient) -> bool {
     const LINE: &str = "let me in";
     client.type_in(&format!("{LINE}\n"));
-    let answered = until("an answer or the end", PATIENCE, || {
+    let answered = until("an answer or the end", WAIT_TIMEOUT, || {
         // The echo of the line itself is the only place where it can come from.
         if client.out().contains(LINE) {
             return Some(true);
@@ -111,7 +112,7 @@ fn a_client_sends_nothing_to_a_server_that_has_a_certificate_and_no_key() {
             let list = args(&["-tls1_3", "-cert", "cert.pem", "-key", "key.pem"]);
             let impostor = OpensslServer::start(folder.path(), list);
             let client = End::client(program, impostor.address(), ciphers);
-            let plain = Plain::connect(client.address);
+            let plain = PlainClient::connect(client.address);
             // To a client that has been cut already, it cannot even be sent.
             let _ = (&plain.0).write_all(b"secret\n");
             let mut answer = [0; 6];
@@ -174,7 +175,7 @@ fn who_was_removed_from_the_key_file_does_not_come_back_with_a_ticket() {
             let keys = secret("someone-else", OTHER_KEY);
             write_private(&end.folder.path().join("psk.txt"), &keys);
             end.process.signal(Signal::HUP);
-            until("the reload", PATIENCE, || {
+            until("the reload", WAIT_TIMEOUT, || {
                 let text = end.process.text();
                 (text.matches(" bound to ").count() >= 2).then_some(())
             });
@@ -182,7 +183,7 @@ fn who_was_removed_from_the_key_file_does_not_come_back_with_a_ticket() {
             list.push(tls.flag().to_owned());
             list.extend(args(&["-sess_in", "session.pem"]));
             // stunnel closes its listeners for a moment.
-            until("the port", PATIENCE, || std::net::TcpStream::connect(end.address).ok());
+            until("the port", WAIT_TIMEOUT, || std::net::TcpStream::connect(end.address).ok());
             let before = backend.accepted();
             let back = OpensslClient::start_in(folder.path(), end.address, list);
             assert_eq!(is_let_in(back), program == Stunnel, "{program:?} {tls:?}");
@@ -203,10 +204,10 @@ fn half_an_answer_that_the_close_timeout_cut_off_does_not_look_whole() {
             None
         });
         let two = Two::start(program, &backend, "TIMEOUTclose = 1");
-        let plain = Plain::connect(two.client.address);
+        let plain = PlainClient::connect(two.client.address);
         plain.send(b"question");
         plain.shut();
-        let expected = if program == Stunnel { Ending::Fin } else { Ending::Rst };
+        let expected = if program == Stunnel { ConnectionEnd::Fin } else { ConnectionEnd::Rst };
         let (answer, ending) = plain.rest();
         assert_eq!(ending, expected, "{program:?}");
         // A reset may overtake what came before it.
@@ -222,10 +223,10 @@ fn an_answer_that_was_cut_on_the_wire_does_not_look_whole() {
         for program in [Stunnel, Pskgate] {
             let backend = Backend::echo();
             let two = Two::start(program, &backend, tls.conf());
-            let plain = Plain::connect(two.client.address);
+            let plain = PlainClient::connect(two.client.address);
             plain.echo(b"established");
             two.wire.finish_towards(Side::Client);
-            let expected = if program == Stunnel { Ending::Fin } else { Ending::Rst };
+            let expected = if program == Stunnel { ConnectionEnd::Fin } else { ConnectionEnd::Rst };
             assert_eq!(plain.end(), expected, "{program:?} {tls:?}");
             drop(two.server);
         }
@@ -243,12 +244,12 @@ fn a_backend_that_dies_with_a_reset_is_not_an_orderly_end() {
             None
         });
         let two = Two::start(program, &backend, "");
-        let plain = Plain::connect(two.client.address);
+        let plain = PlainClient::connect(two.client.address);
         plain.send(b"question");
         let mut half = [0; 12];
         (&plain.0).read_exact(&mut half).unwrap();
         plain.send(b"more");
-        let expected = if program == Stunnel { Ending::Fin } else { Ending::Rst };
+        let expected = if program == Stunnel { ConnectionEnd::Fin } else { ConnectionEnd::Rst };
         assert_eq!(plain.end(), expected, "{program:?}");
     }
 }
@@ -266,17 +267,17 @@ fn a_transfer_goes_on_to_its_end_after_sigterm() {
             None
         });
         let mut two = Two::start(program, &backend, "");
-        let plain = Plain::connect(two.client.address);
+        let plain = PlainClient::connect(two.client.address);
         plain.send(b"!");
         stream.receive(&plain.0, TOTAL / 10);
         two.server.process.signal(Signal::TERM);
         if program == Stunnel {
-            two.server.process.wait(PATIENCE);
+            two.server.process.wait(WAIT_TIMEOUT);
             let (rest, _) = plain.rest();
             assert!((rest.len() as u64) < TOTAL - TOTAL / 10, "stunnel lets a transfer finish now");
         } else {
             let (rest, ending) = plain.rest();
-            assert_eq!((rest.len() as u64, ending), (TOTAL - TOTAL / 10, Ending::Fin));
+            assert_eq!((rest.len() as u64, ending), (TOTAL - TOTAL / 10, ConnectionEnd::Fin));
             stream.check(TOTAL / 10, &rest);
         }
     }

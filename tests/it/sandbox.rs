@@ -14,10 +14,10 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::harness::process::pskgate;
-use crate::harness::stage::{Daemon, Stage, client_of, echo_through, need_root, section};
+use crate::harness::stage::{Daemon, StunnelFolder, client_of, echo_through, need_root, section};
 use crate::harness::{
-    Backend, Gate, PATIENCE, Plain, Process, Pskgate, client_toml, free_port, replace, server_toml,
-    until,
+    Backend, PlainClient, Process, Pskgate, PskgateBuilder, WAIT_TIMEOUT, client_toml, free_port,
+    replace, server_toml, until,
 };
 
 /// Low ports, files and sockets of others, devices to bind to: capability(7)'s CHOWN, DAC_OVERRIDE,
@@ -47,13 +47,13 @@ fn all_threads(pid: u32, name: &str, wanted: &str) {
 }
 
 /// A server end with a log in a folder of its own.
-fn logging(backend: &Backend, top: &str) -> Gate {
+fn logging(backend: &Backend, top: &str) -> PskgateBuilder {
     let text = format!(
         "{top}\n[log]\nlevel = \"debug\"\noutput = \"logs/log\"\n[control]\n\
          socket = \"run/control.sock\"\n{}",
         server_toml(backend.address(), "")
     );
-    let gate = Gate::new().toml(&text);
+    let gate = PskgateBuilder::new().toml(&text);
     for folder in ["logs", "run", "elsewhere"] {
         fs::create_dir(gate.folder().join(folder)).unwrap();
     }
@@ -61,7 +61,7 @@ fn logging(backend: &Backend, top: &str) -> Gate {
 }
 
 /// Starts it and waits for its log to say this.
-fn launched(gate: Gate, wanted: &str) -> Pskgate {
+fn launched(gate: PskgateBuilder, wanted: &str) -> Pskgate {
     let running = gate.launch();
     wait_log(&running, wanted);
     running
@@ -73,7 +73,7 @@ fn log(gate: &Pskgate) -> String {
 
 #[track_caller]
 fn wait_log(gate: &Pskgate, wanted: &str) {
-    until(&format!("`{wanted}` in the log:\n{}{}", log(gate), gate.err()), PATIENCE, || {
+    until(&format!("`{wanted}` in the log:\n{}{}", log(gate), gate.err()), WAIT_TIMEOUT, || {
         log(gate).contains(wanted).then_some(())
     });
 }
@@ -103,8 +103,8 @@ fn every_thread_of_a_server_that_stays_root_keeps_a_tunnels_powers_and_gains_non
     need_root();
     let backend = Backend::echo();
     let gate = launched(logging(&backend, ""), "control socket at");
-    let client = Gate::new().toml(&client_toml(address(&gate), "")).start();
-    Plain::connect(client.address("plain")).echo(b"there and back");
+    let client = PskgateBuilder::new().toml(&client_toml(address(&gate), "")).start();
+    PlainClient::connect(client.address("plain")).echo(b"there and back");
     for pid in [gate.id(), client.id()] {
         assert!(of_threads(pid, "NoNewPrivs").len() > 1, "is there no thread for the log?");
         all_threads(pid, "NoNewPrivs", "1");
@@ -128,7 +128,7 @@ fn address(gate: &Pskgate) -> String {
 fn a_server_that_became_somebody_else_has_no_power_and_no_group_left() {
     need_root();
     let backend = Backend::echo();
-    let stage = Stage::new();
+    let stage = StunnelFolder::new();
     let port = free_port();
     let jail = stage.path("jail");
     fs::create_dir(&jail).unwrap();
@@ -154,7 +154,7 @@ fn a_server_that_became_somebody_else_has_no_power_and_no_group_left() {
     echo_through(&client);
     fs::rename(jail.join("log.txt"), jail.join("old.txt")).unwrap();
     daemon.signal(Signal::USR1);
-    until("a new log", PATIENCE, || {
+    until("a new log", WAIT_TIMEOUT, || {
         fs::read_to_string(jail.join("log.txt")).ok()?.contains("Log file reopened").then_some(())
     });
     let text = fs::read_to_string(jail.join("old.txt")).unwrap();
@@ -183,12 +183,12 @@ fn even_root_cannot_have_the_log_written_to_another_folder() {
         gate.signal(Signal::USR1);
         let second = path.with_extension("2");
         if held {
-            until("a refusal", PATIENCE, || {
+            until("a refusal", WAIT_TIMEOUT, || {
                 let text = fs::read_to_string(&second).ok()?;
                 text.contains("Permission denied").then_some(())
             });
         } else {
-            until("the file elsewhere", PATIENCE, || other.exists().then_some(()));
+            until("the file elsewhere", WAIT_TIMEOUT, || other.exists().then_some(()));
         }
         assert_eq!(other.exists(), !held, "{top}");
     }
@@ -268,10 +268,12 @@ fn what_a_thread_has_walled_in_can_neither_write_nor_execute_elsewhere() {
 fn a_service_that_starts_programs_runs_without_and_says_so_everywhere() {
     let text = "[log]\nlevel = \"notice\"\n[services.shell]\nmode = \"server\"\n\
                 accept = \"127.0.0.1:0\"\nexec = \"/bin/cat\"\npsk-secrets = \"psk.txt\"\n";
-    let gate = Gate::new().toml(text).launch();
+    let gate = PskgateBuilder::new().toml(text).launch();
     let line = gate.wait_logged("without a sandbox");
     assert!(line.contains("notice") && line.contains("the service shell starts"), "{line}");
-    until("it to serve", PATIENCE, || gate.folder().join("pskgate.sock").exists().then_some(()));
+    until("it to serve", WAIT_TIMEOUT, || {
+        gate.folder().join("pskgate.sock").exists().then_some(())
+    });
     all_threads(gate.id(), "NoNewPrivs", "0");
     let own = fs::read_to_string("/proc/self/status").unwrap();
     for name in ["CapPrm", "CapEff", "CapBnd"] {
@@ -293,7 +295,8 @@ fn check_and_doctor_say_whether_there_is_one() {
         ("", "sandbox = true", "default", "ok    sandbox: nothing is executed"),
         ("sandbox = false", "sandbox = false", "pskgate.toml:1", "note  sandbox: there is none"),
     ] {
-        let gate = Gate::new().toml(&format!("{top}\n{}", server_toml("127.0.0.1:9", "")));
+        let gate =
+            PskgateBuilder::new().toml(&format!("{top}\n{}", server_toml("127.0.0.1:9", "")));
         let done = pskgate(gate.folder(), &["check", "--effective", "pskgate.toml"]);
         let fits = |line: &str| line.contains(effective) && line.trim_end().ends_with(who);
         assert!(done.out.lines().any(fits), "{}", done.out);
@@ -332,7 +335,7 @@ fn a_reload_goes_where_the_start_went_and_is_refused_elsewhere_with_the_remedy()
     ] {
         // As a changed file: the command would ask at the new control socket.
         replace(&gate.folder().join("pskgate.toml"), &text);
-        let line = until(&format!("`{what}` in {}", log(&gate)), PATIENCE, || {
+        let line = until(&format!("`{what}` in {}", log(&gate)), WAIT_TIMEOUT, || {
             log(&gate).lines().find(|line| line.contains(what)).map(str::to_owned)
         });
         assert!(line.contains(" error ") && line.contains("restart the program"), "{line}");
@@ -340,8 +343,10 @@ fn a_reload_goes_where_the_start_went_and_is_refused_elsewhere_with_the_remedy()
     assert!(!far.exists() && !gate.folder().join("elsewhere/log").exists());
     let (done, said) = reload(&gate, &start);
     assert!(done, "{said}");
-    Plain::connect(Gate::new().toml(&client_toml(address(&gate), "")).start().address("plain"))
-        .echo(b"it serves as before");
+    PlainClient::connect(
+        PskgateBuilder::new().toml(&client_toml(address(&gate), "")).start().address("plain"),
+    )
+    .echo(b"it serves as before");
 }
 
 #[test]
@@ -362,8 +367,8 @@ fn root_that_stays_root_binds_a_low_port_in_a_reload() {
     let low = format!("127.77.{}.9:{port}", std::process::id() % 250);
     let (done, said) = reload(&gate, &toml(&gate).replace("127.0.0.1:0", &low));
     assert!(done, "{said}");
-    let client = Gate::new().toml(&client_toml(&low, "")).start();
-    Plain::connect(client.address("plain")).echo(b"over a low port");
+    let client = PskgateBuilder::new().toml(&client_toml(&low, "")).start();
+    PlainClient::connect(client.address("plain")).echo(b"over a low port");
 }
 
 /// Ends the program whose pid file this is: one that was traced outlives its tracer.
@@ -393,11 +398,11 @@ fn a_kernel_without_landlock_stops_nothing_and_that_is_said_at_debug() {
     command.current_dir(folder).env("RUNTIME_DIRECTORY", folder);
     let _traced = Process::spawn("strace", "the Debian package strace", &mut command);
     let log = || fs::read_to_string(folder.join("logs/log")).unwrap_or_default();
-    let line = until("the line", PATIENCE, || {
+    let line = until("the line", WAIT_TIMEOUT, || {
         log().lines().find(|line| line.contains("no landlock")).map(str::to_owned)
     });
     assert!(line.contains(" debug "), "{line}");
-    until("it to serve", PATIENCE, || log().contains("accepting connections").then_some(()));
+    until("it to serve", WAIT_TIMEOUT, || log().contains("accepting connections").then_some(()));
     // Nothing limits writing there, and so nothing is refused for it.
     let text = fs::read_to_string(folder.join("pskgate.toml")).unwrap();
     replace(&folder.join("pskgate.toml"), &text.replace("logs/log", "elsewhere/log"));

@@ -8,8 +8,8 @@ use rustix::process::Signal;
 
 use crate::harness::process::pskgate;
 use crate::harness::{
-    Backend, Gate, IDENTITY, KEY, OTHER_KEY, PATIENCE, Plain, Process, Pskgate, client_toml,
-    free_port, local, replace, secret, server_toml, until, write_private,
+    Backend, IDENTITY, KEY, OTHER_KEY, PlainClient, Process, Pskgate, PskgateBuilder, WAIT_TIMEOUT,
+    client_toml, free_port, local, replace, secret, server_toml, until, write_private,
 };
 
 fn section(name: &str, port: u16, to: SocketAddr) -> String {
@@ -21,7 +21,7 @@ fn is_open(port: u16) -> bool {
 }
 
 fn client(port: u16) -> Pskgate {
-    Gate::new().toml(&client_toml(local(port), "")).start()
+    PskgateBuilder::new().toml(&client_toml(local(port), "")).start()
 }
 
 fn count(gate: &Pskgate, words: &str) -> usize {
@@ -40,15 +40,15 @@ fn a_saved_file_waits_for_sighup_in_both_programs_and_a_saved_key_does_not() {
     let backend = Backend::echo();
     let to = backend.address();
     let (old, new) = (free_port(), free_port());
-    let server = Gate::new().conf("x.conf", &section("a", old, to), None).start();
+    let server = PskgateBuilder::new().conf("x.conf", &section("a", old, to), None).start();
     let end = client(old);
-    let session = Plain::connect(end.address("plain"));
+    let session = PlainClient::connect(end.address("plain"));
     session.echo(b"before");
     replace(&server.folder().join("x.conf"), &section("a", new, to));
     change_keys(&server, "client2");
     assert!(is_open(old) && !is_open(new), "{}", server.log());
     server.signal(Signal::HUP);
-    until("the new address", PATIENCE, || is_open(new).then_some(()));
+    until("the new address", WAIT_TIMEOUT, || is_open(new).then_some(()));
     session.echo(b"after");
     // And once more over the control socket.
     replace(&server.folder().join("x.conf"), &section("a", old, to));
@@ -66,12 +66,12 @@ fn a_saved_file_waits_for_sighup_in_both_programs_and_a_saved_key_does_not() {
     write_private(&folder.path().join("x.conf"), &text(old));
     let mut command = Command::new("stunnel4");
     let theirs = Process::spawn("stunnel", "stunnel4", command.arg("x.conf").current_dir(&folder));
-    until("stunnel's start", PATIENCE, || is_open(old).then_some(()));
+    until("stunnel's start", WAIT_TIMEOUT, || is_open(old).then_some(()));
     replace(&folder.path().join("x.conf"), &text(new));
     std::thread::sleep(std::time::Duration::from_secs(1));
     assert!(is_open(old) && !is_open(new), "{}", theirs.err());
     theirs.signal(Signal::HUP);
-    until("stunnel's new address", PATIENCE, || is_open(new).then_some(()));
+    until("stunnel's new address", WAIT_TIMEOUT, || is_open(new).then_some(()));
 }
 
 #[test]
@@ -85,12 +85,12 @@ fn a_native_file_can_wait_for_sighup_too() {
         )
     };
     let (old, new) = (free_port(), free_port());
-    let server = Gate::new().toml(&text(old)).start();
+    let server = PskgateBuilder::new().toml(&text(old)).start();
     replace(&server.folder().join("pskgate.toml"), &text(new));
     change_keys(&server, "client2");
     assert!(is_open(old) && !is_open(new), "{}", server.log());
     server.signal(Signal::HUP);
-    until("the new address", PATIENCE, || is_open(new).then_some(()));
+    until("the new address", WAIT_TIMEOUT, || is_open(new).then_some(()));
 }
 
 #[test]
@@ -99,9 +99,9 @@ fn a_section_that_is_renamed_or_moved_keeps_its_sessions_and_its_new_name_is_sho
     let to = backend.address();
     let (one, two, three) = (free_port(), free_port(), free_port());
     let first = section("a", one, to) + &section("b", two, to);
-    let server = Gate::new().conf("x.conf", &first, None).start();
+    let server = PskgateBuilder::new().conf("x.conf", &first, None).start();
     let ends = [client(one), client(two)];
-    let sessions = ends.each_ref().map(|end| Plain::connect(end.address("plain")));
+    let sessions = ends.each_ref().map(|end| PlainClient::connect(end.address("plain")));
     sessions.iter().for_each(|session| session.echo(b"before"));
     // One has another name, the other another address and another place in the file.
     replace(
@@ -109,7 +109,7 @@ fn a_section_that_is_renamed_or_moved_keeps_its_sessions_and_its_new_name_is_sho
         &(section("b", three, to) + &section("renamed", one, to)),
     );
     server.signal(Signal::HUP);
-    until("the new address", PATIENCE, || is_open(three).then_some(()));
+    until("the new address", WAIT_TIMEOUT, || is_open(three).then_some(()));
     sessions.iter().for_each(|session| session.echo(b"after"));
     let shown = pskgate(server.folder(), &["sessions", "x.conf", "--json"]);
     assert!(shown.out.contains("\"renamed\"") && !shown.out.contains("\"a\""), "{}", shown.out);
@@ -127,10 +127,10 @@ fn other_bytes_end_the_attempts_of_a_refused_reload_and_wait_for_sighup() {
     let backend = Backend::echo();
     let to = backend.address();
     let (old, new) = (free_port(), free_port());
-    let server = Gate::new().conf("x.conf", &section("a", old, to), None).start();
+    let server = PskgateBuilder::new().conf("x.conf", &section("a", old, to), None).start();
     // It serves, and so it hears of signals.
     let end = client(old);
-    Plain::connect(end.address("plain")).echo(b"it serves");
+    PlainClient::connect(end.address("plain")).echo(b"it serves");
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let busy = taken.local_addr().expect("its address").port();
     replace(&server.folder().join("x.conf"), &section("a", busy, to));
@@ -143,5 +143,5 @@ fn other_bytes_end_the_attempts_of_a_refused_reload_and_wait_for_sighup() {
     assert!(is_open(old) && !is_open(new) && !is_open(busy), "{}", server.log());
     assert_eq!(count(&server, "has changed since it was refused"), 1, "{}", server.log());
     server.signal(Signal::HUP);
-    until("the new address", PATIENCE, || is_open(new).then_some(()));
+    until("the new address", WAIT_TIMEOUT, || is_open(new).then_some(()));
 }

@@ -10,7 +10,7 @@ use pskgate::config::{Format, load_text};
 use serde_json::{Value, json};
 
 use crate::harness::process::pskgate;
-use crate::harness::{Gate, client_toml, root, server_toml};
+use crate::harness::{PskgateBuilder, client_toml, root, server_toml};
 
 /// Files of examples.
 fn examples() -> Vec<PathBuf> {
@@ -73,7 +73,7 @@ fn read(path: &Path) -> String {
 
 #[test]
 fn the_schema_in_docs_is_what_the_program_prints() {
-    let done = pskgate(Gate::new().folder(), &["generate", "schema"]);
+    let done = pskgate(PskgateBuilder::new().folder(), &["generate", "schema"]);
     assert_eq!((done.code, done.err.as_str()), (Some(0), ""));
     assert_eq!(done.out, schema());
     let path = root().join("docs/pskgate.schema.json");

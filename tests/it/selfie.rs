@@ -2,8 +2,8 @@
 
 use crate::harness::process::pskgate;
 use crate::harness::{
-    Backend, Ending, Gate, IDENTITY, KEY, OTHER_KEY, Plain, client_toml, free_port, secret,
-    server_toml,
+    Backend, ConnectionEnd, IDENTITY, KEY, OTHER_KEY, PlainClient, PskgateBuilder, client_toml,
+    free_port, secret, server_toml,
 };
 
 /// A client and a server service of one file; the client's server is the file's own.
@@ -17,7 +17,7 @@ fn both(backend: &Backend, extra: &str) -> String {
 #[test]
 fn one_key_for_both_directions_is_refused_natively_unless_it_is_allowed_by_name() {
     let backend = Backend::echo();
-    let gate = Gate::new().toml(&both(&backend, ""));
+    let gate = PskgateBuilder::new().toml(&both(&backend, ""));
     for command in ["check", "run"] {
         let done = pskgate(gate.folder(), &[command, "pskgate.toml"]);
         assert!(done.code.is_some_and(|code| code != 0), "{command}: {}", done.out);
@@ -29,16 +29,19 @@ fn one_key_for_both_directions_is_refused_natively_unless_it_is_allowed_by_name(
         assert!(!said.contains(KEY), "the key is shown: {said}");
     }
     // Whoever says so gets what he says: a tunnel to himself.
-    let gate = Gate::new().toml(&both(&backend, "allow-shared-keys = true")).start();
-    Plain::connect(gate.address("plain")).echo(b"to myself");
+    let gate = PskgateBuilder::new().toml(&both(&backend, "allow-shared-keys = true")).start();
+    PlainClient::connect(gate.address("plain")).echo(b"to myself");
 }
 
 #[test]
 fn a_key_for_each_direction_is_fine_and_the_two_do_not_meet() {
     let backend = Backend::echo();
     let text = both(&backend, "").replacen("\"psk.txt\"", "\"accepted.txt\"", 1);
-    let gate = Gate::new().file("accepted.txt", &secret(IDENTITY, OTHER_KEY)).toml(&text).start();
-    assert_eq!(Plain::connect(gate.address("plain")).end(), Ending::Rst);
+    let gate = PskgateBuilder::new()
+        .file("accepted.txt", &secret(IDENTITY, OTHER_KEY))
+        .toml(&text)
+        .start();
+    assert_eq!(PlainClient::connect(gate.address("plain")).end(), ConnectionEnd::Rst);
     gate.wait_logged("wrong key for identity");
     assert_eq!(backend.accepted(), 0);
 }
@@ -52,19 +55,19 @@ fn a_stunnel_conf_with_one_key_for_both_directions_is_warned_about_and_runs() {
          [plain]\nclient = yes\naccept = 127.0.0.1:{plain}\nconnect = 127.0.0.1:{tls}\n",
         backend.address()
     );
-    let gate = Gate::new().conf("x.conf", &text, None);
+    let gate = PskgateBuilder::new().conf("x.conf", &text, None);
     let done = pskgate(gate.folder(), &["check", "x.conf"]);
     assert_eq!(done.code, Some(0), "{}{}", done.out, done.err);
     let said = format!("{}{}", done.out, done.err);
     assert!(said.contains("warning") && said.contains("in common"), "{said}");
     let gate = gate.start();
-    Plain::connect(gate.address("plain")).echo(b"to myself");
+    PlainClient::connect(gate.address("plain")).echo(b"to myself");
 }
 
 #[test]
 fn one_key_under_two_identities_is_warned_about() {
     let keys = secret(IDENTITY, KEY) + &secret("client2", KEY);
-    let gate = Gate::new().file("psk.txt", &keys).toml(&server_toml("127.0.0.1:9", ""));
+    let gate = PskgateBuilder::new().file("psk.txt", &keys).toml(&server_toml("127.0.0.1:9", ""));
     let done = pskgate(gate.folder(), &["check", "pskgate.toml"]);
     assert_eq!(done.code, Some(0), "{}{}", done.out, done.err);
     let said = format!("{}{}", done.out, done.err);

@@ -20,8 +20,8 @@ use crate::harness::openssl::psk_of;
 use crate::harness::process::pskgate;
 use crate::harness::stage::need_root;
 use crate::harness::{
-    Backend, Gate, OpensslClient, PATIENCE, Plain, Process, Pskgate, Tls, client_toml, free_port,
-    local, replace, secret, server_toml, until,
+    Backend, OpensslClient, PlainClient, Process, Pskgate, PskgateBuilder, Tls, WAIT_TIMEOUT,
+    client_toml, free_port, local, replace, secret, server_toml, until,
 };
 
 /// The keys that must not be told: one that is written in hex, one that is not, and the third that
@@ -99,7 +99,7 @@ fn keys() -> String {
 
 fn get(at: SocketAddr, path: &str) -> Vec<u8> {
     let mut stream = TcpStream::connect(at).expect("it listens");
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
     let host = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n");
     stream.write_all(host.as_bytes()).unwrap();
     let mut page = Vec::new();
@@ -135,7 +135,7 @@ impl Told<'_> {
     #[track_caller]
     fn wait(&self, wanted: &str) {
         let what = format!("`{wanted}` in {}", String::from_utf8_lossy(&self.all()));
-        until(&what, PATIENCE, || (self.count(wanted) > 0).then_some(()));
+        until(&what, WAIT_TIMEOUT, || (self.count(wanted) > 0).then_some(()));
     }
 }
 
@@ -151,10 +151,11 @@ fn everything(format: &str) {
             + &server_toml(backend.address(), more)
                 .replace("127.0.0.1:0", &format!("127.0.0.1:{tls}"))
     };
-    let gate = Gate::new().file("psk.txt", &keys()).toml(&server_at("")).shell(&journal.export);
+    let gate =
+        PskgateBuilder::new().file("psk.txt", &keys()).toml(&server_at("")).shell(&journal.export);
     let server = gate.launch();
     let told = Told { gate: &server, journal: &journal, heard: Default::default() };
-    until("it to listen", PATIENCE, || TcpStream::connect(local(tls)).ok());
+    until("it to listen", WAIT_TIMEOUT, || TcpStream::connect(local(tls)).ok());
 
     // Handshakes that succeed, at both ends, in both versions, with both keys.
     for version in Tls::BOTH {
@@ -163,9 +164,10 @@ fn everything(format: &str) {
             let toml = client_toml(local(tls), version.toml()).replace("client1", who);
             let port = free_port();
             let toml = toml.replace("127.0.0.1:0", &format!("127.0.0.1:{port}"));
-            let client = Gate::new().file("psk.txt", &line).toml(&(log + &toml)).launch();
-            let plain = until("a client end", PATIENCE, || TcpStream::connect(local(port)).ok());
-            Plain(plain).echo(b"there and back");
+            let client = PskgateBuilder::new().file("psk.txt", &line).toml(&(log + &toml)).launch();
+            let plain =
+                until("a client end", WAIT_TIMEOUT, || TcpStream::connect(local(port)).ok());
+            PlainClient(plain).echo(b"there and back");
             silent("a client end", client.text().as_bytes());
         }
         // And those that fail: a wrong key, an unknown name, and no PSK at all.
@@ -177,15 +179,15 @@ fn everything(format: &str) {
     }
     // A client end with a wrong key, and garbage that is a key.
     let toml = client_toml(local(tls), "").replace("client1", "alice");
-    let client = Gate::new()
+    let client = PskgateBuilder::new()
         .file("psk.txt", &secret("alice", WRONG))
         .toml(&format!("[log]\nlevel = \"debug\"\n{toml}"))
         .start();
-    Plain::connect(client.address("plain")).end();
+    PlainClient::connect(client.address("plain")).end();
     silent("a client end with a wrong key", client.text().as_bytes());
     let mut stream = TcpStream::connect(local(tls)).unwrap();
     stream.write_all(format!("GET /{WRONG} HTTP/1.0\r\n\r\n").as_bytes()).unwrap();
-    let _ = stream.set_read_timeout(Some(PATIENCE));
+    let _ = stream.set_read_timeout(Some(WAIT_TIMEOUT));
     let _ = stream.read_to_end(&mut Vec::new());
 
     // Reloads: key files with every mistake that has a key on its line, and good ones.
@@ -208,7 +210,7 @@ fn everything(format: &str) {
         let before = refused(&told);
         replace(&key_file, &(broken + &keys()));
         let what = format!("a refused reload in {}", String::from_utf8_lossy(&told.all()));
-        until(&what, PATIENCE, || (refused(&told) > before).then_some(()));
+        until(&what, WAIT_TIMEOUT, || (refused(&told) > before).then_some(()));
     }
     // Warned about, and taken: nearly hex, padded.
     replace(&key_file, &format!("{}eve:{}\nmallory: {TEXT}\n", keys(), &HEX[1..]));
@@ -218,7 +220,7 @@ fn everything(format: &str) {
     let before = refused(&told);
     let text = server_at("").replace("\"psk.txt\"", &format!("\"eve:{WRONG}\""));
     replace(&config, &text);
-    until("a refused reload", PATIENCE, || (refused(&told) > before).then_some(()));
+    until("a refused reload", WAIT_TIMEOUT, || (refused(&told) > before).then_some(()));
     let run = |arguments: &[&str]| {
         let done = pskgate(server.folder(), arguments);
         silent(&format!("{arguments:?}"), format!("{}{}", done.out, done.err).as_bytes());
@@ -252,7 +254,7 @@ fn everything(format: &str) {
     // The list of sessions goes to the log, and the end has its lines, too.
     server.signal(Signal::USR2);
     server.signal(Signal::TERM);
-    until("its end", PATIENCE, || {
+    until("its end", WAIT_TIMEOUT, || {
         let status = fs::read_to_string(format!("/proc/{}/status", server.id())).ok()?;
         status.contains("State:\tZ").then_some(())
     });
@@ -264,8 +266,8 @@ fn everything(format: &str) {
 
 /// A root directory in which the program and its libraries are, and a socket that stands for the
 /// machine's syslog.
-fn jail() -> (Gate, UnixDatagram) {
-    let gate = Gate::new();
+fn jail() -> (PskgateBuilder, UnixDatagram) {
+    let gate = PskgateBuilder::new();
     let program = env!("CARGO_BIN_EXE_pskgate");
     let listed = Command::new("ldd").arg(program).output().expect("ldd, of the package libc-bin");
     let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
@@ -302,7 +304,7 @@ fn syslog_hears_no_piece_of_a_key_either() {
     let process = Process::spawn("pskgate", "coreutils", &mut command);
     let mut heard = Vec::new();
     let mut wait = |wanted: &str| {
-        until(&format!("`{wanted}` in syslog; {}", process.text()), PATIENCE, || {
+        until(&format!("`{wanted}` in syslog; {}", process.text()), WAIT_TIMEOUT, || {
             let mut message = [0; 8192];
             while let Ok(length) = syslog.recv(&mut message) {
                 heard.extend_from_slice(&message[..length]);
@@ -337,7 +339,7 @@ fn syslog_hears_no_piece_of_a_key_either() {
 
 #[test]
 fn what_a_panic_could_print_has_no_piece_of_a_key() {
-    let gate = Gate::new().file("psk.txt", &keys());
+    let gate = PskgateBuilder::new().file("psk.txt", &keys());
     let rules = KeyFileRules {
         duplicates: OnDuplicate::Refuse,
         identities: IdentityRule::Utf8,

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use crate::harness::openssl::psk_of;
 use crate::harness::{
-    Backend, Gate, KEY, OTHER_KEY, OpensslClient, PATIENCE, Plain, Pskgate, Stunnel, Tls,
-    free_port, secret, until, write_private,
+    Backend, KEY, OTHER_KEY, OpensslClient, PlainClient, Pskgate, PskgateBuilder, Stunnel, Tls,
+    WAIT_TIMEOUT, free_port, secret, until, write_private,
 };
 
 /// The primary's client and its key, and the secondary's.
@@ -37,7 +37,7 @@ impl Both {
 
     fn start(&self, extra: &str) -> Pskgate {
         let text = format!("debug = info\n{}", self.sections(free_port(), extra));
-        Gate::new()
+        PskgateBuilder::new()
             .file("one.txt", &secret(ONE.0, ONE.1))
             .file("two.txt", &secret(TWO.0, TWO.1))
             .conf("x.conf", &text, None)
@@ -69,7 +69,7 @@ fn a_range_that_is_narrowed_at_the_door_cuts_who_asked_for_another_section_there
             two.address()
         )
     };
-    let gate = Gate::new()
+    let gate = PskgateBuilder::new()
         .file("one.txt", &secret(ONE.0, ONE.1))
         .file("two.txt", &secret(TWO.0, TWO.1))
         .toml(&text("127.0.0.0/8"))
@@ -78,7 +78,7 @@ fn a_range_that_is_narrowed_at_the_door_cuts_who_asked_for_another_section_there
     let mut session = client(gate.address("first"), TWO, Some("second.example"), Tls::V13);
     session.echo("let in");
     write_private(&gate.folder().join("pskgate.toml"), &text("10.0.0.0/8"));
-    until("its end", PATIENCE, || session.ended());
+    until("its end", WAIT_TIMEOUT, || session.ended());
     gate.wait_logged("its access was withdrawn");
 }
 
@@ -145,13 +145,13 @@ fn a_stunnel_client_reaches_the_section_that_it_names() {
         let named = format!("sni = a.second.example\n{}", tls.conf());
         let to = gate.address("first");
         let second = Stunnel::client_with(to, &secret(TWO.0, TWO.1), &named);
-        Plain::connect(second.address()).echo(b"second, please");
+        PlainClient::connect(second.address()).echo(b"second, please");
         assert_eq!(both.counts(), (0, 1));
         let first = Stunnel::client_with(to, &secret(ONE.0, ONE.1), tls.conf());
-        Plain::connect(first.address()).echo(b"first, please");
+        PlainClient::connect(first.address()).echo(b"first, please");
         assert_eq!(both.counts(), (1, 1));
         let intruder = Stunnel::client_with(to, &secret(ONE.0, ONE.1), &named);
-        Plain::connect(intruder.address()).end();
+        PlainClient::connect(intruder.address()).end();
         assert_eq!(both.counts(), (1, 1));
     }
 }
@@ -164,7 +164,7 @@ fn the_session_is_the_chosen_sections_in_everything() {
     let to = gate.address("first");
     let mut there = client(to, TWO, Some("a.second.example"), Tls::V13);
     // The echo of the PROXY line, and then of what is said.
-    there.wait_for("PROXY TCP4 127.0.0.1 127.0.0.1 ", PATIENCE);
+    there.wait_for("PROXY TCP4 127.0.0.1 127.0.0.1 ", WAIT_TIMEOUT);
     there.echo("in the second");
     gate.wait_logged("Peer temporary key: P-384");
     gate.wait_logged("idle-timeout");
@@ -183,7 +183,7 @@ fn the_session_is_the_chosen_sections_in_everything() {
         ["-servername", "a.second.example", "-cipher", "PSK-AES256-CBC-SHA:PSK-AES128-CBC-SHA"];
     arguments.extend(more.map(str::to_owned));
     let old = OpensslClient::start(to, arguments);
-    old.wait_for("Cipher is PSK-AES128-CBC-SHA", PATIENCE);
+    old.wait_for("Cipher is PSK-AES128-CBC-SHA", WAIT_TIMEOUT);
     client(to, ONE, None, Tls::V13).echo("in the first");
 }
 
@@ -219,7 +219,7 @@ fn each_section_s_keys_are_revoked_for_themselves() {
     write_private(&gate.folder().join("two.txt"), &secret("three", TWO.1));
     gate.signal(rustix::process::Signal::HUP);
     gate.wait_logged("its access was withdrawn");
-    until("two to be cut", PATIENCE, || two.ended());
+    until("two to be cut", WAIT_TIMEOUT, || two.ended());
     one.echo("one is still in");
     client(to, ("three", TWO.1), Some("b.second.example"), Tls::V13).echo("three is in");
     assert!(client(to, TWO, Some("b.second.example"), Tls::V13).alert().is_some());
@@ -230,7 +230,7 @@ fn reload(gate: &Pskgate) {
     let count = || gate.log().matches("Configuration successful").count();
     let before = count();
     gate.signal(rustix::process::Signal::HUP);
-    until("the new configuration", PATIENCE, || (count() > before).then_some(()));
+    until("the new configuration", WAIT_TIMEOUT, || (count() > before).then_some(()));
 }
 
 #[test]
@@ -268,7 +268,7 @@ fn a_section_s_key_may_have_another_hash() {
         both.first.address(),
         both.second.address()
     );
-    let gate = Gate::new()
+    let gate = PskgateBuilder::new()
         .file("one.txt", &secret(ONE.0, ONE.1))
         .file("two.txt", &secret(TWO.0, TWO.1))
         .toml(&text)
@@ -278,8 +278,8 @@ fn a_section_s_key_may_have_another_hash() {
          psk-secrets = \"two.txt\"\ntls13-psk-hash = \"sha384\"\nserver-name = \"two\"\ntls-min = \"1.3\"\n",
         gate.address("first")
     );
-    let end = Gate::new().file("two.txt", &secret(TWO.0, TWO.1)).toml(&end).start();
-    Plain::connect(end.address("plain")).echo(b"with SHA-384");
+    let end = PskgateBuilder::new().file("two.txt", &secret(TWO.0, TWO.1)).toml(&end).start();
+    PlainClient::connect(end.address("plain")).echo(b"with SHA-384");
     assert_eq!(both.counts(), (0, 1));
 }
 
@@ -293,7 +293,7 @@ fn a_native_file_says_it_the_same_way() {
         both.second.address(),
         both.first.address()
     );
-    let gate = Gate::new()
+    let gate = PskgateBuilder::new()
         .file("one.txt", &secret(ONE.0, ONE.1))
         .file("two.txt", &secret(TWO.0, TWO.1))
         .toml(&text)

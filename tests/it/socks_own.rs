@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 
 use crate::harness::cable::{ADDRESSES, echo_on, ip};
 use crate::harness::names::Names;
-use crate::harness::{Gate, PATIENCE, Pskgate, client_toml};
+use crate::harness::{Pskgate, PskgateBuilder, WAIT_TIMEOUT, client_toml};
 
 /// A SOCKS server on the first of two hosts, and an echo on both; the names lead to each of them.
 struct Plant {
@@ -19,7 +19,7 @@ const GRANTED: u8 = 0;
 const NOT_ALLOWED: u8 = 2;
 
 impl Plant {
-    fn new(ready: &str, server: impl Fn(Gate) -> Gate) -> Self {
+    fn new(ready: &str, server: impl Fn(PskgateBuilder) -> PskgateBuilder) -> Self {
         let [own, other] = ADDRESSES;
         let hosts = format!(
             "{own} me.plant\n{other} other.plant\n{other} mixed.plant\n127.0.0.1 mixed.plant\n"
@@ -28,17 +28,17 @@ impl Plant {
         let [here, there] = names.cable.hosts.each_ref();
         echo_on(here, own);
         echo_on(there, other);
-        let server = server(Gate::new()).on(here).launch();
+        let server = server(PskgateBuilder::new()).on(here).launch();
         server.wait_logged(ready);
         let toml = client_toml(server.address("s"), "").replace("127.0.0.1:0", "unix:door.sock");
-        let client = Gate::new().toml(&toml).on(here).start();
+        let client = PskgateBuilder::new().toml(&toml).on(here).start();
         Self { names, client, server }
     }
 
     /// The code with which a request for port 8080 there is answered.
     fn ask(&self, to: &To) -> u8 {
         let mut stream = UnixStream::connect(self.client.folder().join("door.sock")).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
         stream.write_all(&[5, 1, 0]).unwrap();
         stream.read_exact(&mut [0; 2]).unwrap();
         let place = match to {
@@ -88,7 +88,7 @@ const OWN: &[To] = &[V4(ADDRESSES[0]), V6("::ffff:10.99.0.1"), Name("me.plant")]
 
 const OTHERS: &[To] = &[V4(ADDRESSES[1]), Name("other.plant")];
 
-fn native(more: &'static str) -> impl Fn(Gate) -> Gate {
+fn native(more: &'static str) -> impl Fn(PskgateBuilder) -> PskgateBuilder {
     move |gate| {
         gate.toml(&format!(
             "[services.s]\nmode = \"server\"\naccept = \"127.0.0.1:0\"\nprotocol = \"socks\"\n\

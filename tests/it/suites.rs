@@ -8,8 +8,8 @@ use std::io::Read;
 use std::process::Command;
 
 use crate::harness::{
-    Backend, Gate, OpensslClient, OpensslServer, Plain, Tls, client_toml, openssl, root,
-    server_toml,
+    Backend, OpensslClient, OpensslServer, PlainClient, PskgateBuilder, Tls, client_toml, openssl,
+    root, server_toml,
 };
 
 /// One suite that OpenSSL has.
@@ -127,7 +127,7 @@ fn openssl_has_every_suite_of_the_rfcs_but_those_of_rc4_and_3des() {
 }
 
 /// The arguments of a tool that has the key and allows every suite of this version and hash.
-fn tool(suite: &Suite, gate: &Gate) -> Vec<String> {
+fn tool(suite: &Suite, gate: &PskgateBuilder) -> Vec<String> {
     let flag = suite.tls().flag();
     let list: Vec<&str> = match suite.tls() {
         Tls::V12 => vec![flag, "-cipher", "PSK:@SECLEVEL=0"],
@@ -149,7 +149,7 @@ fn a_server_end_negotiates_every_suite_that_it_is_told_to() {
         text.replace("services.tls", &format!("services.s{number}"))
     };
     let text: String = all.iter().enumerate().map(service).collect();
-    let gate = Gate::new();
+    let gate = PskgateBuilder::new();
     let arguments: Vec<_> = all.iter().map(|suite| tool(suite, &gate)).collect();
     let folder = gate.folder().to_owned();
     let gate = gate.toml(&text).start();
@@ -170,7 +170,7 @@ fn a_server_end_negotiates_every_suite_that_it_is_told_to() {
 #[test]
 fn a_client_end_negotiates_every_suite_that_it_is_told_to() {
     let all = own_suites();
-    let gate = Gate::new();
+    let gate = PskgateBuilder::new();
     let start = |suite: &Suite| {
         let arguments = tool(suite, &gate).into_iter().chain(["-nocert".to_owned()]);
         OpensslServer::start(gate.folder(), arguments)
@@ -188,7 +188,7 @@ fn a_client_end_negotiates_every_suite_that_it_is_told_to() {
     assert!(folder.exists());
     let gate = gate.toml(&text).start();
     for (number, suite) in all.iter().enumerate() {
-        let plain = Plain::connect(gate.address(&format!("s{number}")));
+        let plain = PlainClient::connect(gate.address(&format!("s{number}")));
         plain.send(b"there and back\n");
         let mut back = [0; 15];
         (&plain.0).read_exact(&mut back).unwrap_or_else(|e| panic!("{}: {e}", suite.name));

@@ -14,10 +14,11 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::harness::openssl::psk_of;
-use crate::harness::stage::{Stage, client_of, echo_through, finish, need_root, section};
+use crate::harness::stage::{StunnelFolder, client_of, echo_through, finish, need_root, section};
 use crate::harness::{
-    Backend, Gate, IDENTITY, KEY, OTHER_KEY, OpensslClient, PATIENCE, Plain, Process, Pskgate,
-    Stopwatch, Stunnel, Tls, free_port, local, root, server_toml, until,
+    Backend, IDENTITY, KEY, OTHER_KEY, OpensslClient, PlainClient, Process, Pskgate,
+    PskgateBuilder, Stopwatch, Stunnel, Tls, WAIT_TIMEOUT, free_port, local, root, server_toml,
+    until,
 };
 
 /// A socket that messages come to, at a path or an abstract name.
@@ -52,14 +53,14 @@ impl Ear {
     }
 
     fn next(&self) -> String {
-        self.within(PATIENCE).expect("a message comes")
+        self.within(WAIT_TIMEOUT).expect("a message comes")
     }
 
     /// The first message from here on that has all of these parts.
     fn wait(&self, parts: &[&str]) -> String {
         let start = Instant::now();
         let mut others = Vec::new();
-        while start.elapsed() < PATIENCE {
+        while start.elapsed() < WAIT_TIMEOUT {
             let Some(message) = self.within(Duration::from_secs(1)) else { continue };
             if parts.iter().all(|part| message.contains(part)) {
                 return message;
@@ -87,7 +88,7 @@ fn server_at(port: u16, backend: &Backend, extra: &str) -> String {
 }
 
 fn supervised(ear: &Ear, variables: &str, backend: &Backend, extra: &str) -> Pskgate {
-    let gate = Gate::new().toml(&server_toml(backend.address(), extra));
+    let gate = PskgateBuilder::new().toml(&server_toml(backend.address(), extra));
     gate.shell(&ear.export(variables)).start()
 }
 
@@ -95,7 +96,8 @@ fn supervised(ear: &Ear, variables: &str, backend: &Backend, extra: &str) -> Psk
 fn ready_is_the_first_word_and_the_port_accepts_when_it_is_said() {
     for ear in [Ear::new(), Ear::abstract_one()] {
         let (backend, port) = (Backend::echo(), free_port());
-        let gate = Gate::new().toml(&server_at(port, &backend, "")).shell(&ear.export(""));
+        let gate =
+            PskgateBuilder::new().toml(&server_at(port, &backend, "")).shell(&ear.export(""));
         let mut gate = gate.launch();
         let first = ear.next();
         TcpStream::connect(local(port)).expect("it accepts by now");
@@ -111,10 +113,10 @@ fn a_start_that_fails_never_says_ready_and_a_manager_that_is_not_there_stops_not
     let (ear, backend) = (Ear::new(), Backend::echo());
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
-    let gate = Gate::new().toml(&server_at(port, &backend, "")).shell(&ear.export(""));
-    assert_eq!(gate.launch().exit_code(PATIENCE), Some(69));
+    let gate = PskgateBuilder::new().toml(&server_at(port, &backend, "")).shell(&ear.export(""));
+    assert_eq!(gate.launch().exit_code(WAIT_TIMEOUT), Some(69));
     assert_eq!(ear.within(Duration::from_millis(10)), None);
-    let gate = Gate::new().toml(&server_toml(backend.address(), ""));
+    let gate = PskgateBuilder::new().toml(&server_toml(backend.address(), ""));
     let gate = gate.shell("export NOTIFY_SOCKET=/no/such/socket").start();
     gate.wait_logged("cannot reach the service manager at NOTIFY_SOCKET");
     echo_through(&client_of(gate.address("tls").port()));
@@ -155,7 +157,7 @@ fn a_manager_that_does_not_read_holds_nothing_up_and_hears_how_it_ended() {
     let gate = supervised(&ear, "", &backend, "");
     for round in 1..=reloads {
         gate.signal(Signal::HUP);
-        until("the reload", PATIENCE, || {
+        until("the reload", WAIT_TIMEOUT, || {
             (gate.err().matches("SIGHUP: reloaded").count() == round).then_some(())
         });
     }
@@ -170,7 +172,7 @@ fn a_manager_that_does_not_read_holds_nothing_up_and_hears_how_it_ended() {
             assert!(message.starts_with(word), "message {heard} is {message}");
             (heard, begun) = (heard + 1, !begun);
         }
-        assert!(start.elapsed() < PATIENCE, "it never ends");
+        assert!(start.elapsed() < WAIT_TIMEOUT, "it never ends");
     }
     assert!(heard >= 16 && !begun, "{heard} messages, and a reload without end: {begun}");
 }
@@ -197,7 +199,7 @@ fn a_sign_of_life_comes_at_half_of_the_time_also_while_it_drains() {
     let variables = "WATCHDOG_PID=$$ WATCHDOG_USEC=1000000";
     let text = format!("drain-timeout = \"120s\"\n{}", server_toml(backend.address(), ""));
     let watch = Stopwatch::start();
-    let gate = Gate::new().toml(&text).shell(&ear.export(variables)).start();
+    let gate = PskgateBuilder::new().toml(&text).shell(&ear.export(variables)).start();
     let beats = |count: u32| {
         for _ in 0..count {
             ear.wait(&["WATCHDOG=1"]);
@@ -222,7 +224,7 @@ fn a_sign_of_life_comes_at_half_of_the_time_also_while_it_drains() {
     // 120 s, and what the rest of a stop takes: more than the 90 s of who says nothing.
     assert_eq!(value(&last, "EXTEND_TIMEOUT_USEC"), "130000000");
     let mut seen = 0;
-    until("signs of life while a transfer goes on", PATIENCE, || {
+    until("signs of life while a transfer goes on", WAIT_TIMEOUT, || {
         open.echo(b"not silent");
         let message = ear.within(Duration::from_millis(50)).unwrap_or_default();
         seen += u32::from(message == "WATCHDOG=1");
@@ -243,7 +245,8 @@ fn a_watchdog_that_is_meant_for_another_process_is_left_alone() {
 #[test]
 fn the_process_that_was_started_names_the_one_that_stays_and_a_jail_keeps_nobody_silent() {
     need_root();
-    let (ear, stage, backend, port) = (Ear::new(), Stage::new(), Backend::echo(), free_port());
+    let (ear, stage, backend, port) =
+        (Ear::new(), StunnelFolder::new(), Backend::echo(), free_port());
     let jail = stage.path("");
     let text = format!(
         "chroot = {}\nsetuid = nobody\npid = /pid.txt\noutput = /log.txt\nsyslog = no\n{}",
@@ -261,7 +264,7 @@ fn the_process_that_was_started_names_the_one_that_stays_and_a_jail_keeps_nobody
     let daemon = stage.daemon();
     // Said once, by who is known to the manager; the other begins with signs of life.
     let mut said = Vec::new();
-    until("both to speak", PATIENCE, || {
+    until("both to speak", WAIT_TIMEOUT, || {
         said.push(ear.next());
         let has = |part: &str| said.iter().any(|message| message.contains(part));
         (has("MAINPID=") && has("WATCHDOG=1")).then_some(())
@@ -283,9 +286,9 @@ fn programs_that_serve_a_session_find_no_trace_of_the_manager() {
                 psk-secrets = \"psk.txt\"\n";
     let variables =
         "WATCHDOG_PID=$$ WATCHDOG_USEC=9000000 LISTEN_PID=1 LISTEN_FDS=1 LISTEN_FDNAMES=x OWN=here";
-    let gate = Gate::new().toml(text).shell(&ear.export(variables)).start();
+    let gate = PskgateBuilder::new().toml(text).shell(&ear.export(variables)).start();
     let client = Stunnel::client(gate.address("tls"), "");
-    let plain = Plain::connect(client.address());
+    let plain = PlainClient::connect(client.address());
     plain.shut();
     let said = String::from_utf8(plain.rest().0).unwrap();
     assert!(said.contains("OWN=here\n"), "{said}");
@@ -302,7 +305,12 @@ fn opened() -> (TcpListener, u16) {
 }
 
 /// The program with two sockets of a service manager's, under these names.
-fn with_sockets(gate: &Gate, file: &str, names: &str, sockets: [TcpListener; 2]) -> Process {
+fn with_sockets(
+    gate: &PskgateBuilder,
+    file: &str,
+    names: &str,
+    sockets: [TcpListener; 2],
+) -> Process {
     let script = format!(
         "export LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES='{names}'; \
          exec \"$0\" run {file} 3<&0 4<&1 </dev/null >/dev/null"
@@ -326,7 +334,7 @@ fn expect_service(process: &Process, port: u16, name: &str) {
     let client = client_of(port);
     let before = process.err().len();
     echo_through(&client);
-    until(&format!("a session of {name}"), PATIENCE, || {
+    until(&format!("a session of {name}"), WAIT_TIMEOUT, || {
         let log = process.err().split_off(before);
         let mut lines = log.lines().filter(|line| line.contains("session opened"));
         lines.next().map(|line| assert!(line.contains(&format!("[{name}] ")), "{line}"))
@@ -341,13 +349,13 @@ fn a_socket_goes_to_the_service_whose_name_it_bears_and_the_others_by_position()
     for (names, owners) in
         [("b:a", ["b", "a"]), ("pskgate.socket:unknown", ["a", "b"]), ("b:x.socket", ["b", "a"])]
     {
-        let gate = Gate::new().toml(&two(&backend, unused));
+        let gate = PskgateBuilder::new().toml(&two(&backend, unused));
         let ((first, one), (second, other)) = (opened(), opened());
         let process = with_sockets(&gate, "pskgate.toml", names, [first, second]);
         expect_service(&process, one, owners[0]);
         expect_service(&process, other, owners[1]);
         process.signal(Signal::HUP);
-        process.wait_for("SIGHUP: reloaded", PATIENCE);
+        process.wait_for("SIGHUP: reloaded", WAIT_TIMEOUT);
         expect_service(&process, one, owners[0]);
         expect_service(&process, other, owners[1]);
     }
@@ -358,14 +366,14 @@ fn a_socket_goes_to_the_service_whose_name_it_bears_and_the_others_by_position()
 fn several_sockets_of_one_name_are_several_addresses_of_that_service() {
     let (taken, unused) = opened();
     let backend = Backend::echo();
-    let gate = Gate::new().toml(&server_at(unused, &backend, ""));
+    let gate = PskgateBuilder::new().toml(&server_at(unused, &backend, ""));
     let ((first, one), (second, other)) = (opened(), opened());
     let process = with_sockets(&gate, "pskgate.toml", "tls:tls", [first, second]);
     for _ in 0..2 {
         expect_service(&process, one, "tls");
         expect_service(&process, other, "tls");
         process.signal(Signal::HUP);
-        process.wait_for("SIGHUP: reloaded", PATIENCE);
+        process.wait_for("SIGHUP: reloaded", WAIT_TIMEOUT);
     }
     drop(taken);
 }
@@ -373,7 +381,7 @@ fn several_sockets_of_one_name_are_several_addresses_of_that_service() {
 #[test]
 fn a_name_that_is_no_service_and_one_socket_too_many_are_said_in_words() {
     let backend = Backend::echo();
-    let gate = Gate::new().toml(&server_toml(backend.address(), ""));
+    let gate = PskgateBuilder::new().toml(&server_toml(backend.address(), ""));
     for (names, words) in [
         ("plc\x1b:tls", "names a socket \"plc\\u{1b}\", and no service is called that"),
         ("pskgate.socket:pskgate.socket", "has 2 sockets, which are more than there are services"),
@@ -381,7 +389,7 @@ fn a_name_that_is_no_service_and_one_socket_too_many_are_said_in_words() {
     ] {
         let sockets = [opened().0, opened().0];
         let mut process = with_sockets(&gate, "pskgate.toml", names, sockets);
-        assert_eq!(process.wait(PATIENCE).code(), Some(78), "{}", process.err());
+        assert_eq!(process.wait(WAIT_TIMEOUT).code(), Some(78), "{}", process.err());
         assert!(process.err().contains(words), "{}", process.err());
     }
 }
@@ -393,12 +401,12 @@ fn a_stunnel_conf_takes_sockets_by_position_unless_they_bear_its_sections_names(
     let one = |name: &str, port| section(port, &backend).replace("tunnel", name);
     let text = one("a", taken[0].1) + &one("b", taken[1].1);
     for (names, owner) in [("x:y", "a"), ("b:a", "b")] {
-        let gate = Gate::new().file("x.conf", &format!("debug = info\n{text}"));
+        let gate = PskgateBuilder::new().file("x.conf", &format!("debug = info\n{text}"));
         let ((first, port), (second, _)) = (opened(), opened());
         let process = with_sockets(&gate, "x.conf", names, [first, second]);
         let client = client_of(port);
         echo_through(&client);
-        process.wait_for(&format!("Service [{owner}] accepted connection"), PATIENCE);
+        process.wait_for(&format!("Service [{owner}] accepted connection"), WAIT_TIMEOUT);
     }
     drop(taken);
 }
@@ -414,7 +422,8 @@ fn journaled(ear: &Ear) -> String {
 #[test]
 fn the_journal_gets_what_each_line_is_about_in_fields() {
     let (ear, backend, port) = (Ear::new(), Backend::echo(), free_port());
-    let gate = Gate::new().toml(&server_at(port, &backend, "")).shell(&journaled(&ear)).launch();
+    let gate =
+        PskgateBuilder::new().toml(&server_at(port, &backend, "")).shell(&journaled(&ear)).launch();
     let mut all = String::new();
     let mut wait = |parts: &[&str]| {
         let entry = ear.wait(parts);
@@ -470,14 +479,14 @@ fn the_journal_gets_what_each_line_is_about_in_fields() {
     // Without a journal, standard error is as good as ever.
     drop(ear);
     echo_through(&client_of(port));
-    gate.wait_for("session opened", PATIENCE);
+    gate.wait_for("session opened", WAIT_TIMEOUT);
 }
 
 #[test]
 fn a_standard_error_that_was_led_elsewhere_is_written_to() {
     let (ear, backend) = (Ear::new(), Backend::echo());
     let line = format!("export PSKGATE_JOURNAL_SOCKET='{}' JOURNAL_STREAM=1:2", ear.name);
-    let gate = Gate::new().toml(&server_toml(backend.address(), "")).shell(&line).start();
+    let gate = PskgateBuilder::new().toml(&server_toml(backend.address(), "")).shell(&line).start();
     echo_through(&client_of(gate.address("tls").port()));
     gate.wait_logged("session opened");
     assert_eq!(ear.within(Duration::from_millis(10)), None);
@@ -487,8 +496,8 @@ fn a_standard_error_that_was_led_elsewhere_is_written_to() {
 fn json_lines_are_one_object_each_and_say_what_they_are_about() {
     let (backend, port) = (Backend::echo(), free_port());
     let text = format!("[log]\nformat = \"json\"\n{}", server_at(port, &backend, ""));
-    let gate = Gate::new().toml(&text).launch();
-    gate.wait_for("\"listening\"", PATIENCE);
+    let gate = PskgateBuilder::new().toml(&text).launch();
+    gate.wait_for("\"listening\"", WAIT_TIMEOUT);
     let client = client_of(port);
     let plain = echo_through(&client);
     plain.shut();
@@ -499,11 +508,11 @@ fn json_lines_are_one_object_each_and_say_what_they_are_about() {
         let mut arguments = psk_of(identity, OTHER_KEY).to_vec();
         arguments.push(tls.flag().to_owned());
         let _stranger = OpensslClient::start(local(port), arguments);
-        until("the refusal", PATIENCE, || {
+        until("the refusal", WAIT_TIMEOUT, || {
             (gate.err().matches("handshake-refused").count() > seen).then_some(())
         });
     }
-    gate.wait_for("session-closed", PATIENCE);
+    gate.wait_for("session-closed", WAIT_TIMEOUT);
     let log = gate.err();
     assert!(!log.contains(KEY), "no key: {log}");
     let lines: Vec<serde_json::Value> = log
@@ -568,7 +577,7 @@ fn systemd_analyze(folder: &Path, arguments: &[&str]) -> (bool, String) {
     let package = "the Debian package systemd";
     let mut process = Process::spawn("systemd-analyze", package, &mut command);
     process.end_input();
-    (process.wait(PATIENCE).success(), process.text())
+    (process.wait(WAIT_TIMEOUT).success(), process.text())
 }
 
 #[test]

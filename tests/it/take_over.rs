@@ -5,7 +5,9 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 
 use crate::harness::cable::ADDRESSES;
-use crate::harness::{Cable, Gate, PATIENCE, Pskgate, Stopwatch, client_toml, server_toml};
+use crate::harness::{
+    Cable, Pskgate, PskgateBuilder, Stopwatch, WAIT_TIMEOUT, client_toml, server_toml,
+};
 
 const LIMITS: &str = "max-sessions = 1\nwhen-full = \"take-over-same-host\"\n";
 
@@ -26,12 +28,12 @@ fn echo(at: &std::path::Path) {
 fn client_on(host: &str) -> Pskgate {
     let toml =
         client_toml(format!("{}:3001", ADDRESSES[0]), "").replace("127.0.0.1:0", "unix:door.sock");
-    Gate::new().toml(&toml).on(host).start()
+    PskgateBuilder::new().toml(&toml).on(host).start()
 }
 
 fn connect(client: &Pskgate) -> UnixStream {
     let stream = UnixStream::connect(client.folder().join("door.sock")).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
     stream
 }
 
@@ -44,7 +46,7 @@ fn echoes(mut stream: &UnixStream) -> bool {
 #[test]
 fn who_has_moved_gets_in_when_the_old_place_is_dead_and_nobody_else_is_thrown_out() {
     let cable = Cable::new();
-    let gate = Gate::new();
+    let gate = PskgateBuilder::new();
     echo(&gate.folder().join("backend.sock"));
     let toml = server_toml("unix:backend.sock", LIMITS)
         .replace("127.0.0.1:0", &format!("{}:3001", ADDRESSES[0]));

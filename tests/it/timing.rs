@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use crate::harness::guess::{Guess, guess};
 use crate::harness::hello::{Stranger, claim_lists};
-use crate::harness::{Backend, Gate, KEY, Pskgate, Tls, free_port, local, secret, server_toml};
+use crate::harness::{
+    Backend, KEY, Pskgate, PskgateBuilder, Tls, free_port, local, secret, server_toml,
+};
 
 /// So many claims of identities that exist, and as many of ones that do not.
 const TRIALS: usize = 1000;
@@ -19,7 +21,8 @@ fn name(number: usize) -> String {
 fn measure(tls: Tls) -> Guess {
     let backend = Backend::echo();
     let keys: String = (0..TRIALS).map(|n| secret(&name(2 * n), &format!("{n:04}{KEY}"))).collect();
-    let gate = Gate::new().file("psk.txt", &keys).toml(&server_toml(backend.address(), ""));
+    let gate =
+        PskgateBuilder::new().file("psk.txt", &keys).toml(&server_toml(backend.address(), ""));
     let gate = gate.start();
     let to = gate.address("tls");
     let (mut times, mut answers) = ([Vec::new(), Vec::new()], Vec::new());
@@ -67,7 +70,7 @@ fn the_clock_does_not_tell_a_known_identity_from_an_unknown_one_in_1_3() {
 /// A server end of either dialect with every second one of the names; stunnel.conf's takes tickets.
 fn server(conf: bool, backend: &Backend) -> (Pskgate, SocketAddr) {
     let keys: String = (0..TRIALS).map(|n| secret(&name(2 * n), &format!("{n:04}{KEY}"))).collect();
-    let gate = Gate::new().file("psk.txt", &keys);
+    let gate = PskgateBuilder::new().file("psk.txt", &keys);
     if !conf {
         let gate = gate.toml(&server_toml(backend.address(), "")).start();
         let to = gate.address("tls");

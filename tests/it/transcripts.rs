@@ -21,7 +21,7 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use crate::harness::stage::need_root;
-use crate::harness::{PATIENCE, Process, python, root};
+use crate::harness::{Process, WAIT_TIMEOUT, python, root};
 use crate::schema::walk;
 
 /// Every document of the project.
@@ -277,7 +277,7 @@ fn perform(document: &Path) -> usize {
     command.env("PATH", path);
     let mut shell = Process::spawn(&name, "the Debian package util-linux", &mut command);
     shell.end_input();
-    let status = shell.wait(PATIENCE * 6);
+    let status = shell.wait(WAIT_TIMEOUT * 6);
     assert!(status.success(), "{name}: {status}\n{}", shell.text());
     for (number, command, says) in &expected {
         let said = std::fs::read_to_string(notes.path().join(format!("said.{number}"))).unwrap();

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 
 use crate::harness::hello::{Hello, Tap, messages, numbers, vector};
 use crate::harness::{
-    Backend, Gate, IDENTITY, OpensslClient, OpensslServer, PATIENCE, Plain, Pskgate, Tls,
-    client_toml, free_port, openssl, server_toml, suite_13, until,
+    Backend, IDENTITY, OpensslClient, OpensslServer, PlainClient, Pskgate, PskgateBuilder, Tls,
+    WAIT_TIMEOUT, client_toml, free_port, openssl, server_toml, suite_13, until,
 };
 
 const SUPPORTED_GROUPS: u16 = 10;
@@ -52,15 +52,15 @@ fn stunnel_12() -> Vec<u16> {
 fn overheard(client: impl FnOnce(SocketAddr) -> Pskgate) -> Hello {
     let silent = Backend::recorder();
     let gate = client(silent.address());
-    let _plain = Plain::connect(gate.address("plain"));
-    until("a ClientHello", PATIENCE, || {
+    let _plain = PlainClient::connect(gate.address("plain"));
+    until("a ClientHello", WAIT_TIMEOUT, || {
         let said = silent.so_far(0);
         (!messages(&said).is_empty()).then(|| Hello::of(&said))
     })
 }
 
 fn native(lines: &'static str) -> Hello {
-    overheard(|to| Gate::new().toml(&client_toml(to, lines)).start())
+    overheard(|to| PskgateBuilder::new().toml(&client_toml(to, lines)).start())
 }
 
 fn dropin(lines: &'static str) -> Hello {
@@ -69,7 +69,9 @@ fn dropin(lines: &'static str) -> Hello {
         "[plain]\nclient = yes\naccept = 127.0.0.1:{port}\nPSKsecrets = psk.txt\n\
          sessionResume = no\n{lines}\n"
     );
-    overheard(|to| Gate::new().conf("x.conf", &format!("{text}connect = {to}\n"), None).start())
+    overheard(|to| {
+        PskgateBuilder::new().conf("x.conf", &format!("{text}connect = {to}\n"), None).start()
+    })
 }
 
 fn expect_client(hello: &Hello, suites: &[u16], groups: &[u16], versions: &[u16]) {
@@ -150,7 +152,7 @@ fn no_suite_without_encryption_and_none_without_the_key_is_offered_whatever_the_
 }
 
 fn server(backend: &Backend, dialect: &str) -> Pskgate {
-    let gate = Gate::new();
+    let gate = PskgateBuilder::new();
     match dialect {
         "native" => gate.toml(&server_toml(backend.address(), "")).start(),
         _ => {
@@ -221,7 +223,9 @@ fn a_server_in_1_2_gives_no_hint_no_session_and_no_ticket() {
 fn dhe_uses_the_built_in_group_of_2048_bits() {
     const SERVER_KEY_EXCHANGE: u8 = 12;
     let backend = Backend::echo();
-    let gate = Gate::new().toml(&server_toml(backend.address(), "ciphers = \"rfc4279\"")).start();
+    let gate = PskgateBuilder::new()
+        .toml(&server_toml(backend.address(), "ciphers = \"rfc4279\""))
+        .start();
     let (_, _, rest) = served(&gate, &["-tls1_2", "-cipher", "DHE-PSK-AES128-GCM-SHA256"]);
     let (_, exchange) =
         rest.iter().find(|(kind, _)| *kind == SERVER_KEY_EXCHANGE).expect("a share");
@@ -233,7 +237,7 @@ fn dhe_uses_the_built_in_group_of_2048_bits() {
 #[test]
 fn a_hint_changes_nothing() {
     for hint in ["somebody-else", "client2"] {
-        let gate = Gate::new();
+        let gate = PskgateBuilder::new();
         let arguments = ["-nocert", "-psk_hint", hint, Tls::V12.flag()].map(str::to_owned);
         let server =
             OpensslServer::start(gate.folder(), openssl::psk().into_iter().chain(arguments));
@@ -241,7 +245,7 @@ fn a_hint_changes_nothing() {
             + &crate::harness::secret("client2", crate::harness::OTHER_KEY);
         let tap = Tap::before(server.address());
         let gate = gate.file("psk.txt", &keys).toml(&client_toml(tap.address(), "")).start();
-        let plain = Plain::connect(gate.address("plain"));
+        let plain = PlainClient::connect(gate.address("plain"));
         plain.send(b"there and back\n");
         let mut back = [0; 15];
         std::io::Read::read_exact(&mut &plain.0, &mut back).expect("it answers");
@@ -264,9 +268,9 @@ fn a_client_that_would_renegotiate_is_refused_and_its_neighbour_is_not_disturbed
     command.arg("s_client").args(to).args(arguments);
     let mut client = crate::harness::Process::spawn("s_client", "openssl", &mut command);
     client.type_in("a line\n");
-    client.wait_for("a line", PATIENCE);
+    client.wait_for("a line", WAIT_TIMEOUT);
     client.type_in("R\n");
-    client.wait_for("no renegotiation", PATIENCE);
+    client.wait_for("no renegotiation", WAIT_TIMEOUT);
     neighbour.echo("after");
     assert_eq!(backend.accepted(), 2);
 }
@@ -289,9 +293,9 @@ fn early_data_is_refused_and_reaches_nobody() {
         "early",
     ];
     let mut client = OpensslClient::start_in(gate.folder(), tap.address(), arguments);
-    client.wait_for("Early data was rejected", PATIENCE);
+    client.wait_for("Early data was rejected", WAIT_TIMEOUT);
     client.type_in("and after the handshake\n");
-    until("what comes after", PATIENCE, || (!backend.so_far(0).is_empty()).then_some(()));
+    until("what comes after", WAIT_TIMEOUT, || (!backend.so_far(0).is_empty()).then_some(()));
     assert_eq!(backend.so_far(0), b"and after the handshake\n");
     assert!(tap.hellos().0.extension(EARLY_DATA).is_some(), "early data was sent");
 }
@@ -311,8 +315,8 @@ fn a_service_of_one_version_speaks_it_and_no_other() {
                 ),
             };
             let gate = match dialect {
-                "native" => Gate::new().toml(&text),
-                _ => Gate::new().conf("x.conf", &text, None),
+                "native" => PskgateBuilder::new().toml(&text),
+                _ => PskgateBuilder::new().conf("x.conf", &text, None),
             }
             .start();
             let client = |tls: Tls| {
@@ -338,7 +342,7 @@ fn expect_retry(heard: &[(u8, Vec<u8>)]) {
 fn a_second_hello_changes_nothing_at_either_end() {
     let backend = Backend::echo();
     let text = server_toml(backend.address(), "tls-min = \"1.3\"\ngroups = \"P-384\"");
-    let gate = Gate::new().toml(&text).start();
+    let gate = PskgateBuilder::new().toml(&text).start();
     let alert = |who: &str, key: &str| {
         let arguments = openssl::psk_of(who, key).into_iter();
         let arguments = arguments.chain(["-curves", "X25519:P-384"].map(str::to_owned));
@@ -353,12 +357,12 @@ fn a_second_hello_changes_nothing_at_either_end() {
     assert_eq!(unknown, alert(IDENTITY, crate::harness::OTHER_KEY), "it tells who exists");
     assert_eq!(backend.accepted(), 1);
 
-    let gate = Gate::new();
+    let gate = PskgateBuilder::new();
     let arguments = ["-nocert", Tls::V13.flag(), "-curves", "P-256"].map(str::to_owned);
     let server = OpensslServer::start(gate.folder(), openssl::psk().into_iter().chain(arguments));
     let tap = Tap::before(server.address());
     let gate = gate.toml(&client_toml(tap.address(), "")).start();
-    let plain = Plain::connect(gate.address("plain"));
+    let plain = PlainClient::connect(gate.address("plain"));
     plain.send(b"there and back\n");
     let mut back = [0; 15];
     std::io::Read::read_exact(&mut &plain.0, &mut back).expect("it answers");
@@ -384,8 +388,8 @@ fn a_version_before_1_2_is_spoken_where_it_is_named_with_a_warning_and_nowhere_e
             ),
         };
         let gate = match dialect {
-            "native" => Gate::new().toml(&text),
-            _ => Gate::new().conf("x.conf", &text, None),
+            "native" => PskgateBuilder::new().toml(&text),
+            _ => PskgateBuilder::new().conf("x.conf", &text, None),
         }
         .start();
         gate.wait_logged("TLS 1.0 and 1.1 are obsolete");

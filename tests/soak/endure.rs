@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::{Book, LONG, PATIENCE, Site, State, connect, keep_asking, revoke, size};
+use super::{Book, LONG, Site, State, WAIT_TIMEOUT, connect, keep_asking, revoke, size};
 use crate::figure::Bar;
 use crate::harness::{self, until};
 use crate::results::{Measure, measure};
@@ -42,7 +42,9 @@ pub(crate) fn endure(site: &Site, book: &Book, minutes: u64) -> Vec<Measure> {
         for leaves in [Leaves::Closing, Leaves::HalfClosed, Leaves::Resetting].repeat(3) {
             scope.spawn(move || come_and_go(book, door, leaves));
         }
-        until("the load", PATIENCE, || (book.asked.load(Ordering::Relaxed) > 500).then_some(()));
+        until("the load", WAIT_TIMEOUT, || {
+            (book.asked.load(Ordering::Relaxed) > 500).then_some(())
+        });
         let watched = scope.spawn(|| watch(site, book));
         let mut state = State { guest: false, more: false, extra: false };
         let start = Instant::now();

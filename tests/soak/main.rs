@@ -22,8 +22,8 @@ use std::time::{Duration, Instant};
 
 use figure::{Bar, Figure};
 use harness::{
-    Backend, Gate, IDENTITY, KEY, OTHER_KEY, Pskgate, client_toml, free_port, local, machine, proc,
-    secret, server_toml, until, write_private,
+    Backend, IDENTITY, KEY, OTHER_KEY, Pskgate, PskgateBuilder, client_toml, free_port, local,
+    machine, proc, secret, server_toml, until, write_private,
 };
 use results::{Measure, Size, measure};
 use rustix::process::Signal;
@@ -36,7 +36,7 @@ const LONG: usize = 50;
 const GUESTS: usize = 20;
 const GUEST: &str = "guest";
 /// How long the effect of one change may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(20);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 
 #[derive(Default)]
 struct Book {
@@ -88,7 +88,7 @@ impl Book {
 fn connect(to: SocketAddr) -> std::io::Result<TcpStream> {
     let stream = TcpStream::connect(to)?;
     stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(WAIT_TIMEOUT))?;
     Ok(stream)
 }
 
@@ -147,9 +147,9 @@ struct Site {
 const QUIET: &str = "[log]\nlevel = \"notice\"\n";
 
 /// Starts an end that says nothing when it listens.
-fn start(gate: Gate, port: u16) -> Pskgate {
+fn start(gate: PskgateBuilder, port: u16) -> Pskgate {
     let running = gate.launch();
-    until("its port", PATIENCE, || connect(local(port)).ok());
+    until("its port", WAIT_TIMEOUT, || connect(local(port)).ok());
     running
 }
 
@@ -158,7 +158,7 @@ fn client(to: u16, identity: &str, key: &str) -> (Pskgate, SocketAddr) {
     let port = free_port();
     let toml = QUIET.to_owned() + &client_toml(local(to), "").replace(IDENTITY, identity);
     let toml = toml.replace("127.0.0.1:0", &format!("127.0.0.1:{port}"));
-    let gate = Gate::new().file("psk.txt", &secret(identity, key)).toml(&toml);
+    let gate = PskgateBuilder::new().file("psk.txt", &secret(identity, key)).toml(&toml);
     (start(gate, port), local(port))
 }
 
@@ -167,7 +167,7 @@ impl Site {
         let (port, extra) = (free_port(), free_port());
         let backend = Backend::echo();
         let first = State { guest: false, more: false, extra: false };
-        let gate = Gate::new().toml(&Self::text(&backend, port, extra, first));
+        let gate = PskgateBuilder::new().toml(&Self::text(&backend, port, extra, first));
         let server = start(gate, port);
         let (of_member, member) = client(port, IDENTITY, KEY);
         let (of_guest, guest) = client(port, GUEST, OTHER_KEY);
@@ -218,7 +218,7 @@ impl Site {
             1 => self.most_sessions() == if state.more { "5001" } else { "5000" },
             _ => connect(local(self.extra)).is_ok() == state.extra,
         };
-        until("a change to take effect", PATIENCE, || seen().then_some(()));
+        until("a change to take effect", WAIT_TIMEOUT, || seen().then_some(()));
     }
 }
 
@@ -267,7 +267,9 @@ fn main() {
         for _ in 0..LOOPERS {
             scope.spawn(|| keep_connecting(&book, door));
         }
-        until("the load", PATIENCE, || (book.asked.load(Ordering::Relaxed) > 500).then_some(()));
+        until("the load", WAIT_TIMEOUT, || {
+            (book.asked.load(Ordering::Relaxed) > 500).then_some(())
+        });
         of_reloads = storm(&site, reloads);
         of_revocations = revoke(&site, revocations);
         book.done.store(true, Ordering::Release);

@@ -2,7 +2,7 @@
 //! settings with which it would not.
 
 mod advice;
-mod own_file;
+mod client_file;
 mod settings;
 mod target;
 
@@ -23,7 +23,7 @@ use crate::config::model::{Endpoint, Host, ServiceConfig};
 use crate::net::Socket;
 use crate::secrets::{Identity, SecretSet};
 use crate::tls::{Connector, EstablishedTls, HandshakeError, HandshakeInfo, RefusalCause};
-use own_file::ConnectTarget;
+use client_file::ConnectTarget;
 use settings::TlsSettings;
 use target::{connect_target, dial};
 

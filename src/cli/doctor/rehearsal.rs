@@ -19,7 +19,7 @@ enum RehearsalError {
     /// The settings cannot be had; `check` has told.
     Settings(Vec<Diagnostic>),
     /// The two ends did not meet.
-    RefusalCause(RefusalCause),
+    Refused(RefusalCause),
 }
 
 pub(super) async fn check_handshakes(
@@ -43,7 +43,7 @@ pub(super) async fn check_handshakes(
                 let text = format!("not tried{suffix}: {}", words.join("; "));
                 findings.note("handshake", text);
             }
-            Err(RehearsalError::RefusalCause(cause)) => findings.bad_with_code(
+            Err(RehearsalError::Refused(cause)) => findings.bad_with_code(
                 "handshake",
                 FaultKind::Config,
                 format!("a peer with the same settings could not connect{suffix}: {cause}"),
@@ -66,7 +66,7 @@ async fn rehearse(
     let acceptor = acceptor
         .map_err(RehearsalError::Settings)?
         .resuming(&service.tls, &service.name.value, None)
-        .map_err(|error| RehearsalError::RefusalCause(RefusalCause::Protocol(error.to_string())))?;
+        .map_err(|error| RehearsalError::Refused(RefusalCause::Protocol(error.to_string())))?;
     let connector = Connector::new(&service.tls, psk.hash.value, &mut ignored);
     let connector =
         connector.map_err(RehearsalError::Settings)?.resuming(&service.tls, &secrets, None);
@@ -87,13 +87,13 @@ async fn rehearse(
     };
     let both = async { tokio::join!(server, client) };
     let Ok(both) = tokio::time::timeout(STEP_TIMEOUT, both).await else {
-        return Err(RehearsalError::RefusalCause(RefusalCause::Timeout(STEP_TIMEOUT)));
+        return Err(RehearsalError::Refused(RefusalCause::Timeout(STEP_TIMEOUT)));
     };
     match both {
         (Ok(_), Ok(client)) => Ok(client.facts),
         // Of the two, the one that found out, and not the one that was told.
         (Err(RefusalCause::ClosedEarly | RefusalCause::Alert(_)), Err(cause))
-        | (Ok(_), Err(cause)) => Err(RehearsalError::RefusalCause(cause)),
-        (Err(cause), _) => Err(RehearsalError::RefusalCause(cause)),
+        | (Ok(_), Err(cause)) => Err(RehearsalError::Refused(cause)),
+        (Err(cause), _) => Err(RehearsalError::Refused(cause)),
     }
 }

@@ -9,20 +9,20 @@ use tokio::time::Instant;
 use crate::tls::Binder;
 
 /// For how long after its handshake's end a binder is remembered.
-const MEMORY: Duration = Duration::from_secs(60);
+const BINDER_MEMORY_TIME: Duration = Duration::from_secs(60);
 /// How many are remembered at most, at about 100 bytes each. Of more within a minute the oldest are
 /// forgotten early: they are good for a place in the share of their identity.
 const MAX_BINDERS: usize = 16_384;
 
 #[derive(Debug, Default)]
 pub(super) struct Replays {
-    seen: HashMap<Binder, Seen>,
+    seen: HashMap<Binder, BinderUse>,
     /// In the order of their ends.
     ended: VecDeque<(Instant, Binder)>,
 }
 
 #[derive(Debug, Default)]
-struct Seen {
+struct BinderUse {
     open: usize,
     ended: Option<Instant>,
 }
@@ -49,7 +49,7 @@ impl Replays {
 
     fn forget(&mut self, now: Instant) {
         while let Some(&(at, binder)) = self.ended.front()
-            && (now.duration_since(at) > MEMORY || self.ended.len() > MAX_BINDERS)
+            && (now.duration_since(at) > BINDER_MEMORY_TIME || self.ended.len() > MAX_BINDERS)
         {
             self.ended.pop_front();
             // Unless it was seen again since.
@@ -77,7 +77,7 @@ mod tests {
         let replayed = start + Duration::from_secs(69);
         assert!(!replays.begin(binder, replayed), "the last of its kind ended 59 s ago");
         replays.end(&binder, replayed);
-        assert!(replays.begin(binder, replayed + MEMORY + Duration::from_millis(1)));
+        assert!(replays.begin(binder, replayed + BINDER_MEMORY_TIME + Duration::from_millis(1)));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use super::corpus::{Case, bytes};
 use crate::harness::process::computes;
 use crate::harness::{
-    IDENTITY, KEY, OTHER_KEY, PATIENCE as HUNG, Stopwatch, free_port, secret, write_private,
+    IDENTITY, KEY, OTHER_KEY, Stopwatch, WAIT_TIMEOUT as HUNG, free_port, secret, write_private,
 };
 
 /// Whose behaviour is looked at.
@@ -44,7 +44,7 @@ impl Outcome {
 }
 
 /// Beyond this nothing more is expected to happen, on a machine with nothing else to do.
-const PATIENCE: Duration = Duration::from_secs(5);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// When no more listeners come for so long, and it does not compute meanwhile, it has them all.
 const SETTLED: Duration = Duration::from_millis(20);
 /// A program that neither listens nor ends has nothing to listen on; a busy address is tried for 2 s.
@@ -419,7 +419,7 @@ impl Running {
             return Outcome::Accepted(vec![format!("standard input: {met}")]);
         }
         let watch = Stopwatch::start();
-        while watch.is_within(PATIENCE) {
+        while watch.is_within(WAIT_TIMEOUT) {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return match status.code() {
                     Some(0) => Outcome::Accepted(vec![met]),
@@ -618,7 +618,7 @@ fn meet_server(case: &Case, newest: &str, line: Option<Line>, place: &Place) -> 
     let watch = Stopwatch::start();
     let mut visitors = Vec::new();
     let mut piece = [0; 200];
-    while watch.is_within(PATIENCE) {
+    while watch.is_within(WAIT_TIMEOUT) {
         if let Some((name, mut visitor)) = place.visitor('B') {
             let _ = visitor.write_all(name.as_bytes());
             visitors.push(visitor);
@@ -671,7 +671,7 @@ fn meet_client(case: &Case, newest: &str, line: Option<Line>, place: &Place) -> 
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
             _ => return "broken".to_owned(),
         }
-        if !watch.is_within(PATIENCE) {
+        if !watch.is_within(WAIT_TIMEOUT) {
             return "leads nowhere".to_owned();
         }
     };

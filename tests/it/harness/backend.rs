@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
-use super::{PATIENCE, until};
+use super::{WAIT_TIMEOUT, until};
 
 /// How a connection ended for the side that read from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
+pub enum ConnectionEnd {
     /// An orderly end: everything that was sent has arrived.
     Fin,
     /// A reset: nobody can take what arrived for the whole.
@@ -20,14 +20,16 @@ pub enum Ending {
 }
 
 /// Reads to the end: what came, and which end it was.
-pub fn read_to_end(mut from: impl Read) -> (Vec<u8>, Ending) {
+pub fn read_to_end(mut from: impl Read) -> (Vec<u8>, ConnectionEnd) {
     let mut all = Vec::new();
     let mut piece = [0_u8; 16 * 1024];
     loop {
         match from.read(&mut piece) {
-            Ok(0) => return (all, Ending::Fin),
+            Ok(0) => return (all, ConnectionEnd::Fin),
             Ok(count) => all.extend_from_slice(&piece[..count]),
-            Err(error) if error.kind() == ErrorKind::ConnectionReset => return (all, Ending::Rst),
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => {
+                return (all, ConnectionEnd::Rst);
+            }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => panic!("no end came, after {} bytes: {error}", all.len()),
         }
@@ -35,15 +37,15 @@ pub fn read_to_end(mut from: impl Read) -> (Vec<u8>, Ending) {
 }
 
 /// A plain connection to pskgate or to a peer.
-pub struct Plain(pub TcpStream);
+pub struct PlainClient(pub TcpStream);
 
-impl Plain {
+impl PlainClient {
     pub fn connect(to: SocketAddr) -> Self {
         let stream = TcpStream::connect(to)
             .unwrap_or_else(|error| panic!("cannot connect to {to}: {error}"));
         stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
+        stream.set_write_timeout(Some(WAIT_TIMEOUT)).unwrap();
         Self(stream)
     }
 
@@ -65,12 +67,12 @@ impl Plain {
     }
 
     /// Reads to the end.
-    pub fn rest(&self) -> (Vec<u8>, Ending) {
+    pub fn rest(&self) -> (Vec<u8>, ConnectionEnd) {
         read_to_end(&self.0)
     }
 
     /// How it ends; what came before does not matter.
-    pub fn end(&self) -> Ending {
+    pub fn end(&self) -> ConnectionEnd {
         self.rest().1
     }
 
@@ -89,7 +91,7 @@ pub fn reset(stream: TcpStream) {
 #[derive(Debug, Default, Clone)]
 struct Seen {
     bytes: Vec<u8>,
-    ended: Option<Ending>,
+    ended: Option<ConnectionEnd>,
 }
 
 #[derive(Default)]
@@ -107,7 +109,7 @@ pub struct Backend {
 impl Backend {
     /// Runs `serve` in a thread for each connection. What it returns is kept as what was seen.
     pub fn new(
-        serve: impl Fn(&TcpStream) -> Option<(Vec<u8>, Ending)> + Send + Sync + 'static,
+        serve: impl Fn(&TcpStream) -> Option<(Vec<u8>, ConnectionEnd)> + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port for the backend");
         let address = listener.local_addr().unwrap();
@@ -120,8 +122,8 @@ impl Backend {
                 }
                 let Ok(stream) = stream else { continue };
                 stream.set_nodelay(true).unwrap();
-                stream.set_read_timeout(Some(5 * PATIENCE)).unwrap();
-                stream.set_write_timeout(Some(5 * PATIENCE)).unwrap();
+                stream.set_read_timeout(Some(5 * WAIT_TIMEOUT)).unwrap();
+                stream.set_write_timeout(Some(5 * WAIT_TIMEOUT)).unwrap();
                 let number = {
                     let mut seen = in_thread.seen.lock().unwrap();
                     seen.push(Seen::default());
@@ -146,13 +148,13 @@ impl Backend {
             let (mut from, mut to) = (stream, stream);
             loop {
                 match from.read(&mut piece) {
-                    Ok(0) => return Some((Vec::new(), Ending::Fin)),
+                    Ok(0) => return Some((Vec::new(), ConnectionEnd::Fin)),
                     Ok(count) => {
                         if to.write_all(&piece[..count]).is_err() {
-                            return Some((Vec::new(), Ending::Rst));
+                            return Some((Vec::new(), ConnectionEnd::Rst));
                         }
                     }
-                    Err(_) => return Some((Vec::new(), Ending::Rst)),
+                    Err(_) => return Some((Vec::new(), ConnectionEnd::Rst)),
                 }
             }
         })
@@ -208,8 +210,8 @@ impl Backend {
     }
 
     /// Waits for the end of connection `number` (from 0): what it had sent, and how it ended.
-    pub fn wait_end(&self, number: usize) -> (Vec<u8>, Ending) {
-        until(&format!("the end of backend connection {number}"), PATIENCE, || {
+    pub fn wait_end(&self, number: usize) -> (Vec<u8>, ConnectionEnd) {
+        until(&format!("the end of backend connection {number}"), WAIT_TIMEOUT, || {
             let seen = self.book.seen.lock().unwrap();
             let one = seen.get(number)?;
             one.ended.map(|ended| (one.bytes.clone(), ended))

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::{Process, until};
 
 /// A browser takes seconds to start on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(180);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(180);
 
 /// One page in a browser of its own.
 pub struct Browser {
@@ -63,7 +63,7 @@ impl Browser {
         }
         self.process.type_in(&format!("{message}\0"));
         let number = self.last;
-        let answer = until(&format!("chromium's answer to {method}"), PATIENCE, || {
+        let answer = until(&format!("chromium's answer to {method}"), WAIT_TIMEOUT, || {
             self.messages().into_iter().find(|message| message["id"] == number)
         });
         assert!(answer["error"].is_null(), "{method}: {answer}");

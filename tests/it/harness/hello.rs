@@ -5,7 +5,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::{PATIENCE, until};
+use super::{WAIT_TIMEOUT, until};
 
 /// A vector of TLS: its length in `width` bytes, and its body.
 pub fn vector(width: usize, body: &[u8]) -> Vec<u8> {
@@ -73,7 +73,7 @@ pub fn answer(to: SocketAddr, hello: &[u8]) -> Vec<u8> {
 fn connect(to: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(to).expect("a connection");
     stream.set_nodelay(true).expect("an option");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a limit");
+    stream.set_read_timeout(Some(WAIT_TIMEOUT)).expect("a limit");
     stream
 }
 
@@ -298,7 +298,7 @@ impl Tap {
 
     /// Both hellos, once they have passed.
     pub fn hellos(&self) -> (Hello, Hello) {
-        until("both hellos", PATIENCE, || {
+        until("both hellos", WAIT_TIMEOUT, || {
             let (up, down) = (self.up(), self.down());
             (!messages(&up).is_empty() && !messages(&down).is_empty())
                 .then(|| (Hello::of(&up), Hello::of(&down)))

@@ -8,9 +8,9 @@ pub mod backend;
 pub mod browser;
 pub mod cable;
 pub mod data;
-pub mod gate;
 pub mod guess;
 pub mod hello;
+pub mod instance;
 #[allow(dead_code, reason = "the programs that take figures need all of it")]
 pub mod machine;
 pub mod names;
@@ -33,17 +33,17 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-pub use backend::{Backend, Ending, Plain};
+pub use backend::{Backend, ConnectionEnd, PlainClient};
 pub use browser::Browser;
 pub use cable::Cable;
 pub use data::Stream;
-pub use gate::{Gate, Pair, Pskgate, client_toml, server_toml};
+pub use instance::{Pair, Pskgate, PskgateBuilder, client_toml, server_toml};
 pub use openssl::{OpensslClient, OpensslServer};
 pub use process::Process;
 pub use stopwatch::Stopwatch;
 pub use stunnel::Stunnel;
 pub use web::Page;
-pub use wire::{Side, Wire};
+pub use wire::{FaultProxy, Side};
 
 /// The identity that the tests use unless they are about identities.
 pub const IDENTITY: &str = "client1";
@@ -55,7 +55,7 @@ pub const KEY: &str = "dGhpcyBrZXkgaXMgcHVibGljOiBpdCBpcyBpbiB0aGUgdGVzdHMgb2Ygc
 pub const OTHER_KEY: &str = "bm90IHRoZSBrZXkgb2YgY2xpZW50MSwgYnV0IGFzIGxvbmcgYW5kIGFzIGdvb2Qh";
 
 /// How long a fact may take that nothing keeps from being true at once, on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A protocol version that every subject is tried in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

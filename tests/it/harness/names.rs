@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use super::cable::{Cable, on_host};
-use super::{PATIENCE, until};
+use super::{WAIT_TIMEOUT, until};
 
 /// What the name server says to every question.
 #[derive(Debug, Clone, Copy)]
@@ -77,7 +77,9 @@ impl Names {
     }
 
     pub fn wait_asked(&self, count: usize) {
-        until("questions to the name server", PATIENCE, || (self.asked() >= count).then_some(()));
+        until("questions to the name server", WAIT_TIMEOUT, || {
+            (self.asked() >= count).then_some(())
+        });
     }
 }
 

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use openssl::ssl::SslContextBuilder;
 
-use super::{IDENTITY, KEY, PATIENCE, Process};
+use super::{IDENTITY, KEY, Process, WAIT_TIMEOUT};
 
 const PACKAGE: &str = "the Debian package openssl";
 
@@ -60,7 +60,7 @@ pub fn certificate(folder: &Path) {
         "/CN=localhost",
     ]);
     let mut process = Process::spawn("openssl req", PACKAGE, &mut command);
-    assert!(process.wait(PATIENCE).success(), "no certificate was made: {}", process.text());
+    assert!(process.wait(WAIT_TIMEOUT).success(), "no certificate was made: {}", process.text());
 }
 
 /// `openssl s_server -rev`: it sends each line back, turned round.
@@ -80,7 +80,7 @@ impl OpensslServer {
             .args(["s_server", "-accept", "127.0.0.1:0", "-rev"])
             .args(arguments);
         let process = Process::spawn("openssl s_server", PACKAGE, &mut command);
-        let line = process.wait_for("ACCEPT ", PATIENCE);
+        let line = process.wait_for("ACCEPT ", WAIT_TIMEOUT);
         let address = line.trim_start_matches("ACCEPT ").parse().expect("an address after ACCEPT");
         Self { process, address }
     }
@@ -133,18 +133,18 @@ impl OpensslClient {
     /// Types a line and waits until it comes back.
     pub fn echo(&mut self, line: &str) {
         self.process.type_in(&format!("{line}\n"));
-        self.process.wait_for(line, PATIENCE);
+        self.process.wait_for(line, WAIT_TIMEOUT);
     }
 
     /// All that it wrote, once it has ended.
     pub fn wait_end(mut self) -> String {
-        self.process.wait(PATIENCE);
+        self.process.wait(WAIT_TIMEOUT);
         self.process.out()
     }
 
     /// The number of the alert that it was sent, once it has given up.
     pub fn alert(&mut self) -> Option<u32> {
-        self.process.wait(PATIENCE);
+        self.process.wait(WAIT_TIMEOUT);
         let said = self.process.text();
         let number = said.split_once("SSL alert number ")?.1;
         number.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()

@@ -239,7 +239,7 @@ impl Process {
     /// The same, when it has done whatever it does after a start.
     pub fn settled_descriptors(&self) -> usize {
         let mut last = (0, Instant::now());
-        until("the number of descriptors to settle", super::PATIENCE, || {
+        until("the number of descriptors to settle", super::WAIT_TIMEOUT, || {
             let now = self.descriptors();
             if now != last.0 || computes(self.id()) {
                 last = (now, Instant::now());

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{Read, Seek, SeekFrom};
 
-use super::{PATIENCE, until};
+use super::{WAIT_TIMEOUT, until};
 
 const PAGE: usize = 4096;
 
@@ -27,7 +27,7 @@ fn occurrences(area: &[u8], part: &[u8]) -> usize {
 /// Everything that a process can write to: heap, stacks, data. All of it or nothing: what was left out
 /// could hold the key.
 pub fn memory(pid: u32) -> Vec<Vec<u8>> {
-    until("a look at memory of which nothing goes meanwhile", PATIENCE, || snapshot(pid))
+    until("a look at memory of which nothing goes meanwhile", WAIT_TIMEOUT, || snapshot(pid))
 }
 
 fn snapshot(pid: u32) -> Option<Vec<Vec<u8>>> {

@@ -1,24 +1,24 @@
 //! The instruments are tested too: an ending that they mistake would prove nothing.
 
 use super::{
-    Backend, Ending, IDENTITY, KEY, OTHER_KEY, OpensslClient, OpensslServer, PATIENCE, Plain, Side,
-    Stream, Stunnel, Tls, Wire, openssl, secret,
+    Backend, ConnectionEnd, FaultProxy, IDENTITY, KEY, OTHER_KEY, OpensslClient, OpensslServer,
+    PlainClient, Side, Stream, Stunnel, Tls, WAIT_TIMEOUT, openssl, secret,
 };
 
 #[test]
 fn a_wire_ends_and_resets_and_spoils_as_it_is_told() {
     let backend = Backend::sink();
     for (number, side) in [(0, Side::Client), (2, Side::Server)] {
-        for (number, wanted) in [(number, Ending::Fin), (number + 1, Ending::Rst)] {
-            let wire = Wire::to(backend.address());
-            let plain = Plain::connect(wire.address());
+        for (number, wanted) in [(number, ConnectionEnd::Fin), (number + 1, ConnectionEnd::Rst)] {
+            let wire = FaultProxy::to(backend.address());
+            let plain = PlainClient::connect(wire.address());
             plain.send(b"over the wire");
-            super::until("it to cross", PATIENCE, || {
+            super::until("it to cross", WAIT_TIMEOUT, || {
                 (wire.carried_towards(Side::Server) == 13).then_some(())
             });
             match wanted {
-                Ending::Fin => wire.finish_towards(side),
-                Ending::Rst => wire.reset_towards(side),
+                ConnectionEnd::Fin => wire.finish_towards(side),
+                ConnectionEnd::Rst => wire.reset_towards(side),
             }
             let seen = match side {
                 Side::Client => plain.end(),
@@ -27,30 +27,30 @@ fn a_wire_ends_and_resets_and_spoils_as_it_is_told() {
             assert_eq!(seen, wanted, "towards the {side:?}");
         }
     }
-    let wire = Wire::to(backend.address());
-    let plain = Plain::connect(wire.address());
-    super::until("the wire to be there", PATIENCE, || (backend.accepted() == 5).then_some(()));
+    let wire = FaultProxy::to(backend.address());
+    let plain = PlainClient::connect(wire.address());
+    super::until("the wire to be there", WAIT_TIMEOUT, || (backend.accepted() == 5).then_some(()));
     std::thread::sleep(std::time::Duration::from_millis(50));
     wire.spoil_towards(Side::Server);
     plain.send(b"abc");
     plain.shut();
-    assert_eq!(backend.wait_end(4), (b"abb".to_vec(), Ending::Fin));
+    assert_eq!(backend.wait_end(4), (b"abb".to_vec(), ConnectionEnd::Fin));
     plain.reset();
 }
 
 #[test]
 fn a_wire_sees_how_a_side_ends() {
     let backend = Backend::sink();
-    for wanted in [Ending::Fin, Ending::Rst] {
-        let wire = Wire::to(backend.address());
-        let plain = Plain::connect(wire.address());
+    for wanted in [ConnectionEnd::Fin, ConnectionEnd::Rst] {
+        let wire = FaultProxy::to(backend.address());
+        let plain = PlainClient::connect(wire.address());
         plain.send(b"x");
-        super::until("it to cross", PATIENCE, || {
+        super::until("it to cross", WAIT_TIMEOUT, || {
             (wire.carried_towards(Side::Server) == 1).then_some(())
         });
         match wanted {
-            Ending::Fin => plain.shut(),
-            Ending::Rst => plain.reset(),
+            ConnectionEnd::Fin => plain.shut(),
+            ConnectionEnd::Rst => plain.reset(),
         }
         assert_eq!(wire.wait_end_of(Side::Client), wanted);
     }
@@ -72,7 +72,7 @@ fn the_peers_work_with_each_other() {
         let backend = Backend::echo();
         let server = Stunnel::server(backend.address(), tls.conf());
         let client = Stunnel::client(server.address(), "");
-        Plain::connect(client.address()).echo(b"stunnel to stunnel");
+        PlainClient::connect(client.address()).echo(b"stunnel to stunnel");
         let mut client = OpensslClient::start(
             server.address(),
             openssl::psk().into_iter().chain([tls.flag().to_owned()]),
@@ -89,7 +89,7 @@ fn the_peers_work_with_each_other() {
         let list = openssl::psk().into_iter().chain(["-nocert", tls.flag()].map(str::to_owned));
         let server = OpensslServer::start(&super::root(), list);
         let client = Stunnel::client_with(server.address(), &secret(IDENTITY, KEY), "");
-        let plain = Plain::connect(client.address());
+        let plain = PlainClient::connect(client.address());
         plain.send(b"stunnel to openssl\n");
         let mut back = [0; 19];
         std::io::Read::read_exact(&mut &plain.0, &mut back).unwrap();

@@ -9,16 +9,19 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::process::Finished;
-use super::{Backend, Gate, IDENTITY, KEY, PATIENCE, Plain, Pskgate, client_toml, local, secret};
+use super::{
+    Backend, IDENTITY, KEY, PlainClient, Pskgate, PskgateBuilder, WAIT_TIMEOUT, client_toml, local,
+    secret,
+};
 use super::{until, write_private};
 
 /// A folder with a program named `stunnel`, and `psk.txt` with the key of the tests. What was started
 /// from it ends with it.
-pub struct Stage {
+pub struct StunnelFolder {
     folder: TempDir,
 }
 
-impl Stage {
+impl StunnelFolder {
     pub fn new() -> Self {
         Self::of(TempDir::new().expect("a folder for the test"))
     }
@@ -59,7 +62,7 @@ impl Stage {
         let count = || self.read(log).matches("Configuration successful").count();
         let before = count();
         ask();
-        until("the reload", PATIENCE, || (count() > before).then_some(()));
+        until("the reload", WAIT_TIMEOUT, || (count() > before).then_some(()));
     }
 
     /// The program by its full name, in its folder.
@@ -113,7 +116,7 @@ impl Stage {
     }
 }
 
-impl Drop for Stage {
+impl Drop for StunnelFolder {
     fn drop(&mut self) {
         for daemon in self.processes() {
             daemon.signal(Signal::KILL);
@@ -132,7 +135,7 @@ pub fn finish(command: &mut Command) -> Finished {
         .stdin(Stdio::null())
         .spawn()
         .expect("it can be started");
-    let code = until("its end", PATIENCE, || child.try_wait().expect("it can be waited for"));
+    let code = until("its end", WAIT_TIMEOUT, || child.try_wait().expect("it can be waited for"));
     let said = |path: &Path| {
         String::from_utf8_lossy(&std::fs::read(path).expect("what it said")).into_owned()
     };
@@ -161,7 +164,7 @@ impl Daemon {
     }
 
     pub fn wait_gone(self) {
-        until("the process to end", PATIENCE, || (!self.is_alive()).then_some(()));
+        until("the process to end", WAIT_TIMEOUT, || (!self.is_alive()).then_some(()));
     }
 
     /// What one of its links in /proc points to.
@@ -190,12 +193,12 @@ pub fn section(port: u16, backend: &Backend) -> String {
 
 /// A client end of pskgate before that port.
 pub fn client_of(port: u16) -> Pskgate {
-    Gate::new().toml(&client_toml(local(port), "")).start()
+    PskgateBuilder::new().toml(&client_toml(local(port), "")).start()
 }
 
 /// Sends something through a client end and expects it back.
-pub fn echo_through(client: &Pskgate) -> Plain {
-    let plain = Plain::connect(client.address("plain"));
+pub fn echo_through(client: &Pskgate) -> PlainClient {
+    let plain = PlainClient::connect(client.address("plain"));
     plain.echo(b"there and back");
     plain
 }

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::{IDENTITY, KEY, PATIENCE, Process, free_port, local, secret, write_private};
+use super::{IDENTITY, KEY, Process, WAIT_TIMEOUT, free_port, local, secret, write_private};
 
 pub struct Stunnel {
     process: Process,
@@ -66,7 +66,7 @@ impl Stunnel {
             "the Debian package stunnel4",
             Command::new("stunnel4").arg(&conf),
         );
-        process.wait_for("Accepting new connections", PATIENCE);
+        process.wait_for("Accepting new connections", WAIT_TIMEOUT);
         Self { process, address: local(port), _folder: folder }
     }
 

@@ -10,7 +10,7 @@ use openssl::ssl::{
 };
 
 use super::openssl::present;
-use super::{IDENTITY, KEY, PATIENCE};
+use super::{IDENTITY, KEY, WAIT_TIMEOUT};
 
 // SAFETY: the declaration of <openssl/ssl.h>; the crate does not bind it.
 unsafe extern "C" {
@@ -56,8 +56,8 @@ fn tls13(mut builder: SslContextBuilder) -> SslContextBuilder {
 
 fn holding(socket: TcpStream) -> Holding {
     socket.set_nodelay(true).expect("an option");
-    socket.set_read_timeout(Some(PATIENCE)).expect("a limit");
-    socket.set_write_timeout(Some(PATIENCE)).expect("a limit");
+    socket.set_read_timeout(Some(WAIT_TIMEOUT)).expect("a limit");
+    socket.set_write_timeout(Some(WAIT_TIMEOUT)).expect("a limit");
     Holding { socket, held: None }
 }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::PATIENCE;
+use super::WAIT_TIMEOUT;
 
 /// What came back.
 #[derive(Debug)]
@@ -38,14 +38,14 @@ pub fn get(at: SocketAddr, path: &str) -> Page {
 /// Sends this text.
 pub fn request(at: SocketAddr, text: &str) -> Page {
     let stream = TcpStream::connect(at).unwrap_or_else(|error| panic!("no way to {at}: {error}"));
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
     exchange(stream, text)
 }
 
 /// The same over a Unix socket.
 pub fn request_unix(path: &Path, text: &str) -> Page {
     let stream = UnixStream::connect(path).expect("the socket is listened on");
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
     exchange(stream, text)
 }
 
@@ -104,12 +104,15 @@ impl Flood {
             while !end.load(Ordering::Acquire) {
                 std::thread::sleep(due.saturating_duration_since(Instant::now()));
                 // What was missed while it waited is not made up for.
-                due = (due + Duration::from_secs(1) / rate).max(Instant::now() - PATIENCE / 200);
+                due =
+                    (due + Duration::from_secs(1) / rate).max(Instant::now() - WAIT_TIMEOUT / 200);
                 open.retain_mut(|(stream, served)| keep(stream, served, habit));
                 if open.iter().filter(|(_, served)| !served).count() >= MOST_UNSERVED {
                     continue;
                 }
-                let Ok(mut stream) = TcpStream::connect_timeout(&at, PATIENCE) else { continue };
+                let Ok(mut stream) = TcpStream::connect_timeout(&at, WAIT_TIMEOUT) else {
+                    continue;
+                };
                 let text = match habit {
                     Habit::AskAndLeave | Habit::AskAndStay => {
                         "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::backend::{Ending, reset};
-use super::{PATIENCE, until};
+use super::backend::{ConnectionEnd, reset};
+use super::{WAIT_TIMEOUT, until};
 
 /// One of the two ends of a wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub enum Side {
 struct Direction {
     spoil: AtomicBool,
     carried: AtomicU64,
-    ended: Mutex<Option<Ending>>,
+    ended: Mutex<Option<ConnectionEnd>>,
 }
 
 struct Leg {
@@ -38,13 +38,13 @@ struct Leg {
 type Running = (Arc<Leg>, Vec<JoinHandle<()>>);
 
 /// Carries the latest connection that was made to it.
-pub struct Wire {
+pub struct FaultProxy {
     address: SocketAddr,
     current: Arc<Mutex<Option<Running>>>,
     over: Arc<AtomicBool>,
 }
 
-impl Wire {
+impl FaultProxy {
     pub fn to(target: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port for the wire");
         let address = listener.local_addr().unwrap();
@@ -86,7 +86,7 @@ impl Wire {
         leg.stream(side).shutdown(Shutdown::Write).expect("the wire can be ended");
         // What the side still says is read, so that nothing turns the FIN into a reset.
         std::thread::spawn(move || {
-            leg.stream(side).set_read_timeout(Some(PATIENCE)).unwrap();
+            leg.stream(side).set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
             let _ = std::io::copy(&mut leg.stream(side), &mut std::io::sink());
         });
     }
@@ -102,14 +102,14 @@ impl Wire {
     }
 
     /// Waits until `side` has ended its connection to the wire: how?
-    pub fn wait_end_of(&self, side: Side) -> Ending {
-        until(&format!("the end of the {side:?}'s side of the wire"), PATIENCE, || {
+    pub fn wait_end_of(&self, side: Side) -> ConnectionEnd {
+        until(&format!("the end of the {side:?}'s side of the wire"), WAIT_TIMEOUT, || {
             self.with(|leg| *leg.from(side).ended.lock().unwrap())
         })
     }
 
     fn with<T>(&self, act: impl FnOnce(&Leg) -> T) -> T {
-        let leg = until("a connection over the wire", PATIENCE, || {
+        let leg = until("a connection over the wire", WAIT_TIMEOUT, || {
             self.current.lock().unwrap().as_ref().map(|(leg, _)| Arc::clone(leg))
         });
         act(&leg)
@@ -126,7 +126,7 @@ impl Wire {
     }
 }
 
-impl Drop for Wire {
+impl Drop for FaultProxy {
     fn drop(&mut self) {
         self.over.store(true, Ordering::Release);
         if let Some((leg, _)) = self.current.lock().unwrap().take() {
@@ -188,7 +188,7 @@ impl Leg {
         let mut piece = vec![0_u8; 64 * 1024];
         while !self.stop.load(Ordering::Acquire) {
             let end = match from.read(&mut piece) {
-                Ok(0) => Ending::Fin,
+                Ok(0) => ConnectionEnd::Fin,
                 Ok(count) => {
                     if direction.spoil.swap(false, Ordering::AcqRel) {
                         piece[count - 1] ^= 1;
@@ -203,7 +203,7 @@ impl Leg {
                 {
                     continue;
                 }
-                Err(_) => Ending::Rst,
+                Err(_) => ConnectionEnd::Rst,
             };
             let _ = to.shutdown(Shutdown::Write);
             *direction.ended.lock().unwrap() = Some(end);

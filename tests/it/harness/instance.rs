@@ -12,8 +12,8 @@ use tempfile::TempDir;
 
 use super::proc::is_listened_on;
 use super::{
-    Backend, IDENTITY, KEY, PATIENCE, Plain, Process, Wire, command_of, local, program, secret,
-    until, write_private,
+    Backend, FaultProxy, IDENTITY, KEY, PlainClient, Process, WAIT_TIMEOUT, command_of, local,
+    program, secret, until, write_private,
 };
 
 /// A native server service `tls`: TLS in, plain to `connect`. `extra` is more lines of the service.
@@ -33,7 +33,7 @@ pub fn client_toml(connect: impl Display, extra: &str) -> String {
 }
 
 /// What is needed to start the program: a folder with its files, and how it is called.
-pub struct Gate {
+pub struct PskgateBuilder {
     folder: TempDir,
     file: String,
     log: Option<PathBuf>,
@@ -42,7 +42,7 @@ pub struct Gate {
     terminal: bool,
 }
 
-impl Gate {
+impl PskgateBuilder {
     /// A folder in which `psk.txt` holds the one key of the tests.
     pub fn new() -> Self {
         let folder = TempDir::new().expect("a folder for the test");
@@ -120,23 +120,23 @@ impl Gate {
         // Its control socket is nobody else's.
         command.env("RUNTIME_DIRECTORY", self.folder());
         let process = Process::spawn("pskgate", "cargo", &mut command);
-        Pskgate { process, gate: self }
+        Pskgate { process, builder: self }
     }
 
     /// Starts it and waits until every service of its file listens.
     pub fn start(self) -> Pskgate {
         let running = self.launch();
-        if running.gate.is_native() {
-            let text = running.gate.text();
+        if running.builder.is_native() {
+            let text = running.builder.text();
             for name in text.lines().filter_map(service_name) {
                 running.wait_logged(&format!("[{name}] listening on "));
             }
         } else {
             // At stunnel's own level there is no line about it.
-            for (_, port) in running.gate.ports() {
+            for (_, port) in running.builder.ports() {
                 until(
                     &format!("port {port} to be listened on; the log is\n{}", running.log()),
-                    PATIENCE,
+                    WAIT_TIMEOUT,
                     || is_listened_on(std::process::id(), port).then_some(()),
                 );
             }
@@ -176,7 +176,7 @@ fn service_name(line: &str) -> Option<&str> {
 /// The running program. Ends with its test.
 pub struct Pskgate {
     process: Process,
-    gate: Gate,
+    builder: PskgateBuilder,
 }
 
 impl Deref for Pskgate {
@@ -192,13 +192,13 @@ impl Pskgate {
     }
 
     pub fn folder(&self) -> &Path {
-        self.gate.folder()
+        self.builder.folder()
     }
 
     /// The log so far, wherever it goes.
     pub fn log(&self) -> String {
         let mut text = self.process.err();
-        if let Some(file) = &self.gate.log {
+        if let Some(file) = &self.builder.log {
             text += &std::fs::read_to_string(file).unwrap_or_default();
         }
         text
@@ -206,10 +206,10 @@ impl Pskgate {
 
     /// Waits until a line of the log contains `fragment`, and returns that line.
     pub fn wait_logged(&self, fragment: &str) -> String {
-        if self.gate.log.is_none() {
-            return self.process.wait_for(fragment, PATIENCE);
+        if self.builder.log.is_none() {
+            return self.process.wait_for(fragment, WAIT_TIMEOUT);
         }
-        until(&format!("`{fragment}` in the log file"), PATIENCE, || {
+        until(&format!("`{fragment}` in the log file"), WAIT_TIMEOUT, || {
             self.log().lines().find(|line| line.contains(fragment)).map(str::to_owned)
         })
     }
@@ -217,7 +217,7 @@ impl Pskgate {
     /// Waits for the first session's line, and checks what it says about version and suite.
     pub fn expect_session(&self, version: &str, suite: &str) {
         // The log of a stunnel.conf has stunnel's words, among them none for the identity.
-        let (mark, identity) = if self.gate.is_native() {
+        let (mark, identity) = if self.builder.is_native() {
             ("session opened", IDENTITY)
         } else {
             (" ciphersuite: ", "")
@@ -230,8 +230,8 @@ impl Pskgate {
 
     /// Where `service` can be reached.
     pub fn address(&self, service: &str) -> SocketAddr {
-        if !self.gate.is_native() {
-            let ports = self.gate.ports();
+        if !self.builder.is_native() {
+            let ports = self.builder.ports();
             return local(
                 ports.iter().find(|(name, _)| name == service).expect("such a section").1,
             );
@@ -245,7 +245,7 @@ impl Pskgate {
     /// SIGTERM, and its exit code once it has ended.
     pub fn terminate(&mut self) -> Option<i32> {
         self.process.signal(Signal::TERM);
-        self.process.wait(PATIENCE).code()
+        self.process.wait(WAIT_TIMEOUT).code()
     }
 
     /// Waits for its end: the exit code.
@@ -257,7 +257,7 @@ impl Pskgate {
 /// Two ends with a wire between them: plain → client end → wire → server end → backend.
 pub struct Pair {
     pub server: Pskgate,
-    pub wire: Wire,
+    pub wire: FaultProxy,
     pub client: Pskgate,
 }
 
@@ -268,14 +268,14 @@ impl Pair {
 
     /// The same, with more lines for the server's and the client's service.
     pub fn with(backend: &Backend, server: &str, client: &str) -> Self {
-        let server = Gate::new().toml(&server_toml(backend.address(), server)).start();
-        let wire = Wire::to(server.address("tls"));
-        let client = Gate::new().toml(&client_toml(wire.address(), client)).start();
+        let server = PskgateBuilder::new().toml(&server_toml(backend.address(), server)).start();
+        let wire = FaultProxy::to(server.address("tls"));
+        let client = PskgateBuilder::new().toml(&client_toml(wire.address(), client)).start();
         Self { server, wire, client }
     }
 
     /// A plain connection to the client end.
-    pub fn connect(&self) -> Plain {
-        Plain::connect(self.client.address("plain"))
+    pub fn connect(&self) -> PlainClient {
+        PlainClient::connect(self.client.address("plain"))
     }
 }
