@@ -399,10 +399,9 @@ impl EffectivePage<'_> {
         self.show_word(OptionId::SessionResume, &how.enabled, Value::Bool);
         let timeout = self.time(how.timeout.value);
         self.show(OptionId::SessionCacheTimeout, &how.timeout, timeout);
+        self.show(OptionId::SessionCacheSize, &how.cache_size, how.cache_size.value);
         match (service.mode.value, &how.secret) {
-            (Mode::Client, _) => {
-                self.show(OptionId::SessionCacheSize, &how.cache_size, how.cache_size.value);
-            }
+            (Mode::Client, _) => {}
             (Mode::Server, Some(secret)) => {
                 for (opt, half) in [
                     (OptionId::TicketKeySecret, &secret.key),

@@ -616,7 +616,8 @@ pub enum TlsSwitch {
     RollbackBug,
     /// `LEGACY_SERVER_CONNECT`
     LegacyServerConnect,
-    /// `NO_TICKET`: a client asks for no ticket in 1.2; a server gives none, and so nothing is resumed.
+    /// `NO_TICKET`: a client asks for no ticket in 1.2; a server gives none, and resumes only up to 1.2, by
+    /// session ID.
     NoTicket,
 }
 
@@ -677,7 +678,7 @@ impl Default for RekeyAfter {
 pub struct Resumption {
     /// Whether they are.
     pub enabled: Resolved<bool>,
-    /// How many of them a client keeps; 0 is the default.
+    /// How many of them a client keeps, and a server for clients without tickets; 0 is the default.
     pub cache_size: Resolved<u32>,
     /// For how long a session can be resumed.
     pub timeout: Resolved<Duration>,
@@ -695,13 +696,16 @@ pub struct TicketSecret {
 }
 
 impl TlsConfig {
-    /// Whether an end of this mode resumes sessions. A server could do without tickets only by keeping
-    /// sessions itself, which it never does.
-    pub fn resumes(&self, mode: Mode) -> bool {
-        let no_ticket = self.switches.iter().rfind(|(switch, _)| *switch == TlsSwitch::NoTicket);
-        let tickets = no_ticket.is_none_or(|(_, on)| !on);
+    /// Whether sessions are resumed: with tickets, or up to TLS 1.2 by ID.
+    pub fn resumes(&self) -> bool {
         let Resumption { enabled, timeout, .. } = &self.resumption;
-        enabled.value && !timeout.value.is_zero() && (mode == Mode::Client || tickets)
+        enabled.value && !timeout.value.is_zero()
+    }
+
+    /// Whether a server gives tickets. In TLS 1.3 nothing is resumed without them.
+    pub fn issues_tickets(&self) -> bool {
+        let no_ticket = self.switches.iter().rfind(|(switch, _)| *switch == TlsSwitch::NoTicket);
+        self.resumes() && no_ticket.is_none_or(|(_, on)| !on)
     }
 }
 

@@ -445,9 +445,9 @@ table! {
     Fips [] ["fips"] Global One Raw, Later(NO), "" "no",
         "Whether OpenSSL's FIPS mode is used.";
     SessionResume [Service "resumption"] ["sessionResume"] Service One Bool, Works, "false" "yes",
-        "Whether sessions can be resumed with a ticket, as long as the identity has the same key.";
+        "Whether sessions can be resumed, as long as the identity has the same key: with a ticket, or in TLS 1.2 by session ID.";
     SessionCacheSize [Service "resumption-cache-size"] ["sessionCacheSize"] Service One ANY, Works, "1000" "1000",
-        "The number of sessions that a client keeps for resumption, one for each address; 0 means 1000.";
+        "The number of sessions that a client keeps for resumption, one for each address, and a server for clients without tickets; 0 means 1000.";
     SessionCacheTimeout [Service "resumption-timeout"] ["sessionCacheTimeout" "session"] Service One Duration { zero: true }, Works, "5m" "300",
         "How long a session can be resumed, at most a week; 0 turns resumption off.";
     TicketKeySecret [Service "ticket-key-secret"] ["ticketKeySecret"] Service One ValueKind::TicketKey, Works, "" "",

@@ -1,5 +1,5 @@
-//! The passing of time, for what happens also while nobody connects: keys expire, and ticket keys are
-//! replaced.
+//! The passing of time, for what happens also while nobody connects: keys and kept sessions expire, and
+//! ticket keys are replaced.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ impl Running {
         let now = std::time::Instant::now();
         for service in self.services() {
             service.recheck_policies();
-            service.snapshot().rotate_ticket_keys(now);
+            service.snapshot().expire_sessions(now);
             if is_warning_due {
                 let diagnostics = service.snapshot().warnings();
                 warn(&Diagnostics { diagnostics, ..Diagnostics::default() });

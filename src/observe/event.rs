@@ -6,9 +6,11 @@ use std::fmt::{self, Display};
 pub use super::log_context::LogContext;
 use super::verbosity;
 use crate::config::model::{Level, LogFormat};
+pub use phrases::OpensslError;
 pub use table::Event;
 pub(super) use table::TARGET;
 
+mod phrases;
 mod row;
 mod table;
 

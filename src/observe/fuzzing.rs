@@ -127,13 +127,20 @@ pub fn log_lines(data: &[u8]) {
     ][usize::from(numbers % 4)];
     let (up, down) = (u64::from(numbers), u64::MAX);
     let event = match kind % 24 {
-        0 => Event::Refused { peer: first, who: Some(who), cause: second, name: "wrong-key" },
+        0 => Event::Refused {
+            peer: first,
+            who: Some(who),
+            cause: second,
+            name: "unknown-identity",
+            openssl: None,
+        },
         1 => Event::HandshakeFailed {
             peer: first,
             who,
             target: second,
             cause: third,
             name: "refused",
+            openssl: None,
         },
         2 => Event::Secured {
             mode,
@@ -162,7 +169,7 @@ pub fn log_lines(data: &[u8]) {
         },
         6 => Event::Listed { who, peer: first, terms, target: second, age, up, down },
         7 => Event::Full { peer: first, who, what: &two, most: numbers.into() },
-        8 => Event::Unreachable { peer: first, error: second },
+        8 => Event::Unreachable { peer: first, error: second, rejected: None },
         9 => Event::Unresolved { target: first, error: second },
         10 => Event::ConnectFailed { address: first, error: &error },
         11 => Event::Begun { banner: &one },

@@ -41,5 +41,6 @@ pub mod sandbox;
 #[cfg(windows)]
 pub mod service_control;
 pub mod service_manager;
+pub mod session_ids;
 pub mod socket;
 pub mod usage;

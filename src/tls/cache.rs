@@ -12,7 +12,7 @@ use crate::secrets::{Claim, Identity, KeySerial, SecretSet};
 use crate::sys::openssl as sys;
 
 /// What holds when nobody says anything, or asks for no limit: a stranger's servers fill it.
-const DEFAULT_CACHE_SIZE: usize = 1000;
+pub(super) const DEFAULT_CACHE_SIZE: usize = 1000;
 
 /// A ticket is not offered in its last moments: a server would open it, find it too old, and refuse the
 /// whole handshake (OpenSSL's do).

@@ -118,17 +118,17 @@ impl Assembly<'_> {
 
     /// Resumption. Returns how many tickets a server gives in 1.3.
     fn set_sessions(&mut self) -> Result<usize, ErrorStack> {
-        // Sessions are kept in tickets, by a server, and in a cache of our own, by a client: OpenSSL's would
-        // outlive the keys.
-        let resumes = self.tls.resumes(self.mode);
+        // Sessions are kept in tickets and in stores of our own: OpenSSL's would outlive the keys. A server
+        // end's store is installed with its keys.
         self.context.set_session_cache_mode(match self.mode {
-            Mode::Client if resumes => {
+            Mode::Client if self.tls.resumes() => {
                 SslSessionCacheMode::CLIENT | SslSessionCacheMode::NO_INTERNAL
             }
             _ => SslSessionCacheMode::OFF,
         });
-        // One for each connection is enough for a client that uses each once (RFC 9846 and 8446, C.4).
-        let tickets = usize::from(resumes && self.mode == Mode::Server);
+        // One for each connection is enough for a client that uses each once (RFC 9846 and 8446, C.4). With
+        // NO_TICKET, and one to give, OpenSSL would give one that it keeps itself.
+        let tickets = usize::from(self.tls.issues_tickets() && self.mode == Mode::Server);
         self.context.set_num_tickets(tickets)?;
         Ok(tickets)
     }
@@ -149,7 +149,7 @@ impl Assembly<'_> {
                 context.clear_options(bits(*switch));
             }
         }
-        if !tls.resumes(*mode) {
+        if !tls.resumes() {
             context.set_options(SslOptions::NO_TICKET);
         }
     }

@@ -9,6 +9,7 @@ use openssl::ssl::{self, ErrorCode, SslRef};
 use super::offers::{self, Versions};
 use super::psk::{Handshake, OfferRejection};
 use crate::config::model::PskHash;
+use crate::observe::event::OpensslError;
 use crate::secrets::{Escaped, escape};
 use crate::sys::openssl::is_tls13;
 
@@ -132,6 +133,30 @@ impl RefusalCause {
 }
 
 impl RefusalCause {
+    /// OpenSSL's error, by which people and programs know the cause: the one that it reported, but where an
+    /// identity was answered with a decoy. That hides from a client whether the identity is known, and not
+    /// from this end's log: there stands what OpenSSL reports of an unknown identity.
+    pub fn openssl_error(&self, said: Option<OpensslError>, tls13: bool) -> Option<OpensslError> {
+        match self {
+            Self::UnknownIdentity(_)
+            | Self::NotFromHere(_)
+            | Self::Expired(_)
+            | Self::StaleTicket(_)
+            | Self::TooManyOffers(_) => Some(if tls13 {
+                ssl_error(
+                    reason::NO_SUITABLE_SIGNATURE_ALGORITHM,
+                    "no suitable signature algorithm",
+                )
+            } else {
+                ssl_error(reason::PSK_IDENTITY_NOT_FOUND, "psk identity not found")
+            }),
+            Self::ClosedEarly => {
+                said.or(Some(ssl_error(reason::UNEXPECTED_EOF, "unexpected eof while reading")))
+            }
+            _ => said,
+        }
+    }
+
     /// The words of causes that are not about what was offered.
     fn fmt_conversation(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -287,6 +312,7 @@ mod reason {
     pub(super) const HTTPS_PROXY_REQUEST: i32 = 155;
     pub(super) const HTTP_REQUEST: i32 = 156;
     pub(super) const NO_SHARED_CIPHER: i32 = 193;
+    pub(super) const PSK_IDENTITY_NOT_FOUND: i32 = 223;
     pub(super) const UNKNOWN_PROTOCOL: i32 = 252;
     pub(super) const BINDER_DOES_NOT_VERIFY: i32 = 253;
     pub(super) const UNSUPPORTED_PROTOCOL: i32 = 258;
@@ -345,12 +371,36 @@ pub(super) fn is_unexpected_eof(error: &io::Error) -> bool {
             })
 }
 
+/// Whether an error of a read or write is one of TLS, after which the session may not be resumed (RFC 5246,
+/// 7.2.2).
+pub(super) fn is_fatal(error: &io::Error) -> bool {
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<ssl::Error>());
+    tls.is_some_and(|error| error.code() == ErrorCode::SSL)
+}
+
 /// What a TLS error of an open session says, without OpenSSL's file names and function codes.
 pub(super) fn plain(error: io::Error) -> io::Error {
     let Some(inner) = error.get_ref().and_then(|inner| inner.downcast_ref::<ssl::Error>()) else {
         return error;
     };
     io::Error::new(io::ErrorKind::InvalidData, words(inner))
+}
+
+/// The first error that OpenSSL reported.
+pub(super) fn reported(error: &ssl::Error) -> Option<OpensslError> {
+    error.ssl_error()?.errors().iter().find_map(|error| {
+        // Numbers have 32 bits, whatever the width of the C type.
+        let code = u32::try_from(error.code()).ok()?;
+        Some(OpensslError { code, library: error.library()?, reason: error.reason()? })
+    })
+}
+
+/// An error of OpenSSL's TLS library, which it did not report here.
+fn ssl_error(reason: i32, words: &'static str) -> OpensslError {
+    /// `ERR_LIB_SSL`, above the 23 bits of a reason.
+    const ERR_LIB_SSL: u32 = 20 << 23;
+    let code = ERR_LIB_SSL | reason.unsigned_abs();
+    OpensslError { code, library: "SSL routines", reason: words }
 }
 
 fn words(error: &ssl::Error) -> String {

@@ -83,7 +83,7 @@ type Shaken<'a> = Result<EstablishedTls<Canned<'a>>, HandshakeError<Canned<'a>>>
 
 fn refused(shaken: Shaken<'_>) {
     let Err(failure) = shaken else { panic!("somebody without the key was let in") };
-    let cause = &failure.cause;
+    let (cause, openssl) = (&failure.cause, failure.openssl);
     assert_plain(&cause.to_string());
     assert!(!cause.name().is_empty() && !cause.to_string().is_empty());
     let identity = cause.identity();
@@ -93,11 +93,11 @@ fn refused(shaken: Shaken<'_>) {
     };
     let at = &"192.0.2.1:5";
     check(
-        &Event::Refused { peer: at, who: Some(who), cause, name: cause.name() },
+        &Event::Refused { peer: at, who: Some(who), cause, name: cause.name(), openssl },
         LogContext { service: Some("plc"), session: Some(1), ..LogContext::PROGRAM },
     );
     check(
-        &Event::HandshakeFailed { peer: at, who, target: at, cause, name: cause.name() },
+        &Event::HandshakeFailed { peer: at, who, target: at, cause, name: cause.name(), openssl },
         LogContext::PROGRAM,
     );
     if let Some(stream) = failure.stream {

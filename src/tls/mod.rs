@@ -14,6 +14,8 @@ mod hello_extensions;
 mod key_usage;
 mod offers;
 mod psk;
+mod resumption;
+mod session_store;
 #[cfg(test)]
 mod tests;
 mod ticket;
@@ -34,8 +36,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use crate::config::diagnostic::Diagnostic;
-use crate::config::model::{Mode, PskHash, RekeyAfter, TlsConfig, TlsSwitch};
-use crate::observe::event::TlsTerms;
+use crate::config::model::{Mode, PskHash, RekeyAfter, TlsConfig};
+use crate::observe::event::{OpensslError, TlsTerms};
 use crate::secrets::{Grant, Identity, PeerKeys, SecretSet};
 use crate::sys::cpu::has_aes;
 use crate::sys::key_update::{self, TlsTraffic};
@@ -47,14 +49,14 @@ use key_usage::KeyUsage;
 use offers::Versions;
 pub use psk::Binder;
 use psk::{ClientResumption, Handshake};
-use ticket::Tickets;
+use resumption::ServerSessions;
 
 /// The server end's side of a handshake.
 #[derive(Debug, Clone)]
 pub struct Acceptor {
     built: BuiltContext,
     hash: PskHash,
-    tickets: Option<Tickets>,
+    sessions: Option<Arc<ServerSessions>>,
 }
 
 /// A service that the clients of another one reach by sending a name.
@@ -159,6 +161,8 @@ pub struct EstablishedTls<S> {
 pub struct HandshakeError<S> {
     /// Why.
     pub cause: RefusalCause,
+    /// What OpenSSL says of it.
+    pub openssl: Option<OpensslError>,
     /// The connection, over which an alert may still be on its way to the peer.
     pub stream: Option<S>,
 }
@@ -174,12 +178,12 @@ impl Acceptor {
         findings: &mut Vec<Diagnostic>,
     ) -> Result<Self, Vec<Diagnostic>> {
         let built = context::build(Mode::Server, tls, hash, has_aes(), findings)?;
-        Ok(Self { built, hash, tickets: None })
+        Ok(Self { built, hash, sessions: None })
     }
 
-    /// The same with tickets, where the configuration asks for them: of the service of that name, and of
-    /// no other. `previous` is the end that this one replaces, whose tickets stay good unless their keys
-    /// were changed.
+    /// The same with resumption, where the configuration asks for it: of sessions of the service of that
+    /// name, and of no other. `previous` is the end that this one replaces, whose tickets stay good unless
+    /// their keys were changed, and whose sessions are still found by their IDs.
     ///
     /// # Errors
     /// The operating system has no random numbers, or the library no HMAC.
@@ -189,23 +193,17 @@ impl Acceptor {
         service: &str,
         previous: Option<&Self>,
     ) -> Result<Self, openssl::error::ErrorStack> {
-        if tls.resumes(Mode::Server) {
-            // A session of the other kind could be opened, and would end the handshake (RFC 7627, 5.3).
-            let switch =
-                tls.switches.iter().rfind(|(s, _)| *s == TlsSwitch::NoExtendedMasterSecret);
-            let extended = !switch.is_some_and(|(_, on)| *on);
-            let label = format!("{}\0{extended}\0{service}", self.hash.name());
-            let previous = previous.and_then(|old| old.tickets.as_ref());
-            self.tickets = Some(Tickets::new(&tls.resumption, label.as_bytes(), previous)?);
-        }
+        let previous = previous.and_then(|old| old.sessions.as_deref());
+        self.sessions = ServerSessions::new(tls, self.hash, service, previous)?;
         Ok(self)
     }
 
-    /// Replaces ticket keys whose time is over. To be called now and then: while nobody connects, nothing
-    /// else does it.
-    pub fn rotate_ticket_keys(&self, now: std::time::Instant) {
-        if let Some(tickets) = &self.tickets {
-            tickets.rotate(now);
+    /// Replaces ticket keys whose time is over, and drops sessions that are too old, or were made with keys
+    /// that are not in this set. To be called when keys change and now and then: while nobody connects,
+    /// nothing else does it.
+    pub fn expire_sessions(&self, secrets: &SecretSet, now: std::time::Instant) {
+        if let Some(sessions) = &self.sessions {
+            sessions.expire(secrets, now);
         }
     }
 
@@ -237,8 +235,8 @@ impl Acceptor {
             Ok(ssl) => ssl,
             Err(error) => return Err(cannot_begin(&error, stream)),
         };
-        let (tickets, terms) = (self.tickets.clone(), (self.hash, self.built.range.into()));
-        if let Err(error) = Handshake::server(&mut ssl, keys.into(), terms, tickets, names) {
+        let (sessions, terms) = (self.sessions.clone(), (self.hash, self.built.range.into()));
+        if let Err(error) = Handshake::server(&mut ssl, keys.into(), terms, sessions, names) {
             return Err(cannot_begin(&error, stream));
         }
         let mut tls = wrap(ssl, BatchedIo::opened(stream, opening))?;
@@ -256,14 +254,20 @@ impl Acceptor {
                 if let Err(error) = sent {
                     return Err(HandshakeError {
                         cause: RefusalCause::Io(error),
+                        openssl: None,
                         stream: unwrap(tls),
                     });
                 }
                 finish(tls)
             }
             Err(error) => {
+                let (said, tls13) = (error::reported(&error), sys::is_tls13(tls.ssl()));
                 let cause = error::of_client(error, tls.ssl());
-                Err(HandshakeError { cause, stream: unwrap(tls) })
+                if !matches!(cause, RefusalCause::ClosedEarly | RefusalCause::Io(_)) {
+                    Handshake::failed(tls.ssl());
+                }
+                let openssl = cause.openssl_error(said, tls13);
+                Err(HandshakeError { cause, openssl, stream: unwrap(tls) })
             }
         }
     }
@@ -293,7 +297,7 @@ impl Connector {
         secrets: &SecretSet,
         previous: Option<&Self>,
     ) -> Self {
-        if tls.resumes(Mode::Client) {
+        if tls.resumes() {
             let previous = previous.and_then(|old| old.cache.as_ref());
             let cache = Cache::new(&tls.resumption, previous);
             cache.retain(secrets);
@@ -327,7 +331,7 @@ impl Connector {
             Ok(()) => Ok(secured),
             Err(error) => {
                 let stream = secured.stream.into_socket();
-                Err(HandshakeError { cause: RefusalCause::Io(error), stream })
+                Err(HandshakeError { cause: RefusalCause::Io(error), openssl: None, stream })
             }
         }
     }
@@ -378,15 +382,18 @@ impl Connector {
             Ok(()) => finish(tls),
             Err(error) => {
                 Handshake::failed(tls.ssl());
+                let said = error::reported(&error);
                 let cause = error::of_server(error, tls.ssl(), identity.as_bytes());
-                Err(HandshakeError { cause, stream: unwrap(tls) })
+                let openssl = cause.openssl_error(said, false);
+                Err(HandshakeError { cause, openssl, stream: unwrap(tls) })
             }
         }
     }
 }
 
 fn cannot_begin<S>(error: &openssl::error::ErrorStack, stream: S) -> HandshakeError<S> {
-    HandshakeError { cause: RefusalCause::Protocol(error.to_string()), stream: Some(stream) }
+    let cause = RefusalCause::Protocol(error.to_string());
+    HandshakeError { cause, openssl: None, stream: Some(stream) }
 }
 
 type Inner<S> = tokio_openssl::SslStream<BatchedIo<S>>;
@@ -397,6 +404,7 @@ fn wrap<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> Result<Inner<S>, HandshakeError<S>> {
     Inner::new(ssl, wire).map_err(|error| HandshakeError {
         cause: RefusalCause::Protocol(error.to_string()),
+        openssl: None,
         stream: None,
     })
 }
@@ -425,12 +433,13 @@ fn finish<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> Result<EstablishedTls<S>, HandshakeError<S>> {
     let Some((grant, resumed)) = Handshake::granted(sys::ssl_mut(&mut tls)) else {
         Handshake::failed(tls.ssl());
-        return Err(HandshakeError { cause: RefusalCause::NotProven, stream: unwrap(tls) });
+        let cause = RefusalCause::NotProven;
+        return Err(HandshakeError { cause, openssl: None, stream: unwrap(tls) });
     };
     let traffic = tls.get_ref().traffic().clone();
     if let Err(error) = key_update::count_messages(sys::ssl_mut(&mut tls), traffic.clone()) {
         let cause = RefusalCause::Protocol(error.to_string());
-        return Err(HandshakeError { cause, stream: unwrap(tls) });
+        return Err(HandshakeError { cause, openssl: None, stream: unwrap(tls) });
     }
     let ssl = tls.ssl();
     let suite = ssl.current_cipher();
@@ -549,7 +558,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
                 Poll::Ready(Err(error)) if error::is_unexpected_eof(&error) => {
                     return Poll::Ready(Some(Ok(())));
                 }
-                Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(error::plain(error)))),
+                Poll::Ready(Err(error)) => {
+                    if error::is_fatal(&error) {
+                        Handshake::failed(self.tls.ssl());
+                    }
+                    return Poll::Ready(Some(Err(error::plain(error))));
+                }
                 Poll::Ready(Ok(())) if buf.filled().len() == before => {
                     return Poll::Ready(Some(Ok(())));
                 }

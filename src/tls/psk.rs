@@ -25,12 +25,14 @@ use super::hello_extensions::{
 };
 use super::offers::Versions;
 pub(super) use super::offers::is_psk;
+use super::resumption::ServerSessions;
+use super::session_store;
 use super::ticket::{self, TicketKeyGeneration, Tickets};
 use super::{HandshakeProgress, ServerNames, SniCandidate};
 use crate::config::ciphers::RFC4279_SUITES;
 use crate::config::model::PskHash;
 use crate::secrets::{self, Claim, Grant, Identity, PeerKeys};
-use crate::sys::openssl as sys;
+use crate::sys::{openssl as sys, session_ids};
 
 /// `pre_shared_key` (RFC 9846, 4.3.11; RFC 8446, 4.2.11).
 const PRE_SHARED_KEY: u16 = 41;
@@ -133,8 +135,10 @@ pub(super) struct ClientHelloInfo {
     ticket: Option<Ticket>,
     /// Whose the ticket was that decides and is worth nothing any more.
     pub(super) stale: Option<Identity>,
-    /// The service's tickets, if it resumes sessions.
-    tickets: Option<Tickets>,
+    /// What the service resumes sessions with, if it does.
+    sessions: Option<Arc<ServerSessions>>,
+    /// The ID under which the session of this handshake can be resumed.
+    session_id: Option<Box<[u8]>>,
 }
 
 /// A ticket of ours that is good.
@@ -167,6 +171,10 @@ impl PskAnswer {
 }
 
 impl ClientHelloInfo {
+    fn tickets(&self) -> Option<&Tickets> {
+        self.sessions.as_ref()?.tickets.as_ref()
+    }
+
     /// The identity that was answered, and whether it is known.
     pub(super) fn identity(&self) -> Option<(&[u8], bool)> {
         match &self.ticket {
@@ -199,10 +207,11 @@ impl Handshake {
         ssl: &mut SslRef,
         secrets: PeerKeys,
         (hash, versions): (PskHash, Versions),
-        tickets: Option<Tickets>,
+        sessions: Option<Arc<ServerSessions>>,
         names: Option<Arc<dyn ServerNames>>,
     ) -> Result<(), ErrorStack> {
-        let role = HandshakeRole::Server(ClientHelloInfo { tickets, ..ClientHelloInfo::default() });
+        let role =
+            HandshakeRole::Server(ClientHelloInfo { sessions, ..ClientHelloInfo::default() });
         ssl.set_ex_data(slot()?, Self { secrets: Some(secrets), hash, versions, role, names });
         Ok(())
     }
@@ -224,14 +233,24 @@ impl Handshake {
         Ok(())
     }
 
-    /// A handshake came to nothing: what it tried to resume is not tried again.
+    /// A handshake came to nothing, or what came after it to a fatal alert: its session is not resumed again
+    /// (RFC 5246, 7.2.2).
     pub(super) fn failed(ssl: &SslRef) {
-        let Ok(slot) = slot() else { return };
-        if let Some(Self { role: HandshakeRole::Client(presented), .. }) = ssl.ex_data(slot)
-            && let Some(ClientResumption { cache, purpose, offered: Some((_, since)), .. }) =
-                &presented.resumption
-        {
-            cache.forget(purpose, *since);
+        let Some(this) = slot().ok().and_then(|slot| ssl.ex_data(slot)) else { return };
+        match &this.role {
+            HandshakeRole::Client(presented) => {
+                if let Some(ClientResumption {
+                    cache, purpose, offered: Some((_, since)), ..
+                }) = &presented.resumption
+                {
+                    cache.forget(purpose, *since);
+                }
+            }
+            HandshakeRole::Server(seen) => {
+                if let (Some(sessions), Some(id)) = (&seen.sessions, &seen.session_id) {
+                    sessions.store.forget(id);
+                }
+            }
         }
     }
 
@@ -274,7 +293,10 @@ impl Handshake {
         this.names = None;
         this.secrets = None;
         if let HandshakeRole::Server(seen) = &mut this.role {
-            (seen.answer, seen.tickets, seen.suites) = (None, None, Box::default());
+            (seen.answer, seen.suites) = (None, Box::default());
+            if seen.session_id.is_none() {
+                seen.sessions = None;
+            }
         }
         let Proven { claim, resumed } = proven?;
         keep(ssl, &claim, resumed);
@@ -311,12 +333,16 @@ fn proven(ssl: &mut SslRef) -> Option<Proven> {
     let secrets = this.secrets.as_ref()?;
     match &this.role {
         HandshakeRole::Server(seen) => {
-            let in_ticket = |tag: &[u8]| seen.tickets.as_ref()?.claim(secrets, tag);
+            let in_ticket = |tag: &[u8]| seen.tickets()?.claim(secrets, tag);
             let Some(tag) = tag else {
                 let claim = seen.answer.as_ref()?.given.claim()?.clone();
                 return Some(Proven { claim, resumed: false });
             };
-            if !tls13 || seen.ticket.is_some() {
+            if !tls13 {
+                let claim = seen.sessions.as_ref()?.claim(secrets, &tag)?;
+                return Some(Proven { claim, resumed: true });
+            }
+            if seen.ticket.is_some() {
                 return Some(Proven { claim: in_ticket(&tag)?, resumed: true });
             }
             let claim = seen.answer.as_ref()?.given.claim()?.clone();
@@ -397,6 +423,9 @@ pub(super) fn install_server(
         let read = guarded(|| {
             let chosen = choose_service(ssl)?;
             follow_clients_groups(ssl, chosen.as_ref().unwrap_or(&groups))?;
+            if let Some(sessions) = sessions(ssl) {
+                session_ids::set_id_context(ssl, &sessions.context)?;
+            }
             read_hello(ssl);
             Ok(())
         });
@@ -410,6 +439,10 @@ pub(super) fn install_server(
     sys::set_psk_find_callback::<Callbacks>(context);
     sys::set_ticket_callbacks::<Callbacks>(context)?;
     sys::set_psk_write_callback::<Callbacks>(context);
+    session_ids::set_session_lookup_callbacks::<Callbacks>(context);
+    context.set_new_session_callback(|ssl, session| {
+        let _ = guarded(|| keep_by_id(ssl, &session));
+    });
     Ok(())
 }
 
@@ -449,7 +482,7 @@ fn choose_service(ssl: &mut SslRef) -> Result<Option<Arc<str>>, ErrorStack> {
     this.hash = acceptor.hash;
     this.versions = acceptor.built.range.into();
     if let HandshakeRole::Server(seen) = &mut this.role {
-        seen.tickets = acceptor.tickets;
+        seen.sessions = acceptor.sessions;
     }
     let built = acceptor.built;
     // This moves suites, the security level and DH parameters, and nothing of the rest.
@@ -512,7 +545,7 @@ fn read_hello(ssl: &mut SslRef) {
     let Some(offers) = offers(&body) else { return };
     choose_offer(seen, secrets, this.hash, &offers);
     seen.tickets_withheld =
-        tls13 && seen.tickets.is_some() && seen.ticket.is_none() && seen.answer.is_some();
+        tls13 && seen.tickets().is_some() && seen.ticket.is_none() && seen.answer.is_some();
     if seen.tickets_withheld {
         sys::set_tickets_allowed(ssl, false);
     }
@@ -533,6 +566,8 @@ fn choose_offer(
         seen.answer = seen.answer.take().map(PskAnswer::into_unknown);
         return;
     }
+    let sessions = seen.sessions.clone();
+    let own_tickets = sessions.as_ref().and_then(|sessions| sessions.tickets.as_ref());
     let mut decides = None;
     let mut known = false;
     let mut opened = 0;
@@ -545,13 +580,14 @@ fn choose_offer(
         }
         (decides, seen.stale) = (Some((*identity, offers.len() - 1 - at)), None);
         seen.binder = binder.first_chunk().copied();
-        let tickets = seen.tickets.as_ref().filter(|tickets| tickets.seems_ours(identity));
+        let tickets = own_tickets.filter(|tickets| tickets.seems_ours(identity));
         opened += usize::from(tickets.is_some());
         if let Some(tickets) = tickets.filter(|_| opened <= ticket::MAX_TICKETS_TRIED)
             && let Some(session) = tickets.open(identity)
         {
             let who = sys::session_tag(&session).and_then(ticket::named).map(Identity::new);
-            if sys::is_tls13_session(&session) && is_good(tickets, secrets, &session) {
+            let good = |sessions: &Arc<ServerSessions>| sessions.accepts_ticket(secrets, &session);
+            if sys::is_tls13_session(&session) && sessions.as_ref().is_some_and(good) {
                 let head = identity.first_chunk().copied();
                 seen.ticket = head.zip(who).map(|(head, who)| Ticket { head, who });
                 return;
@@ -564,12 +600,6 @@ fn choose_offer(
         seen.unfit = Some(OfferRejection::Hash(hash));
     }
     seen.answer = decides.and_then(|(identity, behind)| answer(secrets, identity, behind));
-}
-
-/// Whether the session of a ticket can be resumed as far as age and key go.
-fn is_good(tickets: &Tickets, secrets: &PeerKeys, session: &SslSessionRef) -> bool {
-    tickets.is_fresh(session)
-        && sys::session_tag(session).is_some_and(|tag| tickets.claim(secrets, tag).is_some())
 }
 
 fn answer(secrets: &PeerKeys, identity: &[u8], offers_behind: usize) -> Option<PskAnswer> {
@@ -645,7 +675,7 @@ impl sys::TicketHandler for Callbacks {
                 return None;
             }
         }
-        let (keys, latest) = seen.tickets.as_ref()?.opening(name)?;
+        let (keys, latest) = seen.tickets()?.opening(name)?;
         Some((keys, !latest))
     }
 
@@ -667,8 +697,8 @@ impl sys::TicketHandler for Callbacks {
         let (HandshakeRole::Server(seen), Some(secrets)) = (&this.role, &this.secrets) else {
             return false;
         };
-        let good = |tickets: &Tickets| is_good(tickets, secrets, session);
-        version && seen.tickets.as_ref().is_some_and(good)
+        let good = |sessions: &Arc<ServerSessions>| sessions.accepts_ticket(secrets, session);
+        version && seen.sessions.as_ref().is_some_and(good)
     }
 }
 
@@ -682,7 +712,7 @@ fn has_allowed_suite(ssl: &SslRef, session: &SslSessionRef) -> bool {
 
 fn tickets(ssl: &mut SslRef) -> Option<&Tickets> {
     match &handshake(ssl)?.role {
-        HandshakeRole::Server(seen) => seen.tickets.as_ref(),
+        HandshakeRole::Server(seen) => seen.tickets(),
         HandshakeRole::Client(_) => None,
     }
 }
@@ -691,6 +721,59 @@ impl sys::WritePsk for Callbacks {
     fn write(ssl: &mut SslRef, identity: &[u8], out: &mut [u8]) -> Option<usize> {
         // OpenSSL asks in 1.3 too, for an identity that `find` gave nothing for.
         if sys::is_tls13(ssl) { None } else { answer_tls12(ssl, identity, out) }
+    }
+}
+
+fn sessions(ssl: &mut SslRef) -> Option<Arc<ServerSessions>> {
+    match &handshake(ssl)?.role {
+        HandshakeRole::Server(seen) => seen.sessions.clone(),
+        HandshakeRole::Client(_) => None,
+    }
+}
+
+impl session_ids::SessionLookup for Callbacks {
+    fn find(ssl: &mut SslRef, id: &[u8]) -> Option<SslSession> {
+        // In 1.3 a ticket is opened or nothing is resumed.
+        if sys::is_tls13(ssl) {
+            return None;
+        }
+        let session = sessions(ssl)?.store.find(id, Instant::now())?;
+        if ssl.version2() != Some(session.protocol_version()) || !has_allowed_suite(ssl, &session) {
+            return None;
+        }
+        let suite = sys::session_suite(&session)?.protocol_id();
+        let Handshake { role: HandshakeRole::Server(seen), secrets: Some(secrets), .. } =
+            handshake(ssl)?
+        else {
+            return None;
+        };
+        // RFC 5246, 7.4.1.2: the client offers the session's suite as well. OpenSSL would end the handshake
+        // of one that does not.
+        let is_offered = seen.suites.chunks_exact(2).any(|offered| offered == suite);
+        let claim = session_store::claim(secrets, sys::session_tag(&session)?);
+        if !is_offered || claim.is_none() {
+            return None;
+        }
+        seen.session_id = Some(id.into());
+        Some(session)
+    }
+
+    fn is_resumable(ssl: &mut SslRef) -> bool {
+        sessions(ssl).is_some()
+    }
+}
+
+/// The key of a handshake is proven, and its session has an ID.
+fn keep_by_id(ssl: &mut SslRef, session: &SslSessionRef) {
+    if sys::is_tls13(ssl) {
+        return;
+    }
+    let Some(Proven { claim, resumed: false }) = proven(ssl) else { return };
+    if let Some(HandshakeRole::Server(seen)) = handshake(ssl).map(|this| &mut this.role)
+        && let Some(sessions) = &seen.sessions
+    {
+        sessions.store.keep(session, &claim, Instant::now());
+        seen.session_id = Some(session.id().into());
     }
 }
 

@@ -23,6 +23,7 @@ mod key_updates;
 mod negotiation;
 mod refusals;
 mod resumption;
+mod session_ids;
 mod stream;
 
 const KEY: &[u8] = b"a key of thirty-two bytes, no more";
@@ -334,7 +335,7 @@ async fn agreed(server_has_aes: bool, client_has_aes: bool) -> String {
     let ((ours, hash), (theirs, _)) = (service("server", ""), service("client", ""));
     let build = |mode, tls, aes| context::build(mode, tls, hash, aes, &mut Vec::new()).unwrap();
     let server =
-        Acceptor { built: build(Mode::Server, &ours, server_has_aes), hash, tickets: None };
+        Acceptor { built: build(Mode::Server, &ours, server_has_aes), hash, sessions: None };
     let built = build(Mode::Client, &theirs, client_has_aes);
     let versions = built.range.into();
     let client = Connector { context: built.context, versions, hash, cache: None };

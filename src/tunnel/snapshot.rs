@@ -231,7 +231,8 @@ impl ServiceSnapshot {
                 *identity = first.clone();
             }
         }
-        if let TlsRole::Server(_) = snapshot.role {
+        if let TlsRole::Server(acceptor) = &snapshot.role {
+            acceptor.expire_sessions(&secrets, std::time::Instant::now());
             snapshot.competitors = snapshot.policies.count_owners(&secrets);
         }
         snapshot.secrets = secrets;
@@ -326,7 +327,7 @@ impl ServiceSnapshot {
             },
             is_sticky: config.failover.value == Failover::RoundRobin
                 && config.mode.value == Mode::Server
-                && config.tls.resumes(Mode::Server),
+                && config.tls.resumes(),
             presents_first: psk.identity.is_none(),
             is_single_session: config
                 .limits
@@ -401,10 +402,10 @@ impl ServiceSnapshot {
         self.policies.warnings(&self.secrets).into_iter().map(warning).collect()
     }
 
-    /// Replaces ticket keys whose time is over.
-    pub fn rotate_ticket_keys(&self, now: std::time::Instant) {
+    /// Replaces ticket keys whose time is over, and drops sessions that nobody can resume any more.
+    pub fn expire_sessions(&self, now: std::time::Instant) {
         if let TlsRole::Server(acceptor) = &self.role {
-            acceptor.rotate_ticket_keys(now);
+            acceptor.expire_sessions(&self.secrets, now);
         }
     }
 
@@ -468,7 +469,10 @@ fn tls_end(
             let acceptor = Acceptor::new(&config.tls, psk.hash.value, findings)?
                 .resuming(&config.tls, &config.name.value, previous)
                 .map_err(|error| vec![no_ticket_keys(&error)])?;
-            Ok(secrets.map(|_| TlsRole::Server(acceptor)))
+            Ok(secrets.map(|secrets| {
+                acceptor.expire_sessions(secrets, std::time::Instant::now());
+                TlsRole::Server(acceptor)
+            }))
         }
         Mode::Client => {
             let connector = Connector::new(&config.tls, psk.hash.value, findings)?;

@@ -443,13 +443,16 @@ fn what_is_turned_off_is_off_whatever_a_later_line_says() {
 
 #[test]
 fn a_stunnel_conf_resumes_sessions_unless_it_says_otherwise_and_a_native_file_does_not() {
-    let resumes = |lines: &str| conf("", lines).0.tls.resumes(Mode::Server);
+    let tls = |lines: &str| conf("", lines).0.tls;
+    let resumes = |lines: &str| tls(lines).resumes();
     assert!(resumes("") && resumes("options = -NO_TICKET") && resumes("session = 60"));
-    for no in ["sessionResume = no", "options = NO_TICKET", "sessionCacheTimeout = 0"] {
-        assert!(!resumes(no), "{no}");
+    for no in ["sessionResume = no", "sessionCacheTimeout = 0"] {
+        assert!(!resumes(no) && !tls(no).issues_tickets(), "{no}");
     }
+    // TLS 1.2 has session IDs.
+    assert!(resumes("options = NO_TICKET") && !tls("options = NO_TICKET").issues_tickets());
     // As with the other switches, off is off.
-    assert!(resumes("options = NO_TICKET\noptions = -NO_TICKET"));
+    assert!(tls("options = NO_TICKET\noptions = -NO_TICKET").issues_tickets());
     let keys = "ticketKeySecret = 00112233445566778899aabbccddeeff\n\
                 ticketMacSecret = 00:11:22:33:44:55:66:77:88:99:aa:bb:cc:dd:ee:ff";
     let (service, found) = conf("", keys);

@@ -6,8 +6,10 @@
 
 use std::fmt::{self, Display};
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::phrases::{OpensslError, SocksRejection, WithPhrase, WithReason, of_session_end};
 use super::row::events;
 use super::{CloseManner, TlsTerms};
 use crate::config::model::{Level, Mode};
@@ -370,7 +372,7 @@ events! {
             }
             // stunnel does not say who it is then.
             (Mode::Server, true) => {
-                line(Level::Notice, format_args!("Ticket accepted of PSK identity {who}"));
+                line(Level::Notice, format_args!("Session resumed of PSK identity {who}"));
             }
             (Mode::Client, _) => {}
         }
@@ -407,14 +409,25 @@ events! {
         cause: &'a dyn Display,
         /// The stable name of that.
         name: &'static str,
+        /// What OpenSSL says of it.
+        openssl: Option<OpensslError>,
     }
-    words("handshake refused: {peer}: {cause}")
-    stunnel(
-        Notice "SSL_accept: {peer}: {cause}";
-        Notice "Connection reset/closed: {NOTHING}"
-    )
+    words("handshake refused: {peer}: {}", WithReason(*cause, *openssl))
+    stunnel(|line| {
+        if let ("unknown-identity", Some(who)) = (*name, who) {
+            line(Level::Info, format_args!("PSK identity not found: {who:#}"));
+        }
+        let cause = WithPhrase(*cause, name, *openssl);
+        line(Level::Notice, format_args!("SSL_accept: {peer}: {cause}"));
+        line(Level::Notice, format_args!("Connection reset/closed: {NOTHING}"));
+    })
     code(*name)
-    fields(peer = %peer, identity = who.map(tracing::field::display), cause = name)
+    fields(
+        peer = %peer,
+        identity = who.map(tracing::field::display),
+        cause = name,
+        openssl = openssl.map(|error| error.reason)
+    )
 
     /// Client end: the server did not let us in, or did not prove itself.
     HandshakeFailed("handshake-failed", Warning) {
@@ -428,14 +441,22 @@ events! {
         cause: &'a dyn Display,
         /// The stable name of that.
         name: &'static str,
+        /// What OpenSSL says of it.
+        openssl: Option<OpensslError>,
     }
-    words("handshake failed: {target}: {cause}")
+    words("handshake failed: {target}: {}", WithReason(*cause, *openssl))
     stunnel(
-        Error "SSL_connect: {target}: {cause}";
+        Error "SSL_connect: {target}: {}", WithPhrase(*cause, name, *openssl);
         Notice "Connection reset: {NOTHING}"
     )
     code(*name)
-    fields(peer = %peer, identity = %who, target = %target, cause = name)
+    fields(
+        peer = %peer,
+        identity = %who,
+        target = %target,
+        cause = name,
+        openssl = openssl.map(|error| error.reason)
+    )
 
     // The way to the target.
 
@@ -513,12 +534,17 @@ events! {
         peer: &'a dyn Display,
         /// What was tried, and what came of it.
         error: &'a dyn Display,
+        /// The address that a SOCKS peer asked for, if it may not be asked for.
+        rejected: Option<SocketAddr>,
     }
     words("no target answers for {peer}: {error}")
-    stunnel(
-        Error "No more addresses to connect";
-        Notice "Connection reset: {NOTHING}"
-    )
+    stunnel(|line| {
+        match rejected {
+            Some(address) => line(Level::Error, format_args!("{}", SocksRejection(*address))),
+            None => line(Level::Error, format_args!("No more addresses to connect")),
+        }
+        line(Level::Notice, format_args!("Connection reset: {NOTHING}"));
+    })
     code("target-unreachable")
     fields(peer = %peer, error = %error)
 
@@ -656,7 +682,8 @@ events! {
     )
     stunnel(|line| {
         if !complete {
-            line(Level::Notice, format_args!("{end}"));
+            let phrase = Behind(": ", of_session_end(name));
+            line(Level::Notice, format_args!("{end}{phrase}"));
         }
         let (tls, socket) = match mode {
             Mode::Client => (up, down),

@@ -156,8 +156,13 @@ fn json_lines_carry_what_an_event_is_about_beside_the_words() {
 #[test]
 fn the_values_of_an_event_are_typed_and_identities_stand_without_quotes() {
     let who = escape(b"a\n\x1b\xff\"{");
-    let refused =
-        |who| Event::Refused { peer: &"192.0.2.1:5", who, cause: &"words", name: "wrong-key" };
+    let refused = |who| Event::Refused {
+        peer: &"192.0.2.1:5",
+        who,
+        cause: &"words",
+        name: "wrong-key",
+        openssl: None,
+    };
     let [Some(some), Some(none)] = [Some(&who as &dyn fmt::Display), None].map(|who| {
         let mut records = records(|| refused(who).log(LogContext::PROGRAM));
         records.pop().and_then(|record| record.fields)
@@ -194,7 +199,13 @@ fn nothing_is_rendered_that_nobody_reads_and_a_dependency_has_words_only() {
     let read = Arc::new(Mutex::new(Vec::new()));
     let subscriber = tracing_subscriber::registry().with(WordsOnly(read.clone()));
     tracing::subscriber::with_default(subscriber, || {
-        let refused = Event::Refused { peer: &"p", who: Some(&Unread), cause: &"c", name: "n" };
+        let refused = Event::Refused {
+            peer: &"p",
+            who: Some(&Unread),
+            cause: &"c",
+            name: "n",
+            openssl: None,
+        };
         refused.log(LogContext::PROGRAM);
     });
     assert!(read.lock().unwrap()[0].fields.is_none());

@@ -3,20 +3,20 @@
 use super::*;
 
 /// The service of that name, with tickets.
-fn giver(service_name: &str, lines: &str, previous: Option<&Acceptor>) -> Acceptor {
+pub(super) fn giver(service_name: &str, lines: &str, previous: Option<&Acceptor>) -> Acceptor {
     let (tls, hash) = service("server", &format!("resumption = true\n{lines}"));
     let end = Acceptor::new(&tls, hash, &mut Vec::new()).unwrap();
     end.resuming(&tls, service_name, previous).unwrap()
 }
 
-fn taker(lines: &str, set: &SecretSet, previous: Option<&Connector>) -> Connector {
+pub(super) fn taker(lines: &str, set: &SecretSet, previous: Option<&Connector>) -> Connector {
     let (tls, hash) = service("client", &format!("resumption = true\n{lines}"));
     Connector::new(&tls, hash, &mut Vec::new()).unwrap().resuming(&tls, set, previous)
 }
 
 /// A visit at `address`, under `name`, from which a ticket may be taken: who was let in, and whether by
 /// resumption, as both ends see it.
-async fn call(
+pub(super) async fn call(
     server: (&Acceptor, &Arc<SecretSet>),
     names: Incoming,
     client: (&Connector, &Arc<SecretSet>),
@@ -48,7 +48,7 @@ async fn call(
     Ok((one.grant.who().to_plain_text(), one.resumed))
 }
 
-const GIVEN: &str = "ticket-key-secret = \"00112233445566778899aabbccddeeff\"\n\
+pub(super) const GIVEN: &str = "ticket-key-secret = \"00112233445566778899aabbccddeeff\"\n\
                      ticket-mac-secret = \"0f112233445566778899aabbccddeeff\"\n";
 
 #[test]

@@ -116,7 +116,7 @@ impl Session {
             },
             Err(_) => RefusalCause::Timeout(handshake_timeout),
         };
-        self.log_refused(&cause);
+        self.log_refused(&cause, cause.openssl_error(None, false));
         None
     }
 

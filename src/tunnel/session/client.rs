@@ -58,7 +58,7 @@ impl Session {
             attempt = self.attempt(&snapshot, &credentials, &downstream) => attempt?,
         };
         let Attempt { done, address } = attempt;
-        let (cause, stream) = match done {
+        let (cause, openssl, stream) = match done {
             Ok(Ok(EstablishedTls { mut stream, grant, facts, resumed, .. })) => {
                 self.log_secured(Mode::Client, &grant, &facts, resumed);
                 stream.rekey_after(snapshot.rekey_after);
@@ -75,8 +75,8 @@ impl Session {
                     is_single_session: snapshot.is_single_session,
                 });
             }
-            Ok(Err(HandshakeError { cause, stream, .. })) => (cause, stream),
-            Err(_) => (RefusalCause::Timeout(snapshot.timeouts.handshake), None),
+            Ok(Err(HandshakeError { cause, openssl, stream })) => (cause, openssl, stream),
+            Err(_) => (RefusalCause::Timeout(snapshot.timeouts.handshake), None, None),
         };
         self.refused(cause.name(), Some(identity.as_bytes()));
         self.service.record_failure(format!("handshake with {address} failed: {cause}"));
@@ -87,6 +87,7 @@ impl Session {
             target: &address,
             cause: &cause,
             name: cause.name(),
+            openssl,
         });
         // The application hears at once; the server may still have our alert to read.
         drop(downstream);

@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::{OpenSession, Session};
 use crate::config::model::Mode;
 use crate::net::DialRefusal;
-use crate::observe::event::{Event, LogContext};
+use crate::observe::event::{Event, LogContext, OpensslError};
 use crate::secrets::Grant;
 use crate::sys::key_update::TlsTraffic;
 use crate::tls::{self, RefusalCause};
@@ -29,12 +30,13 @@ impl Session {
         self.service.resources.peer_log.log(event, self.scope());
     }
 
-    /// The handshake was refused, for that cause.
-    pub(super) fn log_refused(&self, cause: &RefusalCause) {
+    /// The handshake was refused, for that cause, of which OpenSSL says that.
+    pub(super) fn log_refused(&self, cause: &RefusalCause, openssl: Option<OpensslError>) {
         self.refused(cause.name(), cause.claimed());
         let claimed = cause.identity();
         let who = claimed.as_ref().map(|who| who as &dyn fmt::Display);
-        self.log_stranger(&Event::Refused { peer: &self.peer, who, cause, name: cause.name() });
+        let (peer, name) = (&self.peer, cause.name());
+        self.log_stranger(&Event::Refused { peer, who, cause, name, openssl });
     }
 
     /// The handshake is over and the key is proven.
@@ -59,9 +61,14 @@ impl Session {
     }
 
     pub(super) fn log_unreachable(&self, error: &dyn fmt::Display) {
+        self.log_rejected(error, None);
+    }
+
+    /// The same where a SOCKS peer asked for an address that it may not have.
+    pub(super) fn log_rejected(&self, error: &dyn fmt::Display, rejected: Option<SocketAddr>) {
         self.refused("target-unreachable", None);
         self.service.record_failure(format!("no target answered: {error}"));
-        self.log_stranger(&Event::Unreachable { peer: &self.peer, error });
+        self.log_stranger(&Event::Unreachable { peer: &self.peer, error, rejected });
     }
 
     /// Logs an error on the way to the target.
@@ -91,7 +98,7 @@ impl Session {
     /// The session was ended before its target had answered.
     pub(super) fn log_end_before_open(&self, end: &SessionEnd) {
         self.refused(end.name(), None);
-        self.log_stranger(&Event::Unreachable { peer: &self.peer, error: end });
+        self.log_stranger(&Event::Unreachable { peer: &self.peer, error: end, rejected: None });
     }
 
     /// The one line and the one count of an open session's end.

@@ -121,9 +121,9 @@ impl Session {
                 pending_connection.set_proven();
                 Some((secured, pending_connection))
             }
-            Ok(Err(HandshakeError { cause, stream })) => {
+            Ok(Err(HandshakeError { cause, openssl, stream })) => {
                 pending_connection.begin_close();
-                self.log_refused(&snapshot.refine_cause(cause, ip));
+                self.log_refused(&snapshot.refine_cause(cause, ip), openssl);
                 // Lingering is bounded in time, and by the room.
                 if let Some(socket) = stream {
                     tokio::select! {
@@ -134,7 +134,7 @@ impl Session {
                 None
             }
             Err(_) => {
-                self.log_refused(&RefusalCause::Timeout(snapshot.timeouts.handshake));
+                self.log_refused(&RefusalCause::Timeout(snapshot.timeouts.handshake), None);
                 None
             }
         }

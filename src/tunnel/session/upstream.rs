@@ -50,6 +50,7 @@ impl Session {
             Box::pin(self.service.wait_until_backend_idle(snapshot.backend_pause)).await;
         }
         let any = |_| Ok(());
+        let rejected = OnceLock::new();
         let dialed = match to {
             Destination::Configured(again) => {
                 let dialer = own.unwrap_or(&snapshot.dialer);
@@ -67,7 +68,9 @@ impl Session {
                 let own = OnceLock::new();
                 let may = |address| {
                     let owner = own.get_or_init(OwnAddresses::read).owner_of(address);
-                    self.may_be_asked_for(snapshot, address, owner)
+                    self.may_be_asked_for(snapshot, address, owner).inspect_err(|_| {
+                        let _ = rejected.set(address);
+                    })
                 };
                 snapshot.dialer.dial_to(to, may, &context).await
             }
@@ -80,7 +83,7 @@ impl Session {
                         "{error}; start the program there, or correct `connect`"
                     )),
                     Destination::Original(_) | Destination::Requested(_) => {
-                        self.log_unreachable(&error);
+                        self.log_rejected(&error, rejected.get().copied());
                     }
                 }
                 return Err(refused);

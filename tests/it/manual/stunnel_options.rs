@@ -158,9 +158,12 @@ const NOTES: &[(&[OptionId], &str)] = &[
     (&[O::Delay], "They always are."),
     (
         &[O::SessionResume],
-        "A ticket contains the identity, the service and the key, and is valid only as long as exactly this key is in the key file. A server stores no sessions: clients without tickets make a full handshake.",
+        "A ticket or stored session belongs to one service, identity and key, and is valid only as long as exactly this key is in the key file. In TLS 1.2, a server keeps sessions by ID for clients without tickets, also with `options = NO_TICKET`. In TLS 1.3 `NO_TICKET` turns resumption off; stunnel then issues stateful tickets.",
     ),
-    (&[O::SessionCacheSize], "There is always a limit."),
+    (
+        &[O::SessionCacheSize],
+        "There is always a limit. When a server's store is full, the identity with most sessions loses its oldest one.",
+    ),
     (&[O::SessionCacheTimeout], "It also applies to TLS 1.3, where stunnel's tickets ignore it."),
     (
         &[O::TicketKeySecret, O::TicketMacSecret],
@@ -279,7 +282,7 @@ const COMPARED: &[(&[OptionId], &str, &str)] = &[
     (
         &[O::SessionCacheSize],
         "better",
-        "resumption::a_client_end_keeps_no_more_sessions_than_it_was_told",
+        "session_ids::no_more_sessions_are_kept_than_was_said_and_for_no_longer",
     ),
     (
         &[O::SessionCacheTimeout],
