@@ -2,55 +2,6 @@
 
 use super::*;
 
-/// Shows nothing to its peer before a flush, and takes nothing at the first try.
-struct Buffered {
-    pipe: DuplexStream,
-    kept: Vec<u8>,
-    tried: bool,
-}
-
-impl RelayStream for Buffered {}
-
-impl AsyncRead for Buffered {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.pipe).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Buffered {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        if !std::mem::replace(&mut self.tried, true) {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        self.tried = false;
-        self.kept.extend(buf);
-        Poll::Ready(Ok(buf.len()))
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        while !this.kept.is_empty() {
-            let n = ready!(Pin::new(&mut this.pipe).poll_write(cx, &this.kept))?;
-            this.kept.drain(..n);
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        assert!(self.kept.is_empty());
-        Pin::new(&mut self.pipe).poll_shutdown(cx)
-    }
-}
-
 #[test]
 fn what_was_written_is_flushed_before_the_relay_waits_for_more() {
     paused(async {
@@ -68,47 +19,6 @@ fn what_was_written_is_flushed_before_the_relay_waits_for_more() {
             assert_eq!(&heard, question);
         }
     });
-}
-
-/// Fails in its own way when it is flushed for the second time, or shut down.
-struct Failing {
-    pipe: DuplexStream,
-    flush: Option<ErrorKind>,
-    shutdown: Option<ErrorKind>,
-    flushes: usize,
-}
-
-impl RelayStream for Failing {}
-
-impl AsyncRead for Failing {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.pipe).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Failing {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.pipe).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.flushes += 1;
-        assert!(self.flushes < 3 || self.flush.is_none(), "flushed again after it has failed");
-        let fails = self.flush.filter(|_| self.flushes == 2);
-        Poll::Ready(fails.map_or(Ok(()), |kind| Err(kind.into())))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.shutdown.map_or(Ok(()), |kind| Err(kind.into())))
-    }
 }
 
 #[test]

@@ -43,35 +43,6 @@ fn a_peer_that_takes_no_more_and_says_nothing_is_left_at_the_close_limit() {
     });
 }
 
-/// Takes nothing.
-struct Deaf(DuplexStream);
-
-impl RelayStream for Deaf {}
-
-impl AsyncRead for Deaf {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Deaf {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
-        Poll::Ready(Err(ErrorKind::BrokenPipe.into()))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Err(ErrorKind::BrokenPipe.into()))
-    }
-}
-
 #[test]
 fn after_a_long_silence_a_refusal_still_leaves_the_close_limit_for_the_last_words() {
     paused(async {

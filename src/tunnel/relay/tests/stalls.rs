@@ -33,44 +33,6 @@ fn the_buffer_for_a_slow_writer_is_bounded_and_given_back() {
     });
 }
 
-/// Always has more to say and takes everything.
-struct Endless {
-    said: usize,
-}
-
-impl RelayStream for Endless {}
-
-impl AsyncRead for Endless {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let more = buf.initialize_unfilled().len();
-        self.said += more;
-        buf.advance(more);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Endless {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Poll::Ready(Ok(buf.len()))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-}
-
 #[test]
 fn a_stream_without_end_lets_the_others_have_their_turn() {
     paused(async {
