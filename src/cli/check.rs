@@ -7,7 +7,9 @@ use crate::config;
 use crate::config::diagnostic::{Diagnostics, Severity};
 use crate::daemon::BuiltConfig;
 #[cfg(unix)]
-use crate::daemon::{after_drop, privileges::Privileges};
+use crate::daemon::{after_drop, privileges::Privileges, unit_rights::UnitRights};
+#[cfg(unix)]
+use crate::sys::unit_file::find_unit;
 
 pub(super) fn main(file: &ConfigArgument, json: bool, effective: bool) -> u8 {
     let (source, path) = match file.source() {
@@ -18,6 +20,13 @@ pub(super) fn main(file: &ConfigArgument, json: bool, effective: bool) -> u8 {
     let (mut config, mut report) = source.load();
     #[cfg(unix)]
     let accounts = config.as_mut().and_then(|config| Privileges::of(config, &mut report));
+    // A unit whose user is not on this machine cannot be judged; `doctor` tells.
+    #[cfg(unix)]
+    let unit = find_unit(&path).and_then(|unit| UnitRights::new(Some(unit), None).ok().flatten());
+    #[cfg(unix)]
+    if let (Some(config), Some(unit)) = (&mut config, &unit) {
+        super::doctor::allow_owner(config, Some(unit.user));
+    }
     let described = config.as_ref().filter(|_| effective).map(config::effective::describe);
     if let Some(config) = config.as_ref().filter(|_| !report.has_errors()) {
         report.diagnostics.extend(config::advice::advise(config));
@@ -25,7 +34,10 @@ pub(super) fn main(file: &ConfigArgument, json: bool, effective: bool) -> u8 {
     let plan = config.as_ref().and_then(|config| BuiltConfig::build(config, &mut report));
     #[cfg(unix)]
     if let Some(config) = config.as_ref().filter(|_| plan.is_some()) {
-        report.diagnostics.extend(after_drop::find_unreadable(config));
+        match &unit {
+            Some(unit) => report.diagnostics.extend(unit.find_warnings(Some(&path), config)),
+            None => report.diagnostics.extend(after_drop::find_unreadable(config)),
+        }
     }
     #[cfg(unix)]
     let plan = accounts.and(plan);

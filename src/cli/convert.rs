@@ -1,9 +1,15 @@
 //! `convert FILE`: the same configuration in the other dialect.
 
+#[cfg(unix)]
+mod unit;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
+
+#[cfg(unix)]
+use unit::Unit;
 
 use super::refusal::Refusal;
 use super::{FormatName, exit, exit_code_for, print_error, show_diagnostics};
@@ -28,6 +34,11 @@ pub(super) struct Arguments {
     /// Overwrite an existing file
     #[arg(long, requires = "output")]
     force: bool,
+    /// Write a TOML file that the systemd units of pskgate run: as their user, with the log in /var/log/pskgate.
+    /// The report tells what that user still may not read
+    #[cfg(unix)]
+    #[arg(long)]
+    for_systemd: bool,
     /// The directory in which stunnel is started, where relative file names begin [default: the current
     /// directory]
     #[arg(long, value_name = "DIR")]
@@ -69,7 +80,20 @@ pub(super) fn main(arguments: &Arguments) -> u8 {
         Dialect::Stunnel => file.clone(),
         Dialect::Native => here.join(file),
     };
-    let order = ConversionRequest { format, to, start: &start, home: home.as_deref() };
+    #[cfg(unix)]
+    if arguments.for_systemd && to == Dialect::Stunnel {
+        print_error(
+            "pskgate: --for-systemd is for a TOML file: stunnel@NAME.service runs a stunnel.conf as it is",
+        );
+        return exit::USAGE;
+    }
+    #[cfg(unix)]
+    let unit = Unit::choose(arguments, &here);
+    #[cfg(unix)]
+    let unit_logs = unit.logs.as_deref().filter(|_| arguments.for_systemd);
+    #[cfg(not(unix))]
+    let unit_logs = None;
+    let order = ConversionRequest { format, to, start: &start, home: home.as_deref(), unit_logs };
     let mut converted = match convert(&bytes, &named, &order) {
         Ok(converted) => converted,
         Err(report) => {
@@ -87,6 +111,11 @@ pub(super) fn main(arguments: &Arguments) -> u8 {
     };
     if let Err(refusal) = written {
         return refusal.report();
+    }
+    #[cfg(unix)]
+    if to == Dialect::Native {
+        let base = order.home.unwrap_or(order.start);
+        converted.report.diagnostics.extend(unit.find_obstacles(&converted.text, base));
     }
     show_diagnostics(&converted.report);
     if let Some(path) = output

@@ -10,6 +10,8 @@ mod ports;
 mod recording_stream;
 mod rehearsal;
 mod system;
+#[cfg(unix)]
+mod unit;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -34,6 +36,9 @@ Without --connect only the names of targets are looked up, and nothing else is s
 handshake with itself inside this process, no port is opened, and no backend is contacted unless --backend is \
 given.
 
+If a unit of systemd runs the file, files, ports and limits are judged for the user of that unit, and a line \
+says so. Run it as root, or not every file can be looked at. --as USER judges for another user.
+
 With --connect the peer sees one or more TCP connections. At most one of them becomes a session, which is \
 closed at once without sending data. But the server end opens a connection to its backend for it: if the \
 backend supports only one connection, such as the Beremiz eRPC runtime, use --connect while nobody is \
@@ -49,6 +54,10 @@ pub(super) struct Arguments {
     /// Beremiz eRPC runtime
     #[arg(long, conflicts_with = "connect")]
     backend: bool,
+    /// Judge files, ports and limits for this user instead of the one of the unit that runs the file
+    #[cfg(unix)]
+    #[arg(long = "as", value_name = "USER", conflicts_with = "connect")]
+    user: Option<String>,
     /// Print the lines as JSON
     #[arg(long)]
     json: bool,
@@ -81,12 +90,19 @@ pub(super) fn main(arguments: &Arguments) -> u8 {
 /// Everything about a file, from the text down to the kernel.
 async fn check_file(arguments: &Arguments, findings: &mut Findings) {
     let file = arguments.file.clone().unwrap_or_else(paths::default_config);
+    #[cfg(unix)]
+    let judged = unit::choose(&file, arguments.user.as_deref(), findings);
+    #[cfg(unix)]
+    let (user, descriptors) = (judged.user(), judged.descriptors);
+    #[cfg(not(unix))]
+    let (user, descriptors) = (None, None);
     #[cfg_attr(not(unix), allow(unused_mut))]
     let (mut config, mut report) = config::survey(&file, arguments.format.into());
     #[cfg(unix)]
     if let Some(config) = &mut config {
         // For its words about users and groups, and for whom the key files may belong to.
         let _ = crate::daemon::privileges::Privileges::of(config, &mut report);
+        allow_owner(config, user);
     }
     // One for both: a pipe can be read once.
     let mut reader = KeyFileReader::with_pipe_timeout(STEP_TIMEOUT);
@@ -98,18 +114,28 @@ async fn check_file(arguments: &Arguments, findings: &mut Findings) {
     drop(reader);
     report_diagnostics(&file, plan.as_ref(), &report, &keys, findings);
     if let Some(config) = &config {
-        files::report_keys(config, &keys, findings);
+        files::report_keys(config, &keys, user.is_some(), findings);
+        #[cfg(unix)]
+        unit::report_obstacles(&judged, &file, config, findings);
         ports::check_ports(config, findings);
         backend::check_backends(config, arguments.backend, findings).await;
         rehearsal::check_handshakes(config, &keys, findings).await;
-        system::limits(config, findings);
-        system::watching(config, &report, findings);
+        system::limits(config, descriptors, findings);
+        system::watching(config, &report, user, findings);
     }
     if let Some(config) = &config {
         system::sandbox(config, findings);
     }
     system::openssl(findings);
     system::clock(findings);
+}
+
+/// Key files may belong to the user of the unit, as they may to the user of the process.
+#[cfg(unix)]
+pub(super) fn allow_owner(config: &mut Config, user: Option<u32>) {
+    for service in &mut config.services {
+        service.psk.rules.owner = service.psk.rules.owner.or(user);
+    }
 }
 
 /// What `check` says, but for what is said of the key files themselves.

@@ -296,10 +296,7 @@ pub(super) fn start_program(source: ConfigSource, mode: RunMode) -> u8 {
     #[cfg(unix)]
     {
         if let Err(error) = privileges.take() {
-            return mode.fail(
-                exit::NO_PERMISSION,
-                &format!("cannot change to the configured user: {error}"),
-            );
+            return mode.fail(exit::NO_PERMISSION, &privileges.explain(&error));
         }
         bound = bound.rename_under_root(privileges.root());
         if let Some(root) = privileges.root() {

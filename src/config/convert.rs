@@ -30,6 +30,8 @@ pub struct ConversionRequest<'a> {
     pub start: &'a Path,
     /// The folder of the new file, where it is known.
     pub home: Option<&'a Path>,
+    /// The folder of logs of the systemd unit that will run a native file as a user of its own.
+    pub unit_logs: Option<&'a Path>,
 }
 
 /// The new file, and what was to be said about it.
@@ -94,7 +96,7 @@ pub fn convert(
         return refused(found, Some(inetd));
     }
     let (text, mut report) = match order.to {
-        Dialect::Native => native::write(&draft, &found, order.home),
+        Dialect::Native => native::write(&draft, &found, order.home, order.unit_logs),
         Dialect::Stunnel => conf::write(&draft, &found),
     };
     report.sources = found.sources;

@@ -241,8 +241,13 @@ mod tests {
             Dialect::Native => Dialect::Stunnel,
             Dialect::Stunnel => Dialect::Native,
         };
-        let order =
-            ConversionRequest { format: Format::Auto, to, start: Path::new("/base"), home: None };
+        let order = ConversionRequest {
+            format: Format::Auto,
+            to,
+            start: Path::new("/base"),
+            home: None,
+            unit_logs: None,
+        };
         // One in four: each takes as long as all of the rest.
         let sample = text.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte)) % 4 == 0;
         let converted = sample.then(|| convert(text, Path::new(name), &order));

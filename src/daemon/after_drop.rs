@@ -60,7 +60,7 @@ impl<'a> RightsLater<'a> {
                 }
                 None => file.clone(),
             };
-            match access::find_obstacle(&real, self.root, self.user, self.group) {
+            match access::find_obstacle(&real, self.root, self.user, &[self.group]) {
                 Ok(None) => {}
                 Ok(Some(found)) => {
                     let (path, mode, owner) = (found.path.display(), found.mode, found.owner);

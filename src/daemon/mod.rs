@@ -32,6 +32,8 @@ pub mod signals;
 mod start;
 mod status;
 mod succession;
+#[cfg(unix)]
+pub mod unit_rights;
 pub mod watcher;
 
 use std::collections::BTreeSet;

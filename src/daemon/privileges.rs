@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::config::diagnostic::{Diagnostic, Diagnostics};
+use crate::config::location::SourceLocation;
 use crate::config::model::{Account, Config, Resolved};
 use crate::sys::{account, background, process};
 
@@ -13,6 +14,8 @@ pub struct Privileges {
     root: Option<PathBuf>,
     user: Option<u32>,
     group: Option<u32>,
+    /// Where the configuration asks for the first of them.
+    place: Option<SourceLocation>,
 }
 
 impl Privileges {
@@ -52,7 +55,11 @@ impl Privileges {
                 .help("set `group` too, or the program keeps the group that it was started with"),
             );
         }
-        Some(Self { root, user, group })
+        let process = &config.process;
+        let place =
+            process.account.user.iter().chain(&process.account.group).find_map(Resolved::place);
+        let place = place.or(process.chroot.as_ref().and_then(Resolved::place)).cloned();
+        Some(Self { root, user, group, place })
     }
 
     /// Whether anything changes at all.
@@ -63,6 +70,23 @@ impl Privileges {
     /// The root directory that will be, if it changes.
     pub fn root(&self) -> Option<&std::path::Path> {
         self.root.as_deref()
+    }
+
+    /// Why [`Self::take`] failed, where it was asked for, and what cures it.
+    pub fn explain(&self, error: &io::Error) -> String {
+        let place = self.place.as_ref();
+        let place =
+            place.map(|at| format!("{}:{}: ", at.file.display(), at.line)).unwrap_or_default();
+        let mut text = format!("{place}cannot change to the configured user: {error}");
+        let user = rustix::process::geteuid();
+        if !user.is_root() {
+            text += &format!(
+                "; a program that starts as user {} cannot become another: remove `user` and `group` (setuid and \
+                 setgid), or have it start as root",
+                user.as_raw()
+            );
+        }
+        text
     }
 
     /// Changes to them for good, in the order of stunnel's. Must be called while there is one thread.

@@ -124,14 +124,28 @@ impl KeyFileProblem {
 pub(super) fn unreadable_file(path: &Path, error: &io::Error) -> KeyFileProblem {
     let (code, help) = match error.kind() {
         io::ErrorKind::NotFound => ("no-such-file", help_for_missing(path)),
-        io::ErrorKind::PermissionDenied => (
-            "not-readable",
-            "let the user that pskgate runs as read it (chown, and chmod 0600 or 0640)".to_owned(),
-        ),
+        io::ErrorKind::PermissionDenied => ("not-readable", help_for_denied(path)),
         _ => ("not-readable", "a key file is a plain file of `identity:key` lines".to_owned()),
     };
     let message = format!("cannot read the key file {}: {error}", path.display());
     KeyFileProblem::new(ProblemSeverity::Error, code, path, message).help(help)
+}
+
+/// The command that lets the user of this process read a key file of root's.
+#[cfg(unix)]
+fn help_for_denied(path: &Path) -> String {
+    let group = rustix::process::getegid().as_raw();
+    let group = crate::sys::account::group_name(group).unwrap_or_else(|| group.to_string());
+    let path = path.display();
+    format!(
+        "let the group of the user that pskgate runs as read it: `chgrp {group} {path} && chmod 640 {path}`, and \
+         enter the folders above it"
+    )
+}
+
+#[cfg(not(unix))]
+fn help_for_denied(_: &Path) -> String {
+    "let the user that pskgate runs as read it".to_owned()
 }
 
 fn help_for_missing(path: &Path) -> String {

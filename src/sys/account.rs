@@ -1,6 +1,6 @@
 //! Users and groups, and becoming one of them for good.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::mem::MaybeUninit;
 use std::ptr::{null, null_mut};
@@ -83,6 +83,49 @@ pub fn find_group(name: &str) -> io::Result<u32> {
         (None, Ok(number)) => Ok(number),
         (None, Err(_)) => Err(not_found_error("group", name)),
     }
+}
+
+/// The name of a group, if it has an entry.
+pub fn group_name(group: u32) -> Option<String> {
+    let mut name = None;
+    let entry = look_up(|buffer, found| {
+        let mut entry = MaybeUninit::<libc::group>::uninit();
+        // SAFETY: the buffer is as long as is said, and both pointers are written to during the call alone.
+        let error = unsafe {
+            libc::getgrgid_r(
+                group,
+                entry.as_mut_ptr(),
+                buffer.as_mut_ptr().cast(),
+                buffer.len(),
+                found,
+            )
+        };
+        if error != 0 || found.is_null() {
+            return (error, None);
+        }
+        // SAFETY: a pointer that is not null means that the entry was filled in.
+        let entry = unsafe { entry.assume_init() };
+        // SAFETY: the name is a text that ends in NUL, in the buffer, which lives until the end of this closure.
+        let text = unsafe { CStr::from_ptr(entry.gr_name) };
+        name = text.to_str().ok().map(str::to_owned);
+        (error, Some(entry))
+    });
+    entry.ok().flatten().and(name)
+}
+
+/// Every group of a user by number, with the one that it starts in; that one alone where nobody knows the user.
+pub fn groups_of_user(name: &str, primary: u32) -> Vec<u32> {
+    /// More groups than a process can be in (NGROUPS_MAX).
+    const MAX_GROUPS: usize = 65_537;
+    let Ok(name) = c_string(name) else { return vec![primary] };
+    let mut groups = vec![0; MAX_GROUPS];
+    let mut count = libc::c_int::try_from(groups.len()).unwrap_or(libc::c_int::MAX);
+    // SAFETY: the name ends in NUL, and the list has room for as many numbers as `count` says; both are used during the
+    // call alone.
+    let done =
+        unsafe { libc::getgrouplist(name.as_ptr(), primary, groups.as_mut_ptr(), &raw mut count) };
+    groups.truncate(usize::try_from(count).unwrap_or(0));
+    if done < 0 || groups.is_empty() { vec![primary] } else { groups }
 }
 
 /// Asks again with more room until the entry fits. What is returned holds numbers that count and
@@ -172,5 +215,13 @@ mod tests {
         for nobody in ["no such user", "", "-1", "a\0b"] {
             assert!(find_user(nobody).is_err() && find_group(nobody).is_err(), "{nobody:?}");
         }
+    }
+
+    #[test]
+    fn root_is_in_its_group_and_a_group_has_its_name() {
+        assert!(groups_of_user("root", 0).contains(&0));
+        assert_eq!(groups_of_user("no such user", 7), [7]);
+        assert_eq!(group_name(0).as_deref(), Some("root"));
+        assert_eq!(group_name(3_999_999), None);
     }
 }

@@ -43,4 +43,6 @@ pub mod service_control;
 pub mod service_manager;
 pub mod session_ids;
 pub mod socket;
+#[cfg(unix)]
+pub mod unit_file;
 pub mod usage;

@@ -51,7 +51,13 @@ fn filled(case: &Case, folder: &Path) -> Vec<u8> {
 }
 
 fn order(to: Dialect, folder: &Path) -> ConversionRequest<'_> {
-    ConversionRequest { format: Format::Auto, to, start: folder, home: Some(folder) }
+    ConversionRequest {
+        format: Format::Auto,
+        to,
+        start: folder,
+        home: Some(folder),
+        unit_logs: None,
+    }
 }
 
 /// What a file comes to, in the words of native files, without who decided it and where it stays.
@@ -332,7 +338,8 @@ fn comments_and_order_stay_and_what_cannot_be_kept_is_told_in_its_place() {
     ] {
         let text = std::fs::read(folder.join(old)).unwrap();
         let start = Path::new("/srv/stunnel");
-        let order = ConversionRequest { format: Format::Auto, to, start, home: None };
+        let order =
+            ConversionRequest { format: Format::Auto, to, start, home: None, unit_logs: None };
         let converted = convert(&text, Path::new(old), &order).unwrap_or_else(|report| {
             panic!("{}", report.render(false));
         });

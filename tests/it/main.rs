@@ -84,4 +84,5 @@ mod take_over;
 mod timing;
 mod transcripts;
 mod troubleshooting;
+mod units;
 mod wire_hellos;

@@ -73,8 +73,13 @@ pub(super) fn reported_problems(keys: &[ServiceKeys]) -> HashSet<(&str, &str)> {
     problems.map(|problem| (problem.code, problem.message.as_str())).collect()
 }
 
-/// A line for each problem, and for each path that has none.
-pub(super) fn report_keys(config: &Config, keys: &[ServiceKeys], findings: &mut Findings) {
+/// A line for each problem, and for each path that has none. `is_for_unit`: the process starts without root's rights.
+pub(super) fn report_keys(
+    config: &Config,
+    keys: &[ServiceKeys],
+    is_for_unit: bool,
+    findings: &mut Findings,
+) {
     let mut told: HashSet<&KeyFileProblem> = HashSet::new();
     let mut seen: Vec<&Path> = Vec::new();
     for (service, keys) in config.services.iter().zip(keys) {
@@ -106,8 +111,13 @@ pub(super) fn report_keys(config: &Config, keys: &[ServiceKeys], findings: &mut 
                 let text = format!("{}{suffix}: {}", path.display(), describe(path, writer));
                 findings.ok("key file", text);
             }
+            // The user of a unit has no rights to drop.
+            #[cfg(not(unix))]
+            let _ = is_for_unit;
             #[cfg(unix)]
-            check_rights_after_drop(config, (path, writer), findings);
+            if !is_for_unit {
+                check_rights_after_drop(config, (path, writer), findings);
+            }
         }
     }
 }

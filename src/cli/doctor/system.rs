@@ -76,8 +76,9 @@ pub(super) fn clock(findings: &mut Findings) {
     }
 }
 
-pub(super) fn limits(config: &Config, findings: &mut Findings) {
-    let limit = process::descriptor_limit();
+/// `unit`: the limit of the unit that runs the file.
+pub(super) fn limits(config: &Config, unit: Option<usize>, findings: &mut Findings) {
+    let limit = unit.unwrap_or_else(process::descriptor_limit);
     if limit == usize::MAX {
         return findings.ok("open files", "there is no limit on this system".into());
     }
@@ -111,14 +112,19 @@ pub(super) fn limits(config: &Config, findings: &mut Findings) {
 }
 
 #[cfg(target_os = "linux")]
-pub(super) fn watching(config: &Config, report: &Diagnostics, findings: &mut Findings) {
+pub(super) fn watching(
+    config: &Config,
+    report: &Diagnostics,
+    user: Option<u32>,
+    findings: &mut Findings,
+) {
     use crate::daemon::privileges;
     use crate::sys::inotify;
 
     let poll = daemon::watcher::POLL.as_secs();
     let without = format!("changed files would be seen by the look every {poll} s only");
     let named = privileges::numbers(&config.process.account).ok().and_then(|(user, _)| user);
-    let user = named.unwrap_or_else(|| rustix::process::geteuid().as_raw());
+    let user = user.or(named).unwrap_or_else(|| rustix::process::geteuid().as_raw());
     let folders = daemon::watched(config, report) as u64;
     let Some(seen) = inotify::read_user_usage(user) else {
         let help = "let the kernel have inotify, or wait that long after a change";
@@ -141,7 +147,12 @@ pub(super) fn watching(config: &Config, report: &Diagnostics, findings: &mut Fin
 
 /// Other systems have other means, and no such limits.
 #[cfg(not(target_os = "linux"))]
-pub(super) fn watching(config: &Config, report: &Diagnostics, findings: &mut Findings) {
+pub(super) fn watching(
+    config: &Config,
+    report: &Diagnostics,
+    _: Option<u32>,
+    findings: &mut Findings,
+) {
     let folders = daemon::watched(config, report);
     findings.note("file watch", format!("folders to watch {folders}; no limits are known here"));
 }

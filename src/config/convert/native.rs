@@ -22,6 +22,7 @@ pub(super) fn write(
     draft: &ParsedFile,
     found: &Diagnostics,
     home: Option<&Path>,
+    unit_logs: Option<&Path>,
 ) -> (String, Diagnostics) {
     let (out, report) = (String::new(), Diagnostics::default());
     let (taken, names) = (Vec::new(), Vec::new());
@@ -29,6 +30,7 @@ pub(super) fn write(
         draft,
         found,
         home,
+        unit_logs,
         out,
         report,
         taken,
@@ -45,6 +47,7 @@ struct NativeWriter<'a> {
     draft: &'a ParsedFile,
     found: &'a Diagnostics,
     home: Option<&'a Path>,
+    unit_logs: Option<&'a Path>,
     out: String,
     report: Diagnostics,
     /// The addresses of the services so far: in a stunnel.conf, the first that names one has it.
@@ -213,6 +216,10 @@ impl NativeWriter<'_> {
             }
         }
         self.unsaid(TomlTable::Top, |opt| draft.global.mentions(opt));
+        if self.unit_logs.is_some() {
+            // As systemd starts it.
+            return;
+        }
         let said = draft.global.last(OptionId::Foreground);
         let kept = draft.global.last(OptionId::LogOutput);
         let (message, help) = match said.map(|said| &said.value) {
@@ -413,6 +420,14 @@ impl NativeWriter<'_> {
 
     fn socket_owner(&mut self, own: &Values) {
         if !self.has_unix_socket(own) {
+            return;
+        }
+        if self.unit_logs.is_some() {
+            let said = self.said(own, OptionId::Setuid).or(self.said(own, OptionId::Setgid));
+            if let Some(place) = said.map(|said| said.place.clone()) {
+                let help = "connect as a user in the group of the unit, or write socket-mode";
+                self.changed(place, "the Unix socket belongs to the user of the unit", help);
+            }
             return;
         }
         for (theirs, ours) in

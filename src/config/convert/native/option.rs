@@ -54,6 +54,9 @@ impl NativeWriter<'_> {
             self.unsupported(row, said, last);
             return;
         };
+        if self.unit_logs.is_some() && self.leave_to_unit(row.opt, said) {
+            return;
+        }
         if let Some(later) = theirs.last().filter(|_| !last) {
             let why = format!("line {} says otherwise", later.place.line);
             self.aside(&said.place, &why);
@@ -137,8 +140,35 @@ impl NativeWriter<'_> {
         self.names.iter().find(|(old, _)| old == name).map_or(name, |(_, new)| new)
     }
 
+    /// What a unit decides: the user and the group, and that nothing else needs the number of the process.
+    fn leave_to_unit(&mut self, opt: OptionId, said: &Spanned<Value>) -> bool {
+        let (why, name) = match opt {
+            OptionId::Setuid => ("the unit says it: User=", "the user"),
+            OptionId::Setgid => ("the unit says it: Group=", "the group"),
+            OptionId::Pid => ("systemd has the number of the process", "the pid file"),
+            OptionId::Chroot => ("the unit confines the program", "the root directory"),
+            _ => return false,
+        };
+        self.aside(&said.place, why);
+        let message = format!("{name} is left to the unit");
+        let notice = Diagnostic::notice("written-out", message).at(said.place.clone());
+        self.report.push(notice.help("`systemctl cat` shows what the unit says"));
+        true
+    }
+
+    /// The name of a log in the folder that the unit makes for it.
+    fn log_of_unit(&mut self, path: &Path) -> Option<PathBuf> {
+        let name = path.file_name().filter(|_| !path.starts_with("/dev"))?;
+        Some(self.unit_logs?.join(name))
+    }
+
     /// The log and the pid file are opened inside the new root directory, if there is one.
     fn path(&mut self, opt: OptionId, path: &Path) -> PathBuf {
+        if opt == OptionId::LogOutput
+            && let Some(log) = self.log_of_unit(path)
+        {
+            return log;
+        }
         let root = self.draft.global.last(OptionId::Chroot);
         let jailed = matches!(root, Some(Spanned { value: Value::Path(_), .. }));
         if jailed && matches!(opt, OptionId::Pid | OptionId::LogOutput) {
