@@ -262,7 +262,7 @@ fn bracketed(inside: &str) -> Result<Host, AddressError> {
 
 /// Whether it is an IPv6 address and a zone (RFC 4007), which only brackets tell from a port. A zone is a
 /// number, or the name of an interface: on Linux 15 bytes without white space, slash and colon.
-fn is_zoned(text: &str) -> bool {
+pub fn is_zoned(text: &str) -> bool {
     let good =
         |c: char| !c.is_whitespace() && !c.is_control() && !matches!(c, '/' | ':' | '[' | ']');
     text.split_once('%').is_some_and(|(ip, zone)| {

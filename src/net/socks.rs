@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::DialRefusal;
-use crate::config::endpoint::is_host_name;
+use crate::config::endpoint::{is_host_name, is_zoned};
 use crate::config::model::{Endpoint, Host};
 
 pub use own_addresses::{AddressOwner, OwnAddresses};
@@ -106,7 +106,8 @@ fn host_of(name: &[u8]) -> Option<Host> {
     let name = std::str::from_utf8(name).ok()?;
     match name.parse::<IpAddr>() {
         Ok(ip) => Some(Host::Ip(ip)),
-        Err(_) => is_host_name(name).then(|| Host::Name(name.to_owned())),
+        // An address with a zone is one, and is then refused as such.
+        Err(_) => (is_host_name(name) || is_zoned(name)).then(|| Host::Name(name.to_owned())),
     }
 }
 
