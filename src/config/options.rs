@@ -408,6 +408,8 @@ table! {
         "Whether a client and a server service of this file may use the same key, which makes reflection attacks possible (RFC 9257, 4.1).";
     AllowLoosePermissions [Service "allow-loose-permissions"] [] Service One Bool, Works, "false" "yes",
         "Whether key files are accepted that other users can read or write.";
+    AllowControlCharacters [Service "allow-control-characters"] [] Service One Bool, Works, "false" "yes",
+        "Whether identities may have control characters, as those of Bareos have.";
     PskHash [Service "tls13-psk-hash"] [] Service One ValueKind::Hash, Works, "sha256" "",
         "The hash of the keys in TLS 1.3, which must be the same at both ends (RFC 9846, 4.3.11; RFC 8446, 4.2.11).";
 

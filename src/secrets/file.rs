@@ -401,7 +401,7 @@ fn check_identity(
         );
     }
     let strict = match rule {
-        IdentityRule::Utf8 => ProblemSeverity::Error,
+        IdentityRule::Utf8 | IdentityRule::Utf8WithControls => ProblemSeverity::Error,
         IdentityRule::Bytes => ProblemSeverity::Warning,
     };
     if name.is_empty() {
@@ -415,7 +415,13 @@ fn check_identity(
         }
         Ok(text) if text.chars().any(char::is_control) => {
             let message = format!("control characters in the identity {}", escape(name));
-            say(strict, "identity-control", message, "remove them: peers will not send them");
+            let severity = match rule {
+                IdentityRule::Utf8 => ProblemSeverity::Error,
+                IdentityRule::Utf8WithControls | IdentityRule::Bytes => ProblemSeverity::Warning,
+            };
+            let help = "remove them, or allow them with `allow-control-characters = true` if the \
+                        peer sends them";
+            say(severity, "identity-control", message, help);
         }
         Ok(text) if number == 1 && text.starts_with('\u{feff}') => {
             let message = "the file begins with a byte order mark, which is now part of the first \

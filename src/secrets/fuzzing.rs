@@ -20,7 +20,7 @@ fn problems(read: &Read) -> &[KeyFileProblem] {
 
 /// A file of keys with any bytes in it: taken whole or not at all, and told of without a piece of a key.
 pub fn key_file(text: &[u8]) {
-    for identities in [IdentityRule::Utf8, IdentityRule::Bytes] {
+    for identities in [IdentityRule::Utf8, IdentityRule::Utf8WithControls, IdentityRule::Bytes] {
         for duplicates in [OnDuplicate::Refuse, OnDuplicate::LastWins] {
             let permissions = OnLoosePermissions::Refuse;
             let rules = KeyFileRules {

@@ -98,6 +98,8 @@ pub enum OnDuplicate {
 pub enum IdentityRule {
     /// UTF-8 without control characters, not empty.
     Utf8,
+    /// UTF-8, not empty.
+    Utf8WithControls,
     /// Any bytes but NUL, CR, LF and colon, also none at all.
     Bytes,
 }

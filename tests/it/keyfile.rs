@@ -309,3 +309,39 @@ fn the_key_file_of_an_old_beremiz_works_as_it_stands() {
     let gate = gate.start();
     OpensslClient::start(gate.address("plc"), openssl::psk_of("plc-1", &key)).echo("as it stands");
 }
+
+/// Bareos' identities have a record separator in them.
+#[test]
+fn a_converted_file_with_control_characters_in_its_identities_runs() {
+    let backend = Backend::echo();
+    let keys = secret("R_CONSOLE\u{1e}name", KEY);
+    let port = free_port();
+    let ends = [
+        format!("[s]\naccept = 127.0.0.1:{port}\nconnect = {}\nPSKsecrets = psk.txt\n", backend.address()),
+        format!(
+            "[c]\nclient = yes\naccept = 127.0.0.1:{}\nconnect = 127.0.0.1:{port}\n\
+             PSKidentity = R_CONSOLE\u{1e}name\nPSKsecrets = psk.txt\n",
+            free_port()
+        ),
+    ];
+    let gates = ends.map(|text| {
+        let gate = Gate::new().file("psk.txt", &keys).conf("x.conf", &text, None);
+        let arguments = ["convert", "x.conf", "--output", "pskgate.toml"];
+        let done = pskgate(gate.folder(), &arguments);
+        assert_eq!(done.code, Some(0), "{}", done.err);
+        let toml = std::fs::read_to_string(gate.folder().join("pskgate.toml")).unwrap();
+        assert!(toml.contains("allow-control-characters = true"), "{toml}");
+        let done = pskgate(gate.folder(), &["check", "pskgate.toml"]);
+        assert_eq!(done.code, Some(0), "{}", done.err);
+        let strict = toml.replace("allow-control-characters = true", "");
+        write_private(&gate.folder().join("strict.toml"), &strict);
+        let done = pskgate(gate.folder(), &["check", "strict.toml"]);
+        assert_eq!(done.code, Some(78), "{}", done.err);
+        assert!(done.err.contains("allow-control-characters = true"), "{}", done.err);
+        Gate::new().file("psk.txt", &keys).toml(&toml)
+    });
+    let [server, client] = gates.map(Gate::start);
+    let session = Plain::connect(client.address("c"));
+    session.echo(b"as R_CONSOLE");
+    server.wait_logged("R_CONSOLE\\u{1e}name");
+}

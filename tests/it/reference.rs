@@ -89,6 +89,7 @@ const GROUPS: [(&str, &[&str]); 7] = [
             "tls13-psk-hash",
             "allow-shared-keys",
             "allow-loose-permissions",
+            "allow-control-characters",
         ],
     ),
     (

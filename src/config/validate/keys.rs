@@ -52,6 +52,9 @@ impl Checker<'_> {
     fn rules(&self, scope: &ValueLookup<'_>) -> KeyFileRules {
         let loose = scope.decide::<bool>(OptionId::AllowLoosePermissions).is_some_and(|d| d.value);
         let (duplicates, identities) = match self.dialect {
+            Dialect::Native if allows_controls(scope) => {
+                (OnDuplicate::Refuse, IdentityRule::Utf8WithControls)
+            }
             Dialect::Native => (OnDuplicate::Refuse, IdentityRule::Utf8),
             Dialect::Stunnel => (OnDuplicate::LastWins, IdentityRule::Bytes),
         };
@@ -67,6 +70,22 @@ impl Checker<'_> {
             owner,
             writer,
             may_wait_for_files: waits,
+        }
+    }
+
+    /// A key file has such an identity only where the same option allows it.
+    pub(super) fn refuse_controls(
+        &mut self,
+        scope: &ValueLookup<'_>,
+        identity: &Resolved<Vec<u8>>,
+    ) {
+        let has_controls = std::str::from_utf8(&identity.value)
+            .is_ok_and(|text| text.chars().any(char::is_control));
+        if self.native() && has_controls && !allows_controls(scope) {
+            let found = Diagnostic::error("bad-identity", "the identity has a control character");
+            self.report.push(found.at(identity.place().cloned()).help(
+                "remove it, or allow it with `allow-control-characters = true` if the peer sends it",
+            ));
         }
     }
 
@@ -117,4 +136,9 @@ impl Checker<'_> {
         }
         folder.map(|folder| folder.join(name))
     }
+}
+
+/// Whether identities of the service may have control characters.
+fn allows_controls(scope: &ValueLookup<'_>) -> bool {
+    scope.decide::<bool>(OptionId::AllowControlCharacters).is_some_and(|said| said.value)
 }

@@ -33,6 +33,9 @@ impl Checker<'_> {
             self.report_loops(accept, connect);
         }
         let identities = self.identities(&service.values, role, accept);
+        for wire in identities.iter().flat_map(|one| &one.wire) {
+            self.refuse_controls(&scope, wire);
+        }
         self.report_identity_targets(&scope, role, &identities);
         let preface = self.preface(&scope, role);
         let tls = self.tls(&scope, role);
@@ -87,6 +90,7 @@ impl Checker<'_> {
         mode: Option<Mode>,
     ) -> Option<Resolved<Vec<u8>>> {
         let identity = scope.said(OptionId::PskIdentity)?;
+        self.refuse_controls(scope, &identity);
         if mode != Some(Mode::Server) {
             return Some(identity);
         }

@@ -112,7 +112,7 @@ fn identities_have_1_to_255_bytes() {
         assert_eq!(stunnel(ValueKind::Identity, &text).is_ok(), good, "{length}");
     }
     assert_eq!(native(ValueKind::Identity, ""), Err("bad-identity"));
-    assert_eq!(native(ValueKind::Identity, "a\u{1b}"), Err("bad-identity"));
+    assert_eq!(native(ValueKind::Identity, "a\nb"), Err("bad-identity"));
     assert_eq!(native(ValueKind::Identity, "a\0"), Err("bad-identity"));
     assert_eq!(native(ValueKind::Identity, "a:b"), Err("bad-identity"));
     assert!(stunnel(ValueKind::Identity, "a\u{1b}").is_ok());
