@@ -29,7 +29,7 @@ use crate::harness::{
     IDENTITY, KEY, OTHER_KEY, WAIT_TIMEOUT, free_port, local, openssl, secret, until,
 };
 
-const PROGRAMS: [Program; 2] = [Program::Stunnel, Program::Pskgate];
+pub const PROGRAMS: [Program; 2] = [Program::Stunnel, Program::Pskgate];
 
 /// At least so many files are paired as servers and as clients, and work between two ends of stunnel.
 const SERVERS: usize = 290;
@@ -66,8 +66,8 @@ struct Subject<'a> {
 }
 
 /// A peer with default settings.
-struct Plain {
-    place: Place,
+pub struct Plain {
+    pub place: Place,
     _running: Running,
 }
 
@@ -91,7 +91,7 @@ impl Plain {
     }
 
     /// A server before an echo, for the client sections of these places.
-    fn server(program: Program, of: &[(&Case, &Place)]) -> Option<Self> {
+    pub fn server(program: Program, of: &[(&Case, &Place)]) -> Option<Self> {
         let (mut sections, mut keys, mut at) = (String::new(), Vec::new(), Vec::new());
         for (case, place) in of {
             let targets = place.targets();
@@ -110,7 +110,7 @@ impl Plain {
     }
 
     /// A client before each of these listeners, and where it takes the connections for them.
-    fn client(program: Program, of: &[(&Case, &Listening)]) -> Option<(Self, Vec<Listening>)> {
+    pub fn client(program: Program, of: &[(&Case, &Listening)]) -> Option<(Self, Vec<Listening>)> {
         let (mut sections, mut keys, mut at) = (String::new(), Vec::new(), Vec::new());
         for (number, (case, to)) in of.iter().enumerate() {
             let port = free_port();
@@ -153,7 +153,7 @@ fn written(at: &Listening) -> String {
     }
 }
 
-fn identity(case: &Case) -> String {
+pub fn identity(case: &Case) -> String {
     case.identity.clone().unwrap_or_else(|| IDENTITY.to_owned())
 }
 
@@ -163,7 +163,7 @@ fn key(case: &Case) -> String {
 }
 
 /// What comes back through a tunnel from the backend at its other end, or from the program there.
-fn echo(line: Option<Line>, behind: &Place, case: &Case) -> String {
+pub fn echo(line: Option<Line>, behind: &Place, case: &Case) -> String {
     let Some(mut line) = line else {
         return "cannot be connected to".to_owned();
     };
@@ -217,11 +217,11 @@ fn echo(line: Option<Line>, behind: &Place, case: &Case) -> String {
 }
 
 /// Whether somebody answered at the other end.
-fn works(came: &str) -> bool {
+pub fn works(came: &str) -> bool {
     came.starts_with("echo") || came.starts_with("says")
 }
 
-fn is_client(case: &Case) -> bool {
+pub fn is_client(case: &Case) -> bool {
     let whole = case.whole();
     whole.contains("$T") || whole.contains("$DIR/T")
 }

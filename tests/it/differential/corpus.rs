@@ -7,7 +7,7 @@
 //! | line | meaning |
 //! | --- | --- |
 //! | `: verbatim` | nothing is put before the text; without it, the program is kept in the foreground |
-//! | `: as IDENTITY` | who the peer says it is or, as a server, knows, instead of `client1` |
+//! | `: as IDENTITY` | who the peer says it is or, as a server, knows, instead of `client1`; with the escapes below |
 //! | `: key HEX` | the peer's key, instead of that of the tests |
 //! | `: versions 1.0 1.2` | the newest versions that the peer is tried with, instead of 1.3 and 1.2 |
 //! | `: sni` | the name that a client sends is a fact too |
@@ -83,6 +83,11 @@ impl Case {
     }
 }
 
+/// The cases of one file.
+pub fn of(file: &str) -> Vec<Case> {
+    read(&root().join("tests/cases/stunnel").join(file))
+}
+
 /// Every case, in the order of the files and of their lines.
 pub fn all() -> Vec<Case> {
     let folder = root().join("tests/cases/stunnel");
@@ -129,7 +134,10 @@ fn read(file: &Path) -> Vec<Case> {
             let (word, rest) = tag.split_once(' ').unwrap_or((tag, ""));
             match word {
                 "verbatim" => case.verbatim = true,
-                "as" => case.identity = Some(rest.to_owned()),
+                "as" => {
+                    let name = String::from_utf8(bytes(rest));
+                    case.identity = Some(name.expect("an identity in UTF-8"));
+                }
                 "key" => {
                     let hex = data_encoding::HEXLOWER_PERMISSIVE.decode(rest.as_bytes());
                     case.key = Some(hex.expect("a key in hexadecimal digits"));

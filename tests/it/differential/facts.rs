@@ -492,6 +492,25 @@ impl Running {
         found
     }
 
+    /// Sends a signal to the process that does the work.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let id = i32::try_from(self.worker).ok().and_then(rustix::process::Pid::from_raw);
+        rustix::process::kill_process(id.expect("its number"), signal).expect("it is there");
+    }
+
+    /// The exit code, once it has ended. None while it runs, and of one in the background.
+    pub fn exit_code(&mut self) -> Option<i32> {
+        self.child.try_wait().expect("a child").and_then(|status| status.code())
+    }
+
+    /// Whether the process that does the work is there.
+    pub fn is_running(&mut self) -> bool {
+        match self.worker == self.child.id() {
+            true => self.child.try_wait().expect("a child").is_none(),
+            false => self.background().is_some(),
+        }
+    }
+
     fn end(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
