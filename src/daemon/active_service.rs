@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::config::model::{Endpoint, ServiceConfig};
-use crate::net::AsyncListener;
+use crate::net::{AsyncListener, MissingAddress};
 use crate::observe::event::Event;
 use crate::tunnel::{Respawn, Service, accept_connections};
 
@@ -58,6 +58,8 @@ pub(super) struct ActiveService {
     /// What its service snapshot was made of.
     pub(super) config: Arc<ServiceConfig>,
     pub(super) active_listeners: Vec<ActiveListener>,
+    /// What it does without until it can be had.
+    pub(super) missing: Vec<MissingAddress>,
     /// What takes their place, where a program connects.
     pub(super) program: Option<Respawn>,
 }

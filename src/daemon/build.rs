@@ -1,27 +1,22 @@
-//! Build everything, then bind everything: what the start, `check` and a reload have in common.
+//! Build everything before anything is bound: what the start, `check` and a reload have in common.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::bind_error::BindError;
 use super::budget::Budget;
 use super::files::Files;
 use super::inside;
 use super::key_renewal::ServiceInForce;
 use super::management::{self, ManagementConfig};
-#[cfg(unix)]
-use super::privileges;
 use super::shared_key;
 use super::succession;
 use super::watcher;
 use crate::config::diagnostic::{Diagnostic, Diagnostics, Severity};
-use crate::config::model::{Config, Endpoint, Host, Level, Resolved, ServiceConfig};
-use crate::net::{self, BusyRetry, Listener};
+use crate::config::model::{Config, Dialect, Endpoint, Level, Resolved, ServiceConfig};
+use crate::net::{Listener, MissingAddress};
 use crate::observe::event::{Event, LogContext};
 use crate::secrets::{KeyFileReader, SecretSet};
-#[cfg(unix)]
-use crate::sys::account;
 use crate::sys::cgroup::memory_limit;
 use crate::sys::process;
 use crate::tunnel::{OneKey, Previous, ServiceLimits, ServiceSnapshot};
@@ -30,6 +25,7 @@ use crate::tunnel::{OneKey, Previous, ServiceLimits, ServiceSnapshot};
 #[derive(Debug)]
 pub struct BuiltConfig {
     pub(super) file: PathBuf,
+    pub(super) dialect: Dialect,
     pub(super) drain: Duration,
     pub(super) files: Files,
     pub(super) management: ManagementConfig,
@@ -45,13 +41,14 @@ pub struct BoundConfig {
     pub(super) management: management::BoundManagement,
     pub(super) services: Vec<PreparedService>,
     /// Addresses of names that this machine does not have, in words.
-    absent: Vec<String>,
+    pub(super) absent: Vec<String>,
 }
 
-/// The addresses that a running program has already.
+/// The addresses that a running program has already, and those that it could not take.
 #[derive(Debug, Default)]
 pub(super) struct HeldListeners {
     pub(super) services: Vec<Endpoint>,
+    pub(super) missing: Vec<Endpoint>,
     pub(super) management: management::HeldAddresses,
 }
 
@@ -63,6 +60,8 @@ pub(super) struct PreparedService {
     /// Each under the addresses that the file names it by: one, unless it was inherited and stands
     /// for all of its service's.
     pub(super) listeners: Vec<(Vec<Endpoint>, Listener)>,
+    /// What it does without until it can be had.
+    pub(super) missing: Vec<MissingAddress>,
 }
 
 /// The services of a running program in their order, each with its keys as they were read again.
@@ -157,6 +156,7 @@ impl BuiltConfig {
         }
         Some(Self {
             file: config.file.clone(),
+            dialect: config.dialect,
             drain: config.drain_timeout.value,
             files: Files::default(),
             management: ManagementConfig::of(config),
@@ -181,99 +181,6 @@ impl BuiltConfig {
             Some((config.name.value.as_str(), one))
         })
     }
-
-    /// Takes every address. A busy one is tried again for 2 s.
-    ///
-    /// # Errors
-    /// Every address that could not be taken; those that could are given back.
-    pub fn bind(self, tell: &mut dyn FnMut(&str)) -> Result<BoundConfig, Vec<BindError>> {
-        self.bind_except(&HeldListeners::default(), Vec::new(), tell, &|| false)
-    }
-
-    /// The same where the service manager has opened sockets already: those at a service's position
-    /// take the place of all of its addresses.
-    ///
-    /// # Errors
-    /// As above.
-    pub fn bind_inherited(
-        self,
-        sockets: Vec<Vec<Listener>>,
-        tell: &mut dyn FnMut(&str),
-    ) -> Result<BoundConfig, Vec<BindError>> {
-        self.bind_except(&HeldListeners::default(), sockets, tell, &|| false)
-    }
-
-    /// The same, but for addresses that are `held` already. Once nobody waits any more it gives up.
-    pub(super) fn bind_except(
-        self,
-        held: &HeldListeners,
-        inherited: Vec<Vec<Listener>>,
-        tell: &mut dyn FnMut(&str),
-        is_cancelled: &dyn Fn() -> bool,
-    ) -> Result<BoundConfig, Vec<BindError>> {
-        let mut busy = BusyRetry::new(tell);
-        let mut inherited = inherited.into_iter();
-        let mut services = Vec::new();
-        let mut errors = Vec::new();
-        let mut absent = Vec::new();
-        let (held, seen) = (&held.services, &held.management);
-        for (config, snapshot) in self.services {
-            let mut listeners = Vec::new();
-            let sockets = inherited.next().unwrap_or_default();
-            if !sockets.is_empty() {
-                let all: Vec<_> =
-                    config.accept().iter().map(|listen| listen.at.value.clone()).collect();
-                listeners.extend(sockets.into_iter().map(|socket| (all.clone(), socket)));
-                services.push(PreparedService { config, snapshot, listeners });
-                continue;
-            }
-            for listen in config.accept().iter().filter(|listen| !held.contains(&listen.at)) {
-                if is_cancelled() {
-                    return Err(errors);
-                }
-                let at = &listen.at.value;
-                let mut left_out = Vec::new();
-                let options = &config.sockets.accept;
-                match net::bind(listen, config.accept(), options, &mut left_out, &mut busy) {
-                    Ok(bound) => {
-                        let name = &config.name.value;
-                        absent.extend(left_out.iter().map(|one| format!("service {name}: {one}")));
-                        #[cfg(unix)]
-                        errors.extend(set_socket_owner(at, &config));
-                        listeners.extend(bound.into_iter().map(|l| (vec![at.clone()], l)));
-                    }
-                    Err(error) => {
-                        let mut refused = cannot_bind(&config, &listen.at, &error);
-                        if error.kind() == std::io::ErrorKind::AddrInUse
-                            && let Some(own) = held.iter().find(|own| conflicts_with(own, at))
-                        {
-                            refused.is_own = true;
-                            refused.diagnostic.help = Some(format!(
-                                "this program itself listens on {own} and keeps that through a reload: \
-                                 restart it"
-                            ));
-                        }
-                        errors.push(refused);
-                    }
-                }
-            }
-            let kept = config.accept().iter().any(|listen| held.contains(&listen.at));
-            if let (true, false, Some(last)) =
-                (listeners.is_empty(), kept || !errors.is_empty(), config.accept().last())
-            {
-                let nowhere = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable);
-                errors.push(cannot_bind(&config, &last.at, &nowhere));
-            }
-            services.push(PreparedService { config, snapshot, listeners });
-        }
-        let management = self.management.bind(seen, &mut errors, &mut absent, &mut busy);
-        if errors.is_empty() {
-            let Self { file, drain, files, .. } = self;
-            Ok(BoundConfig { file, drain, files, management, services, absent })
-        } else {
-            Err(errors)
-        }
-    }
 }
 
 /// The key files and folders of a service.
@@ -287,54 +194,6 @@ pub fn watched(config: &Config, report: &Diagnostics) -> usize {
     let files = Files::read(Some(config), report, &KeyFileReader::default());
     let folders = files.watched().flat_map(watcher::folders);
     folders.collect::<std::collections::BTreeSet<_>>().len()
-}
-
-/// Gives a Unix socket to whom its service names.
-#[cfg(unix)]
-fn set_socket_owner(at: &Endpoint, config: &ServiceConfig) -> Option<BindError> {
-    let Endpoint::Unix(path) = at else { return None };
-    let owner = &config.owner;
-    let said = owner.user.as_ref().or(owner.group.as_ref())?;
-    let given =
-        privileges::numbers(owner).and_then(|(user, group)| account::set_owner(path, user, group));
-    let error = given.err()?;
-    let error = std::io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-    Some(cannot_bind(config, said, &error))
-}
-
-/// Whether one of two TCP listeners on a port has every address, and so the other's as well.
-fn conflicts_with(one: &Endpoint, other: &Endpoint) -> bool {
-    let every = |host: &Host| match host {
-        Host::Unspecified => true,
-        Host::Ip(ip) => ip.is_unspecified(),
-        Host::Name(_) => false,
-    };
-    match (one, other) {
-        (Endpoint::Tcp { host, port }, Endpoint::Tcp { host: its, port: same }) => {
-            port == same && (every(host) || every(its))
-        }
-        _ => false,
-    }
-}
-
-fn cannot_bind<T>(config: &ServiceConfig, at: &Resolved<T>, error: &std::io::Error) -> BindError {
-    use std::io::ErrorKind as Kind;
-    let help = match error.kind() {
-        Kind::AddrInUse => "another program has it: `ss -ltnp` shows which",
-        Kind::PermissionDenied => "ports below 1024 need root or CAP_NET_BIND_SERVICE",
-        Kind::AddrNotAvailable => "no interface of this machine has this address",
-        _ => "write an address of this machine and a free port",
-    };
-    let diagnostic = Diagnostic {
-        severity: Severity::Error,
-        code: "cannot-listen",
-        place: at.place().cloned(),
-        message: format!("service {} cannot listen on {error}", config.name.value),
-        label: None,
-        help: Some(help.into()),
-    };
-    let (kind, service) = (error.kind(), config.name.value.clone());
-    BindError { diagnostic, kind, service, is_own: false }
 }
 
 /// The limits of its own that a service has.

@@ -173,9 +173,8 @@ impl ManagementConfig {
         let is_new = |address: &ManagementAddress| !held.addresses.contains(address);
         for (address, at) in self.addresses.iter().filter(|(address, _)| is_new(address)) {
             let listen = Listen { at: at.clone(), optional: false };
-            let mut left_out = Vec::new();
-            match net::bind(&listen, &[], &[], &mut left_out, busy) {
-                Ok(listeners) => {
+            match net::bind(&listen, &[], &[], busy).all_or_nothing() {
+                Ok((listeners, left_out)) => {
                     absent.extend(left_out.iter().map(|one| format!("[http]: {one}")));
                     let named = |l| (vec![address.clone()], NewListener::Http(l));
                     new_listeners.extend(listeners.into_iter().map(named));

@@ -8,6 +8,7 @@ pub mod activation;
 mod active_service;
 #[cfg(unix)]
 pub mod after_drop;
+mod bind;
 mod bind_error;
 pub mod budget;
 mod build;
@@ -18,6 +19,7 @@ mod files;
 mod http;
 mod key_renewal;
 mod management;
+mod missing_addresses;
 #[cfg(unix)]
 pub mod privileges;
 mod reload;
@@ -46,7 +48,7 @@ use crate::config::diagnostic::{Diagnostic, Diagnostics, Severity};
 use crate::config::model::{Config, Level};
 use crate::observe::event::{Event, LogContext};
 use crate::tunnel::LifecyclePhase;
-pub use bind_error::BindError;
+pub use bind_error::{BindError, advice as bind_advice};
 pub use build::{BoundConfig, BuiltConfig, watched};
 use control::{Answer, ControlCommand};
 pub use running::Running;

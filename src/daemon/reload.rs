@@ -11,23 +11,21 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
-use super::active_service::{self, ActiveListener, ActiveService};
-use super::build::{BoundConfig, HeldListeners, PreparedService, limits};
+use super::build::HeldListeners;
 use super::control::{Answer, ControlCommand};
 use super::key_renewal::{KeyRenewal, ServiceInForce};
 use super::retry::{self, ConfigDigests, RetriedAction, Retry};
-use super::succession;
-use super::{Load, Running, management, one_line, warn};
+use super::{Load, Running, one_line, warn};
 use crate::config::diagnostic::{Diagnostic, Diagnostics, Severity};
-use crate::config::model::{Endpoint, Level, LogConfig, ServiceConfig};
-use crate::net::AsyncListener;
+use crate::config::model::{Level, LogConfig};
 use crate::observe::event::{Event, LogContext};
 use crate::observe::log;
-use crate::tunnel::{LifecyclePhase, Respawn, Service, ServiceSnapshot};
 
+mod commit;
 mod read;
 #[cfg(test)]
 mod tests;
+use commit::NextGeneration;
 use read::{ReloadRefusal, ReloadResult};
 
 /// How long keys that were read wait for the rest of their reload: an identity that moves from one key file
@@ -222,6 +220,12 @@ impl Running {
             services: active_listeners
                 .flat_map(|active_listener| active_listener.at.clone())
                 .collect(),
+            missing: self
+                .live
+                .iter()
+                .flat_map(|live| &live.missing)
+                .map(|one| one.at.clone())
+                .collect(),
             management: self.management.held(),
         };
         let cancelled = Arc::new(AtomicBool::new(false));
@@ -307,8 +311,7 @@ impl Running {
                 "{file} has changed since it was refused, and is not tried again: SIGHUP and \
                  `pskgate reload` read it"
             );
-            Event::Finding { level: Level::Notice, text: &text, code: None }
-                .log(LogContext::PROGRAM);
+            Event::Finding { level: Level::Notice, text: &text, code: None }.log(LogContext::PROGRAM);
             return None;
         }
         let is_retry = reload.retry.is_some();
@@ -333,8 +336,7 @@ impl Running {
     /// Says that a reload begins, and who asked for it.
     fn log_reload_begun(&self, ask: &ReloadRequest) {
         let (file, changed) = (self.record.file().display(), ask.words());
-        Event::ReloadBegun { who: ask.who, file: &file, changed: &changed }
-            .log(LogContext::PROGRAM);
+        Event::ReloadBegun { who: ask.who, file: &file, changed: &changed }.log(LogContext::PROGRAM);
     }
 
     /// Says how a reload ended.
@@ -362,7 +364,8 @@ impl Running {
             let first = first_error(report);
             self.trouble = error.as_ref().map(|error| first.unwrap_or_else(|| error.clone()));
         }
-        let findings = report.diagnostics.iter().map(one_line).collect();
+        let findings =
+            report.diagnostics.iter().map(one_line).chain(self.missing_words()).collect();
         let told = self.record.reloaded(who, error.clone(), findings);
         let words = self.words();
         self.manager_notifier.reloaded(&words);
@@ -445,113 +448,6 @@ impl Running {
             is_of_keys: false,
             is_superseded: false,
         }
-    }
-
-    async fn commit(&mut self, next: NextGeneration) {
-        let NextGeneration { drain, management, services: next } = next;
-        self.management.replace(management);
-        self.drain = drain;
-        let mut old: Vec<ActiveService> = std::mem::take(&mut self.live);
-        let before: Vec<&ServiceConfig> = old.iter().map(|live| &*live.config).collect();
-        let after: Vec<&ServiceConfig> = next.iter().map(|(config, ..)| config).collect();
-        let successions = succession::find(&before, &after);
-        let mut active_listeners: Vec<(usize, ActiveListener)> = Vec::new();
-        for (owner, live) in old.iter_mut().enumerate() {
-            active_listeners.extend(
-                live.active_listeners.drain(..).map(|active_listener| (owner, active_listener)),
-            );
-        }
-        let mut old: Vec<Option<ActiveService>> = old.into_iter().map(Some).collect();
-        for ((config, snapshot, listeners), same) in next.into_iter().zip(successions) {
-            let name = config.name.value.as_str();
-            let limits = limits(&config);
-            let former = same.and_then(|at| old.get_mut(at)?.take());
-            let (service, program) = match former {
-                Some(ActiveService { service, program, .. }) => {
-                    service.rename(name);
-                    service.replace(snapshot, limits);
-                    (service, program)
-                }
-                None => (Service::new(name, snapshot, limits, self.resources.clone()), None),
-            };
-            // What runs as it should goes on; stunnel would start it a second time.
-            let program = match program.filter(|program| program.goes_on(&service)) {
-                None => Respawn::of(&service, &self.alive),
-                goes_on => goes_on,
-            };
-            let mut own = Vec::new();
-            for listen in config.accept() {
-                while let Some(at) = active_listeners
-                    .iter()
-                    .position(|(_, active_listener)| active_listener.at.contains(&listen.at.value))
-                {
-                    let (owner, active_listener) = active_listeners.remove(at);
-                    let active_listener = if Some(owner) == same {
-                        active_listener
-                    } else {
-                        let address = active_listener.address.clone();
-                        let Some(listener) = active_listener.release().await else { continue };
-                        let at = vec![listen.at.value.clone()];
-                        ActiveListener::start(&service, at, address, listener, &self.alive)
-                    };
-                    active_listener.announce(&service, true);
-                    own.push(active_listener);
-                }
-            }
-            for (at, address, listener) in listeners {
-                let active_listener =
-                    ActiveListener::start(&service, at, address, listener, &self.alive);
-                active_listener.announce(&service, false);
-                own.push(active_listener);
-            }
-            self.live.push(ActiveService {
-                service,
-                config: Arc::new(config),
-                active_listeners: own,
-                program,
-            });
-        }
-        active_service::link_sni_services(&self.live);
-        // What nobody wants any more: the listener closes with its last owner.
-        drop(active_listeners);
-        for gone in old.into_iter().flatten() {
-            self.drain_removed(gone.service);
-        }
-    }
-
-    /// A removed service drains like a stopping program.
-    fn drain_removed(&self, service: Arc<Service>) {
-        let drain = self.drain;
-        service.set_phase(LifecyclePhase::Draining);
-        tokio::spawn(async move {
-            tokio::time::sleep(drain).await;
-            service.set_phase(LifecyclePhase::Stopping);
-        });
-    }
-}
-
-/// What was bound, in the runtime: from here on nothing can fail.
-struct NextGeneration {
-    drain: Duration,
-    management: management::ReadyManagement,
-    services: Vec<(ServiceConfig, ServiceSnapshot, Vec<NewServiceListener>)>,
-}
-
-/// A listener that is new, under the addresses that the file names it by, and where it is.
-type NewServiceListener = (Vec<Endpoint>, String, AsyncListener);
-
-impl NextGeneration {
-    fn of(bound: BoundConfig) -> std::io::Result<Self> {
-        let mut services = Vec::new();
-        for PreparedService { config, snapshot, listeners } in bound.services {
-            let listeners = listeners.into_iter().map(|(at, listener)| {
-                let address = listener.address().to_owned();
-                Ok((at, address, listener.into_async()?))
-            });
-            services.push((config, snapshot, listeners.collect::<std::io::Result<_>>()?));
-        }
-        let management = bound.management.into_ready()?;
-        Ok(Self { drain: bound.drain, management, services })
     }
 }
 

@@ -17,11 +17,35 @@ const MAX_RETRY_INTERVAL: Duration = Duration::from_secs(60);
 /// What was read of the files of a configuration.
 pub(super) type ConfigDigests = BTreeMap<PathBuf, Option<FileDigest>>;
 
+/// When the next attempt is due.
+#[derive(Debug)]
+pub(super) struct Backoff {
+    at: Instant,
+    pause: Duration,
+}
+
+impl Backoff {
+    /// Before the first attempt.
+    pub(super) fn new() -> Self {
+        Self { at: Instant::now() + MIN_RETRY_INTERVAL, pause: MIN_RETRY_INTERVAL }
+    }
+
+    /// Before the attempt after one that came to nothing.
+    pub(super) fn next(&self) -> Self {
+        let pause = (2 * self.pause).min(MAX_RETRY_INTERVAL);
+        Self { at: Instant::now() + pause, pause }
+    }
+
+    /// Returns when the attempt is due. Cancel safe.
+    pub(super) async fn due(&self) {
+        sleep_until(self.at).await;
+    }
+}
+
 /// The next attempt.
 #[derive(Debug)]
 pub(super) struct Retry {
-    at: Instant,
-    pause: Duration,
+    backoff: Backoff,
     pub(super) what: RetriedAction,
 }
 
@@ -52,20 +76,19 @@ impl RetriedAction {
 
 impl Retry {
     pub(super) fn new(what: RetriedAction) -> Self {
-        Self { at: Instant::now() + MIN_RETRY_INTERVAL, pause: MIN_RETRY_INTERVAL, what }
+        Self { backoff: Backoff::new(), what }
     }
 
     /// The attempt after one that came to nothing.
     pub(super) fn again(&self, what: RetriedAction) -> Self {
-        let pause = (2 * self.pause).min(MAX_RETRY_INTERVAL);
-        Self { at: Instant::now() + pause, pause, what }
+        Self { backoff: self.backoff.next(), what }
     }
 }
 
 /// Returns when there is something to try. Cancel safe.
 pub(super) async fn due(retry: Option<&Retry>) {
     match retry {
-        Some(retry) => sleep_until(retry.at).await,
+        Some(retry) => retry.backoff.due().await,
         None => std::future::pending().await,
     }
 }

@@ -21,6 +21,8 @@ use crate::tunnel::{ProcessResources, Service, SessionDetails, SessionInfo};
 #[derive(Debug)]
 pub struct Running {
     pub(super) live: Vec<ActiveService>,
+    /// How many configurations have been in force before this one.
+    pub(super) generation: u64,
     /// The one session of a program that inetd started.
     pub(super) only: Option<JoinHandle<bool>>,
     pub(super) inetd: bool,
@@ -51,6 +53,9 @@ impl Running {
         let mut words = service_manager::words(self.live.len(), sessions, self.trouble.as_deref());
         for service in self.services() {
             words += &words_of_waiting(service);
+        }
+        for missing in self.missing_words() {
+            words += &format!("; {missing}");
         }
         words
     }

@@ -6,6 +6,7 @@ use tokio::task::JoinHandle;
 use super::active_service::ActiveService;
 use super::control::Answer;
 use super::expiry_timer::ExpiryTimer;
+use super::missing_addresses::MissingRetry;
 use super::reload::{ReloadQueue, ReloadRequest};
 use super::running::{Running, list_sessions, reopen_log};
 use super::status;
@@ -19,7 +20,9 @@ impl Running {
         // Reading and binding may take seconds. Sessions go on meanwhile, and a signal to stop is heard.
         let mut reloads = ReloadQueue::new(load.clone());
         let mut timer = ExpiryTimer::new();
+        let mut missing = MissingRetry::default();
         let who = loop {
+            missing.follow(self.generation, self.misses_any());
             let request = tokio::select! {
                 request = requests.recv() => request,
                 Some(went_well) = finished(&mut only) => {
@@ -27,6 +30,10 @@ impl Running {
                 }
                 step = reloads.step() => {
                     self.proceed_reload(&mut reloads, step).await;
+                    continue;
+                }
+                step = missing.step() => {
+                    self.proceed_missing(&mut missing, step);
                     continue;
                 }
                 is_warning_due = timer.tick() => {

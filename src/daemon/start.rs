@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 use super::active_service::{self, ActiveListener, ActiveService};
 use super::budget::Budget;
 use super::build::{BoundConfig, PreparedService, limits};
+use super::missing_addresses::log_missing;
 use super::running::Running;
 use super::service_manager::ServiceManagerNotifier;
 use super::status::ReloadHistory;
@@ -32,7 +33,7 @@ impl BoundConfig {
         let resources = resources();
         let mut live = Vec::new();
         let mut only = None;
-        for PreparedService { config, snapshot, listeners } in self.services {
+        for PreparedService { config, snapshot, listeners, missing } in self.services {
             let name = config.name.value.as_str();
             let service = Service::new(name, snapshot, limits(&config), resources.clone());
             let mut active_listeners = Vec::new();
@@ -43,6 +44,7 @@ impl BoundConfig {
                 active_listener.announce(&service, false);
                 active_listeners.push(active_listener);
             }
+            missing.iter().for_each(|one| log_missing(&service, one));
             if matches!(config.source, ConnectionSource::Stdio) {
                 only = Some(serve_stdio(&service, &alive)?);
             }
@@ -50,6 +52,7 @@ impl BoundConfig {
                 service,
                 config: Arc::new(config),
                 active_listeners,
+                missing,
                 program: None,
             });
         }
@@ -66,6 +69,7 @@ impl BoundConfig {
         let record = ReloadHistory::new(self.file);
         Ok(Running {
             live,
+            generation: 0,
             only,
             inetd,
             drain: self.drain,

@@ -14,11 +14,12 @@ use super::ServiceTraffic;
 use super::active_service::ActiveService;
 use super::control::{Answer, ControlCommand, Kick};
 use crate::config::model::Mode;
+use crate::net::MissingAddress;
 use crate::observe::log;
 use crate::observe::metrics::CounterSnapshot;
 use crate::observe::status::{
-    FailureStatus, IdentityStatus, LARGE_STATUS_ITEMS, RefusalStatus, ReloadStatus, ReloadSummary,
-    ServiceStatus, SessionStatus, Status,
+    FailureStatus, IdentityStatus, LARGE_STATUS_ITEMS, MissingListener, RefusalStatus, ReloadStatus,
+    ReloadSummary, ServiceStatus, SessionStatus, Status,
 };
 use crate::secrets::Identity;
 use crate::tunnel::{LifecyclePhase, RecentRefusal, Service, ServiceSnapshot, SessionInfo};
@@ -160,6 +161,7 @@ struct ServiceView {
     sessions: Vec<(u64, Arc<SessionInfo>)>,
     counted: CounterSnapshot,
     listeners: Vec<String>,
+    missing: Vec<MissingAddress>,
 }
 
 impl ServiceView {
@@ -168,8 +170,9 @@ impl ServiceView {
         let counted = counted(service, &sessions);
         let live = view.live.iter().find(|live| Arc::ptr_eq(&live.service, service));
         let listeners = live.map(ActiveService::addresses).unwrap_or_default();
+        let missing = live.map(|live| live.missing.clone()).unwrap_or_default();
         let (service, snapshot) = (service.clone(), service.snapshot());
-        Self { service, snapshot, sessions, counted, listeners }
+        Self { service, snapshot, sessions, counted, listeners, missing }
     }
 
     fn lines(&self) -> usize {
@@ -200,7 +203,9 @@ fn status(record: &ReloadHistory, phase: LifecyclePhase, services: Vec<ServiceVi
 }
 
 fn service_status(view: ServiceView) -> ServiceStatus {
-    let ServiceView { service, snapshot, sessions: all, counted, listeners } = view;
+    let ServiceView { service, snapshot, sessions: all, counted, listeners, missing } = view;
+    let missing =
+        missing.into_iter().map(|one| MissingListener { address: one.to_string(), error: one.why });
     let sessions: Vec<_> = all.iter().filter_map(|(n, info)| session(*n, info)).collect();
     ServiceStatus {
         name: service.name().into(),
@@ -210,6 +215,7 @@ fn service_status(view: ServiceView) -> ServiceStatus {
         }
         .into(),
         listeners,
+        missing_listeners: missing.collect(),
         targets: snapshot.targets(),
         keys: snapshot.secrets().len(),
         key_warnings: snapshot.key_warnings().map(str::to_owned).collect(),

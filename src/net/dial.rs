@@ -10,6 +10,7 @@ use socket2::{Domain, Protocol, Type};
 use tokio::net::TcpSocket;
 
 #[cfg(unix)]
+use super::ShownAddress;
 use super::program::{self, ChildProcess, StartedProgram};
 use super::resolve::{self, Asker};
 use super::{DialContext, Peer, Socket, options};
@@ -58,7 +59,7 @@ enum DialCandidate<'a> {
 impl DialCandidate<'_> {
     fn address(&self) -> String {
         match self {
-            Self::Tcp(_, address) => address.to_string(),
+            Self::Tcp(_, address) => ShownAddress(*address).to_string(),
             Self::Unix(endpoint) => endpoint.to_string(),
         }
     }

@@ -10,7 +10,7 @@ use socket2::{Domain, Protocol, Type};
 
 #[cfg(unix)]
 use super::socket_name::SocketName;
-use super::{Peer, Socket, options};
+use super::{Peer, ShownAddress, Socket, options};
 use crate::config::model::{Endpoint, Host, Listen, Resolved, SocketOption};
 use crate::sys::address_holder::{self, AddressHolder};
 
@@ -44,84 +44,185 @@ enum ListenerKind {
 
 /// The patience with which all addresses of a start are bound.
 pub struct BusyRetry<'a> {
-    /// One clock for all of them: a second program of the same configuration finds every address busy.
-    since: Instant,
+    /// One deadline for all of them: a second program of the same configuration finds every address busy.
+    until: Instant,
     tell: &'a mut dyn FnMut(&str),
 }
 
 impl<'a> BusyRetry<'a> {
     /// `tell` gets a sentence for each address that is busy when it is first tried.
     pub fn new(tell: &'a mut dyn FnMut(&str)) -> Self {
-        Self { since: Instant::now(), tell }
+        Self { until: Instant::now() + BUSY_RETRY_TIME, tell }
+    }
+
+    /// Tries each address once.
+    pub fn once(tell: &'a mut dyn FnMut(&str)) -> Self {
+        Self { until: Instant::now(), tell }
     }
 }
 
 impl std::fmt::Debug for BusyRetry<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Busy").field("since", &self.since).finish_non_exhaustive()
+        f.debug_struct("Busy").field("until", &self.until).finish_non_exhaustive()
     }
 }
 
-/// Binds one `accept` line: every address that its host resolves to. Of a name's addresses those that
-/// this machine cannot have go to `absent`, in words, as long as another one listens: `localhost` is
-/// `127.0.0.1` and `::1` in /etc/hosts, also where IPv6 is switched off.
-///
-/// # Errors
-/// The system's, with the address in its text.
+/// What became of one `accept` line.
+#[derive(Debug, Default)]
+pub struct BindOutcome {
+    /// The addresses that were taken.
+    pub listeners: Vec<Listener>,
+    /// Addresses of a name that this machine does not have, in words, while another one listens: `localhost`
+    /// is `127.0.0.1` and `::1` in /etc/hosts, also where IPv6 is switched off.
+    pub absent: Vec<String>,
+    /// Addresses that could not be taken, each with the system's error.
+    pub missing: Vec<(MissingAddress, io::Error)>,
+}
+
+impl BindOutcome {
+    fn of_one(at: &Endpoint, address: Option<SocketAddr>, bound: io::Result<Listener>) -> Self {
+        let mut outcome = Self::default();
+        match bound {
+            Ok(listener) => outcome.listeners.push(listener),
+            Err(error) => {
+                outcome.missing.push((MissingAddress::new(at, address, &error), error));
+            }
+        }
+        outcome
+    }
+
+    /// All or nothing.
+    ///
+    /// # Errors
+    /// That of the first address that could not be taken, with the address in its text.
+    pub fn all_or_nothing(self) -> io::Result<(Vec<Listener>, Vec<String>)> {
+        match self.missing.into_iter().next() {
+            None => Ok((self.listeners, self.absent)),
+            Some((missing, error)) => Err(missing.with_address(&error)),
+        }
+    }
+}
+
+/// An address of an `accept` line that could not be taken.
+#[derive(Debug, Clone)]
+pub struct MissingAddress {
+    /// As the file names it.
+    pub at: Endpoint,
+    /// Which of its addresses. None if it is a path, or a name that could not be resolved.
+    address: Option<SocketAddr>,
+    /// The system's words.
+    pub why: String,
+}
+
+impl MissingAddress {
+    fn new(at: &Endpoint, address: Option<SocketAddr>, error: &io::Error) -> Self {
+        Self { at: at.clone(), address, why: error.to_string() }
+    }
+
+    /// The same for another reason.
+    pub fn because(&self, why: String) -> Self {
+        Self { why, ..self.clone() }
+    }
+
+    /// Whether both are one address, for whatever reason it is missing.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.at == other.at && self.address == other.address
+    }
+
+    /// An error with the address in its text.
+    pub fn with_address(&self, error: &io::Error) -> io::Error {
+        io::Error::new(error.kind(), format!("{self}: {error}"))
+    }
+}
+
+/// The address alone.
+impl std::fmt::Display for MissingAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (self.address, &self.at) {
+            (Some(address), _) => ShownAddress(address).fmt(f),
+            #[cfg(unix)]
+            (None, Endpoint::Unix(path)) => path.display().fmt(f),
+            (None, at) => at.fmt(f),
+        }
+    }
+}
+
+/// Binds one `accept` line: every address that its host resolves to.
 pub fn bind(
     listen: &Listen,
     siblings: &[Listen],
     options: &[Resolved<SocketOption>],
-    absent: &mut Vec<String>,
     busy: &mut BusyRetry<'_>,
-) -> io::Result<Vec<Listener>> {
-    match &listen.at.value {
-        Endpoint::Tcp { host, port } => {
-            let is_name = matches!(host, Host::Name(_));
-            let mut left_out = Vec::new();
-            let mut bound = Vec::new();
-            for address in resolve(host, *port)? {
-                let alone = address.is_ipv6() && has_ipv4_wildcard(siblings, *port);
-                let who =
-                    || in_use(&address.to_string(), address_holder::find_tcp_listener(address));
-                match retry_while_busy(busy, who, || bind_tcp(address, alone, options)) {
-                    Ok(listener) => bound.push(listener),
-                    // A kernel without IPv6 is no mistake where nobody wrote an IPv6 address.
-                    Err(error) if listen.optional && is_absent(&error) => {}
-                    Err(error) => {
-                        let told = io::Error::new(error.kind(), format!("{address}: {error}"));
-                        if !(is_name && is_absent(&error)) {
-                            return Err(told);
-                        }
-                        left_out.push(told);
-                    }
-                }
-            }
-            if bound.is_empty()
-                && let Some(error) = left_out.pop()
-            {
-                return Err(error);
-            }
-            absent.extend(left_out.iter().map(|error| format!("does not listen on {error}")));
-            Ok(bound)
-        }
+) -> BindOutcome {
+    let at = &listen.at.value;
+    match at {
+        Endpoint::Tcp { host, port } => match resolve(host, *port) {
+            Ok(addresses) => bind_addresses(listen, &addresses, siblings, options, busy),
+            Err(error) => BindOutcome::of_one(at, None, Err(error)),
+        },
         #[cfg(unix)]
         Endpoint::Unix(path) => {
             let who =
                 || in_use(&path.display().to_string(), address_holder::find_unix_listener(path));
-            match retry_while_busy(busy, who, || bind_unix(path)) {
-                Ok(listener) => Ok(vec![listener]),
-                Err(error) => {
-                    Err(io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+            BindOutcome::of_one(at, None, retry_while_busy(busy, who, || bind_unix(path)))
+        }
+        #[cfg(not(unix))]
+        Endpoint::Unix(_) => {
+            let error = "Unix sockets do not exist on this platform";
+            let error = io::Error::new(io::ErrorKind::Unsupported, error);
+            BindOutcome::of_one(at, None, Err(error))
+        }
+    }
+}
+
+/// Tries once more to bind an address that was missing.
+pub fn bind_missing(
+    missing: &MissingAddress,
+    listen: &Listen,
+    siblings: &[Listen],
+    options: &[Resolved<SocketOption>],
+) -> BindOutcome {
+    let Some(address) = missing.address else {
+        return bind(listen, siblings, options, &mut BusyRetry::once(&mut |_| {}));
+    };
+    let alone = address.is_ipv6() && has_ipv4_wildcard(siblings, address.port());
+    BindOutcome::of_one(&missing.at, missing.address, bind_tcp(address, alone, options))
+}
+
+fn bind_addresses(
+    listen: &Listen,
+    addresses: &[SocketAddr],
+    siblings: &[Listen],
+    options: &[Resolved<SocketOption>],
+    busy: &mut BusyRetry<'_>,
+) -> BindOutcome {
+    let at = &listen.at.value;
+    let is_name = matches!(at, Endpoint::Tcp { host: Host::Name(_), .. });
+    let mut outcome = BindOutcome::default();
+    let mut left_out = Vec::new();
+    for address in addresses {
+        let alone = address.is_ipv6() && has_ipv4_wildcard(siblings, address.port());
+        let who = || in_use(&address.to_string(), address_holder::find_tcp_listener(*address));
+        match retry_while_busy(busy, who, || bind_tcp(*address, alone, options)) {
+            Ok(listener) => outcome.listeners.push(listener),
+            // A kernel without IPv6 is no mistake where nobody wrote an IPv6 address.
+            Err(error) if listen.optional && is_absent(&error) => {}
+            Err(error) => {
+                let missing = MissingAddress::new(at, Some(*address), &error);
+                match is_name && is_absent(&error) {
+                    true => left_out.push((missing, error)),
+                    false => outcome.missing.push((missing, error)),
                 }
             }
         }
-        #[cfg(not(unix))]
-        Endpoint::Unix(_) => Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            "Unix sockets do not exist on this platform",
-        )),
     }
+    match outcome.listeners.is_empty() {
+        true => outcome.missing.append(&mut left_out),
+        false => outcome.absent.extend(
+            left_out.iter().map(|(one, error)| format!("does not listen on {one}: {error}")),
+        ),
+    }
+    outcome
 }
 
 /// An IPv6 wildcard beside an IPv4 wildcard of the same port must leave IPv4 to that one; alone it
@@ -168,7 +269,7 @@ fn retry_while_busy(
     loop {
         match attempt() {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                let left = BUSY_RETRY_TIME.saturating_sub(busy.since.elapsed());
+                let left = busy.until.saturating_duration_since(Instant::now());
                 if !told {
                     told = true;
                     let words = match left.is_zero() {
@@ -203,7 +304,7 @@ fn bind_tcp(
     socket.listen(ACCEPT_BACKLOG)?;
     socket.set_nonblocking(true)?;
     let listener = std::net::TcpListener::from(socket);
-    let address = listener.local_addr()?.to_string();
+    let address = ShownAddress(listener.local_addr()?).to_string();
     Ok(Listener { kind: ListenerKind::Tcp(listener), address })
 }
 
@@ -231,6 +332,7 @@ fn take(
 #[cfg(unix)]
 fn bind_unix(path: &Path) -> io::Result<Listener> {
     use std::os::unix::net::UnixListener;
+    check_is_no_file(path)?;
     let listener = bind_replacing_stale(path, || false, || UnixListener::bind(path))?;
     listener.set_nonblocking(true)?;
     let address = path.display().to_string();
@@ -265,6 +367,18 @@ pub(super) fn bind_replacing_stale<T>(
 fn is_stale(path: &Path) -> io::Result<bool> {
     let refused = std::os::unix::net::UnixDatagram::unbound()?.connect(path);
     Ok(refused.is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused) && is_socket(path))
+}
+
+/// No waiting helps where something else than a socket is in the way.
+#[cfg(unix)]
+fn check_is_no_file(path: &Path) -> io::Result<()> {
+    match std::fs::symlink_metadata(path) {
+        Ok(_) if !is_socket(path) => {
+            let error = "it is there already, and it is not a socket";
+            Err(io::Error::new(io::ErrorKind::AlreadyExists, error))
+        }
+        _ => Ok(()),
+    }
 }
 
 #[cfg(unix)]
@@ -305,6 +419,7 @@ pub fn could_bind(
 
 #[cfg(unix)]
 fn could_make(path: &Path) -> io::Result<()> {
+    check_is_no_file(path)?;
     match std::fs::symlink_metadata(path) {
         Ok(_) if is_stale(path)? => Ok(()),
         Ok(_) => Err(io::ErrorKind::AddrInUse.into()),
@@ -332,7 +447,7 @@ impl Listener {
         socket.set_nonblocking(true)?;
         let address = socket.local_addr()?;
         let (kind, address) = match address.as_socket() {
-            Some(address) => (ListenerKind::Tcp(socket.into()), address.to_string()),
+            Some(address) => (ListenerKind::Tcp(socket.into()), ShownAddress(address).to_string()),
             None => {
                 let path = address.as_pathname().map(|path| path.display().to_string());
                 (ListenerKind::Unix(None, socket.into()), path.unwrap_or("unix socket".into()))

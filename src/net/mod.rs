@@ -16,6 +16,7 @@ mod pty;
 mod resolve;
 #[cfg(unix)]
 mod restricted_socket;
+mod shown_address;
 #[cfg(unix)]
 mod socket_name;
 pub mod socks;
@@ -39,7 +40,10 @@ use tokio::net::UnixStream;
 pub use dial::{DialError, DialRefusal, Dialer, UpstreamConnection};
 pub use dial_context::DialContext;
 pub use http_connect::http_connect;
-pub use listen::{AsyncListener, BusyRetry, Listener, bind, could_bind, is_absent};
+pub use listen::{
+    AsyncListener, BindOutcome, BusyRetry, Listener, MissingAddress, bind, bind_missing,
+    could_bind, is_absent,
+};
 pub use options::{apply, keepalive, not_set};
 #[cfg(unix)]
 pub use program::{ChildProcess, StartedProgram, start as start_program};
@@ -49,6 +53,7 @@ pub use proxy_writer::{ProxyHeaderFields, write_proxy_header_v1, write_proxy_hea
 pub use pty::Pty;
 #[cfg(unix)]
 pub use restricted_socket::{bind_restricted, make_folder};
+pub use shown_address::ShownAddress;
 #[cfg(unix)]
 pub use socket_name::SocketName;
 #[cfg(unix)]
@@ -96,12 +101,13 @@ impl Peer {
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tcp(address) => {
-                write!(f, "{}", SocketAddr::new(address.ip().to_canonical(), address.port()))
-            }
+            Self::Tcp(address) => match address.ip().to_canonical() {
+                IpAddr::V4(v4) => write!(f, "{v4}:{}", address.port()),
+                IpAddr::V6(_) => ShownAddress(*address).fmt(f),
+            },
             Self::Local => f.write_str("unix socket"),
             Self::Stdio => f.write_str("standard input"),
-            Self::Program(Some(address)) => address.fmt(f),
+            Self::Program(Some(address)) => ShownAddress(*address).fmt(f),
             Self::Program(None) => f.write_str("the program's terminal"),
         }
     }

@@ -201,6 +201,10 @@ fn program_families(status: &Status) -> Vec<MetricFamily> {
 }
 
 fn service_families(services: &[ServiceStatus]) -> Vec<MetricFamily> {
+    let mut missing = MetricFamily::gauge(
+        "pskgate_listeners_missing",
+        "Addresses that a service cannot listen on for now, and does without",
+    );
     let mut sessions = MetricFamily::gauge("pskgate_sessions", "Open sessions");
     let mut limit = MetricFamily::gauge("pskgate_sessions_limit", "Maximum number of sessions");
     let mut opened = MetricFamily::counter("pskgate_sessions_opened", "Sessions that were opened");
@@ -221,6 +225,7 @@ fn service_families(services: &[ServiceStatus]) -> Vec<MetricFamily> {
     for service in services {
         let of = || vec![("service", service.name.clone())];
         let with = |label, value: &str| [of(), vec![(label, value.to_owned())]].concat();
+        missing.add_sample(of(), service.missing_listeners.len() as u64);
         sessions.add_sample(of(), service.sessions.len() as u64);
         limit.add_sample(of(), service.max_sessions as u64);
         opened.add_sample(of(), service.opened);
@@ -244,7 +249,9 @@ fn service_families(services: &[ServiceStatus]) -> Vec<MetricFamily> {
         handshakes.add_sample(of(), service.handshakes as u64);
         keys.add_sample(of(), service.keys as u64);
     }
-    vec![sessions, limit, opened, ended, refused, bytes, records, updates, handshakes, keys]
+    vec![
+        missing, sessions, limit, opened, ended, refused, bytes, records, updates, handshakes, keys,
+    ]
 }
 
 fn identity_families(services: &[ServiceStatus], most: usize) -> Vec<MetricFamily> {

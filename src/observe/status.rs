@@ -91,6 +91,9 @@ pub struct ServiceStatus {
     pub mode: String,
     /// The addresses that it listens on, with their real ports.
     pub listeners: Vec<String>,
+    /// The addresses that it does without until they can be had.
+    #[serde(default)]
+    pub missing_listeners: Vec<MissingListener>,
     /// Where its connections go.
     pub targets: Vec<String>,
     /// How many identities its key files hold.
@@ -131,6 +134,16 @@ pub struct ServiceStatus {
     pub sessions: Vec<SessionStatus>,
     /// Who may come, in the order of the key files.
     pub identities: Vec<IdentityStatus>,
+}
+
+/// An address that a service cannot have for now.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct MissingListener {
+    /// Which.
+    pub address: String,
+    /// Why, in the system's words.
+    pub error: String,
 }
 
 /// Something that went wrong.

@@ -1,4 +1,4 @@
-//! The addresses of this machine's interfaces.
+//! The addresses of this machine's interfaces, and their names.
 
 use std::io;
 use std::net::IpAddr;
@@ -50,6 +50,26 @@ pub fn addresses() -> io::Result<Vec<IpAddr>> {
 #[cfg(not(unix))]
 pub fn addresses() -> io::Result<Vec<IpAddr>> {
     Ok(Vec::new())
+}
+
+/// The name of an interface, where the system tells it. It is safe to print: a name with other characters than
+/// letters, digits and `-_.:@` counts as none.
+#[cfg(target_os = "linux")]
+pub fn name(index: u32) -> Option<String> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with};
+
+    // The kernel answers through any socket.
+    let (family, kind) = (AddressFamily::INET6, SocketType::DGRAM);
+    let socket = socket_with(family, kind, SocketFlags::CLOEXEC, None).ok()?;
+    let name = netdevice::index_to_name(socket, index).ok()?;
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.:@".contains(c);
+    name.chars().all(is_plain).then_some(name)
+}
+
+/// Elsewhere an interface is known by its number.
+#[cfg(not(target_os = "linux"))]
+pub fn name(_: u32) -> Option<String> {
+    None
 }
 
 #[cfg(all(test, unix))]

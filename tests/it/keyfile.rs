@@ -317,7 +317,10 @@ fn a_converted_file_with_control_characters_in_its_identities_runs() {
     let keys = secret("R_CONSOLE\u{1e}name", KEY);
     let port = free_port();
     let ends = [
-        format!("[s]\naccept = 127.0.0.1:{port}\nconnect = {}\nPSKsecrets = psk.txt\n", backend.address()),
+        format!(
+            "[s]\naccept = 127.0.0.1:{port}\nconnect = {}\nPSKsecrets = psk.txt\n",
+            backend.address()
+        ),
         format!(
             "[c]\nclient = yes\naccept = 127.0.0.1:{}\nconnect = 127.0.0.1:{port}\n\
              PSKidentity = R_CONSOLE\u{1e}name\nPSKsecrets = psk.txt\n",

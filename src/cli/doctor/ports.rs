@@ -4,12 +4,18 @@ use std::io;
 
 use super::findings::{FaultKind, Findings};
 use super::service_suffix;
-use crate::config::model::{Config, Endpoint, Host};
+use crate::config::model::{Config, Dialect, Endpoint, Host, ServiceConfig};
+use crate::daemon::bind_advice;
 use crate::net;
 use crate::sys::address_holder::{self, AddressHolder};
 
+/// What to do where a section of a stunnel.conf has another address.
+const GOES_ON: &str = "the service works without this address, and tries again until it can have it: free it, or \
+                       remove it from the file";
+
 pub(super) fn check_ports(config: &Config, findings: &mut Findings) {
     for service in &config.services {
+        let goes_on = config.dialect == Dialect::Stunnel && has_free_address(service);
         let suffix = service_suffix(config, &service.name.value);
         for listen in service.accept() {
             if let Endpoint::Tcp { port: 0, .. } = listen.at.value {
@@ -31,13 +37,18 @@ pub(super) fn check_ports(config: &Config, findings: &mut Findings) {
                     findings.note("port", text);
                     continue;
                 }
+                if goes_on && error.kind() != io::ErrorKind::AddrInUse {
+                    let text = format!("{shown}{suffix} cannot be taken: {error}");
+                    findings.warn("port", text, GOES_ON);
+                    continue;
+                }
                 if error.kind() != io::ErrorKind::AddrInUse {
                     let text = format!("{shown}{suffix} cannot be taken: {error}");
                     findings.bad_with_code(
                         "port",
                         FaultKind::Unavailable,
                         text,
-                        help(&error),
+                        bind_advice(&listen.at.value, error.kind()),
                         "cannot-listen",
                     );
                     continue;
@@ -47,21 +58,28 @@ pub(super) fn check_ports(config: &Config, findings: &mut Findings) {
                     (_, Some(address)) => address_holder::find_tcp_listener(address),
                     _ => None,
                 };
-                report_in_use(&format!("{shown}{suffix}"), holder, findings);
+                let at = format!("{shown}{suffix}");
+                match holder {
+                    Some(who) if goes_on && !is_ours_or_passed(&who) => {
+                        findings.warn("port", format!("{at} is in use by {who}"), GOES_ON);
+                    }
+                    None if goes_on => findings.warn("port", format!("{at} is in use"), GOES_ON),
+                    holder => report_in_use(&at, holder, findings),
+                }
             }
         }
     }
 }
 
-fn help(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => {
-            "ports below 1024 are for root, or for a program with CAP_NET_BIND_SERVICE"
-        }
-        io::ErrorKind::AddrNotAvailable => "no interface of this machine has this address",
-        io::ErrorKind::NotFound => "make the folder of this socket",
-        _ => "write an address of this machine and a free port",
-    }
+fn has_free_address(service: &ServiceConfig) -> bool {
+    let accept = service.accept();
+    let could_bind = |listen| net::could_bind(listen, accept, &service.sockets.accept);
+    accept.iter().flat_map(could_bind).any(|(_, taken)| taken.is_ok())
+}
+
+/// Whether an address in use is a good sign: the program runs already, or systemd listens for it.
+fn is_ours_or_passed(holder: &AddressHolder) -> bool {
+    matches!(holder.program.as_deref(), Some("pskgate" | "systemd"))
 }
 
 fn report_in_use(address: &str, holder: Option<AddressHolder>, findings: &mut Findings) {

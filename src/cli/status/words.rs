@@ -79,6 +79,10 @@ fn render_service(text: &mut String, service: &ServiceStatus, style: &Style) {
     let (listeners, targets) = (listed(&service.listeners), listed(&service.targets));
     let name = style.strong(&format!("[{}]", escape(&service.name)));
     let _ = writeln!(text, "{name} {}: {listeners} -> {targets}", escape(&service.mode));
+    for missing in &service.missing_listeners {
+        let words = format!("{}: {}", escape(&missing.address), escape(&missing.error));
+        let _ = writeln!(text, "  missing  {}; it is tried again", style.alert(&words));
+    }
     let open = service.sessions.len() as u64;
     let sessions = match service.max_sessions {
         0 => units::count(open, "session", "sessions"),

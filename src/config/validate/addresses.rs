@@ -157,10 +157,6 @@ impl Checker<'_> {
                 };
                 self.report.push(found.at(listen.at.place().cloned()));
             }
-            // stunnel goes on with the others on a machine that lacks one of them.
-            if !self.native() && free.len() > 1 {
-                free.iter_mut().for_each(|listen| listen.optional = true);
-            }
             *listens = free;
         }
     }

@@ -6,10 +6,10 @@ use std::path::Path;
 use super::read::{ReloadJob, ReloadRefusal};
 use super::*;
 use crate::config::{self, Format};
-use crate::daemon::build::BuiltConfig;
+use crate::daemon::build::{BuiltConfig, limits};
 use crate::daemon::files::Files;
 use crate::secrets::KeyFileReader;
-use crate::tunnel::{ProcessLimits, ProcessResources};
+use crate::tunnel::{ProcessLimits, ProcessResources, Service};
 
 const KEY: &str = "client1:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\n";
 

@@ -212,8 +212,22 @@ events! {
         still: bool,
     }
     words("listening on {address}")
-    stunnel(Info "Service [{service}] (FD={descriptor}) bound to {address}")
+    stunnel(Info "Service [{service}] (FD={descriptor}) bound to {}", Bare(address))
     fields(address = %address)
+
+    /// A service of a stunnel.conf serves without one of its addresses.
+    AddressMissing("address-missing", Warning) {
+        /// Which.
+        address: &'a dyn Display,
+        /// The system's words.
+        error: &'a str,
+    }
+    words("does not listen on {address}, and tries again until it can: {error}")
+    stunnel(
+        Notice "Binding service [{service}] to {}: {}", Bare(address), error.replace("(os error ", "(")
+    )
+    code("cannot-listen")
+    fields(address = %address, error = error)
 
     /// Every listener is open.
     Accepting("accepting", Debug)
@@ -244,7 +258,7 @@ events! {
     words("connection from {peer}")
     stunnel(
         Debug "Service [{service}] started";
-        Notice "Service [{service}] accepted connection from {peer}"
+        Notice "Service [{service}] accepted connection from {}", Bare(peer)
     )
     fields(peer = %peer)
 
@@ -477,7 +491,7 @@ events! {
         address: &'a dyn Display,
     }
     words("connecting to {address}")
-    stunnel(Info "s_connect: connecting {address}")
+    stunnel(Info "s_connect: connecting {}", Bare(address))
     fields(target = %address)
 
     /// It answered.
@@ -489,8 +503,8 @@ events! {
     }
     words("connected to {address} from {local}")
     stunnel(
-        Notice "s_connect: connected {address}";
-        Notice "Service [{service}] connected remote server from {local}"
+        Notice "s_connect: connected {}", Bare(address);
+        Notice "Service [{service}] connected remote server from {}", Bare(local)
     )
     fields(target = %address, local = %local)
 
@@ -506,11 +520,12 @@ events! {
         Some(number) => {
             let text = error.to_string();
             let said = text.split(" (os error").next().unwrap_or_default();
-            let failed = format_args!("s_connect: connect {address}: {said} ({number})");
+            let failed = format_args!("s_connect: connect {}: {said} ({number})", Bare(address));
             line(Level::Error, failed);
         }
         None if error.kind() == io::ErrorKind::TimedOut => {
-            let late = format_args!("s_connect: s_poll_wait {address}: TIMEOUTconnect exceeded");
+            let at = Bare(address);
+            let late = format_args!("s_connect: s_poll_wait {at}: TIMEOUTconnect exceeded");
             line(Level::Error, late);
         }
         None => line(Level::Error, format_args!("Error resolving {address}: {error}")),
@@ -772,5 +787,18 @@ impl<T: Display> Display for Behind<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(before, text) = self;
         text.as_ref().map_or(Ok(()), |text| write!(f, "{before}{text}"))
+    }
+}
+
+/// An address as stunnel writes it: without the brackets of IPv6.
+struct Bare<'a>(&'a dyn Display);
+
+impl Display for Bare<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.0.to_string();
+        match text.strip_prefix('[').and_then(|rest| rest.split_once("]:")) {
+            Some((ip, port)) => write!(f, "{ip}:{port}"),
+            None => f.write_str(&text),
+        }
     }
 }

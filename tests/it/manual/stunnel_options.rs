@@ -111,7 +111,7 @@ const NOTES: &[(&[OptionId], &str)] = &[
     (&[O::LogLevel], "A syslog facility is possible only before the first section, as in stunnel."),
     (
         &[O::Accept],
-        "A port alone is IPv4 only, as in stunnel in practice. `[v6]:port` is understood as well as `v6:port`. A port beyond 65535 is an error; an address that is taken is one even if the service has another.",
+        "A port alone is IPv4 only, as in stunnel in practice. `[v6]:port` is understood as well as `v6:port`. A port beyond 65535 is an error. A section serves without an address that it cannot have, as long as it has another one; in pskgate the missing address is tried again until it can be had, and `pskgate status` shows it.",
     ),
     (
         &[O::Connect],

@@ -183,6 +183,7 @@ const service = one => {
   p.failure = make("p", "failure");
   p.warnings = make("p", "failure");
   p.expiring = make("p", "failure");
+  p.missing = make("p", "failure");
   p.facts = make("p", "facts");
   p.none = make("p", "none", "No open session.");
   p.headSessions = make("h3", "", "Open sessions");
@@ -198,7 +199,7 @@ const service = one => {
   p.summary = make("summary");
   p.identities = table("Identities and their keys", IDENTITY);
   p.keys.append(p.summary, p.identities);
-  card.append(title, p.route, p.failure, p.warnings, p.expiring, p.facts, p.none, p.headSessions, p.sessions, p.headRefused, p.refused, p.recent, p.keys);
+  card.append(title, p.route, p.failure, p.warnings, p.expiring, p.missing, p.facts, p.none, p.headSessions, p.sessions, p.headRefused, p.refused, p.recent, p.keys);
   return card;
 };
 
@@ -221,6 +222,9 @@ const showService = phase => (card, s) => {
   put(p.state, words);
   dress(p.state, "state push " + name);
   put(p.route, (s.listeners.join(", ") || "–") + " → " + (s.targets.join(", ") || "–"));
+  const missing = s["missing-listeners"] || [];
+  p.missing.hidden = missing.length === 0;
+  put(p.missing, missing.map(one => "⚠ Does not listen on " + one.address + ", tried again: " + one.error).join(" · "));
   const failure = s["last-failure"];
   p.failure.hidden = !failure;
   if (failure) put(p.failure, "⚠ Last failure, " + (ago(failure.time) || day(failure.time)) + ": " + failure.words);
