@@ -311,7 +311,8 @@ impl Running {
                 "{file} has changed since it was refused, and is not tried again: SIGHUP and \
                  `pskgate reload` read it"
             );
-            Event::Finding { level: Level::Notice, text: &text, code: None }.log(LogContext::PROGRAM);
+            Event::Finding { level: Level::Notice, text: &text, code: None }
+                .log(LogContext::PROGRAM);
             return None;
         }
         let is_retry = reload.retry.is_some();
@@ -336,7 +337,8 @@ impl Running {
     /// Says that a reload begins, and who asked for it.
     fn log_reload_begun(&self, ask: &ReloadRequest) {
         let (file, changed) = (self.record.file().display(), ask.words());
-        Event::ReloadBegun { who: ask.who, file: &file, changed: &changed }.log(LogContext::PROGRAM);
+        Event::ReloadBegun { who: ask.who, file: &file, changed: &changed }
+            .log(LogContext::PROGRAM);
     }
 
     /// Says how a reload ended.

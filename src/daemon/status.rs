@@ -18,8 +18,8 @@ use crate::net::MissingAddress;
 use crate::observe::log;
 use crate::observe::metrics::CounterSnapshot;
 use crate::observe::status::{
-    FailureStatus, IdentityStatus, LARGE_STATUS_ITEMS, MissingListener, RefusalStatus, ReloadStatus,
-    ReloadSummary, ServiceStatus, SessionStatus, Status,
+    FailureStatus, IdentityStatus, LARGE_STATUS_ITEMS, MissingListener, RefusalStatus,
+    ReloadStatus, ReloadSummary, ServiceStatus, SessionStatus, Status,
 };
 use crate::secrets::Identity;
 use crate::tunnel::{LifecyclePhase, RecentRefusal, Service, ServiceSnapshot, SessionInfo};

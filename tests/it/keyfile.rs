@@ -328,7 +328,7 @@ fn a_converted_file_with_control_characters_in_its_identities_runs() {
         ),
     ];
     let gates = ends.map(|text| {
-        let gate = Gate::new().file("psk.txt", &keys).conf("x.conf", &text, None);
+        let gate = PskgateBuilder::new().file("psk.txt", &keys).conf("x.conf", &text, None);
         let arguments = ["convert", "x.conf", "--output", "pskgate.toml"];
         let done = pskgate(gate.folder(), &arguments);
         assert_eq!(done.code, Some(0), "{}", done.err);
@@ -341,10 +341,10 @@ fn a_converted_file_with_control_characters_in_its_identities_runs() {
         let done = pskgate(gate.folder(), &["check", "strict.toml"]);
         assert_eq!(done.code, Some(78), "{}", done.err);
         assert!(done.err.contains("allow-control-characters = true"), "{}", done.err);
-        Gate::new().file("psk.txt", &keys).toml(&toml)
+        PskgateBuilder::new().file("psk.txt", &keys).toml(&toml)
     });
-    let [server, client] = gates.map(Gate::start);
-    let session = Plain::connect(client.address("c"));
+    let [server, client] = gates.map(PskgateBuilder::start);
+    let session = PlainClient::connect(client.address("c"));
     session.echo(b"as R_CONSOLE");
     server.wait_logged("R_CONSOLE\\u{1e}name");
 }

@@ -9,8 +9,8 @@ use rustix::process::Signal;
 use crate::harness::process::pskgate;
 use crate::harness::stage::need_root;
 use crate::harness::{
-    Backend, Gate, IDENTITY, KEY, PATIENCE, Plain, Process, Pskgate, client_toml, free_port, local,
-    secret, server_toml, until, write_private,
+    Backend, IDENTITY, KEY, PlainClient, Process, Pskgate, PskgateBuilder, WAIT_TIMEOUT,
+    client_toml, free_port, local, secret, server_toml, until, write_private,
 };
 
 /// What takes the address in the way: nothing that listens, so that nobody gets an answer there.
@@ -47,8 +47,8 @@ impl Stunnel {
     }
 }
 
-fn conf(text: &str) -> Gate {
-    Gate::new().conf("x.conf", text, None)
+fn conf(text: &str) -> PskgateBuilder {
+    PskgateBuilder::new().conf("x.conf", text, None)
 }
 
 fn launch(text: &str) -> Pskgate {
@@ -66,8 +66,8 @@ fn binding_line(log: &str) -> Option<String> {
 }
 
 fn carries(port: u16) {
-    let end = Gate::new().toml(&client_toml(local(port), "")).start();
-    let session = Plain::connect(end.address("plain"));
+    let end = PskgateBuilder::new().toml(&client_toml(local(port), "")).start();
+    let session = PlainClient::connect(end.address("plain"));
     session.echo(b"there and back");
 }
 
@@ -90,7 +90,7 @@ fn a_section_serves_without_an_address_that_is_taken_and_has_it_once_it_is_free(
     let text = sections(&[taken, open], backend.address());
     let holder = hold(taken);
     let theirs = Stunnel::start(&text);
-    theirs.process.wait_for("Accepting new connections", PATIENCE);
+    theirs.process.wait_for("Accepting new connections", WAIT_TIMEOUT);
     carries(open);
     let line = binding_line(&theirs.process.text()).expect("stunnel's line");
     drop(theirs);
@@ -122,10 +122,10 @@ fn without_any_of_its_addresses_a_section_keeps_both_programs_from_starting() {
     let other = section("b", &[local(open).to_string()], backend.address());
     let text = sections(&[taken], backend.address()) + &other;
     let mut theirs = Stunnel::start(&text);
-    assert_eq!(theirs.process.wait(PATIENCE).code(), Some(1));
+    assert_eq!(theirs.process.wait(WAIT_TIMEOUT).code(), Some(1));
     assert!(theirs.process.text().contains("Binding service [a] failed"));
     let mut server = conf(&text).launch();
-    assert_ne!(server.exit_code(PATIENCE), Some(0));
+    assert_ne!(server.exit_code(WAIT_TIMEOUT), Some(0));
     assert!(server.log().contains("service a cannot listen on"), "{}", server.log());
     assert!(TcpStream::connect(local(open)).is_err(), "all or nothing");
 }
@@ -137,8 +137,8 @@ fn a_native_service_is_all_or_nothing() {
     let _holder = hold(taken);
     let accept = format!("[\"127.0.0.1:{open}\", \"127.0.0.1:{taken}\"]");
     let toml = server_toml(backend.address(), "").replace("\"127.0.0.1:0\"", &accept);
-    let mut server = Gate::new().toml(&toml).launch();
-    assert_eq!(server.exit_code(PATIENCE), Some(69), "{}", server.log());
+    let mut server = PskgateBuilder::new().toml(&toml).launch();
+    assert_eq!(server.exit_code(WAIT_TIMEOUT), Some(69), "{}", server.log());
     assert!(server.log().contains("another program has it"), "{}", server.log());
 }
 
@@ -147,7 +147,7 @@ fn a_reload_with_an_address_missing_is_applied_and_says_so() {
     let backend = Backend::echo();
     let (taken, open, new) = (free_port(), free_port(), free_port());
     let server = launch(&sections(&[open], backend.address()));
-    let _session = Plain::connect(local(open));
+    let _session = PlainClient::connect(local(open));
     let holder = hold(taken);
     let text = sections(&[open, taken, new], backend.address());
     write_private(&server.folder().join("x.conf"), &text);
@@ -163,7 +163,7 @@ fn a_reload_with_an_address_missing_is_applied_and_says_so() {
     server.signal(Signal::HUP);
     server.wait_logged(&format!("bound to {}", local(taken)));
     carries(taken);
-    until("status to be without it", PATIENCE, || {
+    until("status to be without it", WAIT_TIMEOUT, || {
         missing_of(&server).as_array().is_some_and(Vec::is_empty).then_some(())
     });
 }
@@ -214,8 +214,8 @@ fn what_is_in_the_way_of_a_unix_socket_is_told_with_what_to_do() {
     ] {
         let toml = server_toml(backend.address(), "")
             .replace("127.0.0.1:0", &format!("unix:{}", path.display()));
-        let mut server = Gate::new().toml(&toml).launch();
-        assert_eq!(server.exit_code(PATIENCE), Some(69), "{}", server.log());
+        let mut server = PskgateBuilder::new().toml(&toml).launch();
+        assert_eq!(server.exit_code(WAIT_TIMEOUT), Some(69), "{}", server.log());
         for part in words {
             assert!(server.log().contains(part), "{part}: {}", server.log());
         }

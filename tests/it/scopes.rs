@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::harness::stage::need_root;
 use crate::harness::{
-    Gate, IDENTITY, KEY, PATIENCE, Process, free_port, secret, until, write_private,
+    IDENTITY, KEY, Process, PskgateBuilder, WAIT_TIMEOUT, free_port, secret, until, write_private,
 };
 
 /// Runs a program in a network of its own, whose loopback has a link-local address.
@@ -66,16 +66,19 @@ fn link_local_addresses_are_logged_as_stunnel_logs_them() {
     let mut command = Command::new("sh");
     command.args(["-c", &format!("{ALONE} stunnel4 x.conf")]).current_dir(&folder);
     let theirs = Process::spawn("stunnel", "stunnel4", &mut command);
-    theirs.wait_for("Accepting new connections", PATIENCE);
+    theirs.wait_for("Accepting new connections", WAIT_TIMEOUT);
     connect(theirs.id(), plain);
-    theirs.wait_for("s_connect: connect ", PATIENCE);
+    theirs.wait_for("s_connect: connect ", WAIT_TIMEOUT);
     let expected = said(&theirs.text(), ports);
     assert_eq!(expected.len(), 8, "{expected:#?}");
     assert!(expected.iter().all(|line| line.contains("fe80::1%lo:")), "{expected:#?}");
 
-    let ours = Gate::new().conf("x.conf", &text, None).shell(&format!("{ALONE} \"$@\"")).launch();
+    let ours = PskgateBuilder::new()
+        .conf("x.conf", &text, None)
+        .shell(&format!("{ALONE} \"$@\""))
+        .launch();
     ours.wait_logged("Accepting new connections");
     connect(ours.id(), plain);
     ours.wait_logged("s_connect: connect ");
-    until("the same lines", PATIENCE, || (said(&ours.log(), ports) == expected).then_some(()));
+    until("the same lines", WAIT_TIMEOUT, || (said(&ours.log(), ports) == expected).then_some(()));
 }

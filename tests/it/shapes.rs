@@ -14,7 +14,7 @@ use crate::differential::corpus::{self, Case};
 use crate::differential::facts::{
     Certificate, Listening, Place, Program, Running, Targets, connect,
 };
-use crate::harness::{KEY, PATIENCE, Stopwatch, openssl, replace, secret};
+use crate::harness::{KEY, Stopwatch, WAIT_TIMEOUT, openssl, replace, secret};
 use crate::pairings::{PROGRAMS, Plain, echo, identity, is_client, works};
 
 /// At least so many files are led through their lives.
@@ -171,7 +171,7 @@ fn meet(way: &Way<'_>, subjects: &[Subject<'_>], works_now: bool) -> String {
     let watch = Stopwatch::start();
     loop {
         let came = echo(connect(&way.at), behind, subject.case);
-        if works(&came) == works_now || !watch.is_within(PATIENCE) {
+        if works(&came) == works_now || !watch.is_within(WAIT_TIMEOUT) {
             let works = if works(&came) { "works" } else { "refused" };
             return works.to_owned();
         }
@@ -184,7 +184,7 @@ fn stop(subjects: &mut [Subject<'_>], all: &Mutex<Seen>) {
     subjects.iter().for_each(|subject| subject.running.signal(Signal::TERM));
     for subject in subjects {
         let watch = Stopwatch::start();
-        while subject.running.is_running() && watch.is_within(PATIENCE) {
+        while subject.running.is_running() && watch.is_within(WAIT_TIMEOUT) {
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
         let ended = match (subject.running.is_running(), subject.running.exit_code()) {

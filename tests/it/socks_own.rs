@@ -58,7 +58,7 @@ impl Plant {
     /// The same in version 4, whose one code of refusal becomes version 5's.
     fn ask_in_version_4(&self, place: Ipv4Addr, name: Option<&str>) -> u8 {
         let mut stream = UnixStream::connect(self.client.folder().join("door.sock")).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
         let mut request = [&[4, 1][..], &8080_u16.to_be_bytes(), &place.octets(), b"me\0"].concat();
         if let Some(name) = name {
             request.extend_from_slice(name.as_bytes());
