@@ -415,13 +415,15 @@ fn check_identity(
         }
         Ok(text) if text.chars().any(char::is_control) => {
             let message = format!("control characters in the identity {}", escape(name));
-            let severity = match rule {
-                IdentityRule::Utf8 => ProblemSeverity::Error,
-                IdentityRule::Utf8WithControls | IdentityRule::Bytes => ProblemSeverity::Warning,
+            let help = match rule {
+                IdentityRule::Utf8 => {
+                    "remove them, or allow them with `allow-control-characters = true` if the \
+                     peer sends them"
+                }
+                IdentityRule::Bytes => "remove them if the peer does not send them",
+                IdentityRule::Utf8WithControls => return,
             };
-            let help = "remove them, or allow them with `allow-control-characters = true` if the \
-                        peer sends them";
-            say(severity, "identity-control", message, help);
+            say(strict, "identity-control", message, help);
         }
         Ok(text) if number == 1 && text.starts_with('\u{feff}') => {
             let message = "the file begins with a byte order mark, which is now part of the first \

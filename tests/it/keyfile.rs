@@ -318,11 +318,11 @@ fn a_converted_file_with_control_characters_in_its_identities_runs() {
     let port = free_port();
     let ends = [
         format!(
-            "[s]\naccept = 127.0.0.1:{port}\nconnect = {}\nPSKsecrets = psk.txt\n",
+            "foreground = yes\n[s]\naccept = 127.0.0.1:{port}\nconnect = {}\nPSKsecrets = psk.txt\n",
             backend.address()
         ),
         format!(
-            "[c]\nclient = yes\naccept = 127.0.0.1:{}\nconnect = 127.0.0.1:{port}\n\
+            "foreground = yes\n[c]\nclient = yes\naccept = 127.0.0.1:{}\nconnect = 127.0.0.1:{port}\n\
              PSKidentity = R_CONSOLE\u{1e}name\nPSKsecrets = psk.txt\n",
             free_port()
         ),
