@@ -26,6 +26,9 @@ pub(super) const MAX_KEY_FILE_SIZE: u64 = 16 * 1024 * 1024;
 /// which text rarely has in 16 characters).
 pub(super) const ADVISED_KEY_SIZE: usize = 32;
 
+/// The shortest text behind a second colon that is taken for another line's key: 128 bits in base64.
+const MIN_JOINED_KEY_SIZE: usize = 22;
+
 /// Whether a text begins as JSON does. As key file its first line could let somebody in: `[["plc1": "…"`
 /// is an identity and a key.
 pub(super) fn looks_like_json(text: &[u8]) -> bool {
@@ -496,6 +499,12 @@ fn parse_key(text: &[u8], path: &Path, problems: &mut Vec<KeyFileProblem>) -> Op
         let help = "compare it with the peer's: a digit may be missing, or one too many";
         say(ProblemSeverity::Warning, "nearly-hex", message.into(), help);
     }
+    if !hex && is_joined(text) {
+        let message = "this line may be two lines: the line ending between them is missing";
+        let help =
+            "start a new line before the second identity; `pskgate keys import` adds keys safely";
+        say(ProblemSeverity::Warning, "joined-lines", message.into(), help);
+    }
     if !hex && len < ADVISED_KEY_SIZE {
         let message = format!("a key of {len} characters");
         say(
@@ -537,6 +546,15 @@ fn decode_hex(text: &[u8]) -> Option<Zeroizing<Box<[u8]>>> {
 fn is_nearly_hex(text: &[u8]) -> bool {
     let wrong = text.iter().filter(|byte| !byte.is_ascii_hexdigit() && **byte != b':').count();
     text.len() > 16 && wrong <= 1
+}
+
+/// Whether a key's text looks like a key, an identity, a colon and another key, as `cat new.txt >> keys.txt`
+/// makes of a file whose last line has no ending.
+fn is_joined(text: &[u8]) -> bool {
+    let Some(colon) = text.iter().rposition(|byte| *byte == b':') else { return false };
+    let (head, tail) = (&text[..colon], &text[colon + 1..]);
+    let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/=-_".contains(byte);
+    head.len() > MIN_KEY_SIZE && tail.len() >= MIN_JOINED_KEY_SIZE && tail.iter().all(is_digit)
 }
 
 /// One key under two identities: whoever holds it can be either (RFC 9257, 4).

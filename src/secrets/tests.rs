@@ -123,6 +123,7 @@ fn all_problems() -> Vec<KeyFileProblem> {
         format!("#a:{CANARY}"),
         format!("a\x1b:{CANARY}"),
         format!(" a:{CANARY}"),
+        format!("a:{CANARY}b:{CANARY_HEX}"),
         format!("a:{CANARY}\na:{CANARY_HEX}"),
         format!("a:{CANARY}\nb:{CANARY}"),
         format!("a:{CANARY_HEX}\nb:{CANARY_HEX}"),

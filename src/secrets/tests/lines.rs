@@ -56,6 +56,29 @@ fn what_is_not_quite_hex_is_text_with_a_warning() {
 }
 
 #[test]
+fn two_lines_without_an_ending_between_them_get_a_warning() {
+    let base64 = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+    let joined = vec![(ProblemSeverity::Warning, "joined-lines")];
+    for text in [
+        format!("{base64}client2:{base64}"),
+        format!("{base64}client2:{HEX_KEY}"),
+        format!("{HEX_KEY}client2:{HEX_KEY}"),
+        format!("{base64}b:{base64}c:{base64}"),
+    ] {
+        assert_eq!(key_of(&text), (text.as_bytes().to_vec(), joined.clone()));
+    }
+    // A passphrase with a colon, and a colon near the beginning or near the end, are good keys.
+    for text in [
+        "what I said yesterday evening: nothing at all, and nobody asked".to_owned(),
+        format!("psk:{base64}"),
+        format!("{base64}:client2"),
+        format!("{base64}:"),
+    ] {
+        assert_eq!(key_of(&text), (text.as_bytes().to_vec(), vec![]));
+    }
+}
+
+#[test]
 fn base64_and_passphrases_are_the_bytes_of_their_text() {
     let base64 = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
     for text in [base64, TEXT_KEY, "zwölf Boxkämpfer jagen Viktor quer über"] {
