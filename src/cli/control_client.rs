@@ -17,7 +17,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Selects a running program by its configuration file or control socket.
 #[derive(Debug, clap::Args)]
 pub(super) struct ProgramSelector {
-    /// The configuration file of the running program; needed if several run
+    /// The configuration file of the running program, or the name that `status` shows; needed if several run
     file: Option<PathBuf>,
     /// The control socket of the running program
     #[arg(long, value_name = "PATH", conflicts_with = "file")]
@@ -110,12 +110,13 @@ impl ProgramSelector {
         match (all.pop(), all.is_empty()) {
             (Some(only), true) => Ok(only),
             (last, _) => {
-                let paths: Vec<_> =
-                    all.iter().chain(&last).map(|p| display_path(&p.path)).collect();
+                all.extend(last);
+                let programs: Vec<_> =
+                    all.iter_mut().map(RunningProgram::name_and_socket).collect();
                 let words = format!(
-                    "several programs run here; say which with --socket PATH or by its \
-                     configuration file:\n    {}",
-                    paths.join("\n    ")
+                    "several programs run here; add one of these names, or its --socket, to the \
+                     command:\n    {}",
+                    programs.join("\n    ")
                 );
                 Err(ControlFailure { code: exit::USAGE, words })
             }
@@ -151,6 +152,16 @@ fn why_unreadable(file: &Path) -> Option<String> {
 impl RunningProgram {
     fn connect(path: &Path) -> io::Result<Self> {
         Ok(Self { path: path.to_owned(), client: Client::connect(path, ANSWER_TIMEOUT)? })
+    }
+
+    /// The name that stands for it on a command line, and the option with its socket. A program that does
+    /// not tell its name has the option alone.
+    fn name_and_socket(&mut self) -> String {
+        let socket = format!("--socket {}", display_path(&self.path));
+        match self.client.ask(&ControlCommand::Status, Some(ANSWER_TIMEOUT)) {
+            Ok(Answer::Status(status)) => format!("{}   ({socket})", escape(&status.file)),
+            _ => socket,
+        }
     }
 
     /// What it runs, if that is not this file.

@@ -44,7 +44,8 @@ closed at once without sending data. But the server end opens a connection to it
 backend supports only one connection, such as the Beremiz eRPC runtime, use --connect while nobody is \
 connected.")]
 pub(super) struct Arguments {
-    /// The configuration: a TOML file or a stunnel.conf [default: this machine's pskgate.toml]
+    /// The configuration: a TOML file or a stunnel.conf [default: this machine's pskgate.toml; without
+    /// it, pskgate.toml in this folder, if nobody else can write to either]
     #[arg(conflicts_with = "connect")]
     file: Option<PathBuf>,
     /// The format of the file; auto: TOML if the name ends in .toml, otherwise stunnel.conf
@@ -89,7 +90,7 @@ pub(super) fn main(arguments: &Arguments) -> u8 {
 
 /// Everything about a file, from the text down to the kernel.
 async fn check_file(arguments: &Arguments, findings: &mut Findings) {
-    let file = arguments.file.clone().unwrap_or_else(paths::default_config);
+    let file = paths::config_or_default(arguments.file.as_deref());
     #[cfg(unix)]
     let judged = unit::choose(&file, arguments.user.as_deref(), findings);
     #[cfg(unix)]

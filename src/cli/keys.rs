@@ -48,7 +48,8 @@ pub(super) enum Command {
 /// Where to look for keys.
 #[derive(Debug, clap::Args)]
 pub(super) struct KeySelection {
-    /// The configuration: a TOML file or a stunnel.conf [default: this machine's pskgate.toml]
+    /// The configuration: a TOML file or a stunnel.conf [default: this machine's pskgate.toml; without
+    /// it, pskgate.toml in this folder, if nobody else can write to either]
     #[arg(value_name = "FILE")]
     config: Option<PathBuf>,
     /// The format of the configuration; auto: TOML if the name ends in .toml, otherwise stunnel.conf

@@ -165,15 +165,9 @@ struct ConfigArgument {
 }
 
 impl ConfigArgument {
-    /// The file that is meant. Which one that is will be said where nobody named it.
+    /// The file that was named, or the default one, which is reported.
     fn path(&self) -> PathBuf {
-        self.file.clone().or_else(|| self.config.clone()).unwrap_or_else(|| {
-            let (path, words) = paths::find_config();
-            if let Some(words) = words {
-                print_error(&format!("pskgate: {words}"));
-            }
-            path
-        })
+        paths::config_or_default(self.file.as_deref().or(self.config.as_deref()))
     }
 
     /// What it says, or will say, and its name; or the exit code, when that has been told.

@@ -13,9 +13,21 @@ pub(super) fn default_config() -> PathBuf {
     }
 }
 
+/// The configuration that a command takes: the one that was named, or the one that [`find_config`] finds,
+/// which is reported on standard error.
+pub(super) fn config_or_default(named: Option<&Path>) -> PathBuf {
+    named.map(Path::to_owned).unwrap_or_else(|| {
+        let (path, words) = find_config();
+        if let Some(words) = words {
+            super::print_error(&format!("pskgate: {words}"));
+        }
+        path
+    })
+}
+
 /// The configuration to take when nobody named one, and what to say of the choice: the machine's, or, where
 /// that does not exist, pskgate.toml of the current folder, if only root or this user can write to both.
-pub(super) fn find_config() -> (PathBuf, Option<String>) {
+fn find_config() -> (PathBuf, Option<String>) {
     let (default, local) = (default_config(), Path::new(LOCAL));
     // One that this user may not look at is there all the same.
     let is_absent =
@@ -30,7 +42,7 @@ pub(super) fn find_config() -> (PathBuf, Option<String>) {
         }
         Some(why) => {
             let words = format!(
-                "./{LOCAL} is not taken: {why}; name it if it is meant: pskgate run {LOCAL}"
+                "./{LOCAL} is not taken: {why}; to use it all the same, add {LOCAL} to the command"
             );
             (default, Some(words))
         }

@@ -371,6 +371,13 @@ fn where_two_programs_run_each_is_shown_and_an_order_must_say_which() {
         for name in ["pskgate.sock", "other.sock", "--socket"] {
             assert!(done.err.contains(name), "{name} is not in: {}", done.err);
         }
+        // Each name that the message offers is one that the command takes.
+        let names: Vec<_> =
+            done.err.lines().filter_map(|line| line.split_once("   (")).map(|(n, _)| n).collect();
+        assert_eq!(names.len(), 2, "{}", done.err);
+        for name in names {
+            assert_eq!(in_first(&["sessions", name.trim()]).code, Some(0), "{name}");
+        }
     }
     // A third one under a name that is taken runs all the same, and says what it has not.
     let third = PskgateBuilder::new().toml(&toml).shell(&there).start();

@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::harness::process::{Finished, pskgate};
 use crate::harness::stage::finish;
 use crate::harness::{
-    Backend, IDENTITY, KEY, OTHER_KEY, PlainClient, Process, PskgateBuilder, WAIT_TIMEOUT,
+    Backend, IDENTITY, KEY, OTHER_KEY, PlainClient, Process, PskgateBuilder, WAIT_TIMEOUT, free_port,
     program_command, secret, server_toml, until, write_private,
 };
 
@@ -206,4 +206,57 @@ fn a_key_file_can_be_a_credential_of_systemds() {
     assert_eq!(done.code, Some(0), "{}", said(&done));
     assert!(done.err.contains("restart the service after a key was removed"), "{}", done.err);
     assert_eq!(check(Some(&gate.folder().join("nowhere"))).code, Some(CONFIG));
+}
+
+#[test]
+fn every_command_that_takes_a_configuration_takes_the_file_of_its_folder() {
+    let backend = Backend::echo();
+    let gate = PskgateBuilder::new().toml(&server_toml(backend.address(), ""));
+    let folder = gate.folder();
+    write_private(&folder.join("new.txt"), &secret("client2", OTHER_KEY));
+    for arguments in [
+        &["check"][..],
+        &["keys", "list"],
+        &["keys", "import", "new.txt"],
+        &["keys", "rotate", "client2"],
+        &["keys", "remove", "client2"],
+    ] {
+        let done = pskgate(folder, arguments);
+        assert_eq!(done.code, Some(0), "{arguments:?}: {}", said(&done));
+        assert!(done.err.contains("taking ./pskgate.toml"), "{arguments:?}: {}", done.err);
+    }
+    let done = pskgate(folder, &["doctor"]);
+    assert!(said(&done).contains("pskgate.toml: services 1"), "{}", said(&done));
+    // Nor is a file that another user could have written taken by any of them.
+    let open = std::fs::Permissions::from_mode(0o666);
+    std::fs::set_permissions(folder.join("pskgate.toml"), open).unwrap();
+    for arguments in [&["keys", "list"][..], &["keys", "remove", IDENTITY], &["doctor"]] {
+        let done = pskgate(folder, arguments);
+        assert!(done.code.is_some_and(|code| code != 0), "{arguments:?}: {}", said(&done));
+        assert!(done.err.contains("not taken"), "{arguments:?}: {}", done.err);
+    }
+}
+
+#[test]
+fn two_ends_without_a_file_are_told_apart_by_the_names_that_a_message_offers() {
+    let backend = Backend::echo();
+    let gate = PskgateBuilder::new();
+    let folder = gate.folder();
+    let connect = backend.address().to_string();
+    let end = |mode| {
+        let port = free_port().to_string();
+        let at = format!("127.0.0.1:{port}");
+        let words = [mode, "--accept", &at, "--connect", &connect, "--keys", "psk.txt"];
+        let process = start(folder, &words);
+        address(&process);
+        (process, format!("{mode}-{port}"))
+    };
+    let ends = [end("server"), end("client")];
+    let done = pskgate(folder, &["sessions"]);
+    assert_eq!(done.code, Some(USAGE), "{}", said(&done));
+    for (_, name) in &ends {
+        assert!(done.err.contains(name.as_str()), "{name} is not in: {}", done.err);
+        let done = pskgate(folder, &["sessions", name]);
+        assert_eq!(done.code, Some(0), "{name}: {}", said(&done));
+    }
 }

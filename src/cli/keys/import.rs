@@ -14,7 +14,8 @@ use crate::secrets::{EntryIndex, KeyEntry, KeyFileWriter, Twin, import};
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Arguments {
     /// Key files to read, also with CR LF, a byte order mark or in UTF-16. If the last name ends in .toml or
-    /// .conf, it is the configuration [default: this machine's], and the lines go to the key file of its server
+    /// .conf, it is the configuration, and the lines are added to the key file of its server [default: this
+    /// machine's pskgate.toml; without it, pskgate.toml in this folder]
     #[arg(required = true, value_name = "KEYFILE")]
     files: Vec<PathBuf>,
     /// Add the lines to this key file; it is created if it does not exist

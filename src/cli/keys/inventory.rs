@@ -127,7 +127,7 @@ impl KeyInventory {
         if let (Some(file), None) = (&selection.key_file, &selection.config) {
             return from_key_file(file);
         }
-        let file = selection.config.clone().unwrap_or_else(paths::default_config);
+        let file = paths::config_or_default(selection.config.as_deref());
         #[cfg_attr(not(unix), allow(unused_mut))]
         let (mut config, mut findings) = config::survey(&file, selection.format.into());
         #[cfg(unix)]
@@ -228,7 +228,7 @@ fn missing_config_message(file: &Path, selection: &KeySelection) -> String {
     match selection.config {
         Some(_) => "without a configuration the key files are not known".into(),
         None => format!(
-            "{} is this machine's configuration unless another is named, or a key file with --file",
+            "no configuration was named, so {} was taken; name another one, or a key file with --file",
             file.display()
         ),
     }
