@@ -3,7 +3,7 @@
 //! fragile runtime asks of a tunnel, in many tries.
 //!
 //! `scripts/e2e` runs it. A subject that does not do what it must is a failure; round trips per second
-//! are printed and kept in target/e2e. `--report` makes the tables of docs/beremiz.md of what was kept.
+//! are printed and kept in target/e2e. `--report` makes the tables of docs/beremiz-tests.md of what was kept.
 // What the other tests need of the harness is not all needed here.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, unreachable_pub)]
 #![allow(dead_code, unused_imports)]

@@ -112,7 +112,7 @@ fn mqtt(size: Size) -> Vec<Trips> {
     assert!(log.contains(&format!("u'{IDENTITY}'")), "the broker knows nobody:\n{log}");
     let measured = calls(
         "mqtt",
-        "publish, and have it back (QoS 1); the broker's own TLS",
+        "publish a message and receive it (QoS 1); TLS of the broker",
         &mut clients,
         size,
     );

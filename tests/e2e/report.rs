@@ -1,4 +1,4 @@
-//! The raw results, and the tables of docs/beremiz.md and docs/fleet.md that are made of them and of
+//! The raw results, and the tables of docs/beremiz-tests.md and docs/fleet.md that are made of them and of
 //! nothing else.
 
 use std::collections::BTreeMap;
@@ -40,12 +40,14 @@ impl Line {
 /// A page, and where its raw results are: as runs leave them, and as they are kept.
 pub struct Page {
     pub name: &'static str,
+    /// The folder under docs that keeps the results.
+    kept: &'static str,
     from: &'static str,
 }
 
 pub const PAGES: [Page; 2] = [
-    Page { name: "beremiz", from: "target/e2e/results" },
-    Page { name: "fleet", from: "target/fleet" },
+    Page { name: "beremiz-tests", kept: "beremiz", from: "target/e2e/results" },
+    Page { name: "fleet", kept: "fleet", from: "target/fleet" },
 ];
 
 impl Page {
@@ -54,7 +56,7 @@ impl Page {
     }
 
     fn results(&self) -> PathBuf {
-        root().join("docs").join(self.name)
+        root().join("docs").join(self.kept)
     }
 
     pub fn read(&self) -> String {
@@ -76,7 +78,7 @@ impl Page {
     /// Each table under the name of its place in the page.
     pub fn tables(&self) -> BTreeMap<&'static str, String> {
         match self.name {
-            "beremiz" => beremiz(&kept(&self.results())),
+            "beremiz-tests" => beremiz(&kept(&self.results())),
             _ => fleet(&kept(&self.results())),
         }
     }
@@ -146,6 +148,14 @@ fn rates(lines: &[Line]) -> String {
     table
 }
 
+/// What is asked of a figure, with its unit; empty if nothing is.
+fn limit(bar: &Bar, unit: &str) -> String {
+    match bar {
+        Bar::Told => String::new(),
+        bar => format!("{bar} {unit}").trim_end().to_owned(),
+    }
+}
+
 fn met(figure: &Figure) -> &'static str {
     match figure.bar {
         Bar::Told => "",
@@ -158,15 +168,16 @@ fn beremiz(lines: &[Line]) -> BTreeMap<&'static str, String> {
     let mut figures: Vec<&Figure> = lines.iter().filter_map(Line::figure).collect();
     figures.sort_by(|a, b| a.id.cmp(&b.id));
     let mut asked = String::from(
-        "| | done | seen | bar | pskgate | met | stunnel4 |\n| --- | --- | --- | --- | --- | --- | --- |\n",
+        "| no. | situation | result | limit | pskgate | met | stunnel4 |\n| --- | --- | --- | --- | --- | --- | --- |\n",
     );
     for figure in figures {
         let Figure { id, fault, what, unit, bar, .. } = figure;
         let theirs = figure.stunnel4.as_ref();
         let theirs = theirs.map_or_else(|| "-".to_owned(), |theirs| seen(theirs, unit));
         let ours = seen(&figure.pskgate, unit);
-        let met = met(figure);
-        let _ = writeln!(asked, "| {id} | {fault} | {what} | {bar} | {ours} | {met} | {theirs} |");
+        let (met, limit) = (met(figure), limit(bar, unit));
+        let _ =
+            writeln!(asked, "| {id} | {fault} | {what} | {limit} | {ours} | {met} | {theirs} |");
     }
     BTreeMap::from([
         ("machines", machines(lines)),
@@ -176,16 +187,17 @@ fn beremiz(lines: &[Line]) -> BTreeMap<&'static str, String> {
 }
 
 fn fleet(lines: &[Line]) -> BTreeMap<&'static str, String> {
-    let mut table =
-        String::from("| done | seen | bar | figure | met |\n| --- | --- | --- | --- | --- |\n");
+    let mut table = String::from(
+        "| situation | measured | limit | result | met |\n| --- | --- | --- | --- | --- |\n",
+    );
     let mut before = "";
     for figure in lines.iter().filter_map(Line::figure) {
         let Figure { fault, what, unit, bar, .. } = figure;
         // Said once for the rows that are about it.
         let done = if fault == before { "" } else { fault };
         before = fault;
-        let (ours, met) = (seen(&figure.pskgate, unit), met(figure));
-        let _ = writeln!(table, "| {done} | {what} | {bar} | {ours} | {met} |");
+        let (ours, met, limit) = (seen(&figure.pskgate, unit), met(figure), limit(bar, unit));
+        let _ = writeln!(table, "| {done} | {what} | {limit} | {ours} | {met} |");
     }
     BTreeMap::from([("fleet machines", machines(lines)), ("fleet", table)])
 }

@@ -29,37 +29,37 @@ pub const ALL: &[Requirement] = &[
     Requirement {
         id: "1",
         name: "strangers",
-        about: "strangers come to the TLS port while an IDE works",
+        about: "clients without a key connect while an IDE works",
         run: strangers,
     },
     Requirement {
         id: "2",
         name: "second-ide",
-        about: "a second IDE comes, with a key",
+        about: "a second IDE connects with a key",
         run: second,
     },
     Requirement {
         id: "3",
         name: "vanished-ide",
-        about: "an IDE vanishes without a packet, and another one comes",
+        about: "an IDE disappears from the network, and another one connects",
         run: vanished,
     },
     Requirement {
         id: "4",
         name: "corrupt-record",
-        about: "a bit of a TLS record is turned on its way to the PLC",
+        about: "one bit of a TLS record to the PLC is changed",
         run: corrupt,
     },
     Requirement {
         id: "4",
         name: "restart",
-        about: "the PLC's end is stopped and started in one breath, under full polling",
+        about: "the server end is restarted while the IDE polls",
         run: restart,
     },
     Requirement {
         id: "5",
         name: "silent-port",
-        about: "what answers at the PLC's port says nothing",
+        about: "the program at the PLC's port accepts connections and sends nothing",
         run: silent,
     },
 ];
@@ -171,13 +171,13 @@ fn strangers(maker: Maker, size: Size) -> Vec<Measure> {
     }
     vec![
         measure(
-            "strangers after whom the IDE's session was gone, of 100",
+            "connections that ended the IDE's session, of 100",
             "",
             Bar::Exactly(0.0),
             of_100(broken, tries),
         ),
         measure(
-            "after whom the runtime had to be started anew, of 100",
+            "connections that broke the runtime, of 100",
             "",
             Bar::Exactly(0.0),
             of_100(wedged, tries),
@@ -257,11 +257,16 @@ fn second(maker: Maker, size: Size) -> Vec<Measure> {
     drop(holder);
     let share = |what: &str, count| measure(what, "", Bar::Exactly(0.0), of_100(count, tries));
     vec![
-        share("`refuse`: newcomers who broke the first one's session, of 100", disturbed),
-        share("`take-over`: newcomers without an answer, of 100", unanswered),
-        measure("`take-over`: slowest first answer", "ms", Bar::AtMost(6000.0), slowest),
-        share("`take-over-own`: others who were let in, of 100", let_in),
-        share("`take-over-own`: returns without an answer, of 100", kept_out),
+        share("`refuse`: second IDEs that broke the first IDE's session, of 100", disturbed),
+        share("`take-over`: second IDEs without an answer, of 100", unanswered),
+        measure(
+            "`take-over`: time to the first answer, at most",
+            "ms",
+            Bar::AtMost(6000.0),
+            slowest,
+        ),
+        share("`take-over-own`: other identities that were accepted, of 100", let_in),
+        share("`take-over-own`: same identity, no answer, of 100", kept_out),
     ]
 }
 
@@ -394,7 +399,7 @@ fn vanished(maker: Maker, size: Size) -> Vec<Measure> {
     };
     let figures = |rules: &str, name: &str, bar: f64| {
         let (out, slowest) = replaced(rules);
-        let what = format!("`{name}`: until the next IDE has an answer, at worst");
+        let what = format!("`{name}`: time until the next IDE has an answer, at most");
         [
             measure(
                 &format!("`{name}`: IDEs that were not replaced within 60 s, of 100"),
@@ -427,12 +432,12 @@ fn corrupt(maker: Maker, size: Size) -> Vec<Measure> {
     drop(session_or_count(&mut runtime, client.address(), &mut lost));
     vec![
         measure(
-            "records after which the runtime had to be started anew, of 100",
+            "changed records that broke the runtime, of 100",
             "",
             Bar::Exactly(0.0),
             of_100(lost, tries),
         ),
-        measure("corrupt calls that were answered", "", Bar::Exactly(0.0), taken as f64),
+        measure("changed calls that were answered", "", Bar::Exactly(0.0), taken as f64),
     ]
 }
 
@@ -541,8 +546,8 @@ fn restart(maker: Maker, size: Size) -> Vec<Measure> {
             Bar::Exactly(0.0),
             of_100(lost, tries),
         ),
-        measure("until the IDE's connection ends, at worst", "ms", Bar::AtMost(1000.0), told),
-        measure("until it has an answer again, at worst", "ms", Bar::AtMost(5000.0), back),
+        measure("time until the IDE's connection ends, at most", "ms", Bar::AtMost(1000.0), told),
+        measure("time until the IDE has an answer again, at most", "ms", Bar::AtMost(5000.0), back),
     ]
 }
 
@@ -573,13 +578,13 @@ fn silent(maker: Maker, size: Size) -> Vec<Measure> {
     let held = times.iter().filter(|time| time.is_none()).count();
     vec![
         measure(
-            "IDEs that hang for 20 s and more, of 100",
+            "IDEs that wait for 20 s or longer, of 100",
             "",
             Bar::Exactly(0.0),
             of_100(held, count),
         ),
         measure_or(
-            "until the IDE's connection is closed, at worst",
+            "time until the IDE's connection is closed, at most",
             "s",
             Bar::AtMost(11.0),
             times.into_iter().flatten().reduce(f64::max),

@@ -121,5 +121,5 @@ fn wamp(size: Size) -> Vec<Trips> {
     // The servers stay up behind the clients that are asked.
     let [a, b, c] = &mut clients;
     let mut ides = [&mut a.0, &mut b.0, &mut c.0];
-    vec![calls_of("wamp", "GetPLCstatus by way of the router", &mut ides, size)]
+    vec![calls_of("wamp", "GetPLCstatus through the router", &mut ides, size)]
 }

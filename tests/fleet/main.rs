@@ -38,7 +38,7 @@ const PERIOD: Duration = Duration::from_secs(1);
 const POLICIES: [(&str, Retry); 3] = [
     ("every 200 ms", Retry { least: 200, most: 200 }),
     ("every 2 s", Retry { least: 2000, most: 2000 }),
-    ("after 2 to 3 s, each by its own dice", Retry { least: 2000, most: 3000 }),
+    ("after 2 to 3 s at random", Retry { least: 2000, most: 3000 }),
 ];
 
 fn secrets(count: usize) -> String {
@@ -63,21 +63,21 @@ fn held(count: usize, fleet: &Fleet, end: &End, empty: u64) -> Vec<Measure> {
     let polls = (fleet.answers() - before.2) as f64 / seconds;
     vec![
         measure("PLCs connected", "", Bar::Exactly(count as f64), fleet.connected() as f64),
-        measure("gateway at its start", "kB", Bar::Told, empty as f64 / 1024.0),
-        measure("with all of them", "kB", Bar::Told, idle as f64 / 1024.0),
+        measure("memory of the gateway without PLCs", "kB", Bar::Told, empty as f64 / 1024.0),
+        measure("memory with all PLCs", "kB", Bar::Told, idle as f64 / 1024.0),
         measure(
-            "for each PLC",
+            "memory for each PLC",
             "kB",
             Bar::AtMost(64.0),
             idle.saturating_sub(empty) as f64 / 1024.0 / count as f64,
         ),
         measure(
-            "polls carried",
+            "polls per second",
             "/s",
             Bar::AtLeast(0.9 * count as f64 / PERIOD.as_secs_f64()),
             polls,
         ),
-        measure("processor meanwhile", "% of a core", Bar::Told, busy),
+        measure("processor time", "% of a core", Bar::Told, busy),
     ]
 }
 
@@ -105,20 +105,30 @@ fn storm(count: usize, fleet: &Fleet, end: &mut End, backend: SocketAddr) -> Vec
     old.wait(Duration::from_secs(30));
     let storm = fleet.storm();
     vec![
-        measure("half of them have an answer again", "s", Bar::Told, half.unwrap_or(whole)),
-        measure("all of them", "s", Bar::AtMost(15.0), whole),
-        measure("a handshake, median", "ms", Bar::Told, storm.handshake(50)),
-        measure("a handshake, p99", "ms", Bar::AtMost(5000.0), storm.handshake(99)),
         measure(
-            "attempts that were refused or failed, a PLC",
+            "time until half of the PLCs have an answer",
+            "s",
+            Bar::Told,
+            half.unwrap_or(whole),
+        ),
+        measure("time until all PLCs have an answer", "s", Bar::AtMost(15.0), whole),
+        measure("handshake time, median", "ms", Bar::Told, storm.handshake(50)),
+        measure("handshake time, 99th percentile", "ms", Bar::AtMost(5000.0), storm.handshake(99)),
+        measure(
+            "refused or failed attempts per PLC",
             "",
             Bar::Told,
             storm.failed as f64 / count as f64,
         ),
-        measure("handshakes that failed", "", Bar::Exactly(0.0), storm.handshakes_failed as f64),
-        measure("gateway's processor time for it", "s", Bar::Told, spent),
-        measure("at most in 100 ms", "% of a core", Bar::Told, peak),
-        measure("gateway's memory afterwards", "kB", Bar::Told, end.resident() as f64 / 1024.0),
+        measure("failed handshakes", "", Bar::Exactly(0.0), storm.handshakes_failed as f64),
+        measure("processor time of the gateway", "s", Bar::Told, spent),
+        measure("highest processor load in 100 ms", "% of a core", Bar::Told, peak),
+        measure(
+            "memory of the gateway afterwards",
+            "kB",
+            Bar::Told,
+            end.resident() as f64 / 1024.0,
+        ),
     ]
 }
 
@@ -145,12 +155,12 @@ fn main() {
         until("all PLCs", all, || (fleet.back() == count).then_some(()));
         if about == POLICIES[0].0 {
             tell(
-                &format!("{count} PLCs, each with a poll a second"),
+                &format!("{count} PLCs with one poll per second each"),
                 &held(count, &fleet, &end, empty),
             );
         }
         let seen = storm(count, &fleet, &mut end, backend);
-        tell(&format!("the gateway is started anew; its PLCs try again {about}"), &seen);
+        tell(&format!("the gateway is restarted; PLCs reconnect {about}"), &seen);
     }
     results::write(&harness::root().join("target/fleet"), &format!("fleet-{count}"), &rows);
     std::process::exit(i32::from(missed > 0));
