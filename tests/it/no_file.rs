@@ -7,8 +7,8 @@ use std::path::Path;
 use crate::harness::process::{Finished, pskgate};
 use crate::harness::stage::finish;
 use crate::harness::{
-    Backend, IDENTITY, KEY, OTHER_KEY, PlainClient, Process, PskgateBuilder, WAIT_TIMEOUT, free_port,
-    program_command, secret, server_toml, until, write_private,
+    Backend, IDENTITY, KEY, OTHER_KEY, PlainClient, Process, PskgateBuilder, WAIT_TIMEOUT,
+    free_port, program_command, secret, server_toml, until, write_private,
 };
 
 /// EX_USAGE, EX_NOINPUT, EX_CANTCREAT and EX_CONFIG of sysexits.h.
