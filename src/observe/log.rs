@@ -4,7 +4,7 @@
 //! session: lines go through a bounded queue to a thread of their own, and what does not fit is counted and
 //! said later.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 pub use super::journal::Journal;
-use super::log_file::{LogFile, standard_stream};
+use super::log_file::{LogFile, standard_stream, write_lines};
 pub use super::record::set_background;
 use super::record::{LogLine, LogRecord};
 pub use super::syslog::Syslog;
@@ -32,6 +32,9 @@ const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 const BUSY_INTERVAL: Duration = Duration::from_millis(5);
 /// How long the thread waits for more lines of a batch.
 const BATCH_DELAY: Duration = Duration::from_millis(2);
+/// Lines that are written with one call at most: with a call for each, to a file and to standard error, a busy
+/// service spends more on its log than on its connections.
+const MAX_LINES_PER_WRITE: usize = 128;
 
 static OVERWRITE: AtomicBool = AtomicBool::new(false);
 static SINK: OnceLock<LogSink> = OnceLock::new();
@@ -235,37 +238,43 @@ impl LogOutputs {
         verbosity::set_journal(self.journal.is_some() && self.writes_to_stderr());
     }
 
-    fn write(&mut self, line: &LogLine) -> bool {
-        let mut whole = true;
+    /// Writes lines in their order, and returns how many of them are missing somewhere.
+    fn write(&mut self, lines: &[LogLine]) -> usize {
+        let mut lost = 0;
         if let Some(file) = &mut self.file {
-            let (written, trouble) = file.write_line(line.text.as_bytes());
-            whole &= written.is_ok();
+            let (written, trouble) = file.write_lines(lines.iter().map(|line| line.text.as_bytes()));
+            lost = lines.len() - written;
             self.rotation_error = trouble.or(self.rotation_error.take());
         }
         if self.writes_to_stderr() {
-            whole &= self.write_stderr(line);
+            lost = lost.max(self.write_stderr(lines));
         }
         if let Some(syslog) = &mut self.syslog {
-            // What syslog cannot take is lost quietly: there may be none on this machine.
-            syslog.send(line.level, strip_time_and_level(&line.text, verbosity::format()));
-        }
-        whole
-    }
-
-    fn write_stderr(&mut self, line: &LogLine) -> bool {
-        if let Some(journal) = &mut self.journal {
-            match journal.send(
-                line.level,
-                strip_time_and_level(&line.text, verbosity::format()),
-                &line.fields,
-            ) {
-                Ok(()) => return true,
-                // It is behind, and standard error leads to the same reader.
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
-                Err(_) => {}
+            for line in lines {
+                // What syslog cannot take is lost quietly: there may be none on this machine.
+                syslog.send(line.level, strip_time_and_level(&line.text, verbosity::format()));
             }
         }
-        io::stderr().write_all(line.text.as_bytes()).is_ok()
+        lost
+    }
+
+    /// How many lines could not be written.
+    fn put_stderr(&mut self, lines: &[Line]) -> usize {
+        let to_stderr = |lines: &[Line]| {
+            let texts = lines.iter().map(|line| line.text.as_bytes());
+            lines.len() - write_lines(&mut io::stderr(), texts)
+        };
+        let Some(journal) = &mut self.journal else { return to_stderr(lines) };
+        let mut lost = 0;
+        for line in lines {
+            match journal.put(line.level, text_of(&line.text, verbosity::format()), &line.fields) {
+                Ok(()) => {}
+                // It is behind, and standard error leads to the same reader.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => lost += 1,
+                Err(_) => lost += to_stderr(std::slice::from_ref(line)),
+            }
+        }
+        lost
     }
 }
 
@@ -312,6 +321,19 @@ pub fn flush() {
     }
 }
 
+/// The line that has come and those right behind it; and what came behind them and is no line.
+fn take_lines(first: LogLine, queue: &Receiver<QueueMessage>) -> (Vec<LogLine>, Option<QueueMessage>) {
+    let mut lines = vec![first];
+    while lines.len() < MAX_LINES_PER_WRITE {
+        match queue.try_recv() {
+            Ok(QueueMessage::Line(line)) => lines.push(line),
+            Ok(other) => return (lines, Some(other)),
+            Err(_) => break,
+        }
+    }
+    (lines, None)
+}
+
 fn run_writer(sink: &LogSink, queue: &Receiver<QueueMessage>) {
     let mut last: Option<Instant> = None;
     loop {
@@ -321,19 +343,24 @@ fn run_writer(sink: &LogSink, queue: &Receiver<QueueMessage>) {
             }
             queue.recv_timeout(Duration::from_secs(1))
         });
-        let flushed = match next {
+        let next = match next {
             Ok(QueueMessage::Line(line)) => {
-                sink.write(&line);
+                let (lines, behind) = take_lines(line, queue);
+                sink.write(&lines);
                 last = Some(Instant::now());
-                None
+                behind
             }
-            Ok(QueueMessage::Change(change)) => {
+            Ok(other) => Some(other),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        let flushed = match next {
+            Some(QueueMessage::Change(change)) => {
                 change(&mut sink.output.lock().unwrap_or_else(PoisonError::into_inner));
                 None
             }
-            Ok(QueueMessage::Flush(done)) => Some(done),
-            Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => return,
+            Some(QueueMessage::Flush(done)) => Some(done),
+            Some(QueueMessage::Line(_)) | None => None,
         };
         if let Some(late) =
             sink.deferred_change.lock().unwrap_or_else(PoisonError::into_inner).take()
@@ -344,7 +371,7 @@ fn run_writer(sink: &LogSink, queue: &Receiver<QueueMessage>) {
         if lost > 0 {
             let message = format!("{lost} log lines were lost: the log was full");
             let record = LogRecord::new(Level::Warning, "lines-lost", message);
-            if !sink.try_write(&record.to_line()) {
+            if sink.try_write(&[record.to_line()]) > 0 {
                 sink.unreported_losses.fetch_add(lost, Ordering::Relaxed);
             }
         }
@@ -357,11 +384,11 @@ fn run_writer(sink: &LogSink, queue: &Receiver<QueueMessage>) {
 impl LogSink {
     fn write_or_queue(&self, line: LogLine) {
         match self.queue.get() {
-            None => self.write(&line),
+            None => self.write(&[line]),
             Some(queue) => match queue.try_send(QueueMessage::Line(line)) {
                 Ok(()) => {}
                 Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                    self.count_lost();
+                    self.count_lost(1);
                 }
             },
         }
@@ -383,24 +410,26 @@ impl LogSink {
         })
     }
 
-    fn write(&self, line: &LogLine) {
-        if !self.try_write(line) {
-            self.count_lost();
+    fn write(&self, lines: &[LogLine]) {
+        let lost = self.try_write(lines);
+        if lost > 0 {
+            self.count_lost(lost as u64);
         }
     }
 
-    fn count_lost(&self) {
-        self.unreported_losses.fetch_add(1, Ordering::Relaxed);
-        self.total_losses.fetch_add(1, Ordering::Relaxed);
+    fn count_lost(&self, lines: u64) {
+        self.unreported_losses.fetch_add(lines, Ordering::Relaxed);
+        self.total_losses.fetch_add(lines, Ordering::Relaxed);
     }
 
-    fn try_write(&self, line: &LogLine) -> bool {
-        let Ok(mut output) = self.output.lock() else { return false };
-        let whole = output.write(line);
+    /// How many lines could not be written.
+    fn try_write(&self, lines: &[LogLine]) -> usize {
+        let Ok(mut output) = self.output.lock() else { return lines.len() };
+        let lost = output.write(lines);
         if let Some(message) = output.rotation_error.take() {
-            output.write(&LogRecord::new(Level::Warning, "log-not-rotated", message).to_line());
+            output.write(&[LogRecord::new(Level::Warning, "log-not-rotated", message).to_line()]);
         }
-        whole
+        lost
     }
 }
 
@@ -413,5 +442,34 @@ impl<S: tracing::Subscriber> Layer<S> for LogLayer {
         if let Some(record) = LogRecord::read(event, with_fields) {
             sink.write_or_queue(record.to_line());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn lines_that_wait_are_taken_together_and_nothing_overtakes_them() {
+        let line = |n| LogRecord::new(Level::Notice, "test", format!("line {n}")).to_line();
+        let (sender, queue) = sync_channel(2 * MAX_LINES_PER_WRITE);
+        for n in 1..MAX_LINES_PER_WRITE + 10 {
+            sender.send(QueueMessage::Line(line(n))).unwrap();
+        }
+        let (flushed, _wait) = sync_channel(1);
+        sender.send(QueueMessage::Flush(flushed)).unwrap();
+        sender.send(QueueMessage::Line(line(1000))).unwrap();
+        let (lines, behind) = take_lines(line(0), &queue);
+        assert_eq!((lines.len(), behind.is_none()), (MAX_LINES_PER_WRITE, true));
+        let Ok(QueueMessage::Line(next)) = queue.try_recv() else { panic!("no line") };
+        let (lines, behind) = take_lines(next, &queue);
+        assert_eq!(lines.len(), 10);
+        let text = |number: usize| format!("line {}\n", MAX_LINES_PER_WRITE + number);
+        for (number, line) in lines.iter().enumerate() {
+            assert!(line.text.ends_with(&text(number)), "{}", line.text);
+        }
+        assert!(matches!(behind, Some(QueueMessage::Flush(_))));
+        assert!(matches!(queue.try_recv(), Ok(QueueMessage::Line(_))), "it comes behind the flush");
     }
 }

@@ -18,7 +18,7 @@ mod tests;
 pub(super) struct LogFile {
     file: File,
     path: PathBuf,
-    /// What it holds, in bytes: counted, because asking costs a call for each line.
+    /// What it holds, in bytes, if it has a maximum: counted, because asking costs a call for each line.
     size: u64,
     max_size: Option<u64>,
     /// After a failed rotation: the size at which the next attempt is made.
@@ -60,23 +60,32 @@ impl LogFile {
 
     /// Sets another maximum size.
     pub(super) fn set_max_size(&mut self, max_size: Option<u64>) {
-        let regular = self.file.metadata().is_ok_and(|meta| meta.is_file());
-        self.max_size = max_size.filter(|_| regular);
+        let meta = self.file.metadata().ok().filter(Metadata::is_file);
+        self.max_size = max_size.filter(|_| meta.is_some());
+        // Without a maximum it was not counted.
+        self.size = meta.map_or(0, |meta| meta.len());
         self.retry_size = 0;
     }
 
-    /// Writes a line, after room was made for it if it is needed. What is wrong with making room comes
-    /// back once, in words: the line is written all the same.
-    ///
-    /// # Errors
-    /// The line was not written.
-    pub(super) fn write_line(&mut self, line: &[u8]) -> (io::Result<()>, Option<String>) {
-        let trouble = self.make_room(line.len() as u64);
-        let written = self.file.write_all(line);
-        if written.is_ok() {
-            self.size += line.len() as u64;
+    /// Writes lines, after room was made for them if it is needed, and returns how many were written. What is
+    /// wrong with making room comes back once, in words: the lines are written all the same.
+    pub(super) fn write_lines<'a>(
+        &mut self,
+        lines: impl Iterator<Item = &'a [u8]>,
+    ) -> (usize, Option<String>) {
+        if self.max_size.is_none() {
+            return (write_lines(&mut self.file, lines), None);
         }
-        (written, trouble)
+        // Each may be the one that the bound does not leave room for.
+        let (mut count, mut trouble) = (0, None);
+        for line in lines {
+            trouble = self.make_room(line.len() as u64).or(trouble);
+            if self.file.write_all(line).is_ok() {
+                self.size += line.len() as u64;
+                count += 1;
+            }
+        }
+        (count, trouble)
     }
 
     fn make_room(&mut self, more: u64) -> Option<String> {
@@ -136,7 +145,26 @@ impl LogFile {
     }
 }
 
-fn rotated_path(path: &Path) -> PathBuf {
+/// Writes lines with as few calls as the system allows, until one fails. Returns how many were written whole.
+pub(super) fn write_lines<'a>(to: &mut impl Write, lines: impl Iterator<Item = &'a [u8]>) -> usize {
+    let (mut text, mut ends) = (Vec::new(), Vec::new());
+    for line in lines {
+        text.extend_from_slice(line);
+        ends.push(text.len());
+    }
+    let mut written = 0;
+    while let Some(rest) = text.get(written..).filter(|rest| !rest.is_empty()) {
+        match to.write(rest) {
+            Ok(0) => break,
+            Ok(n) => written += n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => break,
+        }
+    }
+    ends.iter().take_while(|end| **end <= written).count()
+}
+
+fn aside(path: &Path) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(".1");
     name.into()

@@ -5,8 +5,8 @@ use tempfile::TempDir;
 use super::*;
 
 fn put(log: &mut LogFile, line: &str) -> Option<String> {
-    let (written, trouble) = log.write_line(line.as_bytes());
-    written.unwrap();
+    let (written, trouble) = log.write_lines(std::iter::once(line.as_bytes()));
+    assert_eq!(written, 1);
     trouble
 }
 
@@ -83,4 +83,53 @@ fn what_cannot_be_moved_aside_is_emptied_and_says_so() {
     let said = put(&mut log, "and twenty more ....\n").unwrap();
     assert!(said.contains("x.log.1") && said.contains("emptied"), "{said}");
     assert_eq!(read(path), "and twenty more ....\n");
+}
+
+/// Takes so many bytes in all, and so many at once.
+struct Disk {
+    calls: usize,
+    left: usize,
+    most: usize,
+}
+
+impl Write for Disk {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        self.calls += 1;
+        if self.left == 0 {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let n = text.len().min(self.left).min(self.most);
+        self.left -= n;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn lines_are_written_at_once_and_those_that_a_full_disk_does_not_take_are_counted() {
+    let lines = || std::iter::repeat_n(&b"a line\n"[..], 100);
+    let mut disk = Disk { calls: 0, left: usize::MAX, most: usize::MAX };
+    assert_eq!((write_lines(&mut disk, lines()), disk.calls), (100, 1));
+    let mut slow = Disk { calls: 0, left: usize::MAX, most: 300 };
+    assert_eq!((write_lines(&mut slow, lines()), slow.calls), (100, 3));
+    for (left, whole) in [(0, 0), (6, 0), (7, 1), (13, 1), (699, 99)] {
+        let mut full = Disk { calls: 0, left, most: usize::MAX };
+        assert_eq!(write_lines(&mut full, lines()), whole, "{left} bytes are left");
+    }
+}
+
+#[test]
+fn a_bound_that_is_set_later_counts_what_is_there() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("x.log");
+    let mut log = LogFile::open(&path, false, None).unwrap();
+    for _ in 0..10 {
+        put(&mut log, "ten bytes\n");
+    }
+    log.set_max_size(Some(100));
+    put(&mut log, "one more\n");
+    assert_eq!((read(path.clone()).as_str(), read(aside(&path)).len()), ("one more\n", 100));
 }
