@@ -15,8 +15,11 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
+use turn::{SMALL_BATCH_SIZE, SessionTurns};
+
 #[cfg(test)]
 mod tests;
+mod turn;
 
 /// One batch. Belongs to the thread and is borrowed within one poll, so that an idle session holds no
 /// buffer at all. It holds what `tls::wire` receives at once, and a record that had begun before.
@@ -52,6 +55,11 @@ pub(super) trait RelayStream: AsyncRead + AsyncWrite + Unpin {
     /// Whether others should have a turn before the next read.
     fn is_turn_over(&self) -> bool {
         false
+    }
+
+    /// The room that a read wants beyond what it brings.
+    fn spare_room(&self) -> usize {
+        0
     }
 
     /// Bytes that it has taken and not yet handed to the system.
@@ -206,6 +214,7 @@ pub(super) async fn relay<D: RelayStream, U: RelayStream>(
     meter.touch(Instant::now());
     let mut up = Direction::new();
     let mut down = Direction::new();
+    let mut turns = SessionTurns::default();
     let sleep = std::pin::pin!(tokio::time::sleep_until(after(meter.touched(), idle)));
     let mut clock = IdleTimer { sleep, idle, close, half: false };
     let mut probe = std::pin::pin!(tokio::time::sleep(STALLED_PROBE_INTERVAL));
@@ -221,6 +230,7 @@ pub(super) async fn relay<D: RelayStream, U: RelayStream>(
         let moved = before != after;
         if moved {
             meter.count(Instant::now(), up.bytes, down.bytes);
+            turns.note(up.bytes - before.0.0 + (down.bytes - before.2.0));
         }
         if let Some(outcome) = outcome_of_turn(&mut up, first, &mut down, second) {
             return Poll::Ready(outcome);
@@ -443,7 +453,12 @@ impl Direction {
                 let _ = std::pin::pin!(tokio::task::yield_now()).poll(cx);
                 return Poll::Pending;
             }
-            let moved = BUFFER.with_borrow_mut(|buffer| self.batch(cx, reader, writer, buffer));
+            let size = match turn::should_be_brief() {
+                true => SMALL_BATCH_SIZE + reader.spare_room(),
+                false => RELAY_BUFFER_SIZE,
+            };
+            let moved = BUFFER
+                .with_borrow_mut(|buffer| self.batch(cx, reader, writer, &mut buffer[..size]));
             ready!(moved)?;
         }
     }

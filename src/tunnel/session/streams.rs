@@ -36,6 +36,10 @@ impl RelayStream for tls::Stream<Socket> {
         tls::Stream::is_turn_over(self)
     }
 
+    fn spare_room(&self) -> usize {
+        tls::SPARE_ROOM
+    }
+
     fn fault(&self) -> Option<std::io::Error> {
         self.socket().and_then(Socket::fault)
     }
