@@ -22,7 +22,8 @@ const RECOVERY_TIME: Duration = Duration::from_secs(3);
 /// Serves one connection that is there already. Says whether it went well.
 pub async fn serve_connection(service: Arc<Service>, socket: Socket, peer: Peer) -> bool {
     let number = service.next_number();
-    Session::new(service, number, peer, Instant::now()).run(socket).await
+    let mut session = Session::new(service, number, peer, Instant::now());
+    session.run(socket).await
 }
 
 /// Accepts until the phase says otherwise, or until `stop` is told or dropped; no error ends it.

@@ -71,7 +71,7 @@ async fn keep_running(service: Arc<Service>, mut stop: oneshot::Receiver<()>) {
             Ok(StartedProgram { socket, peer, child }) => {
                 service.log_child(number, child);
                 let there = service.memory_trimmer().track();
-                let session = Session::new(service.clone(), number, peer, Instant::now());
+                let mut session = Session::new(service.clone(), number, peer, Instant::now());
                 session.run(socket).await;
                 drop(there);
             }

@@ -81,40 +81,33 @@ impl Session {
     }
 
     /// The whole life of a connection. Returns whether it ended as it was meant to.
-    pub(super) async fn run(mut self, mut socket: Socket) -> bool {
+    ///
+    /// There may be thousands, so that each step is boxed: it has its memory for as long as it lasts. Nothing is
+    /// taken by value that can be borrowed, because a future keeps an argument twice.
+    pub(super) async fn run(&mut self, mut socket: Socket) -> bool {
         let mut phase = self.service.phase();
         let arrived = tokio::select! {
-            arrived = self.arrive(&mut socket) => arrived,
+            arrived = Box::pin(self.arrive(&mut socket)) => arrived,
             () = wait_until_stopping(&mut phase) => None,
         };
-        drop(phase);
-        match arrived {
-            // Boxed: an arrival needs little memory, and there may be thousands.
-            Some(arrived) => Box::pin(self.run_arrived(arrived, socket)).await,
-            None => false,
-        }
-    }
-
-    async fn run_arrived(mut self, arrived: Arrived, socket: Socket) -> bool {
-        let mut phase = self.service.phase();
-        // Boxed: an open session does not need the memory of its handshake.
+        let Some(arrived) = arrived else { return false };
         let opened = tokio::select! {
             opened = Box::pin(self.open(arrived, socket)) => opened,
             () = wait_until_stopping(&mut phase) => None,
         };
+        drop(phase);
         let Some(mut open) = opened else { return false };
-        let end = self.relay_until_end(&mut open).await;
+        let end = Box::pin(self.relay_until_end(&mut open)).await;
         self.log_end(&open, &end);
-        // Boxed: an open session does not need the memory of its end.
         Box::pin(self.close(open, &end)).await;
         end.is_good()
     }
 
     /// Connects both sides; returns nothing for a connection that was refused, whose reason is logged. The keys
     /// are not needed after this: a set that a reload replaces is wiped when the last handshake that uses it ends.
-    async fn open(&mut self, arrived: Arrived, socket: Socket) -> Option<OpenSession> {
+    async fn open(&mut self, arrived: Arrived, socket: Socket) -> Option<Box<OpenSession>> {
         match arrived {
-            Arrived::AtServerEnd(pending) => self.open_server(pending, socket).await,
+            Arrived::AtServerEnd(pending) => self.open_server(*pending, socket).await,
             Arrived::AtClientEnd(pending_connection) => {
                 self.open_client(pending_connection, socket).await
             }

@@ -32,7 +32,7 @@ pub(super) const MAX_HANDSHAKE_WEIGHT: usize = 1 + MAX_ANNOUNCED_SIZE.div_ceil(H
 /// A connection that can begin its session.
 pub(super) enum Arrived {
     /// Its first bytes have come, and its handshake waits for a turn.
-    AtServerEnd(PendingHandshake),
+    AtServerEnd(Box<PendingHandshake>),
     /// It has nothing to prove.
     AtClientEnd(PendingConnection),
 }
@@ -106,7 +106,7 @@ impl Session {
         let cause = match read {
             Ok(Ok((opening, weight))) => {
                 let pending = PendingHandshake { pending_connection, opening, weight, counted };
-                return Some(Arrived::AtServerEnd(pending));
+                return Some(Arrived::AtServerEnd(Box::new(pending)));
             }
             Ok(Err(error)) => match error.kind() {
                 io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => {

@@ -38,7 +38,7 @@ impl Session {
         &self,
         pending_connection: PendingConnection,
         downstream: Socket,
-    ) -> Option<OpenSession> {
+    ) -> Option<Box<OpenSession>> {
         let snapshot = self.service.snapshot();
         self.prepare(&snapshot, &downstream)?;
         // A reload may have made a server end of it meanwhile.
@@ -65,7 +65,7 @@ impl Session {
                 let traffic = stream.traffic().clone();
                 self.log_opened(&registration, facts, address, traffic, Mode::Client);
                 let streams = Streams::Client { downstream, upstream: Box::new(stream) };
-                return Some(OpenSession {
+                return Some(Box::new(OpenSession {
                     streams,
                     grant,
                     registration,
@@ -73,7 +73,7 @@ impl Session {
                     peer_handle: PeerHandle::none(),
                     reset: snapshot.reset,
                     is_single_session: snapshot.is_single_session,
-                });
+                }));
             }
             Ok(Err(HandshakeError { cause, openssl, stream })) => (cause, openssl, stream),
             Err(_) => (RefusalCause::Timeout(snapshot.timeouts.handshake), None, None),

@@ -47,8 +47,9 @@ impl Session {
 
     /// Closes both sides as the table of endings says. The session keeps its slot until then: of a one-session
     /// service the next one must not reach the backend before.
-    pub(super) async fn close(&self, open: OpenSession, end: &SessionEnd) {
-        let OpenSession { streams, registration, reset, is_single_session, peer_handle, .. } = open;
+    pub(super) async fn close(&self, open: Box<OpenSession>, end: &SessionEnd) {
+        let OpenSession { streams, registration, reset, is_single_session, peer_handle, .. } =
+            *open;
         // Before the sockets: the connection would stay open with it.
         drop(peer_handle);
         let mode = streams.mode();

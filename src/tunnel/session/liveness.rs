@@ -63,7 +63,19 @@ impl Session {
         peer: &PeerHandle,
         info: &SessionInfo,
     ) -> Infallible {
-        let Some(socket) = &peer.socket else { return std::future::pending().await };
+        match &peer.socket {
+            // Boxed: few sessions have one, and all would pay for it.
+            Some(socket) => Box::pin(self.answer_for(socket, peer, info)).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn answer_for(
+        &self,
+        socket: &socket2::Socket,
+        peer: &PeerHandle,
+        info: &SessionInfo,
+    ) -> Infallible {
         loop {
             let challenger = info.challenged().await;
             let is_dead = is_silent(socket).await;

@@ -31,7 +31,7 @@ impl Session {
         &mut self,
         pending: PendingHandshake,
         socket: Socket,
-    ) -> Option<OpenSession> {
+    ) -> Option<Box<OpenSession>> {
         // Held until it is over, as its visitor asks.
         let pool = self.service.capacity().handshakes;
         let waiting = Instant::now();
@@ -79,7 +79,7 @@ impl Session {
         }
         let (downstream, upstream) = (Box::new(stream), reached.socket);
         let streams = Streams::Server { downstream, upstream };
-        Some(OpenSession {
+        Some(Box::new(OpenSession {
             streams,
             grant,
             registration,
@@ -87,7 +87,7 @@ impl Session {
             peer_handle,
             reset: snapshot.reset,
             is_single_session: snapshot.is_single_session,
-        })
+        }))
     }
 
     /// The TLS handshake. The session belongs to the service that the client asked for from then on.
