@@ -242,7 +242,8 @@ impl LogOutputs {
     fn write(&mut self, lines: &[LogLine]) -> usize {
         let mut lost = 0;
         if let Some(file) = &mut self.file {
-            let (written, trouble) = file.write_lines(lines.iter().map(|line| line.text.as_bytes()));
+            let (written, trouble) =
+                file.write_lines(lines.iter().map(|line| line.text.as_bytes()));
             lost = lines.len() - written;
             self.rotation_error = trouble.or(self.rotation_error.take());
         }
@@ -259,15 +260,19 @@ impl LogOutputs {
     }
 
     /// How many lines could not be written.
-    fn put_stderr(&mut self, lines: &[Line]) -> usize {
-        let to_stderr = |lines: &[Line]| {
+    fn write_stderr(&mut self, lines: &[LogLine]) -> usize {
+        let to_stderr = |lines: &[LogLine]| {
             let texts = lines.iter().map(|line| line.text.as_bytes());
             lines.len() - write_lines(&mut io::stderr(), texts)
         };
         let Some(journal) = &mut self.journal else { return to_stderr(lines) };
         let mut lost = 0;
         for line in lines {
-            match journal.put(line.level, text_of(&line.text, verbosity::format()), &line.fields) {
+            match journal.send(
+                line.level,
+                strip_time_and_level(&line.text, verbosity::format()),
+                &line.fields,
+            ) {
                 Ok(()) => {}
                 // It is behind, and standard error leads to the same reader.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => lost += 1,
@@ -322,7 +327,10 @@ pub fn flush() {
 }
 
 /// The line that has come and those right behind it; and what came behind them and is no line.
-fn take_lines(first: LogLine, queue: &Receiver<QueueMessage>) -> (Vec<LogLine>, Option<QueueMessage>) {
+fn take_lines(
+    first: LogLine,
+    queue: &Receiver<QueueMessage>,
+) -> (Vec<LogLine>, Option<QueueMessage>) {
     let mut lines = vec![first];
     while lines.len() < MAX_LINES_PER_WRITE {
         match queue.try_recv() {

@@ -164,7 +164,7 @@ pub(super) fn write_lines<'a>(to: &mut impl Write, lines: impl Iterator<Item = &
     ends.iter().take_while(|end| **end <= written).count()
 }
 
-fn aside(path: &Path) -> PathBuf {
+fn rotated_path(path: &Path) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(".1");
     name.into()

@@ -131,5 +131,5 @@ fn a_bound_that_is_set_later_counts_what_is_there() {
     }
     log.set_max_size(Some(100));
     put(&mut log, "one more\n");
-    assert_eq!((read(path.clone()).as_str(), read(aside(&path)).len()), ("one more\n", 100));
+    assert_eq!((read(path.clone()).as_str(), read(rotated_path(&path)).len()), ("one more\n", 100));
 }
