@@ -476,6 +476,9 @@ fn unwrap<S: AsyncRead + AsyncWrite + Unpin>(mut tls: Inner<S>) -> Option<S> {
 
 /// A record's plain text at most (RFC 9846 and 8446, 5.1).
 const MAX_RECORD_SIZE: usize = 16 * 1024;
+/// A buffer that is larger by this than a few records is filled with those records by one receive: one may have
+/// begun before, and each has a header and a MAC.
+pub const SPARE_ROOM: usize = MAX_RECORD_SIZE + 1024;
 /// For how long one session decrypts before others have a turn, and after how many records it looks at the
 /// clock: a receive brings eight whole records, or five thousand of one byte each.
 const MAX_TURN: Duration = Duration::from_millis(2);
