@@ -43,7 +43,7 @@ impl KeyFileProblem {
         message: impl Into<String>,
     ) -> Self {
         let file = Some(file.to_owned());
-        Self { severity: severity, code, file, line: None, message: message.into(), help: None }
+        Self { severity, code, file, line: None, message: message.into(), help: None }
     }
 
     pub(super) fn line(mut self, line: u32) -> Self {
