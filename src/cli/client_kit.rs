@@ -44,12 +44,13 @@ impl ClientKitOptions {
         let (Some(folder), Some(connect)) = (&self.client, &self.connect) else { return Ok(None) };
         let name = file_name(identity);
         let (keys, configuration) = (format!("{name}.txt"), format!("{name}.toml"));
-        let [connect, accept, said, secrets] =
-            [connect, &self.accept, identity, &keys].map(|text| Value::from(text).to_string());
+        let [connect, accept, secrets] =
+            [connect, &self.accept, &keys].map(|text| Value::from(text).to_string());
+        // Without psk-identity, which a key rotation would have to change too: the key file has one identity.
         let text = format!(
             "# The client's end: run it with `pskgate run {configuration}`, and connect to {}.\n\
              [services.tunnel]\nmode = \"client\"\naccept = {accept}\nconnect = {connect}\n\
-             psk-identity = {said}\npsk-secrets = {secrets}\n",
+             psk-secrets = {secrets}    # also says which identity this end presents\n",
             self.accept.escape_default()
         );
         // What `check` would say of it, before anything is written.

@@ -44,8 +44,9 @@ closed at once without sending data. But the server end opens a connection to it
 backend supports only one connection, such as the Beremiz eRPC runtime, use --connect while nobody is \
 connected.")]
 pub(super) struct Arguments {
-    /// The configuration: a TOML file or a stunnel.conf [default: this machine's pskgate.toml; without
-    /// it, pskgate.toml in this folder, if nobody else can write to either]
+    /// The configuration: a TOML file or a stunnel.conf [default:
+    /// /etc/pskgate/pskgate.toml, on Windows %ProgramData%\pskgate\pskgate.toml; if it does not exist, pskgate.toml in
+    /// this folder, if only you can write to the file and the folder]
     #[arg(conflicts_with = "connect")]
     file: Option<PathBuf>,
     /// The format of the file; auto: TOML if the name ends in .toml, otherwise stunnel.conf

@@ -48,8 +48,9 @@ pub(super) enum Command {
 /// Where to look for keys.
 #[derive(Debug, clap::Args)]
 pub(super) struct KeySelection {
-    /// The configuration: a TOML file or a stunnel.conf [default: this machine's pskgate.toml; without
-    /// it, pskgate.toml in this folder, if nobody else can write to either]
+    /// The configuration: a TOML file or a stunnel.conf [default:
+    /// /etc/pskgate/pskgate.toml, on Windows %ProgramData%\pskgate\pskgate.toml; if it does not exist, pskgate.toml in
+    /// this folder, if only you can write to the file and the folder]
     #[arg(value_name = "FILE")]
     config: Option<PathBuf>,
     /// The format of the configuration; auto: TOML if the name ends in .toml, otherwise stunnel.conf

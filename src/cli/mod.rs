@@ -152,10 +152,11 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct ConfigArgument {
-    /// The configuration: a TOML file, a stunnel.conf, or - for standard input [default: this machine's
-    /// pskgate.toml; without it, pskgate.toml in this folder, if nobody else can write to either]
+    /// The configuration: a TOML file, a stunnel.conf, or - for standard input [default:
+    /// /etc/pskgate/pskgate.toml, on Windows %ProgramData%\pskgate\pskgate.toml; if it does not exist, pskgate.toml in
+    /// this folder, if only you can write to the file and the folder]
     file: Option<PathBuf>,
-    /// The configuration file, as an option
+    /// The configuration file; the same as the argument FILE
     #[arg(short, long, value_name = "FILE", conflicts_with = "file")]
     config: Option<PathBuf>,
     /// The format of the file; auto: TOML if the name ends in .toml and for standard input, otherwise

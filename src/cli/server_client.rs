@@ -27,14 +27,14 @@ struct CommonOptions {
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Every other option has the default of the configuration file. Key files are noticed \
-                        when they change. A key is made with `pskgate keygen NAME --append FILE`."
+    after_help = "Every other option has the default of the configuration file. A changed key file \
+                        is loaded by itself. A key is made with `pskgate keygen NAME --append FILE`."
 )]
 pub(super) struct ServerOptions {
     /// The TLS port for clients: a port, or ADDRESS:PORT
     #[arg(long, value_name = "ADDRESS")]
     accept: String,
-    /// The backend, HOST:PORT; of several, the first that answers is used
+    /// The backend, HOST:PORT; if the option is repeated, the first that answers is used
     #[arg(long, value_name = "HOST:PORT", required = true)]
     connect: Vec<String>,
     /// The file with the clients' keys, or a folder of such files
@@ -62,7 +62,7 @@ pub(super) struct ClientOptions {
     /// The address on which local programs connect, such as 127.0.0.1:3002
     #[arg(long, value_name = "ADDRESS")]
     accept: String,
-    /// The server end, HOST:PORT; of several, the first that answers is used
+    /// The server end, HOST:PORT; if the option is repeated, the first that answers is used
     #[arg(long, value_name = "HOST:PORT", required = true)]
     connect: Vec<String>,
     /// The file with the key of this client

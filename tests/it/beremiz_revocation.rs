@@ -91,7 +91,7 @@ fn a_removed_engineer_has_no_way_back() {
 #[test]
 fn beside_the_runtimes_file_a_removed_engineer_comes_back_and_check_says_so() {
     let text =
-        recipe("The runtime's key").replace("\"psk.txt\"", "[\"psk.txt\", \"engineers.txt\"]");
+        recipe("The key of the runtime").replace("\"psk.txt\"", "[\"psk.txt\", \"engineers.txt\"]");
     let gate = PskgateBuilder::new().toml(&text).file("engineers.txt", &secret("anna", KEY));
     write_private(&gate.folder().join("psk.txt"), format!("{RUNTIME}:{RUNTIME_KEY}").as_str());
     let done = pskgate(gate.folder(), &["check", "pskgate.toml"]);
@@ -107,12 +107,12 @@ fn beside_the_runtimes_file_a_removed_engineer_comes_back_and_check_says_so() {
 
 #[test]
 fn with_the_runtimes_key_alone_check_has_no_warning_but_what_the_file_deserves() {
-    let gate = PskgateBuilder::new().toml(&recipe("The runtime's key"));
+    let gate = PskgateBuilder::new().toml(&recipe("The key of the runtime"));
     write_private(&gate.folder().join("psk.txt"), format!("{RUNTIME}:{RUNTIME_KEY}").as_str());
     let done = pskgate(gate.folder(), &["check", "pskgate.toml"]);
     assert!(done.code == Some(0) && done.out.contains("nothing wrong"), "{}{}", done.out, done.err);
     assert!(done.err.contains("none of them can be removed alone"), "{}", done.err);
-    let own = recipe("The runtime's key").replace("take-over-same-host", "take-over-own");
+    let own = recipe("The key of the runtime").replace("take-over-same-host", "take-over-own");
     write_private(&gate.folder().join("pskgate.toml"), &own);
     let done = pskgate(gate.folder(), &["check", "pskgate.toml"]);
     assert!(done.err.contains("shared-identity"), "{}", done.err);

@@ -153,6 +153,16 @@ fn both_sides_at_once_make_a_tunnel_that_works_and_agree_on_the_fingerprint() {
     assert_eq!(text_of(&at_server[1], "fingerprint"), print);
     assert_eq!(text_of(&at_client[0], "fingerprint"), print);
     assert_ne!(text_of(&at_server[0], "fingerprint"), print);
+
+    // A rotation takes the place of the client's key file, and nothing else changes there.
+    let rotate = ["keys", "rotate", "hall 3/plc", "pskgate.toml", "--output", "new.txt"];
+    let rotated = well(folder, &rotate);
+    assert!(rotated.err.contains("psk-identity there, if it is set"), "{}", rotated.err);
+    fs::rename(folder.join("new.txt"), folder.join("kit/hall_3_plc.txt")).expect("a new key");
+    client.wait_for("removed \"hall 3/plc\"", WAIT_TIMEOUT);
+    let at_client = listed(folder, &["kit/hall_3_plc.toml"]);
+    assert_ne!(text_of(&at_client[0], "fingerprint"), print);
+    PlainClient::connect(accept.parse().expect("an address")).echo(b"with the new key");
 }
 
 #[test]

@@ -347,7 +347,8 @@ fn next_steps(inventory: &KeyInventory, old: &OldKey<'_>, new: &str) -> String {
         (None, None) => None,
     };
     format!(
-        "{separate}next: give the key to the client, which presents it as {new}\n      \
+        "{separate}next: put the key into the client's key file in place of the old one (psk-identity there, if it is \
+         set, becomes {new})\n      \
          watch `{list}` until {shown} is not used any more\n      \
          then {removals}",
         new = escape(new.as_bytes()),
