@@ -1,9 +1,11 @@
 //! What the operator wrote, and what it means.
 //!
-//! Pure text to data: a file becomes a draft (what was said, every value with its place), a draft
+//! Text to data: a file becomes a draft (what was said, every value with its place), a draft
 //! becomes a [`model::Config`] (checked, immutable, valid by construction) or a
 //! [`diagnostic::Diagnostics`] with every mistake at once. Nothing here opens a socket, knows OpenSSL or
-//! needs a runtime.
+//! needs a runtime. Besides the text itself, what is decided depends on a few things of the machine: [`load`] reads
+//! the file and asks for the current directory, `stunnel.rs` lists the folder of an `include`, `endpoint.rs` reads
+//! /etc/services, and `credential.rs` takes the folder of systemd's credentials from the environment.
 
 pub mod advice;
 pub mod ciphers;

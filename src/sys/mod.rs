@@ -1,5 +1,5 @@
-//! What the safe crates do not reach: the only folder where `unsafe` is allowed, each block with
-//! its reason.
+//! What differs from one operating system to the next, and what the safe crates do not reach: the only folder where
+//! `unsafe` is allowed, each block with its reason. About half of the files have none.
 #![allow(unsafe_code)]
 
 #[cfg(unix)]

@@ -2,7 +2,7 @@
 //! strangers crowd out only each other, and a burst of clients with keys waits where a flood is thinned
 //! out.
 //!
-//! 1. *Arrivals*: the ClientHello is not whole yet. About a kilobyte each, and no SSL object.
+//! 1. *Arrivals*: the ClientHello is not whole yet. About 2.5 kB each, and no SSL object.
 //! 2. *Waiting*: it is whole, and handshakes are begun by turns, one of each network.
 //! 3. *Unproven*: in the handshake; bounded by memory.
 //! 4. *Shown*: TLS 1.3, the ClientHello's binder verified, the client's Finished missing.

@@ -2,6 +2,7 @@
 //! words where they differ, and its values.
 //!
 //! What a stranger can cause is info or lower; in stunnel's format notice, whose level by default it is.
+//! docs/DESIGN.md (Log levels) lists the exceptions.
 //! Identities are displayed with quotes, and without them as values (`{:#}`).
 
 use std::fmt::{self, Display};
