@@ -153,10 +153,10 @@ async fn measure(
         trips.push(start.elapsed());
     }
     trips.sort_unstable();
-    let facts = client
+    let handshake = client
         .services()
         .flat_map(|service| service.sessions())
-        .filter_map(|(_, info)| info.details().map(|reached| reached.facts.to_string()))
+        .filter_map(|(_, info)| info.details().map(|reached| reached.handshake.to_string()))
         .next()
         .unwrap_or_default();
     let (mut from, mut to) = stream.into_split();
@@ -186,7 +186,7 @@ async fn measure(
     let rate = BULK_SIZE as f64 / 1e6 / seconds;
     let median = trips.get(ROUND_TRIPS / 2).copied().unwrap_or_default();
     Ok(format!(
-        "{facts}\n         {} MiB there and back, byte-exact, at {rate:.0} MB/s; \
+        "{handshake}\n         {} MiB there and back, byte-exact, at {rate:.0} MB/s; \
          {ROUND_TRIPS} round trips of 100 bytes, half of them under {} us",
         BULK_SIZE >> 20,
         median.as_micros()

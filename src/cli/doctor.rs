@@ -136,7 +136,7 @@ async fn check_file(arguments: &Arguments, findings: &mut Findings) {
 #[cfg(unix)]
 pub(super) fn allow_owner(config: &mut Config, user: Option<u32>) {
     for service in &mut config.services {
-        service.psk.rules.owner = service.psk.rules.owner.or(user);
+        service.psk.rules.also_owned_by = service.psk.rules.also_owned_by.or(user);
     }
 }
 

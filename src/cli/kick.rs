@@ -3,7 +3,7 @@
 use super::control_client::{ControlFailure, ProgramSelector};
 use super::{exit, print_error, print_result, units};
 use crate::config::diagnostic::escape;
-use crate::daemon::control::{Answer, ControlCommand, Kick};
+use crate::daemon::control::{Answer, ControlCommand, KickSelection};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -19,8 +19,8 @@ pub(super) struct Arguments {
 
 pub(super) fn main(arguments: &Arguments) -> Result<u8, ControlFailure> {
     let kick = match arguments.whom.parse() {
-        Ok(number) if !arguments.identity => Kick::Number(number),
-        _ => Kick::Identity(arguments.whom.clone()),
+        Ok(number) if !arguments.identity => KickSelection::Number(number),
+        _ => KickSelection::Identity(arguments.whom.clone()),
     };
     let mut program = arguments.which.find_one()?;
     match program.ask(&ControlCommand::Kick(kick.clone()))? {
@@ -31,10 +31,10 @@ pub(super) fn main(arguments: &Arguments) -> Result<u8, ControlFailure> {
             }
             let whom = escape(&arguments.whom);
             print_error(&match kick {
-                Kick::Number(_) => format!(
+                KickSelection::Number(_) => format!(
                     "no session has the number {whom}; `pskgate sessions` shows those that are open"
                 ),
-                Kick::Identity(_) => {
+                KickSelection::Identity(_) => {
                     format!("{whom} has no open session; `pskgate sessions` shows who has")
                 }
             });

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::{inside, privileges};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::model::{Config, ProcessConfig, Resolved};
-use crate::secrets::{KeyFileWriter, key_files};
+use crate::secrets::{KeyFileWriter, list_key_files_leniently};
 use crate::sys::access;
 use crate::sys::pipe::is_read_once;
 
@@ -47,7 +47,7 @@ impl<'a> RightsLater<'a> {
     /// # Errors
     /// The file is not there, or this process may not look.
     pub fn unreadable(&self, path: &Path, writer: KeyFileWriter) -> io::Result<Option<Unreadable>> {
-        let mut paths = key_files(path, writer);
+        let mut paths = list_key_files_leniently(path, writer);
         if path.is_dir() {
             paths.insert(0, path.to_owned());
         }

@@ -52,13 +52,13 @@ pub enum ControlCommand {
         file: PathBuf,
     },
     /// End sessions.
-    Kick(Kick),
+    Kick(KickSelection),
 }
 
 /// The sessions that `kick` ends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Kick {
+pub enum KickSelection {
     /// The one with this number.
     Number(u64),
     /// All of this identity, by its own name or one on the wire.
@@ -91,7 +91,7 @@ impl ControlCommand {
     }
 
     /// The name of the command in logs.
-    pub fn word(&self) -> &'static str {
+    pub fn name(&self) -> &'static str {
         match self {
             Self::Status => "status",
             Self::Reload => "reload",

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::diagnostic::Diagnostics;
 use crate::config::model::Config;
-use crate::secrets::{KeyFileReader, KeyFileWriter, key_files};
+use crate::secrets::{KeyFileReader, KeyFileWriter, list_key_files_leniently};
 use crate::sys::file::open_regular;
 use crate::sys::file_digest::FileDigest;
 use crate::sys::pipe::is_read_once;
@@ -109,7 +109,7 @@ impl Files {
         let mut all = FileDigests::new();
         for (path, writer) in &self.keys {
             // What is unreadable in a folder is a change of its own, and its words come at the reload.
-            let files = key_files(path, *writer);
+            let files = list_key_files_leniently(path, *writer);
             all.extend(
                 files.into_iter().map(|file| (FileDigest::from_file(&file), file)).map(swap),
             );

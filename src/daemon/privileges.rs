@@ -37,7 +37,7 @@ impl Privileges {
         };
         for service in &mut config.services {
             let psk = &mut service.psk;
-            psk.rules.owner = user;
+            psk.rules.also_owned_by = user;
         }
         let account = &config.process.account;
         // Who is no root already, as in containers, stays in the group that it was given, unless the

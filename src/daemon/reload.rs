@@ -51,7 +51,7 @@ pub(super) struct ReloadRequest {
 
 impl ReloadRequest {
     /// What an order over the control socket asks for, if that is a reload.
-    pub(super) fn of(
+    pub(super) fn from_command(
         command: ControlCommand,
         asked: oneshot::Sender<Answer>,
     ) -> Result<Self, (ControlCommand, oneshot::Sender<Answer>)> {
@@ -73,7 +73,7 @@ impl ReloadRequest {
     }
 
     /// The files that changed, in words; there may be thousands.
-    fn words(&self) -> String {
+    fn changed_in_words(&self) -> String {
         const MAX_NAMES: usize = 3;
         let names: Vec<_> =
             self.changed.iter().take(MAX_NAMES).map(|path| path.display().to_string()).collect();
@@ -136,7 +136,7 @@ impl RunningReload {
                 ReloadKeys::Here(_, until) => tokio::select! {
                     biased;
                     read = &mut self.rest => return ReloadStep::Ended(read),
-                    () = sleep_until(*until) => return ReloadStep::ReloadKeys,
+                    () = sleep_until(*until) => return ReloadStep::KeysDue,
                 },
                 ReloadKeys::Gone => return ReloadStep::Ended((&mut self.rest).await),
             }
@@ -147,7 +147,7 @@ impl RunningReload {
 /// What a reload has come to.
 pub(super) enum ReloadStep {
     /// The keys can be applied.
-    ReloadKeys,
+    KeysDue,
     /// All was read. None when the thread for it panicked or could not be had.
     Ended(Option<Box<ReloadResult>>),
     /// Something can be tried again.
@@ -186,8 +186,9 @@ impl ReloadQueue {
 }
 
 impl Running {
-    /// Begins a reload, or has it begin after the one under way, which may have read already. One that
-    /// only waits for an address is begun anew: its keys are in force, and those of today must not wait.
+    /// Begins a reload. While one is under way whose keys are not applied yet, the new one waits for that: the old
+    /// one may have read the files already. One whose keys are applied (it reads the rest, or waits for an
+    /// address) ends, and the new one takes its place and answers for both: keys must not wait.
     pub(super) fn request_reload(&mut self, reloads: &mut ReloadQueue, ask: ReloadRequest) {
         match &mut reloads.queued {
             Some(queued) => queued.join(ask),
@@ -256,7 +257,7 @@ impl Running {
     /// Does what a reload has come to.
     pub(super) async fn proceed_reload(&mut self, reloads: &mut ReloadQueue, step: ReloadStep) {
         match step {
-            ReloadStep::ReloadKeys => {
+            ReloadStep::KeysDue => {
                 let keys = reloads.current.as_mut().and_then(|reload| reload.keys.take());
                 if let Some(keys) = keys {
                     keys.apply();
@@ -336,7 +337,7 @@ impl Running {
 
     /// Says that a reload begins, and who asked for it.
     fn log_reload_begun(&self, ask: &ReloadRequest) {
-        let (file, changed) = (self.record.file().display(), ask.words());
+        let (file, changed) = (self.record.file().display(), ask.changed_in_words());
         Event::ReloadBegun { who: ask.who, file: &file, changed: &changed }
             .log(LogContext::PROGRAM);
     }

@@ -15,7 +15,7 @@ use super::status::ReloadHistory;
 use crate::config::model::{Level, Mode};
 use crate::observe::event::{Event, LogContext};
 use crate::observe::log;
-use crate::tunnel::{ProcessResources, Service, SessionDetails, SessionInfo};
+use crate::tunnel::{ProcessResources, Service, SessionDetails, SessionInfo, SessionOutcome};
 
 /// Services at work.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub struct Running {
     /// How many configurations have been in force before this one.
     pub(super) generation: u64,
     /// The one session of a program that inetd started.
-    pub(super) only: Option<JoinHandle<bool>>,
+    pub(super) only: Option<JoinHandle<SessionOutcome>>,
     pub(super) inetd: bool,
     pub(super) drain: Duration,
     pub(super) files: watch::Sender<Files>,
@@ -88,11 +88,11 @@ pub(super) fn list_sessions<'a>(services: impl Iterator<Item = &'a Arc<Service>>
     let mut count = 0;
     for service in services {
         for (number, info) in service.sessions() {
-            let Some(SessionDetails { facts, target, .. }) = info.details() else { continue };
+            let Some(SessionDetails { handshake, target, .. }) = info.details() else { continue };
             count += 1;
             let (up, down) = info.bytes();
             let SessionInfo { who, peer, since, .. } = &*info;
-            let (terms, age) = (facts.terms(), since.elapsed());
+            let (terms, age) = (handshake.terms(), since.elapsed());
             Event::Listed { who, peer, terms, target, age, up, down }
                 .log(LogContext { level: Some(Level::Debug), ..service.scope(Some(number)) });
         }

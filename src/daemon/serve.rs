@@ -11,7 +11,7 @@ use super::reload::{ReloadQueue, ReloadRequest};
 use super::running::{Running, list_sessions, reopen_log};
 use super::status;
 use super::{Ended, Load, Pulse, Request};
-use crate::tunnel::LifecyclePhase;
+use crate::tunnel::{LifecyclePhase, SessionOutcome};
 
 impl Running {
     /// Serves, and reloads when it is asked to, until it is asked to stop; then drains.
@@ -25,8 +25,11 @@ impl Running {
             missing.follow(self.generation, self.misses_any());
             let request = tokio::select! {
                 request = requests.recv() => request,
-                Some(went_well) = finished(&mut only) => {
-                    return if went_well { Ended::Drained } else { Ended::Failed };
+                Some(outcome) = wait_for_only_session(&mut only) => {
+                    return match outcome {
+                        SessionOutcome::Complete => Ended::Drained,
+                        SessionOutcome::Failed => Ended::Failed,
+                    };
                 }
                 step = reloads.step() => {
                     self.proceed_reload(&mut reloads, step).await;
@@ -75,7 +78,7 @@ impl Running {
                     ReloadRequest { who, changed, unfinished, ..ReloadRequest::default() },
                 );
             }
-            Request::Ask(command, asked) => match ReloadRequest::of(command, asked) {
+            Request::Ask(command, asked) => match ReloadRequest::from_command(command, asked) {
                 Ok(ask) => self.request_reload(reloads, ask),
                 Err((command, asked)) => {
                     let services: Vec<_> = self.services().collect();
@@ -101,9 +104,11 @@ impl Running {
 }
 
 /// Waits for the one session, where there is one.
-async fn finished(only: &mut Option<JoinHandle<bool>>) -> Option<bool> {
+async fn wait_for_only_session(
+    only: &mut Option<JoinHandle<SessionOutcome>>,
+) -> Option<SessionOutcome> {
     match only {
-        Some(session) => Some(session.await.unwrap_or(false)),
+        Some(session) => Some(session.await.unwrap_or(SessionOutcome::Failed)),
         None => None,
     }
 }

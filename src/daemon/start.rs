@@ -18,9 +18,9 @@ use crate::net;
 use crate::observe::event::{Event, LogContext};
 use crate::sys::cgroup::memory_limit;
 use crate::sys::process;
-#[cfg(unix)]
-use crate::tunnel::serve_connection;
 use crate::tunnel::{ProcessLimits, ProcessResources, Respawn, Service};
+#[cfg(unix)]
+use crate::tunnel::{SessionOutcome, serve_connection};
 
 impl BoundConfig {
     /// Starts every service inside the current runtime.
@@ -97,18 +97,21 @@ fn resources() -> Arc<ProcessResources> {
 fn serve_stdio(
     service: &Arc<Service>,
     alive: &mpsc::Sender<()>,
-) -> std::io::Result<JoinHandle<bool>> {
+) -> std::io::Result<JoinHandle<SessionOutcome>> {
     let (socket, peer) = net::inherited()?;
     let (service, alive) = (service.clone(), alive.clone());
     Ok(tokio::spawn(async move {
-        let went_well = serve_connection(service, socket, peer).await;
+        let outcome = serve_connection(service, socket, peer).await;
         drop(alive);
-        went_well
+        outcome
     }))
 }
 
 /// There is no such thing here.
 #[cfg(not(unix))]
-fn serve_stdio(_: &Arc<Service>, _: &mpsc::Sender<()>) -> std::io::Result<JoinHandle<bool>> {
+fn serve_stdio(
+    _: &Arc<Service>,
+    _: &mpsc::Sender<()>,
+) -> std::io::Result<JoinHandle<SessionOutcome>> {
     Err(std::io::ErrorKind::Unsupported.into())
 }

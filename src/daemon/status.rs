@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::ServiceTraffic;
 use super::active_service::ActiveService;
-use super::control::{Answer, ControlCommand, Kick};
+use super::control::{Answer, ControlCommand, KickSelection};
 use crate::config::model::Mode;
 use crate::net::MissingAddress;
 use crate::observe::log;
@@ -113,10 +113,10 @@ pub(super) fn answer(
         ControlCommand::Reload | ControlCommand::RemoveLast { .. } => {
             Answer::Refused("the program is stopping".into())
         }
-        ControlCommand::Kick(Kick::Number(number)) => {
+        ControlCommand::Kick(KickSelection::Number(number)) => {
             Answer::Kicked(services.iter().map(|service| service.kick(*number)).sum())
         }
-        ControlCommand::Kick(Kick::Identity(name)) => {
+        ControlCommand::Kick(KickSelection::Identity(name)) => {
             let kick = |service: &&Arc<Service>| service.kick_identity(name);
             Answer::Kicked(services.iter().map(kick).sum())
         }
@@ -258,9 +258,9 @@ fn session(number: u64, info: &SessionInfo) -> Option<SessionStatus> {
         wire: (info.wire != info.who).then(|| info.wire.to_plain_text()),
         peer: info.peer.to_string(),
         target: reached.target.clone(),
-        version: reached.facts.version.into(),
-        suite: reached.facts.suite.clone(),
-        group: reached.facts.group.as_ref().map(|group| group.name.clone()),
+        version: reached.handshake.version.into(),
+        suite: reached.handshake.suite.clone(),
+        group: reached.handshake.group.as_ref().map(|group| group.name.clone()),
         age: info.since.elapsed().as_secs_f64(),
         idle: info.touched().elapsed().as_secs_f64(),
         bytes_up: up.bytes,

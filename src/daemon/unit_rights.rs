@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::config::diagnostic::{Diagnostic, Severity};
 use crate::config::endpoint::Endpoint;
 use crate::config::model::{Config, Resolved};
-use crate::secrets::{KeyFileWriter, key_files};
+use crate::secrets::{KeyFileWriter, list_key_files_leniently};
 use crate::sys::unit_file::Unit;
 use crate::sys::{access, account, pipe};
 
@@ -100,7 +100,7 @@ impl UnitRights {
 
     /// The first key file of a path, or folder above it, that the user may not read.
     fn unreadable(&self, path: &Path, writer: KeyFileWriter) -> Option<Diagnostic> {
-        let mut files = key_files(path, writer);
+        let mut files = list_key_files_leniently(path, writer);
         if path.is_dir() || files.is_empty() {
             files.insert(0, path.to_owned());
         }

@@ -36,7 +36,7 @@ pub const POLL: Duration = Duration::from_secs(30);
 /// Watches the files of the configuration in force, until the receiver of requests is gone.
 pub async fn watch(mut files: watch::Receiver<Files>, requests: mpsc::Sender<Request>) {
     let (sender, mut events) = mpsc::unbounded_channel();
-    let names = Arc::new(Mutex::new(Names::default()));
+    let names = Arc::new(Mutex::new(WatchedNames::default()));
     let heard = names.clone();
     let watcher = notify::recommended_watcher(move |event| {
         // A log beside the key file is written to with every connection: this thread hears of it, and
@@ -66,7 +66,7 @@ pub async fn watch(mut files: watch::Receiver<Files>, requests: mpsc::Sender<Req
     let mut asked: Option<FileDigests> = None;
     let mut is_told = false;
     loop {
-        *names.lock().unwrap_or_else(PoisonError::into_inner) = Names::of(&known);
+        *names.lock().unwrap_or_else(PoisonError::into_inner) = WatchedNames::of(&known);
         // Watched first and looked at then: what changes in between makes an event.
         follow(watcher.as_mut(), &known, &mut watched);
         let unfinished = writers.unfinished();
@@ -188,7 +188,7 @@ async fn change(events: &mut mpsc::UnboundedReceiver<FileChange>, writers: &mut 
 /// What events may be about. A log beside the key file is written to all the time, and must not make a
 /// revocation wait for its silence.
 #[derive(Default)]
-struct Names {
+struct WatchedNames {
     /// The last names of all watched files, of the steps of symlinks to them, and of the folders that
     /// are symlinks themselves, as Kubernetes' `..data` is.
     files: HashSet<OsString>,
@@ -196,7 +196,7 @@ struct Names {
     folders: BTreeSet<PathBuf>,
 }
 
-impl Names {
+impl WatchedNames {
     fn of(known: &Files) -> Self {
         let (mut files, mut folders) = (HashSet::new(), BTreeSet::new());
         for path in known.watched() {
@@ -235,7 +235,7 @@ impl Names {
 }
 
 /// Opening and reading, our own among it, is no news.
-fn matters(event: &notify::Result<notify::Event>, names: &Names) -> bool {
+fn matters(event: &notify::Result<notify::Event>, names: &WatchedNames) -> bool {
     match event {
         Ok(event) if !names.have(event) => false,
         Ok(event) => match event.kind {

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use super::file::{self, MAX_KEY_FILE_SIZE};
 use super::problem::{KeyFileProblem, ProblemSeverity};
 use super::{
-    EntryIndex, Fingerprint, Identity, IdentityRule, KeyEntry, KeyFileRules, KeyFileWriter,
-    OnDuplicate, OnLoosePermissions, Twin,
+    Duplicate, DuplicateIndex, Fingerprint, Identity, IdentityRule, KeyEntry, KeyFileRules,
+    KeyFileWriter, OnDuplicate, OnLoosePermissions,
 };
 use crate::sys::file_edit::FileEdit;
 use zeroize::Zeroizing;
@@ -25,7 +25,7 @@ pub(crate) const LENIENT_RULES: KeyFileRules = KeyFileRules {
     duplicates: OnDuplicate::LastWins,
     identities: IdentityRule::Bytes,
     permissions: OnLoosePermissions::Warn,
-    owner: None,
+    also_owned_by: None,
     writer: KeyFileWriter::Operator,
     may_wait_for_files: false,
 };
@@ -147,16 +147,16 @@ pub fn append_all(path: &Path, lines: &[(&[u8], KeyEntry)]) -> Result<AddedLine,
     let open = LockedKeyFile::lock(path)?;
     let entries = open.entries()?;
     let there = |entry: &KeyEntry| (open.file(), entry.identity.clone(), entry.line);
-    let mut index = EntryIndex::default();
+    let mut index = DuplicateIndex::default();
     (0..).zip(&entries).for_each(|(n, entry)| index.insert(n, entry));
     for (_, new) in lines {
         match index.find(new) {
             None => {}
-            Some(Twin::Identity(n)) => {
+            Some(Duplicate::Identity(n)) => {
                 let (file, identity, line) = there(&entries[n]);
                 return Err(EditError::IdentityExists(file, identity, line));
             }
-            Some(Twin::Key(n)) => {
+            Some(Duplicate::Key(n)) => {
                 let (file, identity, line) = there(&entries[n]);
                 return Err(EditError::SharedKey(file, identity, line));
             }

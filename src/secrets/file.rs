@@ -212,7 +212,7 @@ fn check_mode_and_owner(
     let severity = rules.permissions.severity();
     let owner = meta.uid();
     let ours = rustix::process::geteuid().as_raw();
-    if owner != 0 && owner != ours && Some(owner) != rules.owner {
+    if owner != 0 && owner != ours && Some(owner) != rules.also_owned_by {
         let message = format!("the key file {} belongs to user {owner}", path.display());
         let help = "it should belong to root or to the user that pskgate runs as";
         problems.push(KeyFileProblem::new(severity, "foreign-owner", path, message).help(help));

@@ -63,7 +63,7 @@ pub(super) fn list_key_files(
 
 /// The key files that a path means, for those who look at the files themselves: what is wrong with the path is told
 /// by who reads the keys.
-pub fn key_files(path: &Path, writer: KeyFileWriter) -> Vec<PathBuf> {
+pub fn list_key_files_leniently(path: &Path, writer: KeyFileWriter) -> Vec<PathBuf> {
     list_key_files(path, KeyFileRules { writer, ..LENIENT_RULES }, &mut Vec::new())
 }
 
@@ -126,7 +126,11 @@ fn check_folder_permissions(path: &Path, rules: KeyFileRules, problems: &mut Vec
     }
     let owner = meta.uid();
     let ours = rustix::process::geteuid().as_raw();
-    if owner != 0 && owner != ours && Some(owner) != rules.owner && !is_mounted_read_only(path) {
+    if owner != 0
+        && owner != ours
+        && Some(owner) != rules.also_owned_by
+        && !is_mounted_read_only(path)
+    {
         let message = format!("the folder of keys {} belongs to user {owner}", path.display());
         let help = "it should belong to root or to the user that pskgate runs as";
         let severity = rules.permissions.severity();

@@ -27,7 +27,7 @@ pub fn key_file(text: &[u8]) {
                 duplicates,
                 identities,
                 permissions,
-                owner: None,
+                also_owned_by: None,
                 writer: super::KeyFileWriter::Operator,
                 may_wait_for_files: false,
             };

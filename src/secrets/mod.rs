@@ -5,6 +5,7 @@
 //! [`Grant`]; a session lives as long as the current set still [`grants`](SecretSet::grants) it.
 
 pub mod beremiz;
+mod duplicates;
 pub mod edit;
 mod file;
 mod fingerprint;
@@ -19,7 +20,6 @@ mod reader;
 mod renew;
 #[cfg(test)]
 mod tests;
-mod twins;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -27,11 +27,12 @@ use std::sync::Arc;
 
 use openssl::error::ErrorStack;
 
+pub use duplicates::{Duplicate, DuplicateIndex};
 use file::ADVISED_KEY_SIZE;
 pub use file::parse;
 pub use fingerprint::Fingerprint;
-pub use folder::key_files;
 use folder::list_key_files;
+pub use folder::list_key_files_leniently;
 pub use key::{
     Escaped, Identity, Key, KeySerial, MAX_IDENTITY_SIZE, MAX_KEY_SIZE, MIN_KEY_SIZE, TicketKey,
     escape,
@@ -40,10 +41,10 @@ pub use password::Password;
 pub use problem::{KeyFileProblem, ProblemSeverity};
 pub use reader::KeyFileReader;
 pub use renew::{KeysInForce, RenewedKeys, renew};
-pub use twins::{EntryIndex, Twin};
 use zeroize::Zeroizing;
 
-/// How strictly key files are read. The two dialects differ in these three points.
+/// How strictly key files are read. The two dialects differ in the first three; the other
+/// fields are the same in both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct KeyFileRules {
     /// An identity that stands on two lines.
@@ -52,8 +53,8 @@ pub struct KeyFileRules {
     pub identities: IdentityRule,
     /// A file that others can read or write, or the group can write.
     pub permissions: OnLoosePermissions,
-    /// Who may own a file besides root and the user of this process: the one that it will become.
-    pub owner: Option<u32>,
+    /// A user who may own a file besides root and the user of this process: the one that it will become.
+    pub also_owned_by: Option<u32>,
     /// Who writes the first of a service's paths; all others are the operator's.
     pub writer: KeyFileWriter,
     /// Whether a service may begin without a key and wait for its files.

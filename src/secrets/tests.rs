@@ -16,7 +16,7 @@ const NATIVE: KeyFileRules = KeyFileRules {
     duplicates: OnDuplicate::Refuse,
     identities: IdentityRule::Utf8,
     permissions: OnLoosePermissions::Refuse,
-    owner: None,
+    also_owned_by: None,
     writer: KeyFileWriter::Operator,
     may_wait_for_files: false,
 };
@@ -25,7 +25,7 @@ const STUNNEL: KeyFileRules = KeyFileRules {
     duplicates: OnDuplicate::LastWins,
     identities: IdentityRule::Bytes,
     permissions: OnLoosePermissions::Warn,
-    owner: None,
+    also_owned_by: None,
     writer: KeyFileWriter::Operator,
     may_wait_for_files: false,
 };

@@ -151,7 +151,7 @@ pub struct EstablishedTls<S> {
     /// Whose key it was.
     pub grant: Grant,
     /// What was negotiated.
-    pub facts: HandshakeInfo,
+    pub info: HandshakeInfo,
     /// Whether an earlier session was resumed.
     pub resumed: bool,
 }
@@ -443,7 +443,7 @@ fn finish<S: AsyncRead + AsyncWrite + Unpin>(
     }
     let ssl = tls.ssl();
     let suite = ssl.current_cipher();
-    let facts = HandshakeInfo {
+    let info = HandshakeInfo {
         version: ssl.version_str(),
         suite: suite.map_or_else(String::new, |suite| suite.name().to_owned()),
         bits: suite.map_or(0, |suite| suite.bits().secret),
@@ -451,7 +451,7 @@ fn finish<S: AsyncRead + AsyncWrite + Unpin>(
     };
     let keys = KeyUsage::new(traffic, sys::is_tls13(ssl));
     let stream = Stream { tls, deferred_end: None, ended: false, keys, max_turn: MAX_TURN };
-    Ok(EstablishedTls { stream, grant, facts, resumed })
+    Ok(EstablishedTls { stream, grant, info, resumed })
 }
 
 fn group(key: &PKey<Public>) -> Option<KeyExchangeGroup> {

@@ -17,7 +17,7 @@ use crate::secrets::{Claim, Identity, KeySerial, PeerKeys, SecretSet};
 use crate::sys::{openssl as sys, session_ids};
 
 /// The first byte of a tag, by which it differs from a ticket's. The serial follows, then the identity.
-const TAG_TYPE: u8 = 2;
+const SESSION_ID_TAG: u8 = 2;
 
 /// At most 32 bytes, as OpenSSL made it.
 type SessionId = Box<[u8]>;
@@ -153,13 +153,13 @@ impl SessionStore {
 }
 
 fn tag(claim: &Claim) -> Vec<u8> {
-    [&[TAG_TYPE], &claim.serial().to_bytes()[..], claim.who().as_bytes()].concat()
+    [&[SESSION_ID_TAG], &claim.serial().to_bytes()[..], claim.who().as_bytes()].concat()
 }
 
 /// The claim that such a tag is worth under the keys of now: that of the same identity, if it still has the
 /// key that it had.
 pub(super) fn claim(keys: &PeerKeys, tag: &[u8]) -> Option<Claim> {
-    let (&TAG_TYPE, rest) = tag.split_first()? else { return None };
+    let (&SESSION_ID_TAG, rest) = tag.split_first()? else { return None };
     let (serial, who) = rest.split_first_chunk::<8>()?;
     let (_, claim) = keys.find(who)?;
     (claim.serial().to_bytes() == *serial).then_some(claim)

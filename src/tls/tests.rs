@@ -136,8 +136,8 @@ fn every_length_of_key_and_identity_works_in_both_versions_and_under_both_hashes
                     let (one, two) = (one.expect(&told), two.expect(&told));
                     for side in [&one, &two] {
                         assert_eq!(side.grant.who().as_bytes(), name, "{told}");
-                        assert_eq!(side.facts.version, format!("TLSv{version}"));
-                        assert!(version == "1.2" || side.facts.suite.contains(suite));
+                        assert_eq!(side.info.version, format!("TLSv{version}"));
+                        assert!(version == "1.2" || side.info.suite.contains(suite));
                     }
                     assert!(ours.grants(&one.grant) && theirs.grants(&two.grant));
                     let (mut one, mut two) = (one.stream, two.stream);
@@ -155,7 +155,7 @@ fn an_empty_identity_is_presented_in_1_2() {
         let (one, two) = shake(&acceptor(""), &set, &connector(""), &set).await;
         let one = one.unwrap();
         assert_eq!(one.grant.who().as_bytes(), b"");
-        assert_eq!(one.facts.version, "TLSv1.2");
+        assert_eq!(one.info.version, "TLSv1.2");
         two.unwrap();
         let (one, two) = shake(&acceptor(""), &set, &connector(&only("1.3")), &set).await;
         assert!(one.is_err() && two.is_err());
@@ -247,13 +247,13 @@ fn both_ends_tell_the_group_by_its_usual_name_and_the_size_of_its_keys() {
             (dhe, "DH-2048", 2048),
         ] {
             let (one, two) = shake(&acceptor(lines), &set, &connector(lines), &set).await;
-            let (one, two) = (one.unwrap().facts, two.unwrap().facts);
-            for facts in [&one, &two] {
-                let words = facts.to_string();
-                for word in [facts.version, &facts.suite] {
+            let (one, two) = (one.unwrap().info, two.unwrap().info);
+            for info in [&one, &two] {
+                let words = info.to_string();
+                for word in [info.version, &info.suite] {
                     assert!(words.contains(word), "{words}");
                 }
-                assert!(facts.bits >= 128, "{}", facts.bits);
+                assert!(info.bits >= 128, "{}", info.bits);
             }
             let group = two.group.expect(name);
             assert_eq!((group.name.as_str(), group.bits), (name, bits));
@@ -340,7 +340,7 @@ async fn agreed(server_has_aes: bool, client_has_aes: bool) -> String {
     let versions = built.range.into();
     let client = Connector { context: built.context, versions, hash, cache: None };
     let set = SecretSet::from_pairs(&[(b"alice", KEY)]);
-    shake(&server, &set, &client, &set).await.0.unwrap().facts.suite
+    shake(&server, &set, &client, &set).await.0.unwrap().info.suite
 }
 
 /// Services by name, and which of them was asked for.

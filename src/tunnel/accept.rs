@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::service::{LifecyclePhase, Service};
 use super::session::Session;
+use super::session_end::SessionOutcome;
 use crate::net::{AsyncListener, Peer, Socket};
 use crate::observe::event::Event;
 
@@ -20,7 +21,7 @@ const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 const RECOVERY_TIME: Duration = Duration::from_secs(3);
 
 /// Serves one connection that is there already. Says whether it went well.
-pub async fn serve_connection(service: Arc<Service>, socket: Socket, peer: Peer) -> bool {
+pub async fn serve_connection(service: Arc<Service>, socket: Socket, peer: Peer) -> SessionOutcome {
     let number = service.next_number();
     let mut session = Session::new(service, number, peer, Instant::now());
     session.run(socket).await

@@ -22,4 +22,5 @@ pub use registry::{SessionDetails, SessionInfo};
 pub use resources::{ProcessLimits, ProcessResources, ServiceLimits};
 pub use respawn::Respawn;
 pub use service::{IdentityUsage, LifecyclePhase, RecentFailure, Service};
+pub use session_end::SessionOutcome;
 pub use snapshot::{Previous, ServiceSnapshot};

@@ -46,7 +46,7 @@ pub struct SessionInfo {
 #[derive(Debug)]
 pub struct SessionDetails {
     /// What the handshake settled on.
-    pub facts: HandshakeInfo,
+    pub handshake: HandshakeInfo,
     /// The upstream address.
     pub target: String,
     /// What has passed over its TLS side, which is the one of this mode.
@@ -748,12 +748,12 @@ mod tests {
         assert_eq!((a.info.bytes(), a.info.touched()), ((50, 70), Instant::now()));
         tokio::time::sleep(std::time::Duration::from_secs(1)).await;
         assert_eq!(a.info.rates(), (50, 70));
-        let facts =
+        let handshake =
             HandshakeInfo { version: "TLSv1.3", suite: "a suite".into(), bits: 128, group: None };
         let traffic = Arc::<TlsTraffic>::default();
         traffic.read.records.store(5, Ordering::Relaxed);
         let target = "a target".to_owned();
-        a.set_details(SessionDetails { facts, target, traffic, mode: Mode::Server });
+        a.set_details(SessionDetails { handshake, target, traffic, mode: Mode::Server });
         let (up, down) = a.info.carried();
         assert_eq!((up.records, down.records, up.key_updates), (5, 0, 0));
         assert_eq!(a.info.details().unwrap().target, "a target");

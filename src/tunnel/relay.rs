@@ -22,7 +22,7 @@ mod tests;
 mod turn;
 
 /// One batch. Belongs to the thread and is borrowed within one poll, so that an idle session holds no
-/// buffer at all. It holds what `tls::wire` receives at once, and a record that had begun before.
+/// buffer at all. It holds what `tls::batched_io` receives at once (128 kB), and a record that had begun before.
 const RELAY_BUFFER_SIZE: usize = 160 * 1024;
 /// A smaller rest is not worth another read: two TLS records (RFC 9846 and 8446, 5.1).
 const MIN_READ_SIZE: usize = 32 * 1024;

@@ -34,6 +34,7 @@ use streams::Streams;
 use super::admission::PendingConnection;
 use super::registry::Registration;
 use super::service::{LifecyclePhase, Service};
+use super::session_end::SessionOutcome;
 use super::snapshot::{ServiceSnapshot, SessionTimeouts};
 use crate::net::{Peer, Socket};
 use crate::observe::event::Event;
@@ -42,7 +43,7 @@ use crate::secrets::Grant;
 /// How long a backend may take to close after our FIN before its connection is left to the kernel.
 const BACKEND_CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a refused peer may take to read its alert.
-const ALERT_READ_TIMEOUT: Duration = Duration::from_secs(1);
+const ALERT_LINGER_TIME: Duration = Duration::from_secs(1);
 
 /// One connection and the service that it belongs to.
 pub(super) struct Session {
@@ -80,27 +81,27 @@ impl Session {
         Self { service, number, peer, destination, accepted, entry_service, pending_connection }
     }
 
-    /// The whole life of a connection. Returns whether it ended as it was meant to.
+    /// The whole life of a connection. Says whether it went well.
     ///
     /// There may be thousands, so that each step is boxed: it has its memory for as long as it lasts. Nothing is
     /// taken by value that can be borrowed, because a future keeps an argument twice.
-    pub(super) async fn run(&mut self, mut socket: Socket) -> bool {
+    pub(super) async fn run(&mut self, mut socket: Socket) -> SessionOutcome {
         let mut phase = self.service.phase();
         let arrived = tokio::select! {
             arrived = Box::pin(self.arrive(&mut socket)) => arrived,
-            () = wait_until_stopping(&mut phase) => None,
+            () = wait_until_not_running(&mut phase) => None,
         };
-        let Some(arrived) = arrived else { return false };
+        let Some(arrived) = arrived else { return SessionOutcome::Failed };
         let opened = tokio::select! {
             opened = Box::pin(self.open(arrived, socket)) => opened,
-            () = wait_until_stopping(&mut phase) => None,
+            () = wait_until_not_running(&mut phase) => None,
         };
         drop(phase);
-        let Some(mut open) = opened else { return false };
+        let Some(mut open) = opened else { return SessionOutcome::Failed };
         let end = Box::pin(self.relay_until_end(&mut open)).await;
         self.log_end(&open, &end);
         Box::pin(self.close(open, &end)).await;
-        end.is_good()
+        end.outcome()
     }
 
     /// Connects both sides; returns nothing for a connection that was refused, whose reason is logged. The keys
@@ -126,6 +127,6 @@ impl Session {
 }
 
 /// Returns when the program stops accepting. An error means the same: the sender is gone.
-async fn wait_until_stopping(phase: &mut watch::Receiver<LifecyclePhase>) {
+async fn wait_until_not_running(phase: &mut watch::Receiver<LifecyclePhase>) {
     let _ = phase.wait_for(|phase| *phase != LifecyclePhase::Running).await;
 }

@@ -25,6 +25,15 @@ pub(super) enum SessionEnd {
     Cut(CutReason),
 }
 
+/// Whether a connection went well, for whoever runs one alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionOutcome {
+    /// It became a session, and both directions ended in order, or one of them and the other fell silent.
+    Complete,
+    /// It was refused, failed, or was cut.
+    Failed,
+}
+
 /// How soon after its connection was accepted a session has ended "at once". A server end gives up a backend
 /// and waits for a place for about as long.
 const AT_ONCE: Duration = Duration::from_secs(6);
@@ -93,9 +102,11 @@ impl SessionEnd {
         is_failure.then(|| self.to_string())
     }
 
-    /// Whether it ended as it was meant to: both directions in order, or one of them and silence.
-    pub(super) fn is_good(&self) -> bool {
-        matches!(self, Self::Complete | Self::Cut(CutReason::HalfClosed { .. }))
+    pub(super) fn outcome(&self) -> SessionOutcome {
+        match self {
+            Self::Complete | Self::Cut(CutReason::HalfClosed { .. }) => SessionOutcome::Complete,
+            _ => SessionOutcome::Failed,
+        }
     }
 
     /// What the table of endings makes of the two connections.
@@ -361,7 +372,7 @@ mod tests {
         ];
         let mut words = Vec::new();
         for (end, name, levels, manners, good) in table {
-            assert_eq!((end.name(), end.is_good()), (name, good));
+            assert_eq!((end.name(), end.outcome() == SessionOutcome::Complete), (name, good));
             for (mode, level, manner) in
                 [(Client, levels[0], manners[0]), (Server, levels[1], manners[1])]
             {

@@ -132,7 +132,7 @@ fn machine() -> String {
         line.split_whitespace().take(3).collect::<Vec<_>>().join(" ")
     };
     format!(
-        "Seen on {}: kernel {}, {} cores; pskgate {} with {}, {}, {}.\n",
+        "FigureSummary on {}: kernel {}, {} cores; pskgate {} with {}, {}, {}.\n",
         harness::machine::today(),
         harness::machine::kernel(),
         harness::machine::cores(),

@@ -6,7 +6,7 @@ use plotters::prelude::*;
 
 use crate::figures::{Figure, Goal, Value};
 use crate::makes::Make;
-use crate::statistics::{Seen, seen};
+use crate::statistics::{FigureSummary, seen};
 
 const WIDTH: u32 = 720;
 const ROW: u32 = 44;
@@ -34,7 +34,7 @@ fn goals(figure: &Figure, values: &[Value]) -> Vec<f64> {
 }
 
 pub fn draw(figure: &Figure, values: &[Value], file: &Path) {
-    let rows: Vec<(Make, Seen)> = Make::ALL
+    let rows: Vec<(Make, FigureSummary)> = Make::ALL
         .into_iter()
         .filter_map(|make| Some((make, seen(values, figure.name, make)?)))
         .collect();

@@ -124,7 +124,8 @@ fn page(values: &[Value]) -> String {
              same key file, and HAProxy in TCP mode over two hops without TLS, as a plain relay. They take turns in\n\
              one run on loopback; a figure is that of both ends together. Raw values are in `docs/performance/`, and\n\
              `scripts/bench --report` writes this page.\n\n";
-    page += &kept("machine.txt").replace("Seen on ", "Measured on ").replace(" on, ", ", ");
+    page +=
+        &kept("machine.txt").replace("FigureSummary on ", "Measured on ").replace(" on, ", ", ");
     page += "\n## Goals\n\n\
              A goal is met if the worse end of the 95 % interval meets it: of the ratios of all rounds (their geometric\n\
              mean), or of the values. The section [Where the time goes](#where-the-time-goes) has the reasons of goals\n\

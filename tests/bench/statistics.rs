@@ -5,7 +5,7 @@ use crate::makes::Make;
 
 /// What a make's rounds saw of a figure.
 #[derive(Debug, Clone)]
-pub struct Seen {
+pub struct FigureSummary {
     pub median: f64,
     pub least: f64,
     pub most: f64,
@@ -30,7 +30,7 @@ pub struct Verdict {
     pub met: bool,
 }
 
-pub fn seen(values: &[Value], figure: &str, make: Make) -> Option<Seen> {
+pub fn seen(values: &[Value], figure: &str, make: Make) -> Option<FigureSummary> {
     let mut of: Vec<&Value> =
         values.iter().filter(|value| value.figure == figure && value.make == make).collect();
     of.sort_by_key(|value| value.round);
@@ -39,7 +39,7 @@ pub fn seen(values: &[Value], figure: &str, make: Make) -> Option<Seen> {
     sorted.sort_by(f64::total_cmp);
     let (least, most) = (*sorted.first()?, *sorted.last()?);
     let (low, high) = (sorted[(sorted.len() - 1) / 2], sorted[sorted.len() / 2]);
-    Some(Seen { median: f64::midpoint(low, high), least, most, all })
+    Some(FigureSummary { median: f64::midpoint(low, high), least, most, all })
 }
 
 /// Student's t for 95 % on both sides, by degrees of freedom.
@@ -63,7 +63,7 @@ fn mean_interval(values: &[f64]) -> Interval {
 }
 
 /// Of the ratios in rounds that both took part in: their geometric mean.
-pub fn ratio(ours: &Seen, theirs: &Seen) -> Interval {
+pub fn ratio(ours: &FigureSummary, theirs: &FigureSummary) -> Interval {
     let logs: Vec<f64> =
         ours.all.iter().zip(&theirs.all).map(|(ours, theirs)| (ours / theirs).ln()).collect();
     let Interval { middle, low, high } = mean_interval(&logs);
@@ -113,7 +113,7 @@ pub fn print(values: &[Value]) {
         let Some(_) = of(Make::Pskgate) else { continue };
         println!("{} ({})", figure.title, figure.unit);
         for make in Make::ALL {
-            if let Some(Seen { median, least, most, all }) = of(make) {
+            if let Some(FigureSummary { median, least, most, all }) = of(make) {
                 let (median, least, most) = (short(median), short(least), short(most));
                 println!(
                     "  {:<12} {median:>8}   {least} to {most}, {} rounds",

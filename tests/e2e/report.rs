@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::figure::{Bar, Figure, Machine, Seen};
+use super::figure::{Bar, Figure, FigureValue, Machine};
 use super::trips::Trips;
 use crate::harness::machine::results_in;
 use crate::harness::root;
@@ -106,10 +106,10 @@ fn rate(value: f64) -> String {
     if value >= 100.0 { format!("{value:.0}") } else { format!("{value:.1}") }
 }
 
-fn seen(value: &Seen, unit: &str) -> String {
+fn seen(value: &FigureValue, unit: &str) -> String {
     match value {
-        Seen::Number(_) => format!("{value} {unit}").trim_end().to_owned(),
-        Seen::Words(words) => words.clone(),
+        FigureValue::Number(_) => format!("{value} {unit}").trim_end().to_owned(),
+        FigureValue::Words(words) => words.clone(),
     }
 }
 

@@ -18,8 +18,8 @@ use crate::ends::{End, Maker, Order, plain_from, tls, tls_as};
 use crate::erpc::status;
 use crate::figure::Bar;
 use crate::harness::{
-    FaultProxy, IDENTITY, KEY, OTHER_KEY, PlainClient, Side, WAIT_TIMEOUT, backend::reset, secret,
-    until,
+    FaultProxy, IDENTITY, KEY, OTHER_KEY, PlainClient, WAIT_TIMEOUT, WireEnd, backend::reset,
+    secret, until,
 };
 use crate::line::{ADDRESSES, Line};
 use crate::peers::Peer;
@@ -426,7 +426,7 @@ fn corrupt(maker: Maker, size: Size) -> Vec<Measure> {
     let (mut lost, mut taken) = (0, 0);
     for _ in 0..tries {
         let mut ide = session_or_count(&mut runtime, client.address(), &mut lost);
-        wire.spoil_towards(Side::Server);
+        wire.spoil_towards(WireEnd::Server);
         taken += usize::from(status(&mut ide, 2).is_ok());
     }
     drop(session_or_count(&mut runtime, client.address(), &mut lost));

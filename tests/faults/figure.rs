@@ -18,7 +18,7 @@ pub enum Bar {
 /// What was seen: a number, or the words for what is none.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
-pub enum Seen {
+pub enum FigureValue {
     Number(f64),
     Words(String),
 }
@@ -33,9 +33,9 @@ pub struct Figure {
     pub what: String,
     pub unit: String,
     pub bar: Bar,
-    pub pskgate: Seen,
+    pub pskgate: FigureValue,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stunnel4: Option<Seen>,
+    pub stunnel4: Option<FigureValue>,
     pub date: String,
 }
 
@@ -59,13 +59,13 @@ pub enum Line {
 }
 
 impl Bar {
-    pub fn is_met_by(self, seen: &Seen) -> bool {
+    pub fn is_met_by(self, seen: &FigureValue) -> bool {
         match (self, seen) {
             (Self::Told, _) => true,
-            (_, Seen::Words(_)) => false,
-            (Self::AtMost(most), Seen::Number(seen)) => *seen <= most,
-            (Self::AtLeast(least), Seen::Number(seen)) => *seen >= least,
-            (Self::Exactly(wanted), Seen::Number(seen)) => (seen - wanted).abs() < 1e-9,
+            (_, FigureValue::Words(_)) => false,
+            (Self::AtMost(most), FigureValue::Number(seen)) => *seen <= most,
+            (Self::AtLeast(least), FigureValue::Number(seen)) => *seen >= least,
+            (Self::Exactly(wanted), FigureValue::Number(seen)) => (seen - wanted).abs() < 1e-9,
         }
     }
 }
@@ -110,7 +110,7 @@ impl fmt::Display for Bar {
     }
 }
 
-impl fmt::Display for Seen {
+impl fmt::Display for FigureValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Number(seen) => f.write_str(&number(*seen)),

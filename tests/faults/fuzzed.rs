@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::figure::{Bar, Figure, Seen};
+use super::figure::{Bar, Figure, FigureValue};
 
 /// Ten minutes, which is what is asked of each, and what of them a processor was really at work: a machine
 /// that has other things to do tries little in ten minutes.
@@ -47,7 +47,7 @@ pub fn figures(target: &str, text: &str) -> Vec<Figure> {
     // One that did not come to its end has found something, whatever it says.
     let found = found.max(usize::from(!text.lines().any(|line| line == "exit 0")));
     let seen = |number: Option<f64>| {
-        number.map_or_else(|| Seen::Words("not told".to_owned()), Seen::Number)
+        number.map_or_else(|| FigureValue::Words("not told".to_owned()), FigureValue::Number)
     };
     [
         ("seconds", Bar::AtLeast(SECONDS), seen(seconds(text))),
@@ -64,7 +64,7 @@ pub fn figures(target: &str, text: &str) -> Vec<Figure> {
             Bar::Told,
             seen(done.and_then(|done| behind(done, "corp:"))),
         ),
-        ("findings", Bar::Exactly(0.0), Seen::Number(found as f64)),
+        ("findings", Bar::Exactly(0.0), FigureValue::Number(found as f64)),
     ]
     .into_iter()
     .map(|(what, bar, pskgate)| Figure {

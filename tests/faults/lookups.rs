@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use crate::Fault;
 use crate::ends::{Maker, Order, Tls, echo, tls, tls_as};
 use crate::figure::Bar;
-use crate::harness::cable::{ADDRESSES, echo_on, on_host};
-use crate::harness::names::{Names, Reply};
+use crate::harness::names::{HostWithNames, Reply};
+use crate::harness::two_hosts::{ADDRESSES, echo_on, on_host};
 use crate::harness::{IDENTITY, KEY, OTHER_KEY, free_port, local, secret};
 use crate::results::{Measure, Size, measure};
 
@@ -47,7 +47,8 @@ fn slowest(count: usize, to: SocketAddr) -> (f64, usize) {
 }
 
 fn silent(maker: Maker, size: Size) -> Vec<Measure> {
-    let names = Names::new(&format!("{} backend.plant\n", ADDRESSES[0]), "timeout:30 attempts:1");
+    let names =
+        HostWithNames::new(&format!("{} backend.plant\n", ADDRESSES[0]), "timeout:30 attempts:1");
     names.reply(Reply::Address(ADDRESSES[0].parse().expect("an address")));
     let host = names.host().to_owned();
     echo_on(&host, ADDRESSES[0]);

@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::Fault;
 use crate::ends::{Dialect, Maker, Order};
 use crate::figure::Bar;
-use crate::harness::guess::guess;
 use crate::harness::hello::claim_lists;
+use crate::harness::timing_leak::measure_timing_leak;
 use crate::harness::{Backend, KEY, secret};
 use crate::results::{Measure, Size, measure};
 
@@ -102,5 +102,5 @@ fn area_once(
         }
     }
     assert_eq!(backend.accepted(), 0);
-    guess(&times[0], &times[1]).area
+    measure_timing_leak(&times[0], &times[1]).area
 }

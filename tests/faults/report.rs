@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::figure::{Bar, Figure, Line, Machine, Seen};
+use super::figure::{Bar, Figure, FigureValue, Line, Machine};
 use super::{fuzzed, tested};
 use crate::harness::machine::results_in;
 use crate::harness::root;
@@ -104,10 +104,10 @@ fn cell(text: &str) -> String {
     text.replace('|', "\\|")
 }
 
-fn with_unit(seen: &Seen, unit: &str) -> String {
+fn with_unit(seen: &FigureValue, unit: &str) -> String {
     match seen {
-        Seen::Number(_) => format!("{seen} {unit}").trim_end().to_owned(),
-        Seen::Words(words) => words.clone(),
+        FigureValue::Number(_) => format!("{seen} {unit}").trim_end().to_owned(),
+        FigureValue::Words(words) => words.clone(),
     }
 }
 
@@ -194,7 +194,7 @@ pub fn page() -> String {
                     page,
                     "| {} | {} | {} | {met} | {} |",
                     cell(&figure.what),
-                    with_unit(&Seen::Words(figure.bar.to_string()), ""),
+                    with_unit(&FigureValue::Words(figure.bar.to_string()), ""),
                     with_unit(&figure.pskgate, &figure.unit),
                     cell(&theirs)
                 );

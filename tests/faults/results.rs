@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::figure::{Bar, Figure, Line, Machine, Seen};
+use crate::figure::{Bar, Figure, FigureValue, Line, Machine};
 use crate::harness::machine::{self, today};
 use crate::harness::root;
 
@@ -29,11 +29,11 @@ pub struct Measure {
     pub what: String,
     pub unit: &'static str,
     pub bar: Bar,
-    pub seen: Seen,
+    pub seen: FigureValue,
 }
 
 pub fn measure(what: &str, unit: &'static str, bar: Bar, seen: f64) -> Measure {
-    Measure { what: what.to_owned(), unit, bar, seen: Seen::Number(seen) }
+    Measure { what: what.to_owned(), unit, bar, seen: FigureValue::Number(seen) }
 }
 
 /// The same where there may be nothing to measure: then `otherwise` is said.
@@ -44,7 +44,7 @@ pub fn measure_or(
     seen: Option<f64>,
     otherwise: &str,
 ) -> Measure {
-    let seen = seen.map_or_else(|| Seen::Words(otherwise.to_owned()), Seen::Number);
+    let seen = seen.map_or_else(|| FigureValue::Words(otherwise.to_owned()), FigureValue::Number);
     Measure { what: what.to_owned(), unit, bar, seen }
 }
 
@@ -63,11 +63,11 @@ pub fn figure(
         bar: one.bar,
         pskgate: one.seen.clone(),
         stunnel4: theirs.map(|theirs| match theirs {
-            None => Seen::Words("broke off".to_owned()),
+            None => FigureValue::Words("broke off".to_owned()),
             Some(all) => all
                 .iter()
                 .find(|other| other.what == one.what)
-                .map_or_else(|| Seen::Words("-".to_owned()), |other| other.seen.clone()),
+                .map_or_else(|| FigureValue::Words("-".to_owned()), |other| other.seen.clone()),
         }),
         date: today(),
     }

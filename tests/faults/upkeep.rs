@@ -11,7 +11,7 @@ use crate::ends::{Maker, Order, echo, plain_from};
 use crate::figure::Bar;
 use crate::harness::openssl::present;
 use crate::harness::process::{children_of, pskgate};
-use crate::harness::ram::{count, memory};
+use crate::harness::process_memory::{count, memory};
 use crate::harness::web::{Flood, Habit, scrape};
 use crate::harness::{
     Backend, IDENTITY, KEY, PskgateBuilder, WAIT_TIMEOUT, free_port, local, server_toml, until,

@@ -54,7 +54,7 @@ impl Storm {
 }
 
 #[derive(Default)]
-struct Book {
+struct FleetProgress {
     storm: Mutex<Storm>,
     /// Which storm it is, and for each PLC that of its last answer.
     round: AtomicUsize,
@@ -65,16 +65,16 @@ struct Book {
 }
 
 pub struct Fleet {
-    book: Arc<Book>,
+    book: Arc<FleetProgress>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Fleet {
     pub fn start(count: usize, gateway: SocketAddr, period: Duration, retry: Retry) -> Self {
-        let book = Book {
+        let book = FleetProgress {
             answered: (0..count).map(|_| AtomicUsize::new(0)).collect(),
             round: AtomicUsize::new(1),
-            ..Book::default()
+            ..FleetProgress::default()
         };
         let book = Arc::new(book);
         let told = Arc::clone(&book);
@@ -142,7 +142,7 @@ struct Plc {
     period: Duration,
     retry: Retry,
     context: SslContext,
-    book: Arc<Book>,
+    book: Arc<FleetProgress>,
     dice: u64,
 }
 

@@ -4,7 +4,7 @@
 use std::io::{Read, Write};
 use std::net::Shutdown;
 
-use crate::harness::hello::Tap;
+use crate::harness::hello::RecordingProxy;
 use crate::harness::openssl::psk;
 use crate::harness::{
     Backend, ConnectionEnd, IDENTITY, KEY, OTHER_KEY, OpensslClient, PlainClient, Pskgate,
@@ -28,14 +28,14 @@ fn alerts(stream: &[u8]) -> usize {
 /// Both ends of a tunnel that speaks 1.2, and what goes by between them.
 struct Tunnel {
     server: Pskgate,
-    tap: Tap,
+    tap: RecordingProxy,
     client: Pskgate,
 }
 
 fn tunnel(backend: &Backend) -> Tunnel {
     let server =
         PskgateBuilder::new().toml(&server_toml(backend.address(), Tls::V12.toml())).start();
-    let tap = Tap::before(server.address("tls"));
+    let tap = RecordingProxy::before(server.address("tls"));
     let client = PskgateBuilder::new().toml(&client_toml(tap.address(), "")).start();
     Tunnel { server, tap, client }
 }

@@ -4,9 +4,9 @@ use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
-use crate::harness::cable::ADDRESSES;
+use crate::harness::two_hosts::ADDRESSES;
 use crate::harness::{
-    Cable, Pskgate, PskgateBuilder, Stopwatch, WAIT_TIMEOUT, client_toml, server_toml, until,
+    Pskgate, PskgateBuilder, Stopwatch, TwoHosts, WAIT_TIMEOUT, client_toml, server_toml, until,
 };
 
 /// Silence before the first probe, and three of them: 15 + 3 * 5 s, as a native file has it by default.
@@ -15,7 +15,7 @@ const FOUND: Duration = Duration::from_secs(30);
 const LATE: Duration = Duration::from_secs(8);
 
 struct Ends {
-    cable: Cable,
+    cable: TwoHosts,
     server: Pskgate,
     client: Pskgate,
     backend: UnixListener,
@@ -24,7 +24,7 @@ struct Ends {
 impl Ends {
     /// Both plain sides are Unix sockets, which hosts do not part.
     fn new() -> Self {
-        let cable = Cable::new();
+        let cable = TwoHosts::new();
         let (server, client) = (PskgateBuilder::new(), PskgateBuilder::new());
         let backend = UnixListener::bind(server.folder().join("backend.sock")).expect("a backend");
         let toml = server_toml("unix:backend.sock", "")

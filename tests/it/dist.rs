@@ -10,7 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::harness::process::{Finished, pskgate};
-use crate::harness::stage::{Daemon, client_of, echo_through, finish};
+use crate::harness::stage::{DaemonProcess, client_of, echo_through, finish};
 use crate::harness::web::get;
 use crate::harness::{
     Backend, IDENTITY, KEY, PskgateBuilder, WAIT_TIMEOUT, free_port, local, root, secret,
@@ -56,9 +56,9 @@ impl Board {
         finish(&mut command)
     }
 
-    fn daemon(&self) -> Option<Daemon> {
+    fn daemon(&self) -> Option<DaemonProcess> {
         let pid = std::fs::read_to_string(self.folder.path().join("pid")).ok()?;
-        pid.trim().parse().ok().map(Daemon)
+        pid.trim().parse().ok().map(DaemonProcess)
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::harness::hello::{Tap, hello_12, hello_13};
+use crate::harness::hello::{RecordingProxy, hello_12, hello_13};
 use crate::harness::{Backend, PskgateBuilder, Tls, WAIT_TIMEOUT, server_toml, until};
 use crate::members::{connect_from, delayed, exchange, member, shake};
 
@@ -115,7 +115,7 @@ fn a_far_client_gets_in_during_a_flood_of_whole_hellos() {
 #[test]
 fn a_far_client_gets_in_while_its_own_hello_is_replayed() {
     gets_in_during(|to| {
-        let tap = Tap::before(to);
+        let tap = RecordingProxy::before(to);
         let context = member(Tls::V13);
         let mut stream = shake(&context, tap.address()).expect("a handshake");
         exchange(&mut stream).expect("an echo");

@@ -26,12 +26,12 @@ fn http(at: &str) -> String {
 }
 
 /// A server end that can be looked at.
-struct Seen {
+struct GateWithHttp {
     gate: Pskgate,
     at: SocketAddr,
 }
 
-impl Seen {
+impl GateWithHttp {
     fn new(backend: &Backend) -> Self {
         Self::with(backend, "", &secret(IDENTITY, KEY))
     }
@@ -131,7 +131,7 @@ fn every_path_answers_over_tcp_and_over_a_unix_socket() {
 #[test]
 fn a_name_that_others_can_give_this_machine_is_refused() {
     let backend = Backend::echo();
-    let seen = Seen::new(&backend);
+    let seen = GateWithHttp::new(&backend);
     let ask = |head: &str| request(seen.at, &format!("{head}Connection: close\r\n\r\n"));
     for host in ["localhost", "127.0.0.1:1", "[::1]"] {
         let page = ask(&format!("GET /status.json HTTP/1.1\r\nHost: {host}\r\n"));
@@ -154,7 +154,7 @@ fn a_name_that_others_can_give_this_machine_is_refused() {
 #[test]
 fn there_is_only_something_to_look_at() {
     let backend = Backend::echo();
-    let seen = Seen::new(&backend);
+    let seen = GateWithHttp::new(&backend);
     let body = "x".repeat(100_000);
     for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"] {
         let text = format!(
@@ -177,7 +177,7 @@ fn there_is_only_something_to_look_at() {
 #[test]
 fn a_crowd_at_the_window_keeps_neither_who_looks_nor_a_member_waiting() {
     let backend = Backend::echo();
-    let seen = Seen::new(&backend);
+    let seen = GateWithHttp::new(&backend);
     let client = seen.client();
     let quiet = seen.gate.settled_descriptors();
     let stranger = |n: usize| {
@@ -210,7 +210,7 @@ fn a_local_flood_keeps_no_scrape_out() {
     const RATE: u32 = 290;
     const SCRAPES: usize = 64;
     let backend = Backend::echo();
-    let seen = Seen::new(&backend);
+    let seen = GateWithHttp::new(&backend);
     for habit in Habit::ALL {
         let flood = Flood::start(seen.at, RATE, habit);
         until("the flood to have come", WAIT_TIMEOUT, || (flood.made() > 100).then_some(()));
@@ -227,7 +227,7 @@ fn a_local_flood_keeps_no_scrape_out() {
 #[test]
 fn whoever_asks_without_pause_leaves_the_tunnel_its_processor() {
     let backend = Backend::echo();
-    let seen = Seen::new(&backend);
+    let seen = GateWithHttp::new(&backend);
     let ask = |stream: &mut TcpStream| {
         stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("asked");
         stream.read(&mut [0; 64 * 1024]).expect("answered")
@@ -249,7 +249,7 @@ fn whoever_asks_without_pause_leaves_the_tunnel_its_processor() {
 #[test]
 fn whoever_reads_nothing_or_asks_nothing_more_is_cut_in_time() {
     let backend = Backend::echo();
-    let seen = Seen::new(&backend);
+    let seen = GateWithHttp::new(&backend);
     let quiet = seen.gate.settled_descriptors();
     let pages = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(400);
     let watch = Stopwatch::start();
@@ -270,7 +270,7 @@ fn whoever_reads_nothing_or_asks_nothing_more_is_cut_in_time() {
 #[test]
 fn a_program_that_drains_is_healthy_and_not_ready() {
     let backend = Backend::echo();
-    let mut seen = Seen::new(&backend);
+    let mut seen = GateWithHttp::new(&backend);
     let client = seen.client();
     let session = PlainClient::connect(client.address("plain"));
     session.echo(b"before");
@@ -297,7 +297,7 @@ fn a_program_that_drains_is_healthy_and_not_ready() {
 #[test]
 fn metrics_are_what_prometheus_reads_and_move_with_what_happens() {
     let backend = Backend::echo();
-    let seen = Seen::new(&backend);
+    let seen = GateWithHttp::new(&backend);
     let client = seen.client();
     let text = get(seen.at, "/metrics");
     assert_eq!(text.headers["content-type"], "text/plain; version=0.0.4; charset=utf-8");
@@ -390,7 +390,7 @@ fn metrics_are_what_prometheus_reads_and_move_with_what_happens() {
 #[test]
 fn an_identity_that_does_not_exist_is_told_nowhere() {
     let backend = Backend::echo();
-    let seen = Seen::new(&backend);
+    let seen = GateWithHttp::new(&backend);
     for (identity, key) in [("stranger-one", OTHER_KEY), ("stranger-two", KEY)] {
         for version in ["-tls1_2", "-tls1_3"] {
             let mut arguments = vec![version.to_owned()];
@@ -429,7 +429,7 @@ fn an_identity_that_does_not_exist_is_told_nowhere() {
 #[test]
 fn a_refusal_is_told_with_its_peer_its_cause_and_whose_key_it_was() {
     let backend = Backend::echo();
-    let seen = Seen::new(&backend);
+    let seen = GateWithHttp::new(&backend);
     let wrong = openssl::psk_of(IDENTITY, OTHER_KEY);
     for _ in 0..2 {
         assert!(OpensslClient::start(seen.gate.address("tls"), &wrong).alert().is_some());
@@ -454,7 +454,7 @@ fn identities_have_as_many_labels_as_were_allowed() {
     // Bases 64 of their own: equal keys are refused.
     let key = |n: usize| KEY.replacen("dGhp", &format!("dGh{n}"), 1);
     let keys: String = names.iter().enumerate().map(|(n, name)| secret(name, &key(n))).collect();
-    let seen = Seen::with(&backend, "max-identity-labels = 2", &keys);
+    let seen = GateWithHttp::with(&backend, "max-identity-labels = 2", &keys);
     let samples = seen.samples();
     let labels = |name: &str| samples.keys().filter(|key| key.contains(name)).count();
     assert!(labels("identity=\"three\"") + labels("identity=\"four\"") == 0, "{samples:?}");
@@ -468,7 +468,7 @@ fn identities_have_as_many_labels_as_were_allowed() {
 fn how_many_identities_have_labels_changes_with_a_reload() {
     let backend = Backend::echo();
     let keys: String = ["one", "two", "three"].iter().map(|who| secret(who, KEY)).collect();
-    let seen = Seen::with(&backend, "max-identity-labels = 1", &keys);
+    let seen = GateWithHttp::with(&backend, "max-identity-labels = 1", &keys);
     let named = || {
         let page = get(seen.at, "/metrics").body;
         ["one", "two", "three"].iter().filter(|who| page.contains(&format!("\"{who}\""))).count()
@@ -484,7 +484,7 @@ fn how_many_identities_have_labels_changes_with_a_reload() {
 fn names_that_look_like_markup_or_labels_arrive_as_they_are() {
     let backend = Backend::echo();
     let name = r#"<b>"o"} 1 \ é</b>"#;
-    let seen = Seen::with(&backend, "", &secret(name, KEY));
+    let seen = GateWithHttp::with(&backend, "", &secret(name, KEY));
     let toml = client_toml(seen.gate.address("tls"), "");
     let toml = toml.replace(&format!("\"{IDENTITY}\""), &format!("'{name}'"));
     let client = PskgateBuilder::new().file("psk.txt", &secret(name, KEY)).toml(&toml).start();

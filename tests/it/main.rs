@@ -1,7 +1,6 @@
 //! The integration tests: one binary, one file a subject, real peers over real sockets.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, unreachable_pub)]
 
-mod around;
 mod beremiz_keys;
 mod beremiz_page;
 mod beremiz_revocation;
@@ -57,6 +56,7 @@ mod options;
 mod page;
 mod pairings;
 mod policy;
+mod protocols;
 mod proxied;
 mod proxy;
 mod pyro;

@@ -11,7 +11,7 @@ use data_encoding::{BASE64, HEXLOWER};
 use rustix::process::Signal;
 
 use crate::harness::openssl::psk_of;
-use crate::harness::ram::{count, memory};
+use crate::harness::process_memory::{count, memory};
 use crate::harness::stage::need_root;
 use crate::harness::{
     Backend, OTHER_KEY, OpensslClient, PlainClient, Pskgate, PskgateBuilder, Tls, WAIT_TIMEOUT,

@@ -4,20 +4,20 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use crate::harness::cable::{ADDRESSES, echo_on};
-use crate::harness::names::{Names, Reply};
+use crate::harness::names::{HostWithNames, Reply};
+use crate::harness::two_hosts::{ADDRESSES, echo_on};
 use crate::harness::{IDENTITY, Pskgate, PskgateBuilder, Stopwatch, WAIT_TIMEOUT, until};
 
 /// A server end on a host with names of its own, an echo at port 8080 of that host, and a client end before it.
 struct Plant {
-    names: Names,
+    names: HostWithNames,
     server: Pskgate,
     client: Pskgate,
 }
 
 impl Plant {
     /// The server's services: `socks`, and `named` with this target.
-    fn new(names: Names, target: &str) -> Self {
+    fn new(names: HostWithNames, target: &str) -> Self {
         let host = names.host().to_owned();
         echo_on(&host, ADDRESSES[0]);
         let server = format!(
@@ -83,7 +83,7 @@ const PROMPT: Duration = Duration::from_secs(5);
 
 #[test]
 fn names_that_peers_ask_for_keep_no_name_of_the_configuration_waiting() {
-    let names = Names::new(&format!("{} backend.plant\n", ADDRESSES[0]), STUCK);
+    let names = HostWithNames::new(&format!("{} backend.plant\n", ADDRESSES[0]), STUCK);
     let plant = Plant::new(names, "backend.plant:8080");
     plant.echo();
     let stuck: Vec<_> =
@@ -98,7 +98,7 @@ fn names_that_peers_ask_for_keep_no_name_of_the_configuration_waiting() {
 
 #[test]
 fn a_dead_name_of_the_configuration_keeps_no_other_service_waiting() {
-    let names = Names::new(&format!("{} backend.plant\n", ADDRESSES[0]), STUCK);
+    let names = HostWithNames::new(&format!("{} backend.plant\n", ADDRESSES[0]), STUCK);
     let dead = Plant::new(names, "dead.example:8080");
     // More than there are threads for calls that block.
     let stuck: Vec<_> = (0..60)
@@ -121,7 +121,7 @@ fn a_dead_name_of_the_configuration_keeps_no_other_service_waiting() {
 
 #[test]
 fn the_last_good_answer_is_used_while_the_name_server_is_silent() {
-    let names = Names::new("", "timeout:2 attempts:1");
+    let names = HostWithNames::new("", "timeout:2 attempts:1");
     names.reply(Reply::Address(ADDRESSES[0].parse().unwrap()));
     let plant = Plant::new(names, "moving.example:8080");
     plant.echo();

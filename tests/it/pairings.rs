@@ -37,7 +37,7 @@ const CLIENTS: usize = 45;
 
 /// At most so many let nothing through in any pairing, as they are meant to: with another key, with
 /// nobody behind them, with suites that a peer without settings has not, or by way of a proxy or a packet
-/// filter that is not there (`around` has them).
+/// filter that is not there (`protocols` has them).
 const NOTHING: usize = 23;
 
 /// Files that share their plain peers.
@@ -52,7 +52,7 @@ const SENT: &str = "there and back\n";
 type Spot = (String, String);
 
 /// What came back, by the program of the server's end and that of the client's.
-type Seen = BTreeMap<(Program, Program), String>;
+type Replies = BTreeMap<(Program, Program), String>;
 
 /// A file of the corpus, run by a program.
 struct Subject<'a> {
@@ -291,14 +291,14 @@ fn pair(cases: &[Case], certificate: &Certificate) -> Vec<(Spot, (Program, Progr
     all
 }
 
-fn pair_all(cases: &[Case]) -> BTreeMap<Spot, Seen> {
+fn pair_all(cases: &[Case]) -> BTreeMap<Spot, Replies> {
     let folder = TempDir::new().unwrap();
     openssl::certificate(folder.path());
     let certificate =
         Certificate { cert: folder.path().join("cert.pem"), key: folder.path().join("key.pem") };
     let batches: Vec<&[Case]> = cases.chunks(BATCH).collect();
     let next = AtomicUsize::new(0);
-    let all: Mutex<BTreeMap<Spot, Seen>> = Mutex::default();
+    let all: Mutex<BTreeMap<Spot, Replies>> = Mutex::default();
     std::thread::scope(|scope| {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
@@ -327,7 +327,7 @@ fn stunnel_and_pskgate_are_each_others_peers_with_every_file_that_both_accept() 
         let whole = case.whole().to_ascii_lowercase();
         let has_keys = whole.contains("psksecrets");
         let listens = whole.contains("accept") && !case.inetd;
-        // A SOCKS server waits to be asked, each program for a time of its own: `around` asks it.
+        // A SOCKS server waits to be asked, each program for a time of its own: `protocols` asks it.
         let protocol = whole.lines().rev().find(|line| line.starts_with("protocol ="));
         let asked = protocol.is_some_and(|line| line.ends_with("= socks"))
             && !whole.contains("client = yes");

@@ -10,8 +10,8 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::harness::backend::read_to_end;
 use crate::harness::{
-    Backend, ConnectionEnd, Pair, PlainClient, Pskgate, PskgateBuilder, Side, Stopwatch, Stream,
-    WAIT_TIMEOUT, client_toml, local, server_toml, until,
+    Backend, ConnectionEnd, Pair, PlainClient, Pskgate, PskgateBuilder, Stopwatch, Stream,
+    WAIT_TIMEOUT, WireEnd, client_toml, local, server_toml, until,
 };
 
 const MEGABYTE: u64 = 1_000_000;
@@ -253,13 +253,13 @@ fn a_peer_that_dies_without_close_notify_leaves_the_backend_a_fin() {
     plain.send(b"the last words");
     let (mut sent, mut since) = (0, Instant::now());
     until("the last words to cross", crate::harness::WAIT_TIMEOUT, || {
-        let now = pair.wire.carried_towards(Side::Server);
+        let now = pair.wire.carried_towards(WireEnd::Server);
         if now != sent {
             (sent, since) = (now, Instant::now());
         }
         (sent > 0 && since.elapsed() > Duration::from_millis(200)).then_some(())
     });
-    pair.wire.finish_towards(Side::Server);
+    pair.wire.finish_towards(WireEnd::Server);
     assert_eq!(backend.wait_end(0).1, ConnectionEnd::Fin);
     pair.server.wait_logged("session closed");
 }
@@ -268,7 +268,7 @@ fn a_peer_that_dies_without_close_notify_leaves_the_backend_a_fin() {
 fn a_peer_that_resets_leaves_the_backend_a_fin() {
     let backend = watcher();
     let (pair, _plain) = established(&backend);
-    pair.wire.reset_towards(Side::Server);
+    pair.wire.reset_towards(WireEnd::Server);
     assert_eq!(backend.wait_end(0), (Vec::new(), ConnectionEnd::Fin));
     pair.server.wait_logged("session closed");
 }
@@ -277,7 +277,7 @@ fn a_peer_that_resets_leaves_the_backend_a_fin() {
 fn a_spoiled_record_leaves_the_backend_a_fin_and_not_the_bytes() {
     let backend = watcher();
     let (pair, plain) = established(&backend);
-    pair.wire.spoil_towards(Side::Server);
+    pair.wire.spoil_towards(WireEnd::Server);
     plain.send(b"spoiled on the way");
     assert_eq!(backend.wait_end(0), (Vec::new(), ConnectionEnd::Fin));
     pair.server.wait_logged("session closed");
@@ -288,7 +288,7 @@ fn a_spoiled_record_leaves_the_backend_a_fin_and_not_the_bytes() {
 fn a_server_end_that_dies_without_close_notify_is_a_reset_for_the_application() {
     let backend = watcher();
     let (pair, plain) = established(&backend);
-    pair.wire.finish_towards(Side::Client);
+    pair.wire.finish_towards(WireEnd::Client);
     assert_eq!(plain.rest(), (Vec::new(), ConnectionEnd::Rst));
     pair.client.wait_logged("session closed");
 }
@@ -297,7 +297,7 @@ fn a_server_end_that_dies_without_close_notify_is_a_reset_for_the_application() 
 fn a_server_end_that_resets_is_a_reset_for_the_application() {
     let backend = watcher();
     let (pair, plain) = established(&backend);
-    pair.wire.reset_towards(Side::Client);
+    pair.wire.reset_towards(WireEnd::Client);
     assert_eq!(plain.rest(), (Vec::new(), ConnectionEnd::Rst));
 }
 
@@ -305,7 +305,7 @@ fn a_server_end_that_resets_is_a_reset_for_the_application() {
 fn a_spoiled_record_is_a_reset_for_the_application() {
     let backend = Backend::echo();
     let (pair, plain) = established(&backend);
-    pair.wire.spoil_towards(Side::Client);
+    pair.wire.spoil_towards(WireEnd::Client);
     plain.send(b"the answer to this is spoiled");
     assert_eq!(plain.rest(), (Vec::new(), ConnectionEnd::Rst));
 }
@@ -316,7 +316,7 @@ fn an_application_that_resets_is_not_passed_on_as_an_orderly_end() {
     let (pair, plain) = established(&backend);
     plain.reset();
     assert_eq!(
-        pair.wire.wait_end_of(Side::Client),
+        pair.wire.wait_end_of(WireEnd::Client),
         ConnectionEnd::Rst,
         "no close_notify and no FIN"
     );
@@ -340,7 +340,7 @@ fn a_backend_that_resets_is_a_reset_for_the_application() {
     let (pair, plain) = established(&backend);
     plain.send(b"!");
     assert_eq!(plain.rest(), (Vec::new(), ConnectionEnd::Rst));
-    assert_eq!(pair.wire.wait_end_of(Side::Server), ConnectionEnd::Rst);
+    assert_eq!(pair.wire.wait_end_of(WireEnd::Server), ConnectionEnd::Rst);
 }
 
 /// Sends until nothing more is taken, so that something waits for the backend wherever it passes.

@@ -72,15 +72,15 @@ fn every_mistake_that_no_test_notices_is_explained() {
 
 #[test]
 fn a_bar_is_met_by_numbers_only() {
-    use figure::{Bar, Seen};
-    let number = Seen::Number;
+    use figure::{Bar, FigureValue};
+    let number = FigureValue::Number;
     for (bar, good, bad) in [
         (Bar::AtMost(11.0), 11.0, 11.1),
         (Bar::AtLeast(20.0), 20.0, 19.0),
         (Bar::Exactly(0.0), 0.0, 1.0),
     ] {
         assert!(bar.is_met_by(&number(good)) && !bar.is_met_by(&number(bad)), "{bar:?}");
-        assert!(!bar.is_met_by(&Seen::Words("not within 60 s".to_owned())), "{bar:?}");
+        assert!(!bar.is_met_by(&FigureValue::Words("not within 60 s".to_owned())), "{bar:?}");
     }
-    assert!(Bar::Told.is_met_by(&Seen::Words("anything".to_owned())));
+    assert!(Bar::Told.is_met_by(&FigureValue::Words("anything".to_owned())));
 }

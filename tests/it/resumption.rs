@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::harness::hello::{answer, hello_13};
-use crate::harness::ram::{count, memory};
+use crate::harness::process_memory::{count, memory};
 use crate::harness::stage::need_root;
 use crate::harness::{
     Backend, ConnectionEnd, IDENTITY, KEY, OTHER_KEY, OpensslClient, PlainClient, Process, Pskgate,

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use crate::harness::{
     Backend, ConnectionEnd, FaultProxy, IDENTITY, KEY, OTHER_KEY, OpensslClient, OpensslServer,
-    PlainClient, Process, Side, Stream, Tls, WAIT_TIMEOUT, free_port, local, openssl, secret,
+    PlainClient, Process, Stream, Tls, WAIT_TIMEOUT, WireEnd, free_port, local, openssl, secret,
     until, write_private,
 };
 
@@ -225,7 +225,7 @@ fn an_answer_that_was_cut_on_the_wire_does_not_look_whole() {
             let two = Two::start(program, &backend, tls.conf());
             let plain = PlainClient::connect(two.client.address);
             plain.echo(b"established");
-            two.wire.finish_towards(Side::Client);
+            two.wire.finish_towards(WireEnd::Client);
             let expected = if program == Stunnel { ConnectionEnd::Fin } else { ConnectionEnd::Rst };
             assert_eq!(plain.end(), expected, "{program:?} {tls:?}");
             drop(two.server);

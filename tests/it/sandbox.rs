@@ -14,7 +14,9 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::harness::process::pskgate;
-use crate::harness::stage::{Daemon, StunnelFolder, client_of, echo_through, need_root, section};
+use crate::harness::stage::{
+    DaemonProcess, StunnelFolder, client_of, echo_through, need_root, section,
+};
 use crate::harness::{
     Backend, PlainClient, Process, Pskgate, PskgateBuilder, WAIT_TIMEOUT, client_toml, free_port,
     replace, server_toml, until,
@@ -142,7 +144,7 @@ fn a_server_that_became_somebody_else_has_no_power_and_no_group_left() {
     let done = stage.run(&["x.conf"]);
     assert_eq!(done.code, Some(0), "{}", done.err);
     let text = fs::read_to_string(jail.join("pid.txt")).expect("a pid file");
-    let daemon = Daemon(text.trim().parse().unwrap());
+    let daemon = DaemonProcess(text.trim().parse().unwrap());
     let pid = u32::try_from(daemon.0).unwrap();
     all_threads(pid, "NoNewPrivs", "1");
     for name in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
@@ -378,7 +380,7 @@ impl Drop for EndOf {
     fn drop(&mut self) {
         let text = fs::read_to_string(&self.0).unwrap_or_default();
         if let Ok(pid) = text.trim().parse() {
-            Daemon(pid).signal(Signal::KILL);
+            DaemonProcess(pid).signal(Signal::KILL);
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::harness::ram::{count, memory};
+use crate::harness::process_memory::{count, memory};
 use crate::harness::stage::need_root;
 use crate::harness::{
     Backend, IDENTITY, KEY, OTHER_KEY, OpensslClient, OpensslServer, PlainClient, Process, Pskgate,

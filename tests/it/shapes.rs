@@ -92,9 +92,9 @@ fn cases() -> Vec<Case> {
 }
 
 /// What came of every way, by case, listener and the two programs.
-type Seen = BTreeMap<(String, String, Program, Program), Vec<String>>;
+type Outcomes = BTreeMap<(String, String, Program, Program), Vec<String>>;
 
-fn lead(cases: &[Case], certificate: &Certificate, all: &Mutex<Seen>) {
+fn lead(cases: &[Case], certificate: &Certificate, all: &Mutex<Outcomes>) {
     let mut subjects = Vec::new();
     let mut places = Vec::new();
     for case in cases {
@@ -180,7 +180,7 @@ fn meet(way: &Way<'_>, subjects: &[Subject<'_>], works_now: bool) -> String {
 }
 
 /// Both programs end at SIGTERM; with 0, where one sees it.
-fn stop(subjects: &mut [Subject<'_>], all: &Mutex<Seen>) {
+fn stop(subjects: &mut [Subject<'_>], all: &Mutex<Outcomes>) {
     subjects.iter().for_each(|subject| subject.running.signal(Signal::TERM));
     for subject in subjects {
         let watch = Stopwatch::start();
@@ -209,7 +209,7 @@ fn every_shape_lives_its_life_in_all_four_pairings() {
         Certificate { cert: folder.path().join("cert.pem"), key: folder.path().join("key.pem") };
     let batches: Vec<&[Case]> = cases.chunks(BATCH).collect();
     let next = AtomicUsize::new(0);
-    let all: Mutex<Seen> = Mutex::default();
+    let all: Mutex<Outcomes> = Mutex::default();
     std::thread::scope(|scope| {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {

@@ -344,7 +344,7 @@ fn what_a_panic_could_print_has_no_piece_of_a_key() {
         duplicates: OnDuplicate::Refuse,
         identities: IdentityRule::Utf8,
         permissions: OnLoosePermissions::Refuse,
-        owner: None,
+        also_owned_by: None,
         writer: pskgate::secrets::KeyFileWriter::Operator,
         may_wait_for_files: false,
     };

@@ -4,13 +4,13 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::unix::net::UnixStream;
 
-use crate::harness::cable::{ADDRESSES, echo_on, ip};
-use crate::harness::names::Names;
+use crate::harness::names::HostWithNames;
+use crate::harness::two_hosts::{ADDRESSES, echo_on, ip};
 use crate::harness::{Pskgate, PskgateBuilder, WAIT_TIMEOUT, client_toml};
 
 /// A SOCKS server on the first of two hosts, and an echo on both; the names lead to each of them.
 struct Plant {
-    names: Names,
+    names: HostWithNames,
     client: Pskgate,
     server: Pskgate,
 }
@@ -24,7 +24,7 @@ impl Plant {
         let hosts = format!(
             "{own} me.plant\n{other} other.plant\n{other} mixed.plant\n127.0.0.1 mixed.plant\n"
         );
-        let names = Names::new(&hosts, "timeout:1 attempts:1");
+        let names = HostWithNames::new(&hosts, "timeout:1 attempts:1");
         let [here, there] = names.cable.hosts.each_ref();
         echo_on(here, own);
         echo_on(there, other);

@@ -4,9 +4,9 @@ use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 
-use crate::harness::cable::ADDRESSES;
+use crate::harness::two_hosts::ADDRESSES;
 use crate::harness::{
-    Cable, Pskgate, PskgateBuilder, Stopwatch, WAIT_TIMEOUT, client_toml, server_toml,
+    Pskgate, PskgateBuilder, Stopwatch, TwoHosts, WAIT_TIMEOUT, client_toml, server_toml,
 };
 
 const LIMITS: &str = "max-sessions = 1\nwhen-full = \"take-over-same-host\"\n";
@@ -45,7 +45,7 @@ fn echoes(mut stream: &UnixStream) -> bool {
 
 #[test]
 fn who_has_moved_gets_in_when_the_old_place_is_dead_and_nobody_else_is_thrown_out() {
-    let cable = Cable::new();
+    let cable = TwoHosts::new();
     let gate = PskgateBuilder::new();
     echo(&gate.folder().join("backend.sock"));
     let toml = server_toml("unix:backend.sock", LIMITS)

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::harness::guess::{Guess, guess};
 use crate::harness::hello::{Stranger, claim_lists};
+use crate::harness::timing_leak::{TimingLeak, measure_timing_leak};
 use crate::harness::{
     Backend, KEY, Pskgate, PskgateBuilder, Tls, free_port, local, secret, server_toml,
 };
@@ -18,7 +18,7 @@ fn name(number: usize) -> String {
 }
 
 /// The trials of one version, one class and the other by turns, in an order that neither gains from.
-fn measure(tls: Tls) -> Guess {
+fn measure(tls: Tls) -> TimingLeak {
     let backend = Backend::echo();
     let keys: String = (0..TRIALS).map(|n| secret(&name(2 * n), &format!("{n:04}{KEY}"))).collect();
     let gate =
@@ -43,7 +43,7 @@ fn measure(tls: Tls) -> Guess {
     // What was measured is what it is called.
     gate.wait_logged("wrong key for identity \"client0002\"");
     gate.wait_logged("unknown identity \"client0001\"");
-    guess(&times[0], &times[1])
+    measure_timing_leak(&times[0], &times[1])
 }
 
 fn expect_a_coin(tls: Tls) {
@@ -98,7 +98,7 @@ fn list(number: usize, behind: usize) -> Vec<Vec<u8>> {
 
 /// So many strangers at once, over and over, whose lists begin with a name that exists in one class and
 /// with one that does not in the other.
-fn measure_lists(conf: bool, behind: usize, at_once: usize, trials: usize) -> Guess {
+fn measure_lists(conf: bool, behind: usize, at_once: usize, trials: usize) -> TimingLeak {
     let backend = Backend::echo();
     let (gate, to) = server(conf, &backend);
     let (mut times, mut answers) = ([Vec::new(), Vec::new()], Vec::new());
@@ -124,7 +124,7 @@ fn measure_lists(conf: bool, behind: usize, at_once: usize, trials: usize) -> Gu
         true => drop(gate.wait_logged(&format!("offered {} keys at once", behind + 1))),
         false => drop(gate.wait_logged("wrong key for identity \"client0")),
     }
-    guess(&times[0], &times[1])
+    measure_timing_leak(&times[0], &times[1])
 }
 
 /// Names behind the first, at once, how often: the bounds leave room for chance in so many trials. With
@@ -145,14 +145,14 @@ fn no_list_of_offers_tells_by_the_clock_which_name_exists() {
             let mut seen = Vec::new();
             // One in some hundred runs is out of bounds by chance; two in a row are not.
             for _ in 0..2 {
-                let guess = measure_lists(conf, behind, at_once, trials);
-                println!("{what}: {guess:?} over {trials} trials a class");
-                seen.push(guess.area);
-                if bounds.contains(&guess.area) {
+                let leak = measure_lists(conf, behind, at_once, trials);
+                println!("{what}: {leak:?} over {trials} trials a class");
+                seen.push(leak.area);
+                if bounds.contains(&leak.area) {
                     break;
                 }
             }
-            let last = seen.last().expect("a guess");
+            let last = seen.last().expect("a measurement");
             assert!(bounds.contains(last), "{what}: {seen:?}");
         }
     }
@@ -163,11 +163,11 @@ fn a_difference_of_a_tenth_of_the_spread_would_be_seen() {
     let times = |offset: u64| -> Vec<_> {
         (0..1000_u64).map(|n| Duration::from_nanos(n * 7919 % 1000 + offset)).collect()
     };
-    assert!(guess(&times(0), &times(0)).is_a_coin());
-    let apart = guess(&times(0), &times(100));
+    assert!(measure_timing_leak(&times(0), &times(0)).is_a_coin());
+    let apart = measure_timing_leak(&times(0), &times(100));
     assert!(!apart.is_a_coin() && apart.area > 0.55, "{apart:?}");
-    let turned = guess(&times(100), &times(0));
+    let turned = measure_timing_leak(&times(100), &times(0));
     assert!(!turned.is_a_coin() && turned.area < 0.45, "{turned:?}");
-    let never = guess(&times(0), &times(5000));
+    let never = measure_timing_leak(&times(0), &times(5000));
     assert_eq!((never.area, never.threshold), (1.0, 1.0));
 }

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use crate::harness::hello::{Hello, Tap, messages, numbers, vector};
+use crate::harness::hello::{Hello, RecordingProxy, messages, numbers, vector};
 use crate::harness::{
     Backend, IDENTITY, OpensslClient, OpensslServer, PlainClient, Pskgate, PskgateBuilder, Tls,
     WAIT_TIMEOUT, client_toml, free_port, openssl, server_toml, suite_13, until,
@@ -168,7 +168,7 @@ fn server(backend: &Backend, dialect: &str) -> Pskgate {
 
 /// Both hellos of OpenSSL's client and a server end, with the server's other messages.
 fn served(gate: &Pskgate, arguments: &[&str]) -> (Hello, Hello, Vec<(u8, Vec<u8>)>) {
-    let tap = Tap::before(gate.address("tls"));
+    let tap = RecordingProxy::before(gate.address("tls"));
     let arguments = openssl::psk().into_iter().chain(arguments.iter().map(|&s| s.to_owned()));
     OpensslClient::start(tap.address(), arguments).echo("through the tap");
     let (client, server) = tap.hellos();
@@ -243,7 +243,7 @@ fn a_hint_changes_nothing() {
             OpensslServer::start(gate.folder(), openssl::psk().into_iter().chain(arguments));
         let keys = crate::harness::secret(IDENTITY, crate::harness::KEY)
             + &crate::harness::secret("client2", crate::harness::OTHER_KEY);
-        let tap = Tap::before(server.address());
+        let tap = RecordingProxy::before(server.address());
         let gate = gate.file("psk.txt", &keys).toml(&client_toml(tap.address(), "")).start();
         let plain = PlainClient::connect(gate.address("plain"));
         plain.send(b"there and back\n");
@@ -282,7 +282,7 @@ fn early_data_is_refused_and_reaches_nobody() {
     let gate = server(&backend, "native");
     crate::hashes::session_file(gate.folder(), [0x13, 1], true);
     std::fs::write(gate.folder().join("early"), "replay me").unwrap();
-    let tap = Tap::before(gate.address("tls"));
+    let tap = RecordingProxy::before(gate.address("tls"));
     let arguments = [
         "-psk_session",
         "session.pem",
@@ -360,7 +360,7 @@ fn a_second_hello_changes_nothing_at_either_end() {
     let gate = PskgateBuilder::new();
     let arguments = ["-nocert", Tls::V13.flag(), "-curves", "P-256"].map(str::to_owned);
     let server = OpensslServer::start(gate.folder(), openssl::psk().into_iter().chain(arguments));
-    let tap = Tap::before(server.address());
+    let tap = RecordingProxy::before(server.address());
     let gate = gate.toml(&client_toml(tap.address(), "")).start();
     let plain = PlainClient::connect(gate.address("plain"));
     plain.send(b"there and back\n");

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::{Book, LONG, Site, State, WAIT_TIMEOUT, connect, keep_asking, revoke, size};
+use super::{LONG, RequestCounters, Site, State, WAIT_TIMEOUT, connect, keep_asking, revoke, size};
 use crate::figure::Bar;
 use crate::harness::{self, until};
 use crate::results::{Measure, measure};
@@ -31,7 +31,7 @@ struct Sample {
     sizes: [(u64, usize); 2],
 }
 
-pub(crate) fn endure(site: &Site, book: &Book, minutes: u64) -> Vec<Measure> {
+pub(crate) fn endure(site: &Site, book: &RequestCounters, minutes: u64) -> Vec<Measure> {
     let door = site.member;
     let (mut reloads, mut samples) = (0, Vec::new());
     let mut cut = Vec::new();
@@ -79,7 +79,7 @@ pub(crate) fn endure(site: &Site, book: &Book, minutes: u64) -> Vec<Measure> {
     seen
 }
 
-fn come_and_go(book: &Book, door: SocketAddr, leaves: Leaves) {
+fn come_and_go(book: &RequestCounters, door: SocketAddr, leaves: Leaves) {
     let mut round: u64 = 0;
     while !book.is_done() {
         match connect(door) {
@@ -120,7 +120,7 @@ fn come_and_go(book: &Book, door: SocketAddr, leaves: Leaves) {
     }
 }
 
-fn watch(site: &Site, book: &Book) -> Vec<Sample> {
+fn watch(site: &Site, book: &RequestCounters) -> Vec<Sample> {
     let (start, mut samples) = (Instant::now(), Vec::new());
     while !book.is_done() {
         let minute = start.elapsed().as_secs() / 60;

@@ -39,7 +39,7 @@ const GUEST: &str = "guest";
 const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 
 #[derive(Default)]
-struct Book {
+struct RequestCounters {
     asked: AtomicU64,
     refused: AtomicU64,
     reset: AtomicU64,
@@ -47,7 +47,7 @@ struct Book {
     done: AtomicBool,
 }
 
-impl Book {
+impl RequestCounters {
     fn failed(&self, error: &std::io::Error) {
         let counter = match error.kind() {
             ErrorKind::ConnectionRefused => &self.refused,
@@ -92,7 +92,7 @@ fn connect(to: SocketAddr) -> std::io::Result<TcpStream> {
     Ok(stream)
 }
 
-fn keep_asking(book: &Book, door: SocketAddr) {
+fn keep_asking(book: &RequestCounters, door: SocketAddr) {
     let mut stream = connect(door).expect("the tunnel is up");
     let mut round = 0;
     while !book.is_done() && book.ask(&mut stream, round) {
@@ -102,7 +102,7 @@ fn keep_asking(book: &Book, door: SocketAddr) {
     }
 }
 
-fn keep_connecting(book: &Book, door: SocketAddr) {
+fn keep_connecting(book: &RequestCounters, door: SocketAddr) {
     let mut round = 0;
     while !book.is_done() {
         match connect(door) {
@@ -257,7 +257,7 @@ fn main() {
     let mut numbers = std::env::args().skip(1).filter_map(|text| text.parse::<usize>().ok());
     let (reloads, revocations) = (numbers.next().unwrap_or(1000), numbers.next().unwrap_or(100));
     let site = Site::new();
-    let book = Book::default();
+    let book = RequestCounters::default();
     let door = site.member;
     let (mut of_reloads, mut of_revocations) = (Vec::new(), Vec::new());
     std::thread::scope(|scope| {
@@ -304,7 +304,7 @@ fn tell(all: &[Figure], size: Size, name: &str) {
 
 fn for_minutes(minutes: u64) {
     let site = Site::new();
-    let book = Book::default();
+    let book = RequestCounters::default();
     let mut seen = endure::endure(&site, &book, minutes);
     let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as f64;
     seen.extend([

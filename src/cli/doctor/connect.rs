@@ -67,7 +67,7 @@ enum HandshakeOutcome {
 
 /// A session that was closed right after its handshake.
 struct EndedSession {
-    facts: HandshakeInfo,
+    info: HandshakeInfo,
     who: Identity,
     took: Duration,
     end: PeerClose,
@@ -226,7 +226,7 @@ async fn handshake(setup: &HandshakeSetup, socket: Socket) -> HandshakeOutcome {
     let (secrets, identity) = (setup.secrets.clone(), setup.identity.clone());
     let shaken = setup.connector.connect(secrets, identity, setup.name.as_deref(), stream);
     match timeout(STEP_TIMEOUT, shaken).await {
-        Ok(Ok(EstablishedTls { mut stream, grant, facts, .. })) => {
+        Ok(Ok(EstablishedTls { mut stream, grant, info, .. })) => {
             let took = start.elapsed();
             // The peer's backend has the time to end as well, so that nothing is reset.
             let farewell = async {
@@ -249,7 +249,7 @@ async fn handshake(setup: &HandshakeSetup, socket: Socket) -> HandshakeOutcome {
                 socket.into_inner().close_gently(CLOSE_TIMEOUT).await;
             }
             HandshakeOutcome::Established(EndedSession {
-                facts,
+                info,
                 who: grant.who().clone(),
                 took,
                 end,
@@ -314,8 +314,8 @@ fn report_non_tls_peer(
 
 impl EndedSession {
     fn report(self, tcp: Duration, findings: &mut Findings) {
-        let Self { facts, who, took, end } = self;
-        findings.ok("handshake", format!("{facts}, and the key of {who} is proven at both ends"));
+        let Self { info, who, took, end } = self;
+        findings.ok("handshake", format!("{info}, and the key of {who} is proven at both ends"));
         findings.ok(
             "latency",
             format!("TCP {}, handshake {}", format_milliseconds(tcp), format_milliseconds(took)),

@@ -11,7 +11,7 @@ use crate::config::model::{Config, PskConfig, ServiceConfig};
 use crate::daemon::after_drop::RightsLater;
 use crate::secrets::{
     Identity, KeyFileProblem, KeyFileReader, KeyFileWriter, ProblemSeverity, RenewedKeys,
-    SecretSet, escape, key_files, renew,
+    SecretSet, escape, list_key_files_leniently, renew,
 };
 use crate::sys::pipe::is_read_once;
 
@@ -140,7 +140,7 @@ fn report_problem(problem: &KeyFileProblem, findings: &mut Findings) {
 
 /// What a path that is well looks like.
 fn describe(path: &Path, writer: KeyFileWriter) -> String {
-    let files = key_files(path, writer);
+    let files = list_key_files_leniently(path, writer);
     let what = match (path.is_dir(), files.len()) {
         (false, _) => "a file".into(),
         (true, 1) => "a folder with 1 file".into(),

@@ -34,8 +34,8 @@ pub(super) async fn check_handshakes(
             continue;
         };
         match rehearse(service, secrets).await {
-            Ok(facts) => {
-                let text = format!("this service with itself{suffix}: {facts}");
+            Ok(handshake) => {
+                let text = format!("this service with itself{suffix}: {handshake}");
                 findings.ok("handshake", text);
             }
             Err(RehearsalError::Settings(found)) => {
@@ -90,7 +90,7 @@ async fn rehearse(
         return Err(RehearsalError::Refused(RefusalCause::Timeout(STEP_TIMEOUT)));
     };
     match both {
-        (Ok(_), Ok(client)) => Ok(client.facts),
+        (Ok(_), Ok(client)) => Ok(client.info),
         // Of the two, the one that found out, and not the one that was told.
         (Err(RefusalCause::ClosedEarly | RefusalCause::Alert(_)), Err(cause))
         | (Ok(_), Err(cause)) => Err(RehearsalError::Refused(cause)),

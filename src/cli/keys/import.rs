@@ -9,7 +9,7 @@ use super::{KeySelection, refuse_runtime_file, refuse_second_keys};
 use crate::cli::refusal::Refusal;
 use crate::cli::{FormatName, exit, key_line, print_error};
 use crate::secrets::edit::{self, EditError};
-use crate::secrets::{EntryIndex, KeyEntry, KeyFileWriter, Twin, import};
+use crate::secrets::{Duplicate, DuplicateIndex, KeyEntry, KeyFileWriter, import};
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Arguments {
@@ -86,29 +86,29 @@ fn read(sources: &[PathBuf]) -> Result<Vec<SourceLine<'_>>, Refusal> {
             SourceLine { from, number, text, entry }
         }));
     }
-    refuse_twins(&all).map(|()| all)
+    refuse_duplicates(&all).map(|()| all)
 }
 
 /// Refuses an identity or a key that stands on two of the lines.
-fn refuse_twins(lines: &[SourceLine<'_>]) -> Result<(), Refusal> {
-    let mut index = EntryIndex::default();
+fn refuse_duplicates(lines: &[SourceLine<'_>]) -> Result<(), Refusal> {
+    let mut index = DuplicateIndex::default();
     for (n, line) in lines.iter().enumerate() {
         let identity = line.entry.identity();
-        let (twin, what) = match index.find(&line.entry) {
+        let (earlier, what) = match index.find(&line.entry) {
             None => {
                 index.insert(n, &line.entry);
                 continue;
             }
-            Some(Twin::Identity(n)) => (&lines[n], format!("{identity} stands")),
-            Some(Twin::Key(n)) => {
+            Some(Duplicate::Identity(n)) => (&lines[n], format!("{identity} stands")),
+            Some(Duplicate::Key(n)) => {
                 let other = lines[n].entry.identity();
                 (&lines[n], format!("one key of {other} and {identity} stands"))
             }
         };
         let words = format!(
             "nothing was changed: {what} in {}:{} and in {}:{}",
-            twin.from.display(),
-            twin.number,
+            earlier.from.display(),
+            earlier.number,
             line.from.display(),
             line.number
         );

@@ -12,7 +12,7 @@ use crate::config::model::{Config, Dialect, Mode, OnRevocation, ServiceConfig};
 use crate::daemon::BuiltConfig;
 #[cfg(unix)]
 use crate::daemon::privileges::Privileges;
-use crate::secrets::{self, Identity, KeyEntry, KeyFileRules, key_files};
+use crate::secrets::{self, Identity, KeyEntry, KeyFileRules, list_key_files_leniently};
 
 use super::KeySelection;
 
@@ -193,7 +193,9 @@ impl KeyInventory {
         let without = self.holders.iter().filter(|holder| holder.entries.is_empty());
         let files = without.flat_map(|holder| {
             let paths = holder.paths.iter().enumerate();
-            paths.flat_map(|(n, path)| key_files(path, holder.rules.writer_of_path(n)))
+            paths.flat_map(|(n, path)| {
+                list_key_files_leniently(path, holder.rules.writer_of_path(n))
+            })
         });
         files.filter(|file| file.is_file()).collect()
     }

@@ -14,7 +14,7 @@ use crate::cli::{exit, key_line, print_error, print_result, shell, units};
 use crate::config::model::OnRevocation;
 use crate::config::wire_identity_edit;
 use crate::secrets::edit::{self, OnLastKey};
-use crate::secrets::{KeyEntry, KeyFileWriter, beremiz, escape, key_files};
+use crate::secrets::{KeyEntry, KeyFileWriter, beremiz, escape, list_key_files_leniently};
 
 pub(super) fn main(identity: &OsStr, selection: &KeySelection, last: bool) -> Result<u8, Refusal> {
     let inventory = KeyInventory::load(selection)?;
@@ -216,7 +216,8 @@ impl<'a> Removal<'a> {
             true => KeyFileWriter::Ide,
             false => KeyFileWriter::Operator,
         };
-        let has_others = || key_files(folder, writer).iter().any(|file| !self.files.has(file));
+        let has_others =
+            || list_key_files_leniently(folder, writer).iter().any(|file| !self.files.has(file));
         match is_named || location.file.is_symlink() || !has_others() {
             true => OnLastKey::Keep,
             false => OnLastKey::Delete,

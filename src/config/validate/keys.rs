@@ -62,12 +62,12 @@ impl Checker<'_> {
             true => OnLoosePermissions::Refuse,
             false => OnLoosePermissions::Warn,
         };
-        let (owner, writer, waits) = (None, KeyFileWriter::Operator, false);
+        let (also_owned_by, writer, waits) = (None, KeyFileWriter::Operator, false);
         KeyFileRules {
             duplicates,
             identities,
             permissions,
-            owner,
+            also_owned_by,
             writer,
             may_wait_for_files: waits,
         }

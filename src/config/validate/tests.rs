@@ -103,7 +103,7 @@ fn a_native_file_that_says_nothing_gets_the_native_defaults() {
             duplicates: OnDuplicate::Refuse,
             identities: IdentityRule::Utf8,
             permissions: OnLoosePermissions::Refuse,
-            owner: None,
+            also_owned_by: None,
             writer: KeyFileWriter::Operator,
             may_wait_for_files: false
         }
@@ -141,7 +141,7 @@ fn a_stunnel_conf_that_says_nothing_gets_stunnels_defaults() {
             duplicates: OnDuplicate::LastWins,
             identities: IdentityRule::Bytes,
             permissions: OnLoosePermissions::Warn,
-            owner: None,
+            also_owned_by: None,
             writer: KeyFileWriter::Operator,
             may_wait_for_files: false
         }

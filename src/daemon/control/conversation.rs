@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::access::Access;
-use super::{Answer, ControlCommand, Kick, Right};
+use super::{Answer, ControlCommand, KickSelection, Right};
 use crate::daemon::{Request, run_on_thread};
 use crate::observe::event::{Event, LogContext};
 use crate::observe::rate_limiter::LogRateLimiter;
@@ -123,7 +123,7 @@ impl ControlContext {
             return Answer::Denied(format!(
                 "{peer} may look, but not order a {}: the configuration's `[control] \
                  command-users` says who may",
-                command.word()
+                command.name()
             ));
         }
         if command.right() == Right::Command {
@@ -145,15 +145,17 @@ struct CommandLogLine<'a>(&'a ControlCommand);
 impl fmt::Display for CommandLogLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            ControlCommand::Kick(Kick::Number(number)) => write!(f, "kick session {number}"),
-            ControlCommand::Kick(Kick::Identity(identity)) => {
+            ControlCommand::Kick(KickSelection::Number(number)) => {
+                write!(f, "kick session {number}")
+            }
+            ControlCommand::Kick(KickSelection::Identity(identity)) => {
                 write!(f, "kick identity {}", escape(identity.as_bytes()))
             }
             ControlCommand::RemoveLast { file } => {
                 let name = file.as_os_str().as_encoded_bytes();
                 write!(f, "remove-last, the last key of {}", escape(name))
             }
-            other => f.write_str(other.word()),
+            other => f.write_str(other.name()),
         }
     }
 }

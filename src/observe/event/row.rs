@@ -20,7 +20,7 @@
 macro_rules! events {
     (stunnel knows $service:ident; $(
         $(#[$doc:meta])+
-        $name:ident($code:literal, $level:ident $(, $this:expr)?)
+        $name:ident($event_name:literal, $level:ident $(, $this:expr)?)
             $({ $( $(#[$part_doc:meta])+ $part:ident: $type:ty, )+ })?
         words($($words:tt)+)
         $(stunnel $stunnel:tt)?
@@ -38,7 +38,7 @@ macro_rules! events {
         impl Event<'_> {
             /// A stable name for whoever reads JSON lines.
             pub fn name(&self) -> &'static str {
-                match self { $( Self::$name { .. } => $code, )+ }
+                match self { $( Self::$name { .. } => $event_name, )+ }
             }
 
             /// How important it is.
@@ -76,7 +76,7 @@ macro_rules! events {
                     Self::$name { $($($part,)+)? } => {
                         let code = events!(@code $($explained)?);
                         tracing::event!(
-                            name: $code,
+                            name: $event_name,
                             target: TARGET,
                             tracing_level(Level::$level),
                             { level, service, session, id, code, $($($fields)+,)? message = text }

@@ -9,7 +9,7 @@ const RULES: KeyFileRules = KeyFileRules {
     duplicates: OnDuplicate::Refuse,
     identities: IdentityRule::Utf8,
     permissions: OnLoosePermissions::Warn,
-    owner: None,
+    also_owned_by: None,
     writer: KeyFileWriter::Operator,
     may_wait_for_files: false,
 };

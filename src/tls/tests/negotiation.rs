@@ -125,7 +125,7 @@ fn the_groups_of_the_service_that_is_asked_for_are_those_of_the_handshake() {
                     near
                 )
             );
-            assert_eq!(two.unwrap().facts.group.unwrap().name, "P-384", "{version}");
+            assert_eq!(two.unwrap().info.group.unwrap().name, "P-384", "{version}");
             one.unwrap();
         }
     });

@@ -22,12 +22,13 @@ use crate::tunnel::snapshot::ServiceSnapshot;
 const READ_SIZE: usize = 2048;
 /// The part of its first bytes that an arrival has room for; each part more counts as an arrival.
 const ARRIVAL_SIZE: usize = 1024;
-/// The memory of a handshake: 25 kB for its SSL object. A ClientHello that announces more makes OpenSSL
-/// reserve what it announces, up to [`MAX_ANNOUNCED_SIZE`], and counts as more handshakes.
-const HANDSHAKE_SIZE: usize = 32 * 1024;
+/// A ClientHello that announces more than [`MAX_OPENING_SIZE`] makes OpenSSL reserve what it announces, up to
+/// [`MAX_ANNOUNCED_SIZE`]: so much of it counts as one handshake more. An SSL object has 25 kB.
+const ANNOUNCED_SIZE_PER_HANDSHAKE: usize = 32 * 1024;
 const MAX_ANNOUNCED_SIZE: usize = 131_396;
 /// The most that one handshake counts as.
-pub(super) const MAX_HANDSHAKE_WEIGHT: usize = 1 + MAX_ANNOUNCED_SIZE.div_ceil(HANDSHAKE_SIZE);
+pub(super) const MAX_HANDSHAKE_WEIGHT: usize =
+    1 + MAX_ANNOUNCED_SIZE.div_ceil(ANNOUNCED_SIZE_PER_HANDSHAKE);
 
 /// A connection that can begin its session.
 pub(super) enum Arrived {
@@ -206,7 +207,7 @@ async fn read_opening(
             FirstBytes::Incomplete => pending_connection.set_weight(1 + bytes.len() / ARRIVAL_SIZE),
             FirstBytes::Whole => return Ok((bytes, 1)),
             FirstBytes::Unusual { announced } => {
-                let more = announced.min(MAX_ANNOUNCED_SIZE).div_ceil(HANDSHAKE_SIZE);
+                let more = announced.min(MAX_ANNOUNCED_SIZE).div_ceil(ANNOUNCED_SIZE_PER_HANDSHAKE);
                 let is_large = announced > MAX_OPENING_SIZE;
                 return Ok((bytes, 1 + if is_large { more } else { 0 }));
             }

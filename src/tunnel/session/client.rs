@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout_at};
 use super::liveness::PeerHandle;
 use super::streams::Streams;
 use super::upstream::{Destination, timed_out};
-use super::{ALERT_READ_TIMEOUT, OpenSession, Session};
+use super::{ALERT_LINGER_TIME, OpenSession, Session};
 use crate::config::model::{Mode, Negotiation};
 use crate::net::{self, Socket, UpstreamConnection};
 use crate::observe::event::Event;
@@ -59,11 +59,11 @@ impl Session {
         };
         let Attempt { done, address } = attempt;
         let (cause, openssl, stream) = match done {
-            Ok(Ok(EstablishedTls { mut stream, grant, facts, resumed, .. })) => {
-                self.log_secured(Mode::Client, &grant, &facts, resumed);
+            Ok(Ok(EstablishedTls { mut stream, grant, info, resumed, .. })) => {
+                self.log_secured(Mode::Client, &grant, &info, resumed);
                 stream.rekey_after(snapshot.rekey_after);
                 let traffic = stream.traffic().clone();
-                self.log_opened(&registration, facts, address, traffic, Mode::Client);
+                self.log_opened(&registration, info, address, traffic, Mode::Client);
                 let streams = Streams::Client { downstream, upstream: Box::new(stream) };
                 return Some(Box::new(OpenSession {
                     streams,
@@ -92,7 +92,7 @@ impl Session {
         // The application hears at once; the server may still have our alert to read.
         drop(downstream);
         if let Some(upstream) = stream {
-            upstream.close_gently(ALERT_READ_TIMEOUT).await;
+            upstream.close_gently(ALERT_LINGER_TIME).await;
         }
         None
     }

@@ -74,13 +74,13 @@ impl Session {
     async fn warn_of_overused_key(&self, info: &SessionInfo) -> std::convert::Infallible {
         let mut warned = false;
         poll_fn(|_| {
-            let Some(SessionDetails { facts, traffic, .. }) = info.details() else {
+            let Some(SessionDetails { handshake, traffic, .. }) = info.details() else {
                 return Poll::Pending;
             };
             if !warned && traffic.key_overused.load(Ordering::Relaxed) {
                 warned = true;
                 let (up, down) = info.carried();
-                let (peer, who, version) = (&info.peer, &info.who, facts.version);
+                let (peer, who, version) = (&info.peer, &info.who, handshake.version);
                 let records = up.records.max(down.records);
                 Event::KeyOverused { peer, who, version, records }.log(self.scope());
             }

@@ -44,7 +44,7 @@ impl Session {
         &self,
         mode: Mode,
         grant: &Grant,
-        facts: &tls::HandshakeInfo,
+        info: &tls::HandshakeInfo,
         resumed: bool,
     ) {
         self.service.record_key_use(grant.who());
@@ -52,10 +52,10 @@ impl Session {
             mode,
             who: grant.who(),
             resumed,
-            version: facts.version,
-            suite: &facts.suite,
-            bits: facts.bits,
-            group: facts.group.as_ref().map(|group| (group.name.as_str(), group.bits)),
+            version: info.version,
+            suite: &info.suite,
+            bits: info.bits,
+            group: info.group.as_ref().map(|group| (group.name.as_str(), group.bits)),
         }
         .log(self.scope());
     }
@@ -83,16 +83,16 @@ impl Session {
     pub(super) fn log_opened(
         &self,
         registration: &Registration,
-        facts: tls::HandshakeInfo,
+        info: tls::HandshakeInfo,
         target: String,
         traffic: Arc<TlsTraffic>,
         mode: Mode,
     ) {
         self.service.counters.opened();
-        let terms = facts.terms();
+        let terms = info.terms();
         Event::Opened { peer: &self.peer, who: &registration.info.who, terms, target: &target }
             .log(self.scope());
-        registration.set_details(SessionDetails { facts, target, traffic, mode });
+        registration.set_details(SessionDetails { handshake: info, target, traffic, mode });
     }
 
     /// The session was ended before its target had answered.

@@ -12,7 +12,7 @@ use super::arrival::{MAX_HANDSHAKE_WEIGHT, PendingHandshake};
 use super::liveness::PeerHandle;
 use super::streams::Streams;
 use super::upstream::{Destination, VerifiedPeer, timed_out};
-use super::{ALERT_READ_TIMEOUT, OpenSession, Session};
+use super::{ALERT_LINGER_TIME, OpenSession, Session};
 use crate::config::model::{Mode, Negotiation, WhenFull};
 use crate::net::{self, Socket, UpstreamConnection};
 use crate::secrets::Grant;
@@ -48,26 +48,26 @@ impl Session {
         self.prepare(&snapshot, &socket)?;
         let (secured, pending_connection) =
             self.accept_tls(&mut snapshot, pending, waited, socket).await?;
-        let EstablishedTls { mut stream, grant, facts, resumed, .. } = secured;
-        self.log_secured(Mode::Server, &grant, &facts, resumed);
+        let EstablishedTls { mut stream, grant, info, resumed, .. } = secured;
+        self.log_secured(Mode::Server, &grant, &info, resumed);
         let registration = self.admit(&snapshot, grant.who()).await?;
         // It counts as a session from here on.
         drop((pending_connection, pool));
         let local = stream.socket().and_then(Socket::local_address);
         let local = self.destination.or(local);
-        let peer = VerifiedPeer { wire: grant.who(), facts: &facts, local, resumed };
+        let peer = VerifiedPeer { wire: grant.who(), handshake: &info, local, resumed };
         let connected =
             self.connect_backend(&snapshot, &grant, &registration, &peer, &mut stream).await;
         let reached = match connected {
             Ok(reached) => reached,
-            Err(peer_was_told) => {
-                close_unserved(stream, peer_was_told).await;
+            Err(speaks_socks) => {
+                close_unserved(stream, speaks_socks).await;
                 return None;
             }
         };
         stream.rekey_after(snapshot.rekey_after);
         let traffic = stream.traffic().clone();
-        self.log_opened(&registration, facts, reached.address, traffic, Mode::Server);
+        self.log_opened(&registration, info, reached.address, traffic, Mode::Server);
         let peer_handle = match (snapshot.policies.when_full, stream.socket()) {
             (WhenFull::TakeOverSameHost, Some(socket)) => {
                 PeerHandle::of(socket, snapshot.keepalive)
@@ -127,7 +127,7 @@ impl Session {
                 // Lingering is bounded in time, and by the room.
                 if let Some(socket) = stream {
                     tokio::select! {
-                        () = socket.close_gently(ALERT_READ_TIMEOUT) => {}
+                        () = socket.close_gently(ALERT_LINGER_TIME) => {}
                         () = pending_connection.wait_until_evicted() => {}
                     }
                 }
@@ -148,8 +148,8 @@ impl Session {
         }
     }
 
-    /// Connects to the target, unless the session is cut meanwhile. An error says whether the peer was
-    /// told why there is no target.
+    /// Connects to the target, unless the session is cut meanwhile. An error says whether the peer speaks SOCKS and
+    /// has been told why there is no target; the peer of a session that was cut is told nothing.
     async fn connect_backend(
         &self,
         snapshot: &ServiceSnapshot,
@@ -175,14 +175,14 @@ impl Session {
                 self.log_end_before_open(&SessionEnd::Cut(CutReason::Ordered(order)));
                 Err(false)
             }
-            reached = self.route(snapshot, peer, stream) => {
+            reached = self.reach_target(snapshot, peer, stream) => {
                 reached.ok_or(matches!(snapshot.negotiation, Some(Negotiation::Socks)))
             }
         }
     }
 
     /// A server end's way to its target, which its peer may have to be asked for.
-    async fn route(
+    async fn reach_target(
         &self,
         snapshot: &ServiceSnapshot,
         verified_peer: &VerifiedPeer<'_>,
@@ -235,12 +235,12 @@ fn follow(pending_connection: &PendingConnection, progress: HandshakeProgress) {
 }
 
 /// The end of a session without a target.
-async fn close_unserved(mut stream: tls::Stream<Socket>, peer_was_told: bool) {
-    if peer_was_told {
+async fn close_unserved(mut stream: tls::Stream<Socket>, speaks_socks: bool) {
+    if speaks_socks {
         // It may still have to read why.
-        let _ = timeout(ALERT_READ_TIMEOUT, stream.shutdown()).await;
+        let _ = timeout(ALERT_LINGER_TIME, stream.shutdown()).await;
         if let Some(socket) = stream.into_socket() {
-            socket.close_gently(ALERT_READ_TIMEOUT).await;
+            socket.close_gently(ALERT_LINGER_TIME).await;
         }
     } else if let Some(socket) = stream.into_socket() {
         socket.reset_on_close(true);

@@ -1,6 +1,6 @@
 //! The two ends of an open session, relayed between and closed as the table of endings says.
 
-use super::{ALERT_READ_TIMEOUT, BACKEND_CLOSE_TIMEOUT};
+use super::{ALERT_LINGER_TIME, BACKEND_CLOSE_TIMEOUT};
 use crate::config::model::Mode;
 use crate::net::Socket;
 use crate::tls;
@@ -96,7 +96,7 @@ impl Streams {
         );
         if failed && !reset_tls {
             // OpenSSL has sent an alert, which a reset would overtake.
-            tokio::join!(tls.close_gently(ALERT_READ_TIMEOUT), finish(plain, reset_plain));
+            tokio::join!(tls.close_gently(ALERT_LINGER_TIME), finish(plain, reset_plain));
         } else {
             drop(tls);
             finish(plain, reset_plain).await;

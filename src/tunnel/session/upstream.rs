@@ -28,7 +28,7 @@ pub(super) enum Destination<'a> {
 /// What a server end knows when it connects to its backend.
 pub(super) struct VerifiedPeer<'a> {
     pub(super) wire: &'a Identity,
-    pub(super) facts: &'a tls::HandshakeInfo,
+    pub(super) handshake: &'a tls::HandshakeInfo,
     pub(super) local: Option<SocketAddr>,
     /// Whether the session goes on from an earlier one.
     pub(super) resumed: bool,
@@ -98,9 +98,9 @@ impl Session {
                 ProxyHeader::V1 => net::write_proxy_header_v1(&self.peer, verified_peer.local),
                 ProxyHeader::V2 => {
                     let who = who.as_ref().unwrap_or(verified_peer.wire).as_bytes();
-                    let facts = verified_peer.facts;
-                    let group = facts.group.as_ref().map(|group| group.name.as_str());
-                    let (version, suite) = (facts.version, facts.suite.as_str());
+                    let handshake = verified_peer.handshake;
+                    let group = handshake.group.as_ref().map(|group| group.name.as_str());
+                    let (version, suite) = (handshake.version, handshake.suite.as_str());
                     let answered = net::ProxyHeaderFields { who, version, suite, group };
                     net::write_proxy_header_v2(&self.peer, verified_peer.local, &answered)
                 }

@@ -89,21 +89,21 @@ pub fn reset(stream: TcpStream) {
 
 /// What became of one connection to a backend.
 #[derive(Debug, Default, Clone)]
-struct Seen {
+struct BackendConnection {
     bytes: Vec<u8>,
     ended: Option<ConnectionEnd>,
 }
 
 #[derive(Default)]
-struct Book {
-    seen: Mutex<Vec<Seen>>,
+struct BackendRecords {
+    seen: Mutex<Vec<BackendConnection>>,
     over: AtomicBool,
 }
 
 /// What stands behind a server end: counts who comes, and remembers what they sent and how they went.
 pub struct Backend {
     address: SocketAddr,
-    book: Arc<Book>,
+    book: Arc<BackendRecords>,
 }
 
 impl Backend {
@@ -113,7 +113,7 @@ impl Backend {
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port for the backend");
         let address = listener.local_addr().unwrap();
-        let book = Arc::new(Book::default());
+        let book = Arc::new(BackendRecords::default());
         let (serve, in_thread) = (Arc::new(serve), Arc::clone(&book));
         std::thread::spawn(move || {
             for stream in listener.incoming() {
@@ -126,14 +126,15 @@ impl Backend {
                 stream.set_write_timeout(Some(5 * WAIT_TIMEOUT)).unwrap();
                 let number = {
                     let mut seen = in_thread.seen.lock().unwrap();
-                    seen.push(Seen::default());
+                    seen.push(BackendConnection::default());
                     seen.len() - 1
                 };
                 let (serve, book) = (Arc::clone(&serve), Arc::clone(&in_thread));
                 std::thread::spawn(move || {
                     let result = serve(&stream);
                     if let Some((bytes, ended)) = result {
-                        book.seen.lock().unwrap()[number] = Seen { bytes, ended: Some(ended) };
+                        book.seen.lock().unwrap()[number] =
+                            BackendConnection { bytes, ended: Some(ended) };
                     }
                 });
             }
@@ -169,14 +170,14 @@ impl Backend {
     pub fn recorder() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port for the backend");
         let address = listener.local_addr().unwrap();
-        let book = Arc::new(Book::default());
+        let book = Arc::new(BackendRecords::default());
         let in_thread = Arc::clone(&book);
         std::thread::spawn(move || {
             for (number, stream) in listener.incoming().enumerate() {
                 if in_thread.over.load(Ordering::Acquire) {
                     return;
                 }
-                in_thread.seen.lock().unwrap().push(Seen::default());
+                in_thread.seen.lock().unwrap().push(BackendConnection::default());
                 let (book, mut stream) = (Arc::clone(&in_thread), stream.expect("a connection"));
                 std::thread::spawn(move || {
                     let mut piece = [0_u8; 4096];

@@ -259,13 +259,13 @@ pub fn numbers(bytes: &[u8]) -> Vec<u16> {
 }
 
 /// Stands between two ends, passes everything on, and keeps a copy of both directions.
-pub struct Tap {
+pub struct RecordingProxy {
     address: SocketAddr,
     up: Arc<Mutex<Vec<u8>>>,
     down: Arc<Mutex<Vec<u8>>>,
 }
 
-impl Tap {
+impl RecordingProxy {
     /// For one connection.
     pub fn before(to: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port for the tap");

@@ -91,7 +91,7 @@ impl PskgateBuilder {
         self
     }
 
-    /// On one of the hosts of a [`Cable`](super::Cable).
+    /// On one of the hosts of a [`TwoHosts`](super::TwoHosts).
     pub fn on(mut self, host: &str) -> Self {
         self.host = Some(host.to_owned());
         self

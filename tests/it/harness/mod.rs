@@ -6,9 +6,7 @@
 
 pub mod backend;
 pub mod browser;
-pub mod cable;
 pub mod data;
-pub mod guess;
 pub mod hello;
 pub mod instance;
 #[allow(dead_code, reason = "the programs that take figures need all of it")]
@@ -17,11 +15,13 @@ pub mod names;
 pub mod openssl;
 pub mod proc;
 pub mod process;
-pub mod ram;
+pub mod process_memory;
 mod self_test;
 pub mod stage;
 pub mod stopwatch;
 pub mod stunnel;
+pub mod timing_leak;
+pub mod two_hosts;
 pub mod updates;
 pub mod web;
 pub mod wire;
@@ -35,15 +35,15 @@ use std::time::{Duration, Instant};
 
 pub use backend::{Backend, ConnectionEnd, PlainClient};
 pub use browser::Browser;
-pub use cable::Cable;
 pub use data::Stream;
 pub use instance::{Pair, Pskgate, PskgateBuilder, client_toml, server_toml};
 pub use openssl::{OpensslClient, OpensslServer};
 pub use process::Process;
 pub use stopwatch::Stopwatch;
 pub use stunnel::Stunnel;
+pub use two_hosts::TwoHosts;
 pub use web::Page;
-pub use wire::{FaultProxy, Side};
+pub use wire::{FaultProxy, WireEnd};
 
 /// The identity that the tests use unless they are about identities.
 pub const IDENTITY: &str = "client1";

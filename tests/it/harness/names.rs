@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, UdpSocket};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use super::cable::{Cable, on_host};
+use super::two_hosts::{TwoHosts, on_host};
 use super::{WAIT_TIMEOUT, until};
 
 /// What the name server says to every question.
@@ -18,17 +18,17 @@ pub enum Reply {
 
 /// Two hosts, of which the first has these names. `ip netns exec` gives whatever it starts there the files of
 /// /etc/netns/HOST in the place of those in /etc.
-pub struct Names {
-    pub cable: Cable,
+pub struct HostWithNames {
+    pub cable: TwoHosts,
     folder: PathBuf,
     reply: Arc<Mutex<Reply>>,
     asked: Arc<Mutex<BTreeSet<Vec<u8>>>>,
 }
 
-impl Names {
+impl HostWithNames {
     /// With these lines of the hosts file and these `options` of resolv.conf. The server is silent at first.
     pub fn new(hosts: &str, options: &str) -> Self {
-        let cable = Cable::new();
+        let cable = TwoHosts::new();
         let host = &cable.hosts[0];
         let folder = PathBuf::from(format!("/etc/netns/{host}"));
         std::fs::create_dir_all(&folder).expect("root may write there");
@@ -83,7 +83,7 @@ impl Names {
     }
 }
 
-impl Drop for Names {
+impl Drop for HostWithNames {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.folder);
     }

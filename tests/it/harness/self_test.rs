@@ -2,27 +2,27 @@
 
 use super::{
     Backend, ConnectionEnd, FaultProxy, IDENTITY, KEY, OTHER_KEY, OpensslClient, OpensslServer,
-    PlainClient, Side, Stream, Stunnel, Tls, WAIT_TIMEOUT, openssl, secret,
+    PlainClient, Stream, Stunnel, Tls, WAIT_TIMEOUT, WireEnd, openssl, secret,
 };
 
 #[test]
 fn a_wire_ends_and_resets_and_spoils_as_it_is_told() {
     let backend = Backend::sink();
-    for (number, side) in [(0, Side::Client), (2, Side::Server)] {
+    for (number, side) in [(0, WireEnd::Client), (2, WireEnd::Server)] {
         for (number, wanted) in [(number, ConnectionEnd::Fin), (number + 1, ConnectionEnd::Rst)] {
             let wire = FaultProxy::to(backend.address());
             let plain = PlainClient::connect(wire.address());
             plain.send(b"over the wire");
             super::until("it to cross", WAIT_TIMEOUT, || {
-                (wire.carried_towards(Side::Server) == 13).then_some(())
+                (wire.carried_towards(WireEnd::Server) == 13).then_some(())
             });
             match wanted {
                 ConnectionEnd::Fin => wire.finish_towards(side),
                 ConnectionEnd::Rst => wire.reset_towards(side),
             }
             let seen = match side {
-                Side::Client => plain.end(),
-                Side::Server => backend.wait_end(number).1,
+                WireEnd::Client => plain.end(),
+                WireEnd::Server => backend.wait_end(number).1,
             };
             assert_eq!(seen, wanted, "towards the {side:?}");
         }
@@ -31,7 +31,7 @@ fn a_wire_ends_and_resets_and_spoils_as_it_is_told() {
     let plain = PlainClient::connect(wire.address());
     super::until("the wire to be there", WAIT_TIMEOUT, || (backend.accepted() == 5).then_some(()));
     std::thread::sleep(std::time::Duration::from_millis(50));
-    wire.spoil_towards(Side::Server);
+    wire.spoil_towards(WireEnd::Server);
     plain.send(b"abc");
     plain.shut();
     assert_eq!(backend.wait_end(4), (b"abb".to_vec(), ConnectionEnd::Fin));
@@ -46,13 +46,13 @@ fn a_wire_sees_how_a_side_ends() {
         let plain = PlainClient::connect(wire.address());
         plain.send(b"x");
         super::until("it to cross", WAIT_TIMEOUT, || {
-            (wire.carried_towards(Side::Server) == 1).then_some(())
+            (wire.carried_towards(WireEnd::Server) == 1).then_some(())
         });
         match wanted {
             ConnectionEnd::Fin => plain.shut(),
             ConnectionEnd::Rst => plain.reset(),
         }
-        assert_eq!(wire.wait_end_of(Side::Client), wanted);
+        assert_eq!(wire.wait_end_of(WireEnd::Client), wanted);
     }
 }
 

@@ -88,20 +88,20 @@ impl StunnelFolder {
     }
 
     /// Starts `stunnel FILE` in the background; its process, which wrote `pid.txt`.
-    pub fn background(&self, file: &str) -> Daemon {
+    pub fn background(&self, file: &str) -> DaemonProcess {
         let done = self.run(&[file]);
         assert_eq!(done.code, Some(0), "{}", done.err);
         self.daemon()
     }
 
     /// The process that `pid.txt` names.
-    pub fn daemon(&self) -> Daemon {
+    pub fn daemon(&self) -> DaemonProcess {
         let text = self.read("pid.txt");
-        Daemon(text.trim().parse().unwrap_or_else(|_| panic!("a number, not {text:?}")))
+        DaemonProcess(text.trim().parse().unwrap_or_else(|_| panic!("a number, not {text:?}")))
     }
 
     /// Every process that was started from here and runs still.
-    pub fn processes(&self) -> Vec<Daemon> {
+    pub fn processes(&self) -> Vec<DaemonProcess> {
         let name = self.path("stunnel");
         let entries = std::fs::read_dir("/proc").expect("/proc can be read");
         entries
@@ -111,7 +111,7 @@ impl StunnelFolder {
                 let first = line.split(|byte| *byte == 0).next().unwrap_or_default();
                 first == name.as_os_str().as_encoded_bytes()
             })
-            .map(Daemon)
+            .map(DaemonProcess)
             .collect()
     }
 }
@@ -144,9 +144,9 @@ pub fn finish(command: &mut Command) -> Finished {
 
 /// A process that is nobody's child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Daemon(pub i32);
+pub struct DaemonProcess(pub i32);
 
-impl Daemon {
+impl DaemonProcess {
     pub fn signal(self, signal: Signal) {
         // It may have ended by itself.
         let _ = kill_process(Pid::from_raw(self.0).expect("a number"), signal);

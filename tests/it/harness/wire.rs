@@ -13,7 +13,7 @@ use super::{WAIT_TIMEOUT, until};
 
 /// One of the two ends of a wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
+pub enum WireEnd {
     /// Who connected to the wire: the client end.
     Client,
     /// Whom the wire connected to: the server end.
@@ -71,17 +71,17 @@ impl FaultProxy {
     }
 
     /// The next bytes towards `side` arrive with a bit turned.
-    pub fn spoil_towards(&self, side: Side) {
+    pub fn spoil_towards(&self, side: WireEnd) {
         self.with(|leg| leg.towards(side).spoil.store(true, Ordering::Release));
     }
 
     /// How many bytes went towards `side`.
-    pub fn carried_towards(&self, side: Side) -> u64 {
+    pub fn carried_towards(&self, side: WireEnd) -> u64 {
         self.with(|leg| leg.towards(side).carried.load(Ordering::Acquire))
     }
 
     /// Ends the connection towards `side` as a dying process does: FIN, and no close_notify before it.
-    pub fn finish_towards(&self, side: Side) {
+    pub fn finish_towards(&self, side: WireEnd) {
         let leg = self.stop();
         leg.stream(side).shutdown(Shutdown::Write).expect("the wire can be ended");
         // What the side still says is read, so that nothing turns the FIN into a reset.
@@ -92,17 +92,17 @@ impl FaultProxy {
     }
 
     /// Resets the connection towards `side`.
-    pub fn reset_towards(&self, side: Side) {
+    pub fn reset_towards(&self, side: WireEnd) {
         let leg = self.stop();
         let leg = Arc::into_inner(leg).expect("nobody else holds the wire");
         reset(match side {
-            Side::Client => leg.client,
-            Side::Server => leg.server,
+            WireEnd::Client => leg.client,
+            WireEnd::Server => leg.server,
         });
     }
 
     /// Waits until `side` has ended its connection to the wire: how?
-    pub fn wait_end_of(&self, side: Side) -> ConnectionEnd {
+    pub fn wait_end_of(&self, side: WireEnd) -> ConnectionEnd {
         until(&format!("the end of the {side:?}'s side of the wire"), WAIT_TIMEOUT, || {
             self.with(|leg| *leg.from(side).ended.lock().unwrap())
         })
@@ -149,7 +149,7 @@ impl Leg {
             up: Direction::default(),
             down: Direction::default(),
         });
-        let threads = [Side::Client, Side::Server]
+        let threads = [WireEnd::Client, WireEnd::Server]
             .map(|from| {
                 let leg = Arc::clone(&leg);
                 std::thread::spawn(move || leg.carry(from))
@@ -158,32 +158,32 @@ impl Leg {
         (leg, threads)
     }
 
-    fn stream(&self, side: Side) -> &TcpStream {
+    fn stream(&self, side: WireEnd) -> &TcpStream {
         match side {
-            Side::Client => &self.client,
-            Side::Server => &self.server,
+            WireEnd::Client => &self.client,
+            WireEnd::Server => &self.server,
         }
     }
 
-    fn from(&self, side: Side) -> &Direction {
+    fn from(&self, side: WireEnd) -> &Direction {
         match side {
-            Side::Client => &self.up,
-            Side::Server => &self.down,
+            WireEnd::Client => &self.up,
+            WireEnd::Server => &self.down,
         }
     }
 
-    fn towards(&self, side: Side) -> &Direction {
+    fn towards(&self, side: WireEnd) -> &Direction {
         match side {
-            Side::Client => &self.down,
-            Side::Server => &self.up,
+            WireEnd::Client => &self.down,
+            WireEnd::Server => &self.up,
         }
     }
 
-    fn carry(&self, side: Side) {
+    fn carry(&self, side: WireEnd) {
         let direction = self.from(side);
         let (mut from, mut to) = match side {
-            Side::Client => (&self.client, &self.server),
-            Side::Server => (&self.server, &self.client),
+            WireEnd::Client => (&self.client, &self.server),
+            WireEnd::Server => (&self.server, &self.client),
         };
         let mut piece = vec![0_u8; 64 * 1024];
         while !self.stop.load(Ordering::Acquire) {

@@ -7,20 +7,20 @@ const BOUNDS: std::ops::RangeInclusive<f64> = 0.45..=0.55;
 
 /// What a stranger learns from the times of both classes.
 #[derive(Debug)]
-pub struct Guess {
+pub struct TimingLeak {
     /// The share of pairs in which the unknown one took longer: the area under the curve.
     pub area: f64,
     /// How often the best limit between short and long is right, with times that it has seen.
     pub threshold: f64,
 }
 
-impl Guess {
+impl TimingLeak {
     pub fn is_a_coin(&self) -> bool {
         BOUNDS.contains(&self.area) && BOUNDS.contains(&self.threshold)
     }
 }
 
-pub fn guess(known: &[Duration], unknown: &[Duration]) -> Guess {
+pub fn measure_timing_leak(known: &[Duration], unknown: &[Duration]) -> TimingLeak {
     let mut all: Vec<_> = known.iter().map(|time| (time, false)).collect();
     all.extend(unknown.iter().map(|time| (time, true)));
     all.sort_unstable();
@@ -35,7 +35,7 @@ pub fn guess(known: &[Duration], unknown: &[Duration]) -> Guess {
         let right = below + unknown.len() - (place + 1 - below);
         best = best.max(right.max(all.len() - right));
     }
-    Guess {
+    TimingLeak {
         area: pairs as f64 / (known.len() * unknown.len()) as f64,
         threshold: best as f64 / all.len() as f64,
     }

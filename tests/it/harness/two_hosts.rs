@@ -11,7 +11,7 @@ use super::stage::need_root;
 pub const ADDRESSES: [&str; 2] = ["10.99.0.1", "10.99.0.2"];
 
 /// Two hosts, each the other's only neighbour. Both go with the test.
-pub struct Cable {
+pub struct TwoHosts {
     pub hosts: [String; 2],
 }
 
@@ -49,7 +49,7 @@ pub fn ip(arguments: &[&str]) {
     assert!(done.status.success(), "ip {}: {said}", arguments.join(" "));
 }
 
-impl Cable {
+impl TwoHosts {
     pub fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         need_root();
@@ -92,7 +92,7 @@ impl Cable {
     }
 }
 
-impl Drop for Cable {
+impl Drop for TwoHosts {
     fn drop(&mut self) {
         for host in &self.hosts {
             let _ = Command::new("ip").args(["netns", "del", host]).output();

@@ -8,10 +8,10 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::harness::cable::{ADDRESSES, echo_on, on_host};
+use crate::harness::two_hosts::{ADDRESSES, echo_on, on_host};
 use crate::harness::{
-    Backend, Cable, ConnectionEnd, PlainClient, Process, Pskgate, PskgateBuilder, Stopwatch,
-    Stunnel, WAIT_TIMEOUT, client_toml, free_port, local, server_toml, until,
+    Backend, ConnectionEnd, PlainClient, Process, Pskgate, PskgateBuilder, Stopwatch, Stunnel,
+    TwoHosts, WAIT_TIMEOUT, client_toml, free_port, local, server_toml, until,
 };
 
 /// An HTTP proxy that notes what it is asked, and answers with `answer`; after a good one it carries on.
@@ -311,7 +311,7 @@ fn pskgate_on(host: &str, sections: &str) -> Pskgate {
 fn a_redirected_connection_goes_where_it_was_meant_to_go() {
     let sections = "[s]\naccept = 4444\ntransparent = destination\n";
     for ours in [true, false] {
-        let cable = Cable::new();
+        let cable = TwoHosts::new();
         let [here, there] = &cable.hosts;
         redirect(here);
         echo_on(here, ADDRESSES[0]);
@@ -346,7 +346,7 @@ fn a_socks_client_tells_its_server_where_a_redirected_connection_was_meant_to_go
     let client = "[c]\nclient = yes\naccept = 4444\nconnect = 127.0.0.1:5555\nprotocol = socks\n";
     let server = "[s]\naccept = 127.0.0.1:5555\nprotocol = socks\n";
     for (our_client, our_server) in [(true, true), (true, false), (false, true), (false, false)] {
-        let cable = Cable::new();
+        let cable = TwoHosts::new();
         let [here, there] = &cable.hosts;
         redirect(here);
         echo_on(here, ADDRESSES[0]);
@@ -398,7 +398,7 @@ fn a_backend_sees_the_peer_s_own_address() {
     for (ours, whose, seen) in
         [(true, "source", 1), (false, "source", 1), (true, "none", 0), (false, "none", 0)]
     {
-        let cable = Cable::new();
+        let cable = TwoHosts::new();
         let [here, there] = &cable.hosts;
         if whose == "source" {
             keep_answers(here);
@@ -431,7 +431,7 @@ fn a_backend_sees_the_peer_s_own_address() {
 #[test]
 fn a_redirected_connection_goes_where_it_was_meant_to_go_from_its_own_address() {
     for (whose, seen) in [("both", 1), ("destination", 0)] {
-        let cable = Cable::new();
+        let cable = TwoHosts::new();
         let [here, there] = &cable.hosts;
         redirect(here);
         keep_answers(here);
