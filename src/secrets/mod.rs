@@ -43,8 +43,8 @@ pub use reader::KeyFileReader;
 pub use renew::{KeysInForce, RenewedKeys, renew};
 use zeroize::Zeroizing;
 
-/// How strictly key files are read. The two dialects differ in the first three; the other
-/// fields are the same in both.
+/// How strictly key files are read. The two dialects differ in the first three fields; the others depend on the
+/// service and on the user that the program becomes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct KeyFileRules {
     /// An identity that stands on two lines.

@@ -383,18 +383,22 @@ const COMPARED: &[(&[OptionId], &str, &str)] = &[
         "exec::set_variables_are_in_a_program_s_environment_and_their_values_nowhere_else",
     ),
     (&[O::LogId], "same", "options::a_line_has_the_word_for_its_connection_that_log_id_asks_for"),
-    (&[O::Transparent], "same", "around::a_backend_sees_the_peer_s_own_address"),
+    (&[O::Transparent], "same", "protocols::a_backend_sees_the_peer_s_own_address"),
     (
         &[O::Protocol],
         "better",
-        "around::a_server_connects_where_its_peer_asks_and_answers_as_stunnel_does",
+        "protocols::a_server_connects_where_its_peer_asks_and_answers_as_stunnel_does",
     ),
     (
         &[O::ProtocolHost, O::ProtocolUsername, O::ProtocolHeader],
         "same",
-        "around::a_client_asks_a_proxy_for_the_way_as_stunnel_does",
+        "protocols::a_client_asks_a_proxy_for_the_way_as_stunnel_does",
     ),
-    (&[O::ProtocolPassword], "better", "around::a_client_asks_a_proxy_for_the_way_as_stunnel_does"),
+    (
+        &[O::ProtocolPassword],
+        "better",
+        "protocols::a_client_asks_a_proxy_for_the_way_as_stunnel_does",
+    ),
 ];
 
 fn compared(opt: OptionId) -> Option<(&'static str, &'static str)> {
