@@ -379,9 +379,9 @@ impl TomlReader {
             .or_else(|| options::stunnel(name))
             .map(|row| row.opt);
         let message = if name.len() > 60 || looks_like_key_line(name) {
-            format!("there is no such key {here}")
+            format!("there is no such option {here}")
         } else {
-            format!("there is no key `{name}` {here}")
+            format!("there is no option `{name}` {here}")
         };
         self.error("unknown-option", key.span(), message, help);
         meant
