@@ -9,6 +9,7 @@ use openssl::ssl::{
     SslVerifyMode, SslVersion,
 };
 
+use super::offers::is_psk;
 use super::psk;
 use crate::config::diagnostic::{Diagnostic, Severity};
 use crate::config::model::{
@@ -387,7 +388,7 @@ fn tls12_suites(
     let suites: Vec<_> = sys::openssl::context_suites(&expanded)
         .into_iter()
         .map(|suite| suite.name())
-        .filter(|name| psk::is_psk(name))
+        .filter(|name| is_psk(name))
         .collect();
     if suites.is_empty() {
         return Ok(None);

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use openssl::ssl::{self, ErrorCode, SslRef};
 
+use super::client_hello::OfferRejection;
 use super::offers::{self, Versions};
-use super::psk::{Handshake, OfferRejection};
+use super::psk::Handshake;
 use crate::config::model::PskHash;
 use crate::observe::event::OpensslError;
 use crate::secrets::{Escaped, escape};

@@ -78,3 +78,65 @@ pub(super) fn offers_psk_suite(suites: &[u8]) -> bool {
         )
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vector(body: &[u8]) -> Vec<u8> {
+        [&(body.len() as u16).to_be_bytes(), body].concat()
+    }
+
+    #[test]
+    fn a_list_of_offers_is_read_and_one_that_is_cut_anywhere_is_none() {
+        let identities = [vector(b"ticket"), vec![0; 4], vector(b"client1"), vec![0; 4]].concat();
+        let binders = [vec![48], vec![1; 48], vec![32], vec![2; 32]].concat();
+        let body = [vector(&identities), vector(&binders)].concat();
+        let read = offers(&body).expect("a list");
+        let names: Vec<_> = read.iter().map(|o| (o.identity, o.binder.len())).collect();
+        assert_eq!(names, [(&b"ticket"[..], 48), (b"client1", 32)]);
+        for cut in 0..body.len() {
+            assert_eq!(offers(&body[..cut]), None, "cut at {cut}");
+        }
+        let one_binder = [vec![48], vec![1; 48]].concat();
+        assert_eq!(offers(&[vector(&identities), vector(&one_binder)].concat()), None);
+        let three = [&binders[..], &[32], &[3; 32]].concat();
+        assert_eq!(offers(&[vector(&identities), vector(&three)].concat()), None);
+        assert_eq!(offers(&[&body[..], &[0]].concat()), None);
+        assert_eq!(offers(&[0xff; 9]), None);
+    }
+
+    #[test]
+    fn a_server_name_is_read_if_it_is_a_host_name_and_whole() {
+        let body = vector(&[&[0][..], &vector(b"plc.example")].concat());
+        assert_eq!(host_name(&body), Some(&b"plc.example"[..]));
+        for cut in 0..body.len() {
+            assert_eq!(host_name(&body[..cut]), None, "cut at {cut}");
+        }
+        assert_eq!(host_name(&vector(&[&[1][..], &vector(b"plc.example")].concat())), None);
+    }
+
+    #[test]
+    fn a_list_of_suites_offers_a_key_if_one_of_them_takes_it() {
+        for (suites, wanted) in [
+            (&[0x00, 0xa8][..], true),
+            (&[0x13, 0x01, 0xc0, 0x2f, 0xc0, 0x37], true),
+            (&[0x13, 0x01, 0xc0, 0x2f, 0x00, 0xff], false),
+            // The bytes of one, across two others.
+            (&[0x13, 0x00, 0xa8, 0x01], false),
+            (&[], false),
+            (&[0x00], false),
+        ] {
+            assert_eq!(offers_psk_suite(suites), wanted, "{suites:02x?}");
+        }
+    }
+
+    #[test]
+    fn a_clients_order_of_groups_counts_and_what_it_does_not_name_comes_last() {
+        let wolf = [0, 0x19, 0, 0x17, 0, 0x1d];
+        assert_eq!(in_clients_order("X25519:P-256", &wolf), "P-256:X25519");
+        assert_eq!(in_clients_order("X448:X25519:P-521", &wolf), "P-521:X25519:X448");
+        assert_eq!(in_clients_order("X25519:P-256", &[]), "X25519:P-256");
+        assert_eq!(in_clients_order("X25519:P-256", &[0]), "X25519:P-256");
+    }
+}

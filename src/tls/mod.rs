@@ -5,6 +5,7 @@
 
 mod batched_io;
 mod cache;
+mod client_hello;
 mod context;
 mod error;
 #[cfg(all(unix, any(test, fuzzing)))]
@@ -43,11 +44,11 @@ use crate::sys::cpu::has_aes;
 use crate::sys::key_update::{self, TlsTraffic};
 use crate::sys::openssl as sys;
 use batched_io::BatchedIo;
+pub use client_hello::Binder;
 use context::BuiltContext;
 pub use key_usage::KeyUpdateFlood;
 use key_usage::KeyUsage;
 use offers::Versions;
-pub use psk::Binder;
 use psk::{ClientResumption, Handshake};
 use resumption::ServerSessions;
 

@@ -130,4 +130,13 @@ mod tests {
         assert_eq!(named(["A", "B", "C", "D", "E"].into_iter()), "A, B, C and 2 more");
         assert_eq!(named(std::iter::empty()), "none with a pre-shared key");
     }
+
+    #[test]
+    fn only_suites_whose_key_exchange_is_the_psk_count() {
+        assert!(is_psk("ECDHE-PSK-CHACHA20-POLY1305"));
+        assert!(is_psk("PSK-AES256-GCM-SHA384"));
+        for no in ["RSA-PSK-AES256-GCM-SHA384", "PSK-NULL-SHA256", "ECDHE-RSA-AES256-GCM-SHA384"] {
+            assert!(!is_psk(no), "{no}");
+        }
+    }
 }

@@ -20,18 +20,17 @@ use openssl::ssl::{
 use zeroize::Zeroizing;
 
 use super::cache::{Cache, SessionPurpose};
-use super::hello_extensions::{
-    Offer, host_name, in_clients_order, lists_tls13, offers, offers_psk_suite,
+use super::client_hello::{
+    ClientHelloInfo, MAX_KEPT_SUITES, OfferRejection, PskAnswer, rfc4279_suite,
 };
-use super::offers::Versions;
-pub(super) use super::offers::is_psk;
+use super::hello_extensions::{host_name, in_clients_order, lists_tls13, offers, offers_psk_suite};
+use super::offers::{Versions, is_psk};
 use super::resumption::ServerSessions;
 use super::session_store;
-use super::ticket::{self, TicketKeyGeneration, Tickets};
+use super::ticket::{TicketKeyGeneration, Tickets};
 use super::{HandshakeProgress, ServerNames, SniCandidate};
-use crate::config::ciphers::RFC4279_SUITES;
 use crate::config::model::PskHash;
-use crate::secrets::{self, Claim, Grant, Identity, PeerKeys};
+use crate::secrets::{Claim, Grant, Identity, PeerKeys};
 use crate::sys::{openssl as sys, session_ids};
 
 /// `pre_shared_key` (RFC 9846, 4.3.11; RFC 8446, 4.2.11).
@@ -45,11 +44,6 @@ const PSK_DHE_KE: u8 = 1;
 const SUPPORTED_GROUPS: u16 = 10;
 /// `supported_versions` (RFC 9846, 4.3.1).
 const SUPPORTED_VERSIONS: u16 = 43;
-
-/// A longer list of offers is answered as one without a good offer. OpenSSL walks a list up to the offer
-/// that it selects, and over 1,590 offers that was measured as 0.3 ms against 0.4. Real clients send one to
-/// three: a ticket or two, and their key.
-const MAX_OFFERS: usize = 8;
 
 /// `server_name` (RFC 6066, 3).
 const SERVER_NAME: u16 = 0;
@@ -68,10 +62,6 @@ pub(super) struct Handshake {
     /// for.
     names: Option<Arc<dyn ServerNames>>,
 }
-
-/// The beginning of a binder (RFC 8446, 4.2.11.2): an HMAC over the ClientHello, of which no two are the
-/// same.
-pub type Binder = [u8; 32];
 
 enum HandshakeRole {
     Server(ClientHelloInfo),
@@ -106,85 +96,6 @@ fn kept_tag(claim: &Claim) -> [u8; 9] {
     let mut tag = [1; 9];
     tag[..8].copy_from_slice(&claim.serial().to_bytes());
     tag
-}
-
-/// What a server end saw of a client.
-#[derive(Default)]
-pub(super) struct ClientHelloInfo {
-    /// A ClientHello arrived at all.
-    pub(super) hello: bool,
-    /// It offered a PSK: an external one or a ticket in 1.3, a PSK suite in 1.2.
-    pub(super) offered: bool,
-    /// The strongest suite of RFC 4279 and 5487 that it offered, by OpenSSL's name.
-    pub(super) rfc4279_suite: Option<&'static str>,
-    /// The first [`MAX_KEPT_SUITES`] suites that it offered, by their codes, until the handshake is over.
-    pub(super) suites: Box<[u8]>,
-    /// The versions that it offered.
-    pub(super) versions: Option<Versions>,
-    /// Why no key that it offered for 1.3 could have been taken, whosever it was.
-    pub(super) unfit: Option<OfferRejection>,
-    /// How many keys it offered for 1.3, if that is more than are looked at.
-    pub(super) too_many: Option<usize>,
-    /// OpenSSL was told to try no ticket, until it has the session that is meant for this client.
-    tickets_withheld: bool,
-    /// The identity that decides, and how.
-    answer: Option<PskAnswer>,
-    /// The binder of the offer that decides.
-    binder: Option<Binder>,
-    /// The ticket that decides in its place, and is the only one that is opened in 1.3.
-    ticket: Option<Ticket>,
-    /// Whose the ticket was that decides and is worth nothing any more.
-    pub(super) stale: Option<Identity>,
-    /// What the service resumes sessions with, if it does.
-    sessions: Option<Arc<ServerSessions>>,
-    /// The ID under which the session of this handshake can be resumed.
-    session_id: Option<Box<[u8]>>,
-}
-
-/// A ticket of ours that is good.
-struct Ticket {
-    /// What tells it from all others: the name of its keys and its IV.
-    head: [u8; 32],
-    who: Identity,
-}
-
-/// What keeps all of a client's offers for 1.3 from being looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum OfferRejection {
-    /// Its keys have another hash than those of this end, which is this one.
-    Hash(PskHash),
-    /// It wants no (EC)DHE beside the key, and so no forward secrecy.
-    Mode,
-}
-
-struct PskAnswer {
-    identity: Box<[u8]>,
-    given: secrets::KeyAnswer,
-    /// How many offers stand behind this one. OpenSSL does not get there.
-    offers_behind: usize,
-}
-
-impl PskAnswer {
-    fn into_unknown(self) -> Self {
-        Self { given: self.given.into_unknown(), ..self }
-    }
-}
-
-impl ClientHelloInfo {
-    fn tickets(&self) -> Option<&Tickets> {
-        self.sessions.as_ref()?.tickets.as_ref()
-    }
-
-    /// The identity that was answered, and whether it is known.
-    pub(super) fn identity(&self) -> Option<(&[u8], bool)> {
-        match &self.ticket {
-            Some(ticket) => Some((ticket.who.as_bytes(), true)),
-            None => self
-                .answer
-                .as_ref()
-                .map(|answer| (&*answer.identity, answer.given.claim().is_some())),
-        }
-    }
 }
 
 fn slot() -> Result<Index<Ssl, Handshake>, ErrorStack> {
@@ -543,85 +454,12 @@ fn read_hello(ssl: &mut SslRef) {
     seen.too_many = None;
     let (Some(secrets), Some(body)) = (&this.secrets, body) else { return };
     let Some(offers) = offers(&body) else { return };
-    choose_offer(seen, secrets, this.hash, &offers);
+    seen.choose_offer(secrets, this.hash, &offers);
     seen.tickets_withheld =
         tls13 && seen.tickets().is_some() && seen.ticket.is_none() && seen.answer.is_some();
     if seen.tickets_withheld {
         sys::set_tickets_allowed(ssl, false);
     }
-}
-
-/// The part of [`read_hello`] that chooses.
-fn choose_offer(
-    seen: &mut ClientHelloInfo,
-    secrets: &PeerKeys,
-    hash: PskHash,
-    offers: &[Offer<'_>],
-) {
-    let ours = |offer: &&Offer<'_>| offer.binder.len() == hash_size(hash);
-    if offers.len() > MAX_OFFERS {
-        seen.too_many = Some(offers.len());
-        let last = offers.iter().rfind(ours);
-        seen.answer = last.and_then(|last| answer(secrets, last.identity, 0));
-        seen.answer = seen.answer.take().map(PskAnswer::into_unknown);
-        return;
-    }
-    let sessions = seen.sessions.clone();
-    let own_tickets = sessions.as_ref().and_then(|sessions| sessions.tickets.as_ref());
-    let mut decides = None;
-    let mut known = false;
-    let mut opened = 0;
-    for (at, offer) in offers.iter().enumerate().filter(|(_, offer)| ours(offer)) {
-        let Offer { identity, binder } = offer;
-        if known {
-            // As much is looked up behind a known name as behind one that nobody has.
-            std::hint::black_box(secrets.has_key_for(identity));
-            continue;
-        }
-        (decides, seen.stale) = (Some((*identity, offers.len() - 1 - at)), None);
-        seen.binder = binder.first_chunk().copied();
-        let tickets = own_tickets.filter(|tickets| tickets.seems_ours(identity));
-        opened += usize::from(tickets.is_some());
-        if let Some(tickets) = tickets.filter(|_| opened <= ticket::MAX_TICKETS_TRIED)
-            && let Some(session) = tickets.open(identity)
-        {
-            let who = sys::session_tag(&session).and_then(ticket::named).map(Identity::new);
-            let good = |sessions: &Arc<ServerSessions>| sessions.accepts_ticket(secrets, &session);
-            if sys::is_tls13_session(&session) && sessions.as_ref().is_some_and(good) {
-                let head = identity.first_chunk().copied();
-                seen.ticket = head.zip(who).map(|(head, who)| Ticket { head, who });
-                return;
-            }
-            seen.stale = who;
-        }
-        known = secrets.has_key_for(identity);
-    }
-    if decides.is_none() {
-        seen.unfit = Some(OfferRejection::Hash(hash));
-    }
-    seen.answer = decides.and_then(|(identity, behind)| answer(secrets, identity, behind));
-}
-
-fn answer(secrets: &PeerKeys, identity: &[u8], offers_behind: usize) -> Option<PskAnswer> {
-    let given = secrets.answer_for(identity).ok()??;
-    Some(PskAnswer { identity: identity.into(), given, offers_behind })
-}
-
-fn hash_size(hash: PskHash) -> usize {
-    match hash {
-        PskHash::Sha256 => 32,
-        PskHash::Sha384 => 48,
-    }
-}
-
-/// How many of a client's suites are kept for what is said of a handshake that finds none in common. A client
-/// may name 32,767.
-const MAX_KEPT_SUITES: usize = 256;
-
-/// The strongest suite of [`RFC4279_SUITES`] in a ClientHello, so that a refusal can name it.
-fn rfc4279_suite(suites: &[u8]) -> Option<&'static str> {
-    let offers = |code: u16| suites.chunks_exact(2).any(|pair| pair == code.to_be_bytes());
-    RFC4279_SUITES.iter().find(|(code, _)| offers(*code)).map(|(_, name)| *name)
 }
 
 struct Callbacks;
@@ -786,7 +624,7 @@ fn answer_tls12(ssl: &mut SslRef, identity: &[u8], out: &mut [u8]) -> Option<usi
     seen.offered = true;
     // Of what was offered for 1.3 nothing counts any more.
     (seen.ticket, seen.stale) = (None, None);
-    let answer = seen.answer.insert(answer(secrets, identity, 0)?);
+    let answer = seen.answer.insert(PskAnswer::find(secrets, identity, 0)?);
     let key = answer.given.key(secrets)?;
     out.get_mut(..key.len())?.copy_from_slice(key);
     Some(key.len())
@@ -830,75 +668,4 @@ fn present_tls12(ssl: &mut SslRef, identity_out: &mut [u8], key_out: &mut [u8]) 
     identity_out.get_mut(..terminated.len())?.copy_from_slice(&terminated);
     key_out.get_mut(..key.len())?.copy_from_slice(key.expose());
     Some(key.len())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn vector(body: &[u8]) -> Vec<u8> {
-        [&(body.len() as u16).to_be_bytes(), body].concat()
-    }
-
-    #[test]
-    fn a_list_of_offers_is_read_and_one_that_is_cut_anywhere_is_none() {
-        let identities = [vector(b"ticket"), vec![0; 4], vector(b"client1"), vec![0; 4]].concat();
-        let binders = [vec![48], vec![1; 48], vec![32], vec![2; 32]].concat();
-        let body = [vector(&identities), vector(&binders)].concat();
-        let read = offers(&body).expect("a list");
-        let names: Vec<_> = read.iter().map(|o| (o.identity, o.binder.len())).collect();
-        assert_eq!(names, [(&b"ticket"[..], 48), (b"client1", 32)]);
-        for cut in 0..body.len() {
-            assert_eq!(offers(&body[..cut]), None, "cut at {cut}");
-        }
-        let one_binder = [vec![48], vec![1; 48]].concat();
-        assert_eq!(offers(&[vector(&identities), vector(&one_binder)].concat()), None);
-        let three = [&binders[..], &[32], &[3; 32]].concat();
-        assert_eq!(offers(&[vector(&identities), vector(&three)].concat()), None);
-        assert_eq!(offers(&[&body[..], &[0]].concat()), None);
-        assert_eq!(offers(&[0xff; 9]), None);
-    }
-
-    #[test]
-    fn a_server_name_is_read_if_it_is_a_host_name_and_whole() {
-        let body = vector(&[&[0][..], &vector(b"plc.example")].concat());
-        assert_eq!(host_name(&body), Some(&b"plc.example"[..]));
-        for cut in 0..body.len() {
-            assert_eq!(host_name(&body[..cut]), None, "cut at {cut}");
-        }
-        assert_eq!(host_name(&vector(&[&[1][..], &vector(b"plc.example")].concat())), None);
-    }
-
-    #[test]
-    fn a_list_of_suites_offers_a_key_if_one_of_them_takes_it() {
-        for (suites, wanted) in [
-            (&[0x00, 0xa8][..], true),
-            (&[0x13, 0x01, 0xc0, 0x2f, 0xc0, 0x37], true),
-            (&[0x13, 0x01, 0xc0, 0x2f, 0x00, 0xff], false),
-            // The bytes of one, across two others.
-            (&[0x13, 0x00, 0xa8, 0x01], false),
-            (&[], false),
-            (&[0x00], false),
-        ] {
-            assert_eq!(offers_psk_suite(suites), wanted, "{suites:02x?}");
-        }
-    }
-
-    #[test]
-    fn a_clients_order_of_groups_counts_and_what_it_does_not_name_comes_last() {
-        let wolf = [0, 0x19, 0, 0x17, 0, 0x1d];
-        assert_eq!(in_clients_order("X25519:P-256", &wolf), "P-256:X25519");
-        assert_eq!(in_clients_order("X448:X25519:P-521", &wolf), "P-521:X25519:X448");
-        assert_eq!(in_clients_order("X25519:P-256", &[]), "X25519:P-256");
-        assert_eq!(in_clients_order("X25519:P-256", &[0]), "X25519:P-256");
-    }
-
-    #[test]
-    fn only_suites_whose_key_exchange_is_the_psk_count() {
-        assert!(is_psk("ECDHE-PSK-CHACHA20-POLY1305"));
-        assert!(is_psk("PSK-AES256-GCM-SHA384"));
-        for no in ["RSA-PSK-AES256-GCM-SHA384", "PSK-NULL-SHA256", "ECDHE-RSA-AES256-GCM-SHA384"] {
-            assert!(!is_psk(no), "{no}");
-        }
-    }
 }

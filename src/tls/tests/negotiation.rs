@@ -19,7 +19,7 @@ fn the_native_lists_hold_forward_secret_psk_suites_and_nothing_else() {
     let all = acceptor("ciphers = \"ALL:COMPLEMENTOFALL:eNULL\"").built.context;
     let names: Vec<_> = sys::context_suites(&all).iter().map(|s| s.name()).collect();
     assert!(names.len() > 10);
-    assert!(names.iter().all(|name| name.starts_with("TLS_") || psk::is_psk(name)));
+    assert!(names.iter().all(|name| name.starts_with("TLS_") || offers::is_psk(name)));
 }
 
 #[test]
