@@ -112,6 +112,7 @@ unsafe extern "C" {
         decrypt: Option<DecryptTicketCallback>,
         argument: *mut c_void,
     ) -> c_int;
+    fn SSL_new_session_ticket(ssl: *mut ffi::SSL) -> c_int;
     fn SSL_SESSION_set_timeout(session: *mut ffi::SSL_SESSION, seconds: c_long) -> c_long;
     fn SSL_SESSION_get0_cipher(session: *const ffi::SSL_SESSION) -> *const ffi::SSL_CIPHER;
     fn SSL_SESSION_get_ticket_lifetime_hint(session: *const ffi::SSL_SESSION) -> c_ulong;
@@ -487,6 +488,12 @@ unsafe extern "C" fn on_decrypt_ticket<T: TicketHandler>(
             Ok(false) | Err(_) => IGNORE_RENEW,
         }
     }
+}
+
+/// Has a server's next write begin with a ticket of 1.3. Where OpenSSL cannot make one now, there is none.
+pub fn announce_ticket(ssl: &mut SslRef) {
+    // SAFETY: a live SSL, borrowed alone; OpenSSL checks itself whether it is in a state for this.
+    unsafe { SSL_new_session_ticket(ssl.as_ptr()) };
 }
 
 /// The cipher suite of a session.

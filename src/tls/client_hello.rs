@@ -8,7 +8,7 @@ use super::resumption::ServerSessions;
 use super::ticket::{self, Tickets};
 use crate::config::ciphers::RFC4279_SUITES;
 use crate::config::model::PskHash;
-use crate::secrets::{self, Identity, PeerKeys};
+use crate::secrets::{self, Claim, Identity, PeerKeys};
 use crate::sys::openssl as sys;
 
 /// A longer list of offers is answered as one without a good offer. OpenSSL walks a list up to the offer
@@ -61,7 +61,10 @@ pub(super) struct ClientHelloInfo {
 pub(super) struct Ticket {
     /// What tells it from all others: the name of its keys and its IV.
     pub(super) head: [u8; 32],
-    who: Identity,
+    /// What it carries.
+    pub(super) tag: Box<[u8]>,
+    /// What that is worth under the keys of this handshake.
+    pub(super) claim: Claim,
 }
 
 /// What keeps all of a client's offers for 1.3 from being looked at.
@@ -100,7 +103,7 @@ impl ClientHelloInfo {
     /// The identity that was answered, and whether it is known.
     pub(super) fn identity(&self) -> Option<(&[u8], bool)> {
         match &self.ticket {
-            Some(ticket) => Some((ticket.who.as_bytes(), true)),
+            Some(ticket) => Some((ticket.claim.who().as_bytes(), true)),
             None => self
                 .answer
                 .as_ref()
@@ -137,15 +140,16 @@ impl ClientHelloInfo {
             if let Some(tickets) = tickets.filter(|_| opened <= ticket::MAX_TICKETS_TRIED)
                 && let Some(session) = tickets.open(identity)
             {
-                let who = sys::session_tag(&session).and_then(ticket::named).map(Identity::new);
-                let good =
-                    |sessions: &Arc<ServerSessions>| sessions.accepts_ticket(secrets, &session);
-                if sys::is_tls13_session(&session) && sessions.as_ref().is_some_and(good) {
-                    let head = identity.first_chunk().copied();
-                    self.ticket = head.zip(who).map(|(head, who)| Ticket { head, who });
+                if sys::is_tls13_session(&session)
+                    && let Some(tag) = sys::session_tag(&session)
+                    && let Some(head) = identity.first_chunk().copied()
+                    && let Some(sessions) = &sessions
+                    && let Some(claim) = sessions.ticket_claim(secrets, &session)
+                {
+                    self.ticket = Some(Ticket { head, tag: tag.into(), claim });
                     return;
                 }
-                self.stale = who;
+                self.stale = sys::session_tag(&session).and_then(ticket::named).map(Identity::new);
             }
             known = secrets.has_key_for(identity);
         }

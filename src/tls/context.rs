@@ -1,6 +1,6 @@
 //! From a service's configuration to an OpenSSL context.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use openssl::dh::Dh;
 use openssl::error::ErrorStack;
@@ -31,8 +31,6 @@ pub(super) struct BuiltContext {
     pub(super) range: (SslVersion, SslVersion),
     pub(super) groups: Arc<str>,
     pub(super) options: SslOptions,
-    /// How many tickets a server gives in 1.3.
-    pub(super) tickets: usize,
 }
 
 /// Builds the context of one end, whose CPU has instructions for AES or has not. Warnings go to
@@ -91,7 +89,7 @@ fn assemble(
     let mut assembly =
         Assembly { mode, tls, hash, aes, context, level: 0, groups, findings, errors };
     assembly.set_modes();
-    let tickets = assembly.set_sessions()?;
+    assembly.set_sessions()?;
     assembly.set_options();
     assembly.set_security_level()?;
     let range = assembly.set_versions_and_suites()?;
@@ -99,7 +97,7 @@ fn assemble(
     assembly.install_psk()?;
     let Assembly { context, groups, .. } = assembly;
     let (groups, options) = (groups.into(), context.options());
-    Ok(BuiltContext { context: context.build(), range, groups, options, tickets })
+    Ok(BuiltContext { context: context.build(), range, groups, options })
 }
 
 impl Assembly<'_> {
@@ -117,8 +115,8 @@ impl Assembly<'_> {
         );
     }
 
-    /// Resumption. Returns how many tickets a server gives in 1.3.
-    fn set_sessions(&mut self) -> Result<usize, ErrorStack> {
+    /// Resumption.
+    fn set_sessions(&mut self) -> Result<(), ErrorStack> {
         // Sessions are kept in tickets and in stores of our own: OpenSSL's would outlive the keys. A server
         // end's store is installed with its keys.
         self.context.set_session_cache_mode(match self.mode {
@@ -127,11 +125,8 @@ impl Assembly<'_> {
             }
             _ => SslSessionCacheMode::OFF,
         });
-        // One for each connection is enough for a client that uses each once (RFC 9846 and 8446, C.4). With
-        // NO_TICKET, and one to give, OpenSSL would give one that it keeps itself.
-        let tickets = usize::from(self.tls.issues_tickets() && self.mode == Mode::Server);
-        self.context.set_num_tickets(tickets)?;
-        Ok(tickets)
+        // None in the handshake of 1.3: `Stream` has one made with the first data.
+        self.context.set_num_tickets(0)
     }
 
     fn set_options(&mut self) {
@@ -159,10 +154,7 @@ impl Assembly<'_> {
         self.level = match &self.tls.security_level {
             Some(level) => u32::from(level.value),
             // Builds of OpenSSL differ; 112 bits are the least that is good for years (RFC 9325, 4.1).
-            None => SslContextBuilder::new(SslMethod::tls())?
-                .build()
-                .security_level()
-                .max(MIN_SECURITY_LEVEL),
+            None => library_security_level()?.max(MIN_SECURITY_LEVEL),
         };
         self.context.set_security_level(self.level);
         Ok(())
@@ -288,6 +280,16 @@ impl Assembly<'_> {
     }
 }
 
+/// What the library's own level is: asked once, because a context takes a tenth of a start.
+fn library_security_level() -> Result<u32, ErrorStack> {
+    static LEVEL: OnceLock<u32> = OnceLock::new();
+    if let Some(level) = LEVEL.get() {
+        return Ok(*level);
+    }
+    let level = SslContextBuilder::new(SslMethod::tls())?.build().security_level();
+    Ok(*LEVEL.get_or_init(|| level))
+}
+
 /// The bits of <openssl/ssl.h>.
 fn bits(switch: TlsSwitch) -> SslOptions {
     match switch {
@@ -367,10 +369,8 @@ fn tls12_suites(
     errors: &mut Vec<Diagnostic>,
     findings: &mut Vec<Diagnostic>,
 ) -> Result<Option<Option<u32>>, ErrorStack> {
+    let before = library_security_level()?;
     let mut scratch = SslContextBuilder::new(SslMethod::tls())?;
-    let untouched = scratch.build();
-    let before = untouched.security_level();
-    scratch = SslContextBuilder::new(SslMethod::tls())?;
     scratch.set_max_proto_version(Some(SslVersion::TLS1_2))?;
     // A list of 1.3's own suites would survive the filter otherwise.
     scratch.set_ciphersuites("")?;

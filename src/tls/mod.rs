@@ -451,7 +451,9 @@ fn finish<S: AsyncRead + AsyncWrite + Unpin>(
         group: ssl.peer_tmp_key().ok().and_then(|key| group(&key)),
     };
     let keys = KeyUsage::new(traffic, sys::is_tls13(ssl));
-    let stream = Stream { tls, deferred_end: None, ended: false, keys, max_turn: MAX_TURN };
+    let owes_ticket = Handshake::owes_ticket(ssl);
+    let stream =
+        Stream { tls, deferred_end: None, ended: false, owes_ticket, keys, max_turn: MAX_TURN };
     Ok(EstablishedTls { stream, grant, info, resumed })
 }
 
@@ -493,6 +495,8 @@ pub struct Stream<S> {
     deferred_end: Option<io::Result<()>>,
     /// close_notify was said.
     ended: bool,
+    /// A ticket of 1.3 goes with the first data. One that ends before costs neither end anything.
+    owes_ticket: bool,
     keys: KeyUsage,
     /// `MAX_TURN`, but where a test must not depend on how fast the machine decrypts.
     max_turn: Duration,
@@ -657,6 +661,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
         this.keys.note_updates();
         if this.keys.update_is_due() {
             this.announce_update(this.keys.request_is_due());
+        }
+        if this.owes_ticket && !buf.is_empty() {
+            this.owes_ticket = false;
+            sys::announce_ticket(sys::ssl_mut(&mut this.tls));
         }
         this.tls.get_mut().lend_buffers(usize::MAX);
         let (mut said, mut met) = (0, Poll::Pending);

@@ -64,14 +64,43 @@ pub(super) struct Handshake {
 }
 
 enum HandshakeRole {
-    Server(ClientHelloInfo),
+    /// Boxed: it is gone when the handshake is over.
+    Server(Box<ClientHelloInfo>),
     Client(ClientCredentials),
+    /// A server's that is over.
+    Served(Option<Remainder>),
+}
+
+/// What a server end needs of a handshake that is over, when the keys have gone.
+enum Remainder {
+    /// In 1.3: the ticket that is made with the first data.
+    DueTicket { tickets: Tickets, tag: Box<[u8]> },
+    /// Up to 1.2: where its session is kept. A fatal alert ends that.
+    StoredSession { sessions: Arc<ServerSessions>, id: Box<[u8]> },
+}
+
+impl Remainder {
+    /// Of a handshake that hangs on that claim, which `secrets` has.
+    fn of(seen: ClientHelloInfo, secrets: &PeerKeys, claim: &Claim, tls13: bool) -> Option<Self> {
+        let sessions = seen.sessions?;
+        if !tls13 {
+            return Some(Self::StoredSession { sessions, id: seen.session_id? });
+        }
+        let tickets = sessions.tickets.clone()?;
+        // What was resumed is resumed again under the same tag.
+        let tag = match seen.ticket {
+            Some(ticket) => ticket.tag,
+            None => tickets.tag(secrets, claim)?.into(),
+        };
+        Some(Self::DueTicket { tickets, tag })
+    }
 }
 
 /// What a client end says of itself.
 struct ClientCredentials {
     identity: Identity,
-    resumption: Option<ClientResumption>,
+    /// Until the server has given something to resume with.
+    resumption: Option<Box<ClientResumption>>,
 }
 
 /// What a client end that resumes sessions does with them.
@@ -121,8 +150,8 @@ impl Handshake {
         sessions: Option<Arc<ServerSessions>>,
         names: Option<Arc<dyn ServerNames>>,
     ) -> Result<(), ErrorStack> {
-        let role =
-            HandshakeRole::Server(ClientHelloInfo { sessions, ..ClientHelloInfo::default() });
+        let seen = ClientHelloInfo { sessions, ..ClientHelloInfo::default() };
+        let role = HandshakeRole::Server(Box::new(seen));
         ssl.set_ex_data(slot()?, Self { secrets: Some(secrets), hash, versions, role, names });
         Ok(())
     }
@@ -138,6 +167,7 @@ impl Handshake {
             let (session, _) = session;
             sys::offer_resumption(ssl, session)?;
         }
+        let resumption = resumption.map(Box::new);
         let role = HandshakeRole::Client(ClientCredentials { identity, resumption });
         let this = Self { secrets: Some(secrets), hash, versions, role, names: None };
         ssl.set_ex_data(slot()?, this);
@@ -152,7 +182,7 @@ impl Handshake {
             HandshakeRole::Client(presented) => {
                 if let Some(ClientResumption {
                     cache, purpose, offered: Some((_, since)), ..
-                }) = &presented.resumption
+                }) = presented.resumption.as_deref()
                 {
                     cache.forget(purpose, *since);
                 }
@@ -162,6 +192,10 @@ impl Handshake {
                     sessions.store.forget(id);
                 }
             }
+            HandshakeRole::Served(Some(Remainder::StoredSession { sessions, id })) => {
+                sessions.store.forget(id);
+            }
+            HandshakeRole::Served(_) => {}
         }
     }
 
@@ -192,7 +226,7 @@ impl Handshake {
     pub(super) fn seen(ssl: &SslRef) -> Option<&ClientHelloInfo> {
         match &ssl.ex_data(slot().ok()?)?.role {
             HandshakeRole::Server(seen) => Some(seen),
-            HandshakeRole::Client(_) => None,
+            HandshakeRole::Client(_) | HandshakeRole::Served(_) => None,
         }
     }
 
@@ -200,18 +234,26 @@ impl Handshake {
     /// anybody, proved a key, and whether by what an earlier handshake had settled with it.
     pub(super) fn granted(ssl: &mut SslRef) -> Option<(Grant, bool)> {
         let proven = proven(ssl);
+        let tls13 = sys::is_tls13(ssl);
         let this = handshake(ssl)?;
         this.names = None;
-        this.secrets = None;
-        if let HandshakeRole::Server(seen) = &mut this.role {
-            (seen.answer, seen.suites) = (None, Box::default());
-            if seen.session_id.is_none() {
-                seen.sessions = None;
-            }
-        }
+        let secrets = this.secrets.take();
         let Proven { claim, resumed } = proven?;
+        if let HandshakeRole::Server(seen) = &mut this.role {
+            let seen = std::mem::take(&mut **seen);
+            let rest = secrets.and_then(|secrets| Remainder::of(seen, &secrets, &claim, tls13));
+            this.role = HandshakeRole::Served(rest);
+        }
         keep(ssl, &claim, resumed);
         Some((claim.into_grant(), resumed))
+    }
+
+    /// Whether a ticket of 1.3 is to be made with the first data.
+    pub(super) fn owes_ticket(ssl: &SslRef) -> bool {
+        let this = slot().ok().and_then(|slot| ssl.ex_data(slot));
+        this.is_some_and(|this| {
+            matches!(this.role, HandshakeRole::Served(Some(Remainder::DueTicket { .. })))
+        })
     }
 }
 
@@ -224,8 +266,7 @@ struct Proven {
 /// Whose key, if anybody's, this handshake hangs on.
 ///
 /// In 1.3 `session_reused` is true of every accepted PSK, and a peer that was authenticated by a
-/// certificate shows one; but only the tag of the selected session says *which* key it was. OpenSSL makes
-/// a ticket out of that session, whose tag is then the ticket's.
+/// certificate shows one; but only the tag of the selected session says *which* key it was.
 fn proven(ssl: &mut SslRef) -> Option<Proven> {
     if ssl.peer_certificate().is_some() {
         return None;
@@ -243,24 +284,21 @@ fn proven(ssl: &mut SslRef) -> Option<Proven> {
     let this = handshake(ssl)?;
     let secrets = this.secrets.as_ref()?;
     match &this.role {
-        HandshakeRole::Server(seen) => {
-            let in_ticket = |tag: &[u8]| seen.tickets()?.claim(secrets, tag);
-            let Some(tag) = tag else {
-                let claim = seen.answer.as_ref()?.given.claim()?.clone();
-                return Some(Proven { claim, resumed: false });
-            };
-            if !tls13 {
+        HandshakeRole::Server(seen) => match (tag, &seen.ticket) {
+            (Some(tag), _) if !tls13 => {
                 let claim = seen.sessions.as_ref()?.claim(secrets, &tag)?;
-                return Some(Proven { claim, resumed: true });
+                Some(Proven { claim, resumed: true })
             }
-            if seen.ticket.is_some() {
-                return Some(Proven { claim: in_ticket(&tag)?, resumed: true });
+            (Some(tag), Some(ticket)) => {
+                let claim = (*tag == *ticket.tag).then(|| ticket.claim.clone())?;
+                Some(Proven { claim, resumed: true })
             }
-            let claim = seen.answer.as_ref()?.given.claim()?.clone();
-            let same = tag == claim.serial().to_bytes()
-                || in_ticket(&tag).is_some_and(|named| named.serial() == claim.serial());
-            same.then_some(Proven { claim, resumed: false })
-        }
+            (tag, _) => {
+                let claim = seen.answer.as_ref()?.given.claim()?.clone();
+                let same = tag.is_none_or(|tag| tag == claim.serial().to_bytes());
+                same.then_some(Proven { claim, resumed: false })
+            }
+        },
         HandshakeRole::Client(presented) => {
             let (_, claim) = secrets.find(presented.identity.as_bytes())?;
             match tag {
@@ -274,6 +312,7 @@ fn proven(ssl: &mut SslRef) -> Option<Proven> {
                 }
             }
         }
+        HandshakeRole::Served(_) => None,
     }
 }
 
@@ -281,14 +320,20 @@ fn proven(ssl: &mut SslRef) -> Option<Proven> {
 fn keep(ssl: &mut SslRef, claim: &Claim, resumed: bool) {
     let tls13 = sys::is_tls13(ssl);
     let session = ssl.session().map(|session| session.to_owned());
-    let Some(HandshakeRole::Client(ClientCredentials { resumption: Some(resuming), .. })) =
+    let Some(HandshakeRole::Client(ClientCredentials { resumption, .. })) =
         handshake(ssl).map(|this| &mut this.role)
     else {
         return;
     };
-    resuming.granted = true;
+    if tls13 {
+        if let Some(resuming) = resumption {
+            (resuming.granted, resuming.offered) = (true, None);
+        }
+        return;
+    }
+    let Some(mut resuming) = resumption.take() else { return };
     let offered = resuming.offered.take();
-    let Some(session) = session.filter(|session| !tls13 && sys::is_resumable(session)) else {
+    let Some(session) = session.filter(|session| sys::is_resumable(session)) else {
         return;
     };
     // The server may have given another ticket for the same.
@@ -307,9 +352,11 @@ fn received(ssl: &mut SslRef, session: SslSession) {
     if !sys::is_tls13(ssl) {
         return;
     }
-    if let Some(HandshakeRole::Client(ClientCredentials { resumption: Some(resuming), .. })) =
-        handshake(ssl).map(|this| &this.role)
-        && resuming.granted
+    if let Some(HandshakeRole::Client(ClientCredentials { resumption, .. })) =
+        handshake(ssl).map(|this| &mut this.role)
+        && resumption.as_ref().is_some_and(|resuming| resuming.granted)
+        // One is enough: a server's second one would only take the place of the first.
+        && let Some(resuming) = resumption.take()
         && let Some(tag) = sys::session_tag(&session).and_then(|tag| tag.first_chunk::<8>())
     {
         resuming.cache.keep(&resuming.purpose, &session, &[&tag[..], &[1]].concat());
@@ -402,7 +449,6 @@ fn choose_service(ssl: &mut SslRef) -> Result<Option<Arc<str>>, ErrorStack> {
     ssl.set_max_proto_version(Some(built.range.1))?;
     sys::set_groups(ssl, &built.groups)?;
     sys::replace_options(ssl, built.options);
-    ssl.set_num_tickets(built.tickets)?;
     Ok(Some(built.groups))
 }
 
@@ -500,8 +546,16 @@ impl sys::FindPsk for Callbacks {
 impl sys::TicketHandler for Callbacks {
     type Keys = std::sync::Arc<TicketKeyGeneration>;
 
+    /// The last that is asked for a ticket.
     fn seal(ssl: &mut SslRef) -> Option<Self::Keys> {
-        tickets(ssl)?.sealing().ok()
+        match &mut handshake(ssl)?.role {
+            HandshakeRole::Server(seen) => seen.tickets()?.sealing().ok(),
+            HandshakeRole::Served(rest) => match rest.take()? {
+                Remainder::DueTicket { tickets, .. } => tickets.sealing().ok(),
+                Remainder::StoredSession { .. } => None,
+            },
+            HandshakeRole::Client(_) => None,
+        }
     }
 
     fn open(ssl: &mut SslRef, name: &[u8; 16], iv: &[u8; 16]) -> Option<(Self::Keys, bool)> {
@@ -518,13 +572,19 @@ impl sys::TicketHandler for Callbacks {
     }
 
     fn issue(ssl: &mut SslRef) -> Option<(Vec<u8>, i32)> {
+        if let HandshakeRole::Served(rest) = &handshake(ssl)?.role {
+            let Some(Remainder::DueTicket { tickets, tag }) = rest else { return None };
+            return Some((tag.to_vec(), tickets.seconds()));
+        }
+        // In 1.2 it is a part of the handshake.
         let Proven { claim, .. } = proven(ssl)?;
-        let tickets = tickets(ssl)?.clone();
+        let tickets = Handshake::seen(ssl)?.tickets()?.clone();
         let tag = tickets.tag(handshake(ssl)?.secrets.as_ref()?, &claim)?;
         Some((tag, tickets.seconds()))
     }
 
     fn accepts(ssl: &mut SslRef, session: &SslSessionRef) -> bool {
+        let tls13 = sys::is_tls13(ssl);
         let version = match ssl.version2() {
             Some(SslVersion::TLS1_3) => sys::is_tls13_session(session),
             version => {
@@ -535,7 +595,13 @@ impl sys::TicketHandler for Callbacks {
         let (HandshakeRole::Server(seen), Some(secrets)) = (&this.role, &this.secrets) else {
             return false;
         };
-        let good = |sessions: &Arc<ServerSessions>| sessions.accepts_ticket(secrets, session);
+        let good = |sessions: &Arc<ServerSessions>| match &seen.ticket {
+            // Its HMAC was compared in the ClientHello; OpenSSL opens no other.
+            Some(ticket) if tls13 => {
+                sys::session_tag(session) == Some(&*ticket.tag) && sessions.is_current(session)
+            }
+            _ => sessions.ticket_claim(secrets, session).is_some(),
+        };
         version && seen.sessions.as_ref().is_some_and(good)
     }
 }
@@ -548,13 +614,6 @@ fn has_allowed_suite(ssl: &SslRef, session: &SslSessionRef) -> bool {
     })
 }
 
-fn tickets(ssl: &mut SslRef) -> Option<&Tickets> {
-    match &handshake(ssl)?.role {
-        HandshakeRole::Server(seen) => seen.tickets(),
-        HandshakeRole::Client(_) => None,
-    }
-}
-
 impl sys::WritePsk for Callbacks {
     fn write(ssl: &mut SslRef, identity: &[u8], out: &mut [u8]) -> Option<usize> {
         // OpenSSL asks in 1.3 too, for an identity that `find` gave nothing for.
@@ -565,7 +624,7 @@ impl sys::WritePsk for Callbacks {
 fn sessions(ssl: &mut SslRef) -> Option<Arc<ServerSessions>> {
     match &handshake(ssl)?.role {
         HandshakeRole::Server(seen) => seen.sessions.clone(),
-        HandshakeRole::Client(_) => None,
+        HandshakeRole::Client(_) | HandshakeRole::Served(_) => None,
     }
 }
 

@@ -62,16 +62,18 @@ impl ServerSessions {
         in_ticket.or_else(|| session_store::claim(keys, tag))
     }
 
-    /// Whether the session of a ticket can be resumed as far as service, age and key go.
-    pub(super) fn accepts_ticket(&self, keys: &PeerKeys, session: &SslSessionRef) -> bool {
+    /// The claim that the session of a ticket is worth under the keys of now, if it is not too old.
+    pub(super) fn ticket_claim(&self, keys: &PeerKeys, session: &SslSessionRef) -> Option<Claim> {
+        let tickets = self.tickets.as_ref().filter(|_| self.is_current(session))?;
+        tickets.claim(keys, sys::session_tag(session)?)
+    }
+
+    /// Whether the session of a ticket can be resumed as far as service and age go.
+    pub(super) fn is_current(&self, session: &SslSessionRef) -> bool {
         // A ticket that was made under the same secret by a program that set no context is foreign too:
         // OpenSSL would find that out when there is no way back to the key.
         session_ids::has_id_context(session, &self.context)
-            && self.tickets.as_ref().is_some_and(|tickets| {
-                tickets.is_fresh(session)
-                    && sys::session_tag(session)
-                        .is_some_and(|tag| tickets.claim(keys, tag).is_some())
-            })
+            && self.tickets.as_ref().is_some_and(|tickets| tickets.is_fresh(session))
     }
 
     /// Replaces ticket keys whose time is over, and drops sessions that are too old or whose keys are not

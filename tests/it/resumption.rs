@@ -625,3 +625,40 @@ fn ticket_keys_are_gone_in_time_while_nobody_connects() {
     });
     come_back(folder.path(), (&gate, "tls"), Tls::V13, &openssl::psk()).echo("with the key");
 }
+
+/// How many tickets s_client was sent, from what it writes with `-msg`.
+fn tickets_in(messages: &str) -> usize {
+    messages
+        .lines()
+        .filter(|line| line.starts_with("<<<") && line.contains("NewSessionTicket"))
+        .count()
+}
+
+#[test]
+fn a_ticket_of_tls_1_3_comes_with_the_first_data_alone_and_is_good() {
+    let folder = TempDir::new().unwrap();
+    let save = ["-msg", "-sess_out", "session.pem", "-tls1_3"].map(str::to_owned);
+    let arguments = || openssl::psk().into_iter().chain(save.clone());
+
+    // A backend that closes without a word: what came before its end is all that there was.
+    let silent = Backend::new(|_| None);
+    let gate = serve(free_port(), &silent, "");
+    let client = OpensslClient::start_in(folder.path(), gate.address("tls"), arguments());
+    let messages = client.wait_end();
+    assert!(messages.contains("Finished"), "no handshake: {messages}");
+    assert_eq!(tickets_in(&messages), 0, "{messages}");
+
+    let echo = Backend::echo();
+    let gate = serve(free_port(), &echo, "");
+    let mut client = OpensslClient::start_in(folder.path(), gate.address("tls"), arguments());
+    client.echo("the first data");
+    client.echo("and more of it");
+    until("the session to be saved", WAIT_TIMEOUT, || {
+        folder.path().join("session.pem").exists().then_some(())
+    });
+    assert_eq!(tickets_in(&client.text()), 1, "{}", client.text());
+    drop(client);
+    let mut back = come_back(folder.path(), (&gate, "tls"), Tls::V13, &[]);
+    back.echo("without a key");
+    expect(|| accepted(&gate), (1, 1), "the ticket is good");
+}

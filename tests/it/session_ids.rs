@@ -131,7 +131,7 @@ fn in_1_3_a_server_without_tickets_gives_nothing_to_resume_with() {
         let save = ["-sess_out", "session.pem", "-tls1_3", "-msg"].map(str::to_owned);
         let list = openssl::psk().into_iter().chain(save);
         let mut client = OpensslClient::start_in(folder.path(), gate.address("tls"), list);
-        // Tickets come before the first data.
+        // A ticket comes with the first data.
         client.echo("a session");
         assert_eq!(client.text().contains("NewSessionTicket"), given, "{lines}: {}", client.text());
         assert_eq!(folder.path().join("session.pem").exists(), given, "{lines}");
