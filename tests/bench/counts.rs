@@ -38,7 +38,7 @@ type Counts = BTreeMap<String, Count>;
 /// Prints what is counted, and fails if the program's own part has grown; or keeps it, beside stunnel4's.
 pub fn check(keep: bool) {
     let kept_at = root().join("tests/bench/counts.json");
-    let counts = measure(Make::Pskgate);
+    let counts = measure_both_dialects();
     std::fs::create_dir_all(root().join("target/bench")).expect("a folder");
     if keep {
         let page = page(&counts, &measure(Make::Stunnel4));
@@ -70,6 +70,16 @@ pub fn check(keep: bool) {
     );
 }
 
+/// What is appended to a row of the other dialect.
+const STUNNEL_CONF: &str = ", stunnel.conf";
+
+fn measure_both_dialects() -> Counts {
+    let mut counts = measure(Make::Pskgate);
+    let others = measure(Make::PskgateConf).into_iter();
+    counts.extend(others.map(|(what, count)| (what + STUNNEL_CONF, count)));
+    counts
+}
+
 fn measure(make: Make) -> Counts {
     let backend = Backend::start(&[], "127.0.0.1:0");
     let mut counts = Counts::new();
@@ -87,6 +97,10 @@ fn measure(make: Make) -> Counts {
             load::download(to, n * MB);
         });
         counts.insert(format!("1 MB to the client, {end}"), down);
+        let round_trips = difference(make, place, &backend, [100, 1100], |to, n| {
+            load::some_round_trips(to, n);
+        });
+        counts.insert(format!("a round trip of 100 bytes, {end}"), round_trips);
     }
     counts
 }
@@ -166,7 +180,7 @@ fn page(counts: &Counts, theirs: &Counts) -> String {
     );
     for (what, count) in counts {
         let _ = write!(page, "| {what} |");
-        for count in [count, &theirs[what]] {
+        for count in [count, &theirs[what.trim_end_matches(STUNNEL_CONF)]] {
             let Count { own, openssl, libc } = count;
             let _ = write!(page, " {own:.0} | {openssl:.0} | {libc:.0} | {:.0} |", count.all());
         }

@@ -243,6 +243,17 @@ pub fn round_trips(to: SocketAddr, lanes: usize, time: Duration) -> f64 {
     })
 }
 
+/// So many round trips in one session.
+pub fn some_round_trips(to: SocketAddr, count: u64) {
+    let mut stream = connect(to);
+    stream.write_all(&[ECHO]).expect("asked");
+    let (out, mut back) = ([5; MESSAGE], [0; MESSAGE]);
+    for _ in 0..count {
+        stream.write_all(&out).expect("asked");
+        stream.read_exact(&mut back).expect("answered");
+    }
+}
+
 /// Times of round trips in one session, in microseconds, sorted.
 pub fn alone(to: SocketAddr, time: Duration) -> Vec<f64> {
     let mut stream = connect(to);
@@ -261,18 +272,26 @@ pub fn alone(to: SocketAddr, time: Duration) -> Vec<f64> {
     times
 }
 
-/// The same while another session sends all that it can.
-pub fn beside_bulk(to: SocketAddr, time: Duration) -> Vec<f64> {
+/// The same while another session moves all that it can by `bulk`, and how many bytes a second that was.
+pub fn beside_bulk(
+    to: SocketAddr,
+    time: Duration,
+    bulk: fn(SocketAddr, u64) -> Duration,
+) -> (Vec<f64>, f64) {
+    const PIECE: u64 = 64 * 1024 * 1024;
     let over = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
-        scope.spawn(|| {
+        let stream = scope.spawn(|| {
+            let (mut bytes, mut took) = (0, Duration::ZERO);
             while !over.load(std::sync::atomic::Ordering::Acquire) {
-                upload(to, 64 * 1024 * 1024);
+                took += bulk(to, PIECE);
+                bytes += PIECE;
             }
+            bytes as f64 / took.as_secs_f64()
         });
         let times = alone(to, time);
         over.store(true, std::sync::atomic::Ordering::Release);
-        times
+        (times, stream.join().expect("a bulk stream"))
     })
 }
 

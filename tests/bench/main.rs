@@ -17,6 +17,7 @@ mod counts;
 mod far;
 mod figures;
 mod load;
+mod machine;
 mod makes;
 mod plot;
 mod report;
@@ -44,13 +45,8 @@ impl Options {
 
 fn main() {
     let mut words = std::env::args().skip(1);
-    let mut options = Options {
-        rounds: 9,
-        crowds: 3,
-        only: Vec::new(),
-        makes: Make::ALL.to_vec(),
-        threads: "1".into(),
-    };
+    let mut options =
+        Options { rounds: 9, crowds: 3, only: Vec::new(), makes: Make::all(), threads: "1".into() };
     while let Some(word) = words.next() {
         match word.as_str() {
             "--ask" => return far::ask(&words.next().expect("an address")),
@@ -68,7 +64,7 @@ fn main() {
                 options.crowds = options.crowds.min(options.rounds);
             }
             "--threads" => options.threads = words.next().expect("a number"),
-            "--own" => options.makes = vec![Make::Pskgate],
+            "--own" => options.makes.retain(|make| make.is_own()),
             name => {
                 assert!(
                     FIGURES.iter().any(|f| f.name.starts_with(name)),
@@ -78,10 +74,12 @@ fn main() {
             }
         }
     }
+    machine::try_warning();
     more_descriptors();
-    let values = measure(&options);
+    let mut watch = machine::Watch::start();
+    let values = measure(&options, &mut watch);
     statistics::print(&values);
-    keep(&values);
+    keep(&values, &watch.words());
 }
 
 /// The callers of thousands of sessions need as many.
@@ -92,12 +90,13 @@ fn more_descriptors() {
     setrlimit(Resource::Nofile, limit).expect("the limit of descriptors is raised");
 }
 
-fn measure(options: &Options) -> Vec<Value> {
+fn measure(options: &Options, watch: &mut machine::Watch) -> Vec<Value> {
     let backend = Backend::start(&[], "127.0.0.1:0");
     let mut values = Vec::new();
     makes::set_threads(&options.threads);
     let wanted = |name: &str| options.wants(name);
     for round in 0..options.rounds {
+        watch.look();
         // Nobody is always first: what the machine does meanwhile meets each in turn.
         for place in 0..options.makes.len() {
             let make = options.makes[(place + round) % options.makes.len()];
@@ -106,9 +105,7 @@ fn measure(options: &Options) -> Vec<Value> {
             let mut see = |name: &str, value: f64| {
                 values.push(Value { figure: name.to_owned(), make, round, value });
             };
-            if FIGURES[..15].iter().any(|figure| wanted(figure.name)) {
-                figures::round(make, &backend, &wanted, &mut see);
-            }
+            figures::round(make, &backend, &wanted, &mut see);
             if round < options.crowds && make != Make::Plain {
                 figures::crowd(make, &backend, &wanted, &mut see);
                 if wanted("first-answer") {
@@ -125,25 +122,7 @@ fn measure(options: &Options) -> Vec<Value> {
     values
 }
 
-/// Where this ran: nothing that would name the machine or whose it is.
-fn machine() -> String {
-    let said = |program: &str, argument: &str, word: &str| {
-        let line = harness::machine::version_line(program, argument, word);
-        line.split_whitespace().take(3).collect::<Vec<_>>().join(" ")
-    };
-    format!(
-        "FigureSummary on {}: kernel {}, {} cores; pskgate {} with {}, {}, {}.\n",
-        harness::machine::today(),
-        harness::machine::kernel(),
-        harness::machine::cores(),
-        env!("CARGO_PKG_VERSION"),
-        openssl::version::version().split_whitespace().take(2).collect::<Vec<_>>().join(" "),
-        said("stunnel4", "-version", "stunnel "),
-        said("haproxy", "-v", "HAProxy").trim_end_matches(" version"),
-    )
-}
-
-fn keep(values: &[Value]) {
+fn keep(values: &[Value], busy: &str) {
     let folder = harness::root().join("target/bench");
     std::fs::create_dir_all(&folder).expect("a folder for the values");
     // A run of some figures leaves what is known of the others.
@@ -155,5 +134,6 @@ fn keep(values: &[Value]) {
     let lines = lines.map(|value| serde_json::to_string(&value).expect("JSON") + "\n");
     let text: String = lines.collect();
     std::fs::write(file, text).expect("kept");
-    std::fs::write(folder.join("machine.txt"), machine()).expect("kept");
+    let machine = machine::description() + busy;
+    std::fs::write(folder.join("machine.txt"), machine).expect("kept");
 }

@@ -1,7 +1,7 @@
 //! The three pairs that are compared, each with its own two processes and the settings it comes with.
 
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -9,24 +9,55 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
-use crate::harness::{IDENTITY, KEY, WAIT_TIMEOUT, free_port, local, proc, secret, write_private};
+use crate::harness::{
+    IDENTITY, KEY, WAIT_TIMEOUT, free_port, local, proc, root, secret, write_private,
+};
 
 /// Who carries the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Make {
     Pskgate,
+    /// The same program and keys with a `stunnel.conf`, whose defaults are stunnel's.
+    PskgateConf,
+    /// The binary that `scripts/release` builds for [`RELEASED_TARGET`], if it is there.
+    Released,
     Stunnel4,
     /// HAProxy in TCP mode over two hops without TLS: what any relay can reach here.
     Plain,
 }
 
 impl Make {
-    pub const ALL: [Self; 3] = [Self::Pskgate, Self::Stunnel4, Self::Plain];
+    /// In the order of the page.
+    pub const COLUMNS: [Self; 5] =
+        [Self::Pskgate, Self::PskgateConf, Self::Released, Self::Stunnel4, Self::Plain];
+    /// Those whose goals are judged.
+    pub const OWN: [Self; 3] = [Self::Pskgate, Self::PskgateConf, Self::Released];
+
+    /// All that are there.
+    pub fn all() -> Vec<Self> {
+        let is_there = |make: &Self| *make != Self::Released || released().exists();
+        Self::COLUMNS.into_iter().filter(is_there).collect()
+    }
+
+    pub fn is_own(self) -> bool {
+        Self::OWN.contains(&self)
+    }
+
+    /// What its column is called.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::PskgateConf => "pskgate, stunnel.conf",
+            Self::Released => "pskgate, released binary",
+            other => other.name(),
+        }
+    }
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Pskgate => "pskgate",
+            Self::PskgateConf => "stunnel.conf",
+            Self::Released => "released",
             Self::Stunnel4 => "stunnel4",
             Self::Plain => "plain relay",
         }
@@ -101,7 +132,8 @@ impl Pair {
             let file = folder.path().join(format!("{mode}.{}", ending(make)));
             write_private(&file, &text);
             let mut words: Vec<&str> = wishes.through[place].to_vec();
-            words.extend(program(make));
+            let program = program(make);
+            words.extend(program.iter().map(String::as_str));
             let file = file.to_str().expect("a path in UTF-8");
             words.push(file);
             let mut command = Command::new(words[0]);
@@ -146,18 +178,29 @@ impl Pair {
 
 fn ending(make: Make) -> &'static str {
     match make {
-        Make::Pskgate => "toml",
-        Make::Stunnel4 => "conf",
+        Make::Pskgate | Make::Released => "toml",
+        Make::PskgateConf | Make::Stunnel4 => "conf",
         Make::Plain => "cfg",
     }
 }
 
-fn program(make: Make) -> &'static [&'static str] {
-    match make {
-        Make::Pskgate => &[env!("CARGO_BIN_EXE_pskgate"), "run"],
+/// The released binary that is measured, by the name that `scripts/release` gives it.
+const RELEASED_TARGET: &str = "x86_64-unknown-linux-musl";
+
+/// Where `scripts/release` leaves it.
+pub fn released() -> PathBuf {
+    let name = format!("pskgate-{}-{RELEASED_TARGET}", env!("CARGO_PKG_VERSION"));
+    root().join("target/release-files").join(name)
+}
+
+fn program(make: Make) -> Vec<String> {
+    let words: &[&str] = match make {
+        Make::Pskgate | Make::PskgateConf => &[env!("CARGO_BIN_EXE_pskgate"), "run"],
+        Make::Released => return vec![released().display().to_string(), "run".into()],
         Make::Stunnel4 => &["stunnel4"],
         Make::Plain => &["haproxy", "-db", "-f"],
-    }
+    };
+    words.iter().map(|&word| word.to_owned()).collect()
 }
 
 fn text(
@@ -173,7 +216,7 @@ fn text(
     let log = log.display();
     let client = mode == "client";
     match make {
-        Make::Pskgate => {
+        Make::Pskgate | Make::Released => {
             let who = if client { "psk-identity = \"client1\"\n" } else { "" };
             let threads = THREADS.get().map_or("1", String::as_str);
             format!(
@@ -181,7 +224,7 @@ fn text(
                  connect = \"{connect}\"\npsk-secrets = \"{keys}\"\n{who}"
             )
         }
-        Make::Stunnel4 => {
+        Make::PskgateConf | Make::Stunnel4 => {
             let who = if client { "client = yes\nPSKidentity = client1\n" } else { "" };
             format!(
                 "foreground = yes\npid =\nsyslog = no\noutput = {log}\n[bench]\naccept = {accept}\nconnect = {connect}\n\

@@ -16,6 +16,8 @@ const GOAL: RGBColor = RGBColor(190, 60, 40);
 fn colour(make: Make) -> RGBColor {
     match make {
         Make::Pskgate => RGBColor(20, 110, 160),
+        Make::PskgateConf => RGBColor(70, 150, 190),
+        Make::Released => RGBColor(30, 140, 110),
         Make::Stunnel4 => RGBColor(200, 120, 20),
         Make::Plain => RGBColor(110, 110, 110),
     }
@@ -23,7 +25,7 @@ fn colour(make: Make) -> RGBColor {
 
 /// Where the goal lies on the figure's own scale, for each thing that it is measured by.
 fn goals(figure: &Figure, values: &[Value]) -> Vec<f64> {
-    match figure.goal {
+    match figure.goal(Make::Pskgate) {
         Goal::Above(pairs) | Goal::Below(pairs) => pairs
             .iter()
             .filter_map(|(make, factor)| Some(seen(values, figure.name, *make)?.median * factor))
@@ -34,7 +36,7 @@ fn goals(figure: &Figure, values: &[Value]) -> Vec<f64> {
 }
 
 pub fn draw(figure: &Figure, values: &[Value], file: &Path) {
-    let rows: Vec<(Make, FigureSummary)> = Make::ALL
+    let rows: Vec<(Make, FigureSummary)> = Make::COLUMNS
         .into_iter()
         .filter_map(|make| Some((make, seen(values, figure.name, make)?)))
         .collect();

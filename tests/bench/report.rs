@@ -95,7 +95,7 @@ fn compared(values: &[Value]) -> String {
         let Some(figure) = FIGURES.iter().find(|figure| figure.name == *name) else { continue };
         let of = |make| seen(values, name, make);
         let (Some(ours), Some(theirs)) = (of(Make::Pskgate), of(Make::Stunnel4)) else { continue };
-        let is_rate = matches!(figure.goal, Goal::Above(_) | Goal::AtLeast(_));
+        let is_rate = matches!(figure.goal(Make::Pskgate), Goal::Above(_) | Goal::AtLeast(_));
         let ratio = if is_rate { ours.median / theirs.median } else { theirs.median / ours.median };
         let standing = match ratio {
             ratio if ratio > NOISE => format!("ahead {} x", short(ratio)),
@@ -124,14 +124,22 @@ fn page(values: &[Value]) -> String {
              same key file, and HAProxy in TCP mode over two hops without TLS, as a plain relay. They take turns in\n\
              one run on loopback; a figure is that of both ends together. Raw values are in `docs/performance/`, and\n\
              `scripts/bench --report` writes this page.\n\n";
-    page +=
-        &kept("machine.txt").replace("FigureSummary on ", "Measured on ").replace(" on, ", ", ");
+    page += &kept("machine.txt").replace("Seen on ", "Measured on ").replace(" on, ", ", ");
     page += "\n## Goals\n\n\
              A goal is met if the worse end of the 95 % interval meets it: of the ratios of all rounds (their geometric\n\
              mean), or of the values. The section [Where the time goes](#where-the-time-goes) has the reasons of goals\n\
              that are missed.\n\n\
-             | figure | unit | pskgate | stunnel4 | plain relay | goal | measured, and its interval | met |\n\
-             | --- | --- | --- | --- | --- | --- | --- | --- |\n";
+             ";
+    // A column that was not measured is left out.
+    let columns: Vec<Make> = (Make::COLUMNS.into_iter())
+        .filter(|make| values.iter().any(|value| value.make == *make))
+        .collect();
+    let _ = writeln!(
+        page,
+        "| figure | unit |{} goal | measured, and its interval | met |",
+        columns.iter().map(|make| format!(" {} |", make.title())).collect::<String>()
+    );
+    let _ = writeln!(page, "| --- | --- |{} --- | --- | --- |", " --- |".repeat(columns.len()));
     for figure in FIGURES {
         let of = |make| seen(values, figure.name, make);
         let Some(_) = of(Make::Pskgate) else { continue };
@@ -140,23 +148,27 @@ fn page(values: &[Value]) -> String {
                 format!("{} ({} to {})", short(seen.median), short(seen.least), short(seen.most))
             })
         };
-        let verdicts = verdicts(values, figure);
+        let verdicts: Vec<(Make, Verdict)> = (Make::OWN.into_iter())
+            .flat_map(|make| verdicts(values, figure, make).into_iter().map(move |v| (make, v)))
+            .collect();
         let join = |cells: Vec<String>| cells.join("<br>");
-        let goal = join(verdicts.iter().map(|v| v.goal.clone()).collect());
-        let intervals = verdicts.iter().map(|Verdict { interval, .. }| {
+        let whose = |make: Make| match make {
+            Make::Pskgate => String::new(),
+            other => format!("{}: ", other.name()),
+        };
+        let goal = join(verdicts.iter().map(|(make, v)| whose(*make) + &v.goal).collect());
+        let intervals = verdicts.iter().map(|(_, Verdict { interval, .. })| {
             let Interval { middle, low, high } = interval;
             format!("{} [{}, {}]", short(*middle), short(*low), short(*high))
         });
-        let met = verdicts.iter().map(|v| if v.met { "yes" } else { "**no**" }.to_owned());
+        let met = verdicts.iter().map(|(_, v)| if v.met { "yes" } else { "**no**" }.to_owned());
         let _ = writeln!(
             page,
-            "| [{}](#{}) | {} | {} | {} | {} | {goal} | {} | {} |",
+            "| [{}](#{}) | {} |{} {goal} | {} | {} |",
             figure.title,
             figure.name,
             figure.unit,
-            cell(Make::Pskgate),
-            cell(Make::Stunnel4),
-            cell(Make::Plain),
+            columns.iter().map(|make| format!(" {} |", cell(*make))).collect::<String>(),
             join(intervals.collect()),
             join(met.collect())
         );

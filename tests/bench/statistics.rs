@@ -70,8 +70,9 @@ pub fn ratio(ours: &FigureSummary, theirs: &FigureSummary) -> Interval {
     Interval { middle: middle.exp(), low: low.exp(), high: high.exp() }
 }
 
-pub fn verdicts(values: &[Value], figure: &Figure) -> Vec<Verdict> {
-    let Some(ours) = seen(values, figure.name, Make::Pskgate) else { return Vec::new() };
+/// Of one of pskgate's columns.
+pub fn verdicts(values: &[Value], figure: &Figure, own_make: Make) -> Vec<Verdict> {
+    let Some(ours) = seen(values, figure.name, own_make) else { return Vec::new() };
     let own = mean_interval(&ours.all);
     let beside = |pairs: &[(Make, f64)], above: bool| {
         let judged = pairs.iter().filter_map(|&(make, factor)| {
@@ -84,7 +85,7 @@ pub fn verdicts(values: &[Value], figure: &Figure) -> Vec<Verdict> {
         });
         judged.collect()
     };
-    match figure.goal {
+    match figure.goal(own_make) {
         Goal::Above(pairs) => beside(pairs, true),
         Goal::Below(pairs) => beside(pairs, false),
         Goal::AtMost(most) => {
@@ -110,9 +111,11 @@ pub fn short(value: f64) -> String {
 pub fn print(values: &[Value]) {
     for figure in FIGURES {
         let of = |make| seen(values, figure.name, make);
-        let Some(_) = of(Make::Pskgate) else { continue };
+        if !Make::OWN.iter().any(|make| of(*make).is_some()) {
+            continue;
+        }
         println!("{} ({})", figure.title, figure.unit);
-        for make in Make::ALL {
+        for make in Make::all() {
             if let Some(FigureSummary { median, least, most, all }) = of(make) {
                 let (median, least, most) = (short(median), short(least), short(most));
                 println!(
@@ -122,11 +125,13 @@ pub fn print(values: &[Value]) {
                 );
             }
         }
-        for Verdict { goal, interval, met } in verdicts(values, figure) {
-            let Interval { middle, low, high } = interval;
-            let mark = if met { "met   " } else { "MISSED" };
-            let (middle, low, high) = (short(middle), short(low), short(high));
-            println!("  {mark} {goal:<22} {middle} [{low}, {high}]");
+        for make in Make::OWN {
+            for Verdict { goal, interval, met } in verdicts(values, figure, make) {
+                let Interval { middle, low, high } = interval;
+                let mark = if met { "met   " } else { "MISSED" };
+                let (middle, low, high) = (short(middle), short(low), short(high));
+                println!("  {mark} {:<12} {goal:<22} {middle} [{low}, {high}]", make.name());
+            }
         }
     }
 }
