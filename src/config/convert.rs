@@ -1,7 +1,7 @@
 //! The same configuration in the other dialect: what was written, with its comments, and every default in
 //! which the two differ.
 //!
-//! It goes from Draft to text and never through the model, so that nothing that was written is lost to
+//! It goes from ParsedFile to text and never through the model, so that nothing that was written is lost to
 //! what it comes to. What cannot be kept stays as a comment in its place and is a finding of the report.
 //! An option that decides who gets in, and that stunnel does not have, becomes a comment that pskgate reads and
 //! stunnel ignores, with a warning. One that no such comment can carry stays as a line: the new file is refused
@@ -13,10 +13,10 @@ mod native;
 use std::path::{Path, PathBuf};
 
 use super::diagnostic::{Diagnostic, Diagnostics, Severity, SourceLocation};
-use super::draft::ParsedFile;
 use super::load::{self, Format};
 use super::model::Dialect;
 use super::options::{OptionRow, Treatment};
+use super::parsed_file::ParsedFile;
 use super::validate;
 
 /// What is wanted.
@@ -76,18 +76,18 @@ pub fn convert(
         };
         return refused(found, Some(Diagnostic::error("same-dialect", message).help(help)));
     }
-    let Some(draft) = load::read(text, name, &base, order.format, &mut found) else {
+    let Some(parsed) = load::read(text, name, &base, order.format, &mut found) else {
         return refused(found, None);
     };
-    validate::validate(&draft, &mut found);
+    validate::validate(&parsed, &mut found);
     let missing = |found: &Diagnostic| {
         found.severity == Severity::Error
-            && !found.place.as_ref().is_some_and(|place| unsupported(&draft, place))
+            && !found.place.as_ref().is_some_and(|place| unsupported(&parsed, place))
     };
     if found.diagnostics.iter().any(missing) {
         return refused(found, None);
     }
-    if draft.services.is_empty() {
+    if parsed.services.is_empty() {
         let inetd = Diagnostic::error(
             "no-counterpart",
             "a file without a [section] serves one connection of inetd's, and a native file cannot",
@@ -96,8 +96,8 @@ pub fn convert(
         return refused(found, Some(inetd));
     }
     let (text, mut report) = match order.to {
-        Dialect::Native => native::write(&draft, &found, order.home, order.unit_logs),
-        Dialect::Stunnel => conf::write(&draft, &found),
+        Dialect::Native => native::write(&parsed, &found, order.home, order.unit_logs),
+        Dialect::Stunnel => conf::write(&parsed, &found),
     };
     report.sources = found.sources;
     report.included = found.included;
@@ -106,9 +106,9 @@ pub fn convert(
 }
 
 /// Whether an option stands there that does not work here whatever its value.
-fn unsupported(draft: &ParsedFile, place: &SourceLocation) -> bool {
-    let parts = draft.services.iter().map(|service| &service.values);
-    [&draft.global, &draft.defaults].into_iter().chain(parts).any(|values| {
+fn unsupported(parsed: &ParsedFile, place: &SourceLocation) -> bool {
+    let parts = parsed.services.iter().map(|service| &service.values);
+    [&parsed.global, &parsed.defaults].into_iter().chain(parts).any(|values| {
         values
             .iter()
             .any(|(opt, said)| opt.row().treatment != Treatment::Works && said.place == *place)

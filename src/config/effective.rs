@@ -4,13 +4,13 @@ use std::fmt::{Display, Write as _};
 use std::time::Duration;
 
 use super::diagnostic::{SourceLocation, escape};
-use super::draft::Value;
 use super::model::{
     Config, ConnectionSource, Dialect, Endpoint, Host, HttpConnect, IdentityConfig, Listen, Mode,
     Negotiation, NegotiationKind, OnRevocation, Origin, Program, Resolved, ServiceConfig, Target,
     Variable,
 };
 use super::options::OptionId;
+use super::parsed_file::Value;
 use super::value;
 use crate::secrets::KeyFileWriter;
 

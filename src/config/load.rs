@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::diagnostic::{Diagnostic, Diagnostics, SourceLocation};
-use super::draft::ParsedFile;
 use super::model::{Config, Dialect};
+use super::parsed_file::ParsedFile;
 use super::toml::without_curly_quotes;
 use super::{stunnel, toml, validate};
 use crate::sys::file_digest;
@@ -110,12 +110,12 @@ pub fn survey_text(
     format: Format,
 ) -> (Option<Config>, Diagnostics) {
     let mut report = Diagnostics::default();
-    let draft = read(text, name, base, format, &mut report);
+    let parsed = read(text, name, base, format, &mut report);
     #[cfg(windows)]
-    if let Some(draft) = &draft {
-        super::windows::judge(draft, &mut report);
+    if let Some(parsed) = &parsed {
+        super::windows::judge(parsed, &mut report);
     }
-    let config = draft.and_then(|draft| validate::validate(&draft, &mut report));
+    let config = parsed.and_then(|parsed| validate::validate(&parsed, &mut report));
     report.sort();
     (config, report)
 }

@@ -1,6 +1,6 @@
 //! What the operator wrote, and what it means.
 //!
-//! Text to data: a file becomes a draft (what was said, every value with its place), a draft
+//! Text to data: a file becomes a `ParsedFile` (what was said, every value with its place), that
 //! becomes a [`model::Config`] (checked, immutable, valid by construction) or a
 //! [`diagnostic::Diagnostics`] with every mistake at once. Nothing here opens a socket, knows OpenSSL or
 //! needs a runtime. Besides the text itself, what is decided depends on a few things of the machine: [`load`] reads
@@ -12,7 +12,6 @@ pub mod ciphers;
 pub mod convert;
 mod credential;
 pub mod diagnostic;
-pub mod draft;
 pub mod effective;
 pub mod endpoint;
 #[cfg(all(unix, any(test, fuzzing)))]
@@ -22,6 +21,7 @@ pub mod load;
 pub mod location;
 pub mod model;
 pub mod options;
+pub mod parsed_file;
 mod redaction;
 pub mod schema;
 mod stunnel;

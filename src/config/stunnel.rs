@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::diagnostic::{Diagnostic, Diagnostics, SourceLocation, SourceText};
-use super::draft::{ParsedFile, ParsedSection, Spanned, Value, Values};
 use super::key_shape::looks_like_key_line;
 use super::model::Dialect;
 use super::options::{self, OptionId, OptionRow, StunnelScope, ValueKind};
+use super::parsed_file::{ParsedFile, ParsedSection, Spanned, Value, Values};
 use super::value;
 use crate::sys::file_digest;
 
@@ -35,7 +35,7 @@ const FILE_LIMIT: usize = 1_000;
 pub(super) fn read(bytes: &[u8], name: &Path, base: &Path, report: &mut Diagnostics) -> ParsedFile {
     let file: Arc<Path> = Arc::from(name);
     let mut reader = ConfReader {
-        draft: ParsedFile::new(Dialect::Stunnel, file.clone(), base),
+        parsed: ParsedFile::new(Dialect::Stunnel, file.clone(), base),
         report,
         included: 0,
         remarks: Vec::new(),
@@ -46,12 +46,12 @@ pub(super) fn read(bytes: &[u8], name: &Path, base: &Path, report: &mut Diagnost
     reader.file(bytes, file, 0);
     reader.apply_commands();
     reader.count_in_comments();
-    reader.draft.remarks = reader.remarks;
-    reader.draft
+    reader.parsed.remarks = reader.remarks;
+    reader.parsed
 }
 
 struct ConfReader<'a> {
-    draft: ParsedFile,
+    parsed: ParsedFile,
     report: &'a mut Diagnostics,
     /// How many files were included so far.
     included: usize,
@@ -91,24 +91,25 @@ impl ConfReader<'_> {
                 return;
             }
             let text = String::from_utf8_lossy(&line.bytes).trim().to_owned();
-            let draft = &mut self.draft;
-            let unbegun =
-                draft.global.is_empty() && draft.defaults.is_empty() && draft.services.is_empty();
+            let parsed = &mut self.parsed;
+            let unbegun = parsed.global.is_empty()
+                && parsed.defaults.is_empty()
+                && parsed.services.is_empty();
             if text.is_empty() && unbegun {
-                draft.preamble.append(&mut self.remarks);
+                parsed.preamble.append(&mut self.remarks);
             }
             self.remarks.push(text);
             return;
         };
         match split {
             Split::Section(name) => {
-                if !self.draft.services.is_empty() {
+                if !self.parsed.services.is_empty() {
                     self.apply_commands();
                 }
                 let name = String::from_utf8_lossy(name).into_owned();
                 let name = Spanned { value: name, place: whole };
                 let remarks = std::mem::take(&mut self.remarks);
-                self.draft.services.push(ParsedSection {
+                self.parsed.services.push(ParsedSection {
                     name,
                     remarks,
                     values: Values::default(),
@@ -146,7 +147,7 @@ impl ConfReader<'_> {
         at: SourceLocation,
         depth: usize,
     ) {
-        let in_section = !self.draft.services.is_empty();
+        let in_section = !self.parsed.services.is_empty();
         let Some(row) = options::stunnel(name) else {
             self.report_unknown(name, name_at, bytes);
             return;
@@ -270,7 +271,7 @@ impl ConfReader<'_> {
                     first.remarks = std::mem::take(&mut self.remarks);
                     first.remarks.push(format!("# config = {text}"));
                 }
-                let global = self.draft.services.is_empty();
+                let global = self.parsed.services.is_empty();
                 let said = if global { &mut self.commands } else { &mut self.own_commands };
                 said.append(&mut commands);
             }
@@ -287,9 +288,9 @@ impl ConfReader<'_> {
     /// Where a section has commands of its own, up to stunnel 5.75 they were added to the global ones.
     fn apply_commands(&mut self) {
         let own = std::mem::take(&mut self.own_commands);
-        let values = match self.draft.services.last_mut() {
+        let values = match self.parsed.services.last_mut() {
             Some(service) => &mut service.values,
-            None => &mut self.draft.defaults,
+            None => &mut self.parsed.defaults,
         };
         // A section's own commands replace the global ones, as in stunnel 5.76 and later.
         if let (Some(first), false) = (own.first(), self.commands.is_empty()) {
@@ -309,12 +310,12 @@ impl ConfReader<'_> {
 
     /// Where an option of this row goes that stands here.
     fn values(&mut self, row: &OptionRow) -> &mut Values {
-        match self.draft.services.last_mut() {
+        match self.parsed.services.last_mut() {
             Some(service) => &mut service.values,
             None if row.scope == StunnelScope::Global || row.opt == OptionId::LogLevel => {
-                &mut self.draft.global
+                &mut self.parsed.global
             }
-            None => &mut self.draft.defaults,
+            None => &mut self.parsed.defaults,
         }
     }
 
@@ -340,12 +341,12 @@ impl ConfReader<'_> {
         if self.included > FILE_LIMIT {
             return;
         }
-        let path = self.draft.base.join(dir);
+        let path = self.parsed.base.join(dir);
         self.report.folders.insert(path.clone());
         let mut files: Vec<PathBuf> = match std::fs::read_dir(&path) {
             Ok(entries) => entries.filter_map(|e| e.ok().map(|e| e.path())).collect(),
             Err(e) => {
-                self.draft.incomplete = true;
+                self.parsed.has_unplaced = true;
                 fail(
                     self.report,
                     format!("cannot read the directory {}: {e}", dir.display()),
@@ -363,7 +364,7 @@ impl ConfReader<'_> {
         for file in files {
             if depth + 1 >= DEPTH_LIMIT {
                 self.included = FILE_LIMIT + 1;
-                self.draft.incomplete = true;
+                self.parsed.has_unplaced = true;
                 let shown = file.display();
                 let message = format!(
                     "Include stack overflow while including \"{shown}\" (maximum depth {DEPTH_LIMIT}); \
@@ -395,7 +396,7 @@ impl ConfReader<'_> {
                     self.file(&bytes, shown, depth + 1);
                 }
                 Err(e) => {
-                    self.draft.incomplete = true;
+                    self.parsed.has_unplaced = true;
                     self.report.read.insert(file, None);
                     fail(
                         self.report,

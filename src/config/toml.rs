@@ -10,10 +10,10 @@ use ::toml::Spanned as TomlSpanned;
 use ::toml::de::{DeArray, DeString, DeTable, DeValue};
 
 use super::diagnostic::{Diagnostic, Diagnostics, SourceText};
-use super::draft::{ParsedFile, ParsedSection, Spanned, Value, Values};
 use super::key_shape::looks_like_key_line;
 use super::model::Dialect;
 use super::options::{self, Arity, OptionId, OptionRow, TABLE, TomlTable, ValueKind};
+use super::parsed_file::{ParsedFile, ParsedSection, Spanned, Value, Values};
 use super::value::{self, ValueError};
 
 /// Reads a file's text.
@@ -25,8 +25,8 @@ pub(super) fn read(text: &str, name: &Path, base: &Path, report: &mut Diagnostic
     let mut reader = TomlReader {
         source,
         found: Vec::new(),
-        draft: ParsedFile {
-            incomplete: !mistakes.is_empty(),
+        parsed: ParsedFile {
+            has_unplaced: !mistakes.is_empty(),
             ..ParsedFile::new(Dialect::Native, file, base)
         },
         remarks: comments(text),
@@ -52,8 +52,8 @@ pub(super) fn read(text: &str, name: &Path, base: &Path, report: &mut Diagnostic
         lines.push(place.line);
     }
     reader.root(root.get_ref());
-    reader.draft.remarks = reader.remarks(text.len());
-    let TomlReader { found, draft, .. } = reader;
+    reader.parsed.remarks = reader.remarks(text.len());
+    let TomlReader { found, parsed, .. } = reader;
     // What was made up to recover from a slip is no mistake of the operator's.
     // And behind the head of a table that could not be read, keys seem to be where they are not.
     let first = lines.iter().min().copied().unwrap_or(u32::MAX);
@@ -64,7 +64,7 @@ pub(super) fn read(text: &str, name: &Path, base: &Path, report: &mut Diagnostic
     for d in found.into_iter().filter(|d| !made_up(d)) {
         report.push(d);
     }
-    draft
+    parsed
 }
 
 fn index(line: u32) -> usize {
@@ -122,7 +122,7 @@ type Item<'i> = TomlSpanned<DeValue<'i>>;
 struct TomlReader {
     source: SourceText,
     found: Vec<Diagnostic>,
-    draft: ParsedFile,
+    parsed: ParsedFile,
     /// The comments that no value has taken yet: where their line ends, and their text.
     remarks: VecDeque<(usize, String)>,
 }
@@ -171,7 +171,7 @@ impl TomlReader {
                 }
                 "defaults" => {
                     if let Some(table) = self.table(key, item) {
-                        self.draft.defaults = self.service(table);
+                        self.parsed.defaults = self.service(table);
                     }
                 }
                 "services" => {
@@ -195,7 +195,7 @@ impl TomlReader {
         match item.get_ref() {
             DeValue::Table(table) => Some(table),
             other => {
-                self.draft.incomplete = true;
+                self.parsed.has_unplaced = true;
                 self.error(
                     "wrong-type",
                     item.span(),
@@ -221,8 +221,8 @@ impl TomlReader {
     fn global_values(&mut self, row: &'static OptionRow, item: &Item<'_>) {
         let values = self.values(row, item);
         let remarks = self.remarks(item.span().end);
-        self.draft.global.remark(remarks);
-        values.into_iter().for_each(|v| self.draft.global.push(row.opt, v));
+        self.parsed.global.remark(remarks);
+        values.into_iter().for_each(|v| self.parsed.global.push(row.opt, v));
     }
 
     fn services(&mut self, table: &DeTable<'_>) {
@@ -243,14 +243,14 @@ impl TomlReader {
                     Some(_) => "a service's keys stand in [services.NAME]".into(),
                     None => format!("write [services.{name}] on a line of its own"),
                 };
-                self.draft.incomplete = true;
+                self.parsed.has_unplaced = true;
                 let message = format!("a service is a table, not {}", type_of(item.get_ref()));
                 self.error("wrong-type", item.span(), message, help);
                 continue;
             };
             let values = self.service(items);
             let name = Spanned { value: name, place: self.source.place(key.span()) };
-            self.draft.services.push(ParsedSection { name, remarks, values });
+            self.parsed.services.push(ParsedSection { name, remarks, values });
         }
     }
 
@@ -372,7 +372,7 @@ impl TomlReader {
         };
         // `[default]` or `[service.a]`: what a service lacks may well stand there.
         if table == TomlTable::Top && near.is_some() {
-            self.draft.incomplete = true;
+            self.parsed.has_unplaced = true;
         }
         let meant = near
             .and_then(|near| options::native(table, near))

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use super::ciphers::expand_named_sets;
 use super::diagnostic::{Diagnostic, Diagnostics, SourceLocation};
-use super::draft::{ParsedFile, ParsedSection, SocketSide, Spanned, Value, Values};
 use super::endpoint::is_host_name;
 use super::model::{
     Account, Config, ConnectionSource, ControlConfig, Dialect, Endpoint, Foreground, Host,
@@ -18,6 +17,7 @@ use super::model::{
     TlsConfig, TlsSwitch, TlsVersion, Transparent,
 };
 use super::options::{OptionId, Treatment};
+use super::parsed_file::{ParsedFile, ParsedSection, SocketSide, Spanned, Value, Values};
 use super::value;
 use crate::secrets::escape;
 
@@ -44,52 +44,52 @@ use scope::{ValueLookup, account, owner};
 
 /// Decides everything that can be. With an error in the report, what comes of it must not run: it
 /// lacks what was wrong.
-pub(super) fn validate(draft: &ParsedFile, report: &mut Diagnostics) -> Option<Config> {
-    let mut check = Checker { draft, dialect: draft.dialect, report };
-    check.report_treatments(&draft.global, false);
+pub(super) fn validate(parsed: &ParsedFile, report: &mut Diagnostics) -> Option<Config> {
+    let mut check = Checker { parsed, dialect: parsed.dialect, report };
+    check.report_treatments(&parsed.global, false);
     // What holds for all is judged once, and not again in each service. A section without keys is judged
     // for itself.
     let has_psk = check.has_psk_somewhere();
-    check.report_treatments(&draft.defaults, has_psk);
+    check.report_treatments(&parsed.defaults, has_psk);
     let process = check.process();
     let log = check.log();
     let control = check.control();
     let http = check.http();
-    let global = ValueLookup { own: &draft.global, defaults: None, dialect: draft.dialect };
+    let global = ValueLookup { own: &parsed.global, defaults: None, dialect: parsed.dialect };
     let drain_timeout = global.decide(OptionId::DrainTimeout);
     let watch_configuration = global.decide(OptionId::WatchConfiguration);
     let mut services = Vec::new();
-    if draft.services.is_empty() {
+    if parsed.services.is_empty() {
         services.push(check.inetd()?);
     }
-    for service in &draft.services {
+    for service in &parsed.services {
         services.extend(check.service(service));
     }
     check.check_server_names(&services);
     check.check_shared_addresses(&mut services);
     // A native file lies in its base already.
-    let file = match (draft.dialect, draft.file.file_name()) {
-        (Dialect::Native, Some(name)) => draft.base.join(name),
-        _ => draft.base.join(&draft.file),
+    let file = match (parsed.dialect, parsed.file.file_name()) {
+        (Dialect::Native, Some(name)) => parsed.base.join(name),
+        _ => parsed.base.join(&parsed.file),
     };
     Some(Config {
-        dialect: draft.dialect,
+        dialect: parsed.dialect,
         file,
-        base: draft.base.clone(),
+        base: parsed.base.clone(),
         log: log?,
         process: process?,
         control: control?,
         http: http?,
         drain_timeout: drain_timeout?,
         watch_configuration: watch_configuration?,
-        in_comments: draft.in_comments,
+        in_comments: parsed.in_comments,
         services,
-        shared: draft.defaults.iter().map(|(_, said)| said.place.clone()).collect(),
+        shared: parsed.defaults.iter().map(|(_, said)| said.place.clone()).collect(),
     })
 }
 
 struct Checker<'a> {
-    draft: &'a ParsedFile,
+    parsed: &'a ParsedFile,
     dialect: Dialect,
     report: &'a mut Diagnostics,
 }
@@ -100,7 +100,7 @@ impl Checker<'_> {
     }
 
     fn anchor(&self, path: &Path) -> PathBuf {
-        self.draft.base.join(path)
+        self.parsed.base.join(path)
     }
 
     fn path(&self, scope: &ValueLookup<'_>, opt: OptionId) -> Option<Resolved<PathBuf>> {
@@ -109,9 +109,9 @@ impl Checker<'_> {
 
     /// A stunnel.conf without a section is one service, whose one connection is there already.
     fn inetd(&mut self) -> Option<ServiceConfig> {
-        let draft = self.draft;
-        let found = match (self.dialect, draft.defaults.is_empty()) {
-            (Dialect::Native, _) if draft.incomplete => return None,
+        let parsed = self.parsed;
+        let found = match (self.dialect, parsed.defaults.is_empty()) {
+            (Dialect::Native, _) if parsed.has_unplaced => return None,
             (Dialect::Native, _) => Diagnostic::error("no-service", "there is no service")
                 .help("add [services.NAME] with mode, accept, connect and psk-secrets"),
             (Dialect::Stunnel, true) => Diagnostic::error(
@@ -121,11 +121,11 @@ impl Checker<'_> {
             .help("add a [section] with accept, connect and PSKsecrets"),
             (Dialect::Stunnel, false) => {
                 // Its end is where stunnel finds that something is missing.
-                let text = self.report.sources.get(&draft.file);
+                let text = self.report.sources.get(&parsed.file);
                 let lines = text.map_or(1, |text| text.lines().count().max(1));
                 let line = u32::try_from(lines).unwrap_or(u32::MAX);
                 let place =
-                    SourceLocation { file: draft.file.clone(), line, column: 1, span: 0..0 };
+                    SourceLocation { file: parsed.file.clone(), line, column: 1, span: 0..0 };
                 let name = Spanned { value: INETD.to_owned(), place };
                 let (remarks, values) = (Vec::new(), Values::default());
                 return self.service(&ParsedSection { name, remarks, values });
@@ -139,13 +139,13 @@ impl Checker<'_> {
     fn section_scope<'s>(&'s self, section: &'s ParsedSection) -> ValueLookup<'s> {
         ValueLookup {
             own: &section.values,
-            defaults: Some(&self.draft.defaults),
+            defaults: Some(&self.parsed.defaults),
             dialect: self.dialect,
         }
     }
 
     fn is_inetd(&self) -> bool {
-        self.draft.services.is_empty()
+        self.parsed.services.is_empty()
     }
 }
 

@@ -3,11 +3,11 @@
 #[cfg(unix)]
 use std::path::PathBuf;
 
-use super::draft::Value;
 use super::endpoint::AddressRole;
 use super::key_shape::looks_like_key_line;
 use super::model::Dialect;
 use super::options::ValueKind;
+use super::parsed_file::Value;
 pub(super) use number::count;
 pub(super) use socket::SOCKET_OPTIONS;
 pub(super) use words::{word, words};

@@ -1,9 +1,9 @@
 //! What Windows does not have: each option that is meant for a Unix is named, with what to do instead.
 
 use super::diagnostic::{Diagnostic, Diagnostics};
-use super::draft::{ParsedFile, Value};
 use super::model::{Endpoint, Foreground, Transparent};
 use super::options::OptionId;
+use super::parsed_file::{ParsedFile, Value};
 
 /// What an option comes to there.
 enum Fate {
@@ -16,12 +16,12 @@ enum Fate {
 use Fate::{Idle, Refused};
 
 /// Judges everything that a file says for Windows.
-pub(super) fn judge(draft: &ParsedFile, report: &mut Diagnostics) {
-    let parts = draft.services.iter().map(|service| &service.values);
+pub(super) fn judge(parsed: &ParsedFile, report: &mut Diagnostics) {
+    let parts = parsed.services.iter().map(|service| &service.values);
     for (opt, said) in
-        [&draft.global, &draft.defaults].into_iter().chain(parts).flat_map(|v| v.iter())
+        [&parsed.global, &parsed.defaults].into_iter().chain(parts).flat_map(|v| v.iter())
     {
-        let name = opt.row().name(draft.dialect);
+        let name = opt.row().name(parsed.dialect);
         let found = match fate(opt, &said.value) {
             None => continue,
             Some(Refused(help)) => Diagnostic::error(
@@ -83,9 +83,10 @@ mod tests {
     fn found(name: &str, text: &str) -> Vec<(Severity, u32, String)> {
         let mut report = Diagnostics::default();
         let name = Path::new(name);
-        let draft = read(text.as_bytes(), name, Path::new("/"), Format::Auto, &mut report).unwrap();
+        let parsed =
+            read(text.as_bytes(), name, Path::new("/"), Format::Auto, &mut report).unwrap();
         assert!(!report.has_errors(), "{}", report.render(false));
-        judge(&draft, &mut report);
+        judge(&parsed, &mut report);
         report.sort();
         let line = |one: &Diagnostic| one.place.as_ref().unwrap().line;
         let of = |one: &Diagnostic| {

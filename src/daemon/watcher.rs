@@ -61,7 +61,7 @@ pub async fn watch(mut files: watch::Receiver<Files>, requests: mpsc::Sender<Req
         .ok();
     let mut watched = BTreeSet::new();
     let mut known = files.borrow_and_update().clone();
-    let mut writers = Writers::default();
+    let mut writers = FilesBeingWritten::default();
     // What was asked for last: without an event, asking again would lead to nothing else.
     let mut asked: Option<FileDigests> = None;
     let mut is_told = false;
@@ -126,13 +126,13 @@ impl FileChange {
 
 /// Files that are being written, and when they were written to last.
 #[derive(Debug, Default)]
-struct Writers {
+struct FilesBeingWritten {
     since: HashMap<PathBuf, Instant>,
 }
 
-impl Writers {
+impl FilesBeingWritten {
     /// Takes note of a change. Whether something is complete by it.
-    fn note(&mut self, change: FileChange) -> bool {
+    fn note_completes(&mut self, change: FileChange) -> bool {
         match change {
             FileChange::Begun(paths) => {
                 let now = Instant::now();
@@ -160,7 +160,7 @@ impl Writers {
 
 /// Returns when something was completed and has come to rest, or a file is not waited for any more. Whether
 /// it changed anything, the content decides.
-async fn change(events: &mut mpsc::UnboundedReceiver<FileChange>, writers: &mut Writers) {
+async fn change(events: &mut mpsc::UnboundedReceiver<FileChange>, writers: &mut FilesBeingWritten) {
     loop {
         let next = match writers.first_end() {
             Some(end) => timeout_at(end, events.recv()).await,
@@ -168,7 +168,7 @@ async fn change(events: &mut mpsc::UnboundedReceiver<FileChange>, writers: &mut 
         };
         match next {
             Ok(Some(change)) => {
-                if writers.note(change) {
+                if writers.note_completes(change) {
                     break;
                 }
             }
@@ -179,7 +179,7 @@ async fn change(events: &mut mpsc::UnboundedReceiver<FileChange>, writers: &mut 
     let latest = Instant::now() + LONGEST_WAIT;
     let mut quiet = Instant::now() + QUIET;
     while let Ok(Some(change)) = timeout_at(quiet.min(latest), events.recv()).await {
-        if writers.note(change) {
+        if writers.note_completes(change) {
             quiet = Instant::now() + QUIET;
         }
     }

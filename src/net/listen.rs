@@ -300,7 +300,7 @@ fn bind_tcp(
     v6_alone: bool,
     written: &[Resolved<SocketOption>],
 ) -> io::Result<Listener> {
-    let socket = take(address, v6_alone, written)?;
+    let socket = bind_only(address, v6_alone, written)?;
     socket.listen(ACCEPT_BACKLOG)?;
     socket.set_nonblocking(true)?;
     let listener = std::net::TcpListener::from(socket);
@@ -309,7 +309,7 @@ fn bind_tcp(
 }
 
 /// Takes an address without listening there.
-fn take(
+fn bind_only(
     address: SocketAddr,
     v6_alone: bool,
     written: &[Resolved<SocketOption>],
@@ -403,7 +403,7 @@ pub fn could_bind(
             let mut all = Vec::new();
             for address in addresses {
                 let alone = address.is_ipv6() && has_ipv4_wildcard(siblings, *port);
-                match take(address, alone, options) {
+                match bind_only(address, alone, options) {
                     Err(error) if listen.optional && is_absent(&error) => {}
                     taken => all.push((Some(address), taken.map(drop))),
                 }

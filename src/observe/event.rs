@@ -61,7 +61,7 @@ impl Event<'_> {
     pub fn log(&self, context: LogContext<'_>) {
         self.for_each_line(verbosity::format(), context, &mut |level, text| {
             if verbosity::is_logged(level, context) {
-                self.emit(level, context, text);
+                self.emit_to_tracing(level, context, text);
             }
         });
     }

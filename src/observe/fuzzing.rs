@@ -35,7 +35,7 @@ pub(crate) fn check(event: &Event<'_>, scope: LogContext<'_>) {
         let mut count = 0;
         tracing::subscriber::with_default(subscriber, || {
             event.for_each_line(format, scope, &mut |level, text| {
-                event.emit(level, scope, text);
+                event.emit_to_tracing(level, scope, text);
                 count += 1;
             });
         });

@@ -74,6 +74,8 @@ pub(super) enum OfferRejection {
     Hash(PskHash),
     /// It wants no (EC)DHE beside the key, and so no forward secrecy.
     Mode,
+    /// It offered none, though it has suites of TLS 1.2 with a key: its identity has no key there.
+    Missing,
 }
 
 /// How an identity is answered: with its key, or with a decoy.

@@ -254,8 +254,8 @@ impl fmt::Display for RefusalCause {
                 escape(identity)
             ),
             Self::NoPsk => f.write_str(
-                "the client offered no pre-shared key: it is a scanner, or is configured for \
-                 certificates",
+                "the client offered no pre-shared key: it has no key for its identity, is configured \
+                 for certificates, or is a scanner",
             ),
             Self::NoCommonSuite { offered, cure, theirs, ours } => {
                 write!(
@@ -485,6 +485,7 @@ pub(super) fn of_client(error: ssl::Error, ssl: &SslRef) -> RefusalCause {
         match seen.and_then(|seen| seen.unfit).filter(|_| is_tls13(ssl)) {
             Some(OfferRejection::Hash(ours)) => return RefusalCause::OtherHash(ours),
             Some(OfferRejection::Mode) => return RefusalCause::NoForwardSecrecy,
+            Some(OfferRejection::Missing) => return RefusalCause::NoPsk,
             None => {}
         }
         let offered = seen.is_some_and(|seen| seen.offered);

@@ -495,7 +495,10 @@ fn read_hello(ssl: &mut SslRef) {
     seen.offered = body.is_some() || has_psk_suite;
     seen.rfc4279_suite = rfc4279_suite;
     (seen.suites, seen.versions) = (suites, versions);
-    seen.unfit = without_dhe.then_some(OfferRejection::Mode);
+    seen.unfit = match body {
+        None => Some(OfferRejection::Missing),
+        Some(_) => without_dhe.then_some(OfferRejection::Mode),
+    };
     (seen.answer, seen.ticket, seen.stale, seen.binder) = (None, None, None, None);
     seen.too_many = None;
     let (Some(secrets), Some(body)) = (&this.secrets, body) else { return };

@@ -436,5 +436,14 @@ fn a_panic_in_a_callback_ends_the_handshake_and_nothing_else() {
         let (one, two) = visit(context, &acceptor("")).await;
         assert!(matches!(one.unwrap_err(), RefusalCause::NoPsk));
         assert!(two.is_err());
+
+        // A client whose identity has no key still names suites of 1.2 that take one.
+        let mut context = SslContextBuilder::new(SslMethod::tls_client()).unwrap();
+        context.set_cipher_list("PSK").unwrap();
+        context.set_psk_client_callback(|_, _, _, _| Ok(0));
+        let (one, two) = visit(context, &acceptor("")).await;
+        let cause = one.unwrap_err();
+        assert!(matches!(cause, RefusalCause::NoPsk), "{cause}");
+        assert!(two.is_err());
     });
 }

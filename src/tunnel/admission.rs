@@ -192,7 +192,7 @@ pub(super) struct PendingConnection {
 /// How waiting for a turn ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TurnOutcome {
-    /// Its handshake may begin. The turn lasts until [`PendingConnection::end_turn`].
+    /// Its handshake may begin. The turn lasts until [`PendingConnection::end_first_flight`].
     Turn,
     /// It has to go.
     Evicted,
@@ -237,8 +237,8 @@ impl PendingConnection {
     }
 
     /// Its first flight has been worked on.
-    pub(super) fn end_turn(&self) {
-        self.admission.change(|stages, _| stages.end_turn(self.id));
+    pub(super) fn end_first_flight(&self) {
+        self.admission.change(|stages, _| stages.end_first_flight(self.id));
     }
 
     /// It begins again with a ClientHello of any length.
@@ -257,8 +257,8 @@ impl PendingConnection {
     }
 
     /// It was refused, and may read why.
-    pub(super) fn begin_close(&self) {
-        self.admission.change(|stages, now| stages.begin_close(self.id, now));
+    pub(super) fn begin_linger(&self) {
+        self.admission.change(|stages, now| stages.begin_linger(self.id, now));
     }
 }
 

@@ -140,7 +140,7 @@ fn unsafe_code_stands_in_sys_only() {
 
 #[test]
 fn the_reader_of_imports_sees_every_form() {
-    let code = "use crate::tls;\nuse crate::net::{a, b};\nuse crate::{sys, config::{model, draft}, \
+    let code = "use crate::tls;\nuse crate::net::{a, b};\nuse crate::{sys, config::{model, parsed}, \
                 secrets as s};\nlet x = crate::daemon::go();\npub(crate) fn f() {} mycrate::cli::x();";
     assert_eq!(named_after_crate(code), ["tls", "net", "sys", "config", "secrets", "daemon"]);
 }

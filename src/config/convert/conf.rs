@@ -6,9 +6,6 @@ use super::{anchored, comment, stunnel_name};
 use crate::config::ciphers::expand_named_sets;
 use crate::config::credential;
 use crate::config::diagnostic::{Diagnostic, Diagnostics, SourceLocation};
-use crate::config::draft::{
-    ParsedFile, ParsedSection, SocketSide, Spanned, Statement, Value, Values,
-};
 use crate::config::endpoint::{Endpoint, Host};
 use crate::config::model::{
     CipherOrder, Dialect, Keepalive, Mode, NegotiationKind, ProxyHeader, SocketOption,
@@ -16,14 +13,17 @@ use crate::config::model::{
 use crate::config::options::{
     Arity, OptionId, OptionRow, StunnelScope, TABLE, TomlTable, Treatment,
 };
+use crate::config::parsed_file::{
+    ParsedFile, ParsedSection, SocketSide, Spanned, Statement, Value, Values,
+};
 use crate::config::stunnel::in_comments::{self, Comment};
 use crate::config::validate::speaks_of_keepalive;
 use crate::config::value;
 
 /// Writes what a native file said, and what it left to the native defaults.
-pub(super) fn write(draft: &ParsedFile, found: &Diagnostics) -> (String, Diagnostics) {
+pub(super) fn write(parsed: &ParsedFile, found: &Diagnostics) -> (String, Diagnostics) {
     let mut writer =
-        ConfWriter { draft, found, out: String::new(), report: Diagnostics::default() };
+        ConfWriter { parsed, found, out: String::new(), report: Diagnostics::default() };
     writer.file();
     (writer.out, writer.report)
 }
@@ -61,7 +61,7 @@ const BARS: &[OptionId] = &[
 ];
 
 struct ConfWriter<'a> {
-    draft: &'a ParsedFile,
+    parsed: &'a ParsedFile,
     found: &'a Diagnostics,
     out: String,
     report: Diagnostics,
@@ -104,16 +104,16 @@ impl ConfWriter<'_> {
     }
 
     fn file(&mut self) {
-        let draft = self.draft;
-        let name = draft.file.file_name().unwrap_or_default().to_string_lossy();
+        let parsed = self.parsed;
+        let name = parsed.file.file_name().unwrap_or_default().to_string_lossy();
         let name = crate::config::diagnostic::escape(&name);
         self.line(&format!("# Written anew from {name} by `pskgate convert --to stunnel`"));
-        let quiet = draft.global.last(OptionId::LogOutput).is_some();
+        let quiet = parsed.global.last(OptionId::LogOutput).is_some();
         self.line("# A native file runs in the foreground.");
         self.option(OptionId::Foreground, if quiet { "quiet" } else { "yes" });
-        for (statement, said) in draft.global.statements() {
+        for (statement, said) in parsed.global.statements() {
             self.remarks(&statement.remarks);
-            if statement.index + 1 == draft.global.all(statement.opt).len()
+            if statement.index + 1 == parsed.global.all(statement.opt).len()
                 || statement.opt.row().arity == Arity::List
             {
                 self.global(statement.opt, said);
@@ -125,40 +125,40 @@ impl ConfWriter<'_> {
                     || matches!(row.opt, OptionId::LogLevel | OptionId::ServiceName)
             },
             |opt| {
-                draft.global.mentions(opt)
-                    || (opt == OptionId::LogLevel && draft.global.mentions(OptionId::LogFacility))
+                parsed.global.mentions(opt)
+                    || (opt == OptionId::LogLevel && parsed.global.mentions(OptionId::LogFacility))
             },
         );
-        if !draft.global.mentions(OptionId::WatchConfiguration) {
+        if !parsed.global.mentions(OptionId::WatchConfiguration) {
             self.line("; pskgate: watch-configuration = yes");
         }
-        for (statement, said) in draft.defaults.statements() {
+        for (statement, said) in parsed.defaults.statements() {
             self.remarks(&statement.remarks);
             if !EACH.contains(&statement.opt) {
-                self.either(None, &draft.defaults, statement, said);
+                self.either(None, &parsed.defaults, statement, said);
             }
         }
-        self.identities(&draft.defaults, "for all services");
+        self.identities(&parsed.defaults, "for all services");
         self.unsaid(
             |row| matches!(row.native, Some((TomlTable::Service, _))),
-            |opt| EACH.contains(&opt) || draft.defaults.mentions(opt),
+            |opt| EACH.contains(&opt) || parsed.defaults.mentions(opt),
         );
         // A section with sni names one that stands before it.
         let (named, first): (Vec<_>, Vec<_>) =
-            draft.services.iter().partition(|service| self.is_named(service));
+            parsed.services.iter().partition(|service| self.is_named(service));
         for service in first.into_iter().chain(named) {
             self.service(service);
         }
-        self.remarks(&draft.remarks);
+        self.remarks(&parsed.remarks);
     }
 
     fn last(&self, own: &Values, opt: OptionId) -> Option<Spanned<Value>> {
-        own.last(opt).or_else(|| self.draft.defaults.last(opt)).cloned()
+        own.last(opt).or_else(|| self.parsed.defaults.last(opt)).cloned()
     }
 
     /// A section's own list, or that of the defaults.
     fn all(&self, own: &Values, opt: OptionId) -> Vec<Spanned<Value>> {
-        let values = if own.mentions(opt) { own } else { &self.draft.defaults };
+        let values = if own.mentions(opt) { own } else { &self.parsed.defaults };
         values.all(opt).to_vec()
     }
 
@@ -175,12 +175,13 @@ impl ConfWriter<'_> {
     }
 
     fn global(&mut self, opt: OptionId, said: &Spanned<Value>) {
-        let facility = self.draft.global.last(OptionId::LogFacility).map(|said| said.value.clone());
+        let facility =
+            self.parsed.global.last(OptionId::LogFacility).map(|said| said.value.clone());
         let facility = facility
             .and_then(|value| value::stunnel(OptionId::LogFacility.row().kind, &value))
             .map(|text| text + ".");
         match opt {
-            OptionId::LogFacility if self.draft.global.last(OptionId::LogLevel).is_none() => {
+            OptionId::LogFacility if self.parsed.global.last(OptionId::LogLevel).is_none() => {
                 let text = facility.unwrap_or_default() + "info";
                 self.option(OptionId::LogLevel, &text);
             }
@@ -191,7 +192,7 @@ impl ConfWriter<'_> {
                 }
             }
             OptionId::WatchConfiguration | OptionId::ControlSocket => {
-                self.in_comment(None, &self.draft.global, opt, said);
+                self.in_comment(None, &self.parsed.global, opt, said);
             }
             _ => self.one(opt, said),
         }
@@ -386,7 +387,7 @@ impl ConfWriter<'_> {
     fn secrets(&mut self, own: &Values) {
         let all = self.all(own, OptionId::PskSecrets);
         let path = |said: &Spanned<Value>| match &said.value {
-            Value::Path(path) => Some(self.draft.base.join(path)),
+            Value::Path(path) => Some(self.parsed.base.join(path)),
             _ => None,
         };
         let paths: Vec<PathBuf> = all.iter().filter_map(path).collect();
@@ -486,7 +487,7 @@ impl ConfWriter<'_> {
         let row = opt.row();
         let there = value::read(row.kind, Dialect::Stunnel, row.stunnel_default).ok();
         // What the file's defaults say comes before stunnel's own default.
-        let is_default = self.draft.defaults.last(opt).is_none()
+        let is_default = self.parsed.defaults.last(opt).is_none()
             && !row.stunnel_default.is_empty()
             && there.as_ref() == Some(&said.value);
         let texts = values.all(opt).iter().map(|said| {
@@ -535,7 +536,7 @@ impl ConfWriter<'_> {
             Value::Path(path) => Value::Path(self.path(opt, path)),
             Value::Text(list) if opt == OptionId::Ciphers => Value::Text(expand_named_sets(list)),
             Value::Endpoint(Endpoint::Unix(path)) => {
-                Value::Endpoint(Endpoint::Unix(self.draft.base.join(path)))
+                Value::Endpoint(Endpoint::Unix(self.parsed.base.join(path)))
             }
             Value::Duration(length) if length.subsec_nanos() != 0 => {
                 let whole = std::time::Duration::from_secs(length.as_secs() + 1);
@@ -568,11 +569,11 @@ impl ConfWriter<'_> {
     }
 
     fn path(&self, opt: OptionId, path: &Path) -> PathBuf {
-        let jailed = self.draft.global.last(OptionId::Chroot).is_some();
+        let jailed = self.parsed.global.last(OptionId::Chroot).is_some();
         if jailed && matches!(opt, OptionId::Pid | OptionId::LogOutput) {
             return Path::new("/").join(path);
         }
-        anchored(path, &self.draft.base, None).0
+        anchored(path, &self.parsed.base, None).0
     }
 
     /// An option that stunnel does not have.
@@ -582,7 +583,7 @@ impl ConfWriter<'_> {
         let same = match row.opt {
             OptionId::SocksAllowOwn => said.value == Value::Bool(true),
             _ => {
-                self.draft.defaults.last(row.opt).is_none()
+                self.parsed.defaults.last(row.opt).is_none()
                     && !row.stunnel_default.is_empty()
                     && there.as_ref() == Some(&said.value)
             }

@@ -7,10 +7,10 @@ use toml_edit::Key;
 
 use super::{comment, original};
 use crate::config::diagnostic::{Diagnostic, Diagnostics, SourceLocation};
-use crate::config::draft::{ParsedFile, ParsedSection, SocketSide, Spanned, Value, Values};
 use crate::config::endpoint::Endpoint;
 use crate::config::model::{Dialect, Foreground, Mode, NegotiationKind};
 use crate::config::options::{Arity, OptionId, OptionRow, TABLE, TomlTable, Treatment};
+use crate::config::parsed_file::{ParsedFile, ParsedSection, SocketSide, Spanned, Value, Values};
 use crate::config::validate::{replaces_inherited, speaks_of_keepalive};
 use crate::config::value;
 use option::replaced_in;
@@ -19,7 +19,7 @@ mod option;
 
 /// Writes what a stunnel.conf said, and what it left to stunnel's defaults.
 pub(super) fn write(
-    draft: &ParsedFile,
+    parsed: &ParsedFile,
     found: &Diagnostics,
     home: Option<&Path>,
     unit_logs: Option<&Path>,
@@ -27,7 +27,7 @@ pub(super) fn write(
     let (out, report) = (String::new(), Diagnostics::default());
     let (taken, names) = (Vec::new(), Vec::new());
     let mut writer = NativeWriter {
-        draft,
+        parsed,
         found,
         home,
         unit_logs,
@@ -44,7 +44,7 @@ pub(super) fn write(
 }
 
 struct NativeWriter<'a> {
-    draft: &'a ParsedFile,
+    parsed: &'a ParsedFile,
     found: &'a Diagnostics,
     home: Option<&'a Path>,
     unit_logs: Option<&'a Path>,
@@ -110,16 +110,16 @@ impl NativeWriter<'_> {
     }
 
     fn file(&mut self) {
-        let draft = self.draft;
-        let name = draft.file.file_name().unwrap_or_default().to_string_lossy();
+        let parsed = self.parsed;
+        let name = parsed.file.file_name().unwrap_or_default().to_string_lossy();
         let name = crate::config::diagnostic::escape(&name);
         self.line(&format!(
             "# {name}, written anew by `pskgate convert`: it means what it meant there."
         ));
         self.line("# `pskgate check --effective` shows what each line comes to.");
         self.line("");
-        self.remarks(&draft.preamble);
-        if !draft.preamble.is_empty() {
+        self.remarks(&parsed.preamble);
+        if !parsed.preamble.is_empty() {
             self.line("");
         }
         self.clear_defaults();
@@ -127,18 +127,18 @@ impl NativeWriter<'_> {
         self.top();
         self.log();
         self.defaults();
-        for (service, name) in draft.services.iter().zip(self.names.clone()) {
+        for (service, name) in parsed.services.iter().zip(self.names.clone()) {
             self.service(service, &name.1);
         }
         self.line("");
-        self.remarks(&draft.remarks);
+        self.remarks(&parsed.remarks);
         self.out.truncate(self.out.trim_end().len());
         self.out.push('\n');
         if self.anchored {
             let message = format!(
                 "relative names were taken from {}, where it is taken for granted that stunnel was \
                  started",
-                draft.base.display()
+                parsed.base.display()
             );
             let help = "say --start-directory if it was another; here they begin at the folder of the file";
             self.report.push(Diagnostic::notice("written-out", message).help(help));
@@ -159,8 +159,8 @@ impl NativeWriter<'_> {
             matches!(values.last(opt), Some(Spanned { value: Value::Version(None), .. }))
         };
         for opt in [OptionId::TlsMin, OptionId::TlsMax] {
-            let said = self.draft.defaults.last(opt).is_some();
-            if said && self.draft.services.iter().any(|service| unsays(&service.values, opt)) {
+            let said = self.parsed.defaults.last(opt).is_some();
+            if said && self.parsed.services.iter().any(|service| unsays(&service.values, opt)) {
                 self.moved.insert(opt);
             }
         }
@@ -168,7 +168,7 @@ impl NativeWriter<'_> {
             let replaced = |service: &ParsedSection| {
                 rival(opt).is_some_and(|other| service.values.mentions(other))
             };
-            if self.draft.defaults.mentions(opt) && self.draft.services.iter().any(replaced) {
+            if self.parsed.defaults.mentions(opt) && self.parsed.services.iter().any(replaced) {
                 self.moved.insert(opt);
             }
         }
@@ -176,7 +176,7 @@ impl NativeWriter<'_> {
 
     /// Two tables cannot have one name, and a name is shown in every log line.
     fn name_services(&mut self) {
-        for service in &self.draft.services {
+        for service in &self.parsed.services {
             let old = &service.name.value;
             let plain: String = old.chars().filter(|c| !c.is_control()).collect();
             let mut plain = plain;
@@ -202,26 +202,26 @@ impl NativeWriter<'_> {
     }
 
     fn top(&mut self) {
-        let draft = self.draft;
+        let parsed = self.parsed;
         let is_here =
             |row: &OptionRow| !matches!(row.native, Some((table, _)) if table != TomlTable::Top);
-        for (statement, said) in draft.global.statements() {
+        for (statement, said) in parsed.global.statements() {
             if is_here(statement.opt.row()) {
-                self.statement(&draft.global, statement, said);
+                self.statement(&parsed.global, statement, said);
             }
         }
-        for (statement, said) in draft.defaults.statements() {
+        for (statement, said) in parsed.defaults.statements() {
             if matches!(statement.opt, OptionId::Setuid | OptionId::Setgid) {
-                self.statement(&draft.defaults, statement, said);
+                self.statement(&parsed.defaults, statement, said);
             }
         }
-        self.unsaid(TomlTable::Top, |opt| draft.global.mentions(opt));
+        self.unsaid(TomlTable::Top, |opt| parsed.global.mentions(opt));
         if self.unit_logs.is_some() {
             // As systemd starts it.
             return;
         }
-        let said = draft.global.last(OptionId::Foreground);
-        let kept = draft.global.last(OptionId::LogOutput);
+        let said = parsed.global.last(OptionId::Foreground);
+        let kept = parsed.global.last(OptionId::LogOutput);
         let (message, help) = match said.map(|said| &said.value) {
             Some(Value::Foreground(Foreground::Yes)) if kept.is_none() => return,
             Some(Value::Foreground(Foreground::Yes)) => (
@@ -245,34 +245,34 @@ impl NativeWriter<'_> {
     }
 
     fn log(&mut self) {
-        let draft = self.draft;
+        let parsed = self.parsed;
         self.head("log");
-        for (statement, said) in draft.global.statements() {
+        for (statement, said) in parsed.global.statements() {
             if matches!(statement.opt.row().native, Some((TomlTable::Log, _))) {
-                self.statement(&draft.global, statement, said);
+                self.statement(&parsed.global, statement, said);
             }
         }
-        for (statement, said) in draft.defaults.statements() {
+        for (statement, said) in parsed.defaults.statements() {
             if statement.opt == OptionId::ServiceName {
-                self.statement(&draft.defaults, statement, said);
+                self.statement(&parsed.defaults, statement, said);
             }
         }
         self.unsaid(TomlTable::Log, |opt| {
-            draft.global.mentions(opt) || draft.defaults.mentions(opt)
+            parsed.global.mentions(opt) || parsed.defaults.mentions(opt)
         });
     }
 
     fn defaults(&mut self) {
-        let draft = self.draft;
+        let parsed = self.parsed;
         self.head("defaults");
-        for (statement, said) in draft.defaults.statements() {
+        for (statement, said) in parsed.defaults.statements() {
             if !matches!(statement.opt, OptionId::Setuid | OptionId::Setgid | OptionId::ServiceName)
             {
-                self.statement(&draft.defaults, statement, said);
+                self.statement(&parsed.defaults, statement, said);
             }
         }
-        self.unsaid(TomlTable::Service, |opt| draft.defaults.mentions(opt));
-        self.identities("defaults", &draft.defaults);
+        self.unsaid(TomlTable::Service, |opt| parsed.defaults.mentions(opt));
+        self.identities("defaults", &parsed.defaults);
     }
 
     /// Every default that a native file would take otherwise.
@@ -365,7 +365,7 @@ impl NativeWriter<'_> {
     }
 
     fn said<'v>(&'v self, own: &'v Values, opt: OptionId) -> Option<&'v Spanned<Value>> {
-        own.last(opt).or_else(|| self.draft.defaults.last(opt))
+        own.last(opt).or_else(|| self.parsed.defaults.last(opt))
     }
 
     fn all<'v>(
@@ -374,7 +374,7 @@ impl NativeWriter<'_> {
         opt: OptionId,
     ) -> impl Iterator<Item = &'v Spanned<Value>> {
         let is_replaced = replaces_inherited(opt) && own.mentions(opt);
-        let shared = if is_replaced { &[] } else { self.draft.defaults.all(opt) };
+        let shared = if is_replaced { &[] } else { self.parsed.defaults.all(opt) };
         shared.iter().chain(own.all(opt))
     }
 
@@ -405,10 +405,10 @@ impl NativeWriter<'_> {
         for opt in self.moved.clone() {
             let replaced = own.mentions(opt)
                 || rival(opt).is_some_and(|other| own.mentions(other))
-                || replaced_in(&self.draft.defaults, opt).is_some();
+                || replaced_in(&self.parsed.defaults, opt).is_some();
             let Some((_, key)) = opt.row().native.filter(|_| !replaced) else { continue };
             let said = self
-                .draft
+                .parsed
                 .defaults
                 .last(opt)
                 .and_then(|said| value::native(opt.row().kind, &said.value));
@@ -444,7 +444,7 @@ impl NativeWriter<'_> {
 
     /// Where the standard error of a program goes.
     fn program(&mut self, own: &Values) {
-        let foreground = self.draft.global.last(OptionId::Foreground).map(|said| &said.value);
+        let foreground = self.parsed.global.last(OptionId::Foreground).map(|said| &said.value);
         let Some(said) = self.said(own, OptionId::Exec).map(|said| said.place.clone()) else {
             return;
         };

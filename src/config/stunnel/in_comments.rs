@@ -5,9 +5,9 @@ use std::ops::Range;
 
 use super::{ConfReader, SourceText, Split, is_space, split, trim};
 use crate::config::diagnostic::{Diagnostic, SourceLocation};
-use crate::config::draft::{ParsedSection, Spanned, Value, Values};
 use crate::config::model::Dialect;
 use crate::config::options::{self, Arity, OptionId, OptionRow, TomlTable, ValueKind};
+use crate::config::parsed_file::{ParsedSection, Spanned, Value, Values};
 use crate::config::value::{self, ValueError};
 use crate::secrets::escape;
 
@@ -190,9 +190,9 @@ impl ConfReader<'_> {
             self.report.push(found.help("`pskgate convert` writes a native file, which has it"));
             return;
         }
-        let section = self.draft.services.len();
+        let section = self.parsed.services.len();
         // Behind an include it would restrict the last section of the last file, whatever was meant.
-        let began = self.draft.services.last().map(|section| &section.name.place);
+        let began = self.parsed.services.last().map(|section| &section.name.place);
         if let Some(began) = began.filter(|began| began.file != name_at.file) {
             let message = "the section to which this belongs began in another file";
             let found = Diagnostic::error("misplaced-option", message).at(name_at);
@@ -242,7 +242,7 @@ impl ConfReader<'_> {
     /// Says how much of the file stunnel does not read.
     pub(super) fn count_in_comments(&mut self) {
         let restrictions = &self.in_comments.restrictions;
-        self.draft.in_comments = restrictions.len();
+        self.parsed.in_comments = restrictions.len();
         if let Some(first) = restrictions.first() {
             let found = Diagnostic::notice("options-in-comments", words(restrictions.len()));
             self.report.push(found.at(first.clone()));

@@ -1,13 +1,13 @@
 use super::*;
 
-fn draft(text: &[u8]) -> (ParsedFile, Diagnostics) {
+fn parsed(text: &[u8]) -> (ParsedFile, Diagnostics) {
     let mut report = Diagnostics::default();
-    let draft = read(text, Path::new("t.conf"), Path::new("/base"), &mut report);
-    (draft, report)
+    let parsed = read(text, Path::new("t.conf"), Path::new("/base"), &mut report);
+    (parsed, report)
 }
 
 fn codes(text: &[u8]) -> Vec<(&'static str, u32)> {
-    let (_, report) = draft(text);
+    let (_, report) = parsed(text);
     report.diagnostics.iter().map(|d| (d.code, d.place.as_ref().map_or(0, |p| p.line))).collect()
 }
 
@@ -24,27 +24,27 @@ fn text(values: &Values, opt: OptionId) -> Vec<String> {
 
 #[test]
 fn the_first_line_may_begin_with_a_byte_order_mark() {
-    let (d, r) = draft(b"\xef\xbb\xbfoutput = a.log\n");
+    let (d, r) = parsed(b"\xef\xbb\xbfoutput = a.log\n");
     assert!(r.diagnostics.is_empty());
     assert_eq!(text(&d.global, OptionId::LogOutput), ["a.log"]);
 }
 
 #[test]
 fn carriage_returns_vanish_wherever_they_are() {
-    let (d, r) = draft(b"[a]\r\nacc\rept = 30\r02\r\r\n");
+    let (d, r) = parsed(b"[a]\r\nacc\rept = 30\r02\r\r\n");
     assert!(r.diagnostics.is_empty());
     assert_eq!(text(&d.services[0].values, OptionId::Accept), ["3002"]);
 }
 
 #[test]
 fn a_last_line_needs_no_line_feed() {
-    let (d, _) = draft(b"[a]\nPSKidentity = client1");
+    let (d, _) = parsed(b"[a]\nPSKidentity = client1");
     assert_eq!(text(&d.services[0].values, OptionId::PskIdentity), ["client1"]);
 }
 
 #[test]
 fn what_stands_behind_a_nul_is_not_there() {
-    let (d, r) = draft(b"[a]\nciphers = PSK\0garbage\n\0= x\n");
+    let (d, r) = parsed(b"[a]\nciphers = PSK\0garbage\n\0= x\n");
     assert!(r.diagnostics.is_empty());
     assert_eq!(text(&d.services[0].values, OptionId::Ciphers), ["PSK"]);
 }
@@ -56,13 +56,13 @@ fn a_line_that_is_too_long_is_two_lines() {
     assert_eq!(codes(&comment), [("no-equals-sign", 1)]);
     let mut comment = vec![b'#'; LINE_LIMIT];
     comment.extend_from_slice(b"output = x\n");
-    let (d, _) = draft(&comment);
+    let (d, _) = parsed(&comment);
     assert_eq!(text(&d.global, OptionId::LogOutput), ["x"]);
 }
 
 #[test]
 fn only_a_lines_first_character_makes_a_comment() {
-    let (d, r) = draft(b"  ; x\n\t# y\n[a]\nciphers = PSK # all of them\n");
+    let (d, r) = parsed(b"  ; x\n\t# y\n[a]\nciphers = PSK # all of them\n");
     assert!(r.diagnostics.is_empty());
     assert_eq!(text(&d.services[0].values, OptionId::Ciphers), ["PSK # all of them"]);
     assert_eq!(codes(b"[a] ; comment\n"), [("no-equals-sign", 1)]);
@@ -71,14 +71,14 @@ fn only_a_lines_first_character_makes_a_comment() {
 
 #[test]
 fn the_first_equals_sign_ends_the_name() {
-    let (d, _) = draft(b"[a]\n  PSKidentity  =  a=b = c  \nsni=\n");
+    let (d, _) = parsed(b"[a]\n  PSKidentity  =  a=b = c  \nsni=\n");
     assert_eq!(text(&d.services[0].values, OptionId::PskIdentity), ["a=b = c"]);
     assert_eq!(text(&d.services[0].values, OptionId::ServerName), [""]);
 }
 
 #[test]
 fn names_and_words_know_no_case() {
-    let (d, r) = draft(b"CLIENT = YES\npsksecrets = x\n[a]\ncurve = P-256\n");
+    let (d, r) = parsed(b"CLIENT = YES\npsksecrets = x\n[a]\ncurve = P-256\n");
     assert!(r.diagnostics.is_empty());
     assert_eq!(text(&d.defaults, OptionId::Mode), ["Mode(Client)"]);
     assert_eq!(text(&d.services[0].values, OptionId::Groups), ["P-256"]);
@@ -87,7 +87,7 @@ fn names_and_words_know_no_case() {
 
 #[test]
 fn a_sections_name_is_everything_between_the_brackets() {
-    let (d, r) = draft(b"[]\n[ a ]\n[b]]\n[b]]\n");
+    let (d, r) = parsed(b"[]\n[ a ]\n[b]]\n[b]]\n");
     assert!(r.diagnostics.is_empty());
     let names: Vec<_> = d.services.iter().map(|s| s.name.value.as_str()).collect();
     assert_eq!(names, ["", " a ", "b]", "b]"]);
@@ -114,7 +114,7 @@ fn numbers_are_whole_and_have_no_unit() {
 
 #[test]
 fn bytes_that_are_not_utf_8_are_an_identity_and_a_path() {
-    let (d, r) = draft(b"[a]\nPSKidentity = \xe9t\xe9\nPSKsecrets = \xe9\n");
+    let (d, r) = parsed(b"[a]\nPSKidentity = \xe9t\xe9\nPSKsecrets = \xe9\n");
     assert!(r.diagnostics.is_empty());
     assert_eq!(
         d.services[0].values.last(OptionId::PskIdentity).map(|v| v.value.clone()),
@@ -126,7 +126,7 @@ fn bytes_that_are_not_utf_8_are_an_identity_and_a_path() {
 
 #[test]
 fn an_unknown_option_is_an_error_and_its_neighbour_is_offered() {
-    let (_, r) = draft(b"[a]\nPSKsecret = x\n");
+    let (_, r) = parsed(b"[a]\nPSKsecret = x\n");
     assert_eq!(r.diagnostics[0].code, "unknown-option");
     assert_eq!(r.diagnostics[0].help.as_deref(), Some("did you mean `PSKsecrets`?"));
     let place = r.diagnostics[0].place.clone().unwrap();
@@ -196,7 +196,7 @@ fn a_key_that_strayed_into_the_file_is_not_shown() {
         format!("[a]\nPSKidentity = client1:{key}==\n"),
         format!("[a]\naccept = client1:{key}\n"),
     ] {
-        let (_, r) = draft(body.as_bytes());
+        let (_, r) = parsed(body.as_bytes());
         assert!(r.has_errors(), "{body}");
         let json = serde_json::to_string(&r).unwrap();
         if !body.contains("accept") {

@@ -168,7 +168,7 @@ impl Checker<'_> {
             // stunnel knows only the sections that it has read so far.
             let known = if self.native() { services } else { &services[..place] };
             let primary = known.iter().find(|other| other.name.value == of.value);
-            let written = self.draft.services.iter().any(|other| other.name.value == of.value);
+            let written = self.parsed.services.iter().any(|other| other.name.value == of.value);
             let found = match primary.map(|primary| (primary.mode.value, &primary.source)) {
                 Some((Mode::Server, ConnectionSource::Listeners(_))) => continue,
                 Some((Mode::Server, _)) => Diagnostic::warning(

@@ -64,12 +64,12 @@ impl Section<'_> {
 impl Checker<'_> {
     fn sections(&self) -> Vec<Section<'_>> {
         let section = |part| Section { part, scope: self.section_scope(part) };
-        self.draft.services.iter().map(section).collect()
+        self.parsed.services.iter().map(section).collect()
     }
 
     /// Whether some section has pre-shared keys, its own or those that hold for all.
     pub(super) fn has_psk_somewhere(&self) -> bool {
-        !self.draft.defaults.all(OptionId::PskSecrets).is_empty()
+        !self.parsed.defaults.all(OptionId::PskSecrets).is_empty()
             || self.sections().iter().any(Section::has_psk)
     }
 
@@ -77,7 +77,7 @@ impl Checker<'_> {
     /// else that the section says matters here then.
     pub(super) fn needs_certificates(&mut self, part: &ParsedSection) -> bool {
         let section = Section { part, scope: self.section_scope(part) };
-        if self.native() || section.has_psk() || self.draft.incomplete {
+        if self.native() || section.has_psk() || self.parsed.has_unplaced {
             return false;
         }
         let with_certificates = section.names_certificates();
@@ -105,7 +105,7 @@ impl Checker<'_> {
     /// Takes back what the reader has said of options in a section that only stunnel runs.
     fn withdraw_refusals(&mut self, part: &ParsedSection) {
         let head = &part.name.place;
-        let later = self.draft.services.iter().map(|other| &other.name.place);
+        let later = self.parsed.services.iter().map(|other| &other.name.place);
         let end = later.filter(|place| place.file == head.file && place.line > head.line);
         let end = end.map(|place| place.line).min().unwrap_or(u32::MAX);
         let is_own = |place: &SourceLocation| {

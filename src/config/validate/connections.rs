@@ -122,7 +122,8 @@ impl Checker<'_> {
         if arguments.is_empty() {
             arguments.push(path.value.to_string_lossy().into_owned());
         }
-        let global = ValueLookup { own: &self.draft.global, defaults: None, dialect: self.dialect };
+        let global =
+            ValueLookup { own: &self.parsed.global, defaults: None, dialect: self.dialect };
         let foreground = global.last(OptionId::Foreground).map(|said| &said.value);
         let errors_to_peer =
             !self.native() && foreground != Some(&Value::Foreground(Foreground::Yes));

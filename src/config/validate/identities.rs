@@ -1,7 +1,7 @@
 //! Rules for single identities: who owns which names on the wire, from where, to which backend.
 
 use super::*;
-use crate::config::draft::ParsedSection;
+use crate::config::parsed_file::ParsedSection;
 
 impl Checker<'_> {
     /// The rules of a service; those of the defaults hold for the identities of which it says nothing
@@ -23,7 +23,7 @@ impl Checker<'_> {
             }
             return Vec::new();
         }
-        let shared = &self.draft.defaults.identities;
+        let shared = &self.parsed.defaults.identities;
         let unsaid = shared
             .iter()
             .filter(|part| own.identities.iter().all(|o| o.name.value != part.name.value));

@@ -20,7 +20,7 @@ impl Checker<'_> {
         scope: &ValueLookup<'_>,
         mode: Option<Mode>,
     ) {
-        if self.draft.incomplete {
+        if self.parsed.has_unplaced {
             // A line that could not be read may have been the one; the next run will tell.
             return;
         }

@@ -6,8 +6,11 @@ use crate::secrets::Password;
 impl Checker<'_> {
     pub(super) fn transparent(&mut self, scope: &ValueLookup<'_>) -> Resolved<Transparent> {
         let whose = scope.decide_or(OptionId::Transparent, Transparent::None);
-        let becomes =
-            self.draft.global.last(OptionId::Setuid).or(self.draft.defaults.last(OptionId::Setuid));
+        let becomes = self
+            .parsed
+            .global
+            .last(OptionId::Setuid)
+            .or(self.parsed.defaults.last(OptionId::Setuid));
         if whose.value.source() && becomes.is_some() {
             let found = Diagnostic::warning(
                 "transparent-without-rights",

@@ -4,15 +4,15 @@ use super::*;
 
 impl Checker<'_> {
     pub(super) fn process(&mut self) -> Option<ProcessConfig> {
-        let draft = self.draft;
-        let scope = ValueLookup { own: &draft.global, defaults: None, dialect: self.dialect };
+        let parsed = self.parsed;
+        let scope = ValueLookup { own: &parsed.global, defaults: None, dialect: self.dialect };
         let foreground = scope.decide_or(OptionId::Foreground, Foreground::Yes);
         let chroot = self.path(&scope, OptionId::Chroot);
         let pid = self.inner_path(&scope, OptionId::Pid);
         let sandbox = scope.decide(OptionId::Sandbox)?;
         let threads = scope.decide(OptionId::Threads)?;
         // stunnel has these for sections too, and they stand among its defaults.
-        let scope = ValueLookup { defaults: Some(&draft.defaults), ..scope };
+        let scope = ValueLookup { defaults: Some(&parsed.defaults), ..scope };
         Some(ProcessConfig { foreground, pid, chroot, account: account(&scope), sandbox, threads })
     }
 
@@ -28,8 +28,8 @@ impl Checker<'_> {
     }
 
     pub(super) fn log(&mut self) -> Option<LogConfig> {
-        let draft = self.draft;
-        let scope = ValueLookup { own: &draft.global, defaults: None, dialect: self.dialect };
+        let parsed = self.parsed;
+        let scope = ValueLookup { own: &parsed.global, defaults: None, dialect: self.dialect };
         Some(LogConfig {
             level: scope.decide(OptionId::LogLevel)?,
             format: scope.decide(OptionId::LogFormat)?,
@@ -38,7 +38,7 @@ impl Checker<'_> {
             max_size: self.max_size(&scope),
             syslog: scope.decide(OptionId::Syslog)?,
             facility: scope.decide(OptionId::LogFacility)?,
-            ident: ValueLookup { defaults: Some(&draft.defaults), ..scope }
+            ident: ValueLookup { defaults: Some(&parsed.defaults), ..scope }
                 .decide(OptionId::ServiceName)?,
         })
     }
@@ -56,8 +56,8 @@ impl Checker<'_> {
 
     /// Two defaults make a control socket: it is there, and nobody but its owner reaches it.
     pub(super) fn control(&mut self) -> Option<ControlConfig> {
-        let draft = self.draft;
-        let scope = ValueLookup { own: &draft.global, defaults: None, dialect: self.dialect };
+        let parsed = self.parsed;
+        let scope = ValueLookup { own: &parsed.global, defaults: None, dialect: self.dialect };
         Some(ControlConfig {
             enabled: scope.decide(OptionId::Control)?,
             // Bound before the root directory changes: no inner path.
@@ -70,8 +70,8 @@ impl Checker<'_> {
 
     /// What is served there is for this machine: nobody is asked for a key.
     pub(super) fn http(&mut self) -> Option<HttpConfig> {
-        let draft = self.draft;
-        let scope = ValueLookup { own: &draft.global, defaults: None, dialect: self.dialect };
+        let parsed = self.parsed;
+        let scope = ValueLookup { own: &parsed.global, defaults: None, dialect: self.dialect };
         let mut listen = Vec::new();
         for said in scope.all(OptionId::HttpListen) {
             let Value::Endpoint(endpoint) = &said.value else { continue };

@@ -1,7 +1,7 @@
 //! Where a value is looked for.
 
 use super::*;
-use crate::config::draft::FromValue;
+use crate::config::parsed_file::FromValue;
 use crate::config::stunnel::in_comments;
 
 pub(super) fn account(scope: &ValueLookup<'_>) -> Account {

@@ -5,8 +5,8 @@ use crate::config::model::{Limits, LogId, PskConfig, PskHash, Timeouts};
 
 impl Checker<'_> {
     pub(super) fn service(&mut self, service: &ParsedSection) -> Option<ServiceConfig> {
-        let (draft, dialect) = (self.draft, self.dialect);
-        let scope = ValueLookup { own: &service.values, defaults: Some(&draft.defaults), dialect };
+        let (parsed, dialect) = (self.parsed, self.dialect);
+        let scope = ValueLookup { own: &service.values, defaults: Some(&parsed.defaults), dialect };
         if self.needs_certificates(service) {
             return None;
         }

@@ -9,9 +9,9 @@ impl Checker<'_> {
         if self.native() {
             return;
         }
-        let draft = self.draft;
+        let parsed = self.parsed;
         for opt in REPLACED {
-            let (own, global) = (part.values.all(opt), draft.defaults.all(opt));
+            let (own, global) = (part.values.all(opt), parsed.defaults.all(opt));
             let (Some(first), false) = (own.first(), global.is_empty()) else { continue };
             // Each line once, as either program would have it.
             let new = texts(opt, own.iter());

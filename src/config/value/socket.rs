@@ -7,8 +7,8 @@ use super::text::plain;
 use super::time::duration;
 use super::words::{choice, no_such_word};
 use super::{ValueError, shown};
-use crate::config::draft::SocketSide;
 use crate::config::model::{Dialect, SocketOption};
+use crate::config::parsed_file::SocketSide;
 
 const SIDES: &[(&str, SocketSide)] = &[
     ("accept", SocketSide::Accept),

@@ -1,9 +1,9 @@
 use std::time::Duration;
 
 use super::*;
-use crate::config::draft::SocketSide;
 use crate::config::model::{Keepalive, Level, SocketOption};
 use crate::config::options::{TABLE, Treatment};
+use crate::config::parsed_file::SocketSide;
 
 fn native(kind: ValueKind, text: &str) -> Result<Value, &'static str> {
     read(kind, Dialect::Native, text).map_err(|w| w.code)

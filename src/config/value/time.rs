@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::number::{count, strtol};
 use super::{ValueError, quoted, shown, words};
-use crate::config::draft::Value;
 use crate::config::model::{Dialect, Keepalive, OnRevocation};
 use crate::config::options::ValueKind;
+use crate::config::parsed_file::Value;
 
 /// What stands for no end: beyond it a time cannot be told from none, but can overflow a clock.
 pub(super) const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 86_400);

@@ -3,12 +3,12 @@
 
 use super::openssl_switch::{OCSP_FLAGS, SSL_OPTIONS};
 use super::{ValueError, quoted, shown};
-use crate::config::draft::Value;
 use crate::config::model::{
     CipherOrder, Dialect, Failover, Foreground, Level, LogFormat, LogId, Mode, NegotiationKind,
     ProxyHeader, PskHash, TlsVersion, Transparent, WhenFull,
 };
 use crate::config::options::{OptionRow, ValueKind, nearest};
+use crate::config::parsed_file::Value;
 
 const LEVELS: &[(&str, Level)] = &[
     ("emergency", Level::Emergency),

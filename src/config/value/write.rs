@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use super::time::FOR_EVER;
 use super::{read, read_bytes, word};
-use crate::config::draft::{SocketSide, Value};
 use crate::config::endpoint::{Endpoint, Host};
 use crate::config::model::{Dialect, Keepalive, OnRevocation, RekeyAfter, SocketOption, Variable};
 use crate::config::options::ValueKind;
+use crate::config::parsed_file::{SocketSide, Value};
 
 /// A value as it stands in a native file; none for what no native file can say: other bytes than
 /// text, an empty identity, a host that no resolver could know.

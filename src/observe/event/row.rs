@@ -63,7 +63,7 @@ macro_rules! events {
             }
 
             /// Hands one of its lines to `tracing`, whatever is logged.
-            pub(in crate::observe) fn emit(
+            pub(in crate::observe) fn emit_to_tracing(
                 &self,
                 level: Level,
                 context: LogContext<'_>,

@@ -283,7 +283,7 @@ impl Stages {
     }
 
     /// Its first flight has been worked on.
-    pub(super) fn end_turn(&mut self, id: Id) {
+    pub(super) fn end_first_flight(&mut self, id: Id) {
         if let Some(connection) = self.connections.get_mut(&id)
             && std::mem::take(&mut connection.has_turn)
         {
@@ -343,7 +343,7 @@ impl Stages {
     }
 
     /// It was refused, and may read why; whoever needs the place puts it out at once.
-    pub(super) fn begin_close(&mut self, id: Id, now: Instant) {
+    pub(super) fn begin_linger(&mut self, id: Id, now: Instant) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         if matches!(connection.stage, Stage::Unproven | Stage::Shown) {
             connection.stage = Stage::Lingering;
@@ -416,7 +416,7 @@ impl Stages {
 
     /// Gives back what it has of its pool: a place in the queue or in a handshake, and a turn.
     fn leave_pool(&mut self, id: Id, now: Instant) {
-        self.end_turn(id);
+        self.end_first_flight(id);
         let Some(connection) = self.connections.get_mut(&id) else { return };
         if let Some((pool, _)) = connection.pool.take()
             && let Some(handshakes) = self.pools.get_mut(&pool)

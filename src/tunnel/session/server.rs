@@ -122,7 +122,7 @@ impl Session {
                 Some((secured, pending_connection))
             }
             Ok(Err(HandshakeError { cause, openssl, stream })) => {
-                pending_connection.begin_close();
+                pending_connection.begin_linger();
                 self.log_refused(&snapshot.refine_cause(cause, ip), openssl);
                 // Lingering is bounded in time, and by the room.
                 if let Some(socket) = stream {
@@ -226,7 +226,7 @@ impl Session {
 
 /// Moves a connection on through the stages as its handshake goes.
 fn follow(pending_connection: &PendingConnection, progress: HandshakeProgress) {
-    pending_connection.end_turn();
+    pending_connection.end_first_flight();
     match progress {
         HandshakeProgress::Reading | HandshakeProgress::Unproven => {}
         HandshakeProgress::Retried => pending_connection.set_handshake_weight(MAX_HANDSHAKE_WEIGHT),

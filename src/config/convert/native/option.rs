@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use super::super::{anchored, comment, finding, original, stunnel_name};
 use super::{NativeWriter, rival};
 use crate::config::diagnostic::{Diagnostic, Severity};
-use crate::config::draft::{Spanned, Statement, Value, Values};
 use crate::config::endpoint::{Endpoint, Host};
 use crate::config::options::{Arity, OptionId, OptionRow, Treatment, ValueKind};
+use crate::config::parsed_file::{Spanned, Statement, Value, Values};
 use crate::config::validate::{replaces_inherited, switch};
 use crate::config::value;
 
@@ -67,7 +67,7 @@ impl NativeWriter<'_> {
             self.aside(&said.place, &why);
             return;
         }
-        if self.moved.contains(&row.opt) && std::ptr::eq(values, &self.draft.defaults) {
+        if self.moved.contains(&row.opt) && std::ptr::eq(values, &self.parsed.defaults) {
             self.aside(&said.place, "each service says it itself");
             return;
         }
@@ -169,12 +169,12 @@ impl NativeWriter<'_> {
         {
             return log;
         }
-        let root = self.draft.global.last(OptionId::Chroot);
+        let root = self.parsed.global.last(OptionId::Chroot);
         let jailed = matches!(root, Some(Spanned { value: Value::Path(_), .. }));
         if jailed && matches!(opt, OptionId::Pid | OptionId::LogOutput) {
             return Path::new("/").join(path);
         }
-        let (path, moved) = anchored(path, &self.draft.base, self.home);
+        let (path, moved) = anchored(path, &self.parsed.base, self.home);
         self.anchored |= moved;
         path
     }
@@ -225,10 +225,10 @@ impl NativeWriter<'_> {
                 .collect::<Vec<_>>()
         };
         let is_replaced = replaces_inherited(opt) && own.mentions(opt);
-        if std::ptr::eq(own, &self.draft.defaults) || is_replaced {
+        if std::ptr::eq(own, &self.parsed.defaults) || is_replaced {
             return of(own);
         }
-        let shared = self.draft.defaults.all(opt).iter().map(|said| (said.clone(), Vec::new()));
+        let shared = self.parsed.defaults.all(opt).iter().map(|said| (said.clone(), Vec::new()));
         shared.chain(of(own)).collect()
     }
 

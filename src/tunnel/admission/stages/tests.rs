@@ -49,12 +49,12 @@ impl House {
     /// The same, whose first flight was answered.
     fn handshake(&mut self, network: u32) -> Id {
         let id = self.hello(network);
-        self.end_turn(id);
+        self.end_first_flight(id);
         id
     }
 
-    fn end_turn(&mut self, id: Id) {
-        self.stages.end_turn(id);
+    fn end_first_flight(&mut self, id: Id) {
+        self.stages.end_first_flight(id);
         self.stages.give_turns(self.now);
     }
 
@@ -104,7 +104,7 @@ fn a_thousand_with_keys_from_one_address_all_get_their_turn_and_nobody_is_put_ou
         let ready: Vec<Id> = ready.collect();
         assert!(ready.len() <= 4, "so many first flights at a time");
         for id in ready {
-            house.end_turn(id);
+            house.end_first_flight(id);
             open.push(id);
         }
         house.pass(MS);
@@ -165,7 +165,7 @@ fn whole_hellos_from_many_networks_wait_by_turns() {
     house.pass(MS);
     assert!(silent.iter().filter(|id| house.is_out(**id)).count() >= 4, "they are ripe");
     while let Some(id) = flood.iter().copied().find(|id| house.stages.connections[id].has_turn) {
-        house.end_turn(id);
+        house.end_first_flight(id);
     }
     assert!(!house.has_turn(good), "ten networks were before it");
     house.pass(SECOND);
@@ -205,7 +205,7 @@ fn a_binder_that_was_verified_protects_and_one_that_is_replayed_does_not() {
 fn who_is_refused_may_read_why_as_long_as_nobody_needs_the_room() {
     let mut house = House::new(3, 2, 4).in_a_flood();
     let refused = house.handshake(1);
-    house.stages.begin_close(refused, house.now);
+    house.stages.begin_linger(refused, house.now);
     let young = [house.arrive(2).unwrap(), house.arrive(3).unwrap()];
     assert!(!house.is_out(refused));
     let next = house.arrive(4);
@@ -268,7 +268,7 @@ fn a_service_with_places_of_its_own_keeps_nobody_elses() {
         let id = house.arrive(1).unwrap();
         house.stages.enqueue_for_turn(id, own, 1, house.now);
         house.pass(Duration::ZERO);
-        house.end_turn(id);
+        house.end_first_flight(id);
         id
     };
     let (first, second) = (wait(&mut house), wait(&mut house));
@@ -337,7 +337,7 @@ fn a_client_from_elsewhere_has_its_turn_before_networks_whose_handshakes_came_to
             }
             let turned: Vec<Id> = house.stages.connections.keys().copied().collect();
             for id in turned {
-                house.stages.end_turn(id);
+                house.stages.end_first_flight(id);
                 if house.is_out(id) {
                     house.stages.leave(id, house.now);
                 }
@@ -375,7 +375,7 @@ fn a_pool_of_its_own_has_its_turns_beside_a_crowd_in_the_shared_one() {
         let working = crowd.iter().find(|id| {
             house.stages.connections.get(id).is_some_and(|connection| connection.has_turn)
         });
-        house.end_turn(*working.unwrap());
+        house.end_first_flight(*working.unwrap());
         before += 1;
         assert!(before < 5, "one of the other pool at a time");
     }

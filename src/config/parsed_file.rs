@@ -267,7 +267,7 @@ pub struct ParsedFile {
     pub in_comments: usize,
     /// Whether something was so broken that nobody knows to what it belonged: what is missing then
     /// may well have been there.
-    pub incomplete: bool,
+    pub has_unplaced: bool,
 }
 
 impl ParsedFile {
@@ -283,7 +283,7 @@ impl ParsedFile {
             preamble: Vec::new(),
             remarks: Vec::new(),
             in_comments: 0,
-            incomplete: false,
+            has_unplaced: false,
         }
     }
 }
