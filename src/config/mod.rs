@@ -3,7 +3,7 @@
 //! Text to data: a file becomes a `ParsedFile` (what was said, every value with its place), that
 //! becomes a [`model::Config`] (checked, immutable, valid by construction) or a
 //! [`diagnostic::Diagnostics`] with every mistake at once. Nothing here opens a socket, knows OpenSSL or
-//! needs a runtime. Besides the text itself, what is decided depends on a few things of the machine: [`load`] reads
+//! needs a runtime. Besides the text itself, what is decided depends on a few things of the machine: `load.rs` reads
 //! the file and asks for the current directory, `stunnel.rs` lists the folder of an `include`, `endpoint.rs` reads
 //! /etc/services, and `credential.rs` takes the folder of systemd's credentials from the environment.
 
