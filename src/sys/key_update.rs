@@ -80,7 +80,7 @@ impl TlsTraffic {
         self.is_update_pending.load(Relaxed)
     }
 
-    /// Resets [`TlsTraffic::messages_in_turn`].
+    /// Resets the number of messages of the turn.
     pub fn begin_turn(&self) {
         self.messages_in_turn.store(0, Relaxed);
     }
