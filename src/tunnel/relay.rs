@@ -214,7 +214,7 @@ pub(super) async fn relay<D: RelayStream, U: RelayStream>(
     meter.touch(Instant::now());
     let mut up = Direction::new();
     let mut down = Direction::new();
-    let mut turns = SessionTurns::default();
+    let mut turns = SessionTurns::new();
     let sleep = std::pin::pin!(tokio::time::sleep_until(after(meter.touched(), idle)));
     let mut clock = IdleTimer { sleep, idle, close, half: false };
     let mut probe = std::pin::pin!(tokio::time::sleep(STALLED_PROBE_INTERVAL));
@@ -222,6 +222,7 @@ pub(super) async fn relay<D: RelayStream, U: RelayStream>(
     let mut pause = None;
     poll_fn(|cx| {
         let before = (up.progress(), upstream.backlog(), down.progress(), downstream.backlog());
+        (up.is_brief, down.is_brief) = (turns.should_be_brief(), turns.should_be_brief());
         up.reader_was_reset = down.met_reset();
         let first = up.poll(cx, downstream, upstream);
         down.reader_was_reset = up.met_reset();
@@ -337,6 +338,8 @@ struct Direction {
     unflushed: bool,
     /// The writer was told to pass it on, and waits.
     stalled: bool,
+    /// Its batches are small, because others wait for their turn.
+    is_brief: bool,
     bytes: u64,
 }
 
@@ -453,7 +456,7 @@ impl Direction {
                 let _ = std::pin::pin!(tokio::task::yield_now()).poll(cx);
                 return Poll::Pending;
             }
-            let size = match turn::should_be_brief() {
+            let size = match self.is_brief {
                 true => SMALL_BATCH_SIZE + reader.spare_room(),
                 false => RELAY_BUFFER_SIZE,
             };
