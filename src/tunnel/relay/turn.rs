@@ -84,6 +84,21 @@ impl SessionTurns {
     }
 }
 
+/// A session that has ended waits for no turn.
+impl Drop for SessionTurns {
+    fn drop(&mut self) {
+        let mut thread = THREAD.get();
+        let is_own =
+            |turn: &Option<MessageTurn>| turn.is_some_and(|turn| turn.session == self.session);
+        if is_own(&thread.last) {
+            thread.last = thread.last_of_another.take();
+        } else if is_own(&thread.last_of_another) {
+            thread.last_of_another = None;
+        }
+        THREAD.set(thread);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,6 +157,20 @@ mod tests {
             assert_eq!(moved, PRESENCE);
             messages.note(MAX_MESSAGE_SIZE);
             assert!(transfer.should_be_brief(), "it is back");
+        });
+    }
+
+    #[test]
+    fn a_session_that_has_ended_makes_nobody_s_batches_small() {
+        on_a_new_thread(|| {
+            let (transfer, mut one, mut other) =
+                (SessionTurns::new(), SessionTurns::new(), SessionTurns::new());
+            one.note(100);
+            other.note(100);
+            drop(other);
+            assert!(transfer.should_be_brief());
+            drop(one);
+            assert!(!transfer.should_be_brief());
         });
     }
 
